@@ -1,0 +1,28 @@
+"""smoa_lightning: high-rank parameter-efficient fine-tuning under one matched protocol.
+
+The public names are loaded on first use, so that importing the package costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from smoa_lightning.version import __version__
+
+_HOME = {
+    "FineTuneModule": "smoa_lightning.module",
+    "TaskDataModule": "smoa_lightning.data.datamodule",
+    "SMoAConfig": "smoa_lightning.adapters",
+    "load_adapter": "smoa_lightning.load",
+    "UserError": "smoa_lightning.errors",
+}
+
+__all__ = ["FineTuneModule", "SMoAConfig", "TaskDataModule", "UserError", "__version__", "load_adapter"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first asked for."""
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME[name]), name)
