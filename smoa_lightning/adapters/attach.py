@@ -1,0 +1,74 @@
+"""Attach an adapter of any peft method to a backbone, checked first and seeded."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any, cast
+
+import torch
+from peft import PeftConfig, PeftModel, TaskType, get_peft_model
+from torch import nn
+
+from smoa_lightning.adapters.smoa import SMoAConfig, SmoaModel
+from smoa_lightning.adapters.smoa.state import check_fit, linear_shape
+from smoa_lightning.adapters.targets import matched_modules, resolve_targets
+from smoa_lightning.errors import UserError
+
+
+def attach(model: nn.Module, config: PeftConfig, seed: int) -> PeftModel:
+    """Put an adapter into a backbone.
+
+    The adapter is initialised from ``seed`` alone, without touching the random state of the caller, its parameters are
+    float32 over a half-precision backbone, and all other parameters are frozen. On the meta device no spectrum is
+    computed.
+
+    Args:
+        model: The backbone; its layers are replaced in place.
+        config: Configuration of any peft method; it is not changed. An absent task type becomes CAUSAL_LM for a model
+            that can generate.
+        seed: Seed of the adapter's initial parameters.
+
+    Returns:
+        The adapted model.
+
+    Raises:
+        UserError: Targets that match nothing, ranks or numbers of subspaces that do not fit a layer, or settings that
+            peft itself refuses.
+    """
+    config = resolve_targets(model, config)
+    if config.task_type is None and hasattr(model, "prepare_inputs_for_generation"):
+        config.task_type = TaskType.CAUSAL_LM
+    if isinstance(config, SMoAConfig):
+        _check_layers(model, config)
+    devices = sorted({p.device.index or 0 for p in model.parameters() if p.device.type == "cuda"})
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        try:
+            with warnings.catch_warnings():
+                # peft asks transformers through a deprecated name; nothing a user could change.
+                warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
+                adapted = get_peft_model(model, config)
+        except ValueError as error:
+            raise UserError(f"peft refuses this {type(config).__name__}: {_one_sentence(error)}") from error
+    if isinstance(config, SMoAConfig):
+        tuner = cast(SmoaModel, adapted.base_model)
+        for adapter_name in adapted.active_adapters:
+            tuner.prepare(adapter_name)
+    return cast(PeftModel, adapted)
+
+
+def _check_layers(model: nn.Module, config: SMoAConfig) -> None:
+    """Refuse a layer that does not fit before any layer has been replaced."""
+    for name, module in matched_modules(model, config):
+        shape = linear_shape(module)
+        if shape is None:
+            raise UserError(
+                f"SMoA cannot adapt layer {name}: it is {type(module).__name__}, but must be nn.Linear or Conv1D with "
+                "floating-point weights."
+            )
+        check_fit(config, name, *shape)
+
+
+def _one_sentence(error: Any) -> str:
+    text = " ".join(str(error).split())
+    return text if text.endswith(".") else text + "."

@@ -1,0 +1,96 @@
+"""The state that one layer holds for one adapter: whether it fits, its first factors, its frozen buffers."""
+
+from __future__ import annotations
+
+import math
+import zlib
+
+import torch
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from smoa_lightning.adapters.smoa import subspaces
+from smoa_lightning.adapters.smoa.config import BLOCK_PARTITIONS, SMoAConfig
+from smoa_lightning.adapters.smoa.fingerprint import LENGTH
+from smoa_lightning.errors import UserError
+
+FROZEN_STATE = ("smoa_row_order", "smoa_col_order", "smoa_cut_points", "smoa_noise_seed", "smoa_fingerprint")
+
+
+def linear_shape(module: nn.Module) -> tuple[int, int] | None:
+    """(out_features, in_features) of a linear layer that SMoA can adapt, else None (quantised layers among them)."""
+    weight = getattr(module, "weight", None)
+    if not isinstance(module, nn.Linear | Conv1D) or weight is None or not weight.is_floating_point():
+        return None
+    rows, cols = weight.shape
+    return (cols, rows) if isinstance(module, Conv1D) else (rows, cols)
+
+
+def check_fit(config: SMoAConfig, name: str, out_features: int, in_features: int) -> None:
+    """Refuse a number of subspaces or ranks that a layer is too small for.
+
+    Raises:
+        UserError: Names the layer, the setting and its valid range.
+    """
+    side, count = min(out_features, in_features), config.num_subspaces
+    where = f"layer {name} ({out_features} x {in_features})"
+    if count > side:
+        raise UserError(f"SMoAConfig.num_subspaces is {count}, but must be between 1 and {side} for {where}.")
+    for index, rank in enumerate(config.ranks):
+        limit = side
+        if config.partition in BLOCK_PARTITIONS:
+            sizes = [subspaces.near_equal_sizes(total, count)[index] for total in (out_features, in_features)]
+            limit = min(sizes)
+        if rank > limit:
+            raise UserError(
+                f"SMoAConfig gives subspace {index + 1} of {count} the rank {rank}, but it must be between 1 and "
+                f"{limit} for {where}; lower r (now {config.r}) or change num_subspaces."
+            )
+
+
+def initial_factors(
+    config: SMoAConfig, out_features: int, in_features: int, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """A Kaiming-uniform(a = sqrt 5) per block, with the fan-in of the block; B zero. Drawn on the CPU in every case."""
+    ranks = config.ranks
+    if config.partition not in BLOCK_PARTITIONS:
+        A = torch.cat([_kaiming(rank, in_features, dtype) for rank in ranks])
+        return A, torch.zeros(out_features, sum(ranks), dtype=dtype)
+    sides = [subspaces.near_equal_sizes(size, len(ranks)) for size in (out_features, in_features)]
+    blocks = [_kaiming(rank, cols, dtype) for rank, cols in zip(ranks, sides[1], strict=True)]
+    size = sum(rank * rows for rank, rows in zip(ranks, sides[0], strict=True))
+    B = torch.zeros(size, dtype=dtype)
+    # Blocks follow one another in memory; where they are alike this is also a matrix, which is easier to read.
+    A = torch.cat(blocks) if len(set(sides[1])) == 1 else torch.cat([block.reshape(-1) for block in blocks])
+    return A, B.view(out_features, ranks[0]) if len(set(ranks)) == 1 else B
+
+
+def _kaiming(rank: int, fan_in: int, dtype: torch.dtype) -> Tensor:
+    block = torch.empty(rank, fan_in, dtype=dtype, device="cpu")
+    nn.init.kaiming_uniform_(block, a=math.sqrt(5))
+    return block
+
+
+def blank_state(config: SMoAConfig, out_features: int, in_features: int, seed: int) -> dict[str, Tensor]:
+    """Buffers of a new adapter: the noise seed is known at once, all else is filled when first needed, or by a file."""
+    state = {"smoa_fingerprint": torch.zeros(LENGTH, dtype=torch.int32)}
+    if config.partition in BLOCK_PARTITIONS:
+        state["smoa_row_order"] = torch.full((out_features,), subspaces.UNSET, dtype=torch.int32)
+        state["smoa_col_order"] = torch.full((in_features,), subspaces.UNSET, dtype=torch.int32)
+    if config.partition == "spectral_energy" and config.num_subspaces > 1:
+        state["smoa_cut_points"] = torch.full((config.num_subspaces - 1,), subspaces.UNSET, dtype=torch.int32)
+    if config.modulation == "random":
+        state["smoa_noise_seed"] = torch.tensor([seed], dtype=torch.int64)
+    return state
+
+
+def layer_seed(seed: int, name: str) -> int:
+    """A seed for one layer, so that layers of one shape do not share their noise."""
+    return zlib.crc32(f"{seed}/{name}".encode())
+
+
+def check_permutation(order: Tensor, what: str) -> None:
+    """Raise a UserError unless an order holds every index exactly once."""
+    expected = torch.arange(order.numel(), dtype=order.dtype, device=order.device)
+    if not torch.equal(order.sort().values, expected):
+        raise UserError(f"{what} is damaged: it must hold every index from 0 to {order.numel() - 1} exactly once.")

@@ -1,0 +1,218 @@
+"""Which rows, columns and singular directions belong to which subspace: pure functions of one weight matrix.
+
+Everything spectral is computed in float64 from the eigenvectors of the smaller Gram matrix. The results are *frozen
+state*: index orders and cut points travel in the adapter file, because a rounded weight (or another number of threads)
+gives another order, and a moved position would attach a trained row to another output coordinate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+UNSET = -1  # fills an index buffer whose values are not known yet
+
+
+def near_equal_sizes(total: int, parts: int) -> list[int]:
+    """Split ``total`` into ``parts`` near-equal sizes, the first ones longer by one.
+
+    >>> near_equal_sizes(7, 3)
+    [3, 2, 2]
+    """
+    share, rest = divmod(total, parts)
+    return [share + (index < rest) for index in range(parts)]
+
+
+def spectrum(weight: Tensor) -> tuple[Tensor, Tensor, bool]:
+    """Eigen-decompose the smaller Gram matrix of a weight in float64.
+
+    Args:
+        weight: W of shape (d_out, d_in), any floating dtype.
+
+    Returns:
+        ``(vectors, singular_values, left)``: q = min(d_out, d_in) singular vectors as columns, the singular values in
+        descending order, and whether the vectors are the left ones (U, d_out x q) or the right ones (V, d_in x q).
+    """
+    matrix = _double(weight)
+    left = matrix.shape[0] <= matrix.shape[1]
+    with _one_thread(min(matrix.shape)):
+        values, vectors = torch.linalg.eigh(_gram(matrix))
+    return vectors.flip(1), values.flip(0).clamp_min(0).sqrt(), left
+
+
+def singular_values(weight: Tensor) -> Tensor:
+    """The min(d_out, d_in) singular values of a weight, descending, float64; a third of the work of the vectors."""
+    matrix = _double(weight)
+    with _one_thread(min(matrix.shape)):
+        return torch.linalg.eigvalsh(_gram(matrix)).flip(0).clamp_min(0).sqrt()
+
+
+def _double(weight: Tensor) -> Tensor:
+    device = torch.device("cpu") if weight.device.type == "mps" else weight.device  # mps has no float64
+    return weight.detach().to(device=device, dtype=torch.float64)
+
+
+def _gram(matrix: Tensor) -> Tensor:
+    return matrix @ matrix.T if matrix.shape[0] <= matrix.shape[1] else matrix.T @ matrix
+
+
+@contextmanager
+def _one_thread(size: int) -> Iterator[None]:
+    """Decompose small matrices with one thread: more gain little, and cost a factor of ten on cores that are in use."""
+    threads = torch.get_num_threads()
+    if size > 1024 or threads == 1:
+        yield
+        return
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def spectral_scores(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Energy-weighted mean index of the singular directions that each coordinate uses (arXiv 2605.21147).
+
+    ``row_score_i = sum_j j U_ij^2 s_j^2 / sum_j U_ij^2 s_j^2``, j = 0..q-1, with ``W = U diag(s) V^T``; the column
+    score is the same with V. Small means principal. A coordinate without any energy scores q: it comes last.
+
+    Args:
+        weight: W of shape (d_out, d_in).
+
+    Returns:
+        ``(row_scores, col_scores)`` of shapes (d_out,) and (d_in,), float64.
+    """
+    vectors, values, left = spectrum(weight)
+    matrix = _double(weight)
+    # For the other side v_ij^2 s_j^2 = ((W^T U)_ij)^2: no division by small singular values.
+    own = (vectors * values).square()
+    other = ((matrix.T if left else matrix) @ vectors).square()
+    scores = _mean_index(own), _mean_index(other)
+    return scores if left else (scores[1], scores[0])
+
+
+def _mean_index(energy: Tensor) -> Tensor:
+    index = torch.arange(energy.shape[1], dtype=energy.dtype, device=energy.device)
+    total = energy.sum(1)
+    mean = (energy @ index) / total.clamp_min(torch.finfo(energy.dtype).tiny)
+    return torch.where(total > 0, mean, torch.full_like(mean, energy.shape[1]))
+
+
+def block_order(order: Tensor, num_subspaces: int) -> Tensor:
+    """Cut an index order into near-equal blocks and sort inside each: same update, stable file, int32."""
+    parts = torch.split(order, near_equal_sizes(order.numel(), num_subspaces))
+    return torch.cat([part.sort().values for part in parts]).to(torch.int32)
+
+
+def block_orders(weight: Tensor, partition: str, num_subspaces: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Order rows and columns so that near-equal consecutive parts are the blocks of a partition.
+
+    Args:
+        weight: W of shape (d_out, d_in); its values matter for ``spectral_blocks`` only.
+        partition: ``spectral_blocks``, ``contiguous_blocks`` or ``random_blocks``.
+        num_subspaces: K, the number of blocks.
+        seed: Seed of ``random_blocks``.
+
+    Returns:
+        ``(row_order, col_order)``: int32 permutations on the CPU, ascending inside each block.
+    """
+    d_out, d_in = weight.shape
+    if partition == "spectral_blocks" and num_subspaces > 1:
+        rows, cols = (scores.argsort(stable=True).cpu() for scores in spectral_scores(weight))
+    elif partition == "random_blocks":
+        generator = torch.Generator().manual_seed(seed)
+        rows = torch.randperm(d_out, generator=generator)
+        cols = torch.randperm(d_in, generator=generator)
+    else:
+        rows, cols = torch.arange(d_out), torch.arange(d_in)
+    return block_order(rows, num_subspaces), block_order(cols, num_subspaces)
+
+
+def energy_cuts(singular_values: Tensor, num_subspaces: int, energy: str = "l1") -> Tensor:
+    """Cut the singular directions at the quantiles k/K of cumulative energy (arXiv 2601.07507).
+
+    ``E(i) = sum_{j<=i} e_j / sum_j e_j`` with e = s (``l1``), s^2 (``l2``) or 1 (``count``); cut k is the smallest
+    number of leading directions with E >= k/K, moved where needed so that no subspace is empty.
+
+    Args:
+        singular_values: s of shape (q,), descending.
+        num_subspaces: K, at most q.
+        energy: ``l1``, ``l2`` or ``count``.
+
+    Returns:
+        K - 1 cut points, int32, strictly increasing: subspace k has the directions cut[k-1] .. cut[k] - 1.
+
+    >>> energy_cuts(torch.tensor([6.0, 2.0, 2.0, 2.0]), 2).tolist()
+    [1]
+    """
+    values = singular_values.detach().to(torch.float64).cpu()
+    count = values.numel()
+    weights = {"l1": values, "l2": values.square(), "count": torch.ones_like(values)}[energy]
+    if not weights.sum() > 0:
+        weights = torch.ones_like(values)  # a zero matrix has no energy to share: cut by number
+    cumulative = weights.cumsum(0) / weights.sum()
+    cuts: list[int] = []
+    for index in range(1, num_subspaces):
+        reached = int((cumulative < index / num_subspaces - 1e-12).sum()) + 1
+        lowest = cuts[-1] + 1 if cuts else 1
+        cuts.append(min(max(reached, lowest), count - (num_subspaces - index)))
+    return torch.tensor(cuts, dtype=torch.int32)
+
+
+def energy_masks(weight: Tensor, cuts: Tensor, dtype: torch.dtype | None = None) -> list[Tensor]:
+    """Spectral parts ``W_k = U_k S_k V_k^T`` of all subspaces but the last; the last is W minus the others.
+
+    Computed as the projection ``U_k U_k^T W`` (or ``W V_k V_k^T``), so that no sign of a singular vector matters.
+
+    Args:
+        weight: W of shape (d_out, d_in).
+        cuts: The K - 1 cut points of :func:`energy_cuts`.
+        dtype: Dtype of the result; that of the weight if absent.
+
+    Returns:
+        K - 1 matrices of shape (d_out, d_in) on the device of the weight.
+    """
+    vectors, _, left = spectrum(weight)
+    matrix = _double(weight)
+    masks = []
+    start = 0
+    for stop in cuts.tolist():
+        part = vectors[:, start:stop]
+        mask = part @ (part.T @ matrix) if left else (matrix @ part) @ part.T
+        masks.append(mask.to(device=weight.device, dtype=dtype or weight.dtype))
+        start = stop
+    return masks
+
+
+def uniform_modulation(seed: int, shape: tuple[int, int], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Seeded noise, uniform in [0, 1), of shape (d_out, d_in); entry (i, j) is a hash of (seed, i * d_in + j).
+
+    A counter-based generator (splitmix64) in integer arithmetic gives the same numbers on every device, with every
+    number of threads and in every version of torch, so that one saved seed replaces a dense matrix.
+    """
+    rows, cols = shape
+    key = int(_mix(torch.tensor(seed + 1)))  # mixed first, so that nearby seeds do not give shifted copies
+    result = torch.empty(shape, dtype=dtype, device=device)
+    step = max(1, (1 << 20) // max(cols, 1))  # bounds the int64 temporaries to some 8 MB each
+    for start in range(0, rows, step):
+        stop = min(start + step, rows)
+        counter = torch.arange(start * cols, stop * cols, dtype=torch.int64, device=device)
+        unit = _shift(_mix(counter ^ key), 40).to(torch.float32) * 2.0**-24
+        result[start:stop] = unit.view(stop - start, cols).to(dtype)
+    return result
+
+
+def _mix(state: Tensor) -> Tensor:
+    """Splitmix64 of int64: products wrap around as they should, its unsigned constants are written as signed ones."""
+    state = state * -7046029254386353131
+    state = (state ^ _shift(state, 30)) * -4658895280553007687
+    state = (state ^ _shift(state, 27)) * -7723592293110705685
+    return state ^ _shift(state, 31)
+
+
+def _shift(value: Tensor, bits: int) -> Tensor:
+    """Logical right shift of int64 (torch's own keeps the sign)."""
+    return (value >> bits) & ((1 << (64 - bits)) - 1)

@@ -1,0 +1,144 @@
+"""Which layers an adapter goes to: defaults for each architecture, and an error that helps where nothing matches."""
+
+from __future__ import annotations
+
+import copy
+import re
+from typing import Any
+
+from peft import PeftConfig
+from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
+from peft.tuners.tuners_utils import check_target_module_exists
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from smoa_lightning.errors import UserError, nearest
+
+# The attention inputs and both feed-forward layers (q, k, v, up, down): the choice of the SMoA authors.
+_LLAMA = ["q_proj", "k_proj", "v_proj", "up_proj", "down_proj"]
+_FUSED_QKV = ["query_key_value", "dense_h_to_4h", "dense_4h_to_h"]
+_FC = ["q_proj", "k_proj", "v_proj", "fc1", "fc2"]
+_GPT2 = ["attn.c_attn", "mlp.c_fc", "mlp.c_proj"]
+
+DEFAULT_TARGETS: dict[str, list[str]] = {
+    **dict.fromkeys(
+        ["llama", "mistral", "gemma", "gemma2", "gemma3_text", "qwen2", "qwen3", "smollm3", "olmo", "olmo2", "cohere"],
+        _LLAMA,
+    ),
+    **dict.fromkeys(["gpt_neox", "bloom", "falcon"], _FUSED_QKV),
+    **dict.fromkeys(["opt", "phi"], _FC),
+    **dict.fromkeys(["gpt2", "gpt_bigcode"], _GPT2),
+    "phi3": ["qkv_proj", "gate_up_proj", "down_proj"],
+    "gptj": ["q_proj", "k_proj", "v_proj", "fc_in", "fc_out"],
+    "gpt_neo": ["q_proj", "k_proj", "v_proj", "mlp.c_fc", "mlp.c_proj"],
+    "stablelm": _LLAMA,
+}
+_FEEDFORWARD = {"up_proj", "down_proj", "dense_h_to_4h", "dense_4h_to_h", "fc1", "fc2", "fc_in", "fc_out", "c_fc"}
+_FEEDFORWARD |= {"c_proj", "gate_up_proj"}
+
+
+def model_type(model: nn.Module) -> str | None:
+    """The architecture that a model's own config names, as ``llama``; None for a plain module."""
+    return getattr(getattr(model, "config", None), "model_type", None)
+
+
+def resolve_targets(model: nn.Module, config: PeftConfig) -> PeftConfig:
+    """Copy a config, fill in absent ``target_modules`` and check that the targets exist in the model.
+
+    Absent targets become q, k, v, up and down of a known architecture, else ``all-linear``, for every method that
+    adapts linear layers, so that compared methods adapt the same ones. A config without ``target_modules`` (prompt
+    learning), and a method whose own default is no linear layer (LayerNorm tuning), pass through.
+
+    Args:
+        model: The backbone, without adapters.
+        config: Configuration of any peft method; it is not changed.
+
+    Returns:
+        A deep copy of the config, ready for ``peft.get_peft_model``.
+
+    Raises:
+        UserError: A target (each entry of a list, or the regular expression) matches no module; the message names the
+            nearest module names.
+    """
+    config = copy.deepcopy(config)
+    settings: Any = config
+    if config.is_prompt_learning or not hasattr(config, "target_modules"):
+        return config
+    if settings.target_modules is None:
+        if getattr(settings, "target_parameters", None) or not _adapts_linear_layers(model, config):
+            return config
+        settings.target_modules = list(DEFAULT_TARGETS.get(model_type(model) or "", [])) or "all-linear"
+        if getattr(settings, "feedforward_modules", ()) is None and isinstance(settings.target_modules, list):
+            names = [name for name in settings.target_modules if name.rpartition(".")[2] in _FEEDFORWARD]
+            settings.feedforward_modules = names  # IA3 wants to know which targets are feed-forward layers
+    _check_targets(model, config)
+    return config
+
+
+def _adapts_linear_layers(model: nn.Module, config: PeftConfig) -> bool:
+    tuners: dict[Any, Any] = dict(PEFT_TYPE_TO_TUNER_MAPPING)
+    tuner = tuners.get(config.peft_type)
+    default = (getattr(tuner, "target_module_mapping", None) or {}).get(model_type(model) or "")
+    if default is None:
+        return config.peft_type not in ("TRAINABLE_TOKENS", "LN_TUNING")
+    for name, module in model.named_modules():
+        if _matches(default, name) and not isinstance(module, nn.Linear | Conv1D):
+            return False
+    return True
+
+
+def _matches(targets: Any, name: str) -> bool:
+    if isinstance(targets, str):
+        return re.fullmatch(targets, name) is not None
+    return any(name == target or name.endswith(f".{target}") for target in targets)
+
+
+def _check_targets(model: nn.Module, config: PeftConfig) -> None:
+    settings: Any = config
+    targets = settings.target_modules
+    if isinstance(targets, str) and targets.lower() == "all-linear":
+        return
+    names = [name for name, _ in model.named_modules() if name]
+    where = type(model).__name__
+    if isinstance(targets, str):
+        try:
+            found = any(re.fullmatch(targets, name) for name in names)
+        except re.error as error:
+            raise UserError(f"target_modules {targets!r} is not a valid regular expression: {error}.") from error
+        if not found:
+            raise UserError(
+                f"target_modules {targets!r}, read as a regular expression over full names, matches no module of "
+                f"{where}; names look like {_nearest_names(model, targets)}."
+            )
+    elif not targets:
+        raise UserError(f"target_modules is empty; name modules of {where}, such as {_nearest_names(model, '')}.")
+    else:
+        for target in targets:
+            if not any(_matches([target], name) for name in names):
+                raise UserError(
+                    f"target_modules entry {target!r} matches no module of {where}; nearest names: "
+                    f"{_nearest_names(model, target)}."
+                )
+    if not matched_modules(model, config):
+        raise UserError(
+            f"no module of {where} is left to adapt: exclude_modules, modules_to_save or layers_to_transform leave out "
+            f"everything that target_modules {targets!r} names."
+        )
+
+
+def matched_modules(model: nn.Module, config: PeftConfig) -> list[tuple[str, nn.Module]]:
+    """The modules that peft will adapt under a config with resolved targets, with their names; none for all-linear."""
+    targets = getattr(config, "target_modules", None)
+    if targets is None or (isinstance(targets, str) and targets.lower() == "all-linear"):
+        return []
+    return [
+        (name, module) for name, module in model.named_modules() if name and check_target_module_exists(config, name)
+    ]
+
+
+def _nearest_names(model: nn.Module, word: str) -> str:
+    """Names of linear layers that look like a word: short ones for a word, full ones for a regular expression."""
+    linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D)]
+    if any(mark in word for mark in ".*[(\\"):
+        return nearest(word, linear, 3)
+    return nearest(word, [name.rpartition(".")[2] for name in linear])
