@@ -1,0 +1,140 @@
+"""Readers of local files: JSONL, JSON, Parquet, CSV and TSV to rows that know where they stand."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from smoa_lightning.data.tasks import Task
+from smoa_lightning.errors import UserError, nearest
+
+
+class Located(NamedTuple):
+    """A row as it was read, and where: ``train.jsonl, row 3``."""
+
+    place: str
+    row: Any
+
+
+def read_file(path: Path, task: Task) -> list[Located]:
+    """Return the rows of a file, its format told by its ending.
+
+    Rows count from 1. Where rows and lines part (blank lines, a header), the line is named too.
+
+    Raises:
+        UserError: a missing or empty file, an unknown ending, a file that is not what its ending says.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: there is no such file.")
+    if path.suffix not in READERS:
+        raise UserError(
+            f"{path}: unknown file ending {path.suffix!r}; the endings {', '.join(READERS)} are read"
+            f" (nearest: {nearest(path.suffix, READERS, 1)})."
+        )
+    if path.stat().st_size == 0:
+        raise UserError(f"{path}: the file is empty.")
+    rows = list(READERS[path.suffix](path, task))
+    if not rows:
+        raise UserError(f"{path}: the file holds no rows.")
+    return rows
+
+
+def _place(path: Path, row: int, line: int) -> str:
+    return f"{path}, row {row}" if row == line else f"{path}, row {row} (line {line})"
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield (line number, text) of a UTF-8 file; a byte order mark at its start is dropped."""
+    data = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
+    for number, line in enumerate(data.split(b"\n"), start=1):
+        try:
+            yield number, line.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise UserError(
+                f"{path}, line {number}: not valid UTF-8 (byte 0x{line[error.start]:02x} at column {error.start + 1})."
+            ) from None
+
+
+def read_jsonl(path: Path, task: Task) -> Iterator[Located]:
+    """Yield one row a line; blank lines are passed over."""
+    row = 0
+    for number, line in _lines(path):
+        if not line.strip():
+            continue
+        row += 1
+        place = _place(path, row, number)
+        try:
+            yield Located(place, json.loads(line))
+        except json.JSONDecodeError as error:
+            raise UserError(f"{place}: not valid JSON ({error.msg} at column {error.colno}): {line[:60]!r}.") from None
+
+
+def read_json(path: Path, task: Task) -> Iterator[Located]:
+    """Yield the rows of a list of objects, of an object of equally long lists, or of JSON lines under this ending."""
+    text = "\n".join(line for _, line in _lines(path))
+    try:
+        content = json.loads(text)
+    except json.JSONDecodeError as error:
+        if error.msg == "Extra data":  # several values: JSON lines, which many data sets ship as .json
+            yield from read_jsonl(path, task)
+            return
+        raise UserError(f"{path}, line {error.lineno}: not valid JSON ({error.msg}).") from None
+    if isinstance(content, dict) and content and all(isinstance(column, list) for column in content.values()):
+        lengths = {name: len(column) for name, column in content.items()}
+        if len(set(lengths.values())) > 1:
+            listed = ", ".join(f"{name} {length}" for name, length in lengths.items())
+            raise UserError(f"{path}: the columns are not equally long: {listed}.")
+        content = [dict(zip(content, values, strict=True)) for values in zip(*content.values(), strict=True)]
+    elif isinstance(content, dict) and content:
+        content = [content]  # JSON lines with a single line
+    if not isinstance(content, list):
+        raise UserError(f"{path}: must hold a list of rows or an object of columns.")
+    for number, row in enumerate(content, start=1):
+        yield Located(f"{path}, row {number}", row)
+
+
+def read_parquet(path: Path, task: Task) -> Iterator[Located]:
+    """Yield the rows of a Parquet file."""
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        rows = pyarrow.parquet.read_table(path).to_pylist()
+    except (pyarrow.ArrowException, OSError) as error:
+        raise UserError(f"{path}: not a readable Parquet file ({str(error).splitlines()[0]}).") from None
+    for number, row in enumerate(rows, start=1):
+        yield Located(f"{path}, row {number}", row)
+
+
+def read_table(path: Path, task: Task, delimiter: str = ",") -> Iterator[Located]:
+    """Yield the rows of a text table with a header; each field of the schema reads its own value from the text."""
+    text = "\n".join(line for _, line in _lines(path))
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    try:
+        header = next(reader, [])
+        for number, values in enumerate((values for values in reader if values), start=1):
+            place = _place(path, number, reader.line_num)
+            if len(values) != len(header):
+                raise UserError(f"{place}: has {len(values)} values, but the header names {len(header)} fields.")
+            row = dict(zip(header, values, strict=True))
+            yield Located(place, {k: task.schema[k].parse(v) if k in task.schema else v for k, v in row.items()})
+    except csv.Error as error:
+        raise UserError(f"{path}, line {reader.line_num}: not a valid table ({error}).") from None
+
+
+def read_tab_separated(path: Path, task: Task) -> Iterator[Located]:
+    """Yield the rows of a table whose values are parted by tabs."""
+    return read_table(path, task, delimiter="\t")
+
+
+READERS: dict[str, Callable[[Path, Task], Iterator[Located]]] = {
+    ".jsonl": read_jsonl,
+    ".json": read_json,
+    ".parquet": read_parquet,
+    ".csv": read_table,
+    ".tsv": read_tab_separated,
+}

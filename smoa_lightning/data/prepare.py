@@ -1,0 +1,139 @@
+"""Examples to encoded rows, with counts of what was cut, skipped or merged on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from smoa_lightning.data.collate import ChoiceItem
+from smoa_lightning.data.encode import AddBos, OverlongError, TokenRow, encode_pairs, scoring_row, training_row
+from smoa_lightning.data.tasks import ChoiceExample, RowError
+from smoa_lightning.errors import UserError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How examples become tokens; the fields are those of ``TaskDataModule``."""
+
+    max_length: int = 512
+    loss_on: Literal["response", "all"] = "response"
+    overlong: Literal["error", "skip"] = "error"
+    add_bos: AddBos = "auto"
+
+
+@dataclass
+class PartStatistics:
+    """Counts over the sequences of a part: one a training row, one a choice of a scored item."""
+
+    num_rows: int = 0
+    num_skipped: int = 0
+    num_truncated: int = 0
+    num_prefix_mismatches: int = 0
+    target_tokens: int = 0
+    lengths: list[int] = field(default_factory=list, repr=False)
+
+    def add(self, row: TokenRow, clean: bool) -> None:
+        """Count one sequence."""
+        self.lengths.append(len(row))
+        self.num_truncated += row.truncated
+        self.num_prefix_mismatches += not clean
+        self.target_tokens += row.num_targets
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return counts, shares of the sequences, and lengths in tokens."""
+        count = max(1, len(self.lengths))
+        ordered = sorted(self.lengths) or [0]
+        return {
+            "rows": self.num_rows,
+            "skipped_overlong": self.num_skipped,
+            "sequences": len(self.lengths),
+            "share_truncated": self.num_truncated / count,
+            "prefix_mismatches": self.num_prefix_mismatches,
+            "tokens": sum(self.lengths),
+            "target_tokens": self.target_tokens,
+            "length_mean": sum(self.lengths) / count,
+            "length_median": ordered[len(ordered) // 2],
+            "length_max": ordered[-1],
+        }
+
+
+def encode_training(
+    examples: Sequence[ChoiceExample],
+    place: Callable[[int], str],
+    tokenizer: PreTrainedTokenizerBase,
+    how: Encoding,
+) -> tuple[list[TokenRow], PartStatistics]:
+    """Encode the right answer of each example for training.
+
+    Args:
+        examples: The examples.
+        place: Position in ``examples`` -> where the row stands, for errors.
+        tokenizer: The tokenizer, with an EOS token.
+        how: Length, targets and what to do with rows that are too long.
+
+    Raises:
+        UserError: a tokenizer without EOS; a response that does not fit (unless skipped); a response without a token.
+    """
+    if tokenizer.eos_token_id is None:
+        raise UserError("the tokenizer has no EOS token, so a model could not learn where a response ends.")
+    rows: list[TokenRow] = []
+    statistics = PartStatistics()
+    pairs = encode_pairs(tokenizer, [example.target for example in examples], how.add_bos)
+    for position, pair in enumerate(pairs):
+        try:
+            row = training_row(pair, tokenizer.eos_token_id, how.max_length, how.loss_on)
+        except RowError as error:
+            _skip_or_raise(error, place(position), how, statistics)
+            continue
+        rows.append(row)
+        statistics.add(row, pair.clean)
+    statistics.num_rows = len(rows)
+    return rows, statistics
+
+
+def encode_choices(
+    examples: Sequence[ChoiceExample],
+    indices: Sequence[int],
+    place: Callable[[int], str],
+    tokenizer: PreTrainedTokenizerBase,
+    how: Encoding,
+) -> tuple[list[ChoiceItem], PartStatistics]:
+    """Encode all choices of each example for scoring.
+
+    Args:
+        examples: The examples.
+        indices: Index of each example in its split.
+        place: Position in ``examples`` -> where the row stands, for errors.
+        tokenizer: The tokenizer.
+        how: Length and what to do with items of which a choice is too long.
+
+    Raises:
+        UserError: a choice that does not fit (unless its item is skipped); a choice without a token.
+    """
+    items: list[ChoiceItem] = []
+    statistics = PartStatistics()
+    pairs = iter(encode_pairs(tokenizer, [pair for example in examples for pair in example.pairs], how.add_bos))
+    for position, (example, index) in enumerate(zip(examples, indices, strict=True)):
+        own = [next(pairs) for _ in example.choices]
+        try:
+            rows = tuple(scoring_row(pair, how.max_length) for pair in own)
+        except RowError as error:
+            _skip_or_raise(error, place(position), how, statistics)
+            continue
+        items.append(ChoiceItem(rows, tuple(example.num_bytes), example.label, index))
+        for row, pair in zip(rows, own, strict=True):
+            statistics.add(row, pair.clean)
+    statistics.num_rows = len(items)
+    return items, statistics
+
+
+def _skip_or_raise(error: RowError, place: str, how: Encoding, statistics: PartStatistics) -> None:
+    if not isinstance(error, OverlongError):
+        raise UserError(f"{place}: {error}.") from None
+    if how.overlong == "error":
+        raise UserError(f"{place}: {error}; raise data.max_length or set data.overlong: skip.") from None
+    statistics.num_skipped += 1

@@ -1,0 +1,23 @@
+"""The registry of tasks. A new data set is one ``Task`` here, one embedded generator and one YAML file."""
+
+from __future__ import annotations
+
+from smoa_lightning.data.tasks.base import ChoiceExample, Field, Label, Row, RowError, Task, Text
+from smoa_lightning.data.tasks.choice import PIQA
+from smoa_lightning.errors import UserError, nearest
+
+TASKS: dict[str, Task] = {task.name: task for task in (PIQA,)}
+
+
+def get_task(name: str) -> Task:
+    """Return a task by its name.
+
+    Raises:
+        UserError: no such task; names the nearest.
+    """
+    if name not in TASKS:
+        raise UserError(f"data.task: unknown task {name!r}; did you mean {nearest(name, TASKS)}?")
+    return TASKS[name]
+
+
+__all__ = ["PIQA", "TASKS", "ChoiceExample", "Field", "Label", "Row", "RowError", "Task", "Text", "get_task"]
