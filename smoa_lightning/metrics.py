@@ -1,0 +1,58 @@
+"""torchmetrics metrics over the scores; their states are sums and counts, so that they are right under DDP."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from smoa_lightning.scoring import ChoiceScores
+
+ACCURACIES = ("acc", "acc_norm", "acc_token")
+
+
+def accuracy_stderr(accuracy: Tensor, count: Tensor) -> Tensor:
+    """Return the standard error of a mean of n zeros and ones, sqrt(p (1 - p) / (n - 1)), as lm-evaluation-harness.
+
+    >>> round(accuracy_stderr(torch.tensor(0.5), torch.tensor(101.0)).item(), 4)
+    0.05
+    """
+    return torch.sqrt(accuracy * (1 - accuracy) / (count - 1).clamp(min=1))
+
+
+class ChoiceAccuracy(Metric):
+    """Share of items whose best choice is the labelled one, under three normalisations, with standard errors.
+
+    ``acc`` compares summed log-likelihoods, ``acc_norm`` log-likelihood per UTF-8 byte, ``acc_token`` per token.
+    Ties go to the first choice, as in numpy's argmax.
+    """
+
+    full_state_update = False
+    higher_is_better = True
+    correct: Tensor
+    total: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("correct", torch.zeros(3, dtype=torch.long), dist_reduce_fx="sum")
+        self.add_state("total", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
+
+    def update(self, scores: ChoiceScores, label: Tensor) -> None:
+        """Count the items of one batch.
+
+        Args:
+            scores: Each field (items, choices).
+            label: (items,) index of the right choice.
+        """
+        # Not in place: a state reset under inference mode cannot be changed in place outside it.
+        self.correct = self.correct + torch.stack([(field.argmax(dim=1) == label).sum() for field in scores])
+        self.total = self.total + label.numel()
+
+    def compute(self) -> dict[str, Tensor]:
+        """Return each accuracy and, under ``<name>_stderr``, its standard error."""
+        values: dict[str, Tensor] = {}
+        for name, correct in zip(ACCURACIES, self.correct, strict=True):
+            accuracy = correct / self.total.clamp(min=1)
+            values[name] = accuracy.float()
+            values[f"{name}_stderr"] = accuracy_stderr(accuracy, self.total).float()
+        return values

@@ -1,0 +1,31 @@
+"""The learning-rate schedule: linear warm-up, then linear decay or a constant; by optimizer step."""
+
+from __future__ import annotations
+
+import math
+
+
+def warmup_steps(warmup: float, total: int) -> int:
+    """Return the number of warm-up steps: ``warmup`` itself from 1 on, that share of ``total`` below 1.
+
+    >>> warmup_steps(100, 1000), warmup_steps(0.06, 1000), warmup_steps(0, 1000)
+    (100, 60, 0)
+    """
+    return int(warmup) if warmup >= 1 else math.ceil(warmup * total)
+
+
+def warmup_decay(step: int, warmup: float, total: int, decay: str = "linear") -> float:
+    """Return the factor on the base learning rate at ``step`` (from 0).
+
+    With w warm-up steps and n steps in all: (step + 1) / (w + 1) during warm-up, then
+    (n - step) / (n - w) with linear decay or 1 without. No step has a rate of exactly zero.
+
+    >>> [round(warmup_decay(s, warmup=2, total=6), 2) for s in range(6)]
+    [0.33, 0.67, 1.0, 0.75, 0.5, 0.25]
+    """
+    first = warmup_steps(warmup, total)
+    if step < first:
+        return (step + 1) / (first + 1)
+    if decay == "constant":
+        return 1.0
+    return max(0.0, (total - step) / max(1, total - first))

@@ -1,0 +1,31 @@
+"""The schedule by step against transformers' own."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from transformers import get_linear_schedule_with_warmup
+
+from smoa_lightning.schedule import warmup_decay, warmup_steps
+
+
+@pytest.mark.parametrize(("warmup", "total"), [(0, 10), (3, 10), (0.25, 12)])
+def test_decay_equals_transformers(warmup: float, total: int) -> None:
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    reference = get_linear_schedule_with_warmup(optimizer, warmup_steps(warmup, total), total)
+    for step in range(total):
+        if step >= warmup_steps(warmup, total):  # theirs wastes step 0 on a rate of zero; ours does not
+            assert warmup_decay(step, warmup, total) == pytest.approx(reference.get_last_lr()[0])
+        optimizer.step()
+        reference.step()
+
+
+def test_no_step_is_wasted_and_warmup_rises() -> None:
+    rates = [warmup_decay(s, 4, 20) for s in range(20)]
+    assert min(rates) > 0
+    assert rates[:5] == sorted(rates[:5])
+    assert rates[4] == 1.0
+
+
+def test_constant_stays_at_the_base_rate() -> None:
+    assert [warmup_decay(s, 0, 5, "constant") for s in range(5)] == [1.0] * 5

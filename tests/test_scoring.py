@@ -1,0 +1,148 @@
+"""Scores against a dense float64 computation; independent of batch size and padding."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import peft
+import pytest
+import torch
+from torchmetrics.classification import MulticlassAccuracy
+from transformers import LlamaForCausalLM
+
+from smoa_lightning.data.datamodule import TaskDataModule
+from smoa_lightning.metrics import ChoiceAccuracy, accuracy_stderr
+from smoa_lightning.scoring import (
+    IGNORE,
+    choice_scores,
+    row_log_likelihoods,
+    summed_cross_entropy,
+    target_logits,
+)
+
+
+def scores(folder: Path, rows: Path, tokenizer: object, batch_size: int, multiple: int) -> dict[int, list[float]]:
+    model = LlamaForCausalLM.from_pretrained(folder).eval()
+    data = TaskDataModule(
+        "piqa", "local", path=str(rows), eval_batch_size=batch_size, pad_multiple=multiple, selection_rows=8
+    )
+    data.tokenizer = tokenizer  # type: ignore[assignment]
+    data.setup("test")
+    found = {}
+    for batch in data.test_dataloader():
+        with torch.no_grad():
+            likelihood, tokens = row_log_likelihoods(*target_logits(model, batch))
+        items = choice_scores(likelihood, tokens, batch["num_bytes"], batch["num_choices"])
+        for row, values in zip(batch["row"].tolist(), items.log_likelihood.tolist(), strict=True):
+            found[row] = values
+    return found
+
+
+def test_scores_do_not_depend_on_batch_size_or_padding(
+    tiny_backbone: Path, piqa_folder: Path, byte_tokenizer: object
+) -> None:
+    one = scores(tiny_backbone, piqa_folder, byte_tokenizer, 1, 1)
+    for batch_size, multiple in ((7, 1), (24, 64)):
+        other = scores(tiny_backbone, piqa_folder, byte_tokenizer, batch_size, multiple)
+        assert one.keys() == other.keys()
+        for row, values in one.items():
+            assert other[row] == pytest.approx(values, abs=1e-4)  # sums of about 60 float32 terms of size 5
+
+
+def test_scores_equal_a_dense_float64_computation(
+    tiny_backbone: Path, piqa_folder: Path, byte_tokenizer: object
+) -> None:
+    model = LlamaForCausalLM.from_pretrained(tiny_backbone).double().eval()
+    data = TaskDataModule("piqa", "local", path=str(piqa_folder), selection_rows=8)
+    data.tokenizer = byte_tokenizer  # type: ignore[assignment]
+    data.setup("test")
+    found = scores(tiny_backbone, piqa_folder, byte_tokenizer, 24, 1)
+    for row in range(5):
+        for choice, (prompt, response) in enumerate(data.example("report", row).pairs):
+            ids = torch.tensor([byte_tokenizer(prompt + response).input_ids])  # type: ignore[operator]
+            start = len(byte_tokenizer(prompt).input_ids)  # type: ignore[operator]
+            with torch.no_grad():
+                logprobs = model(ids).logits.log_softmax(-1)
+            total = sum(logprobs[0, t - 1, ids[0, t]].item() for t in range(start, ids.shape[1]))
+            assert found[row][choice] == pytest.approx(total, abs=1e-4)
+
+
+class WithoutLogitsToKeep(torch.nn.Module):
+    """An architecture that projects every position."""
+
+    def __init__(self, inner: torch.nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> object:
+        return self.inner(input_ids=input_ids, attention_mask=attention_mask)
+
+
+def test_architectures_without_logits_to_keep_score_alike(tiny_backbone: Path) -> None:
+    model = LlamaForCausalLM.from_pretrained(tiny_backbone).eval()
+    ids = torch.randint(3, 200, (3, 12))
+    labels = ids.clone()
+    labels[:, :5] = IGNORE
+    labels[0, 9:] = IGNORE
+    batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels}
+    with torch.no_grad():
+        one = row_log_likelihoods(*target_logits(model, batch))
+        two = row_log_likelihoods(*target_logits(WithoutLogitsToKeep(model), batch))
+    torch.testing.assert_close(one, two)
+    assert one[1].tolist() == [4, 7, 7]
+
+
+def test_virtual_tokens_do_not_shift_the_targets(tiny_backbone: Path) -> None:
+    model = LlamaForCausalLM.from_pretrained(tiny_backbone)
+    config = peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3)
+    adapted = peft.get_peft_model(model, config).eval()
+    ids = torch.randint(3, 200, (2, 10))
+    labels = ids.clone()
+    labels[:, :6] = IGNORE
+    with torch.no_grad():
+        found, _ = row_log_likelihoods(
+            *target_logits(adapted, {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels})
+        )
+        virtual = adapted.get_prompt(2)
+        embedded = torch.cat([virtual, model.get_input_embeddings()(ids)], dim=1)
+        logprobs = model(inputs_embeds=embedded).logits.log_softmax(-1)
+    for row in range(2):
+        expected = sum(float(logprobs[row, 3 + t - 1, ids[row, t]]) for t in range(6, 10))
+        assert float(found[row]) == pytest.approx(expected, abs=1e-4)
+
+
+def test_summed_cross_entropy_counts_only_targets() -> None:
+    logits, labels = torch.randn(2, 5, 7), torch.randint(0, 7, (2, 5))
+    labels[0, :3] = IGNORE
+    total, count = summed_cross_entropy(logits, labels)
+    by_hand = -sum(
+        logits[i, j].log_softmax(-1)[labels[i, j]] for i in range(2) for j in range(5) if labels[i, j] != IGNORE
+    )
+    assert count == 7
+    torch.testing.assert_close(total, by_hand)
+
+
+def test_accuracies_equal_torchmetrics_and_survive_ragged_choices() -> None:
+    generator = torch.Generator().manual_seed(0)
+    num_choices = torch.randint(2, 6, (50,), generator=generator)
+    rows = int(num_choices.sum())
+    likelihood = -torch.rand(rows, generator=generator) * 50
+    tokens, num_bytes = (torch.randint(1, high, (rows,), generator=generator) for high in (9, 90))
+    label = torch.tensor([int(torch.randint(0, int(n), (), generator=generator)) for n in num_choices])
+    ours = ChoiceAccuracy()
+    items = choice_scores(likelihood, tokens, num_bytes, num_choices)
+    for part in range(0, 50, 20):  # in batches
+        ours.update(type(items)(*(field[part : part + 20] for field in items)), label[part : part + 20])
+    found = ours.compute()
+    for name, field in zip(("acc", "acc_norm", "acc_token"), items, strict=True):
+        reference = MulticlassAccuracy(num_classes=5, average="micro")
+        assert found[name] == pytest.approx(float(reference(field, label)))
+        assert torch.isinf(field).sum() == sum(5 - int(n) for n in num_choices)
+    manual = [likelihood[: num_choices[0]] / num_bytes[: num_choices[0]]]
+    assert int(items.per_byte[0].argmax()) == int(manual[0].argmax())
+
+
+def test_stderr_is_that_of_the_sample_mean() -> None:
+    hits = torch.tensor([1.0, 0, 1, 1, 0, 1, 1])
+    expected = hits.std(unbiased=True) / len(hits) ** 0.5
+    assert accuracy_stderr(hits.mean(), torch.tensor(7.0)) == pytest.approx(float(expected))
