@@ -1,0 +1,51 @@
+"""The dispatcher: ``python -m smoa_lightning <command>``. Heavy modules are imported only by the command that runs."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+from smoa_lightning.errors import UserError, nearest
+from smoa_lightning.version import __version__
+
+COMMANDS = {
+    "fit": ("smoa_lightning.cli", "train a strategy on a task and score it"),
+    "validate": ("smoa_lightning.cli", "score a checkpoint on the selection rows"),
+    "test": ("smoa_lightning.cli", "score a checkpoint on the report rows"),
+    "predict": ("smoa_lightning.cli", "write the score of every item of the report rows"),
+    "params": ("smoa_lightning.params", "show what a configuration adapts and what it costs, without data"),
+}
+
+
+def overview() -> str:
+    """Return the list of commands."""
+    lines = [f"smoa_lightning {__version__}: high-rank parameter-efficient fine-tuning", "", "commands:"]
+    lines += [f"  {name:10} {text}" for name, (_, text) in COMMANDS.items()]
+    lines += ["", "python -m smoa_lightning COMMAND --help shows the settings of a command"]
+    return "\n".join(lines)
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run a command and return the exit status: 0, 2 on bad input, 130 when stopped by Ctrl-C."""
+    args = sys.argv[1:] if args is None else args
+    if not args or args[0] in ("-h", "--help"):
+        print(overview())
+        return 0 if args else 2
+    if args[0] == "--version":
+        print(__version__)
+        return 0
+    try:
+        if args[0] not in COMMANDS:
+            raise UserError(f"unknown command {args[0]!r}; did you mean {nearest(args[0], COMMANDS, 1)}?")
+        importlib.import_module(COMMANDS[args[0]][0]).main(args)
+    except UserError as error:
+        print(f"smoa_lightning: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("smoa_lightning: stopped; the same command goes on where it stopped", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,88 @@
+"""What a run costs: tokens per second, seconds per step, peak memory."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback
+
+
+def peak_memory_megabytes() -> float:
+    """Return the peak memory of this process in MB: of the GPU where one is used, else of the process as a whole."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 1e6
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6  # macOS counts bytes, Linux KiB
+
+
+class CostMonitor(Callback):
+    """Log ``cost/tokens_per_second``, ``cost/step_seconds`` and ``cost/peak_memory_mb`` over windows of steps.
+
+    Time spent in validation and in writing checkpoints is left out of the windows: a window holds training batches
+    only.
+    """
+
+    def __init__(self, every_n_steps: int = 10) -> None:
+        """Set the length of a window.
+
+        Args:
+            every_n_steps: Optimizer steps over which each figure is averaged.
+        """
+        self.every_n_steps = every_n_steps
+        self.seconds = 0.0  # of the window under way
+        self.total_seconds = 0.0
+        self.total_tokens = 0
+        self._began = 0.0
+        self._window_tokens = 0
+        self._window_step = 0
+        self._tokens_before = 0
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        """Begin the first window."""
+        self._window_step = trainer.global_step
+
+    def on_train_batch_start(self, trainer: L.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        """Start the clock of a micro-batch."""
+        self._began = time.perf_counter()
+        self._tokens_before = pl_module.seen_tokens
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Stop the clock; log when the window is full."""
+        elapsed, tokens = time.perf_counter() - self._began, pl_module.seen_tokens - self._tokens_before
+        self.seconds += elapsed
+        self.total_seconds += elapsed
+        self._window_tokens += tokens
+        self.total_tokens += tokens
+        steps = trainer.global_step - self._window_step
+        if steps >= self.every_n_steps:
+            pl_module.log_dict(
+                {
+                    "cost/tokens_per_second": self._window_tokens / self.seconds,
+                    "cost/step_seconds": self.seconds / steps,
+                    "cost/peak_memory_mb": peak_memory_megabytes(),
+                }
+            )
+            self.seconds, self._window_tokens, self._window_step = 0.0, 0, trainer.global_step
+
+    def state_dict(self) -> dict[str, Any]:
+        """Keep the totals, so that a resumed run counts all of its training."""
+        return {"total_seconds": self.total_seconds, "total_tokens": self.total_tokens}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on counting from the totals of the run that was interrupted."""
+        self.total_seconds = state_dict["total_seconds"]
+        self.total_tokens = state_dict["total_tokens"]
+
+    def summary(self) -> dict[str, float]:
+        """Return the figures of the whole training for the record."""
+        return {
+            "train_seconds": self.total_seconds,
+            "train_tokens": self.total_tokens,
+            "tokens_per_second": self.total_tokens / self.total_seconds if self.total_seconds else 0.0,
+            "peak_memory_mb": peak_memory_megabytes(),
+        }

@@ -1,0 +1,62 @@
+"""A table of sample predictions in TensorBoard: what the numbers stand for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import TensorBoardLogger
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+def prediction_table(items: list[dict[str, Any]], examples: list[Any]) -> str:
+    """Return a Markdown table: prompt, choices with their log-likelihood, prediction and label.
+
+    Args:
+        items: Item records of the scoring (``log_likelihood``, ``prediction_acc``, ``label``).
+        examples: The example of each item.
+    """
+    lines = ["| prompt | choices (log-likelihood; the label in bold) | right |", "|---|---|---|"]
+    for item, example in zip(items, examples, strict=True):
+        choices = []
+        for index, (choice, score) in enumerate(zip(example.choices, item["log_likelihood"], strict=True)):
+            text = f"{_cell(choice)} ({score:.2f})"
+            choices.append(f"**{text}**" if index == item["label"] else text)
+        right = "yes" if item["prediction_acc"] == item["label"] else "no"
+        lines.append(f"| {_cell(example.prompt)} | {' <br> '.join(choices)} | {right} |")
+    return "\n".join(lines)
+
+
+class SamplePredictions(Callback):
+    """Write the table ``predictions`` after each evaluation of the report rows."""
+
+    def __init__(self, rows: int = 16) -> None:
+        """Set the length of the table.
+
+        Args:
+            rows: How many items are shown: the first ones of the report split.
+        """
+        self.rows = rows
+        self.items: list[dict[str, Any]] = []
+
+    def on_test_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        """Forget the items of an earlier evaluation."""
+        self.items = []
+
+    def on_test_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, *args: Any) -> None:
+        """Collect the items to be shown."""
+        self.items.extend(item for item in outputs["items"] if item["row"] < self.rows)
+
+    def on_test_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        """Write the table into the log."""
+        if not isinstance(trainer.logger, TensorBoardLogger) or not self.items:
+            return
+        items = sorted(self.items, key=lambda item: item["row"])
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        examples = [data.example("report", item["row"]) for item in items]
+        tag = "predictions/base" if pl_module.scoring_untouched else "predictions/report"
+        trainer.logger.experiment.add_text(tag, prediction_table(items, examples), trainer.global_step)

@@ -1,0 +1,255 @@
+"""The command line on top of LightningCLI: how configurations compose, and what happens around each subcommand."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import tempfile
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+import yaml
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from smoa_lightning.callbacks import AdapterCheckpoint, CostMonitor, ItemScores, RankMonitor, SamplePredictions
+from smoa_lightning.data.datamodule import TaskDataModule
+from smoa_lightning.errors import UserError, nearest
+from smoa_lightning.module import FineTuneModule
+from smoa_lightning.naming import run_name
+from smoa_lightning.parser import OneSentenceParser, refused_strategy
+from smoa_lightning.run import Run, read_checkpoint
+
+
+@dataclass
+class RunConfig:
+    """Where a run writes.
+
+    Args:
+        root: Folder of all runs; TensorBoard reads it.
+        folder: Exact folder of this run, instead of ``<root>/<name>/version_N``.
+        name: Name of this run, instead of one made of task, strategy, rank, K, seed and source.
+        score_base: Score the untouched backbone on the report rows before training.
+        score_report: Score the best adapter on the report rows after training; a search leaves them unseen.
+    """
+
+    root: str = "runs"
+    folder: str | None = None
+    name: str | None = None
+    score_base: bool = True
+    score_report: bool = True
+
+
+class FineTuneCLI(LightningCLI):
+    """fit, validate, test and predict.
+
+    Precedence: command-line flags beat configuration files (later beat earlier), files beat a checkpoint's own
+    settings. A file may name another one under ``base:``, relative to itself, which is read before it.
+    """
+
+    def __init__(self, args: ArgsType = None, run: bool = True) -> None:
+        """Parse and, with ``run``, execute.
+
+        Args:
+            args: The command line, by default that of the process.
+            run: With ``False`` the classes are made but no subcommand is expected or executed.
+        """
+        self.run: Run | None = None
+        super().__init__(
+            FineTuneModule,
+            TaskDataModule,
+            parser_class=OneSentenceParser,
+            save_config_callback=None,  # the run writes config.yaml itself, once it owns its folder
+            seed_everything_default=0,
+            auto_configure_optimizers=False,  # it would hold frozen weights and miss the adapter's
+            load_from_checkpoint_support=False,
+            args=args,
+            run=run,
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the run's own settings and the callbacks, each under its name, so that no list has to be merged."""
+        adamw = {"class_path": "torch.optim.AdamW", "init_args": {"lr": 1e-3, "weight_decay": 0.0}}
+        parser.set_defaults({"model.optimizer": adamw})  # as settings, so that records and checkpoints can hold it
+        parser.add_class_arguments(RunConfig, "run")
+        parser.add_argument("--base", type=str | None, default=None, help="File read before this one.")
+        parser.add_lightning_class_args(AdapterCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(CostMonitor, "cost_monitor")
+        parser.add_lightning_class_args(RankMonitor, "rank_monitor")
+        parser.add_lightning_class_args(SamplePredictions, "sample_predictions")
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Leave out what the framework decides itself: checkpoints are always read with ``weights_only``."""
+        return {name: skip | {"weights_only"} for name, skip in LightningCLI.subcommands().items()}
+
+    # ------------------------------------------------------------------------------------------------- parsing
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Put the files named under ``base:`` and a checkpoint's settings before the given files, then parse."""
+        assert isinstance(args, list), "the dispatcher passes the command line as a list"
+        with contextlib.ExitStack() as stack:
+            expanded = expand_bases(args)
+            checkpoint = _flag(args, "--ckpt_path")
+            if checkpoint is not None and args[0] != "fit":
+                saved = stack.enter_context(_config_file_of(Path(checkpoint)))
+                expanded[1:1] = ["--config", str(saved)]
+            self.config = parser.parse_args(expanded)
+
+    def _parse_ckpt_path(self) -> None:
+        """Do nothing: LightningCLI lets a checkpoint override the command line here."""
+
+    # --------------------------------------------------------------------------------------------- instantiation
+
+    def before_instantiate_classes(self) -> None:
+        """Let the seeds that are not set follow ``seed_everything``: a run named seed1 differs from seed0."""
+        config = self.config[self.subcommand] if self.subcommand else self.config
+        for key in ("model.adapter_seed", "data.seed"):
+            if config[key] is None:
+                config[key] = int(config["seed_everything"])
+
+    def instantiate_classes(self) -> None:
+        """Make model, data and trainer; Lightning 2.6 calls jsonargparse by a name that is now deprecated."""
+        with warnings.catch_warnings():
+            warnings.filterwarnings(
+                "ignore", message=r"(?s).*(instantiate_classes|Jsonargparse)", category=DeprecationWarning
+            )
+            try:
+                super().instantiate_classes()
+            except (ValueError, MisconfigurationException) as error:
+                raise (refused_strategy() or UserError(" ".join(str(error).split()))) from error
+
+    def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
+        """Decide the sources and the folder of the run, then make the trainer that writes there."""
+        if self.subcommand is None:
+            return super().instantiate_trainer(logger=False, **kwargs)
+        self.datamodule.resolve()
+        self.config_dump = json.loads(json.dumps(self.config[self.subcommand].as_dict(), default=str))
+        options = RunConfig(**self._get(self.config, "run").as_dict())
+        seed = self._get(self.config, "seed_everything")
+        name = options.name or run_name(self.model, self.datamodule, seed)
+        self.run = Run(self.model, self.datamodule, self.config_dump, name, options.score_base, options.score_report)
+        if self.subcommand == "fit":
+            self.run.choose_folder(options.root, options.folder)
+        else:
+            self.run.choose_output(options.root, options.folder, self.subcommand, self._get(self.config, "ckpt_path"))
+        self.run.announce()
+        logger = self._get(self.config_init, "trainer").get("logger")
+        if logger is None or logger is True:
+            kwargs["logger"] = TensorBoardLogger(
+                self.run.folder, name="", version="", default_hp_metric=False, purge_step=self.run.resumed_step()
+            )
+        kwargs["default_root_dir"] = str(self.run.folder)
+        kwargs["enable_checkpointing"] = True  # ours; it keeps Lightning from adding its own
+        trainer = super().instantiate_trainer(**kwargs)
+        trainer.callbacks.append(ItemScores())  # type: ignore[attr-defined]
+        return trainer
+
+    # ----------------------------------------------------------------------------------------------- subcommands
+
+    def fit(self, ckpt_path: str | None = None, **kwargs: Any) -> None:
+        """Score the untouched backbone, train, score the best adapter on the report rows, complete the record."""
+        assert self.run is not None
+        self.run.fit(self.trainer, ckpt_path)
+
+    def validate(self, ckpt_path: str | None = None, **kwargs: Any) -> None:
+        """Score the selection rows."""
+        self._evaluate(self.trainer.validate, ckpt_path)
+
+    def test(self, ckpt_path: str | None = None, **kwargs: Any) -> None:
+        """Score the report rows."""
+        self._evaluate(self.trainer.test, ckpt_path)
+
+    def predict(self, ckpt_path: str | None = None, **kwargs: Any) -> None:
+        """Score the report rows and write ``predictions.jsonl``."""
+        self._evaluate(self.trainer.predict, ckpt_path, return_predictions=False)
+
+    def _evaluate(self, function: Any, ckpt_path: str | None, **kwargs: Any) -> None:
+        if ckpt_path is None and not self.model.frozen:
+            raise UserError(
+                f"{self.subcommand} needs --ckpt_path RUN/checkpoints/best.ckpt, or --model.adapter null "
+                "--model.frozen true to score the untouched backbone"
+            )
+        assert self.run is not None
+        self.run.evaluate(self.trainer, function, ckpt_path, **kwargs)
+
+
+def expand_bases(args: list[str]) -> list[str]:
+    """Put before each ``--config FILE`` the file that it names under ``base:``, and so on; each base once.
+
+    Raises:
+        UserError: A file does not exist or is not YAML.
+    """
+    expanded: list[str] = []
+    seen: set[Path] = set()
+
+    def add(file: Path, named_by: str) -> None:
+        if not file.is_file():
+            folder = file.parent if file.parent.is_dir() else Path()
+            found = nearest(file.name, [p.name for p in sorted(folder.glob("*.yaml"))] or ["no YAML file"])
+            raise UserError(f"{named_by}: there is no file {str(file)!r}; {str(folder)!r} holds {found}")
+        try:
+            content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise UserError(f"{file} is not valid YAML: {' '.join(str(error).split())}") from error
+        base = content.get("base") if isinstance(content, dict) else None
+        if base is not None and (file.parent / base).resolve() not in seen:
+            seen.add((file.parent / base).resolve())
+            add(file.parent / base, f"base of {file}")
+        expanded.extend(["--config", str(file)])
+
+    remaining = iter(args)
+    for argument in remaining:
+        if argument in ("--config", "-c"):
+            add(Path(next(remaining, "")), argument)
+        elif argument.startswith("--config="):
+            add(Path(argument.removeprefix("--config=")), "--config")
+        else:
+            expanded.append(argument)
+    return expanded
+
+
+def _flag(args: list[str], name: str) -> str | None:
+    """Return the value of the last ``name VALUE`` or ``name=VALUE`` among the arguments."""
+    value = None
+    for index, argument in enumerate(args):
+        if argument == name and index + 1 < len(args):
+            value = args[index + 1]
+        elif argument.startswith(f"{name}="):
+            value = argument.split("=", 1)[1]
+    return value
+
+
+@contextlib.contextmanager
+def _config_file_of(checkpoint: Path) -> Iterator[Path]:
+    """Give a file with the model and data settings that a checkpoint was written with."""
+    saved = read_checkpoint(checkpoint)["config"]
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "checkpoint.yaml"
+        file.write_text(
+            yaml.safe_dump({key: saved[key] for key in ("seed_everything", "model", "data") if key in saved})
+        )
+        yield file
+
+
+def quiet_libraries() -> None:
+    """Leave out notes of the libraries that say nothing to a user; each one is about library code or a product."""
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)  # lightning 2.6, torch 2.13
+    warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)  # peft 0.21
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")  # rows are in memory, already encoded
+    warnings.filterwarnings("ignore", message=".*Total length of `list` across ranks is zero.*")  # no selection rows
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda r: "litlogger" not in r.getMessage())
+
+
+def main(args: list[str]) -> None:
+    """Run one of Lightning's subcommands."""
+    quiet_libraries()
+    torch.set_float32_matmul_precision("high")
+    FineTuneCLI(args)

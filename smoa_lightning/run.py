@@ -1,0 +1,376 @@
+"""One run from its first file to its last: folder, record, base score, training, final score."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import hashlib
+import pickle
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import lightning as L
+import torch
+import yaml
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
+from peft import PeftModel
+from torch import nn
+
+from smoa_lightning.adapters.inspect import adapter_bytes
+from smoa_lightning.backbone import provenance
+from smoa_lightning.callbacks import AdapterCheckpoint, CostMonitor
+from smoa_lightning.data.datamodule import TaskDataModule
+from smoa_lightning.errors import UserError
+from smoa_lightning.files import replacing, write_json
+from smoa_lightning.module import FineTuneModule
+from smoa_lightning.naming import flat_hyperparameters
+from smoa_lightning.record import (
+    EVALUATION,
+    RECORD,
+    RunFolder,
+    content,
+    environment,
+    holding,
+    read_record,
+    run_folder,
+    signature,
+)
+
+Metrics = dict[str, float]
+T = TypeVar("T")
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint of this framework, with ``weights_only``.
+
+    Raises:
+        UserError: No such file, a damaged one, or one that something else wrote.
+    """
+    if not path.is_file():
+        raise UserError(f"there is no checkpoint {str(path)!r}")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, pickle.UnpicklingError, ValueError) as error:
+        raise UserError(f"the checkpoint {str(path)!r} is damaged: {str(error).splitlines()[0]}") from error
+    if "config" not in checkpoint:
+        raise UserError(f"the checkpoint {str(path)!r} was not written by smoa_lightning: it holds no configuration")
+    return checkpoint
+
+
+class Run:
+    """A configuration on its way to a result.
+
+    Args:
+        module: The model.
+        data: The data.
+        config: The resolved configuration of the subcommand, JSON-safe.
+        name: Readable name.
+        score_base: Score the untouched backbone first.
+        score_report: Score the best adapter at the end.
+    """
+
+    def __init__(
+        self,
+        module: FineTuneModule,
+        data: TaskDataModule,
+        config: dict[str, Any],
+        name: str,
+        score_base: bool = True,
+        score_report: bool = True,
+    ) -> None:
+        self.module, self.data, self.config, self.name = module, data, config, name
+        self.score_base, self.score_report = score_base, score_report
+        facts = {"backbone": [module.location.source, module.location.revision], "data": data.source}
+        self.signature = signature(config, facts | {"start": _digest(config.get("ckpt_path"))})
+        self.target = RunFolder(Path(), resume=False)
+        self.record: dict[str, Any] = {}
+        module.run_config = content(config)
+        data.tokenizer = module.tokenizer
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes: the only one, or the first of several that train together."""
+        return rank_zero_only.rank == 0  # type: ignore[attr-defined]
+
+    @property
+    def folder(self) -> Path:
+        """The folder that this run owns."""
+        return self.target.path
+
+    @property
+    def last_checkpoint(self) -> Path:
+        """The checkpoint from which an interrupted run goes on."""
+        return self.folder / "checkpoints" / "last.ckpt"
+
+    def choose_folder(self, root: str, exact: str | None) -> None:
+        """Take the folder of an unfinished run of the same signature, else a new one."""
+        base = Path(exact) if exact else Path(root) / self.name
+        self.target = run_folder(base, self.signature, exact is not None)
+
+    def choose_output(self, root: str, exact: str | None, subcommand: str, checkpoint: str | None) -> None:
+        """Take a folder for an evaluation: inside the checkpoint's run, else under the run's name."""
+        base = Path(root) / self.name
+        if checkpoint is not None and (Path(checkpoint).resolve().parents[1] / RECORD).is_file():
+            base = Path(checkpoint).resolve().parents[1]
+        self.target = RunFolder(Path(exact) if exact else base / subcommand, resume=False)
+        if (self.folder / RECORD).is_file():
+            raise UserError(f"the folder {self.folder} holds a training run: name another --run.folder")
+
+    def resumed_step(self) -> int | None:
+        """Return the step after which TensorBoard must forget what the interrupted run wrote."""
+        if not self.target.resume or not self.last_checkpoint.is_file():
+            return None
+        return int(read_checkpoint(self.last_checkpoint)["global_step"]) + 1
+
+    def announce(self) -> None:
+        """Print where things come from and go to; an embedded stand-in that nobody asked for gets a banner."""
+        backbone, data = self.module.location, self.data
+        if not self.is_main:
+            return
+        fallen = [
+            what
+            for what, asked, got in (
+                ("backbone", self.module.backbone_config.source, backbone.source),
+                ("data", data.requested_source, data.source),
+            )
+            if asked == "auto" and got == "embedded"
+        ]
+        if fallen:
+            text = f"The hub does not answer: embedded {' and '.join(fallen)}. The scores say nothing about real data."
+            print(f"{'=' * len(text)}\n{text}\n{'=' * len(text)}")
+        print(f"backbone: {backbone.source} ({backbone.name})   data: {data.task.name} from {data.source}")
+        print(f"{'resuming' if self.target.resume else 'run folder'}: {self.folder}")
+        if not data.has_report:
+            print(f"data.path is one file of training rows: nothing will be reported ({data.report_split} is missing)")
+
+    # ----------------------------------------------------------------------------------------------------- fit
+
+    def fit(self, trainer: L.Trainer, checkpoint: str | None) -> None:
+        """Do the whole run; at the end the record is complete.
+
+        Args:
+            trainer: Made for this folder.
+            checkpoint: Start from this checkpoint instead of the run's own last one.
+        """
+        with holding(self.folder) if self.is_main else contextlib.nullcontext(), self._recorded():
+            metrics = self._base_metrics(trainer)
+            if not self.module.frozen:
+                start = self._start_from(checkpoint)
+                trainer.fit(self.module, datamodule=self.data, ckpt_path=start, weights_only=True)
+                if not (self.folder / "adapter" / "last").is_dir():  # stopped between the last step and the files
+                    _callback(trainer, AdapterCheckpoint).on_train_end(trainer, self.module)
+                metrics |= self._report(trainer)
+            self._complete(trainer, metrics)
+
+    def _start_from(self, checkpoint: str | None) -> str | None:
+        """Return the run's own last checkpoint if it has one; else begin with the weights of the one asked for.
+
+        Only the weights: learning rate, schedule, steps and data order are those of this configuration.
+        """
+        if self.target.resume and self.last_checkpoint.is_file():
+            read_checkpoint(self.last_checkpoint)
+            return str(self.last_checkpoint)
+        if checkpoint is not None:
+            saved = read_checkpoint(Path(checkpoint))
+            self._tell_differences(saved["config"])
+            self.module.configure_model()
+            self.module.load_state_dict(saved["state_dict"])
+            print(f"starting from the weights of {checkpoint}")
+        return None
+
+    @contextlib.contextmanager
+    def _recorded(self) -> Iterator[None]:
+        """Write the record as running; note why, if it ends early."""
+        earlier = read_record(self.folder) or {}
+        backbone = provenance(self.module.location)
+        if self.target.resume and earlier["backbone"].get("sha256") != backbone.get("sha256"):
+            raise UserError(
+                f"the run in {self.folder} began on other weights than {backbone['name']!r} holds now: restore them, "
+                "or move the folder away to start anew"
+            )
+        self.record = {
+            "name": self.name,
+            "signature": self.signature,
+            "status": "running",
+            "started": earlier.get("started") or _now(),
+            "config": self.config,
+            "backbone": backbone,
+            "data": {"task": self.data.task.name, "source": self.data.source},
+            "metrics": earlier.get("metrics", {}),
+            "environment": environment(),
+        }
+        self._write()
+        if self.is_main:
+            with replacing(self.folder / "config.yaml") as temporary:
+                temporary.write_text(yaml.safe_dump(self.config, sort_keys=False), encoding="utf-8")
+        try:
+            yield
+        except BaseException as error:
+            stopped = isinstance(error, KeyboardInterrupt | SystemExit)  # Lightning turns Ctrl-C into SystemExit
+            self.record |= {"status": "stopped" if stopped else "failed", "reason": f"{type(error).__name__}: {error}"}
+            self._write()
+            if stopped:
+                raise KeyboardInterrupt from error
+            raise
+
+    def _write(self) -> None:
+        if self.is_main:
+            write_json(self.folder / RECORD, self.record)
+
+    def _base_metrics(self, trainer: L.Trainer) -> Metrics:
+        """Return the untouched backbone's scores: kept from before an interruption, else measured now."""
+        kept = {k: v for k, v in self.record["metrics"].items() if k.startswith("base/")}
+        if kept or not (self.score_base or self.module.frozen) or not self.data.has_report:
+            return kept
+        print("scoring the untouched backbone on the report rows")
+        with self.module.untouched():
+            trainer.test(self.module, datamodule=self.data, weights_only=True, verbose=False)
+        metrics = _floats(trainer.callback_metrics, "base/")
+        if trainer.logger is not None and self.is_main:
+            as_report = {k.replace("base/", "report/"): v for k, v in metrics.items()}
+            trainer.logger.log_metrics(as_report, step=0)  # so that a plot of report/acc begins at the base
+        self.record["metrics"] = metrics
+        self._write()
+        return metrics
+
+    def _tell_counts(self) -> None:
+        """Print how many rows there are and what was cut or skipped: nothing is lost in silence."""
+        for part, facts in self.data.summary().items():
+            if isinstance(facts, dict) and "rows" in facts:
+                told = [f"{facts['rows']:,} rows", f"{facts['target_tokens']:,} target tokens"]
+                lost = ("skipped_overlong", "share_truncated", "prefix_mismatches")
+                told += [f"{name} {facts[name]:.3g}" for name in lost if facts[name]]
+                print(f"{part} data: {', '.join(told)}")
+
+    def _report(self, trainer: L.Trainer) -> Metrics:
+        """Return what was measured of the best adapter in training, and its scores on the report rows."""
+        checkpoint = _callback(trainer, AdapterCheckpoint)
+        metrics = dict(checkpoint.best_metrics)
+        self.record["best"] = {"step": checkpoint.best_step, "selection_score": checkpoint.best_score}
+        if not (self.score_report and self.data.has_report):
+            return metrics
+        best = AdapterCheckpoint.folder(trainer) / "best.ckpt"
+        trainer.test(self.module, datamodule=self.data, ckpt_path=str(best), weights_only=True, verbose=False)
+        return metrics | _floats(trainer.callback_metrics, "report/")
+
+    def _complete(self, trainer: L.Trainer, metrics: Metrics) -> None:
+        if self.module.frozen:
+            metrics |= {k.replace("base/", "report/"): v for k, v in metrics.items()}
+        trained = [p for p in self.module.network.parameters() if p.requires_grad]
+        metrics["parameters/trainable"] = sum(p.numel() for p in trained)
+        metrics["parameters/total"] = sum(p.numel() for p in self.module.network.parameters())
+        metrics["parameters/adapter_bytes"] = _saved_bytes(self.module.network)
+        metrics |= {f"cost/{k}": v for k, v in _callback(trainer, CostMonitor).summary().items()}
+        self.record |= {
+            "status": "finished",
+            "finished": _now(),
+            "device": str(trainer.strategy.root_device),
+            "threads": torch.get_num_threads(),
+            "backbone": provenance(self.module.location, self.module.network),
+            "data": self.data.provenance | {"parts": self.data.summary()},
+            "metrics": metrics,
+        }
+        self._log_hyperparameters(trainer, metrics)
+        self._write()
+        if self.is_main:
+            self._tell_counts()
+            _print_result(self.name, metrics, self.data.task.metric, self.folder)
+
+    def _log_hyperparameters(self, trainer: L.Trainer, metrics: Metrics) -> None:
+        """Write the HPARAMS entry once, with the real final metrics under the same names for every strategy."""
+        if not isinstance(trainer.logger, TensorBoardLogger) or not self.is_main:
+            return
+        names = ("acc", "acc_norm", "acc_token")
+        final = {f"final/{name}": metrics.get(f"report/{name}", -1.0) for name in names}
+        final |= {f"final/base_{name}": metrics.get(f"base/{name}", -1.0) for name in names}
+        for name in ("rank/effective_mean", "parameters/trainable", "cost/tokens_per_second", "cost/peak_memory_mb"):
+            final[f"final/{name.split('/')[1]}"] = float(metrics.get(name, -1.0))
+        flat = flat_hyperparameters(self.module, self.data, self.config)
+        trainer.logger.log_hyperparams(flat, final, step=trainer.global_step)
+
+    # ------------------------------------------------------------------------------------------------- evaluate
+
+    def evaluate(self, trainer: L.Trainer, function: Callable[..., Any], checkpoint: str | None, **kwargs: Any) -> None:
+        """Run one of the trainer's evaluations and write its metrics beside the item scores.
+
+        Args:
+            trainer: Made for this folder.
+            function: ``trainer.validate``, ``trainer.test`` or ``trainer.predict``.
+            checkpoint: The trained state; ``None`` for the frozen backbone.
+            kwargs: For ``function``.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        began = time.monotonic()
+        if checkpoint is not None:
+            saved = read_checkpoint(Path(checkpoint))
+            self._tell_differences(saved["config"])
+            kwargs["ckpt_path"] = checkpoint
+        function(self.module, datamodule=self.data, weights_only=True, **kwargs)
+        metrics = _floats(trainer.callback_metrics, "")
+        if not metrics and function != trainer.predict:
+            raise UserError("there are no rows to score: the data have no such split, or data.selection_rows is 0")
+        if not self.is_main:
+            return
+        facts = {"name": self.name, "checkpoint": checkpoint, "config": self.config, "metrics": metrics}
+        write_json(
+            self.folder / EVALUATION, {**facts, "seconds": time.monotonic() - began, "environment": environment()}
+        )
+        print(f"written to {self.folder}")
+
+    def _tell_differences(self, saved: dict[str, Any]) -> None:
+        """Print each model or data setting in which this call differs from the checkpoint."""
+        for section in ("model", "data"):
+            now, then = _flat(content(self.config)[section]), _flat(saved[section])
+            for key in sorted(now.keys() | then.keys()):
+                if now.get(key) != then.get(key):
+                    print(f"differs from the checkpoint: {section}.{key}: {then.get(key)} -> {now.get(key)}")
+
+
+def _callback(trainer: L.Trainer, kind: type[T]) -> T:
+    return next(c for c in trainer.callbacks if isinstance(c, kind))  # type: ignore[attr-defined]
+
+
+def _digest(file: str | None) -> str | None:
+    if file is None or not Path(file).is_file():
+        return None
+    with Path(file).open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
+
+
+def _floats(metrics: Any, prefix: str) -> Metrics:
+    return {name: float(value) for name, value in metrics.items() if name.startswith(prefix)}
+
+
+def _saved_bytes(network: nn.Module) -> int:
+    if isinstance(network, PeftModel):
+        return adapter_bytes(network)
+    return sum(p.numel() * p.element_size() for p in network.parameters() if p.requires_grad)
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def _print_result(name: str, metrics: Metrics, primary: str, folder: Path) -> None:
+    print(f"\n{name}", file=sys.stdout)
+    for prefix, label in (("base/", "untouched backbone"), ("report/", "after training")):
+        if f"{prefix}{primary}" in metrics:
+            scores = "   ".join(
+                f"{'*' if n == primary else ''}{n} {metrics[prefix + n]:.4f} ± {metrics[f'{prefix}{n}_stderr']:.4f}"
+                for n in ("acc", "acc_norm", "acc_token")
+            )
+            print(f"  {label:20} {scores}")
+    trainable = int(metrics["parameters/trainable"])
+    print(f"  {trainable:,} trainable parameters, adapter of {int(metrics['parameters/adapter_bytes']):,} bytes")
+    print(f"  {folder}   (tensorboard --logdir {folder.parent})")

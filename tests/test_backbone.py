@@ -1,0 +1,61 @@
+"""Where backbones come from, and what is refused."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import PreTrainedTokenizerFast
+
+from smoa_lightning.backbone import BackboneConfig, load_model, load_skeleton, load_tokenizer, locate, provenance
+from smoa_lightning.errors import UserError
+
+
+def test_auto_without_a_hub_is_embedded() -> None:
+    """The tests run with HF_HUB_OFFLINE=1 and an empty cache of this model."""
+    location = locate(BackboneConfig(name="nobody/nothing-of-this-name"))
+    assert location.source == "embedded"
+    model = load_model(BackboneConfig("embedded"), location)
+    assert sum(p.numel() for p in model.parameters()) < 3_000_000
+    assert provenance(location)["sha256"]["model.safetensors"]
+
+
+def test_hub_that_does_not_answer_is_an_error() -> None:
+    with pytest.raises(UserError, match="nobody/nothing"):
+        locate(BackboneConfig("hub", name="nobody/nothing"))
+
+
+def test_local_without_a_model_folder_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"model\.backbone\.path is not set"):
+        locate(BackboneConfig("local"))
+    with pytest.raises(UserError, match=r"no config\.json"):
+        locate(BackboneConfig("local", path=str(tmp_path)))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_dtype_is_that_of_the_config(dtype: str, tiny_backbone: Path) -> None:
+    config = BackboneConfig("local", path=str(tiny_backbone), dtype=dtype)  # type: ignore[arg-type]
+    model = load_model(config, locate(config))
+    assert {p.dtype for p in model.parameters()} == {getattr(torch, dtype)}
+
+
+def test_skeleton_has_shapes_and_no_weights(tiny_backbone: Path) -> None:
+    config = BackboneConfig("local", path=str(tiny_backbone))
+    skeleton, model = load_skeleton(config, locate(config)), load_model(config, locate(config))
+    assert all(p.is_meta for p in skeleton.parameters())
+    assert {n: p.shape for n, p in skeleton.named_parameters()} == {n: p.shape for n, p in model.named_parameters()}
+
+
+def test_tokenizer_without_pad_pads_with_eos_and_without_eos_is_refused(
+    tmp_path: Path, tiny_backbone: Path, byte_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    for name, special in (("unpadded", {"eos_token": "</s>"}), ("endless", {"pad_token": "<pad>"})):
+        shutil.copytree(tiny_backbone, tmp_path / name)
+        own = PreTrainedTokenizerFast(tokenizer_object=byte_tokenizer.backend_tokenizer, bos_token="<s>", **special)
+        own.save_pretrained(tmp_path / name)
+    tokenizer = load_tokenizer(locate(BackboneConfig("local", path=str(tmp_path / "unpadded"))))
+    assert tokenizer.pad_token_id == tokenizer.eos_token_id
+    with pytest.raises(UserError, match="no EOS token"):
+        load_tokenizer(locate(BackboneConfig("local", path=str(tmp_path / "endless"))))

@@ -1,0 +1,53 @@
+"""Two processes on a CPU give the scores and the loss of one process with batches twice as large."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory: pytest.TempPathFactory, tiny_backbone: Path, piqa_folder: Path) -> dict[int, Path]:
+    root = tmp_path_factory.mktemp("distributed")
+    found = {}
+    for processes in (1, 2):
+        folder = root / str(processes)
+        command = [sys.executable, "-m", "smoa_lightning", "fit"]
+        command += ["--config", str(Path(__file__).parents[1] / "experiments" / "piqa.yaml")]
+        command += ["--model.backbone.source", "local", "--model.backbone.path", str(tiny_backbone)]
+        command += ["--data.source", "local", "--data.path", str(piqa_folder), "--data.selection_rows", "16"]
+        command += ["--model.adapter.r", "4", "--data.batch_size", str(16 // processes)]
+        command += ["--trainer.devices", str(processes), "--trainer.accelerator", "cpu"]
+        command += ["--trainer.strategy", "ddp" if processes > 1 else "auto", "--trainer.max_epochs", "1"]
+        command += ["--trainer.enable_progress_bar", "false", "--run.folder", str(folder)]
+        environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
+        assert done.returncode == 0, done.stderr[-3000:]
+        found[processes] = folder
+    return found
+
+
+def items(file: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def test_every_item_is_scored_once_and_alike(records: dict[int, Path]) -> None:
+    one, two = (items(records[n] / "base_items.jsonl") for n in (1, 2))
+    assert [item["row"] for item in two] == list(range(24))
+    for a, b in zip(one, two, strict=True):
+        assert a["log_likelihood"] == pytest.approx(b["log_likelihood"], abs=1e-3)
+
+
+def test_metrics_and_loss_are_those_of_all_processes(records: dict[int, Path]) -> None:
+    one, two = (json.loads((records[n] / "record.json").read_text()) for n in (1, 2))
+    assert two["status"] == "finished"
+    right = sum(item["prediction_acc"] == item["label"] for item in items(records[2] / "items.jsonl"))
+    assert two["metrics"]["report/acc"] == pytest.approx(right / 24)
+    assert two["metrics"]["train/loss"] == pytest.approx(one["metrics"]["train/loss"], rel=1e-3)
+    assert (records[2] / "adapter" / "best" / "adapter_model.safetensors").is_file()

@@ -1,0 +1,89 @@
+"""Imports point downward, and what must stay light imports nothing heavy."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "smoa_lightning"
+
+# A module may import from its own layer and from layers with a smaller number.
+LAYERS = {
+    "errors": 0,
+    "files": 0,
+    "version": 0,
+    "record": 1,
+    "schedule": 1,
+    "hub": 1,
+    "embedded": 1,
+    "scoring": 1,
+    "metrics": 2,
+    "backbone": 2,
+    "adapters": 3,
+    "data": 3,
+    "load": 4,
+    "module": 4,
+    "naming": 5,
+    "callbacks": 5,
+    "parser": 5,
+    "run": 6,
+    "cli": 7,
+    "params": 8,
+    "__main__": 9,
+}
+APART = {("adapters", "data"), ("data", "adapters")}
+FORBIDDEN = {
+    "scoring": {"lightning", "transformers", "peft"},
+    "schedule": {"lightning", "transformers", "peft", "torch"},
+    "adapters/smoa/subspaces": {"lightning", "transformers", "peft"},
+    "adapters/smoa/functional": {"lightning", "transformers", "peft"},
+    "files": {"lightning", "transformers", "peft", "torch"},
+    "record": {"lightning", "transformers", "peft", "torch"},
+}
+
+
+def unit(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imported(path: Path) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            for child in ast.walk(node):
+                child.ignored = True  # type: ignore[attr-defined]
+        if getattr(node, "ignored", False):
+            continue
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+FILES = sorted(p for p in PACKAGE.rglob("*.py") if p != PACKAGE / "__init__.py")
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_point_downward(path: Path) -> None:
+    here = unit(path)
+    for name in imported(path):
+        parts = name.split(".")
+        if parts[0] == "smoa_lightning" and len(parts) > 1 and parts[1] in LAYERS and parts[1] != here:
+            assert LAYERS[parts[1]] < LAYERS[here], f"{here} imports {name}, which is not below it"
+            assert (here, parts[1]) not in APART
+
+
+@pytest.mark.parametrize(("module", "packages"), FORBIDDEN.items(), ids=list(FORBIDDEN))
+def test_pure_modules_import_nothing_heavy(module: str, packages: set[str]) -> None:
+    assert not {name.split(".")[0] for name in imported(PACKAGE / f"{module}.py")} & packages
+
+
+@pytest.mark.parametrize("module", ["smoa_lightning", "smoa_lightning.record", "smoa_lightning.embedded"])
+def test_light_modules_load_no_torch(module: str) -> None:
+    code = f"import sys, {module}; sys.exit(any(m in sys.modules for m in ('torch', 'transformers', 'lightning')))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,370 @@
+"""A run from its first file to its last: what it writes, how it resumes, what it refuses."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from smoa_lightning.__main__ import main
+from smoa_lightning.load import load_adapter
+from smoa_lightning.module import FineTuneModule
+from smoa_lightning.record import holding
+
+
+class Killed(BaseException):
+    """Stands for the loss of the machine: nothing may rely on handling it."""
+
+
+def die_at_step(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    """Make training end without warning before optimizer step number ``step`` (from 0)."""
+    original = FineTuneModule.on_before_optimizer_step
+
+    def hook(self: FineTuneModule, optimizer: Any) -> None:
+        if self.trainer.global_step == step:
+            raise Killed
+        original(self, optimizer)
+
+    monkeypatch.setattr(FineTuneModule, "on_before_optimizer_step", hook)
+
+
+def only_run(root: Path) -> Path:
+    (record,) = root.glob("*/version_*/record.json")
+    return record.parent
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, tiny_backbone: Path, piqa_folder: Path) -> Path:
+    """One finished run, looked at by several tests."""
+    root = tmp_path_factory.mktemp("finished")
+    experiments = Path(__file__).parents[1] / "experiments"
+    status = main(
+        [
+            *("fit", "--config", str(experiments / "piqa.yaml")),
+            *("--model.backbone.source", "local", "--model.backbone.path", str(tiny_backbone)),
+            *("--data.source", "local", "--data.path", str(piqa_folder), "--run.root", str(root)),
+            *("--model.adapter.r", "4", "--data.batch_size", "8", "--data.selection_rows", "16"),
+            *("--trainer.max_epochs", "1", "--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false"),
+        ]
+    )
+    assert status == 0
+    return only_run(root)
+
+
+def test_name_tells_what_the_run_is(finished: Path) -> None:
+    assert finished.parent.name == "piqa-smoa_spectral_blocks-r4-K2-seed0-local"
+
+
+def test_record_holds_provenance_and_metrics(finished: Path) -> None:
+    record = json.loads((finished / "record.json").read_text())
+    assert record["status"] == "finished"
+    assert record["config"]["model"]["adapter"]["init_args"]["r"] == 4
+    assert record["backbone"]["sha256"]["model.safetensors"]
+    assert record["environment"]["packages"]["peft"]
+    metrics = record["metrics"]
+    for name in ("acc", "acc_norm", "acc_token"):
+        for prefix in ("base", "report", "selection"):
+            assert 0 <= metrics[f"{prefix}/{name}"] <= 1
+            assert metrics[f"{prefix}/{name}_stderr"] > 0
+    assert metrics["rank/effective_mean"] > 1
+    assert metrics["cost/tokens_per_second"] > 0
+    assert metrics["parameters/trainable"] < metrics["parameters/total"]
+
+
+def test_item_scores_agree_with_the_metrics(finished: Path) -> None:
+    metrics = json.loads((finished / "record.json").read_text())["metrics"]
+    for prefix, name in (("base", "base_items.jsonl"), ("report", "items.jsonl")):
+        items = [json.loads(line) for line in (finished / name).read_text().splitlines()]
+        assert [item["row"] for item in items] == list(range(24))
+        right = [item["prediction_acc"] == item["label"] for item in items]
+        assert metrics[f"{prefix}/acc"] == pytest.approx(sum(right) / len(right))
+        assert all(item["prediction_acc"] == max((0, 1), key=lambda c: item["log_likelihood"][c]) for item in items)
+
+
+def test_checkpoints_hold_no_backbone_and_load_with_weights_only(finished: Path, tiny_backbone: Path) -> None:
+    backbone = load_file(tiny_backbone / "model.safetensors")
+    for name in ("last", "best"):
+        state = torch.load(finished / "checkpoints" / f"{name}.ckpt", weights_only=True)["state_dict"]
+        assert state
+        assert not any(name.endswith(frozen) for name in state for frozen in backbone)
+        assert (finished / "checkpoints" / f"{name}.ckpt").stat().st_size < 300_000
+
+
+def test_adapter_folder_gives_the_reported_scores(finished: Path) -> None:
+    model, tokenizer = load_adapter(finished)
+    item = json.loads((finished / "items.jsonl").read_text().splitlines()[0])
+    from smoa_lightning.embedded import rows
+
+    row = rows("piqa", "validation")[0]
+    for choice, reported in zip(("sol1", "sol2"), item["log_likelihood"], strict=True):
+        prompt = tokenizer(f"Question: {row['goal']}\nAnswer:").input_ids
+        ids = torch.tensor([tokenizer(f"Question: {row['goal']}\nAnswer: {row[choice]}").input_ids])
+        with torch.no_grad():
+            logprobs = model(ids).logits.double().log_softmax(-1)
+        score = sum(logprobs[0, t - 1, ids[0, t]].item() for t in range(len(prompt), ids.shape[1]))
+        assert score == pytest.approx(reported, abs=1e-3)
+    assert "load_adapter" in (finished / "adapter" / "best" / "README.md").read_text()
+    assert (finished / "adapter" / "last" / "adapter_model.safetensors").is_file()
+
+
+def test_tensorboard_shows_what_was_measured(finished: Path) -> None:
+    events = EventAccumulator(str(finished)).Reload()
+    tags = set(events.Tags()["scalars"])
+    assert {"train/loss", "train/learning_rate", "base/acc", "report/acc", "selection/acc"} <= tags
+    assert {"rank/effective_mean", "rank/stable_mean", "cost/tokens_per_second", "cost/peak_memory_mb"} <= tags
+    assert any(tag.startswith("rank/effective/") and "q_proj" in tag for tag in tags)
+    assert [event.step for event in events.Scalars("report/acc")] == [0, 18]
+    record = json.loads((finished / "record.json").read_text())
+    assert events.Scalars("final/acc")[0].value == pytest.approx(record["metrics"]["report/acc"])
+    assert any("predictions" in tag for tag in events.Tags()["tensors"])
+
+
+def test_a_finished_run_gets_a_new_version_beside_it(finished: Path, tiny_arguments: list[str]) -> None:
+    root = finished.parents[1]
+    again = [*tiny_arguments, "--run.root", str(root)]
+    before = (finished / "record.json").read_text()
+    assert main(["fit", *again]) == 0
+    assert (finished.parent / "version_1" / "record.json").is_file()
+    assert (finished / "record.json").read_text() == before
+    one, two = (
+        load_file(finished.parent / v / "adapter/last/adapter_model.safetensors") for v in ("version_0", "version_1")
+    )
+    assert all(torch.equal(one[name], two[name]) for name in one)  # the same command gives the same bits
+    shutil.rmtree(finished.parent / "version_1")
+
+
+@pytest.mark.parametrize("extra", [[], ["--trainer.accumulate_grad_batches", "2", "--model.adapter.dropout", "0.1"]])
+def test_interrupted_run_equals_an_uninterrupted_one(
+    extra: list[str], tiny_arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Five steps, a crash and five more steps after a resume are ten steps: same weights, same data order."""
+    arguments = ["fit", *tiny_arguments, *extra, "--trainer.max_epochs", "3", "--trainer.max_steps", "10"]
+    arguments += ["--checkpoint.every_n_steps", "5"]
+    assert main([*arguments, "--run.root", str(tmp_path / "whole")]) == 0
+    with monkeypatch.context() as patch:
+        die_at_step(patch, 6)
+        with pytest.raises(Killed):
+            main([*arguments, "--run.root", str(tmp_path / "cut")])
+    cut = only_run(tmp_path / "cut")
+    assert json.loads((cut / "record.json").read_text())["status"] == "failed"
+    assert torch.load(cut / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 5
+    assert main([*arguments, "--run.root", str(tmp_path / "cut")]) == 0
+    assert only_run(tmp_path / "cut") == cut
+    for file in ("adapter/last/adapter_model.safetensors", "adapter/best/adapter_model.safetensors"):
+        whole, resumed = load_file(only_run(tmp_path / "whole") / file), load_file(cut / file)
+        assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    assert json.loads((cut / "record.json").read_text())["status"] == "finished"
+    steps = [e.step for e in EventAccumulator(str(cut)).Reload().Scalars("train/loss")]
+    assert steps == sorted(set(steps))
+
+
+def test_ctrl_c_stops_cleanly_and_the_same_command_goes_on(tiny_arguments: list[str], tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "smoa_lightning", "fit", *tiny_arguments, "--checkpoint.every_n_steps", "2"]
+    long = [*command, "--trainer.max_epochs", "1000"]
+    process = subprocess.Popen(long, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not list((tmp_path / "runs").glob("*/*/checkpoints/last.ckpt")) and time.monotonic() < deadline:
+        assert process.poll() is None, process.stderr.read()  # type: ignore[union-attr]
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in error
+    run = only_run(tmp_path / "runs")
+    assert json.loads((run / "record.json").read_text())["status"] == "stopped"
+    assert torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] > 0
+
+
+@pytest.mark.parametrize("where", ["loss", "gradient"])
+def test_nan_stops_and_keeps_the_last_good_checkpoint(
+    where: str,
+    tiny_arguments: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    original = FineTuneModule.training_step
+
+    def step(self: FineTuneModule, batch: Any, batch_idx: int) -> torch.Tensor:
+        loss = original(self, batch, batch_idx)
+        if self.trainer.global_step == 7 and where == "loss":
+            self._step_loss = self._step_loss * float("nan")  # type: ignore[operator]
+        elif self.trainer.global_step == 7:
+            loss.register_hook(lambda gradient: gradient * float("nan"))
+        return loss
+
+    monkeypatch.setattr(FineTuneModule, "training_step", step)
+    assert main(["fit", *tiny_arguments, "--checkpoint.every_n_steps", "2"]) == 2
+    error = capsys.readouterr().err
+    assert ("loss is nan" if where == "loss" else "norm nan") in error
+    assert "at step 8" in error
+    assert sum(line.startswith("smoa_lightning: ") for line in error.splitlines()) == 1
+    run = only_run(tmp_path / "runs")
+    assert json.loads((run / "record.json").read_text())["status"] == "failed"
+    state = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    assert state["global_step"] == 6
+    assert all(torch.isfinite(value).all() for value in state["state_dict"].values() if value.is_floating_point())
+
+
+def test_run_interrupted_in_its_last_evaluation_ends_with_the_same_record(
+    finished: Path, tiny_arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(self: FineTuneModule) -> None:
+        if not self.scoring_untouched:
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FineTuneModule, "on_test_start", die)
+        with pytest.raises(Killed):
+            main(["fit", *tiny_arguments])
+    assert main(["fit", *tiny_arguments]) == 0
+    records = [json.loads((f / "record.json").read_text()) for f in (finished, only_run(tmp_path / "runs"))]
+    measured = [
+        {k: v for k, v in record["metrics"].items() if not k.startswith("cost/")} | {"best": record["best"]["step"]}
+        for record in records
+    ]
+    assert measured[0] == measured[1]
+
+
+def test_starting_from_a_checkpoint_takes_its_weights_and_nothing_else(
+    finished: Path, tiny_arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = str(finished / "checkpoints" / "last.ckpt")
+    flags = ["--ckpt_path", checkpoint, "--model.optimizer.init_args.lr", "1e-9", "--trainer.max_steps", "2"]
+    assert main(["fit", *tiny_arguments, *flags]) == 0
+    assert "starting from the weights" in capsys.readouterr().out
+    run = only_run(tmp_path / "runs")
+    before, after = (load_file(f / "adapter/last/adapter_model.safetensors") for f in (finished, run))
+    for name, value in before.items():
+        torch.testing.assert_close(after[name], value, atol=1e-6, rtol=0)  # the rate of the flag, not the checkpoint's
+    assert torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 2
+
+
+def test_seeds_make_different_runs(tiny_arguments: list[str], tmp_path: Path) -> None:
+    for seed in ("0", "1"):
+        assert main(["fit", *tiny_arguments, "--seed_everything", seed, "--trainer.max_steps", "1"]) == 0
+    runs = sorted((tmp_path / "runs").glob("*/version_0"))
+    assert ["seed0" in runs[0].parent.name, "seed1" in runs[1].parent.name] == [True, True]
+    one, two = (load_file(run / "adapter/last/adapter_model.safetensors") for run in runs)
+    assert any(not torch.equal(one[name], two[name]) for name in one)
+
+
+def test_base_score_is_that_of_the_untouched_backbone(
+    finished: Path, tiny_arguments: list[str], tmp_path: Path
+) -> None:
+    """PiSSA moves part of W into its factors, so a disabled adapter would not give the backbone back."""
+    rank = tiny_arguments.index("--model.adapter.r")
+    flags = [*tiny_arguments[:rank], *tiny_arguments[rank + 2 :], "--model.adapter", "peft.LoraConfig"]
+    flags += ["--model.adapter.r", "4", "--model.adapter.init_lora_weights", "pissa", "--trainer.max_steps", "1"]
+    assert main(["fit", *flags]) == 0
+    assert (only_run(tmp_path / "runs") / "base_items.jsonl").read_text() == (finished / "base_items.jsonl").read_text()
+
+
+def test_an_evaluation_never_overwrites_a_run(
+    finished: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    before = (finished / "record.json").read_text()
+    checkpoint = str(finished / "checkpoints" / "best.ckpt")
+    assert main(["test", "--ckpt_path", checkpoint, "--run.folder", str(finished)]) == 2
+    assert "holds a training run" in capsys.readouterr().err
+    assert (finished / "record.json").read_text() == before
+
+
+def test_an_exact_folder_with_another_experiment_is_refused(
+    finished: Path, tiny_arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {p: p.stat().st_mtime_ns for p in finished.rglob("*") if p.is_file()}
+    assert main(["fit", *tiny_arguments, "--run.folder", str(finished), "--model.warmup", "3"]) == 2
+    assert "holds another experiment" in capsys.readouterr().err
+    assert {p: p.stat().st_mtime_ns for p in finished.rglob("*") if p.is_file()} == before
+
+
+def test_a_run_under_way_elsewhere_is_refused(
+    tiny_arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with holding(tmp_path / "held"):
+        # flock is per open file, so a second opening in this process stands for another process
+        assert main(["fit", *tiny_arguments, "--run.folder", str(tmp_path / "held")]) == 2
+    assert "under way in another process" in capsys.readouterr().err
+
+
+def test_evaluation_of_a_checkpoint_needs_no_other_settings(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = str(finished / "checkpoints" / "best.ckpt")
+    quiet = ["--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu"]
+    reported = json.loads((finished / "record.json").read_text())["metrics"]["report/acc"]
+    assert main(["test", "--ckpt_path", checkpoint, "--run.folder", str(tmp_path / "t"), *quiet]) == 0
+    assert json.loads((tmp_path / "t" / "evaluation.json").read_text())["metrics"]["report/acc"] == reported
+    assert "differs from the checkpoint" not in capsys.readouterr().out
+    assert main(["predict", "--ckpt_path", checkpoint, "--run.folder", str(tmp_path / "p"), *quiet]) == 0
+    predictions, items = (tmp_path / "p" / "predictions.jsonl").read_text(), (finished / "items.jsonl").read_text()
+    for one, two in zip(predictions.splitlines(), items.splitlines(), strict=True):
+        assert json.loads(one)["log_likelihood"] == pytest.approx(json.loads(two)["log_likelihood"], abs=1e-4)
+    assert main(["validate", "--ckpt_path", checkpoint, "--run.folder", str(tmp_path / "v"), *quiet]) == 0
+    assert "selection/acc" in json.loads((tmp_path / "v" / "evaluation.json").read_text())["metrics"]
+
+
+def test_without_selection_rows_all_are_trained_on_and_the_last_step_is_reported(
+    tiny_arguments: list[str], tmp_path: Path
+) -> None:
+    assert main(["fit", *tiny_arguments, "--data.selection_rows", "0"]) == 0
+    run = only_run(tmp_path / "runs")
+    record = json.loads((run / "record.json").read_text())
+    assert record["data"]["parts"]["train"]["rows"] == 160
+    assert record["best"] == {"step": 20, "selection_score": None}
+    best, last = (load_file(run / "adapter" / which / "adapter_model.safetensors") for which in ("best", "last"))
+    assert all(torch.equal(best[name], last[name]) for name in best)
+    assert record["metrics"]["rank/effective_mean"] > 1
+    checkpoint = str(run / "checkpoints" / "best.ckpt")
+    assert main(["validate", "--ckpt_path", checkpoint, "--trainer.accelerator", "cpu"]) == 2
+
+
+def test_no_file_is_needed(tiny_arguments: list[str], tmp_path: Path) -> None:
+    """Defaults alone make a run, full fine-tuning, whose checkpoint carries all that an evaluation needs."""
+    flags = tiny_arguments[2:]  # without --config
+    rank = flags.index("--model.adapter.r")
+    flags = [*flags[:rank], *flags[rank + 2 :], "--trainer.max_steps", "1", "--trainer.log_every_n_steps", "1"]
+    assert main(["fit", *flags]) == 0
+    checkpoint = only_run(tmp_path / "runs") / "checkpoints" / "last.ckpt"
+    assert "full" in str(checkpoint)
+    assert main(["test", "--ckpt_path", str(checkpoint), "--trainer.accelerator", "cpu"]) == 0
+
+
+def test_flags_beat_the_checkpoint_and_another_shape_is_an_error(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = ["test", "--ckpt_path", str(finished / "checkpoints" / "best.ckpt"), "--trainer.accelerator", "cpu"]
+    base += ["--trainer.enable_progress_bar", "false", "--run.folder", str(tmp_path / "t")]
+    assert main([*base, "--data.eval_batch_size", "3"]) == 0
+    assert "data.eval_batch_size: 16 -> 3" in capsys.readouterr().out
+    assert main([*base, "--model.adapter.r", "6"]) == 2
+    error = capsys.readouterr().err
+    assert "another adapter shape" in error
+    assert main([*base, "--model.adapter", "peft.LoraConfig"]) == 2
+    assert "another strategy" in capsys.readouterr().err
+
+
+def test_trainer_and_metric_agree_on_ddp_free_scores(finished: Path) -> None:
+    """The untouched backbone scored by a plain Trainer is what the run recorded as base."""
+    record = json.loads((finished / "record.json").read_text())
+    from smoa_lightning.backbone import BackboneConfig
+    from smoa_lightning.data.datamodule import TaskDataModule
+
+    module = FineTuneModule(BackboneConfig("local", path=record["config"]["model"]["backbone"]["path"]), frozen=True)
+    data = TaskDataModule("piqa", "local", path=record["config"]["data"]["path"], eval_batch_size=5)
+    data.tokenizer = module.tokenizer
+    trainer = L.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False)
+    (scores,) = trainer.test(module, datamodule=data, verbose=False)
+    assert scores["report/acc"] == pytest.approx(record["metrics"]["base/acc"])
