@@ -20,12 +20,13 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from smoa_lightning.callbacks import AdapterCheckpoint, CostMonitor, ItemScores, RankMonitor, SamplePredictions
+from smoa_lightning.checkpoint import read_checkpoint
 from smoa_lightning.data.datamodule import TaskDataModule
 from smoa_lightning.errors import UserError, nearest
 from smoa_lightning.module import FineTuneModule
 from smoa_lightning.naming import run_name
 from smoa_lightning.parser import OneSentenceParser, refused_strategy
-from smoa_lightning.run import Run, read_checkpoint
+from smoa_lightning.run import Run
 
 
 @dataclass

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import hashlib
-import pickle
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -23,6 +21,7 @@ from torch import nn
 from smoa_lightning.adapters.inspect import adapter_bytes
 from smoa_lightning.backbone import provenance
 from smoa_lightning.callbacks import AdapterCheckpoint, CostMonitor
+from smoa_lightning.checkpoint import file_digest, read_checkpoint, tell_differences
 from smoa_lightning.data.datamodule import TaskDataModule
 from smoa_lightning.errors import UserError
 from smoa_lightning.files import replacing, write_json
@@ -42,23 +41,6 @@ from smoa_lightning.record import (
 
 Metrics = dict[str, float]
 T = TypeVar("T")
-
-
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a checkpoint of this framework, with ``weights_only``.
-
-    Raises:
-        UserError: No such file, a damaged one, or one that something else wrote.
-    """
-    if not path.is_file():
-        raise UserError(f"there is no checkpoint {str(path)!r}")
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError, ValueError) as error:
-        raise UserError(f"the checkpoint {str(path)!r} is damaged: {str(error).splitlines()[0]}") from error
-    if "config" not in checkpoint:
-        raise UserError(f"the checkpoint {str(path)!r} was not written by smoa_lightning: it holds no configuration")
-    return checkpoint
 
 
 class Run:
@@ -85,7 +67,7 @@ class Run:
         self.module, self.data, self.config, self.name = module, data, config, name
         self.score_base, self.score_report = score_base, score_report
         facts = {"backbone": [module.location.source, module.location.revision], "data": data.source}
-        self.signature = signature(config, facts | {"start": _digest(config.get("ckpt_path"))})
+        self.signature = signature(config, facts | {"start": file_digest(config.get("ckpt_path"))})
         self.target = RunFolder(Path(), resume=False)
         self.record: dict[str, Any] = {}
         module.run_config = content(config)
@@ -176,7 +158,7 @@ class Run:
             return str(self.last_checkpoint)
         if checkpoint is not None:
             saved = read_checkpoint(Path(checkpoint))
-            self._tell_differences(saved["config"])
+            tell_differences(self.config, saved["config"])
             self.module.configure_model()
             self.module.load_state_dict(saved["state_dict"])
             print(f"starting from the weights of {checkpoint}")
@@ -307,7 +289,7 @@ class Run:
         began = time.monotonic()
         if checkpoint is not None:
             saved = read_checkpoint(Path(checkpoint))
-            self._tell_differences(saved["config"])
+            tell_differences(self.config, saved["config"])
             kwargs["ckpt_path"] = checkpoint
         function(self.module, datamodule=self.data, weights_only=True, **kwargs)
         metrics = _floats(trainer.callback_metrics, "")
@@ -321,31 +303,9 @@ class Run:
         )
         print(f"written to {self.folder}")
 
-    def _tell_differences(self, saved: dict[str, Any]) -> None:
-        """Print each model or data setting in which this call differs from the checkpoint."""
-        for section in ("model", "data"):
-            now, then = _flat(content(self.config)[section]), _flat(saved[section])
-            for key in sorted(now.keys() | then.keys()):
-                if now.get(key) != then.get(key):
-                    print(f"differs from the checkpoint: {section}.{key}: {then.get(key)} -> {now.get(key)}")
-
 
 def _callback(trainer: L.Trainer, kind: type[T]) -> T:
     return next(c for c in trainer.callbacks if isinstance(c, kind))  # type: ignore[attr-defined]
-
-
-def _digest(file: str | None) -> str | None:
-    if file is None or not Path(file).is_file():
-        return None
-    with Path(file).open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat
 
 
 def _floats(metrics: Any, prefix: str) -> Metrics:

@@ -18,6 +18,7 @@ LAYERS = {
     "version": 0,
     "record": 1,
     "schedule": 1,
+    "checkpoint": 2,
     "hub": 1,
     "embedded": 1,
     "scoring": 1,
