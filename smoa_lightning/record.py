@@ -31,7 +31,6 @@ NOT_CONTENT = {
     "cost_monitor",
     "sample_predictions",
     "data.num_workers",
-    "trainer.callbacks",
     "trainer.logger",
     "trainer.default_root_dir",
     "trainer.enable_progress_bar",

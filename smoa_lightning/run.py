@@ -96,8 +96,8 @@ class Run:
     def choose_output(self, root: str, exact: str | None, subcommand: str, checkpoint: str | None) -> None:
         """Take a folder for an evaluation: inside the checkpoint's run, else under the run's name."""
         base = Path(root) / self.name
-        if checkpoint is not None and (Path(checkpoint).resolve().parents[1] / RECORD).is_file():
-            base = Path(checkpoint).resolve().parents[1]
+        if checkpoint is not None and (Path(checkpoint).resolve().parent.parent / RECORD).is_file():
+            base = Path(checkpoint).resolve().parent.parent
         self.target = RunFolder(Path(exact) if exact else base / subcommand, resume=False)
         if (self.folder / RECORD).is_file():
             raise UserError(f"the folder {self.folder} holds a training run: name another --run.folder")
@@ -138,6 +138,8 @@ class Run:
             trainer: Made for this folder.
             checkpoint: Start from this checkpoint instead of the run's own last one.
         """
+        if checkpoint is not None:
+            read_checkpoint(Path(checkpoint))  # refused before anything is scored or written
         with holding(self.folder) if self.is_main else contextlib.nullcontext(), self._recorded():
             metrics = self._base_metrics(trainer)
             if not self.module.frozen:

@@ -104,6 +104,11 @@ def test_damaged_model_folder_is_one_sentence(
     assert str(folder) in line
 
 
+def test_missing_start_checkpoint_leaves_no_run(tiny_arguments: list[str], tmp_path: Path) -> None:
+    assert main(["fit", *tiny_arguments, "--ckpt_path", "/nowhere.ckpt"]) == 2
+    assert not (tmp_path / "runs").exists()
+
+
 def test_no_command_shows_the_overview_and_fails(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 2
     assert "fit" in capsys.readouterr().out

@@ -37,6 +37,7 @@ def changed(path: str, value: object) -> dict:
         ("data.num_workers", 2, True),
         ("trainer.enable_progress_bar", False, True),
         ("trainer.max_epochs", 4, False),
+        ("trainer.callbacks", [{"class_path": "EarlyStopping"}], False),  # it decides when training ends
         ("model.adapter.init_args.r", 16, False),
         ("seed_everything", 1, False),
     ],
