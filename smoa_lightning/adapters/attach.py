@@ -9,9 +9,8 @@ import torch
 from peft import PeftConfig, PeftModel, TaskType, get_peft_model
 from torch import nn
 
-from smoa_lightning.adapters.smoa import SMoAConfig, SmoaModel
-from smoa_lightning.adapters.smoa.state import check_fit, linear_shape
 from smoa_lightning.adapters.targets import matched_modules, resolve_targets
+from smoa_lightning.adapters.tuner import AdapterModel, TunerConfig
 from smoa_lightning.errors import UserError
 
 
@@ -38,8 +37,9 @@ def attach(model: nn.Module, config: PeftConfig, seed: int) -> PeftModel:
     config = resolve_targets(model, config)
     if config.task_type is None and hasattr(model, "prepare_inputs_for_generation"):
         config.task_type = TaskType.CAUSAL_LM
-    if isinstance(config, SMoAConfig):
-        _check_layers(model, config)
+    if isinstance(config, TunerConfig):
+        for name, module in matched_modules(model, config):
+            config.check_target(name, module)  # before any layer has been replaced
     devices = sorted({p.device.index or 0 for p in model.parameters() if p.device.type == "cuda"})
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
@@ -50,23 +50,10 @@ def attach(model: nn.Module, config: PeftConfig, seed: int) -> PeftModel:
                 adapted = get_peft_model(model, config)
         except ValueError as error:
             raise UserError(f"peft refuses this {type(config).__name__}: {_one_sentence(error)}") from error
-    if isinstance(config, SMoAConfig):
-        tuner = cast(SmoaModel, adapted.base_model)
+    if isinstance(adapted.base_model, AdapterModel):
         for adapter_name in adapted.active_adapters:
-            tuner.prepare(adapter_name)
+            adapted.base_model.prepare(adapter_name)
     return cast(PeftModel, adapted)
-
-
-def _check_layers(model: nn.Module, config: SMoAConfig) -> None:
-    """Refuse a layer that does not fit before any layer has been replaced."""
-    for name, module in matched_modules(model, config):
-        shape = linear_shape(module)
-        if shape is None:
-            raise UserError(
-                f"SMoA cannot adapt layer {name}: it is {type(module).__name__}, but must be nn.Linear or Conv1D with "
-                "floating-point weights."
-            )
-        check_fit(config, name, *shape)
 
 
 def _one_sentence(error: Any) -> str:

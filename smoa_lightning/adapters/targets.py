@@ -33,6 +33,25 @@ DEFAULT_TARGETS: dict[str, list[str]] = {
     "gpt_neo": ["q_proj", "k_proj", "v_proj", "mlp.c_fc", "mlp.c_proj"],
     "stablelm": _LLAMA,
 }
+
+# The output projections of attention and of feed-forward: after them stands the adapter slot, before the residual sum.
+# Bottleneck adapters and SURM's adapter slot go there (arXiv 1902.00751, 2406.17740).
+SLOT_TARGETS: dict[str, tuple[list[str], list[str]]] = {
+    **dict.fromkeys(
+        ["llama", "mistral", "gemma", "gemma2", "gemma3_text", "qwen2", "qwen3", "smollm3", "olmo", "olmo2", "cohere"],
+        (["self_attn.o_proj"], ["mlp.down_proj"]),
+    ),
+    "phi3": (["self_attn.o_proj"], ["mlp.down_proj"]),
+    "stablelm": (["self_attn.o_proj"], ["mlp.down_proj"]),
+    "gpt_neox": (["attention.dense"], ["mlp.dense_4h_to_h"]),
+    **dict.fromkeys(["bloom", "falcon"], (["self_attention.dense"], ["mlp.dense_4h_to_h"])),
+    "opt": (["self_attn.out_proj"], ["fc2"]),
+    "phi": (["self_attn.dense"], ["mlp.fc2"]),
+    **dict.fromkeys(["gpt2", "gpt_bigcode"], (["attn.c_proj"], ["mlp.c_proj"])),
+    "gptj": (["attn.out_proj"], ["mlp.fc_out"]),
+    "gpt_neo": (["attn.attention.out_proj"], ["mlp.c_proj"]),
+    **dict.fromkeys(["bert", "roberta", "vit"], (["attention.output.dense"], ["output.dense"])),
+}
 _FEEDFORWARD = {"up_proj", "down_proj", "dense_h_to_4h", "dense_4h_to_h", "fc1", "fc2", "fc_in", "fc_out", "c_fc"}
 _FEEDFORWARD |= {"c_proj", "gate_up_proj"}
 
@@ -67,12 +86,30 @@ def resolve_targets(model: nn.Module, config: PeftConfig) -> PeftConfig:
     if settings.target_modules is None:
         if getattr(settings, "target_parameters", None) or not _adapts_linear_layers(model, config):
             return config
-        settings.target_modules = list(DEFAULT_TARGETS.get(model_type(model) or "", [])) or "all-linear"
+        settings.target_modules = _default_targets(model, config)
         if getattr(settings, "feedforward_modules", ()) is None and isinstance(settings.target_modules, list):
             names = [name for name in settings.target_modules if name.rpartition(".")[2] in _FEEDFORWARD]
             settings.feedforward_modules = names  # IA3 wants to know which targets are feed-forward layers
     _check_targets(model, config)
     return config
+
+
+def _default_targets(model: nn.Module, config: PeftConfig) -> list[str] | str:
+    """Return what the method itself names for this architecture (ours do), else the attention and feed-forward inputs.
+
+    Raises:
+        UserError: The method has no default for this architecture.
+    """
+    kind = model_type(model) or ""
+    if not hasattr(config, "default_targets"):
+        return list(DEFAULT_TARGETS.get(kind, [])) or "all-linear"
+    targets: list[str] | str | None = config.default_targets(kind)
+    if targets is None:
+        raise UserError(
+            f"{type(config).__name__} has no default targets for {type(model).__name__}: set target_modules; its "
+            f"modules have names like {_nearest_names(model, 'out_proj')}."
+        )
+    return targets
 
 
 def _adapts_linear_layers(model: nn.Module, config: PeftConfig) -> bool:

@@ -121,7 +121,7 @@ def test_number_of_trainable_parameters(partition: str) -> None:
 @pytest.mark.parametrize("partition", PARTITIONS)
 def test_gradcheck(partition: str, modulation: str, dropout: float) -> None:
     layer = make_layer(settings(partition, modulation, SPLITS[1], dropout=dropout), shape=(5, 7)).train()
-    plan, scaling = layer.plan("default"), layer.smoa_config["default"].scaling
+    plan, scaling = layer.plan("default"), layer.configs["default"].scaling
     weight, bias = layer.base_layer.weight, layer.base_layer.bias.detach().requires_grad_(True)
     A, B = (p.detach().clone().requires_grad_(True) for p in (layer.smoa_A["default"], layer.smoa_B["default"]))
     x = torch.randn(2, 3, 7, dtype=torch.float64, requires_grad=True)
@@ -130,7 +130,7 @@ def test_gradcheck(partition: str, modulation: str, dropout: float) -> None:
         if not dropout:
             return functional.smoa_linear(x, weight, bias, A, B, plan, scaling)
         torch.manual_seed(0)  # the same mask at every evaluation
-        update = functional.smoa_linear(layer.smoa_dropout["default"](x), weight, None, A, B, plan, scaling, False)
+        update = functional.smoa_linear(layer.dropouts["default"](x), weight, None, A, B, plan, scaling, False)
         return nn.functional.linear(x, weight, bias) + update
 
     assert torch.autograd.gradcheck(fused, (x, bias, A, B))

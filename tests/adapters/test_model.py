@@ -205,7 +205,7 @@ def test_switch_and_delete(pair: PeftModel, token_ids: Tensor) -> None:
     pair.delete_adapter("default")
     assert torch.equal(pair(token_ids).logits, second)
     assert not [name for name in pair.state_dict() if name.endswith(".default")]
-    assert all("default" not in layer._plans | layer.smoa_config for layer in layers(pair))
+    assert all("default" not in layer._plans | layer.configs for layer in layers(pair))
 
 
 def test_deleting_the_active_adapter_activates_the_other(pair: PeftModel, token_ids: Tensor) -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Literal, get_args
+from typing import Literal
 
-from peft import PeftConfig
-
-from smoa_lightning.errors import UserError, nearest
+from smoa_lightning.adapters.smoa.subspaces import near_equal_sizes
+from smoa_lightning.adapters.tuner import TunerConfig
+from smoa_lightning.errors import UserError
 
 Partition = Literal["none", "spectral_energy", "spectral_blocks", "contiguous_blocks", "random_blocks"]
 Modulation = Literal["weight", "none", "random"]
@@ -26,7 +26,7 @@ class SmoaPeftType(StrEnum):
 
 
 @dataclass
-class SMoAConfig(PeftConfig):
+class SMoAConfig(TunerConfig):
     r"""Structured modulation adapters: ``W' = W + s * sum_k P_k[(B_k A_k) o M_k]``.
 
     W (d_out x d_in) is frozen, o is the elementwise product, and s = alpha / r. The three switches are what is
@@ -50,12 +50,6 @@ class SMoAConfig(PeftConfig):
         energy: What ``spectral_energy`` cuts into equal shares: the sum of singular values (``l1``), of their
             squares (``l2``) or their number (``count``).
         seed: Seed of the orders of ``random_blocks`` and of the noise of ``modulation: random``.
-        target_modules: Names of the layers to adapt: a list of names, a regular expression, ``all-linear``, or
-            absent for the attention inputs and the feed-forward layers of the architecture.
-        exclude_modules: Names or a regular expression of layers to leave out.
-        layers_to_transform: Index or indices of the transformer layers to adapt; absent means all.
-        layers_pattern: Name of the list of transformer layers, needed only where it is not found by itself.
-        modules_to_save: Further modules that are trained and saved in full.
         bias: Which biases are trained: none, all of the model, or those of the adapted layers.
     """
 
@@ -69,55 +63,28 @@ class SMoAConfig(PeftConfig):
     branch_ranks: list[int] | None = field(default=None)
     energy: Energy = field(default="l1")
     seed: int = field(default=0)
-    target_modules: list[str] | str | None = field(default=None)
-    exclude_modules: list[str] | str | None = field(default=None)
-    layers_to_transform: list[int] | int | None = field(default=None)
-    layers_pattern: list[str] | str | None = field(default=None)
-    modules_to_save: list[str] | None = field(default=None)
     bias: Bias = field(default="none")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.peft_type = SmoaPeftType.SMOA
-        for name in ("target_modules", "exclude_modules"):
-            value = getattr(self, name)
-            if isinstance(value, set | tuple | frozenset):
-                setattr(self, name, sorted(value))  # JSON-safe, and the same file in every process
-        self._validate_choices()
-        self._validate_numbers()
-        self._validate_targets()
-
-    def _validate_choices(self) -> None:
-        choices = {
-            "partition": Partition,
-            "modulation": Modulation,
-            "rank_split": RankSplit,
-            "energy": Energy,
-            "bias": Bias,
-        }
-        for name, literal in choices.items():
-            value = getattr(self, name)
-            if value not in get_args(literal):
-                raise UserError(
-                    f"SMoAConfig.{name} is {value!r}, but must be one of {', '.join(get_args(literal))}; "
-                    f"nearest: {nearest(str(value), get_args(literal), 1)}."
-                )
-
-    def _validate_numbers(self) -> None:
-        _require_integer("r", self.r, 1)
-        _require_integer("num_subspaces", self.num_subspaces, 1)
-        _require_integer("seed", self.seed, 0)
+        for name, literal in (
+            ("partition", Partition),
+            ("modulation", Modulation),
+            ("rank_split", RankSplit),
+            ("energy", Energy),
+            ("bias", Bias),
+        ):
+            self.require_choice(name, literal)
+        for name, minimum in (("r", 1), ("num_subspaces", 1), ("seed", 0)):
+            self.require_integer(name, minimum)
+        self.require_dropout()
+        self.require_alpha()
         if self.partition == "none" and self.num_subspaces != 1:
             raise UserError(
                 f"SMoAConfig.num_subspaces is {self.num_subspaces}, but partition 'none' has exactly one subspace: "
                 "set num_subspaces to 1 or choose another partition."
             )
-        if isinstance(self.dropout, bool) or not isinstance(self.dropout, int | float) or not 0 <= self.dropout < 1:
-            raise UserError(f"SMoAConfig.dropout is {self.dropout!r}, but must be at least 0 and less than 1.")
-        if self.alpha is not None and (
-            isinstance(self.alpha, bool) or not isinstance(self.alpha, int | float) or not 0 < self.alpha < float("inf")
-        ):
-            raise UserError(f"SMoAConfig.alpha is {self.alpha!r}, but must be above 0, or absent for alpha = r.")
         if self.branch_ranks is not None:
             self._validate_branch_ranks(list(self.branch_ranks))
         elif self.rank_split == "total" and self.r < self.num_subspaces:
@@ -129,7 +96,7 @@ class SMoAConfig(PeftConfig):
     def _validate_branch_ranks(self, branch_ranks: list[int]) -> None:
         self.branch_ranks = branch_ranks
         for index, rank in enumerate(branch_ranks):
-            _require_integer(f"branch_ranks[{index}]", rank, 1)
+            self.require_integer(f"branch_ranks[{index}]", 1, rank)
         if len(branch_ranks) != self.num_subspaces:
             raise UserError(
                 f"SMoAConfig.branch_ranks has {len(branch_ranks)} entries, but must have num_subspaces = "
@@ -140,17 +107,6 @@ class SMoAConfig(PeftConfig):
                 f"SMoAConfig.branch_ranks {branch_ranks} sum to {sum(branch_ranks)}, but under rank_split 'total' they "
                 f"must sum to r = {self.r}."
             )
-
-    def _validate_targets(self) -> None:
-        if isinstance(self.target_modules, str):
-            for name in ("layers_to_transform", "layers_pattern"):
-                if getattr(self, name) is not None:
-                    raise UserError(
-                        f"SMoAConfig.{name} needs target_modules to be a list of names, but it is the text "
-                        f"{self.target_modules!r}; write the layer indices into the regular expression instead."
-                    )
-        if self.layers_pattern and self.layers_to_transform is None:
-            raise UserError("SMoAConfig.layers_pattern has no effect without layers_to_transform: set both or neither.")
 
     @property
     def ranks(self) -> tuple[int, ...]:
@@ -171,7 +127,18 @@ class SMoAConfig(PeftConfig):
         """s = alpha / r, 1 where alpha is absent."""
         return 1.0 if self.alpha is None else self.alpha / self.r
 
-
-def _require_integer(name: str, value: Any, minimum: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
-        raise UserError(f"SMoAConfig.{name} is {value!r}, but must be an integer of at least {minimum}.")
+    def check_layer(self, name: str, out_features: int, in_features: int) -> None:
+        """Refuse a number of subspaces or ranks that a layer is too small for."""
+        side, count = min(out_features, in_features), self.num_subspaces
+        where = f"layer {name} ({out_features} x {in_features})"
+        if count > side:
+            raise UserError(f"SMoAConfig.num_subspaces is {count}, but must be between 1 and {side} for {where}.")
+        for index, rank in enumerate(self.ranks):
+            limit = side
+            if self.partition in BLOCK_PARTITIONS:
+                limit = min(near_equal_sizes(total, count)[index] for total in (out_features, in_features))
+            if rank > limit:
+                raise UserError(
+                    f"SMoAConfig gives subspace {index + 1} of {count} the rank {rank}, but it must be between 1 and "
+                    f"{limit} for {where}; lower r (now {self.r}) or change num_subspaces."
+                )

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import torch
 from peft.tuners._buffer_dict import BufferDict
-from peft.tuners.tuners_utils import BaseTunerLayer, check_adapters_to_merge
 from torch import Tensor, nn
-from transformers.pytorch_utils import Conv1D
 
 from smoa_lightning.adapters.smoa import subspaces
 from smoa_lightning.adapters.smoa.config import BLOCK_PARTITIONS, SMoAConfig
@@ -18,16 +15,15 @@ from smoa_lightning.adapters.smoa.functional import Plan, delta_weight, merged_w
 from smoa_lightning.adapters.smoa.state import (
     FROZEN_STATE,
     blank_state,
-    check_fit,
     check_permutation,
     initial_factors,
     layer_seed,
-    linear_shape,
 )
+from smoa_lightning.adapters.tuner import UpdateLayer
 from smoa_lightning.errors import UserError
 
 
-class SmoaLinear(nn.Module, BaseTunerLayer):
+class SmoaLinear(UpdateLayer):
     r"""``y = x (W + sum over active adapters of s D)^T + b`` around an ``nn.Linear`` or a GPT-2 style ``Conv1D``.
 
     Parameters ``smoa_A`` and ``smoa_B`` hold the factors of all subspaces (see ``functional.split_factors``) in
@@ -43,67 +39,43 @@ class SmoaLinear(nn.Module, BaseTunerLayer):
     """
 
     adapter_layer_names = ("smoa_A", "smoa_B")
-    other_param_names = ("smoa_dropout", *FROZEN_STATE, "smoa_config")
+    other_param_names = ("dropouts", "configs", *FROZEN_STATE)
+    frozen_state = FROZEN_STATE
+    smoa_A: nn.ParameterDict
+    smoa_B: nn.ParameterDict
     smoa_row_order: BufferDict
     smoa_col_order: BufferDict
     smoa_cut_points: BufferDict
     smoa_noise_seed: BufferDict
     smoa_fingerprint: BufferDict
+    configs: dict[str, SMoAConfig]  # type: ignore[assignment]
 
     def __init__(self, base_layer: nn.Module, name: str = "") -> None:
-        super().__init__()
-        shape = linear_shape(base_layer)
-        if shape is None:
-            raise UserError(
-                f"SMoA cannot adapt layer {name}: it is {type(base_layer).__name__}, but must be nn.Linear or Conv1D "
-                "with floating-point weights."
-            )
-        self.base_layer = base_layer
-        self.name = name
-        self.out_features, self.in_features = shape
-        self.smoa_A = nn.ParameterDict()
-        self.smoa_B = nn.ParameterDict()
-        self.smoa_dropout = nn.ModuleDict()
-        for state in FROZEN_STATE:
-            setattr(self, state, BufferDict(persistent=True))
-        self.smoa_config: dict[str, SMoAConfig] = {}
-        self.merged_adapters: list[str] = []
-        self._disable_adapters = False
-        self._weight_before_merge: Tensor | None = None  # on the CPU, as stored
+        super().__init__(base_layer, name)
         self._prepared: set[str] = set()
         self._plans: dict[str, tuple[tuple[Any, ...], Plan]] = {}
         self.register_load_state_dict_post_hook(_after_loading)
 
     # ------------------------------------------------------------------------------------------------ set-up
 
+    def initial_parameters(self, config: SMoAConfig) -> dict[str, Tensor]:
+        """Return A Kaiming-uniform(a = sqrt 5) in every block, and B zero."""
+        A, B = initial_factors(config, self.out_features, self.in_features, self.parameter_dtype())
+        return {"smoa_A": A, "smoa_B": B}
+
+    def initial_state(self, config: SMoAConfig) -> dict[str, Tensor]:
+        """Return frozen state that is still unset, but for the seed of the noise."""
+        return blank_state(config, self.out_features, self.in_features, layer_seed(config.seed, self.name))
+
     def update_layer(self, adapter_name: str, config: SMoAConfig) -> None:
-        """Add an adapter: A Kaiming-uniform(a = sqrt 5) in every block, B zero, frozen state still unset."""
-        check_fit(config, self.name, self.out_features, self.in_features)
-        weight = self._base().weight
-        dtype = torch.promote_types(torch.float32, weight.dtype)
-        A, B = initial_factors(config, self.out_features, self.in_features, dtype)
-        self.smoa_A[adapter_name] = nn.Parameter(A)
-        self.smoa_B[adapter_name] = nn.Parameter(B)
-        self.smoa_dropout[adapter_name] = nn.Dropout(config.dropout) if config.dropout > 0 else nn.Identity()
-        self.smoa_config[adapter_name] = config
-        state = blank_state(config, self.out_features, self.in_features, layer_seed(config.seed, self.name))
-        for key, values in state.items():
-            getattr(self, key)[adapter_name] = values
+        """Add an adapter that does not change anything yet."""
+        config.check_layer(self.name, self.out_features, self.in_features)
+        super().update_layer(adapter_name, config)
         self._forget(adapter_name)
-        self._move_adapter_to_device_of_base_layer(adapter_name)
-        self.set_adapter(self.active_adapters)
 
     def _move_adapter_to_device_of_base_layer(self, adapter_name: str, device: torch.device | None = None) -> None:
-        """Move an adapter to the base layer's device. Unlike peft's own, keeps its dtype: bfloat16 would round A, B."""
-        device = device or self._base().weight.device
         self._plans.pop(adapter_name, None)
-        for name in (*self.adapter_layer_names, "smoa_dropout", *FROZEN_STATE):
-            container = getattr(self, name)
-            if adapter_name not in container or device.type == "meta":
-                continue
-            item = container[adapter_name]
-            if not (isinstance(item, Tensor) and item.is_meta):
-                container[adapter_name] = item.to(device)
+        super()._move_adapter_to_device_of_base_layer(adapter_name, device)
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
         self._plans.clear()  # they hold tensors of the old device and dtype
@@ -119,21 +91,6 @@ class SmoaLinear(nn.Module, BaseTunerLayer):
         self._forget(adapter_name)
 
     # ------------------------------------------------------------------------------------------------ frozen state
-
-    def _base(self) -> Any:
-        return self.get_base_layer()
-
-    def _stored_weight(self) -> Tensor:
-        """The unmerged weight, as the base layer stores it."""
-        weight: Tensor = self._base().weight
-        if self._weight_before_merge is not None:
-            return self._weight_before_merge.to(device=weight.device, dtype=weight.dtype)
-        return weight
-
-    def unmerged_weight(self) -> Tensor:
-        """W of shape (out_features, in_features), a transposed view for Conv1D; without any merged adapter."""
-        weight = self._stored_weight()
-        return weight.t() if isinstance(self._base(), Conv1D) else weight
 
     def prepare(self, adapter_name: str) -> None:
         """Fill what is unset of an adapter's frozen state from the unmerged weight, and check the fingerprint.
@@ -165,7 +122,7 @@ class SmoaLinear(nn.Module, BaseTunerLayer):
             )
 
     def _fill_state(self, adapter_name: str, weight: Tensor) -> None:
-        config = self.smoa_config[adapter_name]
+        config = self.configs[adapter_name]
         if adapter_name in self.smoa_row_order:
             rows, cols = self.smoa_row_order[adapter_name], self.smoa_col_order[adapter_name]
             if (rows == subspaces.UNSET).any() or (cols == subspaces.UNSET).any():
@@ -195,7 +152,7 @@ class SmoaLinear(nn.Module, BaseTunerLayer):
         return known[1]
 
     def _build_plan(self, adapter_name: str) -> Plan:
-        config = self.smoa_config[adapter_name]
+        config = self.configs[adapter_name]
         weight = self.unmerged_weight()
         weighted = config.modulation == "weight"
         rows: tuple[Tensor, ...] = ()
@@ -230,7 +187,7 @@ class SmoaLinear(nn.Module, BaseTunerLayer):
         Modulation by weight or noise: min(|rows_k|, |cols_k|) summed over blocks, else min(d_out, d_in); without
         modulation the sum of ranks at most.
         """
-        config = self.smoa_config[adapter_name]
+        config = self.configs[adapter_name]
         bound = min(self.out_features, self.in_features)
         if config.partition in BLOCK_PARTITIONS:
             sides = [subspaces.near_equal_sizes(n, config.num_subspaces) for n in (self.out_features, self.in_features)]
@@ -240,81 +197,43 @@ class SmoaLinear(nn.Module, BaseTunerLayer):
     def get_delta_weight(self, adapter: str) -> Tensor:
         """The additive update ``s D = W' - W`` of shape (out_features, in_features), in the dtype of A."""
         A, B = self.smoa_A[adapter], self.smoa_B[adapter]
-        scaling = self.smoa_config[adapter].scaling
+        scaling = self.configs[adapter].scaling
         weight = self.unmerged_weight()
         return delta_weight(A, B, weight, self.plan(adapter), scaling, torch.promote_types(A.dtype, weight.dtype))
 
-    def supports_lora_conversion(self, adapter_name: str = "default") -> bool:
-        """Tell peft that ``get_delta_weight`` is the additive update."""
-        return True
-
-    def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
-        """Add the updates of adapters to the stored weight, keeping a copy of it on the CPU for :meth:`unmerge`.
-
-        Args:
-            safe_merge: Refuse a merged weight that is not finite.
-            adapter_names: Which adapters; the active ones if absent. Those already merged are skipped.
-
-        Raises:
-            ValueError: ``safe_merge`` and a value of the merged weight is not finite; nothing has changed then.
-        """
-        names = [name for name in check_adapters_to_merge(self, adapter_names) if name in self.smoa_A]
-        if not names:
-            return
-        stored: Tensor = self._base().weight
-        clean = self._stored_weight().data
-        total = None
-        for name in [*self.merged_adapters, *names]:
-            total = self._add_update(name, total)
-        assert total is not None
-        if safe_merge and not torch.isfinite(total).all():
-            raise ValueError(f"merging {', '.join(names)} into {self.name} gives values that are not finite.")
-        if self._weight_before_merge is None:
-            self._weight_before_merge = clean.to("cpu", copy=True)
-        stored.data.copy_(total.t() if isinstance(self._base(), Conv1D) else total)
-        self.merged_adapters.extend(names)
-
-    def _add_update(self, adapter_name: str, total: Tensor | None) -> Tensor:
+    def merged_weight(self, adapters: list[str]) -> Tensor:
+        """``W + sum s D`` in the dtype of W; of one adapter bit for bit the matrix that the forward multiplies with."""
         weight = self.unmerged_weight().detach()
-        A, B, plan = self.smoa_A[adapter_name], self.smoa_B[adapter_name], self.plan(adapter_name)
-        scaling = self.smoa_config[adapter_name].scaling
-        if total is None:
-            return merged_weight(A, B, weight, plan, scaling)
-        return total + delta_weight(A, B, weight, plan, scaling, weight.dtype)
-
-    def unmerge(self) -> None:
-        """Put the stored weight back, bit for bit."""
-        if not self.merged:
-            warnings.warn("Already unmerged. Nothing to do.", stacklevel=2)
-            return
-        self._base().weight.data.copy_(self._stored_weight())
-        self._weight_before_merge = None
-        self.merged_adapters.clear()
+        total: Tensor | None = None
+        for name in adapters:
+            A, B, plan, scaling = self.smoa_A[name], self.smoa_B[name], self.plan(name), self.configs[name].scaling
+            if total is None:
+                total = merged_weight(A, B, weight, plan, scaling)
+            else:
+                total = total + delta_weight(A, B, weight, plan, scaling, weight.dtype)
+        return weight if total is None else total
 
     # ------------------------------------------------------------------------------------------------ forward
 
-    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        """Apply the layer with its active adapters to x of shape (..., in_features)."""
-        if self.disable_adapters and self.merged:
-            self.unmerge()
-        active = [name for name in self.active_adapters if name in self.smoa_A]
-        if self.disable_adapters or self.merged or not active:
-            return self.base_layer(x, *args, **kwargs)
+    def product(self, x: Tensor, adapter: str) -> Tensor:
+        """Return ``s x D^T`` of shape (..., out_features)."""
+        return self._update(x, adapter, include_base=False)
+
+    def adapted_forward(self, x: Tensor, active: list[str], *args: Any, **kwargs: Any) -> Tensor:
+        """Apply the first adapter without dropout and the frozen weight in one product, and add the others."""
         base = self._base()
         if base.weight.requires_grad:
             raise UserError(
                 f"the weight of layer {self.name} requires gradients, but SMoA adapts frozen weights only: train the "
                 "layer through modules_to_save, or leave it out of target_modules."
             )
-        plain = [name for name in active if not (self.training and self.smoa_config[name].dropout > 0)]
-        result: Tensor | None = None
-        if plain and not (base._forward_hooks or base._forward_pre_hooks):  # hooks must see their layer called
-            result = self._update(x, plain[0], include_base=True)
-            active.remove(plain[0])
-        if result is None:
-            result = self.base_layer(x, *args, **kwargs)
+        plain = [name for name in active if not (self.training and self.configs[name].dropout > 0)]
+        if not plain or base._forward_hooks or base._forward_pre_hooks:  # hooks must see their layer called
+            return super().adapted_forward(x, active, *args, **kwargs)
+        result = self._update(x, plain[0], include_base=True)
         for name in active:
-            result = result + self._update(x, name, include_base=False)
+            if name != plain[0]:
+                result = result + self.product(self.dropouts[name](x), name)
         return result
 
     def _update(self, x: Tensor, adapter_name: str, include_base: bool) -> Tensor:
@@ -322,13 +241,10 @@ class SmoaLinear(nn.Module, BaseTunerLayer):
         if torch.is_autocast_enabled(x.device.type):
             x = x.to(torch.get_autocast_dtype(x.device.type))
         if not include_base:
-            x, bias = self.smoa_dropout[adapter_name](x), None
-        scaling = self.smoa_config[adapter_name].scaling
+            bias = None
+        scaling = self.configs[adapter_name].scaling
         A, B = self.smoa_A[adapter_name], self.smoa_B[adapter_name]
         return smoa_linear(x, weight, bias, A, B, self.plan(adapter_name), scaling, include_base)
-
-    def __repr__(self) -> str:
-        return "smoa." + super().__repr__()
 
 
 def _after_loading(layer: SmoaLinear, _incompatible_keys: Any) -> None:

@@ -1,4 +1,4 @@
-"""The state that one layer holds for one adapter: whether it fits, its first factors, its frozen buffers."""
+"""The state that one layer holds for one adapter: its first factors and its frozen buffers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import zlib
 
 import torch
 from torch import Tensor, nn
-from transformers.pytorch_utils import Conv1D
 
 from smoa_lightning.adapters.smoa import subspaces
 from smoa_lightning.adapters.smoa.config import BLOCK_PARTITIONS, SMoAConfig
@@ -15,37 +14,6 @@ from smoa_lightning.adapters.smoa.fingerprint import LENGTH
 from smoa_lightning.errors import UserError
 
 FROZEN_STATE = ("smoa_row_order", "smoa_col_order", "smoa_cut_points", "smoa_noise_seed", "smoa_fingerprint")
-
-
-def linear_shape(module: nn.Module) -> tuple[int, int] | None:
-    """(out_features, in_features) of a linear layer that SMoA can adapt, else None (quantised layers among them)."""
-    weight = getattr(module, "weight", None)
-    if not isinstance(module, nn.Linear | Conv1D) or weight is None or not weight.is_floating_point():
-        return None
-    rows, cols = weight.shape
-    return (cols, rows) if isinstance(module, Conv1D) else (rows, cols)
-
-
-def check_fit(config: SMoAConfig, name: str, out_features: int, in_features: int) -> None:
-    """Refuse a number of subspaces or ranks that a layer is too small for.
-
-    Raises:
-        UserError: Names the layer, the setting and its valid range.
-    """
-    side, count = min(out_features, in_features), config.num_subspaces
-    where = f"layer {name} ({out_features} x {in_features})"
-    if count > side:
-        raise UserError(f"SMoAConfig.num_subspaces is {count}, but must be between 1 and {side} for {where}.")
-    for index, rank in enumerate(config.ranks):
-        limit = side
-        if config.partition in BLOCK_PARTITIONS:
-            sizes = [subspaces.near_equal_sizes(total, count)[index] for total in (out_features, in_features)]
-            limit = min(sizes)
-        if rank > limit:
-            raise UserError(
-                f"SMoAConfig gives subspace {index + 1} of {count} the rank {rank}, but it must be between 1 and "
-                f"{limit} for {where}; lower r (now {config.r}) or change num_subspaces."
-            )
 
 
 def initial_factors(

@@ -1,0 +1,36 @@
+"""What all of our own tuners share: targets and checks of a config, containers of a layer, injection, registration."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_PREFIX_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
+
+from smoa_lightning.adapters.tuner.config import TunerConfig
+from smoa_lightning.adapters.tuner.frozen import frozen_weight, linear_shape
+from smoa_lightning.adapters.tuner.layer import AdapterLayer
+from smoa_lightning.adapters.tuner.model import AdapterModel
+from smoa_lightning.adapters.tuner.slot import SlotLayer
+from smoa_lightning.adapters.tuner.update import UpdateLayer
+
+
+def register(peft_type: StrEnum, config: type[TunerConfig], model: type[AdapterModel]) -> None:
+    """Make a method known to peft under the one member of its own type enum.
+
+    ``peft.register_peft_method`` takes members of peft's own enum only; all it does is to fill these dictionaries.
+    """
+    PEFT_TYPE_TO_CONFIG_MAPPING[peft_type] = config  # type: ignore[index]
+    PEFT_TYPE_TO_TUNER_MAPPING[peft_type] = model  # type: ignore[index]
+    PEFT_TYPE_TO_PREFIX_MAPPING[peft_type] = model.prefix  # type: ignore[index]
+
+
+__all__ = [
+    "AdapterLayer",
+    "AdapterModel",
+    "SlotLayer",
+    "TunerConfig",
+    "UpdateLayer",
+    "frozen_weight",
+    "linear_shape",
+    "register",
+]

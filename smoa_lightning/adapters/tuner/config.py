@@ -1,0 +1,106 @@
+"""What the configs of all our own methods share: targets, and checks that answer in one sentence."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, get_args
+
+from peft import PeftConfig
+from torch import nn
+
+from smoa_lightning.adapters.targets import DEFAULT_TARGETS
+from smoa_lightning.adapters.tuner.frozen import linear_shape
+from smoa_lightning.errors import UserError, nearest
+
+
+@dataclass
+class TunerConfig(PeftConfig):
+    """Which modules are adapted, and what else is trained.
+
+    Args:
+        target_modules: Names of the layers to adapt: a list of names, a regular expression, ``all-linear``, or
+            absent for the default of the architecture.
+        exclude_modules: Names or a regular expression of layers to leave out.
+        layers_to_transform: Index or indices of the transformer layers to adapt; absent means all.
+        layers_pattern: Name of the list of transformer layers, needed only where it is not found by itself.
+        modules_to_save: Further modules that are trained and saved in full.
+    """
+
+    target_modules: list[str] | str | None = field(default=None)
+    exclude_modules: list[str] | str | None = field(default=None)
+    layers_to_transform: list[int] | int | None = field(default=None)
+    layers_pattern: list[str] | str | None = field(default=None)
+    modules_to_save: list[str] | None = field(default=None)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("target_modules", "exclude_modules"):
+            value = getattr(self, name)
+            if isinstance(value, set | tuple | frozenset):
+                setattr(self, name, sorted(value))  # JSON-safe, and the same file in every process
+        if isinstance(self.target_modules, str):
+            for name in ("layers_to_transform", "layers_pattern"):
+                if getattr(self, name) is not None:
+                    raise UserError(
+                        f"{type(self).__name__}.{name} needs target_modules to be a list of names, but it is the text "
+                        f"{self.target_modules!r}; write the layer indices into the regular expression instead."
+                    )
+        if self.layers_pattern and self.layers_to_transform is None:
+            raise UserError(
+                f"{type(self).__name__}.layers_pattern has no effect without layers_to_transform: set both or neither."
+            )
+
+    def default_targets(self, model_type: str) -> list[str] | str | None:
+        """Return the modules that are adapted where ``target_modules`` is absent, for one architecture.
+
+        None means that there is no sensible default, so that the user must name them.
+        """
+        return list(DEFAULT_TARGETS.get(model_type, [])) or "all-linear"
+
+    def check_target(self, name: str, module: nn.Module) -> None:
+        """Refuse a module that cannot be adapted, before anything is replaced.
+
+        Raises:
+            UserError: Names the module, the setting and its valid range.
+        """
+        shape = linear_shape(module)
+        if shape is None:
+            raise UserError(
+                f"{type(self).__name__} cannot adapt layer {name}: it is {type(module).__name__}, but must be "
+                "nn.Linear or Conv1D with floating-point weights."
+            )
+        self.check_layer(name, *shape)
+
+    def check_layer(self, name: str, out_features: int, in_features: int) -> None:
+        """Refuse settings that do not fit a linear layer of this shape; fine for every shape unless overridden."""
+
+    # ------------------------------------------------------------------------------------------ checks of settings
+
+    def require_choice(self, name: str, literal: Any) -> None:
+        """Raise a UserError unless a field holds one of the values of a Literal."""
+        value, allowed = getattr(self, name), get_args(literal)
+        if value not in allowed:
+            raise UserError(
+                f"{type(self).__name__}.{name} is {value!r}, but must be one of {', '.join(map(str, allowed))}; "
+                f"nearest: {nearest(str(value), map(str, allowed), 1)}."
+            )
+
+    def require_integer(self, name: str, minimum: int, value: Any = None) -> None:
+        """Raise a UserError unless a field (or the given part of it) is an integer of at least ``minimum``."""
+        value = getattr(self, name) if value is None else value
+        if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
+            raise UserError(f"{type(self).__name__}.{name} is {value!r}, but must be an integer of at least {minimum}.")
+
+    def require_dropout(self) -> None:
+        """Raise a UserError unless the field ``dropout`` is a probability below 1."""
+        value = self.dropout  # type: ignore[attr-defined]
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
+            raise UserError(f"{type(self).__name__}.dropout is {value!r}, but must be at least 0 and less than 1.")
+
+    def require_alpha(self) -> None:
+        """Raise a UserError unless the field ``alpha`` is absent or a finite number above 0."""
+        value = self.alpha  # type: ignore[attr-defined]
+        if value is not None and (
+            isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf")
+        ):
+            raise UserError(f"{type(self).__name__}.alpha is {value!r}, but must be above 0, or absent.")

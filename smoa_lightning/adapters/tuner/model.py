@@ -1,0 +1,94 @@
+"""Injection of our own layers into a model, after peft's contract for tuners."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+from peft import PeftConfig
+from peft.tuners.tuners_utils import BaseTuner
+from torch import Tensor, nn
+
+from smoa_lightning.adapters.tuner.config import TunerConfig
+from smoa_lightning.adapters.tuner.layer import AdapterLayer
+from smoa_lightning.errors import UserError
+
+
+class AdapterModel(BaseTuner):
+    """Adapts the target modules of a model; made by ``peft.get_peft_model(model, config)``.
+
+    A method sets ``prefix`` and ``layer_class`` (or overrides :meth:`make_layer`).
+    """
+
+    tuner_layer_cls = AdapterLayer
+    target_module_mapping: dict[str, list[str]] = {}  # noqa: RUF012  (peft reads it; see TunerConfig.default_targets)
+    layer_class: type[AdapterLayer]
+
+    def make_layer(self, target: nn.Module, name: str, config: Any) -> AdapterLayer:
+        """Return the layer that takes the place of a target module."""
+        return self.layer_class(target, name)
+
+    def prepare(self, adapter_name: str) -> None:
+        """Compute what an adapter derives from the frozen weights, with progress shown; nothing by default."""
+
+    def _prepare_adapter_config(self, peft_config: Any, model_config: dict[str, Any]) -> Any:
+        if peft_config.target_modules is None:
+            model_type = str(model_config.get("model_type"))
+            peft_config.target_modules = peft_config.default_targets(model_type)
+            if peft_config.target_modules is None:
+                raise UserError(
+                    f"{type(peft_config).__name__} has no default targets for the architecture {model_type!r}: set "
+                    "target_modules to the names of its attention and feed-forward output layers."
+                )
+        return peft_config
+
+    def _post_injection_hook(self, model: nn.Module, config: Any, adapter_name: str) -> None:
+        if isinstance(config.target_modules, set):
+            config.target_modules = sorted(config.target_modules)  # the saved file is then the same in every process
+
+    def _create_and_replace(
+        self,
+        peft_config: PeftConfig,
+        adapter_name: str,
+        target: nn.Module,
+        target_name: str,
+        parent: nn.Module,
+        current_key: str,
+        parameter_name: str | None = None,
+    ) -> None:
+        config = cast(TunerConfig, peft_config)
+        if isinstance(target, AdapterLayer):
+            fitting = self.make_layer(target.get_base_layer(), current_key, config)
+            if type(fitting) is not type(target):
+                raise UserError(
+                    f"adapter {adapter_name!r} cannot share layer {current_key} with the adapters that it has: they "
+                    f"need {type(target).__name__}, it needs {type(fitting).__name__}."
+                )
+            target.update_layer(adapter_name, config)
+            return
+        layer = self.make_layer(target, current_key, config)
+        layer.set_adapter(adapter_name)
+        layer.update_layer(adapter_name, config)
+        if adapter_name not in self.active_adapters:
+            layer.requires_grad_(False)  # a further adapter is not trained before it is activated
+        self._replace_module(parent, target_name, layer, target)
+
+    def _replace_module(self, parent: nn.Module, child_name: str, new_module: nn.Module, child: nn.Module) -> None:
+        setattr(parent, child_name, new_module)
+        if isinstance(new_module, AdapterLayer):
+            new_module.train(child.training)
+
+    @classmethod
+    def _remap_adapter_state_dict_for_load(
+        cls, model: nn.Module, config: PeftConfig, adapter_name: str, state_dict: dict[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """Refuse tensors of another shape in one sentence before any tensor is copied."""
+        remapped = super()._remap_adapter_state_dict_for_load(model, config, adapter_name, state_dict)
+        own = {name: tensor.shape for name, tensor in model.state_dict().items() if f".{cls.prefix}" in name}
+        for name, tensor in remapped.items():
+            if isinstance(tensor, torch.Tensor) and name in own and own[name] != tensor.shape:
+                raise UserError(
+                    f"the adapter file does not fit: {name} has shape {tuple(tensor.shape)} in the file, but the model "
+                    f"and its {type(config).__name__} need {tuple(own[name])}."
+                )
+        return remapped

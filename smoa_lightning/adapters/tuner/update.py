@@ -1,0 +1,135 @@
+"""A linear layer with additive updates of its weight: one forward, one merge and one unmerge for every method."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import torch
+from peft.tuners.tuners_utils import check_adapters_to_merge
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from smoa_lightning.adapters.tuner.frozen import frozen_weight, linear_shape
+from smoa_lightning.adapters.tuner.layer import AdapterLayer
+from smoa_lightning.errors import UserError
+
+
+class UpdateLayer(AdapterLayer):
+    r"""``y = x (W + sum over active adapters of D)^T + b`` around an ``nn.Linear`` or a GPT-2 style ``Conv1D``.
+
+    A method supplies :meth:`product` (x D^T without forming D where that is cheaper), :meth:`get_delta_weight` (D) and
+    :meth:`rank_bound`.
+
+    Args:
+        base_layer: The frozen layer.
+        name: Full name of the layer in its model.
+    """
+
+    def __init__(self, base_layer: nn.Module, name: str = "") -> None:
+        super().__init__(base_layer, name)
+        shape = linear_shape(base_layer)
+        if shape is None:
+            raise UserError(
+                f"layer {name} cannot be adapted: it is {type(base_layer).__name__}, but must be nn.Linear or Conv1D "
+                "with floating-point weights."
+            )
+        self.out_features, self.in_features = shape
+        self._weight_before_merge: Tensor | None = None  # on the CPU, as stored
+
+    # -------------------------------------------------------------------------------------- supplied by the method
+
+    def product(self, x: Tensor, adapter: str) -> Tensor:
+        """Return ``x D^T`` of shape (..., out_features) for x of shape (..., in_features), scaling included."""
+        raise NotImplementedError
+
+    def get_delta_weight(self, adapter: str) -> Tensor:
+        """Return the additive update D of shape (out_features, in_features), scaling included."""
+        raise NotImplementedError
+
+    def rank_bound(self, adapter: str) -> int:
+        """Return an upper bound of the rank of D; needs no weights."""
+        raise NotImplementedError
+
+    # ----------------------------------------------------------------------------------------------------- weights
+
+    def _base(self) -> Any:
+        return self.get_base_layer()
+
+    def _stored_weight(self) -> Tensor:
+        """The unmerged weight, as the base layer stores it."""
+        weight: Tensor = self._base().weight
+        if self._weight_before_merge is not None:
+            return self._weight_before_merge.to(device=weight.device, dtype=weight.dtype)
+        return weight
+
+    def unmerged_weight(self) -> Tensor:
+        """W of shape (out_features, in_features), a transposed view for Conv1D; without any merged adapter."""
+        if self._weight_before_merge is None:
+            return frozen_weight(self._base())
+        stored = self._stored_weight()
+        return stored.t() if isinstance(self._base(), Conv1D) else stored
+
+    def merged_weight(self, adapters: list[str]) -> Tensor:
+        """Return ``W + sum D`` of shape (out_features, in_features) in the dtype of W, rounded once."""
+        weight = self.unmerged_weight().detach()
+        total = weight.to(torch.promote_types(weight.dtype, torch.float32))
+        for name in adapters:
+            total = total + self.get_delta_weight(name).detach().to(total.dtype)
+        return total.to(weight.dtype)
+
+    def supports_lora_conversion(self, adapter_name: str = "default") -> bool:
+        """Tell peft that ``get_delta_weight`` is the additive update."""
+        return True
+
+    def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
+        """Add the updates of adapters to the stored weight, keeping a copy of it on the CPU for :meth:`unmerge`.
+
+        Args:
+            safe_merge: Refuse a merged weight that is not finite.
+            adapter_names: Which adapters; the active ones if absent. Those already merged are skipped.
+
+        Raises:
+            ValueError: ``safe_merge`` and a value of the merged weight is not finite; nothing has changed then.
+        """
+        names = [name for name in check_adapters_to_merge(self, adapter_names) if name in self.configs]
+        if not names:
+            return
+        stored: Tensor = self._base().weight
+        clean = self._stored_weight().data
+        with torch.no_grad():
+            total = self.merged_weight([*self.merged_adapters, *names])
+        if safe_merge and not torch.isfinite(total).all():
+            raise ValueError(f"merging {', '.join(names)} into {self.name} gives values that are not finite.")
+        if self._weight_before_merge is None:
+            self._weight_before_merge = clean.to("cpu", copy=True)
+        stored.data.copy_(total.t() if isinstance(self._base(), Conv1D) else total)
+        self.merged_adapters.extend(names)
+
+    def unmerge(self) -> None:
+        """Put the stored weight back, bit for bit."""
+        if not self.merged:
+            warnings.warn("Already unmerged. Nothing to do.", stacklevel=2)
+            return
+        self._base().weight.data.copy_(self._stored_weight())
+        self._weight_before_merge = None
+        self.merged_adapters.clear()
+
+    # ----------------------------------------------------------------------------------------------------- forward
+
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """Apply the layer with its active adapters to x of shape (..., in_features)."""
+        if self.disable_adapters and self.merged:
+            self.unmerge()
+        active = self.own_adapters()
+        if self.disable_adapters or self.merged or not active:
+            return self.base_layer(x, *args, **kwargs)
+        return self.adapted_forward(x, active, *args, **kwargs)
+
+    def adapted_forward(self, x: Tensor, active: list[str], *args: Any, **kwargs: Any) -> Tensor:
+        """Return the frozen layer's output plus the product of every active adapter."""
+        result: Tensor = self.base_layer(x, *args, **kwargs)
+        for name in active:
+            inputs = self.dropouts[name](x.to(result.dtype))  # under autocast the products follow the layer
+            result = result + self.product(inputs, name).to(result.dtype)
+        return result
