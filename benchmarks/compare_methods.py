@@ -1,8 +1,9 @@
 """Compare strategies on one task under the matched protocol: same rows, steps, prompt and masking, own learning rate.
 
 For each strategy the learning rate is chosen among an equal number of candidates on a part of the training rows, by
-accuracy on held-out training rows. Then the strategy is trained on all training rows for each seed, without looking at
-any held-out row, and scored on the report rows. Finished runs are found again, so the script goes on where it stopped.
+the choice loss on held-out training rows (accuracy on a few hundred rows is too coarse to choose by). Then the strategy
+is trained on all training rows for each seed, without looking at any held-out row, and scored on the report rows.
+Finished runs are found again, so the script goes on where it stopped.
 
     python benchmarks/compare_methods.py --backbone FOLDER --data FOLDER --output FOLDER
 """
@@ -17,25 +18,20 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from suites import SUITES, Strategy
+
 from smoa_lightning.__main__ import main as smoa_lightning
 
 ROOT = Path(__file__).parents[1]
 
-# Candidates of equal number, each strategy's around what its source and first trials suggest.
-LEARNING_RATES = {
-    "smoa_blocks": (5e-3, 1e-2, 2e-2, 4e-2),
-    "smoa_energy": (5e-3, 1e-2, 2e-2, 4e-2),
-    "hira": (2.5e-3, 5e-3, 1e-2, 2e-2),
-    "lora": (2.5e-4, 5e-4, 1e-3, 2e-3),
-}
 
-
-def fit(options: argparse.Namespace, strategy: str, folder: Path, *flags: str) -> dict[str, Any]:
+def fit(options: argparse.Namespace, strategy: Strategy, folder: Path, *flags: str) -> dict[str, Any]:
     """Run one ``fit``, unless its record says that it is finished, and return the record.
 
     A finished run of other settings is refused: old numbers must not stand under new settings.
     """
     record, settings = folder / "record.json", folder.with_name(f"{folder.name}.settings.json")
+    flags = (*strategy.flags, *flags)
     asked = [options.task, options.backbone, options.data, options.dtype, options.attention, options.batch_size, *flags]
     if settings.is_file() and json.loads(settings.read_text()) != asked:
         sys.exit(f"{folder} was run with other settings ({settings}): name another --output")
@@ -43,7 +39,7 @@ def fit(options: argparse.Namespace, strategy: str, folder: Path, *flags: str) -
     settings.write_text(json.dumps(asked))
     if not record.is_file() or json.loads(record.read_text())["status"] != "finished":
         arguments = ["fit", "--config", str(ROOT / "experiments" / f"{options.task}.yaml")]
-        arguments += ["--config", str(ROOT / "experiments" / "adapters" / f"{strategy}.yaml")]
+        arguments += ["--config", str(ROOT / "experiments" / "adapters" / f"{strategy.overlay}.yaml")]
         arguments += ["--model.backbone.source", "local", "--model.backbone.path", options.backbone]
         arguments += ["--model.backbone.dtype", options.dtype, "--data.source", "local", "--data.path", options.data]
         arguments += ["--model.backbone.attn_implementation", options.attention]
@@ -55,35 +51,39 @@ def fit(options: argparse.Namespace, strategy: str, folder: Path, *flags: str) -
     return json.loads(record.read_text())
 
 
-def search(options: argparse.Namespace, strategy: str) -> tuple[float, list[tuple[float, float]]]:
-    """Return the learning rate with the best accuracy on the held-out training rows, and all trials."""
+def search(options: argparse.Namespace, name: str, strategy: Strategy) -> tuple[float, list[dict[str, float]]]:
+    """Return the learning rate with the lowest choice loss on the held-out training rows, and all trials."""
     trials = []
-    for rate in LEARNING_RATES[strategy]:
+    for rate in strategy.rates:
         record = fit(
             options,
             strategy,
-            options.output / "search" / f"{strategy}-lr{rate:g}",
+            options.output / "search" / f"{name}-lr{rate:g}",
             *("--model.optimizer.init_args.lr", str(rate)),
             *("--run.score_base", "false", "--run.score_report", "false"),
             *("--data.limit_train_rows", str(options.search_rows)),
             *("--data.selection_rows", str(options.selection_rows)),
         )
-        trials.append((rate, record["metrics"]["selection/acc"]))
-    return max(trials, key=lambda trial: trial[1])[0], trials
+        metrics = record["metrics"]
+        trials.append({"rate": rate, "loss": metrics["selection/choice_loss"], "acc": metrics["selection/acc"]})
+    return min(trials, key=lambda trial: trial["loss"])["rate"], trials
 
 
-def final(options: argparse.Namespace, strategy: str, rate: float) -> list[dict[str, Any]]:
-    """Train on all rows for each seed and return the records."""
-    return [
-        fit(
-            options,
-            strategy,
-            options.output / "final" / f"{strategy}-seed{seed}",
-            *("--model.optimizer.init_args.lr", str(rate), "--data.selection_rows", "0"),
-            *("--seed_everything", str(seed), "--run.score_base", "true" if seed == 0 else "false"),
-        )
-        for seed in range(options.seeds)
-    ]
+def final(options: argparse.Namespace, name: str, strategy: Strategy, rate: float, seed: int) -> dict[str, Any]:
+    """Train on the training rows, without looking at any other, score on the report rows and return the record."""
+    limit = [] if options.train_rows is None else ["--data.limit_train_rows", str(options.train_rows)]
+    return fit(
+        options,
+        strategy,
+        options.output / "final" / f"{name}-seed{seed}",
+        *("--model.optimizer.init_args.lr", str(rate), "--data.selection_rows", "0", *limit),
+        *("--seed_everything", str(seed), "--run.score_base", "false"),
+    )
+
+
+def base(options: argparse.Namespace) -> dict[str, Any]:
+    """Score the untouched backbone on the report rows and return the record."""
+    return fit(options, Strategy("frozen", ()), options.output / "final" / "frozen")
 
 
 def spread(values: list[float]) -> str:
@@ -92,22 +92,23 @@ def spread(values: list[float]) -> str:
     return f"{statistics.fmean(values):.3f}{deviation}"
 
 
-def table(results: dict[str, tuple[float, list[dict[str, Any]]]]) -> str:
+def table(frozen: dict[str, Any], results: dict[str, tuple[float, list[dict[str, Any]]]]) -> str:
     """Return the Markdown table; the error beside an accuracy is that of the items, in brackets that of the seeds."""
-    header = ["strategy", "trainable", "lr", "acc ± stderr (sd of seeds)", "acc_norm", "last train loss"]
-    header += ["effective rank", "adapter bytes"]
+    header = ["strategy", "trainable", "lr", "acc ± stderr (sd of seeds)", "acc_norm", "choice loss", "last train loss"]
+    header += ["effective rank", "stable rank", "adapter bytes"]
     lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
-    base = next(iter(results.values()))[1][0]["metrics"]
-    accuracy = f"{base['base/acc']:.3f} ± {base['base/acc_stderr']:.3f}"
-    lines.append(f"| frozen | 0 | | {accuracy} | {base['base/acc_norm']:.3f} | | | 0 |")
-    for strategy, (rate, records) in results.items():
+    base = frozen["metrics"]
+    accuracy = f"{base['report/acc']:.3f} ± {base['report/acc_stderr']:.3f}"
+    losses = f"{base['report/choice_loss']:.3f}"
+    lines.append(f"| frozen | 0 | | {accuracy} | {base['report/acc_norm']:.3f} | {losses} | | | | 0 |")
+    for name, (rate, records) in results.items():
         metrics = [record["metrics"] for record in records]
-        accuracy, stderr = [m["report/acc"] for m in metrics], metrics[0]["report/acc_stderr"]
-        first = metrics[0]
-        cells = [strategy, f"{int(first['parameters/trainable']):,}", f"{rate:g}"]
-        cells += [f"{spread(accuracy)} ± {stderr:.3f}", spread([m["report/acc_norm"] for m in metrics])]
+        first, stderr = metrics[0], metrics[0]["report/acc_stderr"]
+        cells = [name, f"{int(first['parameters/trainable']):,}", f"{rate:g}"]
+        cells += [f"{spread([m['report/acc'] for m in metrics])} ± {stderr:.3f}"]
+        cells += [spread([m[key] for m in metrics]) for key in ("report/acc_norm", "report/choice_loss")]
         cells += [spread([m.get("train/loss", math.nan) for m in metrics])]
-        cells += [f"{first['rank/effective_mean']:.1f}"]
+        cells += [f"{first[key]:.1f}" for key in ("rank/effective_mean", "rank/stable_mean")]
         lines.append("| " + " | ".join([*cells, f"{int(first['parameters/adapter_bytes']):,}"]) + " |")
     return "\n".join(lines)
 
@@ -122,17 +123,27 @@ def main() -> None:
     parser.add_argument("--dtype", default="bfloat16")
     parser.add_argument("--attention", default="eager", help="eager is the faster one for short rows on a CPU")
     parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--train-rows", type=int, help="train on so many rows in the final runs; all if absent")
     parser.add_argument("--search-rows", type=int, default=400)
     parser.add_argument("--selection-rows", type=int, default=200)
     parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--strategies", nargs="+", default=list(LEARNING_RATES), choices=list(LEARNING_RATES))
+    parser.add_argument("--suite", default="rank_32", choices=list(SUITES))
+    parser.add_argument("--strategies", nargs="+", help="some of the suite's; all if absent")
     options = parser.parse_args()
-    results, lines = {}, []
-    for strategy in options.strategies:
-        rate, trials = search(options, strategy)
-        lines.append(f"{strategy}: " + ", ".join(f"lr {r:g} -> {a:.3f}" for r, a in trials))
-        results[strategy] = (rate, final(options, strategy, rate))
-        (options.output / "table.md").write_text(table(results) + "\n\n" + "\n".join(lines) + "\n")
+    suite = SUITES[options.suite]
+    if unknown := set(options.strategies or ()) - set(suite):
+        parser.error(f"no strategy {', '.join(sorted(unknown))} in suite {options.suite}: {', '.join(suite)}")
+    chosen = {name: suite[name] for name in options.strategies or suite}
+    frozen, results, lines = base(options), {}, []
+    rates = {name: search(options, name, strategy) for name, strategy in chosen.items()}
+    for name, (_, trials) in rates.items():
+        lines.append(f"{name}: " + ", ".join(f"lr {t['rate']:g} -> {t['loss']:.3f} ({t['acc']:.3f})" for t in trials))
+    for seed in range(options.seeds):  # seed by seed, so that an interrupted comparison is even
+        for name, strategy in chosen.items():
+            rate = rates[name][0]
+            results.setdefault(name, (rate, []))[1].append(final(options, name, strategy, rate, seed))
+            text = table(frozen, results) + "\n\nchoice loss (accuracy) on held-out training rows:\n" + "\n".join(lines)
+            (options.output / "table.md").write_text(text + "\n")
     print((options.output / "table.md").read_text())
 
 

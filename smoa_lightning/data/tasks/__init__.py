@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from smoa_lightning.data.tasks.base import ChoiceExample, Field, Label, Row, RowError, Task, Text
-from smoa_lightning.data.tasks.choice import PIQA
+from smoa_lightning.data.tasks.base import ChoiceExample, Field, Label, Row, RowError, Task, Text, TextLabel
+from smoa_lightning.data.tasks.choice import PIQA, SOCIAL_I_QA
 from smoa_lightning.errors import UserError, nearest
 
-TASKS: dict[str, Task] = {task.name: task for task in (PIQA,)}
+TASKS: dict[str, Task] = {task.name: task for task in (PIQA, SOCIAL_I_QA)}
 
 
 def get_task(name: str) -> Task:
@@ -20,4 +20,17 @@ def get_task(name: str) -> Task:
     return TASKS[name]
 
 
-__all__ = ["PIQA", "TASKS", "ChoiceExample", "Field", "Label", "Row", "RowError", "Task", "Text", "get_task"]
+__all__ = [
+    "PIQA",
+    "SOCIAL_I_QA",
+    "TASKS",
+    "ChoiceExample",
+    "Field",
+    "Label",
+    "Row",
+    "RowError",
+    "Task",
+    "Text",
+    "TextLabel",
+    "get_task",
+]

@@ -63,6 +63,26 @@ class Label:
             return text
 
 
+@dataclass(frozen=True)
+class TextLabel:
+    """A label written as one of ``allowed`` texts, such as ``"1"`` or ``"A"``; used as its position among them."""
+
+    allowed: tuple[str, ...]
+
+    def check(self, value: Any) -> int:
+        """Return the position of the label."""
+        if not isinstance(value, str):
+            raise RowError(f"must be text, not {_kind(value)}")
+        if value not in self.allowed:
+            hint = " (an empty one marks a row without a public label)" if not value.strip() else ""
+            raise RowError(f"is {value!r}, but must be one of {', '.join(map(repr, self.allowed))}{hint}")
+        return self.allowed.index(value)
+
+    def parse(self, text: str) -> str:
+        """Return the text unchanged."""
+        return text
+
+
 def _kind(value: Any) -> str:
     """Name the type of a value as JSON would."""
     names = {

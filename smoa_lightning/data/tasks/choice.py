@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from smoa_lightning.data.tasks.base import ChoiceExample, Label, Row, Task, Text
+from smoa_lightning.data.tasks.base import ChoiceExample, Label, Row, Task, Text, TextLabel
 
 
 def piqa_example(row: Row) -> ChoiceExample:
@@ -32,4 +32,43 @@ PIQA = Task(
     metric="acc",
     licence="AFL-3.0",
     reference="arXiv:1911.11641",
+)
+
+
+def social_i_qa_example(row: Row) -> ChoiceExample:
+    r"""Return SIQA's item with the prompt of EleutherAI's lm-evaluation-harness (its task ``social_iqa``).
+
+    >>> row = {"context": "Ann fell.", "question": "How does Ann feel?", "label": 2}
+    >>> social_i_qa_example({**row, "answerA": "glad", "answerB": "proud", "answerC": "hurt"})
+    ChoiceExample(prompt='Q: Ann fell. How does Ann feel?\nA:', choices=(' glad', ' proud', ' hurt'), label=2)
+    """
+    choices = tuple(f" {row[name]}" for name in ("answerA", "answerB", "answerC"))
+    return ChoiceExample(f"Q: {row['context']} {row['question']}\nA:", choices, row["label"])
+
+
+def social_i_qa_group(row: Row) -> str:
+    """Return the context in small letters with single spaces: several questions are asked about one situation."""
+    return " ".join(row["context"].lower().split())
+
+
+# The commit that added Parquet files to the repository, whose loading script is not read.
+SOCIAL_I_QA = Task(
+    name="social_i_qa",
+    version=1,
+    hub_repository="allenai/social_i_qa",
+    hub_revision="6db3dcea20d5430c3dd74bf85fe9ca87268ea91b",
+    schema={
+        "context": Text(),
+        "question": Text(),
+        "answerA": Text(),
+        "answerB": Text(),
+        "answerC": Text(),
+        "label": TextLabel(("1", "2", "3")),
+    },
+    example=social_i_qa_example,
+    group=social_i_qa_group,
+    metric="acc",
+    licence="CC-BY-4.0 (as usually listed)",
+    reference="arXiv:1904.09728",
+    splits=("train", "validation"),
 )

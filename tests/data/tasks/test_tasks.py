@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from smoa_lightning.data.tasks import PIQA, TASKS, ChoiceExample, RowError, get_task
+from smoa_lightning.data.tasks import PIQA, SOCIAL_I_QA, TASKS, ChoiceExample, RowError, get_task
 from smoa_lightning.errors import UserError
 
 ROW = {"goal": "Dry a cup", "sol1": "use a towel", "sol2": "use a sieve", "label": 1}
@@ -66,3 +66,40 @@ def test_registry():
     assert TASKS["piqa"] is get_task("piqa")
     with pytest.raises(UserError, match=r"unknown task 'pika'; did you mean piqa\?"):
         get_task("pika")
+
+
+SITUATION = {
+    "context": "Ann fell off her bike.",
+    "question": "How would Ann feel?",
+    "answerA": "glad",
+    "answerB": "proud",
+    "answerC": "hurt",
+    "label": "3",
+}
+
+
+def test_social_i_qa_prompt_is_that_of_the_evaluation_harness():
+    example = SOCIAL_I_QA.example(SOCIAL_I_QA.check(SITUATION))
+    prompt = "Q: Ann fell off her bike. How would Ann feel?\nA:"
+    assert example.pairs == [(prompt, " glad"), (prompt, " proud"), (prompt, " hurt")]
+    assert example.label == 2
+    assert example.target == (prompt, " hurt")
+
+
+def test_questions_about_one_situation_stay_together():
+    other = {**SITUATION, "context": "ann fell  off her BIKE.", "question": "Why did Ann do this?"}
+    assert SOCIAL_I_QA.group(SITUATION) == SOCIAL_I_QA.group(other)
+
+
+@pytest.mark.parametrize(
+    ("label", "message"),
+    [
+        ("4", "'label' is '4', but must be one of '1', '2', '3'"),
+        ("", "without a public label"),
+        (3, "'label' must be text, not a whole number"),
+        (None, "'label' must be text, not missing"),
+    ],
+)
+def test_bad_text_labels(label, message):
+    with pytest.raises(RowError, match=message):
+        SOCIAL_I_QA.check({**SITUATION, "label": label})
