@@ -1,7 +1,7 @@
 """Compare strategies on one task under the matched protocol: same rows, steps, prompt and masking, own learning rate.
 
 For each strategy the learning rate is chosen among an equal number of candidates on a part of the training rows, by
-the choice loss on held-out training rows (accuracy on a few hundred rows is too coarse to choose by). Then the strategy
+the likelihood of the right answers to held-out training rows (accuracy on few rows is too coarse). Then the strategy
 is trained on all training rows for each seed, without looking at any held-out row, and scored on the report rows.
 Finished runs are found again, so the script goes on where it stopped.
 
@@ -52,7 +52,7 @@ def fit(options: argparse.Namespace, strategy: Strategy, folder: Path, *flags: s
 
 
 def search(options: argparse.Namespace, name: str, strategy: Strategy) -> tuple[float, list[dict[str, float]]]:
-    """Return the learning rate with the lowest choice loss on the held-out training rows, and all trials."""
+    """Return the learning rate with the lowest nll on the held-out training rows, and all trials."""
     trials = []
     for rate in strategy.rates:
         record = fit(
@@ -65,8 +65,8 @@ def search(options: argparse.Namespace, name: str, strategy: Strategy) -> tuple[
             *("--data.selection_rows", str(options.selection_rows)),
         )
         metrics = record["metrics"]
-        trials.append({"rate": rate, "loss": metrics["selection/choice_loss"], "acc": metrics["selection/acc"]})
-    return min(trials, key=lambda trial: trial["loss"])["rate"], trials
+        trials.append({"rate": rate, "nll": metrics["selection/nll"], "acc": metrics["selection/acc"]})
+    return min(trials, key=lambda trial: trial["nll"])["rate"], trials
 
 
 def final(options: argparse.Namespace, name: str, strategy: Strategy, rate: float, seed: int) -> dict[str, Any]:
@@ -94,19 +94,19 @@ def spread(values: list[float]) -> str:
 
 def table(frozen: dict[str, Any], results: dict[str, tuple[float, list[dict[str, Any]]]]) -> str:
     """Return the Markdown table; the error beside an accuracy is that of the items, in brackets that of the seeds."""
-    header = ["strategy", "trainable", "lr", "acc ± stderr (sd of seeds)", "acc_norm", "choice loss", "last train loss"]
+    header = ["strategy", "trainable", "lr", "acc ± stderr (sd of seeds)", "acc_norm", "nll", "last train loss"]
     header += ["effective rank", "stable rank", "adapter bytes"]
     lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
     base = frozen["metrics"]
     accuracy = f"{base['report/acc']:.3f} ± {base['report/acc_stderr']:.3f}"
-    losses = f"{base['report/choice_loss']:.3f}"
+    losses = f"{base['report/nll']:.3f}"
     lines.append(f"| frozen | 0 | | {accuracy} | {base['report/acc_norm']:.3f} | {losses} | | | | 0 |")
     for name, (rate, records) in results.items():
         metrics = [record["metrics"] for record in records]
         first, stderr = metrics[0], metrics[0]["report/acc_stderr"]
         cells = [name, f"{int(first['parameters/trainable']):,}", f"{rate:g}"]
         cells += [f"{spread([m['report/acc'] for m in metrics])} ± {stderr:.3f}"]
-        cells += [spread([m[key] for m in metrics]) for key in ("report/acc_norm", "report/choice_loss")]
+        cells += [spread([m[key] for m in metrics]) for key in ("report/acc_norm", "report/nll")]
         cells += [spread([m.get("train/loss", math.nan) for m in metrics])]
         cells += [f"{first[key]:.1f}" for key in ("rank/effective_mean", "rank/stable_mean")]
         lines.append("| " + " | ".join([*cells, f"{int(first['parameters/adapter_bytes']):,}"]) + " |")
@@ -137,12 +137,12 @@ def main() -> None:
     frozen, results, lines = base(options), {}, []
     rates = {name: search(options, name, strategy) for name, strategy in chosen.items()}
     for name, (_, trials) in rates.items():
-        lines.append(f"{name}: " + ", ".join(f"lr {t['rate']:g} -> {t['loss']:.3f} ({t['acc']:.3f})" for t in trials))
+        lines.append(f"{name}: " + ", ".join(f"lr {t['rate']:g} -> {t['nll']:.3f} ({t['acc']:.3f})" for t in trials))
     for seed in range(options.seeds):  # seed by seed, so that an interrupted comparison is even
         for name, strategy in chosen.items():
             rate = rates[name][0]
             results.setdefault(name, (rate, []))[1].append(final(options, name, strategy, rate, seed))
-            text = table(frozen, results) + "\n\nchoice loss (accuracy) on held-out training rows:\n" + "\n".join(lines)
+            text = table(frozen, results) + "\n\nnll (accuracy) on held-out training rows:\n" + "\n".join(lines)
             (options.output / "table.md").write_text(text + "\n")
     print((options.output / "table.md").read_text())
 

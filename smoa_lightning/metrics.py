@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics import Metric
 
@@ -25,21 +24,21 @@ class ChoiceAccuracy(Metric):
     """Share of items whose best choice is the labelled one, under three normalisations, with standard errors.
 
     ``acc`` compares summed log-likelihoods, ``acc_norm`` log-likelihood per UTF-8 byte, ``acc_token`` per token.
-    Ties go to the first choice, as in numpy's argmax. ``choice_loss`` is the mean of ``-log p(label)`` with p the
-    softmax of the summed log-likelihoods over the choices: it tells settings apart on few items, where accuracy, a sum
-    of zeros and ones, does not.
+    Ties go to the first choice, as in numpy's argmax. ``nll`` is the labelled choice's negative log-likelihood per
+    token, averaged over the items: it tells settings apart on few items, where accuracy, a sum of zeros and ones, does
+    not.
     """
 
     full_state_update = False
     higher_is_better = True
     correct: Tensor
     total: Tensor
-    loss: Tensor
+    nll: Tensor
 
     def __init__(self) -> None:
         super().__init__()
         self.add_state("correct", torch.zeros(3, dtype=torch.long), dist_reduce_fx="sum")
-        self.add_state("loss", torch.zeros(()), dist_reduce_fx="sum")
+        self.add_state("nll", torch.zeros(()), dist_reduce_fx="sum")
         self.add_state("total", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
 
     def update(self, scores: ChoiceScores, label: Tensor) -> None:
@@ -51,12 +50,12 @@ class ChoiceAccuracy(Metric):
         """
         # Not in place: a state reset under inference mode cannot be changed in place outside it.
         self.correct = self.correct + torch.stack([(field.argmax(dim=1) == label).sum() for field in scores])
-        self.loss = self.loss + F.cross_entropy(scores.log_likelihood.float(), label, reduction="sum")
+        self.nll = self.nll - scores.per_token.gather(1, label[:, None]).sum()
         self.total = self.total + label.numel()
 
     def compute(self) -> dict[str, Tensor]:
-        """Return each accuracy and, under ``<name>_stderr``, its standard error; and the choice loss."""
-        values: dict[str, Tensor] = {"choice_loss": self.loss / self.total.clamp(min=1)}
+        """Return each accuracy and, under ``<name>_stderr``, its standard error; and ``nll``."""
+        values: dict[str, Tensor] = {"nll": self.nll / self.total.clamp(min=1)}
         for name, correct in zip(ACCURACIES, self.correct, strict=True):
             accuracy = correct / self.total.clamp(min=1)
             values[name] = accuracy.float()
