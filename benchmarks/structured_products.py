@@ -1,9 +1,9 @@
 """Where FFT beats the dense matrix: forward and backward of SURM's structured products, as ratios.
 
-For each structure, size b of a tile, number of tiles a side, number of tokens and dtype: the time of the product through
-the dense matrix over that through FFT (above 1: FFT is faster), and the time of the faster one over that of a frozen
-linear layer of the same shape (forward and input gradient). The paths are timed in turns, and the medians are
-compared, so that other load on the machine hits them alike. `FFT_FROM` in `adapters/surm/structured.py` comes from here.
+For each structure, size b of a tile, number of tiles a side, number of tokens and dtype: the time of the product
+through the dense matrix over that through FFT (above 1: FFT is faster), and the time of the faster one over that of a
+frozen linear layer of the same shape (forward and input gradient). The paths are timed in turns, and the medians are
+compared, so that other load on the machine hits them alike. `FFT_FROM` in `adapters/surm/structured.py` is read off it.
 
     OMP_NUM_THREADS=1 python benchmarks/structured_products.py --threads 1
 """
@@ -11,6 +11,7 @@ compared, so that other load on the machine hits them alike. `FFT_FROM` in `adap
 from __future__ import annotations
 
 import argparse
+import itertools
 import statistics
 import time
 from collections.abc import Callable
@@ -31,18 +32,21 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def medians(functions: dict[str, Callable[[], None]], repeats: int, seconds: float) -> dict[str, float]:
-    """Median time of each function, timed in turns; at most ``repeats`` turns, and about ``seconds`` in all."""
+    """Median time of each function, timed in turns; at most ``repeats`` turns, and about ``seconds`` in all.
+
+    One thread is timed by the processor time it used, which other processes disturb less.
+    """
+    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
     times: dict[str, list[float]] = {name: [] for name in functions}
     for function in functions.values():
         function()
-    start = time.perf_counter()
-    while len(times[next(iter(times))]) < 3 or (
-        time.perf_counter() - start < seconds and len(times[next(iter(times))]) < repeats
-    ):
+    start, turns = time.perf_counter(), 0
+    while turns < 3 or (turns < repeats and time.perf_counter() - start < seconds):
         for name, function in functions.items():
-            before = time.perf_counter()
+            before = clock()
             function()
-            times[name].append(time.perf_counter() - before)
+            times[name].append(clock() - before)
+        turns += 1
     return {name: statistics.median(values) for name, values in times.items()}
 
 
@@ -71,6 +75,13 @@ def products(
     return found
 
 
+def chosen(structure: Structure, size: int, tiles: int, tokens: int, dtype: torch.dtype) -> str:
+    """Return the path that the library takes for a case."""
+    n = size * tiles
+    left = torch.empty(factor_shapes(structure, n, n, size)[0], device="meta")
+    return "fft" if fft_is_faster(structure, left, torch.empty(tokens, n, dtype=dtype, device="meta")) else "dense"
+
+
 def main() -> None:
     """Print one line for each case."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -89,28 +100,21 @@ def main() -> None:
     print(f"torch {torch.__version__}, {options.threads} thread(s); times forward + backward")
     print("| structure | dtype | tokens | tile | tiles a side | dense / fast | fastest / frozen | rule |")
     print("|---|---|---|---|---|---|---|---|")
+    cases = itertools.product(options.structures, options.dtypes, options.tokens, options.tiles, options.sizes)
     wrong = 0
-    for structure in options.structures:
-        for dtype in options.dtypes:
-            for tokens in options.tokens:
-                for tiles in options.tiles:
-                    for size in options.sizes:
-                        case = (structure, size, tiles, tokens, DTYPES[dtype], options.displacement_rank)
-                        times = medians(products(*case), options.repeats, options.seconds)
-                        fast = times.get("fft", times.get("reshape", 0.0))
-                        ratio = times["dense"] / fast
-                        best = min(fast, times["dense"]) / times["frozen"]
-                        rule = "reshape"
-                        if structure != "kronecker":
-                            chosen = fft_is_faster(structure, size, tokens, DTYPES[dtype])
-                            rule = "fft" if chosen else "dense"
-                            loss = 1 / ratio if chosen else ratio
-                            if loss > 1.25:
-                                rule, wrong = f"{rule} (loses {loss:.2f})", wrong + 1
-                        print(
-                            f"| {structure} | {dtype} | {tokens} | {size} | {tiles} | {ratio:.2f} | {best:.2f} | {rule} |",
-                            flush=True,
-                        )
+    for structure, dtype, tokens, tiles, size in cases:
+        competitors = products(structure, size, tiles, tokens, DTYPES[dtype], options.displacement_rank)
+        times = medians(competitors, options.repeats, options.seconds)
+        fast = times.get("fft", times.get("reshape", 0.0))
+        rule = "reshape"
+        if structure != "kronecker":
+            rule = chosen(structure, size, tiles, tokens, DTYPES[dtype])
+            loss = times[rule] / min(fast, times["dense"])
+            wrong += loss > 1.25
+            rule += f" (loses {loss:.2f})" if loss > 1.25 else ""
+        cells = [structure, dtype, tokens, size, tiles, f"{times['dense'] / fast:.2f}"]
+        cells += [f"{min(fast, times['dense']) / times['frozen']:.2f}", rule]
+        print("| " + " | ".join(map(str, cells)) + " |", flush=True)
     print(f"cases in which the rule takes a path that is slower by more than a quarter: {wrong}")
 
 

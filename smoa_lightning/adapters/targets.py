@@ -14,35 +14,39 @@ from transformers.pytorch_utils import Conv1D
 
 from smoa_lightning.errors import UserError, nearest
 
-# The attention inputs and both feed-forward layers (q, k, v, up, down): the choice of the SMoA authors.
+# The attention inputs and both feed-forward layers (q, k, v, up, down): the choice of the SMoA authors. An encoder's
+# output.dense names the attention output as well, which no ending tells from that of the feed-forward network.
+# Routed experts are fused three-dimensional parameters, not layers: of a mixture of experts only attention and shared
+# experts are adapted. Names of feed-forward layers are left out there: peft's LoRA reads them as those of the experts.
 _LLAMA = ["q_proj", "k_proj", "v_proj", "up_proj", "down_proj"]
 _FUSED_QKV = ["query_key_value", "dense_h_to_4h", "dense_4h_to_h"]
 _FC = ["q_proj", "k_proj", "v_proj", "fc1", "fc2"]
 _GPT2 = ["attn.c_attn", "mlp.c_fc", "mlp.c_proj"]
+_ENCODER = ["query", "key", "value", "intermediate.dense", "output.dense"]
+
+_LIKE_LLAMA = ["llama", "mistral", "gemma", "gemma2", "gemma3_text", "qwen2", "qwen3", "smollm3", "olmo", "olmo2"]
+_LIKE_LLAMA += ["cohere", "stablelm"]
+_EXPERTS = ["mixtral", "qwen3_moe", "olmoe"]
 
 DEFAULT_TARGETS: dict[str, list[str]] = {
-    **dict.fromkeys(
-        ["llama", "mistral", "gemma", "gemma2", "gemma3_text", "qwen2", "qwen3", "smollm3", "olmo", "olmo2", "cohere"],
-        _LLAMA,
-    ),
+    **dict.fromkeys(_LIKE_LLAMA, _LLAMA),
+    **dict.fromkeys(_EXPERTS, _LLAMA[:3]),
+    "qwen2_moe": [*_LLAMA[:3], "shared_expert.up_proj", "shared_expert.down_proj"],
     **dict.fromkeys(["gpt_neox", "bloom", "falcon"], _FUSED_QKV),
-    **dict.fromkeys(["opt", "phi"], _FC),
+    **dict.fromkeys(["opt", "phi", "vit"], _FC),
     **dict.fromkeys(["gpt2", "gpt_bigcode"], _GPT2),
     "phi3": ["qkv_proj", "gate_up_proj", "down_proj"],
     "gptj": ["q_proj", "k_proj", "v_proj", "fc_in", "fc_out"],
     "gpt_neo": ["q_proj", "k_proj", "v_proj", "mlp.c_fc", "mlp.c_proj"],
-    "stablelm": _LLAMA,
+    **dict.fromkeys(["bert", "roberta"], _ENCODER),
 }
 
 # The output projections of attention and of feed-forward: after them stands the adapter slot, before the residual sum.
-# Bottleneck adapters and SURM's adapter slot go there (arXiv 1902.00751, 2406.17740).
+# Bottleneck adapters and SURM's adapter slot go there (arXiv 1902.00751, 2406.17740). In a mixture of experts it
+# follows the whole feed-forward block.
 SLOT_TARGETS: dict[str, tuple[list[str], list[str]]] = {
-    **dict.fromkeys(
-        ["llama", "mistral", "gemma", "gemma2", "gemma3_text", "qwen2", "qwen3", "smollm3", "olmo", "olmo2", "cohere"],
-        (["self_attn.o_proj"], ["mlp.down_proj"]),
-    ),
-    "phi3": (["self_attn.o_proj"], ["mlp.down_proj"]),
-    "stablelm": (["self_attn.o_proj"], ["mlp.down_proj"]),
+    **dict.fromkeys([*_LIKE_LLAMA, "phi3"], (["self_attn.o_proj"], ["mlp.down_proj"])),
+    **dict.fromkeys([*_EXPERTS, "qwen2_moe"], (["self_attn.o_proj"], ["mlp"])),
     "gpt_neox": (["attention.dense"], ["mlp.dense_4h_to_h"]),
     **dict.fromkeys(["bloom", "falcon"], (["self_attention.dense"], ["mlp.dense_4h_to_h"])),
     "opt": (["self_attn.out_proj"], ["fc2"]),
@@ -50,10 +54,11 @@ SLOT_TARGETS: dict[str, tuple[list[str], list[str]]] = {
     **dict.fromkeys(["gpt2", "gpt_bigcode"], (["attn.c_proj"], ["mlp.c_proj"])),
     "gptj": (["attn.out_proj"], ["mlp.fc_out"]),
     "gpt_neo": (["attn.attention.out_proj"], ["mlp.c_proj"]),
-    **dict.fromkeys(["bert", "roberta", "vit"], (["attention.output.dense"], ["output.dense"])),
+    **dict.fromkeys(["bert", "roberta"], (["attention.output.dense"], ["output.dense"])),
+    "vit": (["attention.o_proj"], ["mlp.fc2"]),
 }
 _FEEDFORWARD = {"up_proj", "down_proj", "dense_h_to_4h", "dense_4h_to_h", "fc1", "fc2", "fc_in", "fc_out", "c_fc"}
-_FEEDFORWARD |= {"c_proj", "gate_up_proj"}
+_FEEDFORWARD |= {"c_proj", "gate_up_proj", "intermediate.dense", "output.dense"}
 
 
 def model_type(model: nn.Module) -> str | None:
@@ -65,8 +70,9 @@ def resolve_targets(model: nn.Module, config: PeftConfig) -> PeftConfig:
     """Copy a config, fill in absent ``target_modules`` and check that the targets exist in the model.
 
     Absent targets become q, k, v, up and down of a known architecture, else ``all-linear``, for every method that
-    adapts linear layers, so that compared methods adapt the same ones. A config without ``target_modules`` (prompt
-    learning), and a method whose own default is no linear layer (LayerNorm tuning), pass through.
+    adapts linear layers, so that compared methods adapt the same ones. ``fan_in_fan_out`` is set where all of them are
+    Conv1D, as peft would do with a warning. A config without ``target_modules`` (prompt learning), and a method whose
+    own default is no linear layer (LayerNorm tuning), pass through.
 
     Args:
         model: The backbone, without adapters.
@@ -88,9 +94,13 @@ def resolve_targets(model: nn.Module, config: PeftConfig) -> PeftConfig:
             return config
         settings.target_modules = _default_targets(model, config)
         if getattr(settings, "feedforward_modules", ()) is None and isinstance(settings.target_modules, list):
-            names = [name for name in settings.target_modules if name.rpartition(".")[2] in _FEEDFORWARD]
+            targets = settings.target_modules
+            names = [name for name in targets if name in _FEEDFORWARD or name.rpartition(".")[2] in _FEEDFORWARD]
             settings.feedforward_modules = names  # IA3 wants to know which targets are feed-forward layers
     _check_targets(model, config)
+    if getattr(settings, "fan_in_fan_out", None) is False:
+        matched = [module for _, module in matched_modules(model, config)]
+        settings.fan_in_fan_out = bool(matched) and all(isinstance(module, Conv1D) for module in matched)
     return config
 
 
@@ -101,9 +111,11 @@ def _default_targets(model: nn.Module, config: PeftConfig) -> list[str] | str:
         UserError: The method has no default for this architecture.
     """
     kind = model_type(model) or ""
-    if not hasattr(config, "default_targets"):
-        return list(DEFAULT_TARGETS.get(kind, [])) or "all-linear"
-    targets: list[str] | str | None = config.default_targets(kind)
+    targets: list[str] | str | None
+    if hasattr(config, "default_targets"):
+        targets = config.default_targets(kind)
+    else:
+        targets = list(DEFAULT_TARGETS.get(kind, [])) or "all-linear"
     if targets is None:
         raise UserError(
             f"{type(config).__name__} has no default targets for {type(model).__name__}: set target_modules; its "

@@ -37,6 +37,8 @@ def test_defaults_are_the_documented_ones() -> None:
         ({"r": 8, "num_subspaces": 2, "branch_ranks": [7, 1]}, (7, 1)),
         ({"r": 8, "num_subspaces": 2, "branch_ranks": [7, 3], "rank_split": "per_subspace"}, (7, 3)),
         ({"r": 1, "num_subspaces": 2, "rank_split": "per_subspace"}, (1, 1)),
+        ({"r": 5, "num_subspaces": 3, "partition": "grid_blocks"}, (2, 2, 1, 1, 2, 2, 2, 1, 2)),
+        ({"r": 8, "num_subspaces": 2, "partition": "grid_blocks", "rank_split": "per_subspace"}, (8, 8, 8, 8)),
     ],
 )
 def test_ranks(settings: dict[str, Any], ranks: tuple[int, ...]) -> None:
@@ -70,6 +72,7 @@ def test_scaling_is_alpha_over_r() -> None:
         ({"branch_ranks": [4, 3]}, ["[4, 3] sum to 7", "r = 8"]),
         ({"branch_ranks": [8]}, ["has 1 entries", "num_subspaces = 2"]),
         ({"branch_ranks": [8, 0]}, ["branch_ranks[1] is 0"]),
+        ({"branch_ranks": [4, 4], "partition": "grid_blocks"}, ["branch_ranks", "'grid_blocks' share r evenly"]),
         ({"target_modules": "all-linear", "layers_to_transform": [0]}, ["layers_to_transform", "list of names"]),
         ({"target_modules": ["q"], "layers_pattern": "h"}, ["layers_pattern", "layers_to_transform"]),
     ],

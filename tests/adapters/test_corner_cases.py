@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-from peft import HiraConfig, LoraConfig, PeftConfig, PeftModel
+from peft import GraloraConfig, HiraConfig, LoraConfig, PeftConfig, PeftModel
 from torch import Tensor, nn
 
 from smoa_lightning.adapters import SMoAConfig, attach
 from smoa_lightning.adapters.smoa import SmoaLinear
+from smoa_lightning.adapters.smoa.terms import split_factors
 
 Maker = Callable[..., nn.Module]
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
@@ -48,7 +50,8 @@ def peft_reference(make: Maker, config: PeftConfig, names: tuple[str, str]) -> t
 
 
 @pytest.mark.parametrize(
-    ("partition", "count"), [("none", 1), ("spectral_energy", 1), ("spectral_blocks", 1), ("contiguous_blocks", 1)]
+    ("partition", "count"),
+    [("none", 1), ("spectral_energy", 1), ("spectral_blocks", 1), ("contiguous_blocks", 1), ("grid_blocks", 1)],
 )
 @pytest.mark.parametrize("method", ["hira", "lora"])
 def test_one_subspace_is_peft_hira_or_lora(
@@ -113,6 +116,42 @@ def test_energy_with_equal_factors_is_hira(backbone: tuple[Maker, list[str]], to
         b_grad = layer.smoa_B["default"].grad.view(layer.out_features, 3, 3).sum(1)
         torch.testing.assert_close(a_grad, factors[name][0].grad, **CLOSE)
         torch.testing.assert_close(b_grad, factors[name][1].grad, **CLOSE)
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_grid_without_modulation_is_peft_gralora(count: int, llama: Maker, token_ids: Tensor) -> None:
+    """GraLoRA (arXiv 2505.20355): its A and B hold the tiles of one column, or row, side by side."""
+    targets = ["q_proj", "up_proj", "down_proj"]
+    make = functools.partial(llama, intermediate_size=24)  # GraLoRA's number of parts must divide every size
+    config = GraloraConfig(r=8, gralora_k=count, alpha=12, gralora_dropout=0.0, target_modules=targets)
+    reference, factors = peft_reference(make, config, ("gralora_A", "gralora_B"))
+    smoa = SMoAConfig(
+        r=8, num_subspaces=count, partition="grid_blocks", modulation="none", alpha=12.0, target_modules=targets
+    )
+    ours = attach(make(), smoa, seed=0)
+    rank = 8 // count
+
+    def tile(A: Tensor, B: Tensor, index: int) -> tuple[Tensor, Tensor]:
+        i, j = divmod(index, count)
+        return A[j, :, i * rank : (i + 1) * rank].T, B[i, j * rank : (j + 1) * rank].T
+
+    for name, layer in tuner_layers(ours).items():
+        for index, pair in enumerate(layer.factors("default")):
+            for own, other in zip(pair, tile(*factors[name], index), strict=True):
+                with torch.no_grad():
+                    own.copy_(other)
+    (loss, logits), (expected_loss, expected) = (loss_and_logits(m, token_ids) for m in (ours, reference))
+    assert (expected - make()(token_ids).logits).abs().max() > 1e-3
+    torch.testing.assert_close(logits, expected, **CLOSE)
+    loss.backward()
+    expected_loss.backward()
+    for name, layer in tuner_layers(ours).items():
+        parameters = layer.smoa_A["default"], layer.smoa_B["default"]
+        assert sum(p.numel() for p in parameters) == sum(p.numel() for p in factors[name])
+        gradients = split_factors(*(p.grad for p in parameters), layer.plan("default"))
+        for index, pair in enumerate(gradients):
+            expected_pair = tile(*(p.grad for p in factors[name]), index)
+            torch.testing.assert_close(pair, expected_pair, **CLOSE)
 
 
 @pytest.mark.parametrize("count", [2, 3])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,9 +15,10 @@ from transformers.pytorch_utils import Conv1D
 
 from smoa_lightning.adapters import SMoAConfig
 from smoa_lightning.adapters.smoa import SmoaLinear, functional, subspaces
+from smoa_lightning.adapters.smoa.config import BLOCK_PARTITIONS
 from smoa_lightning.adapters.smoa.scratch import release_scratch
 
-PARTITIONS = ["none", "spectral_energy", "spectral_blocks", "contiguous_blocks", "random_blocks"]
+PARTITIONS = ["none", "spectral_energy", "spectral_blocks", "contiguous_blocks", "random_blocks", "grid_blocks"]
 MODULATIONS = ["weight", "none", "random"]
 SPLITS: list[dict[str, Any]] = [
     {"r": 4, "num_subspaces": 2},
@@ -30,6 +32,8 @@ OUT, IN = 13, 10
 def settings(partition: str, modulation: str, split: dict[str, Any], **more: Any) -> SMoAConfig:
     if partition == "none":
         split = {"r": split["r"], "num_subspaces": 1, "alpha": split.get("alpha")}
+    if partition == "grid_blocks":
+        split = {key: value for key, value in split.items() if key != "branch_ranks"}  # its tiles share r evenly
     return SMoAConfig(partition=partition, modulation=modulation, **split, **more)  # type: ignore[arg-type]
 
 
@@ -75,7 +79,10 @@ def dense_update(layer: SmoaLinear, config: SMoAConfig, factors: list[tuple[Tens
             rows, cols = (((e @ index) / e.sum(1)).argsort() for e in (u**2 * s**2, vt.T**2 * s**2))
         elif config.partition == "random_blocks":
             rows, cols = layer.smoa_row_order["default"].long(), layer.smoa_col_order["default"].long()
-        for (a, b), i, j in zip(factors, np.array_split(rows, count), np.array_split(cols, count), strict=True):
+        pairs = zip(np.array_split(rows, count), np.array_split(cols, count), strict=True)
+        if config.partition == "grid_blocks":
+            pairs = itertools.product(np.array_split(rows, count), np.array_split(cols, count))
+        for (a, b), (i, j) in zip(factors, pairs, strict=True):
             block = torch.meshgrid(i.sort().values, j.sort().values, indexing="ij")
             m = weight if config.modulation == "weight" else noise[0]
             total = total.index_put(block, (b @ a) * m[block], accumulate=True)
@@ -110,17 +117,24 @@ def test_layer_is_the_dense_formula(partition: str, modulation: str, split: dict
 
 @pytest.mark.parametrize("partition", PARTITIONS)
 def test_number_of_trainable_parameters(partition: str) -> None:
-    """r(d_in + d_out), or a K-th of that for blocks."""
+    """r(d_in + d_out), or a K-th of that for blocks on the diagonal."""
     layer = make_layer(settings(partition, "weight", {"r": 4, "num_subspaces": 2}), shape=(12, 10))
     count = sum(p.numel() for p in layer.parameters() if p.requires_grad)
-    assert count == (4 * 22 if partition in ("none", "spectral_energy") else 4 * 22 // 2)
+    assert count == (4 * 22 // 2 if partition in BLOCK_PARTITIONS else 4 * 22)
+
+
+@pytest.mark.parametrize(("r", "count"), [(5, 3), (7, 4), (3, 3)])
+def test_a_grid_has_as_many_parameters_as_lora_whatever_its_number_of_parts(r: int, count: int) -> None:
+    layer = make_layer(SMoAConfig(r=r, num_subspaces=count, partition="grid_blocks"), shape=(13, 11))
+    assert sum(p.numel() for p in layer.parameters() if p.requires_grad) == r * (13 + 11)
+    assert len(layer.factors("default")) == count**2
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.4])
 @pytest.mark.parametrize("modulation", MODULATIONS)
 @pytest.mark.parametrize("partition", PARTITIONS)
 def test_gradcheck(partition: str, modulation: str, dropout: float) -> None:
-    layer = make_layer(settings(partition, modulation, SPLITS[1], dropout=dropout), shape=(5, 7)).train()
+    layer = make_layer(settings(partition, modulation, SPLITS[1], dropout=dropout), shape=(6, 7)).train()
     plan, scaling = layer.plan("default"), layer.configs["default"].scaling
     weight, bias = layer.base_layer.weight, layer.base_layer.bias.detach().requires_grad_(True)
     A, B = (p.detach().clone().requires_grad_(True) for p in (layer.smoa_A["default"], layer.smoa_B["default"]))

@@ -18,11 +18,17 @@ from torch import Tensor, nn
 
 from smoa_lightning.adapters import SMoAConfig, adapter_bytes, attach
 from smoa_lightning.adapters.smoa import SmoaLinear, subspaces
-from smoa_lightning.adapters.smoa.fingerprint import fingerprint, fingerprint_text, fingerprints_match
+from smoa_lightning.adapters.tuner.fingerprint import fingerprint, fingerprint_text, fingerprints_match
 from smoa_lightning.errors import UserError
 
 Maker = Callable[..., Any]
-CASES = [("spectral_blocks", "weight"), ("spectral_energy", "weight"), ("random_blocks", "random"), ("none", "weight")]
+CASES = [
+    ("spectral_blocks", "weight"),
+    ("spectral_energy", "weight"),
+    ("random_blocks", "random"),
+    ("none", "weight"),
+    ("grid_blocks", "weight"),
+]
 FILE = "adapter_model.safetensors"
 CHILD = """
 import sys, warnings
@@ -66,16 +72,15 @@ def saved(llama: Maker, randomise: Maker, tmp_path: Path) -> Callable[..., tuple
     return make
 
 
-@pytest.mark.parametrize("low_cpu_mem_usage", [False, True])
 @pytest.mark.parametrize(("partition", "modulation"), CASES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_loading_gives_identical_logits(
-    partition: str, modulation: str, dtype: torch.dtype, low_cpu_mem_usage: bool,
+def test_loading_through_the_meta_device_gives_identical_logits(
+    partition: str, modulation: str, dtype: torch.dtype,
     llama: Maker, randomise: Maker, token_ids: Tensor, tmp_path: Path,
 ) -> None:  # fmt: skip
     model = randomise(attach(llama(dtype=dtype), config(partition, modulation), seed=0))
     model.save_pretrained(tmp_path)
-    loaded = PeftModel.from_pretrained(llama(dtype=dtype), tmp_path, low_cpu_mem_usage=low_cpu_mem_usage)
+    loaded = PeftModel.from_pretrained(llama(dtype=dtype), tmp_path, low_cpu_mem_usage=True)
     assert torch.equal(loaded(token_ids).logits, model(token_ids).logits)
     own, other = model.state_dict(), loaded.state_dict()
     assert all(torch.equal(tensor, other[name]) for name, tensor in own.items())

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from itertools import product
 from typing import Literal
 
 from smoa_lightning.adapters.smoa.subspaces import near_equal_sizes
 from smoa_lightning.adapters.tuner import TunerConfig
 from smoa_lightning.errors import UserError
 
-Partition = Literal["none", "spectral_energy", "spectral_blocks", "contiguous_blocks", "random_blocks"]
+Partition = Literal["none", "spectral_energy", "spectral_blocks", "contiguous_blocks", "random_blocks", "grid_blocks"]
 Modulation = Literal["weight", "none", "random"]
 RankSplit = Literal["total", "per_subspace"]
 Energy = Literal["l1", "l2", "count"]
 Bias = Literal["none", "all", "smoa_only"]
 
+# Blocks on the diagonal, whose rows and columns are index orders; the tiles of grid_blocks cover all of the matrix.
 BLOCK_PARTITIONS: tuple[str, ...] = ("spectral_blocks", "contiguous_blocks", "random_blocks")
 
 
@@ -32,21 +34,25 @@ class SMoAConfig(TunerConfig):
     W (d_out x d_in) is frozen, o is the elementwise product, and s = alpha / r. The three switches are what is
     partitioned (``partition``), into how many subspaces (``num_subspaces``) and what the low-rank product is
     multiplied with (``modulation``). Corner cases: ``none`` + ``weight`` is HiRA (OpenReview TwJrTz9cRS), ``none`` +
-    ``none`` is LoRA (arXiv 2106.09685), ``contiguous_blocks`` + ``none`` is MELoRA (arXiv 2402.17263).
+    ``none`` is LoRA (arXiv 2106.09685), ``contiguous_blocks`` + ``none`` is MELoRA (arXiv 2402.17263),
+    ``grid_blocks`` + ``weight`` is BHRA (arXiv 2509.21637), ``grid_blocks`` + ``none`` is GraLoRA (arXiv 2505.20355).
     Sources: arXiv 2601.07507 (``spectral_energy``) and arXiv 2605.21147 (``spectral_blocks``).
 
     Args:
-        r: Rank; the sum over all subspaces under ``rank_split: total``, of each one under ``per_subspace``.
-        num_subspaces: K, the number of subspaces; 1 for ``partition: none``.
+        r: Rank; the sum over all subspaces under ``rank_split: total`` (over each row and each column of tiles of
+            ``grid_blocks``), of each one under ``per_subspace``.
+        num_subspaces: K, the number of subspaces; 1 for ``partition: none``, K x K tiles for ``grid_blocks``.
         partition: What is partitioned: nothing (``none``), the singular directions (``spectral_energy``), or the
             rows and columns after a spectral reordering (``spectral_blocks``), as they stand (``contiguous_blocks``)
-            or shuffled (``random_blocks``).
+            or shuffled (``random_blocks``), part k of the rows going with part k of the columns; or, as they stand,
+            every part of the rows with every part of the columns (``grid_blocks``).
         modulation: What multiplies the low-rank product: the frozen weight, nothing, or seeded uniform noise.
         alpha: The update is scaled by alpha / r; absent means alpha = r, so that the scale is 1.
         dropout: Probability with which inputs of the update are dropped in training; 0 gives one GEMM per layer.
         rank_split: ``total`` shares r among the subspaces (the first r % K get one more), ``per_subspace`` gives r
-            to each.
-        branch_ranks: The rank of every subspace one by one; must sum to r under ``rank_split: total``.
+            to each. In a grid the remainder goes round, so that all rows and columns of tiles have r in total.
+        branch_ranks: The rank of every subspace one by one; must sum to r under ``rank_split: total``. Not for
+            ``grid_blocks``.
         energy: What ``spectral_energy`` cuts into equal shares: the sum of singular values (``l1``), of their
             squares (``l2``) or their number (``count``).
         seed: Seed of the orders of ``random_blocks`` and of the noise of ``modulation: random``.
@@ -86,6 +92,11 @@ class SMoAConfig(TunerConfig):
                 "set num_subspaces to 1 or choose another partition."
             )
         if self.branch_ranks is not None:
+            if self.partition == "grid_blocks":
+                raise UserError(
+                    "SMoAConfig.branch_ranks is set, but the tiles of partition 'grid_blocks' share r evenly: remove "
+                    "branch_ranks or choose another partition."
+                )
             self._validate_branch_ranks(list(self.branch_ranks))
         elif self.rank_split == "total" and self.r < self.num_subspaces:
             raise UserError(
@@ -110,22 +121,34 @@ class SMoAConfig(TunerConfig):
 
     @property
     def ranks(self) -> tuple[int, ...]:
-        """The rank r_k of every subspace.
+        """The rank r_k of every subspace; of a grid, row by row of tiles.
 
         >>> SMoAConfig(r=8, num_subspaces=3).ranks
         (3, 3, 2)
+        >>> SMoAConfig(r=3, num_subspaces=2, partition="grid_blocks").ranks
+        (2, 1, 1, 2)
         """
         if self.branch_ranks is not None:
             return tuple(self.branch_ranks)
+        count = self.num_subspaces
         if self.rank_split == "per_subspace":
-            return (self.r,) * self.num_subspaces
-        share, rest = divmod(self.r, self.num_subspaces)
-        return tuple(share + (index < rest) for index in range(self.num_subspaces))
+            return (self.r,) * (count**2 if self.partition == "grid_blocks" else count)
+        share, rest = divmod(self.r, count)
+        if self.partition == "grid_blocks":  # a circulant of ranks: d_out and d_in each get r, whatever K divides
+            return tuple(share + ((j - i) % count < rest) for i, j in product(range(count), repeat=2))
+        return tuple(share + (index < rest) for index in range(count))
 
     @property
     def scaling(self) -> float:
         """s = alpha / r, 1 where alpha is absent."""
         return 1.0 if self.alpha is None else self.alpha / self.r
+
+    def block_shapes(self, out_features: int, in_features: int) -> list[tuple[int, int]]:
+        """The size (m_k, n_k) of the product ``B_k A_k`` of every subspace, for a layer of this size."""
+        if self.partition in ("none", "spectral_energy"):
+            return [(out_features, in_features)] * self.num_subspaces
+        sides = [near_equal_sizes(size, self.num_subspaces) for size in (out_features, in_features)]
+        return list(product(*sides) if self.partition == "grid_blocks" else zip(*sides, strict=True))
 
     def check_layer(self, name: str, out_features: int, in_features: int) -> None:
         """Refuse a number of subspaces or ranks that a layer is too small for."""
@@ -133,12 +156,10 @@ class SMoAConfig(TunerConfig):
         where = f"layer {name} ({out_features} x {in_features})"
         if count > side:
             raise UserError(f"SMoAConfig.num_subspaces is {count}, but must be between 1 and {side} for {where}.")
-        for index, rank in enumerate(self.ranks):
-            limit = side
-            if self.partition in BLOCK_PARTITIONS:
-                limit = min(near_equal_sizes(total, count)[index] for total in (out_features, in_features))
-            if rank > limit:
+        shapes = self.block_shapes(out_features, in_features)
+        for index, (rank, shape) in enumerate(zip(self.ranks, shapes, strict=True)):
+            if rank > min(shape):
                 raise UserError(
-                    f"SMoAConfig gives subspace {index + 1} of {count} the rank {rank}, but it must be between 1 and "
-                    f"{limit} for {where}; lower r (now {self.r}) or change num_subspaces."
+                    f"SMoAConfig gives subspace {index + 1} of {len(shapes)} the rank {rank}, but it must be between 1 "
+                    f"and {min(shape)} for {where}; lower r (now {self.r}) or change num_subspaces."
                 )

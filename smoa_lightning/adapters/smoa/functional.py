@@ -1,13 +1,7 @@
 """The fused linear map of the SMoA family: ``y = x (W + s D)^T + b`` in one GEMM, with nothing dense saved.
 
 ``D = sum_k P_k[(B_k A_k) o M_k]`` is rebuilt from A and B in forward and again in backward, each time in a scratch
-buffer that all layers share. In original coordinates every partition is a short sum of *terms* ``(L R) o M``:
-
-* one subspace: L = s B, R = A;
-* blocks: L = s B_wide (d_out x r), R = A_wide (r x d_in), where A_wide holds in column j the factors of j's block in
-  that block's own rows and zeros elsewhere, and B_wide alike; their product is the block structure itself;
-* spectral_energy: ``sum_k (B_k A_k) o W_k = (B_K A_K) o W + sum_{k<K} (B_k A_k - B_K A_K) o W_k``, because the last
-  spectral part is W minus the others.
+buffer that all layers share, as a short sum of terms (L R) o M (:mod:`smoa_lightning.adapters.smoa.terms`).
 
 Backward, with G = g^T x and H = G o M: dL = H R^T, dR = L^T H, dx = g (W + s D). Formulas:
 arXiv 2601.07507 and 2605.21147.
@@ -16,8 +10,8 @@ arXiv 2601.07507 and 2605.21147.
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -25,105 +19,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from smoa_lightning.adapters.smoa.scratch import scratch_like
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How A and B of one layer make its update.
-
-    Attributes:
-        ranks: r_k of every subspace.
-        weighted: Whether the (last) product is multiplied with the frozen weight itself.
-        rows: Output coordinates of every block (int64, ascending); empty unless the partition is one of blocks.
-        cols: Input coordinates of every block.
-        masks: Spectral parts W_1 .. W_{K-1} (d_out x d_in); empty unless spectral_energy with modulation by weight.
-        noise: Fixed multipliers, each d_out x d_in: none, one for all subspaces, or one for each.
-    """
-
-    ranks: tuple[int, ...]
-    weighted: bool
-    rows: tuple[Tensor, ...] = ()
-    cols: tuple[Tensor, ...] = ()
-    masks: tuple[Tensor, ...] = ()
-    noise: tuple[Tensor, ...] = ()
-
-
-class Term(NamedTuple):
-    """One summand ``(left @ right) o modulator`` of the scaled update; a modulator of None is all ones."""
-
-    left: Tensor
-    right: Tensor
-    modulator: Tensor | None
-
-
-# ---------------------------------------------------------------------------------------------------- factors and terms
-
-
-def split_factors(A: Tensor, B: Tensor, plan: Plan) -> list[tuple[Tensor, Tensor]]:
-    """View the stored parameters as the factors ``(A_k, B_k)`` of every subspace: (r_k, n_k) and (m_k, r_k).
-
-    Blocks are stored one after another (as a matrix where all have the same shape, else flat); full-size factors are
-    stored side by side, A as (sum r_k, d_in) and B as (d_out, sum r_k).
-    """
-    if not plan.rows:
-        return list(zip(A.split(plan.ranks, 0), B.split(plan.ranks, 1), strict=True))
-    a_shapes = [(rank, cols.numel()) for rank, cols in zip(plan.ranks, plan.cols, strict=True)]
-    b_shapes = [(rows.numel(), rank) for rank, rows in zip(plan.ranks, plan.rows, strict=True)]
-    return list(zip(_unpack(A, a_shapes), _unpack(B, b_shapes), strict=True))
-
-
-def _unpack(packed: Tensor, shapes: list[tuple[int, int]]) -> list[Tensor]:
-    parts = packed.reshape(-1).split([rows * cols for rows, cols in shapes])
-    return [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]
-
-
-def update_terms(A: Tensor, B: Tensor, weight: Tensor, plan: Plan, scaling: float, dtype: torch.dtype) -> list[Term]:
-    """Write the scaled update ``s D`` as a sum of terms in original coordinates (see the module's docstring)."""
-    factors = [(a, b * scaling) for a, b in split_factors(A, B, plan)]
-    noise: list[Tensor | None] = [matrix.to(dtype) for matrix in plan.noise]
-    if plan.rows:
-        left, right = _widen(factors, weight.shape, plan)
-        return [Term(left.to(dtype), right.to(dtype), weight if plan.weighted else noise[0] if noise else None)]
-    if plan.masks:
-        (last_a, last_b), others = factors[-1], factors[:-1]
-        terms = [Term(last_b.to(dtype), last_a.to(dtype), weight)]
-        for (a, b), mask in zip(others, plan.masks, strict=True):
-            terms.append(Term(torch.cat([b, -last_b], 1).to(dtype), torch.cat([a, last_a]).to(dtype), mask.to(dtype)))
-        return terms
-    if len(noise) > 1:
-        return [Term(b.to(dtype), a.to(dtype), matrix) for (a, b), matrix in zip(factors, noise, strict=True)]
-    modulator = weight if plan.weighted else noise[0] if noise else None
-    return [Term((B * scaling).to(dtype), A.to(dtype), modulator)]
-
-
-def _widen(factors: list[tuple[Tensor, Tensor]], shape: torch.Size, plan: Plan) -> tuple[Tensor, Tensor]:
-    first_a, first_b = factors[0]
-    total = sum(plan.ranks)
-    right = first_a.new_zeros(total, shape[1])
-    left = first_b.new_zeros(shape[0], total)
-    start = 0
-    for (a, b), rows, cols in zip(factors, plan.rows, plan.cols, strict=True):
-        stop = start + a.shape[0]
-        right[start:stop].index_copy_(1, cols, a)
-        left[:, start:stop].index_copy_(0, rows, b)
-        start = stop
-    return left, right
-
-
-def fill_update(out: Tensor, weight: Tensor, terms: list[Term], include_base: bool) -> Tensor:
-    """Write ``W + sum (L R) o M`` (or the sum alone) into ``out``, which must not be the weight itself."""
-    first, *rest = terms
-    if include_base and first.modulator is None:
-        torch.addmm(weight, first.left, first.right, out=out)
-    else:
-        torch.mm(first.left, first.right, out=out)
-        if first.modulator is not None:
-            torch.addcmul(weight, first.modulator, out, out=out) if include_base else out.mul_(first.modulator)
-    for term in rest:
-        assert term.modulator is not None  # only modulated products are kept apart
-        out.addcmul_(torch.mm(term.left, term.right, out=scratch_like(out, out.dtype, slot=1)), term.modulator)
-    return out
-
+from smoa_lightning.adapters.smoa.terms import Plan, Term, fill_update, split_factors, update_terms
 
 # ---------------------------------------------------------------------------------------------------- gradients
 
@@ -137,6 +33,11 @@ def _factor_gradients(
         grad: g of shape (T, d_out).
         x: Inputs of shape (T, d_in).
     """
+    if plan.grid:
+        (term,) = update_terms(A, B, weight, plan, scaling, x.dtype)
+        left, right = _grid_gradients(grad, x, term, weight)
+        grad_A = right.flatten()[plan.grid.right_index].view_as(A)
+        return grad_A.to(A.dtype), (left.flatten()[plan.grid.left_index].to(B.dtype) * scaling).view_as(B)
     grad_A, grad_B = torch.empty_like(A), torch.empty_like(B)
     targets = split_factors(grad_A, grad_B, plan)
     if plan.rows and len(plan.rows) > 1 and _gather_pays(x.device.type, x.dtype):
@@ -196,6 +97,16 @@ def _dense_gradients(
     _collect(targets, gradients, plan, scaling)
 
 
+def _grid_gradients(grad: Tensor, x: Tensor, term: Term, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """As above for a grid, row by row of tiles: the gradients of the term's left and right matrices."""
+    h = torch.mm(grad.t(), x, out=scratch_like(weight, x.dtype, slot=0))
+    if term.modulator is not None:
+        h.mul_(term.modulator)
+    pairs = [(h[rows] @ right.t(), left.t() @ h[rows]) for rows, left, right in term.parts()]
+    lefts, rights = zip(*pairs, strict=True)
+    return torch.cat(lefts), torch.cat(rights)
+
+
 def _collect(
     targets: list[tuple[Tensor, Tensor]], gradients: list[tuple[Tensor, Tensor]], plan: Plan, scaling: float
 ) -> None:
@@ -246,10 +157,11 @@ class _FusedLinear(torch.autograd.Function):
         plan: Plan,
         scaling: float,
         include_base: bool,
+        reload: Callable[[], Tensor] | None,
     ) -> Tensor:
         trains_factors = ctx.needs_input_grad[3] or ctx.needs_input_grad[4]
-        ctx.save_for_backward(x if trains_factors else None, weight, A, B)
-        ctx.plan, ctx.scaling, ctx.include_base = plan, scaling, include_base
+        ctx.save_for_backward(x if trains_factors else None, weight if reload is None else None, A, B)
+        ctx.plan, ctx.scaling, ctx.include_base, ctx.reload = plan, scaling, include_base, reload
         with torch.autocast(x.device.type, enabled=False):
             base = weight.to(x.dtype)  # a copy only under autocast
             terms = update_terms(A, B, base, plan, scaling, x.dtype)
@@ -261,6 +173,8 @@ class _FusedLinear(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         # Read first of all: under gradient checkpointing this runs forward again, which uses the scratch buffers.
         x, weight, A, B = ctx.saved_tensors
+        if ctx.reload is not None:
+            weight = ctx.reload()
         grad_x = grad_bias = grad_A = grad_B = None
         flat = grad.reshape(-1, grad.shape[-1])
         with torch.autocast(grad.device.type, enabled=False):
@@ -274,7 +188,7 @@ class _FusedLinear(torch.autograd.Function):
                 grad_x = (flat @ effective).view(*grad.shape[:-1], weight.shape[1])
             if ctx.needs_input_grad[2]:
                 grad_bias = flat.sum(0)
-        return grad_x, None, grad_bias, grad_A, grad_B, None, None, None
+        return grad_x, None, grad_bias, grad_A, grad_B, None, None, None, None
 
 
 def smoa_linear(
@@ -286,6 +200,7 @@ def smoa_linear(
     plan: Plan,
     scaling: float = 1.0,
     include_base: bool = True,
+    reload: Callable[[], Tensor] | None = None,
 ) -> Tensor:
     r"""Apply ``y = x (W + s D)^T + b`` with one GEMM, saving only x, A and B (W is frozen and saved by reference).
 
@@ -298,11 +213,12 @@ def smoa_linear(
         plan: How A and B make the update D.
         scaling: s.
         include_base: False leaves out W, ``y = s x D^T + b``: for inputs that went through dropout.
+        reload: Makes W once more in backward, where keeping it would undo that it is held in 8 or 4 bits.
 
     Returns:
         y of shape (..., d_out), in the dtype of x.
     """
-    return _FusedLinear.apply(x, weight, bias, A, B, plan, scaling, include_base)
+    return _FusedLinear.apply(x, weight, bias, A, B, plan, scaling, include_base, reload)
 
 
 def delta_weight(A: Tensor, B: Tensor, weight: Tensor, plan: Plan, scaling: float, dtype: torch.dtype) -> Tensor:

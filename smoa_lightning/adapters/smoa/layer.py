@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from smoa_lightning.adapters.smoa import subspaces
 from smoa_lightning.adapters.smoa.config import BLOCK_PARTITIONS, SMoAConfig
-from smoa_lightning.adapters.smoa.fingerprint import fingerprint, fingerprint_text, fingerprints_match
-from smoa_lightning.adapters.smoa.functional import Plan, delta_weight, merged_weight, smoa_linear, split_factors
+from smoa_lightning.adapters.smoa.functional import delta_weight, merged_weight, smoa_linear
 from smoa_lightning.adapters.smoa.state import (
     FROZEN_STATE,
     blank_state,
@@ -19,14 +18,16 @@ from smoa_lightning.adapters.smoa.state import (
     initial_factors,
     layer_seed,
 )
-from smoa_lightning.adapters.tuner import UpdateLayer
+from smoa_lightning.adapters.smoa.terms import Grid, Plan, split_factors
+from smoa_lightning.adapters.tuner import BoundLayer
 from smoa_lightning.errors import UserError
+from smoa_lightning.quantization import multiplies_by_weight, quantization
 
 
-class SmoaLinear(UpdateLayer):
+class SmoaLinear(BoundLayer):
     r"""``y = x (W + sum over active adapters of s D)^T + b`` around an ``nn.Linear`` or a GPT-2 style ``Conv1D``.
 
-    Parameters ``smoa_A`` and ``smoa_B`` hold the factors of all subspaces (see ``functional.split_factors``) in
+    Parameters ``smoa_A`` and ``smoa_B`` hold the factors of all subspaces (see ``terms.split_factors``) in
     float32, or float64 for a float64 layer. Buffers hold the frozen state of an adapter, and are saved with it: index
     orders of block partitions, cut points of ``spectral_energy``, the seed of the noise and the fingerprint of the
     unmerged base weight. They are filled when first needed, unless a file brings them: loading computes no spectrum.
@@ -41,6 +42,7 @@ class SmoaLinear(UpdateLayer):
     adapter_layer_names = ("smoa_A", "smoa_B")
     other_param_names = ("dropouts", "configs", *FROZEN_STATE)
     frozen_state = FROZEN_STATE
+    fingerprint_name = "smoa_fingerprint"
     smoa_A: nn.ParameterDict
     smoa_B: nn.ParameterDict
     smoa_row_order: BufferDict
@@ -52,9 +54,7 @@ class SmoaLinear(UpdateLayer):
 
     def __init__(self, base_layer: nn.Module, name: str = "") -> None:
         super().__init__(base_layer, name)
-        self._prepared: set[str] = set()
         self._plans: dict[str, tuple[tuple[Any, ...], Plan]] = {}
-        self.register_load_state_dict_post_hook(_after_loading)
 
     # ------------------------------------------------------------------------------------------------ set-up
 
@@ -65,13 +65,13 @@ class SmoaLinear(UpdateLayer):
 
     def initial_state(self, config: SMoAConfig) -> dict[str, Tensor]:
         """Return frozen state that is still unset, but for the seed of the noise."""
-        return blank_state(config, self.out_features, self.in_features, layer_seed(config.seed, self.name))
+        seed = layer_seed(config.seed, self.name)
+        return {**super().initial_state(config), **blank_state(config, self.out_features, self.in_features, seed)}
 
     def update_layer(self, adapter_name: str, config: SMoAConfig) -> None:
         """Add an adapter that does not change anything yet."""
         config.check_layer(self.name, self.out_features, self.in_features)
         super().update_layer(adapter_name, config)
-        self._forget(adapter_name)
 
     def _move_adapter_to_device_of_base_layer(self, adapter_name: str, device: torch.device | None = None) -> None:
         self._plans.pop(adapter_name, None)
@@ -81,47 +81,15 @@ class SmoaLinear(UpdateLayer):
         self._plans.clear()  # they hold tensors of the old device and dtype
         return super()._apply(fn, recurse)
 
-    def _forget(self, adapter_name: str) -> None:
-        self._prepared.discard(adapter_name)
+    def forget(self, adapter_name: str) -> None:
+        """Drop the plan that was made from an adapter's state."""
+        super().forget(adapter_name)
         self._plans.pop(adapter_name, None)
-
-    def delete_adapter(self, adapter_name: str) -> None:
-        """Delete an adapter with everything derived from it."""
-        super().delete_adapter(adapter_name)
-        self._forget(adapter_name)
 
     # ------------------------------------------------------------------------------------------------ frozen state
 
-    def prepare(self, adapter_name: str) -> None:
-        """Fill what is unset of an adapter's frozen state from the unmerged weight, and check the fingerprint.
-
-        Does nothing on the meta device, or where this was done before.
-
-        Raises:
-            UserError: The adapter was made for another base weight; the message shows both fingerprints.
-        """
-        weight = self.unmerged_weight()
-        if adapter_name in self._prepared or weight.is_meta or adapter_name not in self.smoa_A:
-            return
-        with torch.no_grad(), torch.inference_mode(False):
-            self._check_fingerprint(adapter_name)
-            self._fill_state(adapter_name, weight)
-        self._prepared.add(adapter_name)
-
-    def _check_fingerprint(self, adapter_name: str) -> None:
-        saved = self.smoa_fingerprint[adapter_name]
-        stored = self._stored_weight()
-        if not saved.any():
-            saved.copy_(fingerprint(stored))
-        elif not fingerprints_match(saved, stored):
-            raise UserError(
-                f"adapter {adapter_name!r} does not belong to this backbone: at layer {self.name} it was made for a "
-                f"base weight with fingerprint {fingerprint_text(saved)}, but here the base weight has fingerprint "
-                f"{fingerprint_text(fingerprint(stored))}; load the backbone and revision that its "
-                "adapter_config.json names."
-            )
-
-    def _fill_state(self, adapter_name: str, weight: Tensor) -> None:
+    def fill_state(self, adapter_name: str, weight: Tensor) -> None:
+        """Compute index orders and cut points that no file has brought, and check those that one has."""
         config = self.configs[adapter_name]
         if adapter_name in self.smoa_row_order:
             rows, cols = self.smoa_row_order[adapter_name], self.smoa_col_order[adapter_name]
@@ -159,10 +127,10 @@ class SmoaLinear(UpdateLayer):
         cols: tuple[Tensor, ...] = ()
         masks: tuple[Tensor, ...] = ()
         noise: tuple[Tensor, ...] = ()
+        sides = [subspaces.near_equal_sizes(n, config.num_subspaces) for n in (self.out_features, self.in_features)]
         if adapter_name in self.smoa_row_order:
-            count = config.num_subspaces
             orders = [self.smoa_row_order[adapter_name].long(), self.smoa_col_order[adapter_name].long()]
-            rows, cols = (order.split(subspaces.near_equal_sizes(order.numel(), count)) for order in orders)
+            rows, cols = (order.split(list(sizes)) for order, sizes in zip(orders, sides, strict=True))
         elif adapter_name in self.smoa_cut_points and weighted:
             masks = tuple(subspaces.energy_masks(weight, self.smoa_cut_points[adapter_name]))
         if config.modulation == "random":
@@ -173,7 +141,8 @@ class SmoaLinear(UpdateLayer):
                 subspaces.uniform_modulation(seed + index, shape, weight.dtype, weight.device)
                 for index in range(copies)
             )
-        return Plan(config.ranks, weighted, rows, cols, masks, noise)
+        grid = Grid.of(sides[0], sides[1], config.ranks, weight.device) if config.partition == "grid_blocks" else None
+        return Plan(config.ranks, weighted, rows, cols, masks, noise, grid)
 
     # ------------------------------------------------------------------------------------------------ updates
 
@@ -184,15 +153,22 @@ class SmoaLinear(UpdateLayer):
     def rank_bound(self, adapter_name: str) -> int:
         """Upper bound of the rank of the update; needs no weights.
 
-        Modulation by weight or noise: min(|rows_k|, |cols_k|) summed over blocks, else min(d_out, d_in); without
-        modulation the sum of ranks at most.
+        Modulation by weight or noise: min(|rows_k|, |cols_k|) summed over blocks on the diagonal, else min(d_out,
+        d_in); without modulation the sum of ranks at most, in a grid that of the rows (or of the columns) of tiles.
         """
         config = self.configs[adapter_name]
         bound = min(self.out_features, self.in_features)
+        shapes = config.block_shapes(self.out_features, self.in_features)
         if config.partition in BLOCK_PARTITIONS:
-            sides = [subspaces.near_equal_sizes(n, config.num_subspaces) for n in (self.out_features, self.in_features)]
-            bound = sum(min(pair) for pair in zip(*sides, strict=True))
-        return min(bound, sum(config.ranks)) if config.modulation == "none" else bound
+            bound = sum(min(shape) for shape in shapes)
+        if config.modulation != "none":
+            return bound
+        if config.partition != "grid_blocks":
+            return min(bound, sum(config.ranks))
+        count = config.num_subspaces
+        total = sum(config.ranks[:count])  # of every row and of every column of tiles
+        in_rows, in_cols = (min(m, total) for m, _ in shapes[::count]), (min(n, total) for _, n in shapes[:count])
+        return min(sum(in_rows), sum(in_cols))
 
     def get_delta_weight(self, adapter: str) -> Tensor:
         """The additive update ``s D = W' - W`` of shape (out_features, in_features), in the dtype of A."""
@@ -228,7 +204,8 @@ class SmoaLinear(UpdateLayer):
                 "layer through modules_to_save, or leave it out of target_modules."
             )
         plain = [name for name in active if not (self.training and self.configs[name].dropout > 0)]
-        if not plain or base._forward_hooks or base._forward_pre_hooks:  # hooks must see their layer called
+        called = base._forward_hooks or base._forward_pre_hooks  # they must see their layer called
+        if not plain or called or not multiplies_by_weight(base):
             return super().adapted_forward(x, active, *args, **kwargs)
         result = self._update(x, plain[0], include_base=True)
         for name in active:
@@ -244,16 +221,5 @@ class SmoaLinear(UpdateLayer):
             bias = None
         scaling = self.configs[adapter_name].scaling
         A, B = self.smoa_A[adapter_name], self.smoa_B[adapter_name]
-        return smoa_linear(x, weight, bias, A, B, self.plan(adapter_name), scaling, include_base)
-
-
-def _after_loading(layer: SmoaLinear, _incompatible_keys: Any) -> None:
-    """After any load_state_dict: derived state is stale, and a file's fingerprint must be that of the base weight.
-
-    A fingerprint that is still unset stays so: the backbone may not be in place yet.
-    """
-    for name in layer.smoa_A:
-        layer._forget(name)
-        saved = layer.smoa_fingerprint[name]
-        if not layer._stored_weight().is_meta and not saved.is_meta and saved.any():
-            layer._check_fingerprint(name)
+        reload = None if quantization(self._base()) is None else self.unmerged_weight
+        return smoa_linear(x, weight, bias, A, B, self.plan(adapter_name), scaling, include_base, reload)

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from smoa_lightning.adapters.smoa import subspaces
 from smoa_lightning.adapters.smoa.config import BLOCK_PARTITIONS, SMoAConfig
-from smoa_lightning.adapters.smoa.fingerprint import LENGTH
 from smoa_lightning.errors import UserError
 
 FROZEN_STATE = ("smoa_row_order", "smoa_col_order", "smoa_cut_points", "smoa_noise_seed", "smoa_fingerprint")
@@ -20,17 +19,15 @@ def initial_factors(
     config: SMoAConfig, out_features: int, in_features: int, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
     """A Kaiming-uniform(a = sqrt 5) per block, with the fan-in of the block; B zero. Drawn on the CPU in every case."""
-    ranks = config.ranks
-    if config.partition not in BLOCK_PARTITIONS:
-        A = torch.cat([_kaiming(rank, in_features, dtype) for rank in ranks])
-        return A, torch.zeros(out_features, sum(ranks), dtype=dtype)
-    sides = [subspaces.near_equal_sizes(size, len(ranks)) for size in (out_features, in_features)]
-    blocks = [_kaiming(rank, cols, dtype) for rank, cols in zip(ranks, sides[1], strict=True)]
-    size = sum(rank * rows for rank, rows in zip(ranks, sides[0], strict=True))
-    B = torch.zeros(size, dtype=dtype)
+    ranks, shapes = config.ranks, config.block_shapes(out_features, in_features)
+    blocks = [_kaiming(rank, cols, dtype) for rank, (_, cols) in zip(ranks, shapes, strict=True)]
+    if config.partition in ("none", "spectral_energy"):
+        return torch.cat(blocks), torch.zeros(out_features, sum(ranks), dtype=dtype)
     # Blocks follow one another in memory; where they are alike this is also a matrix, which is easier to read.
-    A = torch.cat(blocks) if len(set(sides[1])) == 1 else torch.cat([block.reshape(-1) for block in blocks])
-    return A, B.view(out_features, ranks[0]) if len(set(ranks)) == 1 else B
+    alike = len({cols for _, cols in shapes}) == 1
+    A = torch.cat(blocks if alike else [block.reshape(-1) for block in blocks])
+    B = torch.zeros(sum(rank * rows for rank, (rows, _) in zip(ranks, shapes, strict=True)), dtype=dtype)
+    return A, B.view(-1, ranks[0]) if len(set(ranks)) == 1 else B
 
 
 def _kaiming(rank: int, fan_in: int, dtype: torch.dtype) -> Tensor:
@@ -40,8 +37,8 @@ def _kaiming(rank: int, fan_in: int, dtype: torch.dtype) -> Tensor:
 
 
 def blank_state(config: SMoAConfig, out_features: int, in_features: int, seed: int) -> dict[str, Tensor]:
-    """Buffers of a new adapter: the noise seed is known at once, all else is filled when first needed, or by a file."""
-    state = {"smoa_fingerprint": torch.zeros(LENGTH, dtype=torch.int32)}
+    """Buffers of a new adapter beside the fingerprint: the noise seed is known, the rest is filled when needed."""
+    state: dict[str, Tensor] = {}
     if config.partition in BLOCK_PARTITIONS:
         state["smoa_row_order"] = torch.full((out_features,), subspaces.UNSET, dtype=torch.int32)
         state["smoa_col_order"] = torch.full((in_features,), subspaces.UNSET, dtype=torch.int32)

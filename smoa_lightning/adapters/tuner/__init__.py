@@ -6,6 +6,7 @@ from enum import StrEnum
 
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_PREFIX_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
 
+from smoa_lightning.adapters.tuner.bound import BoundLayer
 from smoa_lightning.adapters.tuner.config import TunerConfig
 from smoa_lightning.adapters.tuner.frozen import frozen_weight, linear_shape
 from smoa_lightning.adapters.tuner.layer import AdapterLayer
@@ -27,6 +28,7 @@ def register(peft_type: StrEnum, config: type[TunerConfig], model: type[AdapterM
 __all__ = [
     "AdapterLayer",
     "AdapterModel",
+    "BoundLayer",
     "SlotLayer",
     "TunerConfig",
     "UpdateLayer",

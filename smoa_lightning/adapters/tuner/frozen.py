@@ -7,9 +7,13 @@ from typing import Any
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from smoa_lightning.quantization import dequantized_weight, quantization
+
 
 def linear_shape(module: nn.Module) -> tuple[int, int] | None:
     """(out_features, in_features) of a linear layer that can take an update of its weight, else None."""
+    if quantization(module) is not None:
+        return int(module.out_features), int(module.in_features)  # type: ignore[arg-type]
     weight = getattr(module, "weight", None)
     if not isinstance(module, nn.Linear | Conv1D) or weight is None or not weight.is_floating_point():
         return None
@@ -17,7 +21,13 @@ def linear_shape(module: nn.Module) -> tuple[int, int] | None:
     return (cols, rows) if isinstance(module, Conv1D) else (rows, cols)
 
 
+def stored_weight(module: Any) -> Tensor:
+    """The weight as such a layer stores it; dequantised, which makes a new matrix, where it is held in 8 or 4 bits."""
+    weight: Tensor = module.weight
+    return weight if quantization(module) is None else dequantized_weight(module)
+
+
 def frozen_weight(module: Any) -> Tensor:
     """W of shape (out_features, in_features) of such a layer; a transposed view for Conv1D, which stores W^T."""
-    weight: Tensor = module.weight
+    weight = stored_weight(module)
     return weight.t() if isinstance(module, Conv1D) else weight

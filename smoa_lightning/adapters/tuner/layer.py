@@ -51,6 +51,9 @@ class AdapterLayer(nn.Module, BaseTunerLayer):
         """Return the first values of an adapter's saved buffers, by container."""
         return {}
 
+    def prepare(self, adapter_name: str) -> None:
+        """Fill what is unset of an adapter's saved buffers from the frozen weights; nothing by default."""
+
     # ------------------------------------------------------------------------------------------------------ set-up
 
     def update_layer(self, adapter_name: str, config: Any) -> None:

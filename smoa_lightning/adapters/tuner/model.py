@@ -6,9 +6,11 @@ from typing import Any, cast
 
 import torch
 from peft import PeftConfig
-from peft.tuners.tuners_utils import BaseTuner
+from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 from torch import Tensor, nn
+from tqdm import tqdm
 
+from smoa_lightning.adapters.targets import matched_modules
 from smoa_lightning.adapters.tuner.config import TunerConfig
 from smoa_lightning.adapters.tuner.layer import AdapterLayer
 from smoa_lightning.errors import UserError
@@ -28,8 +30,15 @@ class AdapterModel(BaseTuner):
         """Return the layer that takes the place of a target module."""
         return self.layer_class(target, name)
 
-    def prepare(self, adapter_name: str) -> None:
-        """Compute what an adapter derives from the frozen weights, with progress shown; nothing by default."""
+    def check_target(self, target: nn.Module, name: str, config: Any) -> None:
+        """Refuse a module that cannot be adapted, before anything is replaced."""
+        config.check_target(name, target)
+
+    def prepare(self, adapter_name: str, show_progress: bool = True) -> None:
+        """Fill what an adapter derives from the frozen weights in all layers at once, with progress shown."""
+        layers = [module for module in self.model.modules() if isinstance(module, AdapterLayer) and module.frozen_state]
+        for layer in tqdm(layers, desc="frozen state", unit="layer", leave=False, delay=2, disable=not show_progress):
+            layer.prepare(adapter_name)
 
     def _prepare_adapter_config(self, peft_config: Any, model_config: dict[str, Any]) -> Any:
         if peft_config.target_modules is None:
@@ -40,6 +49,11 @@ class AdapterModel(BaseTuner):
                     f"{type(peft_config).__name__} has no default targets for the architecture {model_type!r}: set "
                     "target_modules to the names of its attention and feed-forward output layers."
                 )
+        adapted = tuple(f"{name}." for name, m in self.model.named_modules() if isinstance(m, BaseTunerLayer))
+        for name, module in matched_modules(self.model, peft_config):
+            if not name.startswith(adapted):  # parts of an adapted layer are no targets
+                base = module.get_base_layer() if isinstance(module, BaseTunerLayer) else module
+                self.check_target(base, name, peft_config)
         return peft_config
 
     def _post_injection_hook(self, model: nn.Module, config: Any, adapter_name: str) -> None:
@@ -77,6 +91,27 @@ class AdapterModel(BaseTuner):
         setattr(parent, child_name, new_module)
         if isinstance(new_module, AdapterLayer):
             new_module.train(child.training)
+
+    @classmethod
+    def _get_adapter_state_dict(
+        cls,
+        model: nn.Module,
+        config: PeftConfig,
+        adapter_name: str,
+        state_dict: dict[str, Tensor],
+        unwanted_adapter_names: list[str],
+    ) -> dict[str, Tensor]:
+        """Select what is saved, after filling frozen state that no forward has needed yet."""
+        selected = super()._get_adapter_state_dict(model, config, adapter_name, state_dict, unwanted_adapter_names)
+        for name, module in model.named_modules():
+            if not isinstance(module, AdapterLayer):
+                continue
+            module.prepare(adapter_name)
+            for state in module.frozen_state:
+                container, key = getattr(module, state), f"{name}.{state}.{adapter_name}"
+                if adapter_name in container and key in selected:
+                    selected[key] = container[adapter_name]
+        return selected
 
     @classmethod
     def _remap_adapter_state_dict_for_load(

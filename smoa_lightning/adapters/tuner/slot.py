@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+import re
+from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
+from transformers.activations import ACT2FN
 
+from smoa_lightning.adapters.targets import SLOT_TARGETS
+from smoa_lightning.adapters.tuner.config import TunerConfig
+from smoa_lightning.adapters.tuner.frozen import linear_shape
 from smoa_lightning.adapters.tuner.layer import AdapterLayer
-from smoa_lightning.errors import UserError
+from smoa_lightning.errors import UserError, nearest
+
+Placement = Literal["houlsby", "pfeiffer"]
 
 
 class SlotLayer(AdapterLayer):
@@ -16,7 +24,7 @@ class SlotLayer(AdapterLayer):
     The base may be the output projection, or any module that returns the hidden states alone or first in a tuple. f is
     not linear, so there is no update of a weight: a slot cannot be merged, and its rank is not defined.
 
-    A method supplies :meth:`residual`.
+    A method supplies :meth:`residual`; ``activations`` holds the function that each adapter's config names.
 
     Args:
         base_layer: The module after which the slot is.
@@ -24,21 +32,39 @@ class SlotLayer(AdapterLayer):
         width: Size n of the hidden states.
     """
 
+    other_param_names = ("dropouts", "configs", "activations")
+
     def __init__(self, base_layer: nn.Module, name: str, width: int) -> None:
         super().__init__(base_layer, name)
         self.width = width
+        self.activations = nn.ModuleDict()  # without parameters
+
+    def update_layer(self, adapter_name: str, config: Any) -> None:
+        """Add an adapter that does not change anything yet; ``activation`` is a field of its config."""
+        self.activations[adapter_name] = activation_function(config)
+        super().update_layer(adapter_name, config)
 
     def residual(self, h: Tensor, adapter: str) -> Tensor:
         """Return f(h) of shape (..., width) for h of that shape; zero for a new adapter."""
         raise NotImplementedError
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the module and pass its hidden states through the active adapters."""
+        """Run the module and pass its hidden states through the active adapters.
+
+        Raises:
+            UserError: The module returns something else than hidden states of the slot's width.
+        """
         output = self.base_layer(*args, **kwargs)
         active = self.own_adapters()
         if self.disable_adapters or not active:
             return output
-        hidden: Tensor = output[0] if isinstance(output, tuple) else output
+        hidden = output[0] if isinstance(output, tuple) else output
+        if not isinstance(hidden, Tensor) or hidden.shape[-1] != self.width:
+            found = tuple(hidden.shape) if isinstance(hidden, Tensor) else type(hidden).__name__
+            raise UserError(
+                f"the adapter after {self.name} needs hidden states of size {self.width}, alone or first in a tuple, "
+                f"but the module returned {found}; name its output projection in target_modules instead."
+            )
         result = hidden
         for name in active:
             result = result + self.residual(self.dropouts[name](hidden), name).to(hidden.dtype)
@@ -57,3 +83,85 @@ class SlotLayer(AdapterLayer):
 
     def unmerge(self) -> None:
         """Do nothing: a slot is never merged."""
+
+
+def slot_targets(config: Any, model_type: str) -> list[str] | str | None:
+    """Modules after which a slot stands by default, for the ``placement`` of a config; None if it is not known.
+
+    ``houlsby`` (arXiv 1902.00751): after the attention output and after the feed-forward output. ``pfeiffer``
+    (arXiv 2005.00247): after the feed-forward output alone. Where the name of the latter also ends the name of the
+    former, as in BERT (``attention.output.dense`` and ``output.dense``), a regular expression tells them apart.
+
+    Raises:
+        UserError: ``layers_to_transform`` together with such a regular expression, which peft would ignore.
+    """
+    if model_type not in SLOT_TARGETS:
+        return None
+    attention, feedforward = SLOT_TARGETS[model_type]
+    if config.placement == "houlsby":
+        return [*attention, *feedforward]
+    inner = {a.removesuffix(f".{name}") for a in attention for name in feedforward if a.endswith(f".{name}")}
+    if not inner:
+        return list(feedforward)
+    pattern = "|".join(map(re.escape, feedforward))
+    if config.layers_to_transform is not None:
+        raise UserError(
+            f"{type(config).__name__}.layers_to_transform has no effect under placement 'pfeiffer' for the "
+            f"architecture {model_type!r}, whose default target_modules is a regular expression: set target_modules to "
+            rf"one with the layer indices, such as '.*layer\.(0|1)\.({pattern})'."
+        )
+    return f".*{''.join(f'(?<!{re.escape(word)})' for word in sorted(inner))}\\.({pattern})"
+
+
+def slot_width(module: nn.Module, model: nn.Module) -> int | None:
+    """Size of the hidden states that a module returns: the outputs of a linear layer, else the model's hidden size."""
+    shape = linear_shape(module)
+    if shape is not None:
+        return shape[0]
+    config: Any = getattr(model, "config", None)
+    if hasattr(config, "get_text_config"):
+        config = config.get_text_config()
+    size = getattr(config, "hidden_size", None)
+    return size if isinstance(size, int) else None
+
+
+def require_slot_width(module: nn.Module, model: nn.Module, name: str) -> int:
+    """Return :func:`slot_width`.
+
+    Raises:
+        UserError: The module is no linear layer, and the model's config tells no hidden size.
+    """
+    width = slot_width(module, model)
+    if width is None:
+        raise UserError(
+            f"the adapter slot after {name} has no known width: {type(module).__name__} is neither nn.Linear nor "
+            f"Conv1D with floating-point weights, and the config of {type(model).__name__} has no hidden_size; name "
+            "its output projection in target_modules instead."
+        )
+    return width
+
+
+def activation_function(config: TunerConfig, zero_at_zero: bool = False) -> nn.Module:
+    """Return the function that the field ``activation`` names, from transformers' table.
+
+    Args:
+        config: A config with that field.
+        zero_at_zero: Refuse functions with act(0) != 0, which would not let the adapter start as the identity.
+
+    Raises:
+        UserError: No such function, one with parameters of its own, or one that is not zero at zero.
+    """
+    name, where = config.activation, type(config).__name__  # type: ignore[attr-defined]
+    function = ACT2FN[name] if isinstance(name, str) and name in ACT2FN else None
+    if not isinstance(function, nn.Module) or any(True for _ in function.parameters()):
+        known = [key for key in ACT2FN if key not in ("prelu", "xielu")]
+        raise UserError(
+            f"{where}.activation is {name!r}, but must be a function of transformers' without parameters; nearest: "
+            f"{nearest(str(name), known, 3)}."
+        )
+    if zero_at_zero and function(torch.zeros(1, device="cpu")).item() != 0:
+        raise UserError(
+            f"{where}.activation is {name!r}, whose value at 0 is not 0, so that the adapter would not start as the "
+            "identity; use gelu, relu, silu or tanh."
+        )
+    return function

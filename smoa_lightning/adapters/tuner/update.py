@@ -10,9 +10,10 @@ from peft.tuners.tuners_utils import check_adapters_to_merge
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from smoa_lightning.adapters.tuner.frozen import frozen_weight, linear_shape
+from smoa_lightning.adapters.tuner.frozen import frozen_weight, linear_shape, stored_weight
 from smoa_lightning.adapters.tuner.layer import AdapterLayer
 from smoa_lightning.errors import UserError
+from smoa_lightning.quantization import prepare_quantized, quantization
 
 
 class UpdateLayer(AdapterLayer):
@@ -35,6 +36,7 @@ class UpdateLayer(AdapterLayer):
                 "with floating-point weights."
             )
         self.out_features, self.in_features = shape
+        prepare_quantized(base_layer)
         self._weight_before_merge: Tensor | None = None  # on the CPU, as stored
 
     # -------------------------------------------------------------------------------------- supplied by the method
@@ -57,11 +59,11 @@ class UpdateLayer(AdapterLayer):
         return self.get_base_layer()
 
     def _stored_weight(self) -> Tensor:
-        """The unmerged weight, as the base layer stores it."""
-        weight: Tensor = self._base().weight
+        """The unmerged weight, as the base layer stores it; dequantised where it is held in 8 or 4 bits."""
         if self._weight_before_merge is not None:
+            weight: Tensor = self._base().weight
             return self._weight_before_merge.to(device=weight.device, dtype=weight.dtype)
-        return weight
+        return stored_weight(self._base())
 
     def unmerged_weight(self) -> Tensor:
         """W of shape (out_features, in_features), a transposed view for Conv1D; without any merged adapter."""
@@ -91,7 +93,14 @@ class UpdateLayer(AdapterLayer):
 
         Raises:
             ValueError: ``safe_merge`` and a value of the merged weight is not finite; nothing has changed then.
+            UserError: The weight is held in 8 or 4 bits.
         """
+        kind = quantization(self._base())
+        if kind is not None:
+            raise UserError(
+                f"layer {self.name} holds its weight in {kind}, and rounding W + D to it again would lose most of the "
+                "update: call dequantize() on the backbone, load the adapter over that, and merge there."
+            )
         names = [name for name in check_adapters_to_merge(self, adapter_names) if name in self.configs]
         if not names:
             return

@@ -1,0 +1,197 @@
+"""The update of the SMoA family as a short sum of terms ``(L R) o M`` in original coordinates.
+
+Of ``s D = s sum_k P_k[(B_k A_k) o M_k]`` every partition makes:
+
+* one subspace: L = s B, R = A;
+* blocks: L = s B_wide (d_out x r), R = A_wide (r x d_in), where A_wide holds in column j the factors of j's block in
+  that block's own rows and zeros elsewhere, and B_wide alike; their product is the block structure itself;
+* a grid: as blocks, for each row of tiles on its own (:class:`Grid`);
+* spectral_energy: ``sum_k (B_k A_k) o W_k = (B_K A_K) o W + sum_{k<K} (B_k A_k - B_K A_K) o W_k``, because the last
+  spectral part is W minus the others.
+
+Formulas: arXiv 2601.07507, 2605.21147 and 2509.21637.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from smoa_lightning.adapters.smoa.scratch import scratch_like
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Where the factors of K x K tiles, stored one after another, stand in the two matrices of one term.
+
+    Row i of tiles is L_i R_i with L_i = (B_i1 ... B_iK), R_i = diag(A_i1, ..., A_iK): as much arithmetic as a product
+    of rank R, where one product for all tiles would have K times the rank. The L_i stand one below another in
+    L (d_out x R), the R_i in (K R x d_in). R is the same for all rows of tiles.
+
+    Attributes:
+        shapes: (m, n) of every tile, row by row of tiles.
+        rows: Rows of the update in each row of tiles.
+        left_index: Position in L, counted through, of every entry of B.
+        right_index: Position in the matrix of the R_i, counted through, of every entry of A.
+    """
+
+    shapes: tuple[tuple[int, int], ...]
+    rows: tuple[slice, ...]
+    left_index: Tensor
+    right_index: Tensor
+
+    @classmethod
+    def of(cls, row_sizes: list[int], col_sizes: list[int], ranks: tuple[int, ...], device: torch.device) -> Grid:
+        """Place the tiles that parts of these sizes make, with these ranks."""
+        count, d_in = len(col_sizes), sum(col_sizes)
+        total = sum(ranks[:count])
+        left, right, rows = [], [], []
+        first_row = 0
+        for i, m in enumerate(row_sizes):
+            rows.append(slice(first_row, first_row + m))
+            first_rank = first_col = 0
+            for n, rank in zip(col_sizes, ranks[i * count :], strict=False):
+                left.append(_positions(range(first_row, first_row + m), first_rank, rank, total))
+                start = i * total + first_rank
+                right.append(_positions(range(start, start + rank), first_col, n, d_in))
+                first_rank, first_col = first_rank + rank, first_col + n
+            first_row += m
+        shapes = tuple(product(row_sizes, col_sizes))
+        return cls(shapes, tuple(rows), torch.cat(left).to(device), torch.cat(right).to(device))
+
+
+def _positions(rows: range, first_col: int, cols: int, width: int) -> Tensor:
+    """Positions of a rectangle in a matrix of a width, counted through row by row."""
+    return (torch.tensor(rows).unsqueeze(1) * width + torch.arange(first_col, first_col + cols)).flatten()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How A and B of one layer make its update.
+
+    Attributes:
+        ranks: r_k of every subspace.
+        weighted: Whether the (last) product is multiplied with the frozen weight itself.
+        rows: Output coordinates of every block (int64, ascending); empty unless the partition is one of blocks.
+        cols: Input coordinates of every block.
+        masks: Spectral parts W_1 .. W_{K-1} (d_out x d_in); empty unless spectral_energy with modulation by weight.
+        noise: Fixed multipliers, each d_out x d_in: none, one for all subspaces, or one for each.
+        grid: Where the factors of the tiles of a grid stand; None unless the partition is one.
+    """
+
+    ranks: tuple[int, ...]
+    weighted: bool
+    rows: tuple[Tensor, ...] = ()
+    cols: tuple[Tensor, ...] = ()
+    masks: tuple[Tensor, ...] = ()
+    noise: tuple[Tensor, ...] = ()
+    grid: Grid | None = None
+
+
+class Term(NamedTuple):
+    """One summand ``(left @ right) o modulator`` of the scaled update; a modulator of None is all ones.
+
+    A term of a grid has the ``rows`` of every row of tiles, for which left and right are multiplied on their own.
+    """
+
+    left: Tensor
+    right: Tensor
+    modulator: Tensor | None
+    rows: tuple[slice, ...] = ()
+
+    def parts(self) -> Iterator[tuple[slice, Tensor, Tensor]]:
+        """The products that the term consists of: which rows, and their left and right factors."""
+        if not self.rows:
+            yield slice(None), self.left, self.right
+            return
+        for rows, right in zip(self.rows, self.right.chunk(len(self.rows)), strict=True):
+            yield rows, self.left[rows], right
+
+
+# ---------------------------------------------------------------------------------------------------- factors and terms
+
+
+def split_factors(A: Tensor, B: Tensor, plan: Plan) -> list[tuple[Tensor, Tensor]]:
+    """View the stored parameters as the factors ``(A_k, B_k)`` of every subspace: (r_k, n_k) and (m_k, r_k).
+
+    Blocks are stored one after another (as a matrix where all have the same shape, else flat); full-size factors are
+    stored side by side, A as (sum r_k, d_in) and B as (d_out, sum r_k).
+    """
+    if plan.grid:
+        shapes = list(plan.grid.shapes)
+    elif plan.rows:
+        shapes = [(rows.numel(), cols.numel()) for rows, cols in zip(plan.rows, plan.cols, strict=True)]
+    else:
+        return list(zip(A.split(plan.ranks, 0), B.split(plan.ranks, 1), strict=True))
+    a_shapes = [(rank, n) for rank, (_, n) in zip(plan.ranks, shapes, strict=True)]
+    b_shapes = [(m, rank) for rank, (m, _) in zip(plan.ranks, shapes, strict=True)]
+    return list(zip(_unpack(A, a_shapes), _unpack(B, b_shapes), strict=True))
+
+
+def _unpack(packed: Tensor, shapes: list[tuple[int, int]]) -> list[Tensor]:
+    parts = packed.reshape(-1).split([rows * cols for rows, cols in shapes])
+    return [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]
+
+
+def update_terms(A: Tensor, B: Tensor, weight: Tensor, plan: Plan, scaling: float, dtype: torch.dtype) -> list[Term]:
+    """Write the scaled update ``s D`` as a sum of terms in original coordinates (see the module's docstring)."""
+    noise: list[Tensor | None] = [matrix.to(dtype) for matrix in plan.noise]
+    modulator = weight if plan.weighted else noise[0] if noise else None
+    if plan.grid:
+        rank = B.numel() // weight.shape[0]  # of every row of tiles
+        left = _scatter(B * scaling, plan.grid.left_index, (weight.shape[0], rank))
+        right = _scatter(A, plan.grid.right_index, (rank * len(plan.grid.rows), weight.shape[1]))
+        return [Term(left.to(dtype), right.to(dtype), modulator, plan.grid.rows)]
+    factors = [(a, b * scaling) for a, b in split_factors(A, B, plan)]
+    if plan.rows:
+        left, right = _widen(factors, weight.shape, plan)
+        return [Term(left.to(dtype), right.to(dtype), modulator)]
+    if plan.masks:
+        (last_a, last_b), others = factors[-1], factors[:-1]
+        terms = [Term(last_b.to(dtype), last_a.to(dtype), weight)]
+        for (a, b), mask in zip(others, plan.masks, strict=True):
+            terms.append(Term(torch.cat([b, -last_b], 1).to(dtype), torch.cat([a, last_a]).to(dtype), mask.to(dtype)))
+        return terms
+    if len(noise) > 1:
+        return [Term(b.to(dtype), a.to(dtype), matrix) for (a, b), matrix in zip(factors, noise, strict=True)]
+    return [Term((B * scaling).to(dtype), A.to(dtype), modulator)]
+
+
+def _widen(factors: list[tuple[Tensor, Tensor]], shape: torch.Size, plan: Plan) -> tuple[Tensor, Tensor]:
+    first_a, first_b = factors[0]
+    total = sum(plan.ranks)
+    right = first_a.new_zeros(total, shape[1])
+    left = first_b.new_zeros(shape[0], total)
+    start = 0
+    for (a, b), rows, cols in zip(factors, plan.rows, plan.cols, strict=True):
+        stop = start + a.shape[0]
+        right[start:stop].index_copy_(1, cols, a)
+        left[:, start:stop].index_copy_(0, rows, b)
+        start = stop
+    return left, right
+
+
+def _scatter(values: Tensor, index: Tensor, shape: tuple[int, int]) -> Tensor:
+    """A matrix with values at positions that are counted through, and zeros elsewhere."""
+    return values.new_zeros(shape[0] * shape[1]).index_copy_(0, index, values.reshape(-1)).view(shape)
+
+
+def fill_update(out: Tensor, weight: Tensor, terms: list[Term], include_base: bool) -> Tensor:
+    """Write ``W + sum (L R) o M`` (or the sum alone) into ``out``, which must not be the weight itself."""
+    first, *rest = terms
+    for rows, left, right in first.parts():
+        if include_base and first.modulator is None:
+            torch.addmm(weight[rows], left, right, out=out[rows])
+        else:
+            torch.mm(left, right, out=out[rows])
+    if first.modulator is not None:
+        torch.addcmul(weight, first.modulator, out, out=out) if include_base else out.mul_(first.modulator)
+    for term in rest:
+        assert term.modulator is not None  # only modulated products are kept apart
+        out.addcmul_(torch.mm(term.left, term.right, out=scratch_like(out, out.dtype, slot=1)), term.modulator)
+    return out

@@ -1,0 +1,152 @@
+"""The configuration of SURM: which structured matrix, and where it stands."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Literal
+
+from torch import nn
+
+from smoa_lightning.adapters.surm.structured import Structure, factor_shapes, tile_size
+from smoa_lightning.adapters.tuner import TunerConfig, linear_shape
+from smoa_lightning.adapters.tuner.slot import Placement, activation_function, slot_targets
+from smoa_lightning.errors import UserError
+
+Slot = Literal["update", "adapter"]
+Bias = Literal["none", "all", "surm_only"]
+
+
+class SurmPeftType(StrEnum):
+    """The key under which peft knows the method; peft's own enum cannot be extended from outside."""
+
+    SURM = "SURM"
+
+
+@dataclass
+class SurmConfig(TunerConfig):
+    r"""Structured unrestricted-rank matrices (arXiv 2406.17740): an update D of few parameters whose rank is not small.
+
+    ============  ===============================================  ========================================
+    structure     D (n x n)                                        trainable parameters
+    ============  ===============================================  ========================================
+    circulant     C(b o a), ``C(c)_ij = c_{(i-j) mod n}``          2 n
+    toeplitz      T(b) T(a), symmetric, ``T(c)_ij = c_{|i-j|}``    2 n
+    kronecker     B (x) A, B (n_out/r x r), A (r x n_in/r)         n_in + n_out
+    ldr           sum over i <= m of C(g_i) S(h_i)                 2 n m
+    ============  ===============================================  ========================================
+
+    o is the elementwise product, (x) the Kronecker product, S a skew-circulant matrix. The factor named first is zero
+    at start, the other one N(0, 0.02), or Kaiming-uniform for ``kronecker``: the update starts at zero.
+
+    For a layer that is not square, n is max(d_in, d_out): the input is padded with zeros, the output cropped.
+    ``kronecker`` fits without. With ``block_size`` b the layer is cut into ceil(d_out/b) ceil(d_in/b) tiles, each with
+    a structure of size b and 2 b parameters (2 b m for ``ldr``) of its own, those at the border cropped. The paper has
+    square layers only; both readings are ours.
+
+    ``slot: update``: ``y = (W + s D) x``, mergeable. ``slot: adapter``: ``h' = h + act(s D h) + bias`` on the hidden
+    states h after attention and feed-forward output, before the residual sum; no bottleneck, a trained bias of n.
+
+    Args:
+        structure: What D is.
+        slot: Whether D is an update of linear layers or an adapter after attention and feed-forward.
+        displacement_rank: m of ``ldr``.
+        kronecker_rank: r of ``kronecker``; must divide both sizes (the block size, if there is one). Absent: the common
+            divisor with the largest possible rank of D, ``min(n_out/r, r) min(r, n_in/r)``. Where the sizes have no
+            common divisor, r is 1 and D a LoRA of rank 1.
+        block_size: b; absent means one structure for the whole layer.
+        alpha: s, a plain multiplier, since the method has no rank to divide by; absent means 1.
+        dropout: Probability with which inputs of D are dropped in training.
+        activation: act of the adapter slot, a name of transformers' with act(0) = 0.
+        placement: Of the adapter slot: after attention and feed-forward (``houlsby``) or feed-forward alone
+            (``pfeiffer``); decides the default of ``target_modules``.
+        bias: Which biases of the backbone are trained: none, all, or those of the adapted layers.
+    """
+
+    structure: Structure = field(default="circulant")
+    slot: Slot = field(default="update")
+    displacement_rank: int = field(default=1)
+    kronecker_rank: int | None = field(default=None)
+    block_size: int | None = field(default=None)
+    alpha: float | None = field(default=None)
+    dropout: float = field(default=0.0)
+    activation: str = field(default="gelu")
+    placement: Placement = field(default="houlsby")
+    bias: Bias = field(default="none")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.peft_type = SurmPeftType.SURM
+        for name, literal in (
+            ("structure", Structure),
+            ("slot", Slot),
+            ("placement", Placement),
+            ("bias", Bias),
+        ):
+            self.require_choice(name, literal)
+        self.require_integer("displacement_rank", 1)
+        for name in ("kronecker_rank", "block_size"):
+            if getattr(self, name) is not None:
+                self.require_integer(name, 1)
+        self.require_dropout()
+        self.require_alpha()
+        activation_function(self, zero_at_zero=True)
+        for name, default, other, value in (
+            ("displacement_rank", 1, "structure", "ldr"),
+            ("kronecker_rank", None, "structure", "kronecker"),
+            ("activation", "gelu", "slot", "adapter"),
+            ("placement", "houlsby", "slot", "adapter"),
+        ):
+            if getattr(self, name) != default and getattr(self, other) != value:
+                raise UserError(
+                    f"SurmConfig.{name} is {getattr(self, name)!r}, but has no effect under {other} "
+                    f"{getattr(self, other)!r}: leave it at {default!r} or set {other} to {value!r}."
+                )
+
+    @property
+    def scaling(self) -> float:
+        """s = alpha, 1 where it is absent."""
+        return 1.0 if self.alpha is None else float(self.alpha)
+
+    def default_targets(self, model_type: str) -> list[str] | str | None:
+        """Linear layers for the update slot; attention and feed-forward outputs, if known, for the adapter slot."""
+        if self.slot == "update":
+            return super().default_targets(model_type)
+        return slot_targets(self, model_type)
+
+    def shapes(self, out_features: int, in_features: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Shapes of the two factors for an update of shape (out_features, in_features)."""
+        return factor_shapes(
+            self.structure, out_features, in_features, self.block_size, self.displacement_rank, self.kronecker_rank
+        )
+
+    def check_target(self, name: str, module: nn.Module) -> None:
+        """Refuse a module that cannot be adapted; in the adapter slot any module has a chance."""
+        if self.slot == "update":
+            super().check_target(name, module)
+        else:
+            shape = linear_shape(module)
+            if shape is not None:
+                self.check_layer(name, shape[0], shape[0])
+
+    def check_layer(self, name: str, out_features: int, in_features: int) -> None:
+        """Refuse a block size, displacement rank or Kronecker rank that does not fit."""
+        where = f"layer {name} ({out_features} x {in_features})"
+        limit = max(out_features, in_features)
+        for field_name in ("block_size", "displacement_rank"):
+            value = getattr(self, field_name)
+            if field_name == "displacement_rank":
+                limit = tile_size(out_features, in_features, self.block_size)
+            if value is not None and value > limit:
+                raise UserError(f"SurmConfig.{field_name} is {value}, but must be between 1 and {limit} for {where}.")
+        if self.kronecker_rank is None:
+            return
+        sizes = [out_features, in_features] if self.block_size is None else [self.block_size]
+        if any(size % self.kronecker_rank for size in sizes):
+            fitting = [r for r in range(1, min(sizes) + 1) if not any(size % r for size in sizes)]
+            closest = min(fitting, key=lambda r: abs(r - self.kronecker_rank))  # type: ignore[operator]
+            what = "the block size" if self.block_size else "both sizes"
+            raise UserError(
+                f"SurmConfig.kronecker_rank is {self.kronecker_rank}, but must divide {what} "
+                f"{' and '.join(map(str, sizes))} of {where}; nearest: {closest}."
+            )

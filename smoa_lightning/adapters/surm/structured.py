@@ -1,0 +1,311 @@
+r"""Structured matrices of SURM (arXiv 2406.17740): their products with a batch of vectors, and their dense forms.
+
+Indices run from 0, n is the size, and vectors are first columns:
+
+* circulant ``C(c)_ij = c_{(i-j) mod n}``; skew-circulant ``S(h)_ij = h_{i-j}`` for i >= j, else ``-h_{n+i-j}``;
+  symmetric Toeplitz ``T(t)_ij = t_{|i-j|}``;
+* low displacement rank: ``M = sum_{i<m} C(g_i) S(h_i)``. With Z_f the down-shift whose upper right corner is f,
+  ``Z_1 M - M Z_{-1} = 2 sum_i g_i (J h_i)^T``, J the reversal: a displacement rank of at most m (Pan, Structured
+  Matrices and Polynomials, 2001, chapter 4; Sindhwani, Sainath and Kumar, arXiv 1510.01722, section 3);
+* Kronecker ``B (x) A`` with B (n_out/r x r) and A (r x n_in/r).
+
+An update of shape (d_out, d_in) is made of R x Q tiles, tile (p, q) having its own structure of size b, and what
+reaches over the border is cropped. Without tiling R = Q = 1 and b = max(d_out, d_in): the input is padded with zeros,
+the output cropped. Kronecker needs no padding then. ``left`` and ``right`` are the factors of all tiles:
+
+=========== ======================= ======================= ========================
+structure   tile                    left                    right
+=========== ======================= ======================= ========================
+circulant   C(left * right)         (R, Q, b)               (R, Q, b)
+toeplitz    T(left) T(right)        (R, Q, b)               (R, Q, b)
+ldr         sum C(left) S(right)    (R, Q, m, b)            (R, Q, m, b)
+kronecker   left (x) right          (R, Q, b_out/r, r)      (R, Q, r, b_in/r)
+=========== ======================= ======================= ========================
+
+Everything here is a function of tensors alone.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from smoa_lightning.adapters.surm.convolution import convolve, fast_length
+
+Structure = Literal["circulant", "toeplitz", "kronecker", "ldr"]
+Path = Literal["fft", "dense"]
+
+# (structure, half precision) -> size from which on FFT is faster, for few and for many tokens. Measured: forward and
+# backward on one thread of an x86 server CPU with fast bfloat16 GEMMs (AMX), torch 2.13, sizes 8 to 2048, 64 and 768
+# tokens. Time of the dense path over that of FFT at 768 tokens, n = 576 and 1536: circulant 2.2 and 6.8 in float32, 0.7
+# and 1.5 in bfloat16; toeplitz 1.4, 5.8, 0.5, 1.6; ldr (m = 1) 2.2, 7.4, 0.8, 2.4. In no case was the chosen path
+# slower by more than a quarter; benchmarks/structured_products.py prints them all. Without fast bfloat16, or on a GPU,
+# the limits are right in order of magnitude only; the two paths give the same result.
+MANY_TOKENS = 256
+FFT_FROM: dict[tuple[str, bool], tuple[int, int]] = {
+    ("circulant", False): (192, 192),
+    ("circulant", True): (256, 896),
+    ("toeplitz", False): (192, 448),
+    ("toeplitz", True): (320, 1152),
+    ("ldr", False): (192, 384),
+    ("ldr", True): (320, 768),
+}
+
+
+# ------------------------------------------------------------------------------------------------------- dense matrices
+
+
+def _shifted_rows(sequence: Tensor, rows: int, cols: int) -> Tensor:
+    """``M_ij = sequence_{(j-i) mod P}`` for a sequence of period P, of shape (..., rows, cols).
+
+    Repeats the sequence and cuts it into rows of a length that is -1 modulo P, so that each row starts one entry
+    earlier. Unlike indexing, this has a backward of plain sums.
+    """
+    period = sequence.shape[-1]
+    width = 2 * period - 1
+    while width < cols:
+        width += period
+    count = -(-rows * width // period)
+    flat = sequence.unsqueeze(-2).expand(*sequence.shape[:-1], count, period).flatten(-2)
+    return flat[..., : rows * width].unflatten(-1, (rows, width))[..., :cols]
+
+
+def circulant(c: Tensor, rows: int | None = None, cols: int | None = None) -> Tensor:
+    """C(c) of shape (..., n, n) for c of shape (..., n); ``rows`` and ``cols`` crop it.
+
+    >>> circulant(torch.tensor([1, 2, 3]))
+    tensor([[1, 3, 2],
+            [2, 1, 3],
+            [3, 2, 1]])
+    """
+    n = c.shape[-1]
+    return _shifted_rows(_reversed(c), rows or n, cols or n)
+
+
+def skew_circulant(h: Tensor, rows: int | None = None, cols: int | None = None) -> Tensor:
+    """S(h) of shape (..., n, n) for h of shape (..., n): a circulant whose wrapped terms are negated.
+
+    >>> skew_circulant(torch.tensor([1, 2, 3]))
+    tensor([[ 1, -3, -2],
+            [ 2,  1, -3],
+            [ 3,  2,  1]])
+    """
+    n = h.shape[-1]
+    return _shifted_rows(_reversed(torch.cat([h, -h], -1)), rows or n, cols or n)
+
+
+def toeplitz(t: Tensor, rows: int | None = None, cols: int | None = None) -> Tensor:
+    """Symmetric T(t) of shape (..., n, n) for t of shape (..., n).
+
+    >>> toeplitz(torch.tensor([1, 2, 3]))
+    tensor([[1, 2, 3],
+            [2, 1, 2],
+            [3, 2, 1]])
+    """
+    n = t.shape[-1]
+    return _shifted_rows(_embedded(t, 2 * n - 1), rows or n, cols or n)
+
+
+def _reversed(c: Tensor) -> Tensor:
+    """``c_{-k mod n}``."""
+    return torch.cat([c[..., :1], c[..., 1:].flip(-1)], -1)
+
+
+def _embedded(t: Tensor, length: int) -> Tensor:
+    """First column of the circulant of the given length (>= 2n - 1) whose leading n x n part is T(t)."""
+    gap = t.new_zeros(*t.shape[:-1], length - 2 * t.shape[-1] + 1)
+    return torch.cat([t, gap, t[..., 1:].flip(-1)], -1)
+
+
+# ------------------------------------------------------------------------------------------------------- fast products
+
+
+def circulant_product(c: Tensor, x: Tensor) -> Tensor:
+    """``C(c) x`` for c (n,) and every x of shape (..., n): ``irfft(rfft(c) * rfft(x), n)``."""
+    return convolve(c, x.reshape(-1, x.shape[-1]), ("", "t", "t")).view(x.shape)
+
+
+def skew_circulant_product(h: Tensor, x: Tensor) -> Tensor:
+    """``S(h) x`` for h (n,) and every x of shape (..., n), through the twisted transform (see ``convolution``)."""
+    return convolve(h, x.reshape(-1, x.shape[-1]), ("", "t", "t"), negacyclic=True).view(x.shape)
+
+
+def toeplitz_product(t: Tensor, x: Tensor) -> Tensor:
+    """``T(t) x`` for t (n,) and every x of shape (..., n), inside a circulant of length 2n - 1 or more."""
+    kernel = _embedded(t, fast_length(2 * t.shape[-1] - 1))
+    return convolve(kernel, x.reshape(-1, x.shape[-1]), ("", "t", "t"), keep=x.shape[-1]).view(x.shape)
+
+
+def ldr_product(g: Tensor, h: Tensor, x: Tensor) -> Tensor:
+    """``sum_i C(g_i) S(h_i) x`` for g and h (m, n) and every x of shape (..., n)."""
+    z = convolve(h, x.reshape(-1, x.shape[-1]), ("m", "t", "tm"), negacyclic=True)
+    return convolve(g, z, ("m", "tm", "t")).view(x.shape)
+
+
+def kronecker_product(B: Tensor, A: Tensor, x: Tensor) -> Tensor:
+    """``(B (x) A) x`` for B (k, r), A (s, l) and every x of shape (..., r l): ``B X A^T`` with x as X (r, l)."""
+    X = x.reshape(*x.shape[:-1], B.shape[1], A.shape[1])
+    y = F.linear(F.linear(X, A.to(x.dtype)).transpose(-1, -2), B.to(x.dtype))
+    return y.transpose(-1, -2).flatten(-2)
+
+
+# ------------------------------------------------------------------------------------------------------- whole updates
+
+
+def tile_size(out_features: int, in_features: int, block_size: int | None) -> int:
+    """b: the block size, or max(d_out, d_in) without tiling."""
+    return max(out_features, in_features) if block_size is None else block_size
+
+
+def full_rank_divisor(out_features: int, in_features: int) -> int:
+    """The common divisor r with the largest possible rank of ``B (x) A``; the smallest of several.
+
+    The rank is rank(B) rank(A) <= min(n_out/r, r) min(r, n_in/r), and the number of parameters, n_in + n_out, does not
+    depend on r. For n_in = n_out = n this is the divisor of n nearest below or above the root of n.
+
+    >>> full_rank_divisor(64, 64), full_rank_divisor(1536, 576), full_rank_divisor(7, 20)
+    (8, 24, 1)
+    """
+    common = math.gcd(out_features, in_features)
+    divisors = [r for r in range(1, common + 1) if common % r == 0]
+    return max(divisors, key=lambda r: (kronecker_rank_bound(out_features, in_features, r), -r))
+
+
+def kronecker_rank_bound(out_features: int, in_features: int, r: int) -> int:
+    """``min(n_out/r, r) min(r, n_in/r)``, the largest possible rank of ``B (x) A``."""
+    return min(out_features // r, r) * min(r, in_features // r)
+
+
+def factor_shapes(
+    structure: Structure,
+    out_features: int,
+    in_features: int,
+    block_size: int | None = None,
+    displacement_rank: int = 1,
+    kronecker_rank: int | None = None,
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Shapes of ``left`` and ``right`` for an update of shape (d_out, d_in).
+
+    >>> factor_shapes("circulant", 20, 33), factor_shapes("ldr", 20, 33, block_size=8, displacement_rank=2)
+    (((1, 1, 33), (1, 1, 33)), ((3, 5, 2, 8), (3, 5, 2, 8)))
+    """
+    b = tile_size(out_features, in_features, block_size)
+    grid = (-(-out_features // b), -(-in_features // b))
+    if structure == "kronecker":
+        out_size, in_size = (out_features, in_features) if block_size is None else (b, b)
+        r = full_rank_divisor(out_size, in_size) if kronecker_rank is None else kronecker_rank
+        return (*grid, out_size // r, r), (*grid, r, in_size // r)
+    shape = (*grid, displacement_rank, b) if structure == "ldr" else (*grid, b)
+    return shape, shape
+
+
+def structured_matrix(
+    structure: Structure,
+    left: Tensor,
+    right: Tensor,
+    out_features: int,
+    in_features: int,
+    dtype: torch.dtype | None = None,
+) -> Tensor:
+    """The dense update of shape (d_out, d_in).
+
+    Args:
+        structure: What the tiles are.
+        left: Factors, see the module's docstring.
+        right: Factors.
+        out_features: d_out.
+        in_features: d_in.
+        dtype: Dtype of the result and of the matrices that are multiplied; that of the factors if absent.
+    """
+    dtype = left.dtype if dtype is None else dtype
+    left, right = (left * right, right) if structure == "circulant" else (left, right)  # rounded after the product
+    left, right = left.to(dtype), right.to(dtype)
+    rows, cols = left.shape[:2]
+    if structure == "kronecker":
+        tiles = torch.einsum("pqoj,pqsk->pqosjk", left, right).flatten(4, 5).flatten(2, 3)
+        height, width = tiles.shape[-2:]
+    else:
+        b = left.shape[-1]
+        height, width = (b if rows > 1 else out_features), (b if cols > 1 else in_features)
+        if structure == "circulant":
+            tiles = circulant(left, height, width)
+        elif structure == "toeplitz":
+            tiles = toeplitz(left, rows=height) @ toeplitz(right, cols=width)
+        else:
+            # sum_i C_i S_i as one product of (height, m b) and (m b, width)
+            C = circulant(left, rows=height).transpose(2, 3).flatten(-2)
+            tiles = C @ skew_circulant(right, cols=width).flatten(2, 3)
+    return tiles.transpose(1, 2).reshape(rows * height, cols * width)[:out_features, :in_features]
+
+
+def structured_product(
+    structure: Structure, left: Tensor, right: Tensor, x: Tensor, out_features: int, path: Path | None = None
+) -> Tensor:
+    """``x D^T`` of shape (..., d_out) for x of shape (..., d_in), in the dtype of x.
+
+    Through FFT in float32 (float64 for float64), or through the dense matrix and one GEMM in the dtype of x, whichever
+    was measured to be faster for such a size; Kronecker by reshaping x, whatever the size.
+
+    Args:
+        structure: What the tiles are.
+        left: Factors, see the module's docstring.
+        right: Factors.
+        x: Vectors.
+        out_features: d_out.
+        path: Force one of the two paths.
+    """
+    flat = x.reshape(-1, x.shape[-1])
+    if structure == "kronecker":
+        y = _kronecker_tiles(left, right, flat, out_features)
+    else:
+        if path is None:
+            path = "fft" if fft_is_faster(structure, left, flat) else "dense"
+        if path == "dense":
+            y = F.linear(flat, structured_matrix(structure, left, right, out_features, x.shape[-1], x.dtype))
+        else:
+            wide = flat.to(torch.promote_types(x.dtype, torch.float32))  # FFT knows no bfloat16
+            y = _fft_tiles(structure, left, right, wide)[:, :out_features].to(x.dtype)
+    return y.reshape(*x.shape[:-1], out_features)
+
+
+def _tiled(x: Tensor, count: int, size: int) -> Tensor:
+    """(T, d_in) as (T, Q, b), padded with zeros."""
+    gap = count * size - x.shape[-1]
+    return (F.pad(x, (0, gap)) if gap else x).view(x.shape[0], count, size)
+
+
+def _kronecker_tiles(left: Tensor, right: Tensor, x: Tensor, out_features: int) -> Tensor:
+    rows, cols, r, width = right.shape
+    X = _tiled(x, cols, r * width)
+    if rows == cols == 1:
+        return kronecker_product(left[0, 0], right[0, 0], X[:, 0])[:, :out_features]
+    X = X.unflatten(-1, (r, width))
+    z = torch.einsum("tqjk,pqsk->tqjps", X, right.to(x.dtype))
+    return torch.einsum("tqjps,pqoj->tpos", z, left.to(x.dtype)).flatten(1)[:, :out_features]
+
+
+def _fft_tiles(structure: Structure, left: Tensor, right: Tensor, x: Tensor) -> Tensor:
+    b = left.shape[-1]
+    x = _tiled(x, left.shape[1], b)
+    if structure == "circulant":
+        return convolve(left * right, x, ("pq", "tq", "tp")).flatten(1)
+    if structure == "toeplitz":
+        length = fast_length(2 * b - 1)
+        z = convolve(_embedded(right, length), x, ("pq", "tq", "tpq"), keep=b)
+        return convolve(_embedded(left, length), z, ("pq", "tpq", "tp"), keep=b).flatten(1)
+    z = convolve(right, x, ("pqm", "tq", "tpqm"), negacyclic=True)
+    return convolve(left, z, ("pqm", "tpqm", "tp")).flatten(1)
+
+
+def fft_is_faster(structure: Structure, left: Tensor, x: Tensor) -> bool:
+    """Whether a product with x of shape (T, d_in) is faster through FFT than through the dense matrix (`FFT_FROM`)."""
+    few, many = FFT_FROM[structure, x.dtype in (torch.float16, torch.bfloat16)]
+    limit = few if x.shape[0] < MANY_TOKENS else many
+    if structure != "circulant":
+        return left.shape[-1] >= limit
+    rows, cols, b = left.shape  # the tiles of a row share their transforms: what counts is the whole update
+    return b >= 16 and b * math.sqrt(rows * cols) >= limit

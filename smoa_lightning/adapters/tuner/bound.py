@@ -1,0 +1,109 @@
+"""An update that is made of the frozen weight, and therefore belongs to one backbone only."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from smoa_lightning.adapters.tuner.fingerprint import (
+    LENGTH,
+    fingerprint,
+    fingerprint_text,
+    fingerprints_match,
+    held_as,
+)
+from smoa_lightning.adapters.tuner.update import UpdateLayer
+from smoa_lightning.errors import UserError
+from smoa_lightning.quantization import quantization
+
+
+class BoundLayer(UpdateLayer):
+    """An :class:`UpdateLayer` whose update W takes part in: every adapter carries a fingerprint of W in its file.
+
+    The fingerprint is taken when the adapter is prepared, and compared with the weight that is there whenever a state
+    is loaded. A method names the container in ``fingerprint_name`` (and in ``frozen_state``), and derives what else
+    it keeps from W in :meth:`fill_state`.
+
+    Args:
+        base_layer: The frozen layer.
+        name: Full name of the layer in its model, used in messages.
+    """
+
+    fingerprint_name: str
+
+    def __init__(self, base_layer: nn.Module, name: str = "") -> None:
+        super().__init__(base_layer, name)
+        self._prepared: set[str] = set()
+        self.register_load_state_dict_post_hook(_after_loading)
+
+    def initial_state(self, config: Any) -> dict[str, Tensor]:
+        """Return a fingerprint that is still unset."""
+        return {self.fingerprint_name: torch.zeros(LENGTH, dtype=torch.int32)}
+
+    def fill_state(self, adapter_name: str, weight: Tensor) -> None:
+        """Compute what is unset of an adapter's other frozen state from the unmerged weight; nothing by default."""
+
+    def prepare(self, adapter_name: str) -> None:
+        """Fill what is unset of an adapter's frozen state from the unmerged weight, and check the fingerprint.
+
+        Does nothing on the meta device, or where this was done before.
+
+        Raises:
+            UserError: The adapter was made for another base weight; the message shows both fingerprints.
+        """
+        if adapter_name in self._prepared or self._base().weight.is_meta or adapter_name not in self.configs:
+            return
+        with torch.no_grad(), torch.inference_mode(False):
+            self.check_fingerprint(adapter_name)
+            self.fill_state(adapter_name, self.unmerged_weight())
+        self._prepared.add(adapter_name)
+
+    def check_fingerprint(self, adapter_name: str) -> None:
+        """Take the fingerprint of the weight, or compare it with the one that the adapter carries.
+
+        Raises:
+            UserError: They differ.
+        """
+        saved = getattr(self, self.fingerprint_name)[adapter_name]
+        stored, held = self._stored_weight(), quantization(self._base())
+        if not saved.any():
+            saved.copy_(fingerprint(stored, held))
+        elif not fingerprints_match(saved, stored):
+            made_for, then = "a base weight", "load the backbone and revision that its adapter_config.json names"
+            if held_as(saved) != held:
+                was, now = (kind or "floating point" for kind in (held_as(saved), held))
+                made_for = f"a base weight held in {was} (here: {now})"
+                then += f", with quantization {held_as(saved) or 'null'}"
+            raise UserError(
+                f"adapter {adapter_name!r} does not belong to this backbone: at layer {self.name} it was made for "
+                f"{made_for} with fingerprint {fingerprint_text(saved)}, but here the base weight has fingerprint "
+                f"{fingerprint_text(fingerprint(stored))}; {then}."
+            )
+
+    def update_layer(self, adapter_name: str, config: Any) -> None:
+        """Add an adapter that does not change anything yet."""
+        super().update_layer(adapter_name, config)
+        self.forget(adapter_name)
+
+    def delete_adapter(self, adapter_name: str) -> None:
+        """Delete an adapter with everything derived from it."""
+        super().delete_adapter(adapter_name)
+        self.forget(adapter_name)
+
+    def forget(self, adapter_name: str) -> None:
+        """Drop what was derived from an adapter's state, which has changed or gone."""
+        self._prepared.discard(adapter_name)
+
+
+def _after_loading(layer: BoundLayer, _incompatible_keys: Any) -> None:
+    """After any load_state_dict: derived state is stale, and a file's fingerprint must be that of the base weight.
+
+    A fingerprint that is still unset stays so: the backbone may not be in place yet.
+    """
+    for name in layer.configs:
+        layer.forget(name)
+        saved = getattr(layer, layer.fingerprint_name)[name]
+        if not layer._base().weight.is_meta and not saved.is_meta and saved.any():
+            layer.check_fingerprint(name)
