@@ -6,9 +6,13 @@ The public names are loaded on first use, so that importing the package costs no
 from __future__ import annotations
 
 import importlib
+import logging
 from typing import Any
 
 from smoa_lightning.version import __version__
+
+# peft imports bitsandbytes wherever it is installed, which then recommends a package for inference on some CPUs.
+logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 _HOME = {
     "FineTuneModule": "smoa_lightning.module",

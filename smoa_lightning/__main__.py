@@ -13,7 +13,9 @@ COMMANDS = {
     "validate": ("smoa_lightning.cli", "score a checkpoint on the selection rows"),
     "test": ("smoa_lightning.cli", "score a checkpoint on the report rows"),
     "predict": ("smoa_lightning.cli", "write the score of every item of the report rows"),
+    "generate": ("smoa_lightning.generate", "continue prompts with the best adapter of a run"),
     "params": ("smoa_lightning.params", "show what a configuration adapts and what it costs, without data"),
+    "rank": ("smoa_lightning.rank", "measure the rank of a run's update, as a table and a figure"),
 }
 
 

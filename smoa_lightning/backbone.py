@@ -13,11 +13,19 @@ from typing import Any, Literal
 import torch
 from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from smoa_lightning.embedded import backbone_folder
 from smoa_lightning.errors import UserError
 from smoa_lightning.hub import hub_answers, hub_errors, resolve_source
+from smoa_lightning.quantization import prepare_quantized, quantization, quantization_config, quantized_layers
 
 
 @dataclass
@@ -33,6 +41,11 @@ class BackboneConfig:
         dtype: Number format of the frozen weights and of the matrix products; adapter parameters stay in float32.
         gradient_checkpointing: Recompute activations in the backward pass: less memory, about one third more time.
         attn_implementation: Attention kernel of transformers (``sdpa``, ``eager``, ``flash_attention_2``, ...).
+        quantization: Hold the linear layers in 8 bits (``int8``, LLM.int8()) or 4 bits (``nf4``, as in QLoRA) of
+            bitsandbytes, which the extra ``quantization`` installs; ``null`` holds them in ``dtype``.
+        dequantize: When a method that needs a quantised weight W itself gets it: ``per_forward`` makes it anew in
+            every forward and backward of a layer, ``cached`` keeps all of them in ``dtype``: faster, but no smaller
+            than a backbone that is not quantised.
     """
 
     source: Literal["auto", "hub", "local", "embedded"] = "auto"
@@ -42,6 +55,8 @@ class BackboneConfig:
     dtype: Literal["float32", "bfloat16"] = "float32"
     gradient_checkpointing: bool = False
     attn_implementation: str | None = None
+    quantization: Literal["int8", "nf4"] | None = None
+    dequantize: Literal["per_forward", "cached"] = "per_forward"
 
 
 @dataclass(frozen=True)
@@ -110,13 +125,21 @@ def load_model(config: BackboneConfig, location: Location) -> PreTrainedModel:
     """Load the causal language model in the configured dtype, ready for training an adapter.
 
     With gradient checkpointing the embeddings are made to require gradients, since a frozen embedding would cut the
-    graph before the first checkpointed block.
+    graph before the first checkpointed block. A checkpoint that is stored quantised is loaded as it is.
+
+    Raises:
+        UserError: The folder or repository cannot be read, bitsandbytes is missing, or the checkpoint is quantised
+            already.
     """
-    kwargs: dict[str, Any] = {"dtype": getattr(torch, config.dtype)}
+    dtype: torch.dtype = getattr(torch, config.dtype)
+    kwargs: dict[str, Any] = {"dtype": dtype}
     if config.attn_implementation is not None:
         kwargs["attn_implementation"] = config.attn_implementation
+    if config.quantization is not None:
+        kwargs["quantization_config"] = _quantization(config.quantization, dtype, location)
     with reading_errors(location):
         model = AutoModelForCausalLM.from_pretrained(**location.reading(), **kwargs)
+    prepare_quantized(model, dtype, keep=config.dequantize == "cached")
     model.config.use_cache = False
     if config.gradient_checkpointing:
         if hasattr(model, "activation_checkpointing_enable"):  # its name from transformers 5.2x on
@@ -127,8 +150,23 @@ def load_model(config: BackboneConfig, location: Location) -> PreTrainedModel:
     return model
 
 
+def _quantization(kind: str, dtype: torch.dtype, location: Location) -> BitsAndBytesConfig:
+    settings = quantization_config(kind, dtype)
+    with reading_errors(location):
+        stored = getattr(AutoConfig.from_pretrained(**location.reading()), "quantization_config", None)
+    if stored is not None:
+        raise UserError(
+            f"model.backbone.quantization is {kind!r}, but the weights of {location.name!r} are stored quantised "
+            "already: set it to null."
+        )
+    return settings
+
+
 def load_skeleton(config: BackboneConfig, location: Location) -> PreTrainedModel:
-    """Build the model on the meta device from its config alone: shapes and names without a byte of weights."""
+    """Build the model on the meta device from its config alone: shapes and names without a byte of weights.
+
+    The layers are those of a floating-point backbone whatever ``quantization`` says: it changes no shape and no count.
+    """
     with reading_errors(location):
         architecture = AutoConfig.from_pretrained(**location.reading())
     with torch.device("meta"):
@@ -136,8 +174,13 @@ def load_skeleton(config: BackboneConfig, location: Location) -> PreTrainedModel
 
 
 def provenance(location: Location, model: nn.Module | None = None) -> dict[str, Any]:
-    """Return where the backbone came from: source, name, revision or the SHA-256 of its weight files."""
+    """Return where the backbone came from: source, name, revision or the SHA-256 of its weight files.
+
+    Of a loaded model also how its linear layers are held: in 8 or 4 bits, or ``null`` for floating point.
+    """
     facts: dict[str, Any] = {"source": location.source, "name": location.name, "revision": location.revision}
+    if model is not None:
+        facts["quantization"] = next((quantization(layer) for layer in quantized_layers(model)), None)
     if location.source == "hub":
         facts["commit"] = getattr(getattr(model, "config", None), "_commit_hash", None)
         return facts

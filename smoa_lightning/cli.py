@@ -9,6 +9,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from smoa_lightning.adapters.budget import like_file
 from smoa_lightning.callbacks import AdapterCheckpoint, CostMonitor, ItemScores, RankMonitor, SamplePredictions
 from smoa_lightning.checkpoint import read_checkpoint
 from smoa_lightning.data.datamodule import TaskDataModule
@@ -103,6 +105,7 @@ class FineTuneCLI(LightningCLI):
                 saved = stack.enter_context(_config_file_of(Path(checkpoint)))
                 expanded[1:1] = ["--config", str(saved)]
             self.config = parser.parse_args(expanded)
+        self.config_files = [Path(file) for flag, file in pairwise(expanded) if flag == "--config"]
 
     def _parse_ckpt_path(self) -> None:
         """Do nothing: LightningCLI lets a checkpoint override the command line here."""
@@ -115,6 +118,10 @@ class FineTuneCLI(LightningCLI):
         for key in ("model.adapter_seed", "data.seed"):
             if config[key] is None:
                 config[key] = int(config["seed_everything"])
+        budget = config["model.budget"]
+        if isinstance(budget, dict) and "like" in budget:
+            folders = [f.parent for f in reversed(self.config_files) if f.is_file() and _budget_in(f) == budget]
+            config["model.budget"] = {"like": str(like_file(budget["like"], folders[0] if folders else None))}
 
     def instantiate_classes(self) -> None:
         """Make model, data and trainer; Lightning 2.6 calls jsonargparse by a name that is now deprecated."""
@@ -132,6 +139,7 @@ class FineTuneCLI(LightningCLI):
         if self.subcommand is None:
             return super().instantiate_trainer(logger=False, **kwargs)
         self.datamodule.resolve()
+        self._apply_budget()
         self.config_dump = json.loads(json.dumps(self.config[self.subcommand].as_dict(), default=str))
         options = RunConfig(**self._get(self.config, "run").as_dict())
         seed = self._get(self.config, "seed_everything")
@@ -152,6 +160,15 @@ class FineTuneCLI(LightningCLI):
         trainer = super().instantiate_trainer(**kwargs)
         trainer.callbacks.append(ItemScores())  # type: ignore[attr-defined]
         return trainer
+
+    def _apply_budget(self) -> None:
+        """Put the sizes that meet the budget in its place: the run is what it resolved to, also when it is resumed."""
+        config = self.config[self.subcommand]
+        fit = self.model.resolve_budget()
+        if fit is not None:
+            config["model.budget"] = None
+            for name, value in fit.changes.items():
+                config[f"model.adapter.init_args.{name}"] = value
 
     # ----------------------------------------------------------------------------------------------- subcommands
 
@@ -217,6 +234,13 @@ def expand_bases(args: list[str]) -> list[str]:
     return expanded
 
 
+def _budget_in(file: Path) -> Any:
+    """Return what a configuration file says under ``model.budget``."""
+    content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    model = content.get("model") if isinstance(content, dict) else None
+    return model.get("budget") if isinstance(model, dict) else None
+
+
 def _flag(args: list[str], name: str) -> str | None:
     """Return the value of the last ``name VALUE`` or ``name=VALUE`` among the arguments."""
     value = None
@@ -244,6 +268,9 @@ def quiet_libraries() -> None:
     """Leave out notes of the libraries that say nothing to a user; each one is about library code or a product."""
     warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)  # lightning 2.6, torch 2.13
     warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)  # peft 0.21
+    warnings.filterwarnings("ignore", message=".*have invalid shape.*")  # peft, of a layer that AdaLoRA cut to rank 0
+    # BOFT without a CUDA compiler: more than one factor was refused before
+    warnings.filterwarnings("ignore", message=".*(load the CUDA extension|boft_n_butterfly_factor to 1).*")
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")  # rows are in memory, already encoded
     warnings.filterwarnings("ignore", message=".*Total length of `list` across ranks is zero.*")  # no selection rows
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda r: "litlogger" not in r.getMessage())

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from peft import PeftModel
+from peft.utils.warning import PeftWarning
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 import smoa_lightning.adapters  # noqa: F401  registers our methods, so that peft can load them
@@ -33,7 +36,8 @@ def save_adapter(module: FineTuneModule, folder: Path, facts: dict[str, Any]) ->
         facts: What the card should tell: task, source of the data, step, score on the selection rows.
     """
     network = module.network
-    network.save_pretrained(folder)  # type: ignore[operator]
+    with _quiet_peft():
+        network.save_pretrained(folder)  # type: ignore[operator]
     kept: dict[str, Any] = {
         "version": __version__,
         "backbone": dataclasses.asdict(module.backbone_config),
@@ -43,6 +47,19 @@ def save_adapter(module: FineTuneModule, folder: Path, facts: dict[str, Any]) ->
     }
     (folder / FACTS).write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
     (folder / "README.md").write_text(_card(module, kept), encoding="utf-8")
+
+
+@contextlib.contextmanager
+def _quiet_peft() -> Iterator[None]:
+    """Leave out three warnings of peft 0.21 that say nothing to a user."""
+    with warnings.catch_warnings():
+        # it asks transformers through a deprecated name
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
+        # it takes a layer whose rank AdaLoRA has cut to 0 for a shard that was not gathered
+        warnings.filterwarnings("ignore", message=".*have invalid shape.*", category=PeftWarning)
+        # it compares AdaLoRA's rank pattern, one entry a tensor, with LoRA's, one entry a module
+        warnings.filterwarnings("ignore", message=".*rank_pattern keys did not match.*", category=RuntimeWarning)
+        yield
 
 
 def _card(module: FineTuneModule, facts: dict[str, Any]) -> str:
@@ -74,6 +91,27 @@ In a process that has not imported `smoa_lightning`, `peft` raises a KeyError fo
 """
 
 
+def adapter_folder(run_or_folder: str | Path) -> Path:
+    """Return the folder of a run's best adapter, or the adapter folder itself.
+
+    Raises:
+        UserError: The folder holds no adapter.
+    """
+    folder = Path(run_or_folder)
+    if (folder / "adapter" / "best").is_dir():
+        folder = folder / "adapter" / "best"
+    if not (folder / FACTS).is_file():
+        raise UserError(f"{folder} is neither a run with an adapter nor an adapter folder: it has no {FACTS}")
+    return folder
+
+
+def saved_backbone(folder: Path) -> tuple[BackboneConfig, Location]:
+    """Return the backbone that the adapter in a folder was trained on, and where it is read from."""
+    facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+    config = BackboneConfig(**facts["backbone"])
+    return config, _location(config, facts["location"])
+
+
 def load_adapter(
     run_or_folder: str | Path, backbone: PreTrainedModel | str | None = None
 ) -> tuple[PreTrainedModel | PeftModel, PreTrainedTokenizerBase]:
@@ -90,11 +128,7 @@ def load_adapter(
     Raises:
         UserError: The folder holds no adapter.
     """
-    folder = Path(run_or_folder)
-    if (folder / "adapter" / "best").is_dir():
-        folder = folder / "adapter" / "best"
-    if not (folder / FACTS).is_file():
-        raise UserError(f"{folder} is neither a run with an adapter nor an adapter folder: it has no {FACTS}")
+    folder = adapter_folder(run_or_folder)
     facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
     config = BackboneConfig(**facts["backbone"])
     if backbone is None:
@@ -104,9 +138,7 @@ def load_adapter(
     if not (folder / "adapter_config.json").is_file():
         return AutoModelForCausalLM.from_pretrained(folder).eval(), load_tokenizer(location)
     base = backbone if isinstance(backbone, PreTrainedModel) else load_model(config, location)
-    with warnings.catch_warnings():
-        # peft 0.21 asks transformers through a deprecated name; nothing a user could change
-        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
+    with _quiet_peft():
         model = PeftModel.from_pretrained(base, str(folder))
     return model.eval(), load_tokenizer(location)
 

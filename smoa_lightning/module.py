@@ -16,8 +16,11 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from smoa_lightning.adapters import attach
+from smoa_lightning.adapters.adalora import RankAllocation
+from smoa_lightning.adapters.budget import Budget, BudgetFit, fit_budget
 from smoa_lightning.adapters.parameters import adapter_parameter_names, adapter_state_names
-from smoa_lightning.backbone import BackboneConfig, Location, load_model, load_tokenizer, locate
+from smoa_lightning.adapters.unsupported import check_supported
+from smoa_lightning.backbone import BackboneConfig, Location, load_model, load_skeleton, load_tokenizer, locate
 from smoa_lightning.errors import UserError
 from smoa_lightning.metrics import ACCURACIES, ChoiceAccuracy
 from smoa_lightning.schedule import warmup_decay
@@ -44,6 +47,7 @@ class FineTuneModule(L.LightningModule):
         warmup: float = 0.06,
         decay: Literal["linear", "constant"] = "linear",
         adapter_seed: int | None = None,
+        budget: str | int | float | dict[str, str] | None = None,
     ) -> None:
         """Describe the model; nothing is loaded before Lightning calls ``configure_model``.
 
@@ -55,14 +59,14 @@ class FineTuneModule(L.LightningModule):
             warmup: Linear warm-up of the learning rate: a number of steps from 1 on, a share of all steps below 1.
             decay: What the learning rate does after the warm-up: ``linear`` to zero, or ``constant``.
             adapter_seed: Seed of the adapter's initial values; ``null`` follows ``seed_everything`` (0 in Python).
+            budget: Trainable parameters that the strategy's rank or block size is chosen for: ``300k``, or
+                ``like: FILE`` for as many as the strategy of a YAML file has; ``null`` leaves the size as it is.
         """
         super().__init__()
         if frozen and adapter is not None:
             raise UserError("model.frozen is true but model.adapter is set: a frozen run takes 'model.adapter: null'")
-        if adapter is not None and adapter.peft_type == PeftType.ADALORA:
-            raise UserError(
-                "AdaLoRA reallocates its rank budget after each step, which is not done here: choose another"
-            )
+        if adapter is not None:
+            check_supported(adapter)
         if warmup < 0:
             raise UserError(f"model.warmup is {warmup}; it takes a share of the steps in [0, 1) or a number of steps")
         self.backbone_config = backbone or BackboneConfig()
@@ -72,9 +76,12 @@ class FineTuneModule(L.LightningModule):
         self.warmup = warmup
         self.decay = decay
         self.adapter_seed = adapter_seed or 0
+        self.budget = None if budget is None else Budget.parse(budget)
+        self.budget_fit: BudgetFit | None = None
         self.scoring_untouched = False
         self.run_config: dict[str, Any] = {}  # kept in checkpoints, so that an evaluation needs no other file
         self.model: PreTrainedModel | PeftModel | None = None
+        self.allocation: RankAllocation | None = None  # AdaLoRA's work beside the gradient of the loss
         self.choice_accuracy = ChoiceAccuracy()
         self.step_targets = 0  # target tokens of the optimizer step under way
         self.seen_tokens = 0  # padded-out tokens excluded; read by the cost monitor
@@ -97,16 +104,27 @@ class FineTuneModule(L.LightningModule):
             raise RuntimeError("the backbone is not loaded yet: Lightning calls configure_model first")
         return self.model
 
+    def resolve_budget(self) -> BudgetFit | None:
+        """Give the strategy the size that comes nearest to the budget, once; ``None`` without a budget."""
+        if self.budget is not None and self.budget_fit is None:
+            skeleton = load_skeleton(self.backbone_config, self.location)
+            self.budget_fit = fit_budget(skeleton, self.adapter_config, self.budget, self.frozen)
+            self.adapter_config = self.budget_fit.config
+        return self.budget_fit
+
     def configure_model(self) -> None:
         """Load the backbone, then attach the strategy; called by Lightning before every run, each done once.
 
         The untouched backbone is scored before anything is attached: some initialisations change its weights.
         """
         if self.model is None:
+            self.resolve_budget()
             model = load_model(self.backbone_config, self.location)
             self.model = model.requires_grad_(self.adapter_config is None and not self.frozen)
         if self.adapter_config is not None and not self.scoring_untouched and not isinstance(self.model, PeftModel):
             self.model = attach(self.model, self.adapter_config, self.adapter_seed)
+            if self.adapter_config.peft_type == PeftType.ADALORA:
+                self.allocation = RankAllocation(self.model)
 
     # ------------------------------------------------------------------------------------------------- training
 
@@ -136,17 +154,26 @@ class FineTuneModule(L.LightningModule):
         self.step_targets, self._step_loss = 0, None
         mean = loss / targets
         gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        for gradient in gradients:
+            gradient.mul_(world / targets)  # DDP has averaged over the processes
+        if self.allocation is not None:
+            self.log("train/mean_rank", self.allocation.mean_rank())
+            self.log("train/orthogonality_penalty", self.allocation.add_penalty_gradients())
         norm = float(torch.nn.utils.get_total_norm(gradients))
         if not (math.isfinite(mean) and math.isfinite(norm)):
             raise UserError(
                 f"the training loss is {mean} and its gradient has norm {norm} at step {self.trainer.global_step + 1}: "
                 f"lower the learning rate (now {optimizer.param_groups[0]['lr']:.2e}); the last good checkpoint is kept"
             )
-        for gradient in gradients:
-            gradient.mul_(world / targets)  # DDP has averaged over the processes
-        self.log("train/gradient_norm", norm * world / targets)
+        self.log("train/gradient_norm", norm)
         self.log("train/loss", mean, prog_bar=True)
         self.log("train/learning_rate", optimizer.param_groups[0]["lr"])
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Make the step, then what a method does after it, while the gradients are still there."""
+        super().optimizer_step(*args, **kwargs)
+        if self.allocation is not None:
+            self.allocation.after_step(self.trainer.global_step + 1)  # Lightning counts the step after this hook
 
     def configure_optimizers(self) -> Any:
         """Build the optimizer over exactly the trainable parameters, with warm-up and decay by step.
@@ -163,6 +190,8 @@ class FineTuneModule(L.LightningModule):
                 raise RuntimeError(f"trainable parameters differ from the adapter's: {', '.join(odd[:5])}")
         optimizer = self.optimizer_factory(list(trainable.values()))
         total = int(self.trainer.estimated_stepping_batches)
+        if self.allocation is not None:
+            self.allocation.start(total)
         scale = partial(warmup_decay, warmup=self.warmup, total=total, decay=self.decay)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, scale)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
@@ -258,11 +287,15 @@ class FineTuneModule(L.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the configuration, and the state of torch's random generators for the dropout of a resumed run."""
         checkpoint["config"] = self.run_config
+        if self.allocation is not None:
+            checkpoint["allocation"] = self.allocation.state_dict()
         checkpoint["rng"] = {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the saved random state until training starts."""
+        """Keep the saved random state until training starts; give AdaLoRA its importances back."""
         self._rng = checkpoint.get("rng")
+        if self.allocation is not None and "allocation" in checkpoint:
+            self.allocation.load_state_dict(checkpoint["allocation"])
 
     def on_train_start(self) -> None:
         """Restore the random state of a resumed run, after everything that draws numbers has been built."""

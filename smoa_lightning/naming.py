@@ -11,30 +11,53 @@ if TYPE_CHECKING:
     from smoa_lightning.module import FineTuneModule
 
 
-def strategy_name(adapter: PeftConfig | None, frozen: bool) -> str:
-    """Return the name of a strategy: ``frozen``, ``full``, ``dora``, ``hira``, ``smoa_spectral_blocks``, ...
+# Settings of ``peft.LoraConfig`` that are methods with names of their own.
+NAMED_INITIALISATIONS = ("pissa", "olora", "mica", "loftq")
+NAMED_VARIANTS = {
+    "use_qalora": "qalora",
+    "alora_invocation_tokens": "alora",
+    "velora_config": "velora",
+    "use_bdlora": "bdlora",
+    "arrow_config": "arrow",
+}
 
-    Settings that make another method of the same config class are part of the name.
+
+def strategy_name(adapter: PeftConfig | None, frozen: bool) -> str:
+    """Return the name of a strategy: ``frozen``, ``full``, ``dora``, ``pissa``, ``smoa_spectral_blocks``, ...
+
+    Settings that make another method of the same config class are part of the name; where such a setting is a method
+    with a name of its own (DoRA, rsLoRA, PiSSA, ...), it stands instead of the class's name.
+
+    >>> from peft import LoraConfig, PrefixTuningConfig
+    >>> strategy_name(PrefixTuningConfig(), False), strategy_name(LoraConfig(init_lora_weights="pissa"), False)
+    ('prefix_tuning', 'pissa')
     """
     if adapter is None:
         return "frozen" if frozen else "full"
-    name = str(getattr(adapter.peft_type, "value", adapter.peft_type)).lower()
-    if getattr(adapter, "use_dora", False):
+    settings: Any = adapter
+    name = method = str(getattr(adapter.peft_type, "value", adapter.peft_type)).lower()
+    if getattr(settings, "use_dora", False):
         name = "dora"
-    if getattr(adapter, "use_rslora", False):
+    if getattr(settings, "use_rslora", False):
         name = f"rs{name}"
-    if isinstance(getattr(adapter, "init_lora_weights", None), str):
-        name = f"{name}_{adapter.init_lora_weights}"  # type: ignore[attr-defined]
-    if hasattr(adapter, "partition"):
-        name = f"{name}_{adapter.partition}"
-        if adapter.modulation != "weight":  # type: ignore[attr-defined]
-            name = f"{name}_{adapter.modulation}_modulation"  # type: ignore[attr-defined]
+    for setting, variant in NAMED_VARIANTS.items():
+        if getattr(settings, setting, None):
+            name = variant if name == method else f"{name}_{variant}"
+    initialisation = getattr(settings, "init_lora_weights", None)
+    if isinstance(initialisation, str):
+        short = initialisation.lower().split("_niter_")[0]
+        name = short if name == "lora" and short in NAMED_INITIALISATIONS else f"{name}_{short}"
+    for setting in ("partition", "structure", "type", "placement"):  # our own families
+        if hasattr(settings, setting) and (setting != "placement" or getattr(settings, "slot", None) != "update"):
+            name = f"{name}_{getattr(settings, setting)}"
+    if getattr(settings, "modulation", "weight") != "weight":
+        name = f"{name}_{settings.modulation}_modulation"
     return name
 
 
 def rank_of(adapter: PeftConfig | None) -> int:
-    """Return the rank setting, 0 for a strategy without one."""
-    rank = getattr(adapter, "r", 0)
+    """Return the rank setting, 0 for a strategy without one; for AdaLoRA the mean rank that it ends with."""
+    rank = getattr(adapter, "target_r", getattr(adapter, "r", 0))
     return rank if isinstance(rank, int) else 0
 
 

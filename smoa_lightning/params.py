@@ -21,7 +21,9 @@ def layer_table(layers: list[AdaptedLayer]) -> str:
     header = ("layers", "kind", "out", "in", "trainable", "rank bound", "count")
     rows: list[tuple[str, ...]] = [header]
     for key, group in groupby(sorted(layers, key=kind), key=kind):
-        rows.append((*(f"{value:,}" if isinstance(value, int) else value for value in key), f"{len(list(group)):,}"))
+        shown = [f"{value:,}" if isinstance(value, int) else value for value in key]
+        shown[-1] = shown[-1] if key[-1] else "none"  # a map in the adapter slot is no update of a weight
+        rows.append((*shown, f"{len(list(group)):,}"))
     widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
     aligned = ["<", "<", ">", ">", ">", ">", ">"]
     return "\n".join("  ".join(f"{c:{a}{w}}" for c, a, w in zip(row, aligned, widths, strict=True)) for row in rows)
@@ -34,10 +36,13 @@ def main(args: list[str]) -> None:
     quiet_libraries()
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # no run follows, so no talk of devices
     module = FineTuneCLI(expand_bases(args[1:]), run=False).model
+    fit = module.resolve_budget()
     network = load_skeleton(module.backbone_config, module.location)
     total = sum(p.numel() for p in network.parameters())
     print(f"backbone: {module.location.source} ({module.location.name}), {total:,} parameters")
     print(f"strategy: {strategy_name(module.adapter_config, module.frozen)}")
+    if fit is not None:
+        print(fit.line())
     if module.adapter_config is None:
         trainable = 0 if module.frozen else total
         size = sum(p.numel() * p.element_size() for p in network.parameters()) if trainable else 0

@@ -125,6 +125,8 @@ class Run:
             text = f"The hub does not answer: embedded {' and '.join(fallen)}. The scores say nothing about real data."
             print(f"{'=' * len(text)}\n{text}\n{'=' * len(text)}")
         print(f"backbone: {backbone.source} ({backbone.name})   data: {data.task.name} from {data.source}")
+        if self.module.budget_fit is not None:
+            print(self.module.budget_fit.line())
         print(f"{'resuming' if self.target.resume else 'run folder'}: {self.folder}")
         if not data.has_report:
             print(f"data.path is one file of training rows: nothing will be reported ({data.report_split} is missing)")
@@ -187,6 +189,8 @@ class Run:
             "metrics": earlier.get("metrics", {}),
             "environment": environment(),
         }
+        if self.module.budget is not None and self.module.budget_fit is not None:
+            self.record["budget"] = self.module.budget_fit.facts(self.module.budget)
         self._write()
         if self.is_main:
             with replacing(self.folder / "config.yaml") as temporary:

@@ -20,8 +20,10 @@ LAYERS = {
     "schedule": 1,
     "checkpoint": 2,
     "hub": 1,
+    "quantization": 1,
     "embedded": 1,
     "scoring": 1,
+    "decoding": 1,
     "metrics": 2,
     "backbone": 2,
     "adapters": 3,
@@ -34,11 +36,15 @@ LAYERS = {
     "run": 6,
     "cli": 7,
     "params": 8,
+    "rank_plot": 1,
+    "rank": 8,
+    "generate": 8,
     "__main__": 9,
 }
 APART = {("adapters", "data"), ("data", "adapters")}
 FORBIDDEN = {
     "scoring": {"lightning", "transformers", "peft"},
+    "decoding": {"lightning", "peft"},
     "schedule": {"lightning", "transformers", "peft", "torch"},
     "adapters/smoa/subspaces": {"lightning", "transformers", "peft"},
     "adapters/smoa/functional": {"lightning", "transformers", "peft"},

@@ -133,11 +133,6 @@ def test_foreign_trainable_parameters_are_refused(tiny_backbone: Path, piqa_fold
         trainer().fit(module, datamodule=data)
 
 
-def test_adalora_is_refused_before_it_trains_as_something_else() -> None:
-    with pytest.raises(UserError, match="AdaLoRA reallocates"):
-        FineTuneModule(adapter=peft.AdaLoraConfig(total_step=9))
-
-
 def test_adapter_seed_alone_decides_the_initial_values(tiny_backbone: Path) -> None:
     states = []
     for seed, noise in ((0, 1), (0, 2), (3, 1)):

@@ -1,37 +1,86 @@
-"""Any config class of peft is a strategy, by its class path alone."""
+"""Every shipped strategy trains a step on the embedded backbone; any config class of peft is one by its class path."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from transformers import AutoModelForCausalLM
 
 from smoa_lightning.__main__ import main
+from smoa_lightning.cli import FineTuneCLI, expand_bases, quiet_libraries
+from smoa_lightning.embedded import backbone_folder
+from smoa_lightning.load import load_adapter
 
-FLAGS: dict[str, list[str]] = {
-    "LoKrConfig": [],
-    "IA3Config": [],
-    "VeraConfig": [],
-    "OFTConfig": ["--model.adapter.r", "0", "--model.adapter.oft_block_size", "4"],
-    "C3AConfig": ["--model.adapter.block_size", "8"],
-    "LNTuningConfig": [],
-    "PromptTuningConfig": ["--model.adapter.num_virtual_tokens", "4"],
-}
-WITHOUT_UPDATE_MATRIX = {"LNTuningConfig", "PromptTuningConfig"}
+EXPERIMENTS = Path(__file__).parents[1] / "experiments"
+STRATEGIES = [p.stem for p in sorted(EXPERIMENTS.glob("adapters/*.yaml"))]
+WITHOUT_UPDATE_MATRIX = {"prefix", "prompt", "ptuning", "bottleneck", "bottleneck_pfeiffer", "surm_adapter", "frozen"}
+IDS = torch.tensor([[1, 300, 20, 700, 45, 6]])
+
+
+def configuration(name: str, rows: Path) -> list[str]:
+    return [
+        *("--config", str(EXPERIMENTS / "piqa.yaml"), "--config", str(EXPERIMENTS / "adapters" / f"{name}.yaml")),
+        *("--model.backbone.source", "local", "--model.backbone.path", str(backbone_folder())),
+        *("--data.source", "local", "--data.path", str(rows), "--data.batch_size", "4", "--data.selection_rows", "4"),
+    ]
+
+
+@torch.no_grad()
+def logits(model: Any) -> torch.Tensor:
+    return model.eval()(input_ids=IDS).logits[:, -IDS.shape[1] :]  # without those of virtual tokens
+
+
+@pytest.fixture(scope="module")
+def untouched() -> torch.Tensor:
+    return logits(AutoModelForCausalLM.from_pretrained(backbone_folder(), dtype=torch.float32))
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_one_step(name: str, piqa_folder: Path, tmp_path: Path, untouched: torch.Tensor) -> None:
+    """The run finishes, and its folder holds what was trained: the checkpoint's weights give the same logits."""
+    arguments = configuration(name, piqa_folder)
+    limits = ["--trainer.max_steps", "1", "--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false"]
+    limits += ["--trainer.limit_val_batches", "1", "--trainer.limit_test_batches", "1", "--run.root", str(tmp_path)]
+    assert main(["fit", *arguments, *limits]) == 0
+    (file,) = tmp_path.glob("*/*/record.json")
+    record = json.loads(file.read_text())
+    metrics = record["metrics"]
+    assert record["status"] == "finished"
+    assert {"base/acc", "report/acc"} <= metrics.keys()
+    assert (metrics.get("rank/effective_mean", -1) == -1) == (name in WITHOUT_UPDATE_MATRIX)
+    if name == "frozen":
+        assert metrics["parameters/trainable"] == 0
+        assert not (file.parent / "adapter").exists()
+        return
+    assert metrics["parameters/trainable"] > 0
+    assert (metrics["parameters/trainable"] == metrics["parameters/total"]) == (name == "full")
+    loaded, tokenizer = load_adapter(file.parent / "adapter" / "last")
+    assert tokenizer.eos_token_id == 2
+    quiet_libraries()
+    module = FineTuneCLI(expand_bases(arguments), run=False).model
+    module.configure_model()
+    checkpoint = torch.load(file.parent / "checkpoints" / "last.ckpt", weights_only=True)
+    module.load_state_dict(checkpoint["state_dict"])
+    found = logits(loaded)
+    torch.testing.assert_close(found, logits(module.network), atol=1e-5, rtol=1e-5)
+    assert (found - untouched).abs().max() > 1e-4
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # peft warns about defaults of its own methods
-@pytest.mark.parametrize("name", FLAGS)
-def test_two_steps(name: str, tiny_arguments: list[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["LNTuningConfig", "HRAConfig"])
+def test_methods_without_a_file(name: str, tiny_arguments: list[str], tmp_path: Path) -> None:
     arguments = [argument for argument in tiny_arguments if argument not in ("--model.adapter.r", "4")]
-    arguments += ["--model.adapter", f"peft.{name}", *FLAGS[name], "--trainer.max_steps", "2"]
-    assert main(["fit", *arguments, "--trainer.limit_test_batches", "1"]) == 0
+    arguments += ["--model.adapter", f"peft.{name}", "--trainer.max_steps", "2", "--trainer.limit_test_batches", "1"]
+    assert main(["fit", *arguments]) == 0
     (file,) = (tmp_path / "runs").glob("*/*/record.json")
     record = json.loads(file.read_text())
     assert record["status"] == "finished"
     assert 0 < record["metrics"]["parameters/trainable"] < record["metrics"]["parameters/total"]
-    assert (record["metrics"]["rank/effective_mean"] == -1) == (name in WITHOUT_UPDATE_MATRIX)
+    assert (record["metrics"]["rank/effective_mean"] == -1) == (name == "LNTuningConfig")
     assert (file.parent / "adapter" / "best" / "adapter_config.json").is_file()
 
 

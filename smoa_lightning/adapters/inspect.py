@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import safetensors.torch
 import torch
-from peft import PeftModel
-from peft.tuners.lora import LoraLayer
+from peft import PeftConfig, PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import get_peft_model_state_dict
 from torch import nn
+from transformers.pytorch_utils import Conv1D
 
-from smoa_lightning.adapters.smoa import SmoaLinear
+from smoa_lightning.adapters.targets import matched_modules, resolve_targets
+from smoa_lightning.adapters.tuner import SlotLayer, UpdateLayer
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,8 @@ class AdaptedLayer:
         out_features: d_out.
         in_features: d_in.
         trainable_parameters: Number of parameters that training moves in this layer.
-        rank_bound: Upper bound of the rank of the update; min(d_out, d_in) where nothing smaller is known.
+        rank_bound: Upper bound of the rank of the update W' - W; min(d_out, d_in) where nothing smaller is known, 0
+            for a map in the adapter slot, which is no update of a weight.
     """
 
     name: str
@@ -51,7 +54,8 @@ def adapted_layers(model: PeftModel) -> list[AdaptedLayer]:
         if not active:
             continue
         out_features, in_features = _shape(module)
-        bounds = [_rank_bound(module, adapter, min(out_features, in_features)) for adapter in active]
+        limit = min(out_features, in_features)
+        bounds = [_rank_bound(module, adapter, model.peft_config[adapter], limit) for adapter in active]
         found.append(
             AdaptedLayer(
                 name=name,
@@ -65,7 +69,29 @@ def adapted_layers(model: PeftModel) -> list[AdaptedLayer]:
     return found
 
 
+def target_layers(model: nn.Module, config: PeftConfig) -> dict[str, nn.Module]:
+    """The modules of a backbone that a strategy will adapt, with their names, in the order of the model.
+
+    Args:
+        model: The backbone, without adapters.
+        config: The strategy; nothing is adapted by prompt learning.
+
+    Raises:
+        UserError: A target matches no module.
+    """
+    if config.is_prompt_learning:
+        return {}
+    resolved: Any = resolve_targets(model, config)
+    if str(getattr(resolved, "target_modules", None)).lower() != "all-linear":
+        return dict(matched_modules(model, resolved))
+    output = getattr(model, "get_output_embeddings", lambda: None)()
+    linear = ((name, m) for name, m in model.named_modules() if isinstance(m, nn.Linear | Conv1D))
+    return {name: module for name, module in linear if module is not output}
+
+
 def _shape(layer: Any) -> tuple[int, int]:
+    if isinstance(layer, SlotLayer):
+        return layer.width, layer.width
     if getattr(layer, "out_features", None) and getattr(layer, "in_features", None):
         return int(layer.out_features), int(layer.in_features)
     weight = layer.get_base_layer().weight
@@ -79,12 +105,49 @@ def _trainable(layer: BaseTunerLayer) -> int:
     return sum(p.numel() for p in layer.parameters() if p.requires_grad and id(p) not in inner)
 
 
-def _rank_bound(layer: BaseTunerLayer, adapter: str, limit: int) -> int:
-    if isinstance(layer, SmoaLinear):
+def _rank_bound(layer: Any, adapter: str, config: Any, limit: int) -> int:
+    """Bound of one adapter's update; ``limit`` where full rank is not excluded (DoRA, HiRA, OFT, C3A, ...)."""
+    if isinstance(layer, UpdateLayer):
         return layer.rank_bound(adapter)
-    if isinstance(layer, LoraLayer) and not layer.use_dora.get(adapter, False) and adapter in layer.r:
-        return min(limit, int(layer.r[adapter]))
-    return limit  # HiRA, DoRA, LoHa, LoKr, OFT, ...: full rank is not excluded
+    if isinstance(layer, SlotLayer):
+        return 0
+    known = _BOUNDS.get(str(getattr(config.peft_type, "value", "")))
+    bound = None if known is None else known(layer, adapter, config)
+    return limit if bound is None else min(limit, bound)
+
+
+def _lora_bound(layer: Any, adapter: str, config: Any) -> int | None:
+    """r for B A; 2 r where the start is taken out of W: W' - W = s (B A - B_0 A_0); DoRA and other variants: none."""
+    if layer.use_dora.get(adapter, False) or adapter in layer.lora_variant or adapter not in layer.r:
+        return None
+    start = str(getattr(config, "init_lora_weights", "")).lower()
+    if start == "loftq":  # W is quantised
+        return None
+    return int(layer.r[adapter]) * (2 if start.startswith(("pissa", "olora", "corda", "lora_ga")) else 1)
+
+
+def _lokr_bound(layer: Any, adapter: str, config: Any) -> int:
+    """The product of the ranks of the two factors of a Kronecker product, each dense or of rank r."""
+    factors = []
+    for name in ("lokr_w1", "lokr_w2"):
+        dense, low = getattr(layer, name), getattr(layer, f"{name}_b")
+        factors.append(
+            min(dense[adapter].shape) if adapter in dense else int(layer.r[adapter]) if adapter in low else 0
+        )
+    return factors[0] * factors[1]
+
+
+_BOUNDS: dict[str, Callable[[Any, str, Any], int | None]] = {  # by the name of the method
+    "LORA": _lora_bound,
+    "ADALORA": _lora_bound,
+    "VERA": lambda layer, adapter, config: int(layer.r[adapter]),  # diag(b) B diag(d) A
+    "LOHA": lambda layer, adapter, config: int(layer.r[adapter]) ** 2,  # (B1 A1) o (B2 A2)
+    "LOKR": _lokr_bound,
+    # k column blocks of rank r each, and a LoRA of rank hybrid_r
+    "GRALORA": lambda layer, adapter, config: config.gralora_k * int(layer.r[adapter]) + config.hybrid_r,
+    # the real part (Z + conj Z) / 2 of the transform Z of n entries, which has rank n at most
+    "FOURIERFT": lambda layer, adapter, config: 2 * layer.fourierft_spectrum[adapter].numel(),
+}
 
 
 def adapter_bytes(model: PeftModel) -> int:

@@ -112,6 +112,7 @@ class AdapterCheckpoint(Checkpoint):
         return {
             "task": data.task.name,
             "data_source": data.source,
+            "add_bos": data.encoding.add_bos,
             "which": name,
             "step": trainer.global_step,
             "selection": {"metric": data.task.metric, "score": self.best_score},

@@ -8,11 +8,25 @@ from typing import Any
 
 import pytest
 import torch
-from peft import HiraConfig, LoHaConfig, LoraConfig, PeftConfig, PromptTuningConfig
+from peft import (
+    AdaLoraConfig,
+    FourierFTConfig,
+    GraloraConfig,
+    HiraConfig,
+    LoHaConfig,
+    LoKrConfig,
+    LoraConfig,
+    PeftConfig,
+    PromptTuningConfig,
+    VeraConfig,
+)
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
 from smoa_lightning.adapters import SMoAConfig, adapted_layers, attach, layer_update, update_rank
+from smoa_lightning.adapters.bottleneck import BottleneckConfig
+from smoa_lightning.adapters.rank import base_shift, shift_rounding, singular_values
+from smoa_lightning.adapters.smoa.config import BLOCK_PARTITIONS
 from smoa_lightning.errors import UserError
 
 Maker = Callable[..., Any]
@@ -27,6 +41,28 @@ def test_update_rank_of_known_singular_values() -> None:
         assert rank.effective == pytest.approx(math.exp(-(0.5 * math.log(0.5) + 2 * 0.25 * math.log(0.25))), rel=1e-3)
         assert rank.stable == pytest.approx(24 / 16, rel=1e-4)
         assert rank.numerical == 3
+
+
+@pytest.mark.parametrize("shape", [(120, 300), (200, 200), (301, 97)])
+@pytest.mark.parametrize("kind", ["dense", "low rank", "decaying", "one"])
+def test_gram_singular_values_are_within_the_stated_tolerance(kind: str, shape: tuple[int, int]) -> None:
+    """Of a float32 matrix they differ by less than 1e-7 of the largest from a dense float64 decomposition."""
+    torch.manual_seed(0)
+    smaller = min(shape)
+    u, v = (torch.linalg.qr(torch.randn(n, smaller, dtype=torch.float64)).Q for n in shape)
+    s = {
+        "dense": torch.rand(smaller).double() + 0.5,
+        "low rank": torch.cat([torch.ones(5), torch.zeros(smaller - 5)]).double(),
+        "decaying": torch.logspace(0, -12, smaller, dtype=torch.float64),
+        "one": torch.eye(smaller, dtype=torch.float64)[0],
+    }[kind]
+    delta = ((u * s) @ v.T).float()
+    values, reference = singular_values(delta), torch.linalg.svdvals(delta.double())
+    assert values.dtype == torch.float64
+    assert float((values - reference).abs().max()) <= 1e-7 * float(reference[0])
+    assert (values.diff() <= 0).all()
+    exact = singular_values(delta.double())  # a float64 matrix is decomposed itself
+    torch.testing.assert_close(exact, reference, rtol=1e-12, atol=1e-15)
 
 
 def test_update_rank_of_zero_and_of_bad_updates() -> None:
@@ -98,7 +134,7 @@ def test_layer_update_refuses(llama: Maker) -> None:
 
 @pytest.mark.parametrize("modulation", ["weight", "none", "random"])
 @pytest.mark.parametrize(
-    "partition", ["none", "spectral_energy", "spectral_blocks", "contiguous_blocks", "random_blocks"]
+    "partition", ["none", "spectral_energy", "spectral_blocks", "contiguous_blocks", "random_blocks", "grid_blocks"]
 )
 def test_rank_bounds_hold_and_are_reached(partition: Any, modulation: Any, llama: Maker, randomise: Maker) -> None:
     """With random B the numerical rank is at most the bound, and far above r wherever the product is modulated."""
@@ -108,7 +144,7 @@ def test_rank_bounds_hold_and_are_reached(partition: Any, modulation: Any, llama
     for layer, entry in zip(tuner_layers(model), adapted_layers(model), strict=True):
         numerical = update_rank(layer.get_delta_weight("default")).numerical
         weight = layer.unmerged_weight()
-        if partition.endswith("blocks"):
+        if partition in BLOCK_PARTITIONS:
             plan = layer.plan("default")
             ranks = torch.stack(
                 [torch.linalg.matrix_rank(weight[i][:, j]) for i, j in zip(plan.rows, plan.cols, strict=True)]
@@ -120,7 +156,7 @@ def test_rank_bounds_hold_and_are_reached(partition: Any, modulation: Any, llama
         else:
             exact = min(weight.shape)
         if modulation == "none":
-            exact = min(exact, 2)
+            exact = min(exact, 4 if partition == "grid_blocks" else 2)  # K r: every row of tiles has rank r of its own
         assert numerical <= entry.rank_bound
         assert numerical == exact
         if modulation != "none":
@@ -135,3 +171,83 @@ def test_update_starts_at_exactly_zero(llama: Maker) -> None:
 
 def test_prompt_learning_has_no_layers(llama: Maker) -> None:
     assert not tuner_layers(attach(llama(), PromptTuningConfig(num_virtual_tokens=2), seed=0))
+
+
+@pytest.mark.parametrize(
+    ("config", "bound"),
+    [
+        (LoraConfig(r=3), 3),
+        (LoraConfig(r=3, use_rslora=True, rank_pattern={"q_proj": 3}), 3),
+        (AdaLoraConfig(init_r=3, target_r=2, total_step=10), 3),
+        (VeraConfig(r=3), 3),
+        (LoHaConfig(r=3, init_weights=False), 9),
+        (GraloraConfig(r=4, gralora_k=2, hybrid_r=0), 8),
+        (GraloraConfig(r=2, gralora_k=2, hybrid_r=1), 5),
+        (FourierFTConfig(n_frequency=3), 6),
+        (LoKrConfig(r=1, decompose_factor=4), 4),
+        (LoKrConfig(r=1, decompose_factor=4, decompose_both=True), 1),
+        (LoraConfig(r=3, use_dora=True), 20),
+        (HiraConfig(r=3), 20),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, PeftConfig) else str(value),
+)
+def test_bounds_of_peft_methods_are_reached_and_not_passed(config: Any, bound: int, llama: Maker) -> None:
+    """With all parameters random, every layer has the rank that its method allows, and no more."""
+    config.target_modules = ["q_proj", "o_proj"]
+    model = attach(llama(intermediate_size=32, num_attention_heads=1), config, seed=0)
+    generator = torch.Generator().manual_seed(1)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = torch.randn(parameter.shape, generator=generator)
+    entries = adapted_layers(model)
+    assert {(entry.rank_bound, min(entry.out_features, entry.in_features)) for entry in entries} == {(bound, 20)}
+    for layer in tuner_layers(model):
+        assert update_rank(layer_update(layer)).numerical == bound
+
+
+@pytest.mark.parametrize("start", ["pissa", "olora"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_an_initialisation_that_moves_the_base_weight(start: Any, dtype: torch.dtype, llama: Maker) -> None:
+    """Against the backbone's own weight the update is s (B A - B_0 A_0), of rank 2 r, whatever was rounded."""
+    base = llama(dtype=dtype)
+    weights = {name: parameter.detach().clone() for name, parameter in base.named_parameters()}
+    model = attach(base, LoraConfig(r=2, lora_alpha=4, init_lora_weights=start), seed=0)
+    for name, layer in model.get_base_model().named_modules():
+        if not isinstance(layer, BaseTunerLayer):
+            continue
+        original = weights[f"{name}.weight"]
+        A, B = layer.lora_A["default"].weight, layer.lora_B["default"].weight
+        first = (B @ A).detach().clone()
+        B.data += 0.1 * torch.randn(B.shape, generator=torch.Generator().manual_seed(0))
+        torch.testing.assert_close(layer_update(layer), 2 * (B @ A).detach(), rtol=1e-5, atol=1e-6)
+        delta = layer_update(layer, original=original)
+        expected = 2 * (B @ A).detach() - 2 * first
+        torch.testing.assert_close(delta, expected, rtol=0, atol=1e-5 if dtype == torch.float32 else 2e-2)
+        assert update_rank(delta, shift_rounding(original)).numerical <= 4
+        if dtype == torch.bfloat16:
+            assert update_rank(delta).numerical > 4  # the rounding of the moved weight, which is no part of the method
+    assert {entry.rank_bound for entry in adapted_layers(model)} == {4}
+
+
+def test_the_base_weight_is_recognised_as_the_backbones_own(llama: Maker, gpt2: Maker) -> None:
+    for make, config in ((llama, SMoAConfig(r=4)), (gpt2, LoraConfig(r=4, fan_in_fan_out=True))):
+        base = make()
+        weights = {name: parameter.detach().clone() for name, parameter in base.named_parameters()}
+        model = attach(base, config, seed=0)
+        names = [n for n, m in model.get_base_model().named_modules() if isinstance(m, BaseTunerLayer)]
+        layer = model.get_base_model().get_submodule(names[0])
+        original = weights[f"{names[0]}.weight"]
+        assert base_shift(layer, original) is None
+        assert not layer_update(layer, original=original).any()
+        moved = layer_update(layer, original=original - 1)
+        assert moved.shape == (layer.out_features, layer.in_features)
+        torch.testing.assert_close(moved, torch.ones_like(moved))
+
+
+def test_the_adapter_slot_has_no_rank(llama: Maker) -> None:
+    model = attach(llama(), BottleneckConfig(bottleneck_size=3), seed=0)
+    assert {(entry.rank_bound, entry.out_features, entry.in_features) for entry in adapted_layers(model)} == {
+        (0, 20, 20)
+    }
+    with pytest.raises(UserError, match="so it has no rank"):
+        layer_update(tuner_layers(model)[0])

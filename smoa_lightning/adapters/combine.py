@@ -1,0 +1,111 @@
+"""A prompt method together with a method that adapts weights: trained, saved, loaded and switched off as one."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftConfig, PeftModel, PeftModelForCausalLM, TaskType
+from torch import nn
+
+from smoa_lightning.adapters.attach import attach
+from smoa_lightning.errors import UserError
+
+WEIGHTS = "weights"  # folder of the adapter of weights, inside that of the prompt
+
+
+class CombinedModel(PeftModelForCausalLM):
+    """Virtual tokens before the input of a backbone whose layers another adapter updates.
+
+    peft holds one prompt method in a model of its own class around the backbone. Here that backbone is one into which
+    the other adapter is injected already, so that generation, scoring and gradients run through both. What peft would
+    do to the prompt alone is done to both: :meth:`save_pretrained` and :meth:`disable_adapter`.
+
+    Args:
+        weights: The backbone with its adapter of weights.
+        prompt: Configuration of a prompt method.
+        adapter_name: Name of the prompt's adapter.
+    """
+
+    def __init__(self, weights: PeftModel, prompt: PeftConfig, adapter_name: str = "default", **kwargs: Any) -> None:
+        trained = [parameter for parameter in weights.parameters() if parameter.requires_grad]
+        super().__init__(weights.get_base_model(), prompt, adapter_name, **kwargs)
+        for parameter in trained:
+            parameter.requires_grad_(True)  # a prompt method freezes all that it finds
+        self._weights = (weights,)  # in a tuple, since its parts are those of base_model
+
+    @property
+    def weights(self) -> PeftModel:
+        """The same backbone with its adapter of weights alone: to merge it, to save it, to inspect it."""
+        return self._weights[0]
+
+    @contextlib.contextmanager
+    def disable_adapter(self) -> Iterator[None]:
+        """Run the untouched backbone."""
+        with super().disable_adapter(), self.weights.disable_adapter():
+            yield
+
+    def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:  # type: ignore[override]
+        """Write the prompt's adapter to a folder, and that of the weights to its subfolder ``weights``."""
+        super().save_pretrained(str(save_directory), **kwargs)
+        self.weights.save_pretrained(str(Path(save_directory) / WEIGHTS), **kwargs)
+
+
+def attach_both(model: nn.Module, weights: PeftConfig, prompt: PeftConfig, seed: int) -> CombinedModel:
+    """Adapt the weights of a backbone and put virtual tokens before its input; both are trained.
+
+    Args:
+        model: A causal language model; its layers are replaced in place.
+        weights: Configuration of any method that adapts layers, as for :func:`attach`.
+        prompt: Configuration of prompt tuning, P-tuning or prefix tuning.
+        seed: Seed of the initial parameters of both.
+
+    Raises:
+        UserError: ``prompt`` is no prompt method, or ``weights`` is one.
+    """
+    for config, expected in ((weights, False), (prompt, True)):
+        if config.is_prompt_learning != expected:
+            raise UserError(
+                f"{type(config).__name__} cannot be combined as the {'prompt' if expected else 'weights'} of a model: "
+                "give one method that adapts layers and one prompt method, such as PromptTuningConfig."
+            )
+    adapted = attach(model, weights, seed)
+    prompt = copy.deepcopy(prompt)  # peft fills in sizes of this backbone
+    prompt.task_type = TaskType.CAUSAL_LM
+    devices = sorted({p.device.index or 0 for p in model.parameters() if p.device.type == "cuda"})
+    with torch.random.fork_rng(devices=devices), _quiet():
+        torch.manual_seed(seed)
+        return CombinedModel(adapted, prompt)
+
+
+def load_both(model: nn.Module, folder: str | Path, is_trainable: bool = False) -> CombinedModel:
+    """Load what :meth:`CombinedModel.save_pretrained` wrote onto a backbone.
+
+    Raises:
+        UserError: The folder holds no pair of adapters.
+    """
+    inner = Path(folder) / WEIGHTS
+    if not (inner / "adapter_config.json").is_file():
+        raise UserError(f"{folder} holds no pair of adapters: {WEIGHTS}/adapter_config.json is missing there.")
+    with _quiet():
+        weights = PeftModel.from_pretrained(model, str(inner), is_trainable=is_trainable)
+        prompt = PeftConfig.from_pretrained(str(folder))
+        prompt.inference_mode = not is_trainable
+        combined = CombinedModel(weights, prompt)
+        combined.load_adapter(str(folder), "default", is_trainable=is_trainable)
+    if not is_trainable:
+        combined.requires_grad_(False)
+    return combined
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    with warnings.catch_warnings():
+        # peft asks transformers through a deprecated name; nothing a user could change.
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
+        yield

@@ -1,0 +1,78 @@
+"""Continuations of prompts by greedy or beam search, the same for a prompt alone and in a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def left_padded(rows: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:
+    """Return token ids padded on the left, and their attention mask, both (rows, length).
+
+    >>> left_padded([[5, 6, 7], [8]], pad=0)[0].tolist()
+    [[5, 6, 7], [0, 0, 8]]
+    """
+    length = max(len(row) for row in rows)
+    ids = torch.tensor([[pad] * (length - len(row)) + list(row) for row in rows])
+    mask = torch.tensor([[0] * (length - len(row)) + [1] * len(row) for row in rows])
+    return ids, mask
+
+
+@torch.no_grad()
+def continuations(
+    model: Any, prompts: Sequence[Sequence[int]], pad: int, eos: int, max_new_tokens: int = 64, num_beams: int = 1
+) -> list[list[int]]:
+    """Return the most likely continuation of each prompt, without the prompt and without EOS.
+
+    Args:
+        model: A causal language model of transformers, or a peft model around one, in evaluation mode.
+        prompts: Token ids of each prompt, at least one token each.
+        pad: Id that fills the shorter prompts up; it is masked.
+        eos: Id that ends a continuation.
+        max_new_tokens: Most tokens in a continuation.
+        num_beams: Width of the beam search; 1 is greedy.
+    """
+    from transformers import GenerationConfig
+
+    settings = GenerationConfig(
+        max_new_tokens=max_new_tokens,
+        num_beams=num_beams,
+        pad_token_id=pad,
+        eos_token_id=eos,
+        use_cache=True,
+        # What a model's own generation_config.json would fill in, were it absent here:
+        do_sample=False,
+        temperature=1.0,
+        top_p=1.0,
+        top_k=50,
+        repetition_penalty=1.0,
+        no_repeat_ngram_size=0,
+    )
+    device = next(model.parameters()).device
+    ids, mask = (tensor.to(device) for tensor in left_padded(prompts, pad))
+    if _puts_embeddings_before_the_row(model):
+        # peft puts the virtual tokens before the padding and drops the position ids, so that the padding moves every
+        # token away from them. Here they stand between padding and prompt, where they stood in training.
+        rows = len(prompts)
+        words, virtual = model.word_embeddings(ids), model.get_prompt(rows)
+        joined, seen = [], []
+        for row, count in enumerate(mask.sum(dim=1).tolist()):
+            blank = ids.shape[1] - count
+            joined.append(torch.cat([words[row, :blank], virtual[row].to(words.dtype), words[row, blank:]]))
+            seen.append(torch.cat([mask[row, :blank], mask.new_ones(len(virtual[row])), mask[row, blank:]]))
+        inputs = {"inputs_embeds": torch.stack(joined), "attention_mask": torch.stack(seen)}
+        made = model.get_base_model().generate(**inputs, generation_config=settings)
+    else:
+        made = model.generate(input_ids=ids, attention_mask=mask, generation_config=settings)[:, ids.shape[1] :]
+    return [row[: row.index(eos)] if eos in row else row for row in made.tolist()]
+
+
+def _puts_embeddings_before_the_row(model: Any) -> bool:
+    """Whether the adapter is one of virtual tokens that go through the model, and not of cached keys and values."""
+    config: Any = getattr(model, "active_peft_config", None)
+    if not getattr(config, "is_prompt_learning", False):
+        return False
+    return str(getattr(config.peft_type, "value", config.peft_type)) not in ("PREFIX_TUNING", "CARTRIDGE")

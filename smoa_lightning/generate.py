@@ -1,0 +1,71 @@
+"""Try the result: ``python -m smoa_lightning generate RUN --prompt "..."``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import NoReturn
+
+from smoa_lightning.data.encode import AddBos, encode_pairs
+from smoa_lightning.decoding import continuations
+from smoa_lightning.errors import UserError
+from smoa_lightning.load import FACTS, adapter_folder, load_adapter
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"generate: {message}; see generate --help")
+
+
+def arguments(args: list[str]) -> argparse.Namespace:
+    """Parse the command line after the subcommand.
+
+    Raises:
+        UserError: An unknown flag, no prompt, or a number that makes no sense.
+    """
+    parser = _Parser(prog="smoa_lightning generate", description="Continue prompts with the best adapter of a run.")
+    parser.add_argument("run", metavar="RUN", help="a run folder, whose best adapter is taken, or an adapter folder")
+    parser.add_argument("--prompt", action="append", required=True, help="text to continue; may be given several times")
+    parser.add_argument("--max_new_tokens", type=int, default=64, help="most tokens in a continuation (default: 64)")
+    parser.add_argument("--num_beams", type=int, default=1, help="width of the beam search; 1 is greedy (default)")
+    parsed = parser.parse_args(args)
+    for name in ("max_new_tokens", "num_beams"):
+        if getattr(parsed, name) < 1:
+            raise UserError(f"generate: --{name} is {getattr(parsed, name)}; the smallest value is 1")
+    return parsed
+
+
+def generate(
+    run: str | Path, prompts: list[str], max_new_tokens: int = 64, num_beams: int = 1, backbone: str | None = None
+) -> list[str]:
+    """Return the continuation of each prompt by the best adapter of a run, or by the adapter of a folder.
+
+    Prompts are tokenised as in training: white space at their end belongs to the response and is dropped.
+
+    Args:
+        run: A run folder or an adapter folder.
+        prompts: Texts to continue.
+        max_new_tokens: Most tokens in a continuation.
+        num_beams: Width of the beam search; 1 is greedy.
+        backbone: Folder of the backbone, if it is not where it was in training.
+
+    Raises:
+        UserError: The folder holds no adapter.
+    """
+    model, tokenizer = load_adapter(run, backbone)
+    add_bos: AddBos = json.loads((adapter_folder(run) / FACTS).read_text(encoding="utf-8")).get("add_bos", "auto")
+    rows = [pair.prefix + pair.prompt for pair in encode_pairs(tokenizer, [(text, "") for text in prompts], add_bos)]
+    made = continuations(model, rows, tokenizer.pad_token_id, tokenizer.eos_token_id, max_new_tokens, num_beams)
+    return [str(tokenizer.decode(ids, skip_special_tokens=True)) for ids in made]
+
+
+def main(args: list[str]) -> None:
+    """Print the continuation, after its prompt where there are several."""
+    from smoa_lightning.cli import quiet_libraries
+
+    parsed = arguments(args[1:])
+    quiet_libraries()
+    texts = generate(parsed.run, parsed.prompt, parsed.max_new_tokens, parsed.num_beams)
+    for prompt, text in zip(parsed.prompt, texts, strict=True):
+        print(text.strip() if len(texts) == 1 else f"> {prompt}\n{text.strip()}\n")

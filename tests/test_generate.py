@@ -1,0 +1,99 @@
+"""The subcommand ``generate``: what it prints, and what it refuses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from smoa_lightning.__main__ import main
+from smoa_lightning.load import load_adapter
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, tiny_backbone: Path, piqa_folder: Path) -> Path:
+    root = tmp_path_factory.mktemp("generate")
+    status = main(
+        [
+            *("fit", "--config", str(Path(__file__).parents[1] / "experiments" / "piqa.yaml")),
+            *("--model.backbone.source", "local", "--model.backbone.path", str(tiny_backbone)),
+            *("--data.source", "local", "--data.path", str(piqa_folder), "--run.root", str(root)),
+            *(
+                "--model.adapter.r",
+                "4",
+                "--data.batch_size",
+                "8",
+                "--data.selection_rows",
+                "8",
+                "--data.add_bos",
+                "true",
+            ),
+            *("--trainer.max_steps", "4", "--run.score_base", "false", "--run.score_report", "false"),
+            *("--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false"),
+        ]
+    )
+    assert status == 0
+    (record,) = root.glob("*/*/record.json")
+    return record.parent
+
+
+def by_hand(run: Path, prompt: str, count: int) -> str:
+    """Continue one prompt with BOS, as the run was trained, by full forwards."""
+    model, tokenizer = load_adapter(run)
+    start = ids = [1, *tokenizer(prompt).input_ids]
+    for _ in range(count):
+        with torch.no_grad():
+            following = int(model(input_ids=torch.tensor([ids])).logits[0, -1].argmax())
+        if following == tokenizer.eos_token_id:
+            break
+        ids = [*ids, following]
+    return tokenizer.decode(ids[len(start) :])
+
+
+def test_prints_the_continuation_of_one_prompt(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    assert main(["generate", str(trained), "--prompt", "Question: How?\nAnswer: ", "--max_new_tokens", "9"]) == 0
+    printed = capsys.readouterr().out
+    expected = by_hand(trained, "Question: How?\nAnswer:", 9).strip()
+    assert expected
+    assert printed == f"{expected}\n"
+    assert main(["generate", str(trained / "adapter" / "last"), "--prompt", "x", "--max_new_tokens", "2"]) == 0
+
+
+def test_several_prompts_and_beams(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    flags = ["--prompt", "A long one to begin with", "--prompt", "B", "--max_new_tokens", "5"]
+    assert main(["generate", str(trained), *flags]) == 0
+    printed = capsys.readouterr().out
+    for prompt in ("A long one to begin with", "B"):
+        assert f"> {prompt}\n{by_hand(trained, prompt, 5).strip()}\n" in printed
+    assert main(["generate", str(trained), *flags, "--num_beams", "3"]) == 0
+    assert capsys.readouterr().out.count("> ") == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["/nowhere", "--prompt", "x"], "/nowhere is neither a run with an adapter nor an adapter folder"),
+        (["RUN"], "generate: the following arguments are required: --prompt; see generate --help"),
+        (["RUN", "--prompt", "x", "--max_new_tokens", "0"], "--max_new_tokens is 0; the smallest value is 1"),
+        (["RUN", "--prompt", "x", "--num_beams", "-2"], "--num_beams is -2; the smallest value is 1"),
+        (["RUN", "--prompt", "x", "--num_beams", "two"], "invalid int value: 'two'"),
+        (["RUN", "--prompt", "x", "--beams", "2"], "unrecognized arguments: --beams 2"),
+    ],
+)
+def test_bad_input_is_one_sentence(
+    arguments: list[str], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["generate", *(str(tmp_path) if a == "RUN" else a for a in arguments)]) == 2
+    error = capsys.readouterr().err
+    assert words in error
+    assert error.count("\n") == 1
+
+
+def test_help_tells_the_flags(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["generate", "--help"])
+    assert stop.value.code == 0
+    assert "--max_new_tokens" in capsys.readouterr().out

@@ -1,0 +1,168 @@
+"""The command `rank`: numbers against dense float64 differences of merged and original weights, table and figure."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import peft
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file
+
+from smoa_lightning import FineTuneModule
+from smoa_lightning.__main__ import main
+from smoa_lightning.adapters import SMoAConfig
+from smoa_lightning.adapters.bottleneck import BottleneckConfig
+from smoa_lightning.backbone import BackboneConfig
+from smoa_lightning.load import load_adapter, save_adapter
+from smoa_lightning.rank import measure
+from smoa_lightning.rank_plot import Panel, draw
+
+Folder = Callable[..., Path]
+FACTS = {
+    "task": "piqa",
+    "which": "best",
+    "step": 1,
+    "data_source": "local",
+    "selection": {"metric": "acc", "score": None},
+}
+
+
+@pytest.fixture
+def folder(tiny_backbone: Path, tmp_path: Path) -> Folder:
+    """Make an adapter folder, or a run folder around it, whose parameters have moved away from their start."""
+
+    def make(name: str, config: Any, dtype: Any = "float32", run: bool = False) -> Path:
+        module = FineTuneModule(BackboneConfig(source="local", path=str(tiny_backbone), dtype=dtype), config)
+        module.configure_model()
+        generator = torch.Generator().manual_seed(3)
+        with torch.no_grad():
+            for parameter in module.parameters():
+                if parameter.requires_grad:
+                    parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.02)
+        made = tmp_path / name
+        (made / "adapter").mkdir(parents=True)
+        save_adapter(module, made / "adapter" / "best" if run else made / "saved", FACTS)
+        if run:
+            record = {"name": f"piqa-{name}", "signature": "s", "status": "finished"}
+            (made / "record.json").write_text(json.dumps(record))
+        return made if run else made / "saved"
+
+    return make
+
+
+def differences(adapter: Path, backbone: Path) -> dict[str, torch.Tensor]:
+    """W' - W in float64, W read from the backbone's own file and W' merged by peft."""
+    original = load_file(backbone / "model.safetensors")
+    model, _ = load_adapter(adapter)
+    assert isinstance(model, PeftModel)
+    merged = model.double().merge_and_unload().state_dict()  # type: ignore[operator]
+    return {name: merged[name] - original[name].double() for name in original if name in merged}
+
+
+CONFIGS = {
+    "lora": peft.LoraConfig(r=2, lora_alpha=4),
+    "dora": peft.LoraConfig(r=2, use_dora=True),
+    "smoa": SMoAConfig(r=4, num_subspaces=2),
+    "hira": peft.HiraConfig(r=2),
+    "pissa": peft.LoraConfig(r=2, init_lora_weights="pissa"),
+    "olora": peft.LoraConfig(r=2, init_lora_weights="olora"),
+    "vera": peft.VeraConfig(r=3),
+}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_ranks_are_those_of_the_difference_from_the_true_backbone(
+    name: str, folder: Folder, tiny_backbone: Path
+) -> None:
+    adapter = folder(name, CONFIGS[name])
+    run = measure(adapter, 100)
+    expected = differences(adapter, tiny_backbone)
+    assert len(run.layers) == run.adapted == 10
+    for layer in run.layers:
+        delta = expected[f"{layer.name}.weight"]
+        values = torch.linalg.svdvals(delta)
+        found = torch.tensor(layer.values, dtype=torch.float64)
+        torch.testing.assert_close(found, values, rtol=0, atol=2e-6 * float(values[0]))
+        shares = values / values.sum()
+        entropy = -float((shares * shares.clamp_min(1e-300).log()).sum())
+        assert layer.rank.effective == pytest.approx(math.exp(entropy), rel=1e-3)
+        assert layer.rank.stable == pytest.approx(float(values.square().sum() / values[0] ** 2), rel=1e-4)
+        assert layer.rank.numerical <= layer.bound
+        assert layer.shape == tuple(delta.shape)
+    known = {"lora": {2}, "pissa": {4}, "olora": {4}, "vera": {3}}
+    assert {layer.bound for layer in run.layers} == known.get(name, {min(layer.shape) for layer in run.layers})
+    if name in known:
+        assert {layer.rank.numerical for layer in run.layers} == known[name]
+
+
+def test_pissa_on_a_half_precision_backbone(folder: Folder) -> None:
+    """What rounding the moved weight to bfloat16 adds has full rank, and is not counted."""
+    run = measure(folder("pissa", CONFIGS["pissa"], dtype="bfloat16"), 4)
+    assert all(0 < layer.rank.numerical <= layer.bound == 4 for layer in run.layers)
+
+
+def test_full_fine_tuning_has_a_rank(folder: Folder, tiny_backbone: Path) -> None:
+    run_folder = folder("full", None, run=True)
+    run = measure(run_folder, 4)
+    original = load_file(tiny_backbone / "model.safetensors")
+    trained = load_file(run_folder / "adapter" / "best" / "model.safetensors")
+    assert run.adapted == 14  # the output embedding is none of the layers
+    for layer in run.layers:
+        name = f"{layer.name}.weight"
+        values = torch.linalg.svdvals(trained[name].double() - original[name].double())
+        torch.testing.assert_close(torch.tensor(layer.values, dtype=torch.float64), values, rtol=1e-4, atol=1e-6)
+
+
+def test_table_and_figure_of_two_runs(folder: Folder, capsys: pytest.CaptureFixture[str]) -> None:
+    smoa, lora = (folder(name, CONFIGS[name], run=True) for name in ("smoa", "lora"))
+    assert main(["rank", str(smoa), "--against", str(lora), "--layers", "2"]) == 0
+    shown = capsys.readouterr().out
+    table = (smoa / "rank.md").read_text()
+    assert table in shown
+    assert "| piqa-smoa | 1,280 |" in table  # r (d_in + d_out) / K
+    assert "| piqa-lora | 1,280 |" in table
+    assert "2 of 10" in table
+    mine, other = json.loads((smoa / "rank.json").read_text())
+    assert [layer["name"] for layer in mine["layers"]] == [layer["name"] for layer in other["layers"]]
+    assert (smoa / "rank.png").read_bytes().startswith(b"\x89PNG")
+    svg = (smoa / "rank.svg").read_text()
+    assert ElementTree.fromstring(svg).tag.endswith("svg")
+    assert "piqa-smoa" in svg
+    assert "piqa-lora" in svg
+    assert "LoRA of as many parameters" not in svg
+    assert not list(smoa.glob(".rank*"))
+    assert main(["rank", str(smoa), "--layers", "1"]) == 0
+    assert "LoRA of as many parameters" in (smoa / "rank.svg").read_text()  # alone: a line where LoRA would end
+
+
+def test_updates_without_a_rank_and_bad_arguments(
+    folder: Folder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, config, match in (
+        ("prompt", peft.PromptTuningConfig(num_virtual_tokens=2), "PROMPT_TUNING changes no weight matrix"),
+        ("bottleneck", BottleneckConfig(bottleneck_size=4), "so it has no rank"),
+    ):
+        assert main(["rank", str(folder(name, config))]) == 2
+        assert match in capsys.readouterr().err
+    for arguments, match in (
+        ([str(tmp_path / "nothing")], "neither a run with an adapter nor an adapter folder"),
+        ([], "the following arguments are required: run"),
+        ([str(tmp_path), "--layers", "0"], "at least 1 layer"),
+        ([str(tmp_path), "--layer", "many"], "invalid int value"),
+    ):
+        assert main(["rank", *arguments]) == 2
+        assert match in capsys.readouterr().err
+
+
+def test_the_same_figure_is_the_same_file(tmp_path: Path) -> None:
+    panels = [Panel("p", {"a": [1.0, 0.5, 1e-4], "b": [1.0]}, 2.5)]
+    for name in ("one", "two"):
+        draw(panels, "title", [tmp_path / f"{name}.svg"])
+    assert (tmp_path / "one.svg").read_bytes() == (tmp_path / "two.svg").read_bytes()
