@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -83,6 +84,97 @@ class TextLabel:
         return text
 
 
+@dataclass(frozen=True)
+class Truth:
+    """A truth value, used as 0 (false) or 1 (true)."""
+
+    def check(self, value: Any) -> int:
+        """Return 0 or 1."""
+        if not isinstance(value, bool):
+            raise RowError(f"must be true or false, not {_kind(value)}")
+        return int(value)
+
+    def parse(self, text: str) -> Any:
+        """Read ``true`` or ``false`` in small or capital letters; anything else stays text."""
+        return {"true": True, "false": False}.get(text.strip().lower(), text)
+
+
+@dataclass(frozen=True)
+class Texts:
+    """A list of ``count`` texts, none of them empty."""
+
+    count: int
+
+    def check(self, value: Any) -> list[str]:
+        """Return the list unchanged."""
+        texts = _texts(value, "is")
+        if len(texts) != self.count:
+            raise RowError(f"is a list of {len(texts)}, but must hold {self.count} texts")
+        return texts
+
+    def parse(self, text: str) -> Any:
+        """Read a JSON list; anything else stays text, so that ``check`` names it."""
+        return _json(text)
+
+
+@dataclass(frozen=True)
+class LabelledTexts:
+    """Choices with their labels, ``{"text": ["wet", "dry"], "label": ["A", "B"]}``: as many of the one as of the other.
+
+    Labels are letters or digits, as in ARC; no label stands twice. ``least`` is the smallest number of choices.
+    """
+
+    least: int = 2
+
+    def check(self, value: Any) -> dict[str, list[str]]:
+        """Return the two lists; other entries of the object are dropped."""
+        if not isinstance(value, dict):
+            raise RowError(f"must be an object with lists 'text' and 'label', not {_kind(value)}")
+        for name in ("text", "label"):
+            if name not in value:
+                raise RowError(f"has no list {name!r} (it has {', '.join(map(str, value)) or 'no entries'})")
+        texts, labels = (_texts(value[name], f"has {name!r}, which is") for name in ("text", "label"))
+        if len(texts) != len(labels):
+            raise RowError(f"has {len(texts)} texts, but {len(labels)} labels")
+        if len(texts) < self.least:
+            raise RowError(f"offers {len(texts)} choice(s), but must offer at least {self.least}")
+        if twice := next((label for label in labels if labels.count(label) > 1), None):
+            raise RowError(f"has the label {twice!r} more than once")
+        return {"text": texts, "label": labels}
+
+    def parse(self, text: str) -> Any:
+        """Read a JSON object; anything else stays text, so that ``check`` names it."""
+        return _json(text)
+
+
+def _texts(value: Any, verb: str) -> list[str]:
+    """Return a list of texts that are not empty; ``verb`` begins the sentence of the error."""
+    if not isinstance(value, list | tuple):
+        raise RowError(f"{verb} {_kind(value)}, but must be a list of texts")
+    for number, entry in enumerate(value, start=1):
+        try:
+            Text().check(entry)
+        except RowError as error:
+            raise RowError(f"{verb} a list whose entry {number} {error}") from None
+    return list(value)
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+def fold(text: str) -> str:
+    """Return a text in small letters with single spaces, so that groups do not part over either.
+
+    >>> fold("Dry  a CUP ")
+    'dry a cup'
+    """
+    return " ".join(text.lower().split())
+
+
 def _kind(value: Any) -> str:
     """Name the type of a value as JSON would."""
     names = {
@@ -147,6 +239,7 @@ class Task:
         train_split: Split to train on, minus the hold-out.
         report_split: Split on which results are reported; its rows never select anything.
         splits: All splits that the data set has with labels.
+        rule: Checks what must hold between the fields of a checked row; raises ``RowError``. None: nothing more.
     """
 
     name: str
@@ -163,6 +256,7 @@ class Task:
     train_split: str = "train"
     report_split: str = "validation"
     splits: Sequence[str] = ("train", "validation", "test")
+    rule: Callable[[Row], None] | None = None
 
     def check(self, row: Any) -> Row:
         """Return the row's fields as the schema wants them.
@@ -180,4 +274,6 @@ class Task:
                 checked[name] = field.check(row[name])
             except RowError as error:
                 raise RowError(f"field {name!r} {error}") from None
+        if self.rule is not None:
+            self.rule(checked)
         return checked

@@ -1,8 +1,8 @@
-"""Tasks that offer whole answers to choose from: the choices' texts are scored, not their letters."""
+"""Everyday common sense, PIQA and SIQA: the texts of the answers are scored, not their letters."""
 
 from __future__ import annotations
 
-from smoa_lightning.data.tasks.base import ChoiceExample, Label, Row, Task, Text, TextLabel
+from smoa_lightning.data.tasks.base import ChoiceExample, Label, Row, Task, Text, TextLabel, fold
 
 
 def piqa_example(row: Row) -> ChoiceExample:
@@ -16,7 +16,7 @@ def piqa_example(row: Row) -> ChoiceExample:
 
 def piqa_group(row: Row) -> str:
     """Return the goal in small letters with single spaces: PIQA asks one goal several times with other solutions."""
-    return " ".join(row["goal"].lower().split())
+    return fold(row["goal"])
 
 
 # baber/piqa is the Parquet copy that lm-evaluation-harness reads: the same items, no loading script. A commit can not
@@ -48,7 +48,7 @@ def social_i_qa_example(row: Row) -> ChoiceExample:
 
 def social_i_qa_group(row: Row) -> str:
     """Return the context in small letters with single spaces: several questions are asked about one situation."""
-    return " ".join(row["context"].lower().split())
+    return fold(row["context"])
 
 
 # The commit that added Parquet files to the repository, whose loading script is not read.

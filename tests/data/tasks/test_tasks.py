@@ -64,7 +64,7 @@ def test_missing_field_and_no_object():
 
 def test_registry():
     assert TASKS["piqa"] is get_task("piqa")
-    with pytest.raises(UserError, match=r"unknown task 'pika'; did you mean piqa\?"):
+    with pytest.raises(UserError, match=r"unknown task 'pika'; did you mean piqa, openbookqa\?"):
         get_task("pika")
 
 

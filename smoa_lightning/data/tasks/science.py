@@ -1,0 +1,115 @@
+"""School science: ARC-Easy, ARC-Challenge and OpenBookQA, whose choices carry labels of their own."""
+
+from __future__ import annotations
+
+from smoa_lightning.data.tasks.base import ChoiceExample, LabelledTexts, Row, RowError, Task, Text, fold
+
+
+def key_position(row: Row) -> int:
+    """Return the position of the answer key among the labels, which are letters or digits.
+
+    Raises:
+        RowError: the key is none of the labels.
+    """
+    labels, key = row["choices"]["label"], row["answerKey"].strip()
+    if key not in labels:
+        raise RowError(f"field 'answerKey' is {key!r}, but the labels are {', '.join(map(repr, labels))}")
+    return labels.index(key)
+
+
+def labelled_rule(row: Row) -> None:
+    """Refuse an answer key that is none of the labels.
+
+    Raises:
+        RowError: names key and labels.
+    """
+    key_position(row)
+
+
+def arc_example(row: Row) -> ChoiceExample:
+    r"""Return ARC's item with the prompt of EleutherAI's lm-evaluation-harness (``arc_easy``, ``arc_challenge``).
+
+    >>> choices = {"text": ["ice", "steam", "mud"], "label": ["1", "2", "3"]}
+    >>> arc_example({"question": "What is hot?", "choices": choices, "answerKey": "2"})
+    ChoiceExample(prompt='Question: What is hot?\nAnswer:', choices=(' ice', ' steam', ' mud'), label=1)
+    """
+    return ChoiceExample(f"Question: {row['question']}\nAnswer:", _choices(row), key_position(row))
+
+
+def arc_group(row: Row) -> str:
+    """Return the question in small letters with single spaces: a few are asked with several sets of choices."""
+    return fold(row["question"])
+
+
+def openbookqa_example(row: Row) -> ChoiceExample:
+    """Return OpenBookQA's item with the prompt of EleutherAI's lm-evaluation-harness (its task ``openbookqa``).
+
+    The question is often the beginning of a sentence, and it alone is the prompt.
+
+    >>> choices = {"text": ["ice", "steam"], "label": ["A", "B"]}
+    >>> openbookqa_example({"question_stem": "What burns is", "choices": choices, "answerKey": "B"})
+    ChoiceExample(prompt='What burns is', choices=(' ice', ' steam'), label=1)
+    """
+    return ChoiceExample(row["question_stem"], _choices(row), key_position(row))
+
+
+def openbookqa_group(row: Row) -> str:
+    """Return the question in small letters with single spaces: some are asked with several sets of choices."""
+    return fold(row["question_stem"])
+
+
+def _choices(row: Row) -> tuple[str, ...]:
+    return tuple(f" {text}" for text in row["choices"]["text"])
+
+
+# Both configurations are Parquet files at this commit. All three splits have labels, and results are reported on test.
+# The harness gives acc and acc_norm of both sets; quoted are, by custom, acc of the easy one and acc_norm of the
+# challenge set. The first Open LLM Leaderboard took acc_norm of the challenge set and of HellaSwag.
+ARC_EASY = Task(
+    name="arc_easy",
+    version=1,
+    hub_repository="allenai/ai2_arc",
+    hub_revision="210d026faf9955653af8916fad021475a3f00453",
+    hub_config="ARC-Easy",
+    schema={"question": Text(), "choices": LabelledTexts(), "answerKey": Text()},
+    example=arc_example,
+    group=arc_group,
+    rule=labelled_rule,
+    metric="acc",
+    licence="CC-BY-SA-4.0",
+    reference="arXiv:1803.05457",
+    report_split="test",
+)
+
+ARC_CHALLENGE = Task(
+    name="arc_challenge",
+    version=1,
+    hub_repository="allenai/ai2_arc",
+    hub_revision="210d026faf9955653af8916fad021475a3f00453",
+    hub_config="ARC-Challenge",
+    schema={"question": Text(), "choices": LabelledTexts(), "answerKey": Text()},
+    example=arc_example,
+    group=arc_group,
+    rule=labelled_rule,
+    metric="acc_norm",
+    licence="CC-BY-SA-4.0",
+    reference="arXiv:1803.05457",
+    report_split="test",
+)
+
+# Parquet files at this commit; `main` leaves out the fact that an item was made from. All three splits have labels.
+OPENBOOKQA = Task(
+    name="openbookqa",
+    version=1,
+    hub_repository="allenai/openbookqa",
+    hub_revision="388097ea7776314e93a529163e0fea805b8a6454",
+    hub_config="main",
+    schema={"question_stem": Text(), "choices": LabelledTexts(), "answerKey": Text()},
+    example=openbookqa_example,
+    group=openbookqa_group,
+    rule=labelled_rule,
+    metric="acc_norm",
+    licence="Apache-2.0",
+    reference="arXiv:1809.02789",
+    report_split="test",
+)

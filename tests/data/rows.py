@@ -1,0 +1,128 @@
+"""Invented rows of every choice task in its Hub schema, and a folder of them: what a test run of a task needs.
+
+They are made from short word lists, not copied from the data sets, and they carry what real rows carry too: letters
+beyond ASCII, marks of WikiHow, three to five choices, digits as labels.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from smoa_lightning.data.tasks import get_task
+
+Row = dict[str, Any]
+
+NUM_ROWS = 32
+NUM_TRAIN = 20  # of the first rows; the others are shared out among the other splits
+TWINS_LEFT_OUT = (17, 19)  # so that two training rows stand alone in their group, and one can be held out
+
+THINGS = ["cup", "lamp", "coat", "kettle", "bench", "ladder", "tent", "window"]
+TOOLS = ["a dry towel", "some soap", "a long rope", "the café’s broom"]
+WRONG = ["a wet leaf", "hot jam", "an old map", "two naïve geese"]
+PEOPLE = ["Ana", "Bo", "Cem", "Dita", "Eli", "Fee", "Gus", "Hana"]
+FEELINGS = ["glad", "tired", "proud and loud", "cold"]
+PLACES = ["the harbour", "a mill", "the Zürich fair", "a cellar"]
+MATTER = ["ice", "sand", "oak wood", "glass", "wax", "iron", "milk", "salt"]
+DEEDS = ["melts in the sun", "sinks", "burns slowly", "rusts"]
+
+
+def pick(words: list[str], number: int) -> str:
+    """Return the word at a position, counted around the list."""
+    return words[number % len(words)]
+
+
+def boolq(i: int) -> Row:
+    """Two questions about each passage, one to be answered with yes and one with no."""
+    thing, place = pick(THINGS, i // 2), pick(PLACES, i // 4 + i // 16)
+    told, asked = pick(MATTER, i // 2 + i // 16), pick(MATTER, i // 2 + i // 16 + i % 2)
+    passage = f"The {thing} of {place} is made of {told}. It was moved there in {1900 + i // 2}, after a storm."
+    return {"question": f"is the {thing} of {place} made of {asked}", "passage": passage, "answer": told == asked}
+
+
+def piqa(i: int) -> Row:
+    """Two rows for each goal, with other wrong solutions."""
+    goal = f"How can I clean the {pick(THINGS, i // 2)} of {pick(PEOPLE, i // 2 + i // 16)}?"
+    solutions = [f"Rub it with {pick(TOOLS, i)}.", f"Rub it gently with {pick(WRONG, i)} and wait."]
+    return {"goal": goal, "sol1": solutions[i % 2], "sol2": solutions[1 - i % 2], "label": i % 2}
+
+
+def social_i_qa(i: int) -> Row:
+    """Two questions about each situation."""
+    person, place = pick(PEOPLE, i // 2), pick(PLACES, i // 2 + i // 16)
+    context = f"{person} carried a {pick(THINGS, i // 2)} to {place} and came back at {i // 2 + 1} o'clock."
+    answers = [f"{pick(FEELINGS, i + j)}, as {person} often is" for j in range(3)]
+    question = f"How would {person} feel?" if i % 2 else f"What would {person} be then?"
+    named = dict(zip(("answerA", "answerB", "answerC"), answers, strict=True))
+    return {"context": context, "question": question, **named, "label": str(i % 3 + 1)}
+
+
+def hellaswag(i: int) -> Row:
+    """Rows of videos, and in every fourth place a row of an article, with its marks and an empty ``ctx_b``."""
+    person, thing = pick(PEOPLE, i // 2 + i // 16), pick(THINGS, i // 2)
+    if i % 4 == 3:
+        ctx_a, ctx_b = f"[header] How to carry a {thing} [title] Take it up. [step] Lift  it with {person}.", ""
+        endings = [f"[substeps] Hold it over {pick(PLACES, i + j)}. Do not drop the {thing}." for j in range(4)]
+    else:
+        ctx_a, ctx_b = f"{person} stands near {pick(PLACES, i)} with a {thing}.", "a friend of Ana"
+        endings = [f"lays {pick(TOOLS + WRONG, i + 3 * j)} upon the {thing}." for j in range(4)]
+    row = {"ind": i, "activity_label": f"Carrying a {thing}", "ctx_a": ctx_a, "ctx_b": ctx_b}
+    row |= {"ctx": f"{ctx_a} {ctx_b}", "endings": endings, "source_id": f"invented~{i // 2}"}
+    return row | {"split": "train", "split_type": "indomain", "label": str(i % 4)}
+
+
+def winogrande(i: int) -> Row:
+    """Twin sentences: one word decides which of the two is meant."""
+    one, two = pick(PEOPLE, i // 2), pick(PEOPLE, i // 2 + 1 + i // 16)
+    word, answer = (("strong", "1"), ("weak", "2"))[i % 2]
+    sentence = f"{one} carried the {pick(THINGS, i // 2)} for {two} because _ was {word} after the winter."
+    return {"sentence": sentence, "option1": one, "option2": two, "answer": answer}
+
+
+def labelled(i: int, texts: list[str]) -> Row:
+    """Choices under letters, or under digits in every fifth place, and the key."""
+    labels = ["1", "2", "3", "4", "5"] if i % 5 == 4 else ["A", "B", "C", "D", "E"]
+    labels = labels[: len(texts)]
+    return {"choices": {"text": texts, "label": labels}, "answerKey": pick(labels, i)}
+
+
+def arc(i: int) -> Row:
+    """Three to five choices."""
+    question = (
+        f"In {pick(PLACES, i // 8)}, what does {pick(MATTER, i)} do while {pick(MATTER, i + 3)} {pick(DEEDS, i)}?"
+    )
+    texts = [f"It {deed}." for deed in [*DEEDS, "turns to gold"][: 3 + i % 3]]
+    return {"id": f"invented-{i}", "question": question, **labelled(i, texts)}
+
+
+def openbookqa(i: int) -> Row:
+    """Beginnings of sentences, with four choices."""
+    stem = f"When {pick(MATTER, i)} lies in {pick(PLACES, i // 8)} beside {pick(MATTER, i + 1)}, then"
+    return {"id": f"invented-{i}", "question_stem": stem, **labelled(i, [f"the {m} cools" for m in MATTER[:4]])}
+
+
+MAKERS = {
+    "boolq": boolq,
+    "piqa": piqa,
+    "social_i_qa": social_i_qa,
+    "hellaswag": hellaswag,
+    "winogrande": winogrande,
+    "arc_easy": arc,
+    "arc_challenge": arc,
+    "openbookqa": openbookqa,
+}
+
+#: task name -> its rows
+ROWS: dict[str, list[Row]] = {task: [make(i) for i in range(NUM_ROWS)] for task, make in MAKERS.items()}
+
+
+def write_folder(folder: Path, task: str) -> None:
+    """Write ``train.jsonl`` and a file for each other labelled split of the task; no row stands in two of them."""
+    splits = [split for split in get_task(task).splits if split != "train"]
+    parts = {split: ROWS[task][NUM_TRAIN:][number :: len(splits)] for number, split in enumerate(splits)}
+    train = [row for number, row in enumerate(ROWS[task][:NUM_TRAIN]) if number not in TWINS_LEFT_OUT]
+    folder.mkdir(parents=True, exist_ok=True)
+    for split, rows in {"train": train, **parts}.items():
+        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        (folder / f"{split}.jsonl").write_text(lines, encoding="utf-8")

@@ -1,0 +1,63 @@
+"""Prompts and scores are those of EleutherAI's lm-evaluation-harness, from a file that the harness made (golden.py)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from smoa_lightning.backbone import BackboneConfig, load_model, load_tokenizer, locate
+from smoa_lightning.data.datamodule import TaskDataModule
+from smoa_lightning.metrics import ChoiceAccuracy
+from smoa_lightning.scoring import choice_scores, row_log_likelihoods, target_logits
+
+from .golden import KINDS, write
+from .rows import ROWS
+
+GOLDEN = json.loads((Path(__file__).parent / "golden_scores.json").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("golden")
+    write(folder)
+    return folder
+
+
+def test_the_file_covers_every_task() -> None:
+    assert set(GOLDEN) == set(KINDS)
+    assert all(set(GOLDEN[kind]["tasks"]) == set(ROWS) for kind in KINDS)
+    assert all(len(task["requests"]) == 5 for kind in KINDS for task in GOLDEN[kind]["tasks"].values())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("task", sorted(ROWS))
+def test_scores_of_the_harness(kind: str, task: str, folder: Path) -> None:
+    golden = GOLDEN[kind]["tasks"][task]
+    count = len(golden["requests"])
+    rows = folder / f"{kind}-{task}.jsonl"
+    lines = (folder / "rows" / task / "validation.jsonl").read_text(encoding="utf-8").splitlines()[:count]
+    rows.write_text("\n".join(lines), encoding="utf-8")
+    location = locate(config := BackboneConfig(source="local", path=str(folder / kind)))
+    data = TaskDataModule(task, "local", path={"validation": str(rows)}, report_split="validation", eval_batch_size=3)
+    data.tokenizer = load_tokenizer(location)
+    data.setup("test")
+    requests = [[list(pair) for pair in data.example("report", row).pairs] for row in range(count)]
+    assert requests == golden["requests"]
+
+    model, accuracy = load_model(config, location).eval(), ChoiceAccuracy()
+    for batch in data.test_dataloader():
+        with torch.no_grad():
+            likelihood, tokens = row_log_likelihoods(*target_logits(model, batch))
+        scores = choice_scores(likelihood, tokens, batch["num_bytes"], batch["num_choices"])
+        accuracy.update(scores, batch["label"])
+        for item, row in enumerate(batch["row"].tolist()):
+            found = scores.log_likelihood[item, : batch["num_choices"][item]].tolist()
+            # sums of up to 70 float32 terms of size 7, at another batch size than the harness's
+            assert found == pytest.approx(golden["log_likelihood"][row], abs=1e-3)
+    metrics = accuracy.compute()
+    assert float(metrics["acc"]) == pytest.approx(golden["metrics"]["acc"])
+    if "acc_bytes" in golden["metrics"]:  # the harness's name of what is divided by bytes
+        assert float(metrics["acc_norm"]) == pytest.approx(golden["metrics"]["acc_bytes"])

@@ -1,0 +1,84 @@
+"""Every task over a folder of rows: read, checked, held out, encoded; a damaged row is named by file, row and field."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from smoa_lightning import embedded
+from smoa_lightning.data.datamodule import TaskDataModule
+from smoa_lightning.data.encode import IGNORED
+from smoa_lightning.data.tasks import TASKS
+from smoa_lightning.errors import UserError
+
+from .rows import ROWS, write_folder
+
+
+def test_there_are_rows_for_every_task():
+    assert set(ROWS) == set(TASKS)
+    assert min(map(len, ROWS.values())) >= 24
+
+
+@pytest.mark.parametrize("name", sorted(TASKS))
+def test_a_folder_of_rows(name: str, tmp_path: Path, byte_tokenizer, recwarn) -> None:
+    task = TASKS[name]
+    write_folder(tmp_path, name)
+    data = TaskDataModule(name, "local", path=str(tmp_path), batch_size=4)
+    data.tokenizer = byte_tokenizer
+    data.setup("fit")
+    data.setup("test")
+    summary = data.summary()
+    assert summary["train"]["rows"] == 17
+    assert summary["selection"]["rows"] == 1
+    assert summary["train_report_overlap"] == 0
+    assert not any(summary["bad_rows"].values())
+    assert task.report_split in data.provenance["splits"]
+
+    train, selection = data.indices("train"), data.indices("selection")
+    rows = data.rows("train")
+    assert not {task.group(rows[i]) for i in train} & {task.group(rows[i]) for i in selection}
+    # what is trained on is the right answer after its own prompt, byte by byte, and EOS
+    encoded = data.encoded("train")[0]
+    prompt, answer = task.example(rows[train[0]]).target
+    whole = byte_tokenizer(prompt + answer).input_ids
+    assert list(encoded.ids) == [*whole, byte_tokenizer.eos_token_id]
+    assert [label for label in encoded.labels if label != IGNORED] == [
+        *whole[len(byte_tokenizer(prompt).input_ids) :],
+        byte_tokenizer.eos_token_id,
+    ]
+
+    batch = next(iter(data.test_dataloader()))
+    offered = [len(task.example(data.rows(task.report_split)[row]).choices) for row in batch["row"].tolist()]
+    assert batch["num_choices"].tolist() == offered
+    assert len(batch["input_ids"]) == sum(offered)
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize("name", sorted(TASKS))
+@pytest.mark.parametrize("damage", ["missing", "null", "number"])
+def test_each_field_of_each_task(name: str, damage: str, tmp_path: Path) -> None:
+    for field in TASKS[name].schema:
+        rows = [json.loads(json.dumps(row)) for row in ROWS[name][:3]]
+        if damage == "missing":
+            del rows[1][field]
+        else:
+            rows[1][field] = None if damage == "null" else 0.5
+        file = tmp_path / "train.jsonl"
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        data = TaskDataModule(name, "local", path=str(file))
+        with pytest.raises(UserError, match=rf"{re.escape(str(file))}, row 2: field '{field}' ") as caught:
+            data.rows("train")
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", sorted(set(TASKS) - set(embedded.TASKS)))
+def test_no_embedded_rows_is_one_sentence(name: str, tmp_path: Path, monkeypatch) -> None:
+    """No hub, nothing in its cache and nothing shipped: an error, never rows of another task."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(UserError, match=r"^the hub is switched off .* cache does not hold the dataset .*[^\n]*$"):
+        TaskDataModule(name, "auto").resolve()
+    with pytest.raises(UserError, match="no embedded dataset is shipped for this; use source hub or local"):
+        TaskDataModule(name, "embedded").resolve()
