@@ -18,6 +18,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from scipy.stats import binomtest
 from suites import SUITES, Strategy
 
 from smoa_lightning.__main__ import main as smoa_lightning
@@ -92,6 +93,17 @@ def spread(values: list[float]) -> str:
     return f"{statistics.fmean(values):.3f}{deviation}"
 
 
+def mcnemar(options: argparse.Namespace, name: str, other: str) -> float:
+    """Return the p-value of the exact McNemar test that two strategies are right equally often, seed 0."""
+    right = []
+    for strategy in (name, other):
+        lines = (options.output / "final" / f"{strategy}-seed0" / "items.jsonl").read_text().splitlines()
+        items = [json.loads(line) for line in lines]
+        right.append({item["row"]: item["prediction_acc"] == item["label"] for item in items})
+    only = [sum(a[row] and not b[row] for row in a) for a, b in (right, right[::-1])]
+    return float(binomtest(only[0], sum(only)).pvalue) if sum(only) else 1.0
+
+
 def table(frozen: dict[str, Any], results: dict[str, tuple[float, list[dict[str, Any]]]]) -> str:
     """Return the Markdown table; the error beside an accuracy is that of the items, in brackets that of the seeds."""
     header = ["strategy", "trainable", "lr", "acc ± stderr (sd of seeds)", "acc_norm", "nll", "last train loss"]
@@ -145,6 +157,9 @@ def main() -> None:
             text = table(frozen, results) + "\n\nnll (accuracy) on held-out training rows:\n" + "\n".join(lines)
             (options.output / "table.md").write_text(text + "\n")
     print((options.output / "table.md").read_text())
+    first, *others = chosen
+    for name in others:
+        print(f"{name} against {first}, seed 0: exact McNemar p = {mcnemar(options, name, first):.2f} (uncorrected)")
 
 
 if __name__ == "__main__":
