@@ -81,10 +81,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--backbone", required=True, help="folder of a causal language model")
     parser.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float32"])
-    parser.add_argument("--rows", type=int, default=8)
+    parser.add_argument("--rows", type=int, default=4)
     parser.add_argument("--length", type=int, default=64)
     parser.add_argument("--response", type=int, default=8, help="tokens of each row that count for the loss")
-    parser.add_argument("--turns", type=int, default=7)
+    parser.add_argument("--turns", type=int, default=5)
     options = parser.parse_args()
     warnings.filterwarnings("ignore", message="MatMul8bitLt: inputs will be cast")
     torch.manual_seed(0)
@@ -107,7 +107,8 @@ def main() -> None:
             step()
             if turn:  # the first one fills caches
                 times[key].append(time.perf_counter() - start)
-        print(f"turn {turn} of {options.turns}", flush=True)
+        last = ", ".join(f"{' '.join(key)} {values[-1]:.1f}" for key, values in times.items() if values)
+        print(f"turn {turn} of {options.turns} (seconds: {last})", flush=True)
     sizes = {key: held_bytes(model) for key, model in models.items()}
     reference = {strategy: (strategy, options.dtype) for strategy in STRATEGIES}
     print(f"torch {torch.__version__}, {torch.get_num_threads()} thread(s), {options.rows} x {options.length} tokens")

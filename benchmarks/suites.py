@@ -41,7 +41,7 @@ EQUAL_BUDGET = {
     "smoa_energy": Strategy("smoa_energy", (1e-2, 4e-2, 1.6e-1), _QV | {"r": "5"}),
     "hira": Strategy("hira", (1e-2, 4e-2, 1.6e-1), _QV | {"r": "5"}),
     "surm_circulant": Strategy("surm_circulant", (5e-3, 2e-2, 8e-2), _QV | {"block_size": "100"}),
-    "surm_kronecker": Strategy("surm_kronecker", (1e-3, 4e-3, 1.6e-2), _QV | {"block_size": "100"}),
+    "surm_kronecker": Strategy("surm_kronecker", (2e-3, 8e-3, 3.2e-2), _QV | {"block_size": "100"}),
     "surm_ldr": Strategy("surm_ldr", (5e-3, 2e-2, 8e-2), _QV | {"displacement_rank": "4"}),
     "c3a": Strategy("c3a", (1e-2, 4e-2, 1.6e-1), _QV | {"block_size": "48"}),
     "mora": Strategy("mora", (1e-3, 4e-3, 1.6e-2), _QV | {"r": "5"}),

@@ -53,7 +53,8 @@ def draw(panels: list[Panel], title: str, files: list[Path]) -> None:
             for line, label in zip(*axis.get_legend_handles_labels(), strict=True)
         }
         figure.suptitle(title)
-        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=min(3, len(handles)))
+        columns = 1 if max(map(len, handles)) > 40 else min(3, len(handles))  # run names are long
+        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=columns)
         for file in files:
             kind = file.suffix.removeprefix(".")
             metadata: dict[str, Any] = {"Date": None} if kind == "svg" else {}

@@ -48,6 +48,10 @@ FORBIDDEN = {
     "schedule": {"lightning", "transformers", "peft", "torch"},
     "adapters/smoa/subspaces": {"lightning", "transformers", "peft"},
     "adapters/smoa/functional": {"lightning", "transformers", "peft"},
+    "adapters/smoa/terms": {"lightning", "transformers", "peft"},
+    "adapters/mora/compress": {"lightning", "transformers", "peft"},
+    "adapters/surm/structured": {"lightning", "transformers", "peft"},
+    "adapters/surm/convolution": {"lightning", "transformers", "peft"},
     "files": {"lightning", "transformers", "peft", "torch"},
     "record": {"lightning", "transformers", "peft", "torch"},
 }

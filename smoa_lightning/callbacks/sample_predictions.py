@@ -23,11 +23,13 @@ def prediction_table(items: list[dict[str, Any]], examples: list[Any]) -> str:
     lines = ["| prompt | choices (log-likelihood; the label in bold) | right |", "|---|---|---|"]
     for item, example in zip(items, examples, strict=True):
         choices = []
+        partial = not isinstance(example.prompt, str)  # each choice has a prompt of its own: shown with the choice
         for index, (choice, score) in enumerate(zip(example.choices, item["log_likelihood"], strict=True)):
-            text = f"{_cell(choice)} ({score:.2f})"
+            text = f"{_cell(example.prompt[index] + choice if partial else choice)} ({score:.2f})"
             choices.append(f"**{text}**" if index == item["label"] else text)
         right = "yes" if item["prediction_acc"] == item["label"] else "no"
-        lines.append(f"| {_cell(example.prompt)} | {' <br> '.join(choices)} | {right} |")
+        prompt = "" if partial else _cell(example.prompt)
+        lines.append(f"| {prompt} | {' <br> '.join(choices)} | {right} |")
     return "\n".join(lines)
 
 

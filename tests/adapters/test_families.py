@@ -20,7 +20,7 @@ from smoa_lightning.backbone import BackboneConfig
 from smoa_lightning.data.datamodule import TaskDataModule
 from smoa_lightning.module import FineTuneModule
 
-from .architectures import ARCHITECTURES, CAUSAL, inputs, logits
+from .architectures import ARCHITECTURES, CAUSAL, inputs
 
 QKV = ("q_proj", "k_proj", "v_proj")
 LLAMA = {*(f"self_attn.{name}" for name in QKV), "mlp.up_proj", "mlp.down_proj"}
@@ -54,7 +54,9 @@ EXPECTED: dict[str, tuple[str, set[str], tuple[str, str]]] = {
 
 
 def names(family: str, config: Any) -> set[str]:
-    return {layer.name for layer in adapted_layers(attach(ARCHITECTURES[family](), config, seed=0))}
+    with torch.device("meta"):
+        model = ARCHITECTURES[family]()
+    return {layer.name for layer in adapted_layers(attach(model, config, seed=0))}
 
 
 def everywhere(family: str, inner: Any) -> set[str]:
@@ -70,21 +72,6 @@ def test_default_targets(family: str) -> None:
     assert names(family, BottleneckConfig(bottleneck_size=3)) == everywhere(family, (attention, feedforward))
     after_feedforward = BottleneckConfig(bottleneck_size=3, placement="pfeiffer")
     assert names(family, after_feedforward) == everywhere(family, [feedforward])
-
-
-@pytest.mark.parametrize("family", ARCHITECTURES)
-def test_adapters_begin_as_the_identity_and_then_matter(family: str) -> None:
-    model = ARCHITECTURES[family]()
-    batch = inputs(model)
-    plain = logits(model, **batch)
-    adapted = attach(model, SMoAConfig(r=4), seed=0)
-    torch.testing.assert_close(logits(adapted, **batch), plain, rtol=1e-5, atol=1e-5)
-    for layer in adapted_layers(adapted):
-        factor = adapted.get_base_model().get_submodule(layer.name).smoa_B["default"]
-        with torch.no_grad():
-            factor.fill_(0.5)
-            assert (logits(adapted, **batch) - plain).abs().max() > 1e-3, layer.name
-            factor.zero_()
 
 
 ROWS = ((9, 4), (17, 1), (5, 5))  # lengths of prompt and response
