@@ -1,4 +1,4 @@
-"""Readers of local files: JSONL, JSON, Parquet, CSV and TSV to rows that know where they stand."""
+"""Readers of local files: JSONL, JSON, Parquet, CSV, TSV and a task's own text to rows that know where they stand."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from smoa_lightning.data.tasks import Task
+from smoa_lightning.data.tasks import RowError, Task
 from smoa_lightning.errors import UserError, nearest
 
 
@@ -121,7 +121,7 @@ def read_table(path: Path, task: Task, delimiter: str = ",") -> Iterator[Located
             if len(values) != len(header):
                 raise UserError(f"{place}: has {len(values)} values, but the header names {len(header)} fields.")
             row = dict(zip(header, values, strict=True))
-            yield Located(place, {k: task.schema[k].parse(v) if k in task.schema else v for k, v in row.items()})
+            yield Located(place, {column: task.parse(column, value) for column, value in row.items()})
     except csv.Error as error:
         raise UserError(f"{path}, line {reader.line_num}: not a valid table ({error}).") from None
 
@@ -131,10 +131,35 @@ def read_tab_separated(path: Path, task: Task) -> Iterator[Located]:
     return read_table(path, task, delimiter="\t")
 
 
+def read_text(path: Path, task: Task) -> Iterator[Located]:
+    """Yield the rows of a text file in the layout that the task's data set was first given out in.
+
+    Raises:
+        UserError: the task has no such layout; a line that is not of it.
+    """
+    if task.read_text is None:
+        others = ", ".join(ending for ending in READERS if ending != ".txt")
+        raise UserError(f"{path}: task {task.name!r} has no layout as plain text; the endings {others} are read.")
+    line = 0
+
+    def lines() -> Iterator[tuple[int, str]]:
+        nonlocal line
+        for number, text in _lines(path):
+            line = number  # the last line that was read is the one that is wrong
+            yield number, text
+
+    try:
+        for number, (start, row) in enumerate(task.read_text(lines()), start=1):
+            yield Located(_place(path, number, start), row)
+    except RowError as error:
+        raise UserError(f"{path}, line {line}: {error}.") from None
+
+
 READERS: dict[str, Callable[[Path, Task], Iterator[Located]]] = {
     ".jsonl": read_jsonl,
     ".json": read_json,
     ".parquet": read_parquet,
     ".csv": read_table,
     ".tsv": read_tab_separated,
+    ".txt": read_text,
 }

@@ -48,6 +48,8 @@ class Origin:
 class Provenance:
     """What was read for a split.
 
+    Rows are those that a task makes of the rows in the file: of a dialogue one for each reply.
+
     Args:
         source: ``hub``, ``local`` or ``embedded``.
         location: Repository, file or part of the package.
@@ -55,7 +57,7 @@ class Provenance:
         commit: Commit that the hub served, else None.
         sha256: SHA-256 of the checked rows in their order: the same for one content in whatever format.
         num_rows: Rows kept.
-        num_bad_rows: Rows left out because they broke the schema (with ``bad_rows: skip``).
+        num_bad_rows: Rows of the file left out because they broke the schema (with ``bad_rows: skip``).
     """
 
     source: Source
@@ -99,15 +101,17 @@ def load_split(
 
 
 def check_rows(task: Task, located: Iterable[Located], skip: bool = False) -> tuple[list[Row], int]:
-    """Return the rows as the schema wants them and how many broke it.
+    """Return the rows as the schema wants them, each with all that it stands for, and how many broke it.
 
     Raises:
         UserError: the first bad row with its place and field, unless ``skip``.
     """
-    rows, num_bad = [], 0
+    rows: list[Row] = []
+    num_bad = 0
     for place, row in located:
         try:
-            rows.append(task.check(row))
+            checked = task.check(row)
+            rows += [checked] if task.expand is None else task.expand(checked)
         except RowError as error:
             if not skip:
                 raise UserError(f"{place}: {error}.") from None
@@ -131,14 +135,36 @@ def has_split(task: Task, split: str, origin: Origin) -> bool:
     """Say whether there is such a split: a single local file holds training rows only.
 
     Raises:
-        UserError: a folder or mapping without a file for the split, or with several.
+        UserError: a folder or mapping with several files for the split, or without one for a split that the data set
+            has on the hub.
     """
-    if origin.source != "local":
+    if origin.source == "hub":
         return split in task.splits
+    if origin.source == "embedded":
+        return split in SPLIT_NAMES
     if isinstance(origin.path, str) and Path(origin.path).expanduser().is_file():
         return split == task.train_split
+    if split not in task.splits and not _holds(origin.path, split):
+        return False
     split_file(origin.path, split)
     return True
+
+
+def known_splits(task: Task, source: str) -> tuple[str, ...]:
+    """Return the splits that may be asked for: on the hub those of the data set, elsewhere each that a file can hold.
+
+    GSM8K has no validation split on the hub, but a folder of its rows may, and the embedded rows of every task do.
+    """
+    return tuple(task.splits) if source == "hub" else tuple(dict.fromkeys([*task.splits, *SPLIT_NAMES]))
+
+
+def _holds(path: LocalPath | None, split: str) -> bool:
+    """Whether a folder or mapping has a file for a split."""
+    check_path(path)
+    if isinstance(path, Mapping):
+        return split in path
+    names = SPLIT_NAMES.get(split, (split,))
+    return any((Path(str(path)).expanduser() / f"{name}{ending}").is_file() for name in names for ending in READERS)
 
 
 def check_path(path: LocalPath | None) -> None:

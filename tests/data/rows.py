@@ -1,4 +1,4 @@
-"""Invented rows of every choice task in its Hub schema, and a folder of them: what a test run of a task needs.
+"""Invented rows of every task in its schema, and a folder of them: what a test run of a task needs.
 
 They are made from short word lists, not copied from the data sets, and they carry what real rows carry too: letters
 beyond ASCII, marks of WikiHow, three to five choices, digits as labels.
@@ -102,6 +102,102 @@ def openbookqa(i: int) -> Row:
     return {"id": f"invented-{i}", "question_stem": stem, **labelled(i, [f"the {m} cools" for m in MATTER[:4]])}
 
 
+# ---- replies
+
+
+def commonsense_instruct(i: int) -> Row:
+    """Two layouts of LLM-Adapters in turns; every second row has its empty input, as all of the published rows."""
+    if i % 4 < 2:
+        thing, answer = pick(THINGS, i), f"solution{i % 2 + 1}"
+        task = f"solution to the question: Clean the {thing} of {pick(PEOPLE, i // 4)}"
+        choices = f"Solution1: {pick(TOOLS, i)}\n\nSolution2: {pick(WRONG, i)}"
+        instruction = f"Please choose the correct {task}\n\n{choices}\n\nAnswer format: solution1/solution2"
+    else:
+        answer = ("true", "false")[i % 2]
+        question = f"is {pick(MATTER, i)} found in {pick(PLACES, i // 8)}?"
+        instruction = f"Please answer the following question with true or false, question: {question}"
+        instruction += "\n\nAnswer format: true/false"
+    row = {"instruction": instruction, "output": f"the correct answer is {answer}", "answer": answer}
+    return row | ({"input": ""} if i % 2 else {})
+
+
+def gsm8k(i: int) -> Row:
+    """Sums with calculator annotations; in every fifth place a number with a comma."""
+    first, second = (1200, 34 + i) if i % 5 == 4 else (i + 3, i % 7 + 2)
+    person, thing = pick(PEOPLE, i), pick(THINGS, i // 8)
+    question = f"{person} has {first} {thing}s and gets {second} more. How many {thing}s does {person} have?"
+    steps = f"{person} has {first} + {second} = <<{first}+{second}={first + second}>>{first + second} {thing}s."
+    return {"question": question, "answer": f"{steps}\n#### {first + second:,}"}
+
+
+def metamath_qa(i: int) -> Row:
+    """Two rows of each original question: the question itself, and one that asks backwards."""
+    known, more = i // 2 + 2, i // 2 % 5 + 1
+    person, thing = pick(PEOPLE, i // 2), pick(THINGS, i // 16)
+    asked = f"{person} finds {known} {thing}s and then {more} more. How many are there?"
+    if i % 2:
+        query, answer = f"{person} finds x {thing}s and then {more} more, {known + more} in all. What is x?", known
+    else:
+        query, answer = asked, known + more
+    response = f"We add {known} and {more} for {known + more}.\nThe answer is: {answer}"
+    kind = ("GSM_AnsAug", "GSM_FOBAR")[i % 2]
+    return {"type": kind, "query": query, "original_question": asked, "response": response}
+
+
+def convai2(i: int) -> Row:
+    """Two dialogues of each persona, of one to three replies."""
+    thing, person = pick(THINGS, i // 2), pick(PEOPLE, i // 2 + i // 16)
+    personality = [f"i own a {thing} .", f"my best friend is {person} .", "i like café au lait ."]
+    turns = [f"hi ! i am number {i} . what do you own ?", f"a {thing} , it is old ."]
+    turns += [f"who gave it to you in {pick(PLACES, i)} ?", f"{person} did .", "nice !", "i know . coffee ?"]
+    return {"personality": personality, "dialog": turns[: 2 + 2 * (i % 3)]}
+
+
+def daily_dialog(i: int) -> Row:
+    """Two conversations with each first turn, of two to four turns; acts and emotions are dropped."""
+    thing, place = pick(THINGS, i // 2), pick(PLACES, i // 2 + i // 16)
+    turns = [
+        f"Where is the {thing} of {place} , number {i // 2} ? ",
+        f" {pick(PEOPLE, i)} has it . ",
+        "Why ?",
+        "No idea .",
+    ]
+    turns = turns[: 2 + i % 3]
+    return {"dialog": turns, "act": [1] * len(turns), "emotion": [0] * len(turns)}
+
+
+# ---- rows of one's own
+
+
+def choice(i: int) -> Row:
+    """Labels of each kind: a position, a letter, the text, and names of the choices."""
+    choices = [f"the {pick(MATTER, i + j)}" for j in range(2 + i % 3)]
+    right = i % len(choices)
+    label: int | str = [right, "ABCD"[right], choices[right], "wxyz"[right]][i % 4]
+    row = {"prompt": f"Question {i}: what {pick(DEEDS, i)}?\nAnswer:", "choices": choices, "label": label}
+    return row | ({"labels": list("wxyz"[: len(choices)])} if i % 4 == 3 else {})
+
+
+def instruction(i: int) -> Row:
+    """Every second row has an input."""
+    thing = pick(THINGS, i)
+    row = {
+        "instruction": f"Describe number {i}, a {thing}.",
+        "output": f"The {thing} is {pick(FEELINGS, i)}.\n\nReally.",
+    }
+    return row | ({"input": f"It stands in {pick(PLACES, i)}."} if i % 2 else {})
+
+
+def chat(i: int) -> Row:
+    """Conversations of one to three replies, in every second row under a system message."""
+    thing = pick(THINGS, i)
+    said = [f"Who has {thing} {i}?", f"{pick(PEOPLE, i)} has it.", "And then?", "Nobody.\nIt is lost.", "Oh.", "Yes."]
+    messages = [
+        {"role": ("user", "assistant")[n % 2], "content": text} for n, text in enumerate(said[: 2 + 2 * (i % 3)])
+    ]
+    return {"messages": ([{"role": "system", "content": "Be brief."}] if i % 2 else []) + messages}
+
+
 MAKERS = {
     "boolq": boolq,
     "piqa": piqa,
@@ -111,6 +207,14 @@ MAKERS = {
     "arc_easy": arc,
     "arc_challenge": arc,
     "openbookqa": openbookqa,
+    "commonsense_instruct": commonsense_instruct,
+    "gsm8k": gsm8k,
+    "metamath_qa": metamath_qa,
+    "convai2": convai2,
+    "daily_dialog": daily_dialog,
+    "choice": choice,
+    "instruction": instruction,
+    "chat": chat,
 }
 
 #: task name -> its rows
@@ -118,8 +222,11 @@ ROWS: dict[str, list[Row]] = {task: [make(i) for i in range(NUM_ROWS)] for task,
 
 
 def write_folder(folder: Path, task: str) -> None:
-    """Write ``train.jsonl`` and a file for each other labelled split of the task; no row stands in two of them."""
-    splits = [split for split in get_task(task).splits if split != "train"]
+    """Write ``train.jsonl`` and a file for each other labelled split, that of the report in any case.
+
+    No row stands in two of them.
+    """
+    splits = list(dict.fromkeys([*get_task(task).splits[1:], get_task(task).report_split]))
     parts = {split: ROWS[task][NUM_TRAIN:][number :: len(splits)] for number, split in enumerate(splits)}
     train = [row for number, row in enumerate(ROWS[task][:NUM_TRAIN]) if number not in TWINS_LEFT_OUT]
     folder.mkdir(parents=True, exist_ok=True)

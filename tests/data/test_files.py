@@ -7,9 +7,11 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from smoa_lightning.data.sources import Origin, load_split
-from smoa_lightning.data.tasks import PIQA
+from smoa_lightning.data.sources import Origin, has_split, known_splits, load_split
+from smoa_lightning.data.tasks import CHOICE, CONVAI2, GSM8K, METAMATH_QA, PIQA, TASKS, Missing, task_with_fields
 from smoa_lightning.errors import UserError
+
+from .rows import ROWS, write_folder
 
 GOOD = [
     {"goal": "Dry a cup, well", "sol1": 'use a "towel"', "sol2": "use a sieve", "label": 0},
@@ -33,8 +35,8 @@ def write(path, rows):
     return path
 
 
-def load(path, **kwargs):
-    return load_split(PIQA, "train", Origin("local", path=str(path)), **kwargs)
+def load(path, task=PIQA, split="train", **kwargs):
+    return load_split(task, split, Origin("local", path=str(path)), **kwargs)
 
 
 @pytest.mark.parametrize("ending", [".jsonl", ".json", ".parquet", ".csv", ".tsv"])
@@ -124,3 +126,115 @@ def test_invalid_utf8_names_the_line(tmp_path):
     path.write_bytes(json.dumps(GOOD[0]).encode() + b'\n{"goal": "K\xf6ln"}\n')
     with pytest.raises(UserError, match=r"rows.jsonl, line 2: not valid UTF-8 \(byte 0xf6 at column 12\)"):
         load(path)
+
+
+# ---- tasks whose rows are not those of the file
+
+
+@pytest.mark.parametrize("name", sorted(TASKS))
+def test_the_rows_of_every_task(tmp_path, name):
+    task = TASKS[name]
+    write_folder(tmp_path, name)
+    for split in ("train", task.report_split):
+        rows, provenance = load(tmp_path, task, split)
+        assert provenance.num_rows == len(rows) > 0
+        examples = [protocol.example(row) for protocol in task.protocols for row in rows]
+        assert all(example.target[1].strip() for example in examples)
+        assert all(isinstance(task.group(row), str) for row in rows)
+
+
+def test_a_dialogue_counts_as_its_replies(tmp_path):
+    three, one = ROWS["convai2"][2], ROWS["convai2"][0]
+    path = write(tmp_path / "train.jsonl", [three, {"personality": [], "dialog": ["a", "b"]}, one])
+    rows, provenance = load(path, CONVAI2, bad_rows="skip")
+    assert (len(rows), provenance.num_rows, provenance.num_bad_rows) == (4, 4, 1)
+    assert [len(row["history"]) for row in rows] == [1, 3, 5, 1]
+    with pytest.raises(UserError, match=r"train.jsonl, row 2: field 'personality' is a list of 0"):
+        load(path, CONVAI2)
+
+
+DIALOGUES = "1 your persona: i sing.\n2 hi\tgood day\n\n1 your persona: i dance.\n2 hello\thi\n3 why ?\tno idea\n"
+
+
+def test_text_in_the_layout_of_the_task(tmp_path):
+    path = tmp_path / "train.txt"
+    path.write_text(DIALOGUES)
+    rows, provenance = load(tmp_path, CONVAI2)
+    assert [row["reply"] for row in rows] == ["good day", "hi", "no idea"]
+    assert provenance.location == str(path)
+    path.write_text(DIALOGUES.replace("i dance.", " "))
+    with pytest.raises(
+        UserError, match=r"train.txt, row 2 \(line 4\): field 'personality' is a list whose entry 1 must"
+    ):
+        load(path, CONVAI2)
+    path.write_text(DIALOGUES.replace("3 why", "4 why"))
+    with pytest.raises(UserError, match=r"train.txt, line 6: has number 4 after 2; a dialogue counts from 1\.$"):
+        load(path, CONVAI2)
+    path.write_bytes(DIALOGUES.encode() + b"4 K\xf6ln\tja\n")
+    with pytest.raises(UserError, match=r"train.txt, line 7: not valid UTF-8 \(byte 0xf6 at column 4\)"):
+        load(path, CONVAI2)
+    with pytest.raises(UserError, match=r"task 'piqa' has no layout as plain text; the endings .jsonl, .json, "):
+        load(path)
+
+
+def test_tables_of_other_names(tmp_path):
+    task = task_with_fields(CHOICE, {"prompt": "q", "choices": ["one", "two"], "label": "key"})
+    path = tmp_path / "train.csv"
+    path.write_text("q,one,two,key\nHot?,fire,ice,0\nCold?,[1],ice,ice\n")
+    rows = load(path, task)[0]
+    assert [CHOICE.likelihood.example(row).target for row in rows] == [("Hot?", " fire"), ("Cold?", " ice")]
+    path.write_text("q,one,key\nHot?,fire,0\n")
+    with pytest.raises(
+        UserError, match=r"row 1 \(line 2\): field 'two', which data.fields names for 'choices', is missing"
+    ):
+        load(path, task)
+    piqa = task_with_fields(PIQA, {"label": "gold", "goal": "label"})
+    path.write_text("label,sol1,sol2,gold\nDry a cup,a,b,1\n")
+    assert load(path, piqa)[0] == [{"goal": "Dry a cup", "sol1": "a", "sol2": "b", "label": 1}]
+
+
+def test_splits_that_may_be_asked_for(tmp_path):
+    assert known_splits(GSM8K, "hub") == ("train", "test")
+    assert (
+        set(known_splits(GSM8K, "local")) == set(known_splits(METAMATH_QA, "auto")) == {"train", "validation", "test"}
+    )
+    write(tmp_path / "train.jsonl", ROWS["gsm8k"])
+    write(tmp_path / "valid.jsonl", ROWS["gsm8k"])
+    local = Origin("local", path=str(tmp_path))
+    assert has_split(GSM8K, "validation", local)  # not on the hub, but here
+    with pytest.raises(UserError, match="no file for split 'test'"):
+        has_split(GSM8K, "test", local)
+    assert not has_split(METAMATH_QA, "test", local)
+    assert not has_split(METAMATH_QA, "validation", Origin("hub"))
+    assert has_split(METAMATH_QA, "validation", Origin("embedded"))
+    files = Origin("local", path={"train": str(tmp_path / "train.jsonl")})
+    assert not has_split(METAMATH_QA, "validation", files)
+
+
+@pytest.mark.parametrize("name", sorted(TASKS))
+@pytest.mark.parametrize("damage", ["missing", "null", "number"])
+def test_a_damaged_field_of_every_task_names_file_row_and_field(tmp_path, name, damage):
+    task = TASKS[name]
+    for field, wanted in task.schema.items():
+        if isinstance(wanted, Missing) and damage != "number":
+            continue  # such a field may be left out, or be null
+        rows = [dict(row) for row in ROWS[name][:3]]
+        rows[1] |= {field: None if damage == "null" else 0.5}
+        if damage == "missing":
+            del rows[1][field]
+        path = write(tmp_path / "train.jsonl", rows)
+        with pytest.raises(UserError, match=rf"train.jsonl, row 2: field '{field}' ") as caught:
+            load(path, task)
+        assert str(path) in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["commonsense_instruct", "metamath_qa", "choice", "instruction"])
+def test_fields_that_may_be_left_out(tmp_path, name):
+    task = TASKS[name]
+    optional = [field for field, wanted in task.schema.items() if isinstance(wanted, Missing)]
+    full = {**ROWS[name][0], **dict.fromkeys(optional)}
+    bare = {field: value for field, value in full.items() if field not in optional}
+    assert (
+        load(write(tmp_path / "full.jsonl", [full]), task)[0] == load(write(tmp_path / "bare.jsonl", [bare]), task)[0]
+    )

@@ -22,7 +22,7 @@ from .hub_server import COMMIT, make_server
 HELPERS = """
 import dataclasses, json, sys, time
 from smoa_lightning.data.sources import Origin, load_split
-from smoa_lightning.data.tasks import PIQA
+from smoa_lightning.data.tasks import PIQA, get_task
 from smoa_lightning.errors import UserError
 from smoa_lightning.hub import resolve_source
 
@@ -34,8 +34,8 @@ def attempt(function, *arguments):
         outcome = {"error": str(error)}
     return outcome | {"seconds": time.monotonic() - start}
 
-def load(repository, revision, split="train"):
-    rows, provenance = load_split(PIQA, split, Origin("hub", repository=repository, revision=revision))
+def load(repository, revision, split="train", task="piqa"):
+    rows, provenance = load_split(get_task(task), split, Origin("hub", repository=repository, revision=revision))
     return rows, provenance.as_dict()
 
 def resolve(requested, repository, revision):
@@ -75,13 +75,41 @@ def split_rows() -> dict[str, list[dict]]:
     }
 
 
+SPLITS = ("train", "test")
+SUMS = {
+    "main": [{"question": "1 + 1?", "answer": "#### 2"}],
+    "socratic": [{"question": "wrong configuration", "answer": "#### 0"}],
+}
+
+
+def card(configurations) -> str:
+    """A card that assigns the files of each configuration to its splits, as that of openai/gsm8k does."""
+    lines = ["---", "configs:"]
+    for name in configurations:
+        lines += [f"- config_name: {name}", "  data_files:"]
+        lines += [line for split in SPLITS for line in (f"  - split: {split}", f"    path: {name}/{split}-*")]
+    return "\n".join([*lines, "---", ""])
+
+
+DIALOGUE = ["hi !", "hello .", "what is new ?", "nothing ."]
+UTTERANCES = [{"candidates": ["no .", DIALOGUE[n]], "history": DIALOGUE[:n]} for n in (1, 3)]
+
+
 @pytest.fixture(scope="module")
 def online(tmp_path_factory, split_rows):
     """What a process sees while the hub answers; leaves a filled cache behind."""
     files = {f"data/{split}-00000-of-00001.parquet": parquet(rows) for split, rows in split_rows.items()}
     files |= {"README.md": b"---\nlicense: afl-3.0\n---\n", "picture.png": b"not wanted"}
     script_only = {"README.md": b"# x\n", "piqa.py": b"raise SystemExit('a loading script was run')"}
-    server = make_server({"own/piqa": files, "own/gated": "GatedRepo", "own/script": script_only})
+    persona = {"personality": ["i sing .", "i dance ."], "utterances": UTTERANCES}
+    repositories = {
+        "own/persona": {"data/train-00000-of-00001.parquet": parquet([persona]), "README.md": b"# x\n"},
+        "own/sums": {
+            **{f"{name}/{split}-00000-of-00001.parquet": parquet(SUMS[name]) for name in SUMS for split in SPLITS},
+            "README.md": card(SUMS).encode(),
+        },
+    }
+    server = make_server({"own/piqa": files, "own/gated": "GatedRepo", "own/script": script_only, **repositories})
     threading.Thread(target=server.serve_forever, daemon=True).start()
     home = tmp_path_factory.mktemp("hub")
     try:
@@ -97,6 +125,9 @@ def online(tmp_path_factory, split_rows):
                 "missing": attempt(load, "own/none", None),
                 "revision": attempt(load, "own/piqa", "v9"),
                 "script": attempt(load, "own/script", None),
+                "dialogue": attempt(load, "own/persona", "main", "train", "convai2"),
+                "sums": attempt(load, "own/sums", "main", "test", "gsm8k"),
+                "no_validation": attempt(load, "own/sums", "main", "validation", "gsm8k"),
             }}))
             """,
             HF_ENDPOINT=f"http://127.0.0.1:{server.server_port}",
@@ -120,6 +151,17 @@ def test_rows_of_a_commit_and_of_a_branch(online, split_rows):
     assert seen["auto"]["value"] == "hub"
 
 
+def test_a_dialogue_on_the_hub_becomes_one_row_for_each_reply(online):
+    rows, provenance = online[0]["dialogue"]["value"]
+    assert [(row["history"], row["reply"]) for row in rows] == [(DIALOGUE[:n], DIALOGUE[n]) for n in (1, 3)]
+    assert all(row["personality"] == ["i sing .", "i dance ."] for row in rows)
+    assert provenance["num_rows"] == 2
+
+
+def test_the_configuration_of_the_task_is_read(online):
+    assert online[0]["sums"]["value"][0] == SUMS["main"]
+
+
 def test_only_data_files_are_fetched(online):
     assert not [request for request in online[2] if "picture" in request or "piqa.py" in request]
 
@@ -133,6 +175,7 @@ def test_only_data_files_are_fetched(online):
         ("missing", "the hub has no dataset 'own/none'"),
         ("revision", "has no revision 'v9'"),
         ("script", "'train' of task 'piqa' can be read"),
+        ("no_validation", "no split 'validation' of task 'gsm8k' can be read there"),
     ],
 )
 def test_errors_are_one_sentence(online, case, message):

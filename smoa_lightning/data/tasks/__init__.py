@@ -5,8 +5,14 @@ from __future__ import annotations
 from smoa_lightning.data.tasks.base import (
     ChoiceExample,
     Field,
+    Generation,
     Label,
     LabelledTexts,
+    Likelihood,
+    Message,
+    Missing,
+    Protocol,
+    ReplyExample,
     Row,
     RowError,
     Task,
@@ -17,14 +23,18 @@ from smoa_lightning.data.tasks.base import (
 )
 from smoa_lightning.data.tasks.choice import PIQA, SOCIAL_I_QA
 from smoa_lightning.data.tasks.completion import HELLASWAG, WINOGRANDE
+from smoa_lightning.data.tasks.dialogue import CONVAI2, DAILY_DIALOG
+from smoa_lightning.data.tasks.generic import CHAT, CHOICE, INSTRUCTION, task_with_fields
+from smoa_lightning.data.tasks.instruct import COMMONSENSE_INSTRUCT
+from smoa_lightning.data.tasks.mathematics import GSM8K, METAMATH_QA
 from smoa_lightning.data.tasks.science import ARC_CHALLENGE, ARC_EASY, OPENBOOKQA
 from smoa_lightning.data.tasks.yes_no import BOOLQ
 from smoa_lightning.errors import UserError, nearest
 
 # The order is that of the tables in the papers that use these eight.
-TASKS: dict[str, Task] = {
-    task.name: task for task in (BOOLQ, PIQA, SOCIAL_I_QA, HELLASWAG, WINOGRANDE, ARC_EASY, ARC_CHALLENGE, OPENBOOKQA)
-}
+EIGHT = (BOOLQ, PIQA, SOCIAL_I_QA, HELLASWAG, WINOGRANDE, ARC_EASY, ARC_CHALLENGE, OPENBOOKQA)
+OTHERS = (COMMONSENSE_INSTRUCT, GSM8K, METAMATH_QA, CONVAI2, DAILY_DIALOG, CHOICE, INSTRUCTION, CHAT)
+TASKS: dict[str, Task] = {task.name: task for task in EIGHT + OTHERS}
 
 
 def get_task(name: str) -> Task:
@@ -42,7 +52,16 @@ __all__ = [
     "ARC_CHALLENGE",
     "ARC_EASY",
     "BOOLQ",
+    "CHAT",
+    "CHOICE",
+    "COMMONSENSE_INSTRUCT",
+    "CONVAI2",
+    "DAILY_DIALOG",
+    "EIGHT",
+    "GSM8K",
     "HELLASWAG",
+    "INSTRUCTION",
+    "METAMATH_QA",
     "OPENBOOKQA",
     "PIQA",
     "SOCIAL_I_QA",
@@ -50,8 +69,14 @@ __all__ = [
     "WINOGRANDE",
     "ChoiceExample",
     "Field",
+    "Generation",
     "Label",
     "LabelledTexts",
+    "Likelihood",
+    "Message",
+    "Missing",
+    "Protocol",
+    "ReplyExample",
     "Row",
     "RowError",
     "Task",
@@ -60,4 +85,5 @@ __all__ = [
     "Texts",
     "Truth",
     "get_task",
+    "task_with_fields",
 ]

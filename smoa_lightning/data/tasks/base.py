@@ -1,223 +1,82 @@
-"""What a task is made of: checked fields, examples, the task itself. Data and small functions, no network, no torch."""
+"""What a task is made of: schema, protocols, splits. Data and small functions, no network, no torch."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
+from smoa_lightning.data.tasks.examples import ChoiceExample, Message, ReplyExample
+from smoa_lightning.data.tasks.fields import (
+    Field,
+    Label,
+    LabelledTexts,
+    Missing,
+    RowError,
+    Text,
+    TextLabel,
+    Texts,
+    Truth,
+    fold,
+    kind,
+)
+from smoa_lightning.errors import UserError
 
-class RowError(ValueError):
-    """A value of a row that breaks the schema; the reader adds the file and the row number."""
-
-
-class Field(Protocol):
-    """One field of a row: checks a value and returns it as the task uses it, or raises ``RowError`` with the reason."""
-
-    def check(self, value: Any) -> Any:
-        """Return the value as the task uses it."""
-
-    def parse(self, text: str) -> Any:
-        """Read the value from a text table (CSV, TSV), where every value is text."""
-
-
-@dataclass(frozen=True)
-class Text:
-    """A text that is not empty (``allow_empty`` lifts that)."""
-
-    allow_empty: bool = False
-
-    def check(self, value: Any) -> str:
-        """Return the text unchanged."""
-        if not isinstance(value, str):
-            raise RowError(f"must be text, not {_kind(value)}")
-        if not self.allow_empty and not value.strip():
-            raise RowError("must not be empty")
-        return value
-
-    def parse(self, text: str) -> str:
-        """Return the text unchanged."""
-        return text
-
-
-@dataclass(frozen=True)
-class Label:
-    """A whole number out of ``allowed``; the Hub marks rows without a public label with -1."""
-
-    allowed: tuple[int, ...] = (0, 1)
-
-    def check(self, value: Any) -> int:
-        """Return the number."""
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise RowError(f"must be a whole number, not {_kind(value)}")
-        if value not in self.allowed:
-            hint = " (-1 marks a row without a public label)" if value == -1 else ""
-            raise RowError(f"is {value}, but must be one of {', '.join(map(str, self.allowed))}{hint}")
-        return value
-
-    def parse(self, text: str) -> Any:
-        """Read a whole number; anything else stays text, so that ``check`` names it."""
-        try:
-            return int(text)
-        except ValueError:
-            return text
-
-
-@dataclass(frozen=True)
-class TextLabel:
-    """A label written as one of ``allowed`` texts, such as ``"1"`` or ``"A"``; used as its position among them."""
-
-    allowed: tuple[str, ...]
-
-    def check(self, value: Any) -> int:
-        """Return the position of the label."""
-        if not isinstance(value, str):
-            raise RowError(f"must be text, not {_kind(value)}")
-        if value not in self.allowed:
-            hint = " (an empty one marks a row without a public label)" if not value.strip() else ""
-            raise RowError(f"is {value!r}, but must be one of {', '.join(map(repr, self.allowed))}{hint}")
-        return self.allowed.index(value)
-
-    def parse(self, text: str) -> str:
-        """Return the text unchanged."""
-        return text
-
-
-@dataclass(frozen=True)
-class Truth:
-    """A truth value, used as 0 (false) or 1 (true)."""
-
-    def check(self, value: Any) -> int:
-        """Return 0 or 1."""
-        if not isinstance(value, bool):
-            raise RowError(f"must be true or false, not {_kind(value)}")
-        return int(value)
-
-    def parse(self, text: str) -> Any:
-        """Read ``true`` or ``false`` in small or capital letters; anything else stays text."""
-        return {"true": True, "false": False}.get(text.strip().lower(), text)
-
-
-@dataclass(frozen=True)
-class Texts:
-    """A list of ``count`` texts, none of them empty."""
-
-    count: int
-
-    def check(self, value: Any) -> list[str]:
-        """Return the list unchanged."""
-        texts = _texts(value, "is")
-        if len(texts) != self.count:
-            raise RowError(f"is a list of {len(texts)}, but must hold {self.count} texts")
-        return texts
-
-    def parse(self, text: str) -> Any:
-        """Read a JSON list; anything else stays text, so that ``check`` names it."""
-        return _json(text)
-
-
-@dataclass(frozen=True)
-class LabelledTexts:
-    """Choices with their labels, ``{"text": ["wet", "dry"], "label": ["A", "B"]}``: as many of the one as of the other.
-
-    Labels are letters or digits, as in ARC; no label stands twice. ``least`` is the smallest number of choices.
-    """
-
-    least: int = 2
-
-    def check(self, value: Any) -> dict[str, list[str]]:
-        """Return the two lists; other entries of the object are dropped."""
-        if not isinstance(value, dict):
-            raise RowError(f"must be an object with lists 'text' and 'label', not {_kind(value)}")
-        for name in ("text", "label"):
-            if name not in value:
-                raise RowError(f"has no list {name!r} (it has {', '.join(map(str, value)) or 'no entries'})")
-        texts, labels = (_texts(value[name], f"has {name!r}, which is") for name in ("text", "label"))
-        if len(texts) != len(labels):
-            raise RowError(f"has {len(texts)} texts, but {len(labels)} labels")
-        if len(texts) < self.least:
-            raise RowError(f"offers {len(texts)} choice(s), but must offer at least {self.least}")
-        if twice := next((label for label in labels if labels.count(label) > 1), None):
-            raise RowError(f"has the label {twice!r} more than once")
-        return {"text": texts, "label": labels}
-
-    def parse(self, text: str) -> Any:
-        """Read a JSON object; anything else stays text, so that ``check`` names it."""
-        return _json(text)
-
-
-def _texts(value: Any, verb: str) -> list[str]:
-    """Return a list of texts that are not empty; ``verb`` begins the sentence of the error."""
-    if not isinstance(value, list | tuple):
-        raise RowError(f"{verb} {_kind(value)}, but must be a list of texts")
-    for number, entry in enumerate(value, start=1):
-        try:
-            Text().check(entry)
-        except RowError as error:
-            raise RowError(f"{verb} a list whose entry {number} {error}") from None
-    return list(value)
-
-
-def _json(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError:
-        return text
-
-
-def fold(text: str) -> str:
-    """Return a text in small letters with single spaces, so that groups do not part over either.
-
-    >>> fold("Dry  a CUP ")
-    'dry a cup'
-    """
-    return " ".join(text.lower().split())
-
-
-def _kind(value: Any) -> str:
-    """Name the type of a value as JSON would."""
-    names = {
-        bool: "true/false",
-        int: "a whole number",
-        float: "a number",
-        str: "text",
-        list: "a list",
-        dict: "an object",
-    }
-    return "missing (null)" if value is None else names.get(type(value), type(value).__name__)
-
+__all__ = [
+    "ChoiceExample", "Example", "Field", "Generation", "Label", "LabelledTexts", "Likelihood", "Message", "Missing",
+    "Protocol", "ReplyExample", "Row", "RowError", "Task", "Text", "TextLabel", "Texts", "Truth", "fold", "kind",
+]  # fmt: skip
 
 Row = dict[str, Any]
+Example = ChoiceExample | ReplyExample
+ProtocolName = Literal["likelihood", "generation"]
 
 
 @dataclass(frozen=True)
-class ChoiceExample:
-    """An item with several answers of which one is right.
+class Likelihood:
+    """Score each choice by its log-likelihood after the prompt, and take the best; trained on is the right choice.
 
-    ``prompt`` is one text, or one text for each choice (partial evaluation, as in WinoGrande, scores one continuation
-    after different prompts). A choice carries its delimiter: ``" Paris"``, not ``"Paris"``.
+    Args:
+        example: Row -> item.
+        metric: The primary metric: ``acc`` (sum), ``acc_norm`` (per byte) or ``acc_token``. It selects as well.
     """
 
-    prompt: str | tuple[str, ...]
-    choices: tuple[str, ...]
-    label: int
+    example: Callable[[Row], ChoiceExample]
+    metric: str = "acc"
+    name: ProtocolName = "likelihood"
 
     @property
-    def pairs(self) -> list[tuple[str, str]]:
-        """The (prompt, response) pairs to be scored, one a choice."""
-        prompts = (self.prompt,) * len(self.choices) if isinstance(self.prompt, str) else self.prompt
-        return list(zip(prompts, self.choices, strict=True))
+    def selection_metric(self) -> str:
+        """The metric that selects the checkpoint."""
+        return self.metric
 
-    @property
-    def target(self) -> tuple[str, str]:
-        """The (prompt, response) pair to be trained on: the right one."""
-        return self.pairs[self.label]
 
-    @property
-    def num_bytes(self) -> list[int]:
-        """UTF-8 bytes of each choice without the one space that delimits it from the prompt."""
-        return [len(choice.removeprefix(" ").encode()) for choice in self.choices]
+@dataclass(frozen=True)
+class Generation:
+    """Let the model write a reply; look for the answer in it, or compare it as a text with the gold reply.
+
+    Args:
+        example: Row -> item.
+        metric: The primary metric: ``acc`` where ``answer`` is given, else ``perplexity`` or a metric of texts.
+        answer: Reply -> the answer in it, or None where it holds none; None: replies are compared as texts.
+        max_new_tokens: Longest reply in tokens.
+        stop: Texts that end a reply; they and what follows do not belong to it.
+        selection_metric: The metric that selects the checkpoint. ``nll`` and ``perplexity`` are those of the gold
+            reply and need no generation, which would cost more than training does.
+        chat_template: Whether the prompt is rendered by the tokenizer's chat template where it has one.
+    """
+
+    example: Callable[[Row], ReplyExample]
+    metric: str
+    answer: Callable[[str], str | None] | None = None
+    max_new_tokens: int = 64
+    stop: tuple[str, ...] = ("\n",)
+    selection_metric: str = "nll"
+    chat_template: bool = False
+    name: ProtocolName = "generation"
+
+
+Protocol = Likelihood | Generation
 
 
 @dataclass(frozen=True)
@@ -231,15 +90,22 @@ class Task:
         hub_revision: A revision that needs no loading script; a commit, so that the rows can not change.
         hub_config: Name of the configuration in the repository, where it has several.
         schema: Field name -> field. Other fields of a row are dropped.
-        example: Row -> example.
         group: Row -> key; rows with one key never stand on both sides of the hold-out.
-        metric: The primary metric: ``acc``, ``acc_norm`` (bytes) or ``acc_token``.
         licence: Licence of the data.
         reference: Paper (arXiv id or address).
         train_split: Split to train on, minus the hold-out.
         report_split: Split on which results are reported; its rows never select anything.
         splits: All splits that the data set has with labels.
         rule: Checks what must hold between the fields of a checked row; raises ``RowError``. None: nothing more.
+        likelihood: The protocol of scored choices, where the task has it.
+        generation: The protocol of written replies, where the task has it. One of the two at least is given; where
+            both are, ``likelihood`` is the default.
+        normalise: Brings a raw row of another known layout to the schema's; raises ``RowError``. None: only one layout.
+        expand: Checked row -> the rows it stands for (a dialogue: one for each reply). None: itself.
+        read_text: Numbered lines of a ``.txt`` file -> (number of a row's first line, raw row), where the data set
+            has such a layout; raises ``RowError`` at the line that it can not read. None: text files are refused.
+        fields: Field -> its name in the rows, or the names of several columns that make up a list of texts; see
+            ``task_with_fields``. A field that is not named here keeps its name.
     """
 
     name: str
@@ -247,9 +113,7 @@ class Task:
     hub_repository: str | None
     hub_revision: str | None
     schema: Mapping[str, Field]
-    example: Callable[[Row], ChoiceExample]
     group: Callable[[Row], str]
-    metric: str
     licence: str
     reference: str
     hub_config: str | None = None
@@ -257,6 +121,30 @@ class Task:
     report_split: str = "validation"
     splits: Sequence[str] = ("train", "validation", "test")
     rule: Callable[[Row], None] | None = None
+    likelihood: Likelihood | None = None
+    generation: Generation | None = None
+    normalise: Callable[[Row], Row] | None = None
+    expand: Callable[[Row], list[Row]] | None = None
+    read_text: Callable[[Iterable[tuple[int, str]]], Iterator[tuple[int, Row]]] | None = None
+    fields: Mapping[str, str | tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def protocols(self) -> tuple[Protocol, ...]:
+        """The protocols that the task has, the default first."""
+        return tuple(protocol for protocol in (self.likelihood, self.generation) if protocol is not None)
+
+    def protocol(self, name: str | None = None) -> Protocol:
+        """Return a protocol by its name, ``None`` the default.
+
+        Raises:
+            UserError: the task has no such protocol.
+        """
+        names = [protocol.name for protocol in self.protocols]
+        if name is None:
+            return self.protocols[0]
+        if name not in names:
+            raise UserError(f"data.protocol: task {self.name!r} has no protocol {name!r}; it has {' and '.join(names)}")
+        return self.protocols[names.index(name)]
 
     def check(self, row: Any) -> Row:
         """Return the row's fields as the schema wants them.
@@ -265,15 +153,46 @@ class Task:
             RowError: with the field and the reason.
         """
         if not isinstance(row, dict):
-            raise RowError(f"the row must be an object with fields {', '.join(self.schema)}, not {_kind(row)}")
+            raise RowError(f"the row must be an object with fields {', '.join(self.schema)}, not {kind(row)}")
+        row = self._renamed(row) if self.fields else row
+        if self.normalise is not None:
+            row = self.normalise(row)
         checked: Row = {}
-        for name, field in self.schema.items():
+        for name, wanted in self.schema.items():
             if name not in row:
+                if isinstance(wanted, Missing):
+                    checked[name] = wanted.default
+                    continue
                 raise RowError(f"field {name!r} is missing (the row has {', '.join(map(str, row)) or 'no fields'})")
             try:
-                checked[name] = field.check(row[name])
+                checked[name] = wanted.check(row[name])
             except RowError as error:
                 raise RowError(f"field {name!r} {error}") from None
         if self.rule is not None:
             self.rule(checked)
         return checked
+
+    def parse(self, column: str, text: str) -> Any:
+        """Read a value from a column of a text table (CSV, TSV), as the field does that takes it."""
+        for name, theirs in self.fields.items():
+            if column == theirs:
+                return self.schema[name].parse(text)
+            if column in theirs and not isinstance(theirs, str):
+                return text
+        return self.schema[column].parse(text) if column in self.schema and column not in self.fields else text
+
+    def _renamed(self, row: Row) -> Row:
+        """Return the row with the fields' own names; a column that is named for one stands for no other."""
+        taken = {
+            column for theirs in self.fields.values() for column in ([theirs] if isinstance(theirs, str) else theirs)
+        }
+        renamed = {name: value for name, value in row.items() if name not in taken}
+        for name, theirs in self.fields.items():
+            columns = [theirs] if isinstance(theirs, str) else list(theirs)
+            if absent := next((column for column in columns if column not in row), None):
+                raise RowError(
+                    f"field {absent!r}, which data.fields names for {name!r}, is missing"
+                    f" (the row has {', '.join(map(str, row)) or 'no fields'})"
+                )
+            renamed[name] = row[theirs] if isinstance(theirs, str) else [row[column] for column in columns]
+        return renamed

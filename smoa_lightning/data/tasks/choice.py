@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from smoa_lightning.data.tasks.base import ChoiceExample, Label, Row, Task, Text, TextLabel, fold
+from smoa_lightning.data.tasks import instruct
+from smoa_lightning.data.tasks.base import ChoiceExample, Label, Likelihood, Row, Task, Text, TextLabel, fold
 
 
 def piqa_example(row: Row) -> ChoiceExample:
@@ -27,9 +28,9 @@ PIQA = Task(
     hub_repository="baber/piqa",
     hub_revision="142f6d7367fd9877f0fb3b5734ea6a545f54cdd1",
     schema={"goal": Text(), "sol1": Text(), "sol2": Text(), "label": Label((0, 1))},
-    example=piqa_example,
+    likelihood=Likelihood(piqa_example),
+    generation=instruct.generation(instruct.piqa, instruct.PIQA_WORDS),
     group=piqa_group,
-    metric="acc",
     licence="AFL-3.0",
     reference="arXiv:1911.11641",
 )
@@ -65,9 +66,9 @@ SOCIAL_I_QA = Task(
         "answerC": Text(),
         "label": TextLabel(("1", "2", "3")),
     },
-    example=social_i_qa_example,
+    likelihood=Likelihood(social_i_qa_example),
+    generation=instruct.generation(instruct.social_i_qa, instruct.ANSWER_WORDS),
     group=social_i_qa_group,
-    metric="acc",
     licence="CC-BY-4.0 (as usually listed)",
     reference="arXiv:1904.09728",
     splits=("train", "validation"),

@@ -6,7 +6,8 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from smoa_lightning.data.tasks.base import ChoiceExample, Row, RowError, Task, Text, TextLabel, Texts, fold
+from smoa_lightning.data.tasks import instruct
+from smoa_lightning.data.tasks.base import ChoiceExample, Likelihood, Row, RowError, Task, Text, TextLabel, Texts, fold
 
 # ---- HellaSwag
 
@@ -65,10 +66,10 @@ HELLASWAG = Task(
         "source_id": Text(),
         "label": TextLabel(("0", "1", "2", "3")),
     },
-    example=hellaswag_example,
+    likelihood=Likelihood(hellaswag_example, "acc_norm"),
+    generation=instruct.generation(instruct.hellaswag, instruct.HELLASWAG_WORDS),
     group=hellaswag_group,
     rule=hellaswag_rule,
-    metric="acc_norm",
     licence="MIT",
     reference="arXiv:1905.07830",
     splits=("train", "validation"),
@@ -129,9 +130,9 @@ WINOGRANDE = Task(
     hub_revision="01e74176c63542e6b0bcb004dcdea22d94fb67b5",
     hub_config="winogrande_xl",
     schema={"sentence": Sentence(), "option1": Text(), "option2": Text(), "answer": TextLabel(("1", "2"))},
-    example=winogrande_example,
+    likelihood=Likelihood(winogrande_example),
+    generation=instruct.generation(instruct.winogrande, instruct.WINOGRANDE_WORDS),
     group=winogrande_group,
-    metric="acc",
     licence="CC-BY (no version is named)",
     reference="arXiv:1907.10641",
     splits=("train", "validation"),

@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from smoa_lightning.data.tasks.base import ChoiceExample, LabelledTexts, Row, RowError, Task, Text, fold
+from smoa_lightning.data.tasks import instruct
+from smoa_lightning.data.tasks.base import (
+    ChoiceExample,
+    LabelledTexts,
+    Likelihood,
+    ReplyExample,
+    Row,
+    RowError,
+    Task,
+    Text,
+    fold,
+)
 
 
 def key_position(row: Row) -> int:
@@ -41,6 +52,11 @@ def arc_group(row: Row) -> str:
     return fold(row["question"])
 
 
+def arc_instruction(row: Row) -> ReplyExample:
+    """Return ARC's item of the generation protocol; labels are numbers in the order of the choices."""
+    return instruct.question(row["question"], row["choices"]["text"], key_position(row))
+
+
 def openbookqa_example(row: Row) -> ChoiceExample:
     """Return OpenBookQA's item with the prompt of EleutherAI's lm-evaluation-harness (its task ``openbookqa``).
 
@@ -51,6 +67,11 @@ def openbookqa_example(row: Row) -> ChoiceExample:
     ChoiceExample(prompt='What burns is', choices=(' ice', ' steam'), label=1)
     """
     return ChoiceExample(row["question_stem"], _choices(row), key_position(row))
+
+
+def openbookqa_instruction(row: Row) -> ReplyExample:
+    """Return OpenBookQA's item of the generation protocol."""
+    return instruct.question(row["question_stem"], row["choices"]["text"], key_position(row))
 
 
 def openbookqa_group(row: Row) -> str:
@@ -72,10 +93,10 @@ ARC_EASY = Task(
     hub_revision="210d026faf9955653af8916fad021475a3f00453",
     hub_config="ARC-Easy",
     schema={"question": Text(), "choices": LabelledTexts(), "answerKey": Text()},
-    example=arc_example,
+    likelihood=Likelihood(arc_example),
+    generation=instruct.generation(arc_instruction, instruct.ANSWER_WORDS),
     group=arc_group,
     rule=labelled_rule,
-    metric="acc",
     licence="CC-BY-SA-4.0",
     reference="arXiv:1803.05457",
     report_split="test",
@@ -88,10 +109,10 @@ ARC_CHALLENGE = Task(
     hub_revision="210d026faf9955653af8916fad021475a3f00453",
     hub_config="ARC-Challenge",
     schema={"question": Text(), "choices": LabelledTexts(), "answerKey": Text()},
-    example=arc_example,
+    likelihood=Likelihood(arc_example, "acc_norm"),
+    generation=instruct.generation(arc_instruction, instruct.ANSWER_WORDS),
     group=arc_group,
     rule=labelled_rule,
-    metric="acc_norm",
     licence="CC-BY-SA-4.0",
     reference="arXiv:1803.05457",
     report_split="test",
@@ -105,10 +126,10 @@ OPENBOOKQA = Task(
     hub_revision="388097ea7776314e93a529163e0fea805b8a6454",
     hub_config="main",
     schema={"question_stem": Text(), "choices": LabelledTexts(), "answerKey": Text()},
-    example=openbookqa_example,
+    likelihood=Likelihood(openbookqa_example, "acc_norm"),
+    generation=instruct.generation(openbookqa_instruction, instruct.ANSWER_WORDS),
     group=openbookqa_group,
     rule=labelled_rule,
-    metric="acc_norm",
     licence="Apache-2.0",
     reference="arXiv:1809.02789",
     report_split="test",

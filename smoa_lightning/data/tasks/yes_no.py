@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from smoa_lightning.data.tasks.base import ChoiceExample, Row, Task, Text, Truth, fold
+from smoa_lightning.data.tasks import instruct
+from smoa_lightning.data.tasks.base import ChoiceExample, Likelihood, Row, Task, Text, Truth, fold
 
 
 def boolq_example(row: Row) -> ChoiceExample:
@@ -27,9 +28,9 @@ BOOLQ = Task(
     hub_repository="google/boolq",
     hub_revision="35b264d03638db9f4ce671b711558bf7ff0f80d5",
     schema={"question": Text(), "passage": Text(), "answer": Truth()},
-    example=boolq_example,
+    likelihood=Likelihood(boolq_example),
+    generation=instruct.generation(instruct.boolq, instruct.BOOLQ_WORDS),
     group=boolq_group,
-    metric="acc",
     licence="CC-BY-SA-3.0",
     reference="arXiv:1905.10044",
     splits=("train", "validation"),

@@ -45,7 +45,7 @@ def test_clean_up(text, cleaned):
 
 
 def test_hellaswag_prompt_is_that_of_the_evaluation_harness():
-    example = HELLASWAG.example(HELLASWAG.check(SCENE))
+    example = HELLASWAG.likelihood.example(HELLASWAG.check(SCENE))
     assert example.prompt == "Washing dishes: How to wash up. Fill the sink. Then dora"
     assert example.choices == (" sings.", "  rubs a plate with soap.", " leaves. Rest.", " é")
     assert example.label == 1
@@ -54,7 +54,7 @@ def test_hellaswag_prompt_is_that_of_the_evaluation_harness():
 
 
 def test_hellaswag_rows_of_articles_have_no_second_context():
-    example = HELLASWAG.example(HELLASWAG.check({**SCENE, "ctx_b": ""}))
+    example = HELLASWAG.likelihood.example(HELLASWAG.check({**SCENE, "ctx_b": ""}))
     assert example.prompt.endswith("Fill the sink.")
 
 
@@ -91,7 +91,7 @@ def test_endings_in_a_text_table():
 
 
 def test_winogrande_scores_what_follows_the_option():
-    example = WINOGRANDE.example(WINOGRANDE.check(SENTENCE))
+    example = WINOGRANDE.likelihood.example(WINOGRANDE.check(SENTENCE))
     assert example.pairs == [("Bo ran to Al as Bo", " was slow."), ("Bo ran to Al as Al", " was slow.")]
     assert example.label == 1
     assert example.target == ("Bo ran to Al as Al", " was slow.")
@@ -100,7 +100,7 @@ def test_winogrande_scores_what_follows_the_option():
 
 def test_a_sentence_may_begin_with_its_blank():
     row = {**SENTENCE, "sentence": "_ slept."}
-    assert WINOGRANDE.example(WINOGRANDE.check(row)).pairs == [("Bo", " slept."), ("Al", " slept.")]
+    assert WINOGRANDE.likelihood.example(WINOGRANDE.check(row)).pairs == [("Bo", " slept."), ("Al", " slept.")]
 
 
 def test_twin_sentences_stay_together():
@@ -129,7 +129,7 @@ def test_partial_evaluation_equals_a_dense_float64_computation(tiny_backbone: Pa
     """Both prompts of an item, of different lengths, in one padded batch; against each sequence alone in float64."""
     model = LlamaForCausalLM.from_pretrained(tiny_backbone).eval()
     rows = [WINOGRANDE.check(row) for row in ROWS["winogrande"][:6]]
-    examples = [WINOGRANDE.example(row) for row in rows]
+    examples = [WINOGRANDE.likelihood.example(row) for row in rows]
     items, _ = encode_choices(examples, range(6), str, byte_tokenizer, Encoding())
     batch = collate_choices(items, pad_id=0)
     with torch.no_grad():

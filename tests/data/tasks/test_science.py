@@ -13,7 +13,7 @@ STEM = {"question_stem": "What rises is", "choices": CHOICES, "answerKey": "C"}
 
 @pytest.mark.parametrize("task", [ARC_EASY, ARC_CHALLENGE])
 def test_arc_prompt_is_that_of_the_evaluation_harness(task):
-    example = task.example(task.check(ARC))
+    example = task.likelihood.example(task.check(ARC))
     prompt = "Question: What rises?\nAnswer:"
     assert example.pairs == [(prompt, " ice"), (prompt, " warm été air"), (prompt, " mud")]
     assert example.label == 1
@@ -22,7 +22,7 @@ def test_arc_prompt_is_that_of_the_evaluation_harness(task):
 
 
 def test_openbookqa_prompt_is_that_of_the_evaluation_harness():
-    example = OPENBOOKQA.example(OPENBOOKQA.check(STEM))
+    example = OPENBOOKQA.likelihood.example(OPENBOOKQA.check(STEM))
     assert example.pairs == [("What rises is", " ice"), ("What rises is", " warm été air"), ("What rises is", " mud")]
     assert example.label == 2
     assert example.target == ("What rises is", " mud")
@@ -34,7 +34,7 @@ def test_labels_are_names_of_positions(labels):
     texts = [f"choice {i}" for i in range(len(labels))]
     for position, key in enumerate(labels):
         row = {**ARC, "choices": {"text": texts, "label": labels}, "answerKey": f" {key}"}
-        assert ARC_EASY.example(ARC_EASY.check(row)).label == position
+        assert ARC_EASY.likelihood.example(ARC_EASY.check(row)).label == position
 
 
 def test_the_same_question_stays_together():
@@ -43,7 +43,7 @@ def test_the_same_question_stays_together():
 
 
 def test_primary_metrics_are_those_of_the_literature():
-    assert (ARC_EASY.metric, ARC_CHALLENGE.metric, OPENBOOKQA.metric) == ("acc", "acc_norm", "acc_norm")
+    assert tuple(t.likelihood.metric for t in (ARC_EASY, ARC_CHALLENGE, OPENBOOKQA)) == ("acc", "acc_norm", "acc_norm")
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ ROW = {"goal": "Dry a cup", "sol1": "use a towel", "sol2": "use a sieve", "label
 
 
 def test_piqa_prompt_is_that_of_the_evaluation_harness():
-    example = PIQA.example(ROW)
+    example = PIQA.likelihood.example(ROW)
     assert example.pairs == [
         ("Question: Dry a cup\nAnswer:", " use a towel"),
         ("Question: Dry a cup\nAnswer:", " use a sieve"),
@@ -79,7 +79,7 @@ SITUATION = {
 
 
 def test_social_i_qa_prompt_is_that_of_the_evaluation_harness():
-    example = SOCIAL_I_QA.example(SOCIAL_I_QA.check(SITUATION))
+    example = SOCIAL_I_QA.likelihood.example(SOCIAL_I_QA.check(SITUATION))
     prompt = "Q: Ann fell off her bike. How would Ann feel?\nA:"
     assert example.pairs == [(prompt, " glad"), (prompt, " proud"), (prompt, " hurt")]
     assert example.label == 2

@@ -8,13 +8,13 @@ ROW = {"question": "is moss a plant", "passage": "Mosses are small plants.\nThey
 
 
 def test_prompt_is_that_of_the_evaluation_harness():
-    example = BOOLQ.example(BOOLQ.check(ROW))
+    example = BOOLQ.likelihood.example(BOOLQ.check(ROW))
     prompt = "Mosses are small plants.\nThey like shade.\nQuestion: is moss a plant?\nAnswer:"
     assert example.pairs == [(prompt, " no"), (prompt, " yes")]
     assert example.label == 1
     assert example.target == (prompt, " yes")
     assert example.num_bytes == [2, 3]
-    assert BOOLQ.example(BOOLQ.check({**ROW, "answer": False})).target == (prompt, " no")
+    assert BOOLQ.likelihood.example(BOOLQ.check({**ROW, "answer": False})).target == (prompt, " no")
 
 
 def test_questions_about_one_passage_stay_together():

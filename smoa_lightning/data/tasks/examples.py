@@ -1,0 +1,88 @@
+"""Examples: what a row becomes. An item with choices to be scored, or a prompt with a reply to be written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+
+@dataclass(frozen=True)
+class ChoiceExample:
+    """An item with several answers of which one is right.
+
+    ``prompt`` is one text, or one text for each choice (partial evaluation, as in WinoGrande, scores one continuation
+    after different prompts). A choice carries its delimiter: ``" Paris"``, not ``"Paris"``.
+    """
+
+    prompt: str | tuple[str, ...]
+    choices: tuple[str, ...]
+    label: int
+
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """The (prompt, response) pairs to be scored, one a choice."""
+        prompts = (self.prompt,) * len(self.choices) if isinstance(self.prompt, str) else self.prompt
+        return list(zip(prompts, self.choices, strict=True))
+
+    @property
+    def target(self) -> tuple[str, str]:
+        """The (prompt, response) pair to be trained on: the right one."""
+        return self.pairs[self.label]
+
+    @property
+    def num_bytes(self) -> list[int]:
+        """UTF-8 bytes of each choice without the one space that delimits it from the prompt."""
+        return [len(choice.removeprefix(" ").encode()) for choice in self.choices]
+
+
+@dataclass(frozen=True)
+class Message:
+    """A turn of a conversation: ``role`` is ``system``, ``user`` or ``assistant``."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True)
+class ReplyExample:
+    """An item whose answer the model writes itself.
+
+    The prompt is ``head + "".join(turns)``. Where it is too long for the model, whole turns go first, the oldest one
+    first; ``head`` (the persona, the instruction) and the latest turn stay as long as anything does.
+
+    Args:
+        head: Beginning of the prompt.
+        turns: The rest of the prompt, in pieces that may be left out from the left.
+        response: The gold reply with its delimiter: what is trained on, and the reference of the reply's metrics.
+        answer: What the answer found in a reply must equal; ``None`` where replies are compared as texts.
+        messages: The same conversation up to the reply as messages, for a tokenizer with a chat template: system
+            messages, then one message a turn. Empty: the task has no roles, its prompt is always the plain text.
+    """
+
+    head: str
+    turns: tuple[str, ...]
+    response: str
+    answer: str | None = None
+    messages: tuple[Message, ...] = ()
+
+    @property
+    def prompt(self) -> str:
+        """The prompt as plain text."""
+        return self.head + "".join(self.turns)
+
+    @property
+    def target(self) -> tuple[str, str]:
+        """The (prompt, response) pair to be trained on."""
+        return self.prompt, self.response
+
+    @property
+    def reference(self) -> str:
+        """The gold reply without its delimiter."""
+        return self.response.strip()
+
+    def shortened(self) -> ReplyExample | None:
+        """Return the example without its oldest turn; None where only one is left."""
+        if len(self.turns) < 2:
+            return None
+        system = tuple(message for message in self.messages if message.role == "system")
+        rest = self.messages[len(system) :]
+        return replace(self, turns=self.turns[1:], messages=system + rest[1:])

@@ -1,0 +1,208 @@
+"""Fields of a row: each checks a value and returns it as the task uses it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+
+class RowError(ValueError):
+    """A value of a row that breaks the schema; the reader adds the file and the row number."""
+
+
+class Field(Protocol):
+    """One field of a row: checks a value and returns it as the task uses it, or raises ``RowError`` with the reason."""
+
+    def check(self, value: Any) -> Any:
+        """Return the value as the task uses it."""
+
+    def parse(self, text: str) -> Any:
+        """Read the value from a text table (CSV, TSV), where every value is text."""
+
+
+@dataclass(frozen=True)
+class Text:
+    """A text that is not empty (``allow_empty`` lifts that)."""
+
+    allow_empty: bool = False
+
+    def check(self, value: Any) -> str:
+        """Return the text unchanged."""
+        if not isinstance(value, str):
+            raise RowError(f"must be text, not {kind(value)}")
+        if not self.allow_empty and not value.strip():
+            raise RowError("must not be empty")
+        return value
+
+    def parse(self, text: str) -> str:
+        """Return the text unchanged."""
+        return text
+
+
+@dataclass(frozen=True)
+class Label:
+    """A whole number out of ``allowed``; the Hub marks rows without a public label with -1."""
+
+    allowed: tuple[int, ...] = (0, 1)
+
+    def check(self, value: Any) -> int:
+        """Return the number."""
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise RowError(f"must be a whole number, not {kind(value)}")
+        if value not in self.allowed:
+            hint = " (-1 marks a row without a public label)" if value == -1 else ""
+            raise RowError(f"is {value}, but must be one of {', '.join(map(str, self.allowed))}{hint}")
+        return value
+
+    def parse(self, text: str) -> Any:
+        """Read a whole number; anything else stays text, so that ``check`` names it."""
+        try:
+            return int(text)
+        except ValueError:
+            return text
+
+
+@dataclass(frozen=True)
+class TextLabel:
+    """A label written as one of ``allowed`` texts, such as ``"1"`` or ``"A"``; used as its position among them."""
+
+    allowed: tuple[str, ...]
+
+    def check(self, value: Any) -> int:
+        """Return the position of the label."""
+        if not isinstance(value, str):
+            raise RowError(f"must be text, not {kind(value)}")
+        if value not in self.allowed:
+            hint = " (an empty one marks a row without a public label)" if not value.strip() else ""
+            raise RowError(f"is {value!r}, but must be one of {', '.join(map(repr, self.allowed))}{hint}")
+        return self.allowed.index(value)
+
+    def parse(self, text: str) -> str:
+        """Return the text unchanged."""
+        return text
+
+
+@dataclass(frozen=True)
+class Truth:
+    """A truth value, used as 0 (false) or 1 (true)."""
+
+    def check(self, value: Any) -> int:
+        """Return 0 or 1."""
+        if not isinstance(value, bool):
+            raise RowError(f"must be true or false, not {kind(value)}")
+        return int(value)
+
+    def parse(self, text: str) -> Any:
+        """Read ``true`` or ``false`` in small or capital letters; anything else stays text."""
+        return {"true": True, "false": False}.get(text.strip().lower(), text)
+
+
+@dataclass(frozen=True)
+class Texts:
+    """A list of ``count`` texts, none of them empty; without a count any number from ``least`` on."""
+
+    count: int | None = None
+    least: int = 1
+
+    def check(self, value: Any) -> list[str]:
+        """Return the list unchanged."""
+        texts = _texts(value, "is")
+        if self.count is not None and len(texts) != self.count:
+            raise RowError(f"is a list of {len(texts)}, but must hold {self.count} texts")
+        if len(texts) < self.least:
+            raise RowError(f"is a list of {len(texts)}, but must hold at least {self.least} text(s)")
+        return texts
+
+    def parse(self, text: str) -> Any:
+        """Read a JSON list; anything else stays text, so that ``check`` names it."""
+        return _json(text)
+
+
+@dataclass(frozen=True)
+class Missing:
+    """A field that a row may lack; ``default`` then stands in its place."""
+
+    field: Field
+    default: Any = ""
+
+    def check(self, value: Any) -> Any:
+        """Check a value that is there; null counts as lacking."""
+        return self.default if value is None else self.field.check(value)
+
+    def parse(self, text: str) -> Any:
+        """Read the value as the field does."""
+        return self.field.parse(text)
+
+
+@dataclass(frozen=True)
+class LabelledTexts:
+    """Choices with their labels, ``{"text": ["wet", "dry"], "label": ["A", "B"]}``: as many of the one as of the other.
+
+    Labels are letters or digits, as in ARC; no label stands twice. ``least`` is the smallest number of choices.
+    """
+
+    least: int = 2
+
+    def check(self, value: Any) -> dict[str, list[str]]:
+        """Return the two lists; other entries of the object are dropped."""
+        if not isinstance(value, dict):
+            raise RowError(f"must be an object with lists 'text' and 'label', not {kind(value)}")
+        for name in ("text", "label"):
+            if name not in value:
+                raise RowError(f"has no list {name!r} (it has {', '.join(map(str, value)) or 'no entries'})")
+        texts, labels = (_texts(value[name], f"has {name!r}, which is") for name in ("text", "label"))
+        if len(texts) != len(labels):
+            raise RowError(f"has {len(texts)} texts, but {len(labels)} labels")
+        if len(texts) < self.least:
+            raise RowError(f"offers {len(texts)} choice(s), but must offer at least {self.least}")
+        if twice := next((label for label in labels if labels.count(label) > 1), None):
+            raise RowError(f"has the label {twice!r} more than once")
+        return {"text": texts, "label": labels}
+
+    def parse(self, text: str) -> Any:
+        """Read a JSON object; anything else stays text, so that ``check`` names it."""
+        return _json(text)
+
+
+def _texts(value: Any, verb: str) -> list[str]:
+    """Return a list of texts that are not empty; ``verb`` begins the sentence of the error."""
+    if not isinstance(value, list | tuple):
+        raise RowError(f"{verb} {kind(value)}, but must be a list of texts")
+    for number, entry in enumerate(value, start=1):
+        try:
+            Text().check(entry)
+        except RowError as error:
+            raise RowError(f"{verb} a list whose entry {number} {error}") from None
+    return list(value)
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+def fold(text: str) -> str:
+    """Return a text in small letters with single spaces, so that groups do not part over either.
+
+    >>> fold("Dry  a CUP ")
+    'dry a cup'
+    """
+    return " ".join(text.lower().split())
+
+
+def kind(value: Any) -> str:
+    """Name the type of a value as JSON would."""
+    names = {
+        bool: "true/false",
+        int: "a whole number",
+        float: "a number",
+        str: "text",
+        list: "a list",
+        dict: "an object",
+    }
+    if isinstance(value, list | dict) and not value:
+        return f"{names[type(value)]} that is empty"
+    return "missing (null)" if value is None else names.get(type(value), type(value).__name__)

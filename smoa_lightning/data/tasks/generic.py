@@ -1,0 +1,306 @@
+"""Tasks for rows of one's own, as ``choice``, ``instruction`` and ``chat``, and names of fields that are not ours.
+
+None of them has a repository on the hub: name one with ``data.repository``, or files with ``data.path``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from smoa_lightning.data.tasks import instruct
+from smoa_lightning.data.tasks.answers import choice_word
+from smoa_lightning.data.tasks.base import (
+    ChoiceExample,
+    Generation,
+    Likelihood,
+    Message,
+    Missing,
+    ReplyExample,
+    Row,
+    RowError,
+    Task,
+    Text,
+    Texts,
+    fold,
+    kind,
+)
+from smoa_lightning.errors import UserError, nearest
+
+# ---- other names of fields
+
+
+def task_with_fields(task: Task, fields: Mapping[str, str | Sequence[str]] | None) -> Task:
+    """Return the task for rows that call its fields otherwise.
+
+    Args:
+        task: The task.
+        fields: Own name -> name in the rows; for a field of several texts also a list of names, one a text. Fields
+            that are not named keep their own name. A column that is named stands for nothing else.
+
+    Raises:
+        UserError: a field that the task has not; a list for a field of a single value.
+
+    >>> task = task_with_fields(CHOICE, {"prompt": "q", "choices": ["right", "wrong"], "label": "key"})
+    >>> task.check({"q": "Hot?", "right": "fire", "wrong": "ice", "key": 0})
+    {'prompt': 'Hot?', 'choices': ['fire', 'ice'], 'label': 0, 'labels': ()}
+    """
+    for own, theirs in (fields or {}).items():
+        if own not in task.schema:
+            raise UserError(
+                f"data.fields: task {task.name!r} has no field {own!r};"
+                f" did you mean {nearest(own, task.schema)}? (Its own name comes first, the name in the rows second.)"
+            )
+        field = task.schema[own]
+        several = isinstance(field.field if isinstance(field, Missing) else field, Texts)
+        names = [theirs] if isinstance(theirs, str) else list(theirs)
+        if not isinstance(theirs, str) and not several:
+            raise UserError(f"data.fields.{own}: takes the name of one field, not a list: it holds a single value.")
+        if not names or not all(isinstance(name, str) and name for name in names):
+            raise UserError(f"data.fields.{own}: must be the name of a field of the rows, but is {theirs!r}.")
+    named = {own: theirs if isinstance(theirs, str) else tuple(theirs) for own, theirs in (fields or {}).items()}
+    return replace(task, fields=named) if named else task
+
+
+# ---- choice
+
+
+@dataclass(frozen=True)
+class ChoiceLabel:
+    """Which choice is right: a whole number from 0 on, or a text that ``choice_position`` looks up."""
+
+    def check(self, value: Any) -> int | str:
+        """Return the label unchanged."""
+        if isinstance(value, bool) or not isinstance(value, int | str):
+            raise RowError(f"must be a whole number or text, not {kind(value)}")
+        if isinstance(value, str) and not value.strip():
+            raise RowError("must not be empty")
+        return value
+
+    def parse(self, text: str) -> str:
+        """Return the text unchanged."""
+        return text
+
+
+MOST_CHOICES = 26
+
+
+def choice_position(row: Row) -> int:
+    """Return the position of the right choice, from 0 on.
+
+    With ``labels``, the names of the choices, the label is one of them. Without, it is a position from 0 on, the text
+    of one choice, or a capital letter, A for the first one.
+
+    Raises:
+        RowError: the label names no choice, or its text stands there twice.
+
+    >>> choices = {"choices": ["ice", "fire"], "labels": []}
+    >>> [choice_position({**choices, "label": label}) for label in (1, "1", "fire", "B")]
+    [1, 1, 1, 1]
+    >>> choice_position({**choices, "labels": ["1", "2"], "label": "1"})
+    0
+    """
+    choices, label, labels = row["choices"], row["label"], row["labels"]
+    named = str(label).strip()
+    if labels:
+        if named not in labels:
+            raise RowError(f"field 'label' is {label!r}, but the labels are {', '.join(map(repr, labels))}")
+        return labels.index(named)
+    if isinstance(label, str) and (count := choices.count(label)):
+        if count > 1:
+            raise RowError(f"field 'label' is {label!r}, which is the text of {count} choices")
+        return choices.index(label)
+    if isinstance(label, int) or named.isdecimal():
+        position = int(named)
+    elif len(named) == 1 and "A" <= named <= "Z":
+        position = ord(named) - ord("A")
+    else:
+        raise RowError(f"field 'label' is {label!r}, but must be a position, a letter or the text of a choice")
+    if not 0 <= position < len(choices):
+        raise RowError(
+            f"field 'label' is {label!r}, but the {len(choices)} choices count from 0 to {len(choices) - 1}"
+            " (or from A on); other names of the choices belong into a field 'labels'"
+        )
+    return position
+
+
+def choice_rule(row: Row) -> None:
+    """Refuse a label that names no choice, and names of choices that do not fit the choices.
+
+    Raises:
+        RowError: says which.
+    """
+    labels = row["labels"]
+    if len(row["choices"]) > MOST_CHOICES:
+        raise RowError(f"field 'choices' offers {len(row['choices'])} choices, but at most {MOST_CHOICES} are read")
+    if labels and (len(labels) != len(row["choices"]) or len(set(labels)) != len(labels)):
+        raise RowError(f"field 'labels' must name each of the {len(row['choices'])} choices once, but is {labels}")
+    choice_position(row)
+
+
+def choice_example(row: Row) -> ChoiceExample:
+    r"""Return the item: the prompt as it stands, and each choice after a space.
+
+    Where the prompt ends in white space, that stands between the two.
+
+    >>> choice_example({"prompt": "Hot is", "choices": ["ice", "fire"], "label": 1, "labels": []})
+    ChoiceExample(prompt='Hot is', choices=(' ice', ' fire'), label=1)
+    """
+    prompt = row["prompt"]
+    between = "" if prompt[-1:].isspace() else " "
+    return ChoiceExample(prompt, tuple(between + choice.strip() for choice in row["choices"]), choice_position(row))
+
+
+def choice_instruction(row: Row) -> ReplyExample:
+    """Return the item of the generation protocol: an instruction in the wording of LLM-Adapters' ARC."""
+    return instruct.question(row["prompt"].strip(), row["choices"], choice_position(row))
+
+
+def prompt_group(row: Row) -> str:
+    """Return the prompt in small letters with single spaces."""
+    return fold(row["prompt"])
+
+
+CHOICE = Task(
+    name="choice",
+    version=1,
+    hub_repository=None,
+    hub_revision=None,
+    schema={
+        "prompt": Text(),
+        "choices": Texts(least=2),
+        "label": ChoiceLabel(),
+        "labels": Missing(Texts(), default=()),
+    },
+    likelihood=Likelihood(choice_example),
+    generation=Generation(
+        choice_instruction,
+        "acc",
+        choice_word(f"answer{number}" for number in range(1, MOST_CHOICES + 1)),
+        max_new_tokens=24,
+        selection_metric="acc",
+    ),
+    group=prompt_group,
+    rule=choice_rule,
+    licence="that of the rows",
+    reference="rows of one's own",
+)
+
+# ---- instruction
+
+
+def instruction_example(row: Row) -> ReplyExample:
+    """Return the item under Alpaca's prompt; by a chat template, instruction and input are the user's message."""
+    said = "\n\n".join(part for part in (row["instruction"].strip(), row["input"].strip()) if part)
+    return ReplyExample(
+        instruct.alpaca(row["instruction"], row["input"]), (), row["output"].strip(), None, (Message("user", said),)
+    )
+
+
+INSTRUCTION = Task(
+    name="instruction",
+    version=1,
+    hub_repository=None,
+    hub_revision=None,
+    schema={"instruction": Text(), "input": Missing(Text(allow_empty=True)), "output": Text()},
+    generation=Generation(instruction_example, "perplexity", max_new_tokens=128, stop=()),
+    group=instruct.commonsense_group,
+    licence="that of the rows",
+    reference="rows of one's own",
+)
+
+# ---- chat
+
+ROLES = ("system", "user", "assistant")
+OTHER_ROLES = {"human": "user", "gpt": "assistant", "bot": "assistant", "model": "assistant"}
+
+
+@dataclass(frozen=True)
+class Messages:
+    """A list of messages, ``{"role": ..., "content": ...}``; ShareGPT's ``from`` and ``value`` are read as well."""
+
+    def check(self, value: Any) -> list[dict[str, str]]:
+        """Return the messages with ``role`` and ``content`` only."""
+        if not isinstance(value, list | tuple) or not value:
+            raise RowError(f"must be a list of messages, not {kind(value)}")
+        return [self._message(number, entry) for number, entry in enumerate(value, start=1)]
+
+    @staticmethod
+    def _message(number: int, entry: Any) -> dict[str, str]:
+        if not isinstance(entry, dict):
+            raise RowError(f"is a list whose entry {number} must be an object with 'role' and 'content'")
+        role = entry.get("role", entry.get("from"))
+        content = entry.get("content", entry.get("value"))
+        role = OTHER_ROLES.get(role, role) if isinstance(role, str) else role
+        if role not in ROLES:
+            raise RowError(f"is a list whose entry {number} has the role {role!r}; roles are {', '.join(ROLES)}")
+        try:
+            return {"role": role, "content": Text().check(content)}
+        except RowError as error:
+            raise RowError(f"is a list whose entry {number} has a content that {error}") from None
+
+    def parse(self, text: str) -> Any:
+        """Read a JSON list; anything else stays text, so that ``check`` names it."""
+        return Texts().parse(text)
+
+
+def chat_rule(row: Row) -> None:
+    """Refuse system messages after the first turn, and a conversation in which nothing is answered.
+
+    Raises:
+        RowError: names the message.
+    """
+    roles = [message["role"] for message in row["messages"]]
+    spoken = [number for number, role in enumerate(roles) if role != "system"]
+    if spoken and "system" in roles[spoken[0] :]:
+        number = roles.index("system", spoken[0]) + 1
+        raise RowError(f"field 'messages' has a system message as entry {number}, but they must come first")
+    if not _answers(row["messages"]):
+        raise RowError("field 'messages' holds no assistant message after a user message, so nothing to learn")
+
+
+def _answers(messages: Sequence[Mapping[str, str]]) -> list[int]:
+    """Return the positions of the assistant's messages before which something was said."""
+    roles = [message["role"] for message in messages]
+    return [n for n, role in enumerate(roles) if role == "assistant" and {"user", "assistant"} & set(roles[:n])]
+
+
+def chat_rows(row: Row) -> list[Row]:
+    """Return one row for each message of the assistant, with what was said before it."""
+    messages = row["messages"]
+    return [{"messages": messages[:n], "reply": messages[n]["content"]} for n in _answers(messages)]
+
+
+def chat_example(row: Row) -> ReplyExample:
+    r"""Return the item of a reply; as plain text, the turns begin with ``User:`` and ``Assistant:``.
+
+    >>> messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi?"}]
+    >>> chat_example({"messages": messages, "reply": "Hi."}).target
+    ('Be brief.\nUser: Hi?\nAssistant:', ' Hi.')
+    """
+    messages = tuple(Message(message["role"], message["content"].strip()) for message in row["messages"])
+    head = "".join(f"{message.content}\n" for message in messages if message.role == "system")
+    spoken = [message for message in messages if message.role != "system"]
+    turns = [f"{message.role.capitalize()}: {message.content}\n" for message in spoken]
+    return ReplyExample(head, (*turns[:-1], turns[-1] + "Assistant:"), f" {row['reply'].strip()}", None, messages)
+
+
+def chat_group(row: Row) -> str:
+    """Return the first message that is no system message: all replies of a conversation share it."""
+    return fold(next(message["content"] for message in row["messages"] if message["role"] != "system"))
+
+
+CHAT = Task(
+    name="chat",
+    version=1,
+    hub_repository=None,
+    hub_revision=None,
+    schema={"messages": Messages()},
+    generation=Generation(chat_example, "perplexity", max_new_tokens=128, stop=("\nUser:",), chat_template=True),
+    group=chat_group,
+    rule=chat_rule,
+    expand=chat_rows,
+    licence="that of the rows",
+    reference="rows of one's own",
+)
