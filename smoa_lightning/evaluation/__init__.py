@@ -1,0 +1,1 @@
+"""What written replies, answers and likelihoods are worth: metrics as pure functions of texts and numbers."""
