@@ -29,7 +29,7 @@ class ChoiceScores(NamedTuple):
     per_token: Tensor
 
 
-def target_logits(model: Any, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+def target_logits(model: Any, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
     """Run the model and return logits and labels of the positions where some row of the batch has a target.
 
     The vocabulary projection is the largest activation of a small model, so columns that only hold prompts are not
@@ -37,7 +37,8 @@ def target_logits(model: Any, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]
 
     Args:
         model: A causal language model.
-        batch: ``input_ids``, ``attention_mask`` and ``labels``, each (rows, length).
+        batch: ``input_ids``, ``attention_mask`` and ``labels``, each (rows, length); of packed rows ``position_ids``
+            instead of a mask.
 
     Returns:
         ``logits`` (rows, columns, vocabulary) and the ``labels`` (rows, columns) that they predict.
@@ -48,6 +49,8 @@ def target_logits(model: Any, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]
     # which the projection falls back to one product per row with a copy of its weight for each.
     keep = torch.arange(first, labels.shape[1], device=labels.device)
     inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
+    if "position_ids" in batch:  # packed rows, which the model parts by their positions, if it keeps no cache
+        inputs = {"input_ids": batch["input_ids"], "position_ids": batch["position_ids"], "use_cache": False}
     if _takes_logits_to_keep(model):
         logits = model(**inputs, logits_to_keep=keep).logits
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from smoa_lightning.embedded import rows
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
+CACHE = tempfile.TemporaryDirectory()  # encoded rows: not in the user's own cache, and anew in each test session
+os.environ["SMOA_LIGHTNING_CACHE"] = CACHE.name
 
 
 @pytest.fixture(autouse=True)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from smoa_lightning.data.collate import ChoiceItem
-from smoa_lightning.data.encode import AddBos, OverlongError, TokenRow, encode_pairs, scoring_row, training_row
-from smoa_lightning.data.tasks import ChoiceExample, RowError
+from smoa_lightning.data.collate import ChoiceItem, ReplyItem
+from smoa_lightning.data.encode import AddBos, OverlongError, Pair, TokenRow, encode_pairs, scoring_row, training_row
+from smoa_lightning.data.render import texts
+from smoa_lightning.data.tasks import ChoiceExample, ReplyExample, RowError
 from smoa_lightning.errors import UserError
 
 if TYPE_CHECKING:
@@ -17,12 +18,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Encoding:
-    """How examples become tokens; the fields are those of ``TaskDataModule``."""
+    """How examples become tokens; the fields are those of ``TaskDataModule``, ``template`` is decided by then."""
 
     max_length: int = 512
     loss_on: Literal["response", "all"] = "response"
     overlong: Literal["error", "skip"] = "error"
     add_bos: AddBos = "auto"
+    template: bool = False
 
 
 @dataclass
@@ -61,13 +63,43 @@ class PartStatistics:
         }
 
 
+def _target_pairs(
+    examples: Sequence[ChoiceExample | ReplyExample], tokenizer: PreTrainedTokenizerBase, how: Encoding, spare: int
+) -> list[tuple[Pair, bool]]:
+    """Encode the gold pair of each example; say whether turns were left out of its prompt to make it fit.
+
+    Args:
+        examples: Items; those with turns lose the oldest ones until they fit, as long as one is left.
+        tokenizer: The tokenizer.
+        how: Length and rendering.
+        spare: Tokens that are still to be added to a pair.
+    """
+
+    def encoded(some: Sequence[ChoiceExample | ReplyExample]) -> list[Pair]:
+        plain = (e.target if isinstance(e, ChoiceExample) else texts(e, tokenizer, how.template) for e in some)
+        return encode_pairs(tokenizer, list(plain), how.add_bos)
+
+    current, pairs, cut = list(examples), encoded(examples), [False] * len(examples)
+    room = how.max_length - spare
+    waiting = list(range(len(examples)))
+    while waiting:
+        long = (n for n in waiting if sum(map(len, (pairs[n].prefix, pairs[n].prompt, pairs[n].response))) > room)
+        shorter = {n: e.shortened() for n in long if isinstance(e := current[n], ReplyExample)}
+        waiting = [n for n, example in shorter.items() if example is not None]
+        for n in waiting:
+            current[n], cut[n] = shorter[n], True  # type: ignore[assignment]
+        for n, pair in zip(waiting, encoded([current[n] for n in waiting]), strict=True):
+            pairs[n] = pair
+    return list(zip(pairs, cut, strict=True))
+
+
 def encode_training(
-    examples: Sequence[ChoiceExample],
+    examples: Sequence[ChoiceExample | ReplyExample],
     place: Callable[[int], str],
     tokenizer: PreTrainedTokenizerBase,
     how: Encoding,
 ) -> tuple[list[TokenRow], PartStatistics]:
-    """Encode the right answer of each example for training.
+    """Encode the right choice or the gold reply of each example for training.
 
     Args:
         examples: The examples.
@@ -82,17 +114,53 @@ def encode_training(
         raise UserError("the tokenizer has no EOS token, so a model could not learn where a response ends.")
     rows: list[TokenRow] = []
     statistics = PartStatistics()
-    pairs = encode_pairs(tokenizer, [example.target for example in examples], how.add_bos)
-    for position, pair in enumerate(pairs):
+    for position, (pair, cut) in enumerate(_target_pairs(examples, tokenizer, how, spare=1)):
         try:
             row = training_row(pair, tokenizer.eos_token_id, how.max_length, how.loss_on)
         except RowError as error:
             _skip_or_raise(error, place(position), how, statistics)
             continue
+        row = replace(row, truncated=row.truncated or cut)
         rows.append(row)
         statistics.add(row, pair.clean)
     statistics.num_rows = len(rows)
     return rows, statistics
+
+
+def encode_replies(
+    examples: Sequence[ReplyExample],
+    indices: Sequence[int],
+    place: Callable[[int], str],
+    tokenizer: PreTrainedTokenizerBase,
+    how: Encoding,
+) -> tuple[list[ReplyItem], PartStatistics]:
+    """Encode each example once with its gold reply, and its prompt alone: what is cut from the one misses in the other.
+
+    Args:
+        examples: The examples.
+        indices: Index of each example in its split.
+        place: Position in ``examples`` -> where the row stands, for errors.
+        tokenizer: The tokenizer.
+        how: Length, rendering and what to do with gold replies that are too long.
+
+    Raises:
+        UserError: a gold reply that does not fit (unless skipped) or has no token.
+    """
+    items: list[ReplyItem] = []
+    statistics = PartStatistics()
+    pairs = _target_pairs(examples, tokenizer, how, spare=0)
+    for position, (example, index, (pair, cut)) in enumerate(zip(examples, indices, pairs, strict=True)):
+        try:
+            row = scoring_row(pair, how.max_length)
+        except RowError as error:
+            _skip_or_raise(error, place(position), how, statistics)
+            continue
+        row = replace(row, truncated=row.truncated or cut)
+        prompt = row.ids[: len(row) - len(pair.response)]
+        items.append(ReplyItem(row, prompt, index, example.reference, example.answer))
+        statistics.add(row, pair.clean)
+    statistics.num_rows = len(items)
+    return items, statistics
 
 
 def encode_choices(

@@ -6,17 +6,9 @@ import random
 import pytest
 import torch
 
-from smoa_lightning.data.collate import (
-    BatchLoader,
-    BucketOrder,
-    ChoiceItem,
-    ResumableLoader,
-    bucketed_batches,
-    collate_choices,
-    longest_first,
-    pad_rows,
-)
+from smoa_lightning.data.collate import ChoiceItem, collate_choices, pad_rows
 from smoa_lightning.data.encode import IGNORED, TokenRow
+from smoa_lightning.data.loaders import BatchLoader, BucketOrder, ResumableLoader, bucketed_batches, longest_first
 from smoa_lightning.errors import UserError
 
 LENGTHS = tuple(random.Random(0).choices(range(1, 61), k=203))

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from smoa_lightning import embedded
-from smoa_lightning.data import datamodule as module
+from smoa_lightning.data import task_rows
 from smoa_lightning.data.datamodule import TaskDataModule
 from smoa_lightning.data.encode import IGNORED
 from smoa_lightning.data.prepare import Encoding, encode_choices, encode_training
@@ -184,7 +184,7 @@ def test_auto_falls_back_when_the_hub_is_off(monkeypatch):
 
 def test_the_source_is_resolved_once(monkeypatch):
     calls = []
-    monkeypatch.setattr(module, "resolve_source", lambda *args, **kwargs: calls.append(args) or "embedded")
+    monkeypatch.setattr(task_rows, "resolve_source", lambda *args, **kwargs: calls.append(args) or "embedded")
     data = TaskDataModule()
     assert data.resolve() == data.resolve() == "embedded"
     assert len(calls) == 1

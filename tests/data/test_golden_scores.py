@@ -14,7 +14,8 @@ from smoa_lightning.metrics import ChoiceAccuracy
 from smoa_lightning.scoring import choice_scores, row_log_likelihoods, target_logits
 
 from .golden import KINDS, write
-from .rows import ROWS
+
+EIGHT = ("boolq", "piqa", "social_i_qa", "hellaswag", "winogrande", "arc_easy", "arc_challenge", "openbookqa")
 
 GOLDEN = json.loads((Path(__file__).parent / "golden_scores.json").read_text(encoding="utf-8"))
 
@@ -26,14 +27,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_file_covers_every_task() -> None:
+def test_the_file_covers_the_eight() -> None:
     assert set(GOLDEN) == set(KINDS)
-    assert all(set(GOLDEN[kind]["tasks"]) == set(ROWS) for kind in KINDS)
+    assert all(set(GOLDEN[kind]["tasks"]) == set(EIGHT) for kind in KINDS)
     assert all(len(task["requests"]) == 5 for kind in KINDS for task in GOLDEN[kind]["tasks"].values())
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("task", sorted(ROWS))
+@pytest.mark.parametrize("task", EIGHT)
 def test_scores_of_the_harness(kind: str, task: str, folder: Path) -> None:
     golden = GOLDEN[kind]["tasks"][task]
     count = len(golden["requests"])

@@ -10,8 +10,8 @@ import pytest
 
 from smoa_lightning import embedded
 from smoa_lightning.data.datamodule import TaskDataModule
-from smoa_lightning.data.encode import IGNORED
-from smoa_lightning.data.tasks import TASKS
+from smoa_lightning.data.encode import IGNORED, move_spaces
+from smoa_lightning.data.tasks import TASKS, Missing
 from smoa_lightning.errors import UserError
 
 from .rows import ROWS, write_folder
@@ -22,27 +22,31 @@ def test_there_are_rows_for_every_task():
     assert min(map(len, ROWS.values())) >= 24
 
 
-@pytest.mark.parametrize("name", sorted(TASKS))
-def test_a_folder_of_rows(name: str, tmp_path: Path, byte_tokenizer, recwarn) -> None:
+CASES = [(task.name, protocol.name) for task in TASKS.values() for protocol in task.protocols]
+
+
+@pytest.mark.parametrize(("name", "protocol"), CASES)
+def test_a_folder_of_rows(name: str, protocol: str, tmp_path: Path, byte_tokenizer, recwarn) -> None:
     task = TASKS[name]
     write_folder(tmp_path, name)
-    data = TaskDataModule(name, "local", path=str(tmp_path), batch_size=4)
+    data = TaskDataModule(name, "local", path=str(tmp_path), batch_size=4, protocol=protocol, max_length=2000)
     data.tokenizer = byte_tokenizer
     data.setup("fit")
     data.setup("test")
     summary = data.summary()
-    assert summary["train"]["rows"] == 17
-    assert summary["selection"]["rows"] == 1
+    rows = data.rows("train")
+    assert summary["train"]["rows"] + summary["selection"]["rows"] == len(rows) >= 18
+    assert 1 <= summary["selection"]["rows"] <= 4
     assert summary["train_report_overlap"] == 0
     assert not any(summary["bad_rows"].values())
     assert task.report_split in data.provenance["splits"]
 
     train, selection = data.indices("train"), data.indices("selection")
-    rows = data.rows("train")
     assert not {task.group(rows[i]) for i in train} & {task.group(rows[i]) for i in selection}
     # what is trained on is the right answer after its own prompt, byte by byte, and EOS
     encoded = data.encoded("train")[0]
-    prompt, answer = task.example(rows[train[0]]).target
+    example = task.protocol(protocol).example
+    prompt, answer = move_spaces(*example(rows[train[0]]).target)
     whole = byte_tokenizer(prompt + answer).input_ids
     assert list(encoded.ids) == [*whole, byte_tokenizer.eos_token_id]
     assert [label for label in encoded.labels if label != IGNORED] == [
@@ -51,16 +55,23 @@ def test_a_folder_of_rows(name: str, tmp_path: Path, byte_tokenizer, recwarn) ->
     ]
 
     batch = next(iter(data.test_dataloader()))
-    offered = [len(task.example(data.rows(task.report_split)[row]).choices) for row in batch["row"].tolist()]
-    assert batch["num_choices"].tolist() == offered
-    assert len(batch["input_ids"]) == sum(offered)
+    reported = [example(data.rows(task.report_split)[row]) for row in batch["row"].tolist()]
+    if protocol == "generation":
+        assert batch["response"] == [item.response.strip() for item in reported]
+        assert batch["answer"] == [item.answer for item in reported]
+        assert [byte_tokenizer.decode(ids) for ids in batch["prompt"]] == [item.prompt.rstrip() for item in reported]
+    else:
+        assert batch["num_choices"].tolist() == [len(item.choices) for item in reported]
+        assert len(batch["input_ids"]) == sum(len(item.choices) for item in reported)
     assert not recwarn.list
 
 
 @pytest.mark.parametrize("name", sorted(TASKS))
 @pytest.mark.parametrize("damage", ["missing", "null", "number"])
 def test_each_field_of_each_task(name: str, damage: str, tmp_path: Path) -> None:
-    for field in TASKS[name].schema:
+    for field, kind in TASKS[name].schema.items():
+        if isinstance(kind, Missing):  # may be left out, and then holds what its task says
+            continue
         rows = [json.loads(json.dumps(row)) for row in ROWS[name][:3]]
         if damage == "missing":
             del rows[1][field]
@@ -74,11 +85,19 @@ def test_each_field_of_each_task(name: str, damage: str, tmp_path: Path) -> None
         assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", sorted(set(TASKS) - set(embedded.TASKS)))
+@pytest.mark.parametrize("name", sorted(name for name in TASKS if TASKS[name].hub_repository))
 def test_no_embedded_rows_is_one_sentence(name: str, tmp_path: Path, monkeypatch) -> None:
     """No hub, nothing in its cache and nothing shipped: an error, never rows of another task."""
+    monkeypatch.setattr(embedded, "TASKS", ())
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(UserError, match=r"^the hub is switched off .* cache does not hold the dataset .*[^\n]*$"):
         TaskDataModule(name, "auto").resolve()
     with pytest.raises(UserError, match="no embedded dataset is shipped for this; use source hub or local"):
         TaskDataModule(name, "embedded").resolve()
+
+
+@pytest.mark.parametrize("name", sorted(name for name in TASKS if not TASKS[name].hub_repository))
+@pytest.mark.parametrize("source", ["auto", "hub"])
+def test_tasks_for_own_rows_never_fall_back(name: str, source: str) -> None:
+    with pytest.raises(UserError, match=r"has none on the hub; set data.source: local and data.path"):
+        TaskDataModule(name, source).resolve()

@@ -1,0 +1,323 @@
+"""The rows of one task: where they are read, which are for what, and their encoding."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from smoa_lightning import embedded
+from smoa_lightning.data import cache, shots
+from smoa_lightning.data.prepare import Encoding, PartStatistics, encode_choices, encode_replies, encode_training
+from smoa_lightning.data.render import uses_template
+from smoa_lightning.data.row_stream import hub_stream, local_stream
+from smoa_lightning.data.sources import (
+    LocalPath,
+    Origin,
+    Provenance,
+    check_path,
+    fetch,
+    has_split,
+    known_splits,
+    load_split,
+    rows_digest,
+    split_file,
+)
+from smoa_lightning.data.splits import DEFAULT_SELECTION_ROWS, default_selection_rows, hold_out, subset
+from smoa_lightning.data.stream import DEFAULT_BUFFER_ROWS, DEFAULT_SELECTION_SHARE, StreamingRows
+from smoa_lightning.data.tasks import Generation, Protocol, Row, Task
+from smoa_lightning.errors import UserError, nearest
+from smoa_lightning.hub import Source, resolve_source
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Part = Literal["train", "selection", "report"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What decides which rows of a task are used and how; the fields are those of ``TaskDataModule``."""
+
+    source: str = "auto"
+    path: LocalPath | None = None
+    repository: str | None = None
+    revision: str | None = None
+    bad_rows: Literal["error", "skip"] = "error"
+    limit_train_rows: int | None = None
+    limit_report_rows: int | None = None
+    selection_rows: int | None = None
+    report_split: str | None = None
+    num_fewshot: int = 0
+    chat_template: bool | None = None
+    seed: int = 0
+    cache: bool = True
+    streaming: bool = False
+    encoding: Encoding = field(default_factory=Encoding)
+
+
+class TaskRows:
+    """Rows of one task under one protocol, read and encoded on first use.
+
+    Args:
+        task: The task.
+        protocol: How its items are scored; examples are made by it.
+        settings: Which rows, and how they are encoded.
+
+    Raises:
+        UserError: settings that do not fit the task.
+    """
+
+    def __init__(self, task: Task, protocol: Protocol, settings: Settings) -> None:
+        self.task, self.protocol, self.settings = task, protocol, settings
+        self.repository = settings.repository or task.hub_repository
+        self.revision = settings.revision or (None if settings.repository else task.hub_revision)
+        self.report_split = settings.report_split or task.report_split
+        self.tokenizer: PreTrainedTokenizerBase | None = None
+        self.source: Source | None = None
+        self._rows: dict[str, list[Row]] = {}
+        self._provenance: dict[str, Provenance] = {}
+        self._encoded: dict[Part, tuple[list[Any], PartStatistics]] = {}
+        known = known_splits(task, settings.source)
+        if settings.report_split is not None and self.report_split not in known:
+            raise UserError(
+                f"data.report_split: task {task.name!r} has no split {self.report_split!r};"
+                f" did you mean {nearest(self.report_split, known)}?"
+            )
+        if self.report_split == task.train_split:
+            raise UserError(f"data.report_split: {self.report_split!r} is trained on, so it can not be reported.")
+
+    # ---- where the rows come from
+
+    def resolve(self) -> Source:
+        """Decide the source without loading a row; the answer stays.
+
+        Raises:
+            UserError: ``source: hub`` and no answer; ``source: local`` and no such path; a task that has no rows there.
+        """
+        if self.source is None:
+            wanted = self.settings.source
+            if self.repository is None and wanted in ("hub", "auto"):
+                raise UserError(
+                    f"data.source: task {self.task.name!r} reads your own rows and has none on the hub;"
+                    " set data.source: local and data.path, or data.repository."
+                )
+            self.source = resolve_source(
+                wanted, self.repository, "dataset", self.revision, embedded_available=self.task.name in embedded.TASKS
+            )
+            if self.source == "local":
+                check_path(self.settings.path)
+        return self.source
+
+    @property
+    def origin(self) -> Origin:
+        """Where the rows are taken from, with the fields of the resolved source only."""
+        source = self.resolve()
+        if source == "hub":
+            return Origin("hub", repository=self.repository, revision=self.revision)
+        return Origin(source, path=self.settings.path)
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What was read so far: task, version, protocol, source; for each split the fields of ``Provenance``."""
+        return {
+            "task": self.task.name,
+            "task_version": self.task.version,
+            "protocol": self.protocol.name,
+            "source": self.source,
+            "splits": {split: provenance.as_dict() for split, provenance in self._provenance.items()},
+        }
+
+    @property
+    def has_report(self) -> bool:
+        """Whether there are rows to report on; a single local file holds training rows only.
+
+        Raises:
+            UserError: a split that was asked for by name and is not there.
+        """
+        path = self.settings.path
+        whole = isinstance(path, str) and Path(path).expanduser().is_file()
+        if self.settings.report_split is not None and self.resolve() == "local" and not whole:
+            split_file(path, self.report_split)
+        return has_split(self.task, self.report_split, self.origin)
+
+    def rows(self, split: str) -> list[Row]:
+        """Return the checked rows of a split, read on first use."""
+        if split not in self._rows and self.settings.streaming and split == self.task.train_split:
+            self._read_held_out()
+        if split not in self._rows:
+            loaded = load_split(self.task, split, self.origin, self.settings.bad_rows)
+            self._rows[split], self._provenance[split] = loaded
+        return self._rows[split]
+
+    def stream(self, buffer_rows: int = DEFAULT_BUFFER_ROWS) -> StreamingRows:
+        """Return the training rows to be read piece by piece.
+
+        Raises:
+            UserError: rows that cannot be streamed: the embedded ones, and files of some endings.
+        """
+        assert self.tokenizer is not None
+        split, settings = self.task.train_split, self.settings
+        if self.resolve() == "embedded":
+            raise UserError("data.streaming: embedded rows are few and in memory; set data.streaming: false.")
+        if self.source == "hub":
+            assert self.repository is not None
+            rows = hub_stream(fetch(self.repository, self.revision), self.repository, self.task, split)
+        else:
+            rows = local_stream(split_file(settings.path, split), self.task)
+        share = 0.0 if settings.selection_rows == 0 else DEFAULT_SELECTION_SHARE
+        return StreamingRows(
+            *(rows, self.task, self.protocol, self.tokenizer, self.encoding, settings.seed),
+            *(buffer_rows, share, settings.bad_rows),
+        )
+
+    def stream_identity(self, stream: StreamingRows) -> str:
+        """Return a digest of what decides the rows of a stream: a run resumes in the same one only."""
+        assert self.tokenizer is not None
+        return cache.cache_key(
+            rows=stream.stream.identity,
+            task=self.task.name,
+            version=self.task.version,
+            protocol=self.protocol.name,
+            encoding=asdict(self.encoding),
+            selection_share=stream.selection_share,
+            bad_rows=stream.bad_rows,
+            tokenizer=cache.tokenizer_digest(self.tokenizer),
+        )
+
+    def _read_held_out(self) -> None:
+        """Of a stream only the rows that select the checkpoint stay in memory; the digest is theirs."""
+        split, stream = self.task.train_split, self.stream()
+        wanted = self.settings.selection_rows
+        rows = [located.row for located in stream.selection_rows(DEFAULT_SELECTION_ROWS if wanted is None else wanted)]
+        self._rows[split] = rows
+        revision, place = (self.revision if self.source == "hub" else None), f"{stream.stream.name} (selection rows)"
+        self._provenance[split] = Provenance(
+            self.resolve(), place, revision, None, rows_digest(rows), len(rows), num_bad_rows=0
+        )
+
+    # ---- which rows are for what
+
+    def indices(self, part: Part) -> list[int]:
+        """Return the rows of a part as indices into its split.
+
+        Raises:
+            UserError: more selection rows asked for than leave something to train on.
+        """
+        settings = self.settings
+        if part == "report":
+            return subset(range(len(self.rows(self.report_split))), settings.limit_report_rows, settings.seed)
+        rows = self.rows(self.task.train_split)
+        if settings.streaming:
+            return list(range(len(rows)))
+        wanted = default_selection_rows(len(rows)) if settings.selection_rows is None else settings.selection_rows
+        if wanted == 0:
+            return [] if part == "selection" else subset(range(len(rows)), settings.limit_train_rows, settings.seed)
+        training, selection = hold_out([self.task.group(row) for row in rows], wanted, settings.seed)
+        if not training or not selection:
+            raise UserError(
+                f"data.selection_rows: {wanted} of {len(rows)} training rows can not be held out so that both sides"
+                " have rows and no group stands on both; choose another number."
+            )
+        return selection if part == "selection" else subset(training, settings.limit_train_rows, settings.seed)
+
+    def split_of(self, part: Part) -> str:
+        """Return the split that the rows of a part stand in."""
+        return self.report_split if part == "report" else self.task.train_split
+
+    def example(self, part: Part, row: int) -> Any:
+        """Return the example behind a row index, as ``batch["row"]`` names it, without few-shot prompt."""
+        return self.protocol.example(self.rows(self.split_of(part))[row])
+
+    def shot_prefix(self) -> str:
+        """Return the solved training rows that stand before each scored prompt."""
+        if self.settings.num_fewshot == 0:
+            return ""
+        chosen = shots.choose(self.indices("train"), self.settings.num_fewshot, self.settings.seed)
+        if len(chosen) < self.settings.num_fewshot:
+            raise UserError(
+                f"data.num_fewshot is {self.settings.num_fewshot}, but task {self.task.name!r} has only {len(chosen)}"
+                " training rows."
+            )
+        return shots.prefix([self.example("train", index) for index in chosen])
+
+    # ---- encoding
+
+    def encoded(self, part: Part) -> list[Any]:
+        """Return the encoded rows of a part: ``TokenRow`` for training, else ``ChoiceItem`` or ``ReplyItem``.
+
+        They are made on first use, or found in the cache on disk, where the same rows were encoded likewise before.
+
+        Raises:
+            UserError: a row that does not fit; no row left.
+        """
+        if part not in self._encoded:
+            if self.tokenizer is None:
+                raise RuntimeError("set datamodule.tokenizer before setup()")
+            key = self._cache_key(part) if self.settings.cache else None
+            made = cache.load(cache.cache_folder(), key) if key else None
+            if made is None:
+                made = self._encode(part)
+                if key:
+                    cache.save(cache.cache_folder(), key, *made)
+            if not made[0]:
+                skipped = made[1].num_skipped
+                raise UserError(f"{self.task.name}: all {skipped} {part} rows are longer than data.max_length.")
+            self._encoded[part] = made
+        return self._encoded[part][0]
+
+    @property
+    def encoding(self) -> Encoding:
+        """How this task's examples become tokens, once the tokenizer is known."""
+        assert self.tokenizer is not None
+        default = isinstance(self.protocol, Generation) and self.protocol.chat_template
+        template = uses_template(self.tokenizer, self.settings.chat_template, default)
+        return replace(self.settings.encoding, template=template)
+
+    def _encode(self, part: Part) -> tuple[list[Any], PartStatistics]:
+        assert self.tokenizer is not None
+        indices = self.indices(part)
+        examples = [self.example(part, index) for index in indices]
+
+        def place(position: int) -> str:
+            return f"{self.task.name} {self.split_of(part)}, row {indices[position] + 1}"
+
+        if part == "train":
+            return encode_training(examples, place, self.tokenizer, self.encoding)
+        before = self.shot_prefix()
+        if before:
+            examples = [shots.with_prefix(example, before) for example in examples]
+        encode: Any = encode_replies if isinstance(self.protocol, Generation) else encode_choices
+        return encode(examples, indices, place, self.tokenizer, self.encoding)
+
+    def _cache_key(self, part: Part) -> str:
+        """Return a digest of everything that the encoded rows depend on."""
+        assert self.tokenizer is not None
+        split = self.split_of(part)
+        self.rows(split)
+        return cache.cache_key(
+            task=self.task.name,
+            version=self.task.version,
+            protocol=self.protocol.name,
+            part="train" if part == "train" else "scored",
+            rows=self._provenance[split].sha256,
+            indices=self.indices(part),
+            shots="" if part == "train" else self.shot_prefix(),
+            encoding=asdict(self.encoding),
+            tokenizer=cache.tokenizer_digest(self.tokenizer),
+        )
+
+    def summary(self) -> dict[str, Any]:
+        """Return for each part made so far: rows, lengths, target tokens, and what was cut, skipped or merged.
+
+        ``train_report_overlap`` counts report rows whose group (for PIQA the goal) stands among the training rows too.
+        """
+        facts: dict[str, Any] = {part: made[1].as_dict() for part, made in self._encoded.items()}
+        facts["bad_rows"] = {split: provenance.num_bad_rows for split, provenance in self._provenance.items()}
+        read = self.task.train_split in self._rows and self.report_split in self._rows
+        if read and not self.settings.streaming:
+            trained = {self.task.group(row) for row in self._rows[self.task.train_split]}
+            facts["train_report_overlap"] = sum(
+                self.task.group(row) in trained for row in self._rows[self.report_split]
+            )
+        return facts

@@ -1,0 +1,161 @@
+"""Reply examples to tokens: which turns go when a conversation is too long, chat templates, few-shot prompts."""
+
+from __future__ import annotations
+
+import pytest
+
+from smoa_lightning.data import shots
+from smoa_lightning.data.collate import collate_replies
+from smoa_lightning.data.encode import IGNORED
+from smoa_lightning.data.prepare import Encoding, encode_replies, encode_training
+from smoa_lightning.data.render import texts, uses_template
+from smoa_lightning.data.tasks import ChoiceExample, Message, ReplyExample
+from smoa_lightning.errors import UserError
+
+from .conftest import character_ids
+
+TALK = ReplyExample("I am Al. ", ("A: hi\n", "B: ho\n", "A: and?\nB:"), " yes", messages=())
+TEMPLATE = (
+    "{{ bos_token }}{% for m in messages %}<{{ m.role }}>{{ m.content }}{{ eos_token }}{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+
+
+def place(position):
+    return f"row {position + 1}"
+
+
+def encode(example, tokenizer, max_length, **how):
+    items, statistics = encode_replies([example], [7], place, tokenizer, Encoding(max_length, **how))
+    return items[0], statistics
+
+
+def test_a_reply_item(tokenizer):
+    item, statistics = encode(TALK, tokenizer, 100)
+    prompt = character_ids(TALK.prompt)
+    assert list(item.prompt) == prompt
+    assert list(item.row.ids) == prompt + character_ids(" yes")
+    assert list(item.row.labels) == [IGNORED] * len(prompt) + character_ids(" yes")  # no EOS is scored
+    assert (item.index, item.response, item.answer) == (7, "yes", None)
+    assert statistics.num_truncated == 0
+
+
+def test_training_has_eos_as_target(tokenizer):
+    (row,), _ = encode_training([TALK], place, tokenizer, Encoding(100))
+    assert list(row.ids[-5:]) == list(row.labels[-5:]) == [*character_ids(" yes"), tokenizer.eos_token_id]
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_whole_turns_go_first_and_the_persona_stays(tokenizer, number):
+    rest = "I am Al. " + "".join(TALK.turns[number:])
+    longest = len(TALK.head + "".join(TALK.turns[number - 1 :])) + len(" yes") - 1  # one token less than what fits
+    item, statistics = encode(TALK, tokenizer, longest)
+    assert list(item.prompt) == character_ids(rest)
+    assert item.row.truncated
+    assert statistics.num_truncated == 1
+
+
+def test_a_last_turn_that_is_too_long_loses_its_left(tokenizer):
+    item, _ = encode(TALK, tokenizer, 12)
+    whole = character_ids("I am Al. " + TALK.turns[-1])
+    assert list(item.prompt) == whole[-8:]
+    assert list(item.row.ids) == whole[-8:] + character_ids(" yes")
+
+
+def test_training_leaves_room_for_eos(tokenizer):
+    fitting = len(TALK.prompt) + len(" yes") + 1
+    (row,), _ = encode_training([TALK], place, tokenizer, Encoding(fitting))
+    assert not row.truncated
+    assert len(row) == fitting
+    (row,), statistics = encode_training([TALK], place, tokenizer, Encoding(fitting - 1))
+    assert row.truncated
+    assert statistics.num_truncated == 1
+    assert list(row.ids[:9]) == character_ids("I am Al. ")
+
+
+def test_a_batch_of_replies(tokenizer):
+    items = [encode(example, tokenizer, 100)[0] for example in (TALK, ReplyExample("", ("Q:",), " a", answer="a"))]
+    batch = collate_replies(items, pad_id=0)
+    assert batch["prompt"] == [character_ids(TALK.prompt), character_ids("Q:")]
+    assert batch["response"] == ["yes", "a"]
+    assert batch["answer"] == [None, "a"]
+    assert batch["attention_mask"].sum(dim=1).tolist() == [len(TALK.prompt) + 4, 4]
+
+
+# ---- chat templates
+
+
+def chat() -> ReplyExample:
+    said = (Message("system", "S"), Message("user", "one"), Message("assistant", "two"), Message("user", "three"))
+    return ReplyExample("S\n", ("U: one\n", "A: two\n", "U: three\nA:"), " four", messages=said)
+
+
+def test_a_template_renders_messages_without_bos_and_final_eos(tokenizer):
+    tokenizer.chat_template = TEMPLATE
+    prompt, response = texts(chat(), tokenizer, template=True)
+    assert prompt == "<system>S<eos><user>one<eos><assistant>two<eos><user>three<eos><assistant>"
+    assert response == "four"
+
+
+def test_another_mark_of_the_end_of_a_turn_stays(tokenizer):
+    tokenizer.chat_template = TEMPLATE.replace("{{ eos_token }}", "|")
+    assert texts(chat(), tokenizer, template=True)[1] == "four|"
+
+
+def test_a_prompt_without_messages_is_one_user_message(tokenizer):
+    tokenizer.chat_template = TEMPLATE
+    assert texts(ReplyExample("", ("Say a\n",), "a"), tokenizer, template=True) == ("<user>Say a<eos><assistant>", "a")
+
+
+def test_the_oldest_message_goes_with_its_turn(tokenizer):
+    tokenizer.chat_template = TEMPLATE
+    short = chat().shortened()
+    assert short is not None
+    # a conversation begins with the user: the assistant's message, whose question is gone, is not rendered
+    assert texts(short, tokenizer, template=True)[0] == "<system>S<eos><user>three<eos><assistant>"
+    assert short.prompt == "S\nA: two\nU: three\nA:"
+
+
+def test_a_template_that_changes_the_prompt_is_refused(tokenizer):
+    tokenizer.chat_template = "{{ messages | length }}{{ messages[-1].content }}"
+    with pytest.raises(UserError, match="otherwise than the prompt"):
+        texts(chat(), tokenizer, template=True)
+
+
+def test_a_template_that_refuses_is_one_sentence(tokenizer):
+    tokenizer.chat_template = "{{ raise_exception('only users') }}"
+    with pytest.raises(UserError, match=r"refuses a conversation .only users.; set it to false"):
+        texts(chat(), tokenizer, template=True)
+
+
+def test_when_a_template_is_used(tokenizer):
+    assert not uses_template(tokenizer, None, default=True)
+    with pytest.raises(UserError, match="has no chat template"):
+        uses_template(tokenizer, True, default=False)
+    tokenizer.chat_template = TEMPLATE
+    assert uses_template(tokenizer, None, default=True)
+    assert not uses_template(tokenizer, None, default=False)
+    assert uses_template(tokenizer, True, default=False)
+    assert not uses_template(tokenizer, False, default=True)
+
+
+# ---- few-shot prompts
+
+
+def test_shots_are_solved_examples_parted_by_an_empty_line():
+    solved = [ChoiceExample("Q: a\nA:", (" no", " yes"), 1), ReplyExample("Q: b", ("\nA:",), " 3")]
+    assert shots.prefix(solved) == "Q: a\nA: yes\n\nQ: b\nA: 3\n\n"
+
+
+def test_the_prefix_stands_before_every_prompt():
+    partial = ChoiceExample(("a", "b"), (" c", " c"), 0)
+    assert shots.with_prefix(partial, "x ").pairs == [("x a", " c"), ("x b", " c")]
+    assert shots.with_prefix(ChoiceExample("p", (" c", " d"), 0), "x ").pairs == [("x p", " c"), ("x p", " d")]
+    assert shots.with_prefix(TALK, "x ").prompt == "x " + TALK.prompt
+
+
+def test_chosen_shots_are_seeded_and_nested():
+    rows = list(range(100, 150))
+    assert shots.choose(rows, 3, seed=0) == shots.choose(rows, 5, seed=0)[:3]
+    assert shots.choose(rows, 5, seed=0) != shots.choose(rows, 5, seed=1)
+    assert set(shots.choose(rows, 5, seed=0)) <= set(rows)

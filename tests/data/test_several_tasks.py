@@ -1,0 +1,138 @@
+"""Protocols, few-shot prompts, mixtures, and reporting on tasks other than those trained on."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from smoa_lightning.data.datamodule import TaskDataModule
+from smoa_lightning.errors import UserError
+
+from .conftest import character_tokenizer
+from .rows import NUM_TRAIN, write_folder
+
+LEFT = NUM_TRAIN - 2  # training rows of a folder
+ROOMY = {"max_length": 4000, "selection_rows": 2, "cache": False}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for task in ("piqa", "boolq", "winogrande"):
+        write_folder(tmp_path / task, task)
+    return tmp_path
+
+
+def make(folder, task="piqa", **settings):
+    data = TaskDataModule(task, "local", path=str(folder), **ROOMY | settings)
+    data.tokenizer = character_tokenizer()
+    return data
+
+
+def decoded(data, ids):
+    return data.tokenizer.decode(ids).replace(" ", "")
+
+
+def test_one_key_switches_the_protocol(folder):
+    choices = make(folder / "piqa", protocol="likelihood")
+    replies = make(folder / "piqa", protocol="generation")
+    choices.setup("fit"), replies.setup("fit")
+    assert "num_choices" in next(iter(choices.val_dataloader()))
+    batch = next(iter(replies.val_dataloader()))
+    assert all(answer in ("solution1", "solution2") for answer in batch["answer"])
+    example = replies.example("train", replies.indices("train")[0])
+    assert example.response.endswith(f"the correct answer is {example.answer}")
+    assert replies.primary("selection") == replies.primary("report") == "acc"
+    assert make(folder / "piqa").sets["piqa"].protocol.name == "likelihood"  # the default
+
+
+def test_both_protocols_train_on_the_right_answer(folder):
+    for protocol in ("likelihood", "generation"):
+        data = make(folder / "piqa", protocol=protocol)
+        data.setup("fit")
+        (row, *_) = data.encoded("train")
+        example = data.example("train", data.indices("train")[0])
+        wanted = [i for i, label in enumerate(row.labels) if label != -100]
+        assert decoded(data, row.ids[wanted[0] : -1]).endswith("".join(example.target[1].split()).replace("(", "<unk>"))
+
+
+def test_a_protocol_that_a_task_has_not(folder):
+    with pytest.raises(UserError, match=r"task 'gsm8k' has no protocol 'likelihood'; it has generation"):
+        TaskDataModule("gsm8k", protocol="likelihood")
+
+
+def test_shots_stand_before_scored_prompts_only(folder):
+    plain, shots = make(folder / "piqa"), make(folder / "piqa", num_fewshot=2)
+    plain.setup("fit"), shots.setup("fit")
+    assert plain.encoded("train") == shots.encoded("train")
+    prefix = shots.sets["piqa"].shot_prefix()
+    assert prefix.count("Question:") == prefix.count("\n\n") == 2
+    solved = {"".join(shots.example("train", i).target) + "\n\n" for i in shots.indices("train")}
+    first, second = (text + "\n\n" for text in prefix.split("\n\n")[:2])
+    assert {first, second} <= solved  # none of the rows that select or are reported
+    before, after = plain.encoded("selection")[0].rows[0], shots.encoded("selection")[0].rows[0]
+    assert len(after) == len(before) + len(prefix)
+    assert after.ids[-len(before) :] == before.ids
+    assert after.labels[-len(before) :] == before.labels
+    assert set(after.labels[: len(prefix)]) == {-100}
+
+
+def test_more_shots_than_rows(folder):
+    with pytest.raises(UserError, match=r"num_fewshot is 99.*only"):
+        make(folder / "piqa", num_fewshot=99).setup("test")
+
+
+def test_report_rows_can_be_limited(folder):
+    whole, some = make(folder / "piqa"), make(folder / "piqa", limit_report_rows=3)
+    assert len(some.indices("report")) == 3
+    assert set(some.indices("report")) < set(whole.indices("report"))
+
+
+def test_a_mixture_trains_and_reports_on_each_task(folder):
+    data = make(folder, "mixture", mixture=["piqa", "boolq"])
+    data.setup("fit"), data.setup("test")
+    assert len(data.encoded("train")) == 2 * (LEFT - 2)
+    assert len(data.val_dataloader()) == len(data.test_dataloader()) == 2
+    assert data.provenance["trained"] == ["piqa", "boolq"]
+    assert data.summary()["boolq"]["train"]["rows"] == LEFT - 2
+    assert data.primary("report") == "acc"
+
+
+def test_a_weighted_mixture_has_its_proportions(folder):
+    data = make(folder, "mixture", mixture={"piqa": 3, "boolq": 1}, limit_train_rows=40)
+    data.setup("fit")
+    own = {name: Counter(row.ids for row in rows.encoded("train")) for name, rows in data.trained.items()}
+    mixed = Counter(row.ids for row in data.encoded("train"))
+    assert sum(mixed[ids] for ids in own["piqa"]) == 30
+    assert sum(mixed[ids] for ids in own["boolq"]) == 10
+
+
+def test_tasks_that_agree_on_no_metric_are_selected_by_nll(folder):
+    data = make(folder, "mixture", mixture=["piqa", "hellaswag"])
+    assert data.primary("selection") == "nll"  # acc and acc_norm
+
+
+def test_reporting_on_other_tasks(folder):
+    data = make(folder, "piqa", report_tasks=["boolq", "winogrande"])
+    data.setup("fit"), data.setup("test")
+    assert list(data.scored("selection")) == ["piqa"]
+    assert list(data.scored("report")) == ["boolq", "winogrande"]
+    assert len(data.test_dataloader()) == 2
+    label = data.example("report", data.reported["winogrande"].indices("report")[0], "winogrande").label
+    assert label in (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"task": "mixture"}, "two tasks at least"),
+        ({"task": "mixture", "mixture": ["piqa", "pika"]}, "unknown task 'pika'.*piqa"),
+        ({"mixture": ["piqa", "boolq"]}, "set data.task: mixture"),
+        ({"task": "mixture", "mixture": ["piqa", "boolq"], "repository": "x/y"}, "of one task, not several"),
+        ({"num_fewshot": -1}, "num_fewshot is -1"),
+        ({"num_beams": 0}, "num_beams is 0"),
+    ],
+)
+def test_settings_that_do_not_fit(settings, told):
+    with pytest.raises(UserError, match=told):
+        TaskDataModule(**settings)
