@@ -21,7 +21,14 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from smoa_lightning.adapters.budget import like_file
-from smoa_lightning.callbacks import AdapterCheckpoint, CostMonitor, ItemScores, RankMonitor, SamplePredictions
+from smoa_lightning.callbacks import (
+    AdapterCheckpoint,
+    CostMonitor,
+    Forgetting,
+    ItemScores,
+    RankMonitor,
+    SamplePredictions,
+)
 from smoa_lightning.checkpoint import read_checkpoint
 from smoa_lightning.data.datamodule import TaskDataModule
 from smoa_lightning.errors import UserError, nearest
@@ -87,6 +94,7 @@ class FineTuneCLI(LightningCLI):
         parser.add_lightning_class_args(CostMonitor, "cost_monitor")
         parser.add_lightning_class_args(RankMonitor, "rank_monitor")
         parser.add_lightning_class_args(SamplePredictions, "sample_predictions")
+        parser.add_lightning_class_args(Forgetting, "forgetting")
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
@@ -179,11 +187,11 @@ class FineTuneCLI(LightningCLI):
 
     def validate(self, ckpt_path: str | None = None, **kwargs: Any) -> None:
         """Score the selection rows."""
-        self._evaluate(self.trainer.validate, ckpt_path)
+        self._evaluate(self.trainer.validate, ckpt_path, verbose=False)
 
     def test(self, ckpt_path: str | None = None, **kwargs: Any) -> None:
         """Score the report rows."""
-        self._evaluate(self.trainer.test, ckpt_path)
+        self._evaluate(self.trainer.test, ckpt_path, verbose=False)
 
     def predict(self, ckpt_path: str | None = None, **kwargs: Any) -> None:
         """Score the report rows and write ``predictions.jsonl``."""

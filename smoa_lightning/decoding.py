@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -23,7 +23,13 @@ def left_padded(rows: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor
 
 @torch.no_grad()
 def continuations(
-    model: Any, prompts: Sequence[Sequence[int]], pad: int, eos: int, max_new_tokens: int = 64, num_beams: int = 1
+    model: Any,
+    prompts: Sequence[Sequence[int]],
+    pad: int,
+    eos: int,
+    max_new_tokens: int = 64,
+    num_beams: int = 1,
+    ended: Callable[[list[int]], bool] | None = None,
 ) -> list[list[int]]:
     """Return the most likely continuation of each prompt, without the prompt and without EOS.
 
@@ -34,6 +40,7 @@ def continuations(
         eos: Id that ends a continuation.
         max_new_tokens: Most tokens in a continuation.
         num_beams: Width of the beam search; 1 is greedy.
+        ended: Says of the tokens written so far that nothing more is wanted; they are returned with what ended them.
     """
     from transformers import GenerationConfig
 
@@ -51,6 +58,7 @@ def continuations(
         repetition_penalty=1.0,
         no_repeat_ngram_size=0,
     )
+    criteria = None if ended is None else [_Ended(ended)]
     device = next(model.parameters()).device
     ids, mask = (tensor.to(device) for tensor in left_padded(prompts, pad))
     if _puts_embeddings_before_the_row(model):
@@ -64,10 +72,24 @@ def continuations(
             joined.append(torch.cat([words[row, :blank], virtual[row].to(words.dtype), words[row, blank:]]))
             seen.append(torch.cat([mask[row, :blank], mask.new_ones(len(virtual[row])), mask[row, blank:]]))
         inputs = {"inputs_embeds": torch.stack(joined), "attention_mask": torch.stack(seen)}
-        made = model.get_base_model().generate(**inputs, generation_config=settings)
+        made = model.get_base_model().generate(**inputs, generation_config=settings, stopping_criteria=criteria)
     else:
-        made = model.generate(input_ids=ids, attention_mask=mask, generation_config=settings)[:, ids.shape[1] :]
+        if criteria:
+            criteria[0].prompt = ids.shape[1]
+        inputs = {"input_ids": ids, "attention_mask": mask}
+        made = model.generate(**inputs, generation_config=settings, stopping_criteria=criteria)[:, ids.shape[1] :]
     return [row[: row.index(eos)] if eos in row else row for row in made.tolist()]
+
+
+class _Ended:
+    """A stopping criterion of transformers: asks of each row whether what follows the prompt is complete."""
+
+    def __init__(self, ended: Callable[[list[int]], bool]) -> None:
+        self.ended, self.prompt = ended, 0
+
+    def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Tensor:
+        done = [self.ended(row) for row in input_ids[:, self.prompt :].tolist()]
+        return torch.tensor(done, device=input_ids.device)
 
 
 def _puts_embeddings_before_the_row(model: Any) -> bool:

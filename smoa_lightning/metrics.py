@@ -9,6 +9,16 @@ from torchmetrics import Metric
 from smoa_lightning.scoring import ChoiceScores
 
 ACCURACIES = ("acc", "acc_norm", "acc_token")
+LOWER_IS_BETTER = ("nll", "perplexity", "unparsed_rate")  # of what may select a checkpoint; the others: higher
+
+
+def better(metric: str, score: float, best: float) -> bool:
+    """Say whether a score of a metric beats the best one so far.
+
+    >>> better("acc", 0.6, 0.5), better("selection/perplexity", 20.0, 21.0)
+    (True, True)
+    """
+    return score < best if metric.rsplit("/", 1)[-1] in LOWER_IS_BETTER else score > best
 
 
 def accuracy_stderr(accuracy: Tensor, count: Tensor) -> Tensor:
@@ -54,8 +64,8 @@ class ChoiceAccuracy(Metric):
         self.total = self.total + label.numel()
 
     def compute(self) -> dict[str, Tensor]:
-        """Return each accuracy and, under ``<name>_stderr``, its standard error; and ``nll``."""
-        values: dict[str, Tensor] = {"nll": self.nll / self.total.clamp(min=1)}
+        """Return each accuracy and, under ``<name>_stderr``, its standard error; ``nll`` and ``num_items``."""
+        values: dict[str, Tensor] = {"num_items": self.total, "nll": self.nll / self.total.clamp(min=1)}
         for name, correct in zip(ACCURACIES, self.correct, strict=True):
             accuracy = correct / self.total.clamp(min=1)
             values[name] = accuracy.float()

@@ -21,12 +21,13 @@ from smoa_lightning.adapters.budget import Budget, BudgetFit, fit_budget
 from smoa_lightning.adapters.parameters import adapter_parameter_names, adapter_state_names
 from smoa_lightning.adapters.unsupported import check_supported
 from smoa_lightning.backbone import BackboneConfig, Location, load_model, load_skeleton, load_tokenizer, locate
+from smoa_lightning.data.packing import check_packing
 from smoa_lightning.errors import UserError
-from smoa_lightning.metrics import ACCURACIES, ChoiceAccuracy
+from smoa_lightning.evaluation.tasks import TaskEvaluation
 from smoa_lightning.schedule import warmup_decay
-from smoa_lightning.scoring import choice_scores, row_log_likelihoods, summed_cross_entropy, target_logits
+from smoa_lightning.scoring import summed_cross_entropy, target_logits
 
-Batch = dict[str, Tensor]
+Batch = dict[str, Any]
 
 DEFAULT_OPTIMIZER = partial(torch.optim.AdamW, lr=1e-3, weight_decay=0.0)
 
@@ -82,7 +83,7 @@ class FineTuneModule(L.LightningModule):
         self.run_config: dict[str, Any] = {}  # kept in checkpoints, so that an evaluation needs no other file
         self.model: PreTrainedModel | PeftModel | None = None
         self.allocation: RankAllocation | None = None  # AdaLoRA's work beside the gradient of the loss
-        self.choice_accuracy = ChoiceAccuracy()
+        self.evaluation: TaskEvaluation  # of the pass under way
         self.step_targets = 0  # target tokens of the optimizer step under way
         self.seen_tokens = 0  # padded-out tokens excluded; read by the cost monitor
         self._step_loss: Tensor | None = None
@@ -129,14 +130,20 @@ class FineTuneModule(L.LightningModule):
     # ------------------------------------------------------------------------------------------------- training
 
     def on_fit_start(self) -> None:
-        """Put every part in training mode: transformers loads models in evaluation mode and Lightning keeps that."""
+        """Put every part in training mode: transformers loads models in evaluation mode and Lightning keeps that.
+
+        Raises:
+            UserError: Rows are to be packed, and the model would mix them.
+        """
+        if getattr(self.trainer.datamodule, "packing", False):  # type: ignore[attr-defined]
+            check_packing(self.network)
         self.network.train()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the summed cross-entropy of one micro-batch; it is divided by the step's targets before the step."""
         loss, targets = summed_cross_entropy(*target_logits(self.network, batch))
         self.step_targets += int(targets)
-        self.seen_tokens += int(batch["attention_mask"].sum())
+        self.seen_tokens += int(batch["num_tokens"] if "num_tokens" in batch else batch["attention_mask"].sum())
         detached = loss.detach()
         self._step_loss = detached if self._step_loss is None else self._step_loss + detached
         return loss * self.trainer.accumulate_grad_batches  # undoes Lightning's division
@@ -207,48 +214,58 @@ class FineTuneModule(L.LightningModule):
         finally:
             self.scoring_untouched = False
 
-    def score_items(self, batch: Batch) -> list[dict[str, Any]]:
-        """Score a batch of choice items; update the accuracy; return one record per item."""
+    def _new_evaluation(self, part: Literal["selection", "report"]) -> None:
+        """Begin a pass over the rows of a part, with an evaluator for each of its tasks."""
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        protocols = {name: rows.protocol for name, rows in data.scored(part).items()}
+        selecting = part == "selection" and self.trainer.state.fn == "fit"
+        made = TaskEvaluation(protocols, self.tokenizer, selecting, data.max_new_tokens, data.num_beams)
+        self.evaluation = made.to(self.device)
+
+    def score_items(self, batch: Batch, position: int = 0) -> list[dict[str, Any]]:
+        """Score a batch of items of the task at a position; return one record per item."""
         network = self.network
         disabled = self.scoring_untouched and isinstance(network, PeftModel)
         with network.disable_adapter() if disabled else contextlib.nullcontext():  # type: ignore[operator]
-            likelihood, tokens = row_log_likelihoods(*target_logits(network, batch))
-        scores = choice_scores(likelihood, tokens, batch["num_bytes"], batch["num_choices"])
-        self.choice_accuracy.update(scores, batch["label"])
-        records = []
-        for item, count in enumerate(batch["num_choices"].tolist()):
-            record: dict[str, Any] = {"row": int(batch["row"][item]), "label": int(batch["label"][item])}
-            record["log_likelihood"] = scores.log_likelihood[item, :count].tolist()
-            for name, field in zip(ACCURACIES, scores, strict=True):
-                record[f"prediction_{name}"] = int(field[item].argmax())
-            records.append(record)
-        return records
+            return self.evaluation.score(network, batch, position)
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
+    def on_validation_epoch_start(self) -> None:
+        """Begin to score the selection rows."""
+        self._new_evaluation("selection")
+
+    def on_test_epoch_start(self) -> None:
+        """Begin to score the report rows."""
+        self._new_evaluation("report")
+
+    def on_predict_epoch_start(self) -> None:
+        """Begin to score the report rows."""
+        self._new_evaluation("report")
+
+    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
         """Score selection rows."""
-        return {"items": self.score_items(batch)}
+        return {"items": self.score_items(batch, dataloader_idx)}
 
-    def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
+    def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
         """Score report rows."""
-        return {"items": self.score_items(batch)}
+        return {"items": self.score_items(batch, dataloader_idx)}
 
-    def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
+    def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
         """Score report rows; the callback ``ItemScores`` writes the records."""
-        return {"items": self.score_items(batch)}
+        return {"items": self.score_items(batch, dataloader_idx)}
 
-    def _log_accuracies(self, prefix: str) -> None:
-        for name, value in self.choice_accuracy.compute().items():
-            # torchmetrics has summed over the processes already; sync_dist averages equal numbers
-            self.log(f"{prefix}/{name}", value, prog_bar=name == "acc", sync_dist=True)
-        self.choice_accuracy.reset()
+    def _log_metrics(self, prefix: str) -> None:
+        for name, value in self.evaluation.compute().items():
+            # the evaluators have gathered over the processes already; sync_dist averages equal numbers
+            shown = name in ("acc", "perplexity")
+            self.log(f"{prefix}/{name}", value, prog_bar=shown, sync_dist=True)
 
     def on_validation_epoch_end(self) -> None:
-        """Log the accuracies on the selection rows."""
-        self._log_accuracies("selection")
+        """Log the metrics on the selection rows."""
+        self._log_metrics("selection")
 
     def on_test_epoch_end(self) -> None:
-        """Log the accuracies on the report rows: ``base/`` for the untouched backbone, else ``report/``."""
-        self._log_accuracies("base" if self.scoring_untouched else "report")
+        """Log the metrics on the report rows: ``base/`` for the untouched backbone, else ``report/``."""
+        self._log_metrics("base" if self.scoring_untouched else "report")
 
     # ------------------------------------------------------------------------------------------ adapter-only state
 

@@ -72,10 +72,18 @@ def source_name(module: FineTuneModule, data: TaskDataModule) -> str:
     return backbone if backbone == data.source else f"{backbone}+{data.source}"
 
 
+def _task_name(data: TaskDataModule) -> str:
+    """Return the task with what makes its scores others: a protocol that is not its default, and few-shot prompts."""
+    rows = next(iter(data.reported.values()))
+    plain = rows.protocol.name == rows.task.protocols[0].name
+    parts = [data.name, "" if plain else rows.protocol.name, f"{data.num_fewshot}shot" if data.num_fewshot else ""]
+    return "_".join(filter(None, parts))
+
+
 def run_name(module: FineTuneModule, data: TaskDataModule, seed: Any) -> str:
     """Return task, strategy, rank, K, seed and source in one name."""
     adapter = module.adapter_config
-    parts = [data.task.name, strategy_name(adapter, module.frozen)]
+    parts = [_task_name(data), strategy_name(adapter, module.frozen)]
     parts += [f"r{rank_of(adapter)}", f"K{num_subspaces_of(adapter)}", f"seed{seed}", source_name(module, data)]
     return "-".join(parts)
 
@@ -94,7 +102,7 @@ def flat_hyperparameters(module: FineTuneModule, data: TaskDataModule, config: d
     if hasattr(adapter, "alpha"):
         alphas.append(rank_of(adapter))  # SMoA's default: alpha = r
     return {
-        "task": data.task.name,
+        "task": _task_name(data),
         "strategy": strategy_name(adapter, module.frozen),
         "rank": rank_of(adapter),
         "num_subspaces": num_subspaces_of(adapter),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,7 +22,9 @@ from smoa_lightning.backbone import provenance
 from smoa_lightning.callbacks import AdapterCheckpoint, CostMonitor
 from smoa_lightning.checkpoint import file_digest, read_checkpoint, tell_differences
 from smoa_lightning.data.datamodule import TaskDataModule
+from smoa_lightning.data.task_rows import Part
 from smoa_lightning.errors import UserError
+from smoa_lightning.evaluation.text import signatures
 from smoa_lightning.files import replacing, write_json
 from smoa_lightning.module import FineTuneModule
 from smoa_lightning.naming import flat_hyperparameters
@@ -38,6 +39,7 @@ from smoa_lightning.record import (
     run_folder,
     signature,
 )
+from smoa_lightning.table import part_table, result_lines, result_table
 
 Metrics = dict[str, float]
 T = TypeVar("T")
@@ -124,12 +126,12 @@ class Run:
         if fallen:
             text = f"The hub does not answer: embedded {' and '.join(fallen)}. The scores say nothing about real data."
             print(f"{'=' * len(text)}\n{text}\n{'=' * len(text)}")
-        print(f"backbone: {backbone.source} ({backbone.name})   data: {data.task.name} from {data.source}")
+        print(f"backbone: {backbone.source} ({backbone.name})   data: {data.name} from {data.source}")
         if self.module.budget_fit is not None:
             print(self.module.budget_fit.line())
         print(f"{'resuming' if self.target.resume else 'run folder'}: {self.folder}")
         if not data.has_report:
-            print(f"data.path is one file of training rows: nothing will be reported ({data.report_split} is missing)")
+            print(f"no {data.report_split} rows, so nothing will be reported; data.report_tasks names other tasks")
 
     # ----------------------------------------------------------------------------------------------------- fit
 
@@ -146,6 +148,9 @@ class Run:
             metrics = self._base_metrics(trainer)
             if not self.module.frozen:
                 start = self._start_from(checkpoint)
+                self.data.setup("fit")
+                if self.is_main:
+                    print(part_table(self.data.summary()))
                 trainer.fit(self.module, datamodule=self.data, ckpt_path=start, weights_only=True)
                 if not (self.folder / "adapter" / "last").is_dir():  # stopped between the last step and the files
                     _callback(trainer, AdapterCheckpoint).on_train_end(trainer, self.module)
@@ -185,7 +190,7 @@ class Run:
             "started": earlier.get("started") or _now(),
             "config": self.config,
             "backbone": backbone,
-            "data": {"task": self.data.task.name, "source": self.data.source},
+            "data": {"task": self.data.name, "source": self.data.source},
             "metrics": earlier.get("metrics", {}),
             "environment": environment(),
         }
@@ -225,15 +230,6 @@ class Run:
         self._write()
         return metrics
 
-    def _tell_counts(self) -> None:
-        """Print how many rows there are and what was cut or skipped: nothing is lost in silence."""
-        for part, facts in self.data.summary().items():
-            if isinstance(facts, dict) and "rows" in facts:
-                told = [f"{facts['rows']:,} rows", f"{facts['target_tokens']:,} target tokens"]
-                lost = ("skipped_overlong", "share_truncated", "prefix_mismatches")
-                told += [f"{name} {facts[name]:.3g}" for name in lost if facts[name]]
-                print(f"{part} data: {', '.join(told)}")
-
     def _report(self, trainer: L.Trainer) -> Metrics:
         """Return what was measured of the best adapter in training, and its scores on the report rows."""
         checkpoint = _callback(trainer, AdapterCheckpoint)
@@ -262,17 +258,37 @@ class Run:
             "data": self.data.provenance | {"parts": self.data.summary()},
             "metrics": metrics,
         }
+        if "report/bleu" in metrics:
+            self.record["metric_signatures"] = signatures()
         self._log_hyperparameters(trainer, metrics)
         self._write()
         if self.is_main:
-            self._tell_counts()
-            _print_result(self.name, metrics, self.data.task.metric, self.folder)
+            self._tell_result(metrics)
+
+    def _table_facts(self, part: Part) -> dict[str, Any]:
+        """Return what a result table says beside the metrics."""
+        selecting = part == "selection"
+        protocols = {name: rows.protocol for name, rows in self.data.scored(part).items()}
+        tasks = {n: (p.name, p.selection_metric if selecting else p.metric) for n, p in protocols.items()}
+        name = next(iter(tasks)) if len(tasks) == 1 else self.data.name
+        return {"name": name, "source": self.data.source, "primary": self.data.primary(part), "tasks": tasks}
+
+    def _tell_result(self, metrics: Metrics) -> None:
+        facts = self._table_facts("report")
+        lines = result_lines("untouched backbone", metrics, "base", facts)
+        lines += [] if self.module.frozen else result_lines("after training", metrics, "report", facts)
+        print(f"\n{self.name}")
+        if lines:
+            print(result_table(lines))
+        trainable = int(metrics["parameters/trainable"])
+        print(f"{trainable:,} trainable parameters, adapter of {int(metrics['parameters/adapter_bytes']):,} bytes")
+        print(f"{self.folder}   (tensorboard --logdir {self.folder.parent})")
 
     def _log_hyperparameters(self, trainer: L.Trainer, metrics: Metrics) -> None:
         """Write the HPARAMS entry once, with the real final metrics under the same names for every strategy."""
         if not isinstance(trainer.logger, TensorBoardLogger) or not self.is_main:
             return
-        names = ("acc", "acc_norm", "acc_token")
+        names = ("acc", "acc_norm", "acc_token", "nll", "perplexity")
         final = {f"final/{name}": metrics.get(f"report/{name}", -1.0) for name in names}
         final |= {f"final/base_{name}": metrics.get(f"base/{name}", -1.0) for name in names}
         for name in ("rank/effective_mean", "parameters/trainable", "cost/tokens_per_second", "cost/peak_memory_mb"):
@@ -307,6 +323,10 @@ class Run:
         write_json(
             self.folder / EVALUATION, {**facts, "seconds": time.monotonic() - began, "environment": environment()}
         )
+        part: Part = "selection" if function == trainer.validate else "report"
+        lines = result_lines("", metrics, part, self._table_facts(part))
+        if lines:
+            print(result_table(lines))
         print(f"written to {self.folder}")
 
 
@@ -326,17 +346,3 @@ def _saved_bytes(network: nn.Module) -> int:
 
 def _now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-
-
-def _print_result(name: str, metrics: Metrics, primary: str, folder: Path) -> None:
-    print(f"\n{name}", file=sys.stdout)
-    for prefix, label in (("base/", "untouched backbone"), ("report/", "after training")):
-        if f"{prefix}{primary}" in metrics:
-            scores = "   ".join(
-                f"{'*' if n == primary else ''}{n} {metrics[prefix + n]:.4f} ± {metrics[f'{prefix}{n}_stderr']:.4f}"
-                for n in ("acc", "acc_norm", "acc_token")
-            )
-            print(f"  {label:20} {scores}")
-    trainable = int(metrics["parameters/trainable"])
-    print(f"  {trainable:,} trainable parameters, adapter of {int(metrics['parameters/adapter_bytes']):,} bytes")
-    print(f"  {folder}   (tensorboard --logdir {folder.parent})")

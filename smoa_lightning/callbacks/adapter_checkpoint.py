@@ -12,6 +12,7 @@ from smoa_lightning.callbacks.rank_monitor import RankMonitor
 from smoa_lightning.data.datamodule import TaskDataModule
 from smoa_lightning.files import replacing
 from smoa_lightning.load import save_adapter
+from smoa_lightning.metrics import better
 
 
 def _data(trainer: L.Trainer) -> TaskDataModule:
@@ -21,8 +22,8 @@ def _data(trainer: L.Trainer) -> TaskDataModule:
 class AdapterCheckpoint(Checkpoint):
     """Write ``checkpoints/last.ckpt`` often, ``checkpoints/best.ckpt`` and ``adapter/best`` at each new best score.
 
-    The best score is the task's primary metric on the selection rows. Every file is written under a temporary name and
-    renamed, so an interruption leaves the one before.
+    The best score is the best value of the task's selection metric on the selection rows. Every file is written under a
+    temporary name and renamed, so an interruption leaves the one before.
     """
 
     def __init__(self, every_n_steps: int = 50) -> None:
@@ -48,11 +49,12 @@ class AdapterCheckpoint(Checkpoint):
             self._save_last(trainer, pl_module)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: Any) -> None:
-        """Write the best checkpoint and adapter when the score rose, and ``last.ckpt`` in any case."""
+        """Write the best checkpoint and adapter when the score improved, and ``last.ckpt`` in any case."""
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return
-        score = float(trainer.callback_metrics[f"selection/{_data(trainer).task.metric}"])
-        if self.best_score is None or score > self.best_score:
+        metric = _data(trainer).primary("selection")
+        score = float(trainer.callback_metrics[f"selection/{metric}"])
+        if self.best_score is None or better(metric, score, self.best_score):
             self.best_score = score
             self._save_best(trainer, pl_module)
         self._save_last(trainer, pl_module)
@@ -110,10 +112,10 @@ class AdapterCheckpoint(Checkpoint):
     def _facts(self, trainer: L.Trainer, name: str) -> dict[str, Any]:
         data = _data(trainer)
         return {
-            "task": data.task.name,
+            "task": data.name,
             "data_source": data.source,
             "add_bos": data.encoding.add_bos,
             "which": name,
             "step": trainer.global_step,
-            "selection": {"metric": data.task.metric, "score": self.best_score},
+            "selection": {"metric": data.primary("selection"), "score": self.best_score},
         }

@@ -16,8 +16,9 @@ from smoa_lightning.record import ITEMS
 class ItemScores(Callback):
     """Write ``items.jsonl`` (after training), ``base_items.jsonl`` (untouched) or ``predictions.jsonl``.
 
-    One line an item: ``row`` in the report split, ``label``, ``log_likelihood`` of each choice, and the prediction
-    under each normalisation.
+    One line an item: ``row`` in the report split, and for choices ``label``, ``log_likelihood`` of each choice and the
+    prediction under each normalisation; for replies ``nll`` and ``tokens`` of the gold one, ``reference``, ``reply``,
+    and ``answer``, ``label`` and ``correct`` of questions. Predictions of replies have their ``context`` too.
     """
 
     def __init__(self) -> None:
@@ -48,6 +49,10 @@ class ItemScores(Callback):
 
     def on_predict_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Write the predictions."""
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        for item in self.items:
+            if "reply" in item:
+                item["context"] = data.example("report", item["row"], item.get("task")).prompt
         self._write(trainer, "predictions.jsonl")
 
     def _write(self, trainer: L.Trainer, name: str) -> None:
@@ -55,6 +60,6 @@ class ItemScores(Callback):
             parts: list[Any] = [None] * trainer.world_size
             torch.distributed.all_gather_object(parts, self.items)
             self.items = [item for part in parts for item in part]
-        self.items.sort(key=lambda item: item["row"])
+        self.items.sort(key=lambda item: (item.get("task", ""), item["row"]))
         if trainer.is_global_zero:
             write_jsonl(Path(trainer.default_root_dir) / name, self.items)

@@ -13,6 +13,21 @@ def _cell(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|")
 
 
+def reply_table(items: list[dict[str, Any]], examples: list[Any]) -> str:
+    """Return a Markdown table: prompt, gold reply, written reply, and the answer found in it where one is asked for.
+
+    Args:
+        items: Item records of the scoring (``reply``, ``reference``, and ``answer``, ``label`` of questions).
+        examples: The example of each item.
+    """
+    lines = ["| prompt | gold reply | written reply | answer found (wanted) |", "|---|---|---|---|"]
+    for item, example in zip(items, examples, strict=True):
+        found = f"{item['answer']} ({item['label']})" if "answer" in item else ""
+        texts = (example.prompt, item["reference"], item["reply"], found)
+        lines.append("| " + " | ".join(map(_cell, texts)) + " |")
+    return "\n".join(lines)
+
+
 def prediction_table(items: list[dict[str, Any]], examples: list[Any]) -> str:
     """Return a Markdown table: prompt, choices with their log-likelihood, prediction and label.
 
@@ -51,14 +66,20 @@ class SamplePredictions(Callback):
 
     def on_test_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, *args: Any) -> None:
         """Collect the items to be shown."""
-        self.items.extend(item for item in outputs["items"] if item["row"] < self.rows)
+        self.items.extend(outputs["items"])
 
     def on_test_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Write the table into the log."""
         if not isinstance(trainer.logger, TensorBoardLogger) or not self.items:
             return
-        items = sorted(self.items, key=lambda item: item["row"])
         data = trainer.datamodule  # type: ignore[attr-defined]
-        examples = [data.example("report", item["row"]) for item in items]
-        tag = "predictions/base" if pl_module.scoring_untouched else "predictions/report"
-        trainer.logger.experiment.add_text(tag, prediction_table(items, examples), trainer.global_step)
+        for task in data.scored("report"):
+            own = [item for item in self.items if item.get("task", task) == task]
+            items = sorted(own, key=lambda item: item["row"])[: self.rows]
+            if not items:
+                continue
+            examples = [data.example("report", item["row"], task) for item in items]
+            table = reply_table if "reply" in items[0] else prediction_table
+            tag = "predictions/base" if pl_module.scoring_untouched else "predictions/report"
+            tag += f"/{task}" if len(data.scored("report")) > 1 else ""
+            trainer.logger.experiment.add_text(tag, table(items, examples), trainer.global_step)

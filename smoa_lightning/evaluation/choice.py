@@ -1,0 +1,57 @@
+"""Scored choices: one record an item, and accuracies over them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from smoa_lightning.metrics import ACCURACIES, ChoiceAccuracy
+from smoa_lightning.scoring import choice_scores, row_log_likelihoods, target_logits
+
+
+class ChoiceEvaluator(nn.Module):
+    """Accuracy of the best choice by log-likelihood, under three normalisations."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.accuracy = ChoiceAccuracy()
+
+    def score(self, network: Any, batch: dict[str, Any], write: bool = True) -> list[dict[str, Any]]:
+        """Score a batch of choice items and return a record of each; ``write`` says nothing here.
+
+        Args:
+            network: A causal language model, with its adapter on or off.
+            batch: What ``collate_choices`` returns.
+        """
+        likelihood, tokens = row_log_likelihoods(*target_logits(network, batch))
+        scores = choice_scores(likelihood, tokens, batch["num_bytes"], batch["num_choices"])
+        self.accuracy.update(scores, batch["label"])
+        records = []
+        for item, count in enumerate(batch["num_choices"].tolist()):
+            record: dict[str, Any] = {"row": int(batch["row"][item]), "label": int(batch["label"][item])}
+            record["log_likelihood"] = scores.log_likelihood[item, :count].tolist()
+            for name, field in zip(ACCURACIES, scores, strict=True):
+                record[f"prediction_{name}"] = int(field[item].argmax())
+            records.append(record)
+        return records
+
+    def compute(self) -> dict[str, float]:
+        """Return the metrics over all processes and forget the items."""
+        values = {name: float(value) for name, value in self.accuracy.compute().items()}
+        self.accuracy.reset()
+        return values
+
+    def reset(self) -> None:
+        """Forget the items so far."""
+        self.accuracy.reset()
+
+
+def gathered(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the records of all processes in the order of their rows."""
+    parts = [records]
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        parts = [[]] * torch.distributed.get_world_size()
+        torch.distributed.all_gather_object(parts, records)
+    return sorted((record for part in parts for record in part), key=lambda record: record["row"])

@@ -1,0 +1,104 @@
+"""Written replies: likelihood of the gold reply, the model's own reply, the answer in it, and metrics over them.
+
+Metrics of texts belong to a corpus, and their standard errors are over items: so the records of all items are kept and
+gathered from all processes, instead of sums.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from smoa_lightning.data.tasks import Generation
+from smoa_lightning.decoding import continuations
+from smoa_lightning.evaluation.choice import gathered
+from smoa_lightning.evaluation.text import answer_metrics, likelihood_metrics, reply_metrics
+from smoa_lightning.scoring import row_log_likelihoods, target_logits
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+class ReplyEvaluator(nn.Module):
+    """Perplexity of gold replies; accuracy of answers, or BLEU and its like, over written replies.
+
+    Args:
+        protocol: How a reply ends and how its answer is found.
+        tokenizer: The backbone's tokenizer.
+        max_new_tokens: Longest reply in tokens; None follows the protocol.
+        num_beams: Width of the beam search; 1 is greedy.
+    """
+
+    def __init__(
+        self,
+        protocol: Generation,
+        tokenizer: PreTrainedTokenizerBase,
+        max_new_tokens: int | None = None,
+        num_beams: int = 1,
+    ) -> None:
+        super().__init__()
+        self.protocol, self.tokenizer = protocol, tokenizer
+        self.max_new_tokens = max_new_tokens or protocol.max_new_tokens
+        self.num_beams = num_beams
+        self.records: list[dict[str, Any]] = []
+
+    def score(self, network: Any, batch: dict[str, Any], write: bool = True) -> list[dict[str, Any]]:
+        """Score a batch of reply items and return a record of each.
+
+        Args:
+            network: A causal language model, with its adapter on or off.
+            batch: What ``collate_replies`` returns.
+            write: Let the model write replies; without, only the gold replies' likelihood is taken.
+        """
+        likelihood, tokens = row_log_likelihoods(*target_logits(network, batch))
+        nll, counts = (-likelihood).tolist(), tokens.tolist()
+        replies = self._replies(network, batch["prompt"]) if write else None
+        records = []
+        for item, row in enumerate(batch["row"].tolist()):
+            record: dict[str, Any] = {"row": row, "nll": nll[item], "tokens": counts[item]}
+            record["reference"] = batch["response"][item]
+            if replies is not None:
+                record["reply"] = replies[item]
+                if self.protocol.answer is not None:
+                    record |= {"answer": self.protocol.answer(replies[item]), "label": batch["answer"][item]}
+                    record["correct"] = record["answer"] == record["label"]
+            records.append(record)
+        self.records += records
+        return records
+
+    def _replies(self, network: Any, prompts: list[list[int]]) -> list[str]:
+        """Write replies and cut each at the first text that ends one."""
+        eos = self.tokenizer.eos_token_id
+        pad = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else eos
+
+        def ended(ids: list[int]) -> bool:
+            text = self._text(ids)
+            return any(stop in text for stop in self.protocol.stop)
+
+        made = continuations(
+            network, prompts, pad, eos, self.max_new_tokens, self.num_beams, ended if self.protocol.stop else None
+        )
+        return [self._cut(self._text(ids)) for ids in made]
+
+    def _text(self, ids: list[int]) -> str:
+        return str(self.tokenizer.decode(ids, skip_special_tokens=True)).lstrip()
+
+    def _cut(self, text: str) -> str:
+        places = [text.index(stop) for stop in self.protocol.stop if stop in text]
+        return text[: min(places, default=len(text))].rstrip()
+
+    def compute(self) -> dict[str, float]:
+        """Return the metrics over all processes and forget the items."""
+        records, self.records = gathered(self.records), []
+        values = {"num_items": float(len(records))}
+        values |= likelihood_metrics([r["nll"] for r in records], [r["tokens"] for r in records])
+        if records and "answer" in records[0]:
+            values |= answer_metrics([r["answer"] for r in records], [r["label"] for r in records])
+        elif records and "reply" in records[0]:
+            values |= reply_metrics([r["reply"] for r in records], [r["reference"] for r in records])
+        return values
+
+    def reset(self) -> None:
+        """Forget the items so far."""
+        self.records = []

@@ -1,0 +1,79 @@
+"""The evaluation of one task or several: an evaluator each, and their metrics under one set of names."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from smoa_lightning.data.tasks import Generation, Protocol
+from smoa_lightning.evaluation.choice import ChoiceEvaluator
+from smoa_lightning.evaluation.reply import ReplyEvaluator
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+WITHOUT_REPLY = ("nll", "perplexity")  # metrics of the gold reply
+
+
+class TaskEvaluation(nn.Module):
+    """Evaluators of one pass over the rows that are scored.
+
+    Args:
+        protocols: Task -> its protocol, in the order of the loaders.
+        tokenizer: The backbone's tokenizer.
+        selecting: Whether the pass only selects a checkpoint: replies are then written where the selection metric needs
+            them, and not where it is one of the gold reply.
+        max_new_tokens: Longest reply in tokens; None follows the task.
+        num_beams: Width of the beam search; 1 is greedy.
+    """
+
+    def __init__(
+        self,
+        protocols: Mapping[str, Protocol],
+        tokenizer: PreTrainedTokenizerBase,
+        selecting: bool = False,
+        max_new_tokens: int | None = None,
+        num_beams: int = 1,
+    ) -> None:
+        super().__init__()
+        self.names = list(protocols)
+        self.evaluators = nn.ModuleList(
+            ReplyEvaluator(protocol, tokenizer, max_new_tokens, num_beams)
+            if isinstance(protocol, Generation)
+            else ChoiceEvaluator()
+            for protocol in protocols.values()
+        )
+        self.write = [not selecting or p.selection_metric not in WITHOUT_REPLY for p in protocols.values()]
+
+    def score(self, network: Any, batch: dict[str, Any], position: int = 0) -> list[dict[str, Any]]:
+        """Score a batch of the task at a position; return a record of each item, with the task's name among several."""
+        records = self.evaluators[position].score(network, batch, self.write[position])  # type: ignore[operator]
+        return [{"task": self.names[position], **r} for r in records] if len(self.names) > 1 else records
+
+    def compute(self) -> dict[str, float]:
+        """Return the metrics of the task; of several ``<task>/<metric>``, and their means under the plain names.
+
+        Means are over tasks, each counting alike, of the metrics that all have.
+        """
+        values = {n: e.compute() for n, e in zip(self.names, self.evaluators, strict=True)}  # type: ignore[operator]
+        if len(self.names) == 1:
+            return values[self.names[0]]
+        single = {f"{name}/{metric}": value for name, own in values.items() for metric, value in own.items()}
+        return means(list(values.values())) | {"num_items": sum(own["num_items"] for own in values.values())} | single
+
+
+def means(tables: list[dict[str, float]]) -> dict[str, float]:
+    """Return the mean of each metric that all tables have; of standard errors that of the mean, sqrt(sum s^2) / n.
+
+    >>> means([{"acc": 0.5, "acc_stderr": 0.03}, {"acc": 0.7, "acc_stderr": 0.04, "nll": 1.0}])
+    {'acc': 0.6, 'acc_stderr': 0.025}
+    """
+    found = {}
+    for name in [name for name in tables[0] if all(name in table for table in tables)]:
+        column = [table[name] for table in tables]
+        total = math.sqrt(sum(value**2 for value in column)) if name.endswith("_stderr") else sum(column)
+        found[name] = total / len(tables)
+    return found

@@ -1,0 +1,119 @@
+"""Tables for the terminal: metrics with their standard errors, and what the data of a run are."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+COUNT = "num_items"
+ORDER = (
+    *("acc", "acc_norm", "acc_token", "unparsed_rate", "perplexity", "nll", "bleu", "chrf", "rouge_l", "token_f1"),
+    *("distinct_1", "distinct_2", "reply_length", "general_perplexity"),
+)
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of a result table.
+
+    Args:
+        label: What was scored: ``untouched backbone``, ``after training``.
+        task: Name of the task.
+        protocol: ``likelihood`` or ``generation``.
+        source: Where the rows come from.
+        primary: Name of the primary metric.
+        metrics: Metric -> value, ``<metric>_stderr`` -> its standard error, ``num_items``.
+    """
+
+    label: str
+    task: str
+    protocol: str
+    source: str
+    primary: str
+    metrics: Mapping[str, float]
+
+
+def result_lines(label: str, metrics: Mapping[str, float], prefix: str, facts: Mapping[str, Any]) -> list[Line]:
+    """Return a line for each task of a pass, and where there are several a first one with the means over them.
+
+    Args:
+        label: What was scored.
+        metrics: All metrics, under ``<prefix>/<metric>`` and ``<prefix>/<task>/<metric>``.
+        prefix: ``base``, ``report`` or ``selection``.
+        facts: ``name``, ``source`` and ``primary`` of the whole, ``tasks``: task -> (protocol, primary).
+    """
+    own = {name.removeprefix(f"{prefix}/"): v for name, v in metrics.items() if name.startswith(f"{prefix}/")}
+    plain = {name: value for name, value in own.items() if "/" not in name}
+    if not plain:
+        return []
+    tasks = facts["tasks"]
+    if len(tasks) == 1:
+        ((protocol, primary),) = tasks.values()
+        return [Line(label, facts["name"], protocol, facts["source"], primary, plain)]
+    lines = [Line(label, f"mean of {len(tasks)}", "", facts["source"], facts["primary"], plain)]
+    for name, (protocol, primary) in tasks.items():
+        parts = {n.removeprefix(f"{name}/"): v for n, v in own.items() if n.startswith(f"{name}/")}
+        lines.append(Line(label, name, protocol, facts["source"], primary, parts))
+    return lines
+
+
+def result_table(lines: Sequence[Line], bold: bool | None = None) -> str:
+    """Return the lines as a table: task, n, each metric with its standard error, the primary one in bold.
+
+    Args:
+        lines: The lines.
+        bold: Bold by the terminal's own sign; False marks with asterisks. None: bold if the output is a terminal.
+    """
+    bold = sys.stdout.isatty() if bold is None else bold
+    found = {name for line in lines for name in line.metrics if not name.endswith("_stderr") and name != COUNT}
+    columns = [name for name in ORDER if name in found] + sorted(found - set(ORDER))
+    table = [["", "task", "protocol", "rows from", "n", *columns]]
+    marks = [[False] * len(table[0])]
+    for line in lines:
+        cells = [line.label, line.task, line.protocol, line.source, f"{line.metrics.get(COUNT, 0):,.0f}"]
+        cells += [_value(line.metrics, name) for name in columns]
+        main = [name == line.primary for name in columns]
+        marks.append([*[False] * 5, *main])
+        table.append([f"*{c}*" if main and not bold else c for c, main in zip(cells, marks[-1], strict=True)])
+    return _aligned(table, marks if bold else None)
+
+
+def _value(metrics: Mapping[str, float], name: str) -> str:
+    if name not in metrics:
+        return "-"
+    error = metrics.get(f"{name}_stderr")
+    digits = 4 if abs(metrics[name]) < 2 else 2
+    return f"{metrics[name]:.{digits}f}" + ("" if error is None else f" ± {error:.{digits}f}")
+
+
+def part_table(summary: Mapping[str, Any]) -> str:
+    """Return rows, lengths and losses of the parts of a data summary, of each task where there are several."""
+    header = "data, rows, tokens, targets, mean length, median, longest, truncated, skipped, merged"
+    table = [header.split(", ")]
+    for name, facts in _parts(summary):
+        numbers = [facts[key] for key in ("rows", "tokens", "target_tokens")]
+        lengths = [f"{facts['length_mean']:.1f}", *(f"{facts[key]:,}" for key in ("length_median", "length_max"))]
+        lost = [f"{facts['share_truncated']:.1%}", f"{facts['skipped_overlong']:,}", f"{facts['prefix_mismatches']:,}"]
+        table.append([name, *(f"{number:,}" for number in numbers), *lengths, *lost])
+    return _aligned(table, None)
+
+
+def _parts(summary: Mapping[str, Any], before: str = "") -> Iterable[tuple[str, Mapping[str, Any]]]:
+    for name, facts in summary.items():
+        if isinstance(facts, Mapping) and "target_tokens" in facts:
+            yield before + name, facts
+        elif isinstance(facts, Mapping):
+            yield from _parts(facts, f"{before}{name} ")
+
+
+def _aligned(table: list[list[str]], marks: list[list[bool]] | None) -> str:
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    lines = []
+    for number, cells in enumerate(table):
+        padded = [cell.ljust(width) for cell, width in zip(cells, widths, strict=True)]
+        if marks is not None:
+            padded = [f"\033[1m{c}\033[0m" if m else c for c, m in zip(padded, marks[number], strict=True)]
+        lines.append("  ".join(padded).rstrip())
+    return "\n".join(lines)
