@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from smoa_lightning.__main__ import main
+from smoa_lightning.data.tasks import get_task
 from smoa_lightning.embedded import backbone_folder
 
 from .data.rows import write_folder
@@ -31,12 +32,16 @@ CASES = [(task, None) for task in TASKS] + [(EXPERIMENTS / "piqa.yaml", overlay)
 )
 def test_one_step(task: Path, overlay: Path | None, tmp_path: Path) -> None:
     files = ["--config", str(task)] + (["--config", str(overlay)] if overlay else [])
-    write_folder(tmp_path / "rows", yaml.safe_load(task.read_text())["data"]["task"])
+    settings = yaml.safe_load(task.read_text())["data"]
+    reported = settings.get("report_tasks", [])
+    for name in [settings["task"], *reported]:
+        write_folder(tmp_path / "rows" / (name if reported else ""), name)
     status = main(
         [
             *("fit", *files, "--run.root", str(tmp_path)),
             *("--model.backbone.source", "local", "--model.backbone.path", str(backbone_folder())),
-            *("--data.source", "local", "--data.path", str(tmp_path / "rows"), "--data.batch_size", "4"),
+            *("--data.source", "local", "--data.path", str(tmp_path / "rows"), "--data.batch_size", "3"),
+            *("--data.limit_report_rows", "4", "--data.max_new_tokens", "4", "--data.selection_rows", "2"),
             *("--trainer.max_steps", "1", "--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false"),
             *("--trainer.limit_val_batches", "1", "--trainer.limit_test_batches", "1", "--data.eval_batch_size", "4"),
             *("--rank_monitor.max_layers", "1"),
@@ -46,6 +51,7 @@ def test_one_step(task: Path, overlay: Path | None, tmp_path: Path) -> None:
     (file,) = tmp_path.glob("*/*/record.json")
     record = json.loads(file.read_text())
     assert record["status"] == "finished"
-    assert {"base/acc", "report/acc"} <= record["metrics"].keys()
+    protocol = get_task((reported or [settings["task"]])[0]).protocol(settings.get("protocol"))
+    assert {f"base/{protocol.metric}", f"report/{protocol.metric}"} <= record["metrics"].keys()
     assert (file.parent / "adapter" / "last").is_dir()
     assert record["metrics"]["parameters/trainable"] > 0
