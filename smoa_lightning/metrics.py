@@ -44,11 +44,13 @@ class ChoiceAccuracy(Metric):
     correct: Tensor
     total: Tensor
     nll: Tensor
+    nll_squares: Tensor
 
     def __init__(self) -> None:
         super().__init__()
         self.add_state("correct", torch.zeros(3, dtype=torch.long), dist_reduce_fx="sum")
         self.add_state("nll", torch.zeros(()), dist_reduce_fx="sum")
+        self.add_state("nll_squares", torch.zeros(()), dist_reduce_fx="sum")
         self.add_state("total", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
 
     def update(self, scores: ChoiceScores, label: Tensor) -> None:
@@ -60,12 +62,15 @@ class ChoiceAccuracy(Metric):
         """
         # Not in place: a state reset under inference mode cannot be changed in place outside it.
         self.correct = self.correct + torch.stack([(field.argmax(dim=1) == label).sum() for field in scores])
-        self.nll = self.nll - scores.per_token.gather(1, label[:, None]).sum()
+        nll = -scores.per_token.gather(1, label[:, None])
+        self.nll, self.nll_squares = self.nll + nll.sum(), self.nll_squares + nll.square().sum()
         self.total = self.total + label.numel()
 
     def compute(self) -> dict[str, Tensor]:
-        """Return each accuracy and, under ``<name>_stderr``, its standard error; ``nll`` and ``num_items``."""
-        values: dict[str, Tensor] = {"num_items": self.total, "nll": self.nll / self.total.clamp(min=1)}
+        """Return each accuracy and ``nll`` and, under ``<name>_stderr``, their standard errors; and ``num_items``."""
+        count, mean = self.total.clamp(min=1), self.nll / self.total.clamp(min=1)
+        variance = (self.nll_squares / count - mean.square()).clamp(min=0) / (count - 1).clamp(min=1)
+        values: dict[str, Tensor] = {"num_items": self.total, "nll": mean, "nll_stderr": variance.sqrt()}
         for name, correct in zip(ACCURACIES, self.correct, strict=True):
             accuracy = correct / self.total.clamp(min=1)
             values[name] = accuracy.float()

@@ -51,3 +51,25 @@ def test_metrics_and_loss_are_those_of_all_processes(records: dict[int, Path]) -
     assert two["metrics"]["report/acc"] == pytest.approx(right / 24)
     assert two["metrics"]["train/loss"] == pytest.approx(one["metrics"]["train/loss"], rel=1e-3)
     assert (records[2] / "adapter" / "best" / "adapter_model.safetensors").is_file()
+
+
+def test_written_replies_are_gathered_from_all_processes(records: dict[int, Path], tmp_path: Path) -> None:
+    found = []
+    for processes in (1, 2):
+        folder = tmp_path / str(processes)
+        command = [sys.executable, "-m", "smoa_lightning", "test", "--run.folder", str(folder)]
+        command += ["--ckpt_path", str(records[1] / "checkpoints" / "best.ckpt"), "--data.protocol", "generation"]
+        command += ["--data.max_new_tokens", "3", "--data.eval_batch_size", "5", "--trainer.accelerator", "cpu"]
+        command += ["--trainer.devices", str(processes), "--trainer.strategy", "ddp" if processes > 1 else "auto"]
+        command += ["--trainer.enable_progress_bar", "false", "--trainer.logger", "false"]
+        environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
+        assert done.returncode == 0, done.stderr[-3000:]
+        found.append((json.loads((folder / "evaluation.json").read_text())["metrics"], items(folder / "items.jsonl")))
+    (one, own), (two, gathered) = found
+    assert [item["row"] for item in gathered] == list(range(24))
+    assert [item["reply"] for item in gathered] == [item["reply"] for item in own]
+    assert one.keys() == two.keys()
+    assert {"report/acc", "report/unparsed_rate", "report/perplexity", "report/general_perplexity"} <= two.keys()
+    for name, value in one.items():
+        assert two[name] == pytest.approx(value, rel=1e-4), name

@@ -44,7 +44,7 @@ def test_one_step(task: Path, overlay: Path | None, tmp_path: Path) -> None:
             *("--data.limit_report_rows", "4", "--data.max_new_tokens", "4", "--data.selection_rows", "2"),
             *("--trainer.max_steps", "1", "--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false"),
             *("--trainer.limit_val_batches", "1", "--trainer.limit_test_batches", "1", "--data.eval_batch_size", "4"),
-            *("--rank_monitor.max_layers", "1"),
+            *("--rank_monitor.max_layers", "1", "--forgetting.max_documents", "4"),
         ]
     )
     assert status == 0

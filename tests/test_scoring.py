@@ -6,6 +6,7 @@ from pathlib import Path
 
 import peft
 import pytest
+import scipy.stats
 import torch
 from torchmetrics.classification import MulticlassAccuracy
 from transformers import LlamaForCausalLM
@@ -141,6 +142,7 @@ def test_accuracies_equal_torchmetrics_and_survive_ragged_choices() -> None:
     first = torch.cumsum(num_choices, 0) - num_choices
     expected = [-(likelihood / tokens)[first[item] + label[item]].item() for item in range(50)]
     assert found["nll"] == pytest.approx(sum(expected) / 50, rel=1e-5)
+    assert found["nll_stderr"] == pytest.approx(float(scipy.stats.sem(expected)), rel=1e-4)
     manual = [likelihood[: num_choices[0]] / num_bytes[: num_choices[0]]]
     assert int(items.per_byte[0].argmax()) == int(manual[0].argmax())
 

@@ -26,7 +26,7 @@ def configuration(name: str, rows: Path) -> list[str]:
         *("--config", str(EXPERIMENTS / "piqa.yaml"), "--config", str(EXPERIMENTS / "adapters" / f"{name}.yaml")),
         *("--model.backbone.source", "local", "--model.backbone.path", str(backbone_folder())),
         *("--data.source", "local", "--data.path", str(rows), "--data.batch_size", "4", "--data.selection_rows", "4"),
-        *("--data.eval_batch_size", "4", "--rank_monitor.max_layers", "1"),
+        *("--data.eval_batch_size", "4", "--rank_monitor.max_layers", "1", "--forgetting.max_documents", "4"),
     ]
 
 

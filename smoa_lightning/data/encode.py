@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from tqdm import tqdm
+
 from smoa_lightning.data.tasks import RowError
 from smoa_lightning.errors import UserError
 
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 IGNORED = -100  # label of a token that is no target: torch's default ``ignore_index``
+
+PIECE = 4096  # texts that are tokenised at a time
 
 AddBos = bool | Literal["auto"]
 
@@ -114,7 +118,15 @@ def encode_pairs(
 
 
 def _ids(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:
-    return tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
+    """Tokenise in pieces, with a progress bar where that takes longer than three seconds."""
+    found: list[list[int]] = []
+    with tqdm(total=len(texts), desc="tokenising", unit="text", delay=3, leave=False) as bar:
+        for start in range(0, len(texts), PIECE):
+            piece = texts[start : start + PIECE]
+            made = tokenizer(piece, add_special_tokens=False, return_attention_mask=False, verbose=False)
+            found += made["input_ids"]
+            bar.update(len(piece))
+    return found
 
 
 def _start_token(tokenizer: PreTrainedTokenizerBase) -> int:
