@@ -6,7 +6,8 @@ Rows are right-padded sequences prompt + response; ``labels`` repeats ``input_id
 
 from __future__ import annotations
 
-import inspect
+import contextlib
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -30,10 +31,12 @@ class ChoiceScores(NamedTuple):
 
 
 def target_logits(model: Any, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
-    """Run the model and return logits and labels of the positions where some row of the batch has a target.
+    """Run the model and return the logits of the targets alone.
 
-    The vocabulary projection is the largest activation of a small model, so columns that only hold prompts are not
-    projected where the architecture takes ``logits_to_keep``.
+    The vocabulary projection is the largest activation of a small model, and most positions of a prompt with its reply
+    are no targets. So the hidden states of the targets are picked in front of the output embedding, by a hook on it:
+    what an architecture does to logits afterwards (scaling, capping) is kept. Where no such layer is called, the logits
+    of all positions are made and picked from.
 
     Args:
         model: A causal language model.
@@ -41,46 +44,67 @@ def target_logits(model: Any, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
             instead of a mask.
 
     Returns:
-        ``logits`` (rows, columns, vocabulary) and the ``labels`` (rows, columns) that they predict.
+        ``logits`` (targets, vocabulary), those that predict the targets in the order of rows and columns, and the
+        ``labels`` (rows, length - 1), -100 where nothing is predicted.
     """
     labels = batch["labels"][:, 1:]
-    first = int((labels != IGNORE).any(dim=0).to(torch.uint8).argmax())  # the first column with a target
-    # Positions, not a number: indexing copies the hidden states, while a slice of them would be a strided view, for
-    # which the projection falls back to one product per row with a copy of its weight for each.
-    keep = torch.arange(first, labels.shape[1], device=labels.device)
+    places = (labels != IGNORE).nonzero(as_tuple=True)
     inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
     if "position_ids" in batch:  # packed rows, which the model parts by their positions, if it keeps no cache
         inputs = {"input_ids": batch["input_ids"], "position_ids": batch["position_ids"], "use_cache": False}
-    if _takes_logits_to_keep(model):
-        logits = model(**inputs, logits_to_keep=keep).logits
-    else:
-        # counted from the right: prompt methods put virtual tokens before the row
-        logits = model(**inputs).logits[:, -batch["input_ids"].shape[1] :][:, keep]
-    return logits, labels[:, first:]
+    length = batch["input_ids"].shape[1]
+    with _picking(model, places, length) as picked:
+        logits = model(**inputs).logits
+    return (logits[0] if picked else _pick(logits, places, length)), labels
 
 
-def _takes_logits_to_keep(model: Any) -> bool:
-    if getattr(getattr(model, "active_peft_config", None), "is_prompt_learning", False):
-        return False  # positions are shifted by the virtual tokens
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    return "logits_to_keep" in inspect.signature(base.forward).parameters
+def _pick(values: Tensor, places: tuple[Tensor, Tensor], length: int) -> Tensor:
+    """Return (targets, size) of (rows, positions, size); positions count from the right, since prompt methods put
+    virtual tokens before the row."""
+    return values[:, -length:][places]
+
+
+@contextlib.contextmanager
+def _picking(model: Any, places: tuple[Tensor, Tensor], length: int) -> Iterator[list[bool]]:
+    """Let the output embedding see the targets' hidden states only; the list is filled when it has done so."""
+    picked: list[bool] = []
+    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+
+    def pick(module: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        hidden = arguments[0] if arguments else None
+        if not isinstance(hidden, Tensor) or hidden.ndim != 3 or hidden.shape[1] < length:
+            return None
+        picked.append(True)
+        return (_pick(hidden, places, length)[None], *arguments[1:])
+
+    handle = head.register_forward_pre_hook(pick) if isinstance(head, nn.Module) else None
+    try:
+        yield picked
+    finally:
+        if handle is not None:
+            handle.remove()
 
 
 def summed_cross_entropy(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Return the sum over targets of -log p(label) and the number of targets, in float32.
 
     Args:
-        logits: (rows, columns, vocabulary).
+        logits: (targets, vocabulary), see ``target_logits``.
         labels: (rows, columns), -100 where nothing is predicted.
     """
     chosen = labels != IGNORE
-    return F.cross_entropy(logits[chosen].float(), labels[chosen], reduction="sum"), chosen.sum()
+    return F.cross_entropy(logits.float(), labels[chosen], reduction="sum"), chosen.sum()
 
 
 def row_log_likelihoods(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the summed log-likelihood of each row's targets and their number, both (rows,); float32 log-softmax."""
+    """Return the summed log-likelihood of each row's targets and their number, both (rows,); float32 log-softmax.
+
+    Args:
+        logits: (targets, vocabulary), see ``target_logits``.
+        labels: (rows, columns), -100 where nothing is predicted.
+    """
     chosen = labels != IGNORE
-    token = -F.cross_entropy(logits[chosen].float(), labels[chosen], reduction="none")
+    token = -F.cross_entropy(logits.float(), labels[chosen], reduction="none")
     rows = chosen.nonzero(as_tuple=True)[0]
     total = torch.zeros(labels.shape[0], dtype=torch.float32, device=labels.device).index_add_(0, rows, token)
     return total, chosen.sum(dim=1)

@@ -8,6 +8,7 @@ import peft
 import pytest
 import scipy.stats
 import torch
+import transformers
 from torchmetrics.classification import MulticlassAccuracy
 from transformers import LlamaForCausalLM
 
@@ -79,7 +80,39 @@ class WithoutLogitsToKeep(torch.nn.Module):
         return self.inner(input_ids=input_ids, attention_mask=attention_mask)
 
 
-def test_architectures_without_logits_to_keep_score_alike(tiny_backbone: Path) -> None:
+def test_only_targets_are_projected(tiny_backbone: Path) -> None:
+    model = LlamaForCausalLM.from_pretrained(tiny_backbone).eval()
+    seen = []
+    model.lm_head.register_forward_hook(lambda module, inputs, output: seen.append(tuple(output.shape)))
+    ids = torch.randint(3, 200, (3, 12))
+    labels = ids.clone()
+    labels[:, :5] = IGNORE
+    labels[0, 9:] = IGNORE
+    logits, _ = target_logits(model, {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels})
+    assert seen == [(1, 4 + 7 + 7, model.config.vocab_size)]
+    whole = model(ids).logits[:, :-1][labels[:, 1:] != IGNORE]
+    assert len(seen) == 2
+    assert seen[1][1] == 12  # the hook is gone
+    torch.testing.assert_close(logits, whole)
+
+
+def test_what_is_done_to_logits_afterwards_is_kept() -> None:
+    """Gemma 2 caps its logits, Granite scales them."""
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 40, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 16, "pad_token_id": 0}
+    ids = torch.randint(1, 40, (2, 7))
+    for config in (
+        transformers.Gemma2Config(**sizes, **heads, final_logit_softcapping=0.5),
+        transformers.GraniteConfig(**sizes, **heads, logits_scaling=7.0),
+    ):
+        model = transformers.AutoModelForCausalLM.from_config(config).eval()
+        batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": ids}
+        with torch.no_grad():
+            torch.testing.assert_close(target_logits(model, batch)[0], model(ids).logits[:, :-1].reshape(-1, 40))
+
+
+def test_architectures_without_an_output_embedding_score_alike(tiny_backbone: Path) -> None:
     model = LlamaForCausalLM.from_pretrained(tiny_backbone).eval()
     ids = torch.randint(3, 200, (3, 12))
     labels = ids.clone()
@@ -115,7 +148,7 @@ def test_virtual_tokens_do_not_shift_the_targets(tiny_backbone: Path) -> None:
 def test_summed_cross_entropy_counts_only_targets() -> None:
     logits, labels = torch.randn(2, 5, 7), torch.randint(0, 7, (2, 5))
     labels[0, :3] = IGNORE
-    total, count = summed_cross_entropy(logits, labels)
+    total, count = summed_cross_entropy(logits[labels != IGNORE], labels)
     by_hand = -sum(
         logits[i, j].log_softmax(-1)[labels[i, j]] for i in range(2) for j in range(5) if labels[i, j] != IGNORE
     )

@@ -151,10 +151,12 @@ def _trial(model: nn.Module, vocabulary: int) -> tuple[float, float, float, torc
         return TokenRow(ids, ids)
 
     def logits(batch: Batch) -> Tensor:
-        """Run the model as training does."""
-        return target_logits(
-            model, {name: value if value is None else value.to(device) for name, value in batch.items()}
-        )[0]
+        """Run the model as training does; return (rows, columns, vocabulary), nan where nothing is predicted."""
+        inputs = {name: value if value is None else value.to(device) for name, value in batch.items()}
+        found, labels = target_logits(model, inputs)
+        whole = found.new_full((*labels.shape, found.shape[-1]), float("nan"))
+        whole[labels != IGNORED] = found
+        return whole
 
     # a row of one token is told from its neighbours by nothing but a position that does not rise
     packs = [PackedRow((row(5), row(4), row(6))), PackedRow((row(7), row(1), row(4)))]

@@ -97,10 +97,14 @@ def test_scores_do_not_depend_on_padding_or_batch(family: str, monkeypatch: pyte
         "attention_mask": (place < length).long(),
         "labels": padded.where(answer, torch.tensor(scoring.IGNORE)),
     }
-    for keep in (scoring._takes_logits_to_keep(model), False):
-        monkeypatch.setattr(scoring, "_takes_logits_to_keep", lambda model, keep=keep: keep)
+    head, seen = model.get_output_embeddings(), []
+    head.register_forward_hook(lambda module, inputs, output: seen.append(output.shape[1]))
+    for without_head in (False, True):
+        if without_head:
+            monkeypatch.setattr(model, "get_output_embeddings", lambda: None)
         with torch.no_grad():
             found, tokens = scoring.row_log_likelihoods(*scoring.target_logits(model, batch))
+        assert seen.pop() == (padded.shape[1] if without_head else sum(response for _, response in ROWS))
         torch.testing.assert_close(found.double(), torch.stack(expected), rtol=1e-5, atol=1e-5)
         assert tokens.tolist() == [response for _, response in ROWS]
 
