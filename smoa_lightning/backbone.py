@@ -173,6 +173,13 @@ def load_skeleton(config: BackboneConfig, location: Location) -> PreTrainedModel
         return AutoModelForCausalLM.from_config(architecture, dtype=getattr(torch, config.dtype))
 
 
+def context_length(location: Location) -> int | None:
+    """Return how many positions the model takes, None where its config names no such limit."""
+    with reading_errors(location):
+        architecture = AutoConfig.from_pretrained(**location.reading())
+    return getattr(architecture.get_text_config(), "max_position_embeddings", None)
+
+
 def provenance(location: Location, model: nn.Module | None = None) -> dict[str, Any]:
     """Return where the backbone came from: source, name, revision or the SHA-256 of its weight files.
 

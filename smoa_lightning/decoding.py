@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -26,7 +27,7 @@ def continuations(
     model: Any,
     prompts: Sequence[Sequence[int]],
     pad: int,
-    eos: int,
+    eos: int | Sequence[int],
     max_new_tokens: int = 64,
     num_beams: int = 1,
     ended: Callable[[list[int]], bool] | None = None,
@@ -37,18 +38,19 @@ def continuations(
         model: A causal language model of transformers, or a peft model around one, in evaluation mode.
         prompts: Token ids of each prompt, at least one token each.
         pad: Id that fills the shorter prompts up; it is masked.
-        eos: Id that ends a continuation.
+        eos: Id, or ids, that end a continuation.
         max_new_tokens: Most tokens in a continuation.
         num_beams: Width of the beam search; 1 is greedy.
         ended: Says of the tokens written so far that nothing more is wanted; they are returned with what ended them.
     """
     from transformers import GenerationConfig
 
+    ends = [eos] if isinstance(eos, int) else list(eos)
     settings = GenerationConfig(
         max_new_tokens=max_new_tokens,
         num_beams=num_beams,
         pad_token_id=pad,
-        eos_token_id=eos,
+        eos_token_id=ends,
         use_cache=True,
         # What a model's own generation_config.json would fill in, were it absent here:
         do_sample=False,
@@ -78,7 +80,7 @@ def continuations(
             criteria[0].prompt = ids.shape[1]
         inputs = {"input_ids": ids, "attention_mask": mask}
         made = model.generate(**inputs, generation_config=settings, stopping_criteria=criteria)[:, ids.shape[1] :]
-    return [row[: row.index(eos)] if eos in row else row for row in made.tolist()]
+    return [list(itertools.takewhile(lambda token: token not in ends, row)) for row in made.tolist()]
 
 
 class _Ended:

@@ -7,7 +7,9 @@ import json
 from pathlib import Path
 from typing import NoReturn
 
-from smoa_lightning.data.encode import AddBos, encode_pairs
+from smoa_lightning.data.encode import AddBos, bos_prefix, encode_pairs
+from smoa_lightning.data.render import end_ids, texts
+from smoa_lightning.data.tasks import ReplyExample
 from smoa_lightning.decoding import continuations
 from smoa_lightning.errors import UserError
 from smoa_lightning.load import FACTS, adapter_folder, load_adapter
@@ -41,7 +43,8 @@ def generate(
 ) -> list[str]:
     """Return the continuation of each prompt by the best adapter of a run, or by the adapter of a folder.
 
-    Prompts are tokenised as in training: white space at their end belongs to the response and is dropped.
+    Prompts are tokenised as in training: blanks at their end belong to the response and are dropped, and a prompt is
+    one user message of the tokenizer's chat template if the adapter was trained under it.
 
     Args:
         run: A run folder or an adapter folder.
@@ -54,9 +57,14 @@ def generate(
         UserError: The folder holds no adapter.
     """
     model, tokenizer = load_adapter(run, backbone)
-    add_bos: AddBos = json.loads((adapter_folder(run) / FACTS).read_text(encoding="utf-8")).get("add_bos", "auto")
-    rows = [pair.prefix + pair.prompt for pair in encode_pairs(tokenizer, [(text, "") for text in prompts], add_bos)]
-    made = continuations(model, rows, tokenizer.pad_token_id, tokenizer.eos_token_id, max_new_tokens, num_beams)
+    facts = json.loads((adapter_folder(run) / FACTS).read_text(encoding="utf-8"))
+    add_bos: AddBos = facts.get("add_bos", "auto")
+    template: bool = facts.get("chat_template", False)
+    adds_bos = bool(bos_prefix(tokenizer, add_bos))
+    pairs = [(texts(ReplyExample("", (text,), ""), tokenizer, template, adds_bos)[0], "") for text in prompts]
+    rows = [pair.prefix + pair.prompt for pair in encode_pairs(tokenizer, pairs, add_bos, breaks=False)]
+    ends = end_ids(tokenizer, template)
+    made = continuations(model, rows, tokenizer.pad_token_id, ends, max_new_tokens, num_beams)
     return [str(tokenizer.decode(ids, skip_special_tokens=True)) for ids in made]
 
 

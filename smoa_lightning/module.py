@@ -15,7 +15,7 @@ from peft import PeftConfig, PeftModel, PeftType
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from smoa_lightning.adapters import attach
+from smoa_lightning.adapters import attach, without_adapter
 from smoa_lightning.adapters.adalora import RankAllocation
 from smoa_lightning.adapters.budget import Budget, BudgetFit, fit_budget
 from smoa_lightning.adapters.parameters import adapter_parameter_names, adapter_state_names
@@ -217,16 +217,18 @@ class FineTuneModule(L.LightningModule):
     def _new_evaluation(self, part: Literal["selection", "report"]) -> None:
         """Begin a pass over the rows of a part, with an evaluator for each of its tasks."""
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
-        protocols = {name: rows.protocol for name, rows in data.scored(part).items()}
+        sets = data.scored(part)
+        protocols = {name: rows.protocol for name, rows in sets.items()}
+        ends = {name: rows.reply_ends() for name, rows in sets.items()}
         selecting = part == "selection" and self.trainer.state.fn == "fit"
-        made = TaskEvaluation(protocols, self.tokenizer, selecting, data.max_new_tokens, data.num_beams)
+        made = TaskEvaluation(protocols, self.tokenizer, selecting, data.max_new_tokens, data.num_beams, ends)
         self.evaluation = made.to(self.device)
 
     def score_items(self, batch: Batch, position: int = 0) -> list[dict[str, Any]]:
         """Score a batch of items of the task at a position; return one record per item."""
-        network = self.network
-        disabled = self.scoring_untouched and isinstance(network, PeftModel)
-        with network.disable_adapter() if disabled else contextlib.nullcontext():  # type: ignore[operator]
+        with (
+            without_adapter(self.network) if self.scoring_untouched else contextlib.nullcontext(self.network) as network
+        ):
             return self.evaluation.score(network, batch, position)
 
     def on_validation_epoch_start(self) -> None:

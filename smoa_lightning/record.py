@@ -31,6 +31,8 @@ NOT_CONTENT = {
     "cost_monitor",
     "sample_predictions",
     "data.num_workers",
+    "data.pin_memory",
+    "data.cache",
     "trainer.logger",
     "trainer.default_root_dir",
     "trainer.enable_progress_bar",

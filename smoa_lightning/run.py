@@ -18,7 +18,7 @@ from peft import PeftModel
 from torch import nn
 
 from smoa_lightning.adapters.inspect import adapter_bytes
-from smoa_lightning.backbone import provenance
+from smoa_lightning.backbone import context_length, provenance
 from smoa_lightning.callbacks import AdapterCheckpoint, CostMonitor
 from smoa_lightning.checkpoint import file_digest, read_checkpoint, tell_differences
 from smoa_lightning.data.datamodule import TaskDataModule
@@ -74,6 +74,7 @@ class Run:
         self.record: dict[str, Any] = {}
         module.run_config = content(config)
         data.tokenizer = module.tokenizer
+        data.fit_context(context_length(module.location))
 
     @property
     def is_main(self) -> bool:

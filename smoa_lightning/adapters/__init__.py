@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from smoa_lightning.adapters.attach import attach
+from smoa_lightning.adapters.attach import attach, without_adapter
 from smoa_lightning.adapters.bottleneck import BottleneckConfig, BottleneckModel, BottleneckSlot
 from smoa_lightning.adapters.combine import CombinedModel, attach_both, load_both
 from smoa_lightning.adapters.hyperadapt import HyperAdaptConfig, HyperAdaptLinear, HyperAdaptModel
@@ -41,4 +41,5 @@ __all__ = [
     "load_both",
     "resolve_targets",
     "update_rank",
+    "without_adapter",
 ]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
+from collections.abc import Iterator
 from typing import Any, cast
 
 import torch
@@ -54,6 +56,20 @@ def attach(model: nn.Module, config: PeftConfig, seed: int) -> PeftModel:
         for adapter_name in adapted.active_adapters:
             adapted.base_model.prepare(adapter_name)
     return cast(PeftModel, adapted)
+
+
+@contextlib.contextmanager
+def without_adapter(network: Any) -> Iterator[Any]:
+    """Give the untouched backbone of an adapted model, to run or to generate with.
+
+    A prompt method's virtual tokens are put before the input by the model around the backbone, so that the backbone
+    itself is given; of other methods the layers are switched off.
+    """
+    if not isinstance(network, PeftModel):
+        yield network
+        return
+    with network.disable_adapter():
+        yield network.get_base_model() if network.active_peft_config.is_prompt_learning else network
 
 
 def _one_sentence(error: Any) -> str:

@@ -115,6 +115,7 @@ class AdapterCheckpoint(Checkpoint):
             "task": data.name,
             "data_source": data.source,
             "add_bos": data.encoding.add_bos,
+            "chat_template": next(iter(data.trained.values())).encoding.template,
             "which": name,
             "step": trainer.global_step,
             "selection": {"metric": data.primary("selection"), "score": self.best_score},

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
-from peft import PeftModel
 
+from smoa_lightning.adapters import without_adapter
 from smoa_lightning.data.collate import pad_rows
 from smoa_lightning.data.encode import AddBos, Pair, TokenRow, encode_pairs, scoring_row
 from smoa_lightning.data.loaders import longest_first
@@ -88,8 +88,8 @@ class Forgetting(Callback):
             trainer.datamodule.encoding.add_bos,  # type: ignore[attr-defined]
         )
         network, untouched = pl_module.network, pl_module.scoring_untouched
-        with network.disable_adapter() if untouched and isinstance(network, PeftModel) else contextlib.nullcontext():
-            values = general_perplexity(network, rows, self.batch_tokens)
+        with without_adapter(network) if untouched else contextlib.nullcontext(network) as scored:
+            values = general_perplexity(scored, rows, self.batch_tokens)
         prefix = "base" if untouched else "report"
         for name, value in values.items():
             # every process has read the whole text, so it averages equal numbers

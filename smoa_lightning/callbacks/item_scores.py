@@ -43,16 +43,14 @@ class ItemScores(Callback):
         """Forget the items of an earlier evaluation."""
         self.items = []
 
-    def on_predict_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, *args: Any) -> None:
-        """Collect one batch's items."""
+    def on_predict_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, *args: Any) -> None:
+        """Collect one batch's items, each reply with the context that the model read, cut and rendered as it was."""
+        for item, ids in zip(outputs["items"], batch.get("prompt", ()), strict=False):
+            item["context"] = pl_module.tokenizer.decode(ids)
         self.items.extend(outputs["items"])
 
     def on_predict_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Write the predictions."""
-        data = trainer.datamodule  # type: ignore[attr-defined]
-        for item in self.items:
-            if "reply" in item:
-                item["context"] = data.example("report", item["row"], item.get("task")).prompt
         self._write(trainer, "predictions.jsonl")
 
     def _write(self, trainer: L.Trainer, name: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -10,10 +11,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from lightning.pytorch import LightningDataModule
 
 from smoa_lightning.data.checks import check_ranges, check_streaming
+from smoa_lightning.data.encode import TokenRow
 from smoa_lightning.data.loaders import BatchLoader, ResumableLoader, scoring_loader
 from smoa_lightning.data.mixture import check_weights, mix
-from smoa_lightning.data.prepare import Encoding
+from smoa_lightning.data.prepare import Encoding, PartStatistics
 from smoa_lightning.data.sources import fetch
+from smoa_lightning.data.stream import StreamLoader
 from smoa_lightning.data.task_rows import Part, Settings, TaskRows
 from smoa_lightning.data.tasks import Row, Task, get_task
 from smoa_lightning.data.tasks.generic import task_with_fields
@@ -170,6 +173,7 @@ class TaskDataModule(LightningDataModule):
             seed=self.seed,
             cache=cache,
             streaming=streaming,
+            max_new_tokens=max_new_tokens,
             encoding=self.encoding,
         )
 
@@ -184,6 +188,7 @@ class TaskDataModule(LightningDataModule):
         if streaming:
             check_streaming(self)
         self._tokenizer: PreTrainedTokenizerBase | None = None
+        self._mixed: tuple[list[TokenRow], PartStatistics, Counter[str]] | None = None  # the rows of a mixture
         self._train_loader: ResumableLoader | None = None
         self._train_state: dict[str, Any] | None = None
         # Under DDP a process may be left without an item to score.
@@ -220,6 +225,20 @@ class TaskDataModule(LightningDataModule):
         self._tokenizer = tokenizer
         for rows in self.sets.values():
             rows.tokenizer = tokenizer
+
+    def fit_context(self, context: int | None) -> None:
+        """Take the number of positions that the model has, None where it has no such limit, before ``setup``.
+
+        Raises:
+            UserError: ``max_length`` is larger.
+        """
+        if context is not None and self.encoding.max_length > context:
+            raise UserError(
+                f"data.max_length is {self.encoding.max_length}, but the backbone has {context} positions: the largest"
+                f" valid value is {context}."
+            )
+        for rows in self.sets.values():
+            rows.context = context
 
     def scored(self, part: Part) -> dict[str, TaskRows]:
         """Return the sets that are scored in a part: ``selection`` or ``report``."""
@@ -280,14 +299,27 @@ class TaskDataModule(LightningDataModule):
         sets = {name: rows.encoded(part) for name, rows in self.scored(part).items()}
         if part != "train" or len(sets) == 1:
             return [row for rows in sets.values() for row in rows]
-        sizes = {name: len(rows) for name, rows in sets.items()}
-        return [sets[name][row] for name, row in mix(sizes, self.weights, self.limit_train_rows, self.seed)]
+        if self._mixed is None:
+            sizes = {name: len(rows) for name, rows in sets.items()}
+            chosen = mix(sizes, self.weights, self.limit_train_rows, self.seed)
+            statistics = PartStatistics(num_rows=len(chosen))
+            for name, row in chosen:
+                statistics.add(sets[name][row], clean=True)
+            self._mixed = [sets[name][row] for name, row in chosen], statistics, Counter(name for name, _ in chosen)
+        return self._mixed[0]
 
     def summary(self) -> dict[str, Any]:
-        """Return for each part made so far: rows, lengths, target tokens, and what was cut, skipped or merged."""
-        if len(self.sets) == 1:
-            return self._first.summary()
-        return {name: rows.summary() for name, rows in self.sets.items()}
+        """Return for each part made so far: rows, lengths, target tokens, and what was cut, skipped or merged.
+
+        Of a mixture also the rows that it is made of, in all and of each task; of a stream what was read of it so far.
+        """
+        facts = {name: rows.summary() for name, rows in self.sets.items()}
+        if self._mixed is not None:
+            facts[MIXTURE] = {"train": self._mixed[1].as_dict(), "rows": dict(self._mixed[2])}
+        facts = facts if len(facts) > 1 else self._first.summary()
+        if isinstance(self._train_loader, StreamLoader):
+            facts["streamed"] = dict(self._train_loader.stream.counts)
+        return facts
 
     # ---- Lightning's hooks
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 IGNORED = -100  # label of a token that is no target: torch's default ``ignore_index``
 
+ENCODING_VERSION = 2  # raised when this module or prepare.py make other tokens of the same texts: cached rows are old
 PIECE = 4096  # texts that are tokenised at a time
 
 AddBos = bool | Literal["auto"]
@@ -84,27 +85,35 @@ def bos_prefix(tokenizer: PreTrainedTokenizerBase, add_bos: AddBos) -> tuple[int
     return (bos,) if add_bos else ()
 
 
-def move_spaces(prompt: str, response: str) -> tuple[str, str]:
-    r"""Move white space at the end of the prompt to the start of the response.
+def move_spaces(prompt: str, response: str, breaks: bool = True) -> tuple[str, str]:
+    r"""Move white space at the end of the prompt to the start of the response; without ``breaks`` only blanks.
 
     >>> move_spaces("Answer: ", "yes")
     ('Answer:', ' yes')
+    >>> move_spaces("### Response:\n", "yes", breaks=False)
+    ('### Response:\n', 'yes')
     """
-    stripped = prompt.rstrip()
+    stripped = prompt.rstrip() if breaks else prompt.rstrip(" \t")
     return stripped, prompt[len(stripped) :] + response
 
 
 def encode_pairs(
-    tokenizer: PreTrainedTokenizerBase, pairs: Sequence[tuple[str, str]], add_bos: AddBos = "auto"
+    tokenizer: PreTrainedTokenizerBase,
+    pairs: Sequence[tuple[str, str]],
+    add_bos: AddBos = "auto",
+    breaks: bool = True,
 ) -> list[Pair]:
     """Tokenise (prompt, response) pairs by the rule of this module.
+
+    Without ``breaks`` a line break at the end of the prompt stays there: a reply is then written, and its likelihood
+    taken, after the prompt as the task gives it, and the break is not counted as a token of the reply.
 
     An empty prompt gets the BOS token, or else EOS, so that its first response token is predicted from something.
     """
     if not pairs:
         return []
     prefix = bos_prefix(tokenizer, add_bos)
-    moved = [move_spaces(prompt, response) for prompt, response in pairs]
+    moved = [move_spaces(prompt, response, breaks) for prompt, response in pairs]
     prompts = list(dict.fromkeys(prompt for prompt, _ in moved))  # the choices of an item share their prompt
     own_ids = dict(zip(prompts, _ids(tokenizer, prompts), strict=True))
     joint_ids = _ids(tokenizer, [prompt + response for prompt, response in moved])
@@ -136,7 +145,9 @@ def _start_token(tokenizer: PreTrainedTokenizerBase) -> int:
     raise UserError("a row has an empty prompt, and the tokenizer has neither a BOS nor an EOS token to start from.")
 
 
-def _fit(pair: Pair, num_response: int, max_length: int) -> tuple[tuple[int, ...], bool]:
+def _fit(
+    pair: Pair, num_response: int, max_length: int, prompt_length: int | None = None
+) -> tuple[tuple[int, ...], bool]:
     """Return prefix and the end of the prompt that leave room for the response, and whether the prompt was cut."""
     if not pair.response:
         raise RowError("the response has no token of its own: the tokenizer merged it into the prompt")
@@ -147,6 +158,8 @@ def _fit(pair: Pair, num_response: int, max_length: int) -> tuple[tuple[int, ...
             f"the response has {num_response} tokens and does not fit into max_length {max_length}"
             f" after {len(pair.prefix) or 1} token(s) of context"
         )
+    if prompt_length is not None:
+        room = min(room, max(1, prompt_length - len(pair.prefix)))
     kept = pair.prompt[max(0, len(pair.prompt) - room) :]
     return pair.prefix + kept, len(kept) < len(pair.prompt)
 
@@ -167,12 +180,14 @@ def training_row(pair: Pair, eos: int, max_length: int, loss_on: Literal["respon
     return TokenRow(ids, labels, truncated)
 
 
-def scoring_row(pair: Pair, max_length: int) -> TokenRow:
+def scoring_row(pair: Pair, max_length: int, prompt_length: int | None = None) -> TokenRow:
     """Return ids and labels for scoring: ``[BOS] prompt response`` with labels on the response, no EOS.
+
+    ``prompt_length`` is the most that BOS and prompt may have, so that a reply can be written after them.
 
     Raises:
         OverlongError: the response does not fit.
         RowError: the response has no token.
     """
-    context, truncated = _fit(pair, len(pair.response), max_length)
+    context, truncated = _fit(pair, len(pair.response), max_length, prompt_length)
     return TokenRow(context + pair.response, (IGNORED,) * len(context) + pair.response, truncated)

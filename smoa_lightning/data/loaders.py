@@ -195,13 +195,20 @@ def scoring_loader(
         place: This process and how many there are; each takes every n-th batch, so every item is scored exactly once.
         num_workers: Processes that collate; 0 means this one.
         pin_memory: Whether to copy batches into page-locked memory.
+
+    Raises:
+        UserError: fewer items than processes.
     """
+    if len(items) < place[1]:
+        raise UserError(
+            f"{len(items)} rows to be scored are too few for {place[1]} processes; train with fewer devices."
+        )
     replies = bool(items) and isinstance(items[0], ReplyItem)
     batches = longest_first(
         [len(item) for item in items],
         [1 if replies else len(item.rows) for item in items],
         # Small enough for each process to get a batch: Lightning skips a process without one, and the others wait.
-        min(eval_batch_size, -(-len(items) // place[1])),
+        min(eval_batch_size, len(items) // place[1]),
         max_tokens,
     )
     collate: Any = collate_replies if replies else collate_choices

@@ -7,7 +7,16 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from smoa_lightning.data.collate import ChoiceItem, ReplyItem
-from smoa_lightning.data.encode import AddBos, OverlongError, Pair, TokenRow, encode_pairs, scoring_row, training_row
+from smoa_lightning.data.encode import (
+    AddBos,
+    OverlongError,
+    Pair,
+    TokenRow,
+    bos_prefix,
+    encode_pairs,
+    scoring_row,
+    training_row,
+)
 from smoa_lightning.data.render import texts
 from smoa_lightning.data.tasks import ChoiceExample, ReplyExample, RowError
 from smoa_lightning.errors import UserError
@@ -25,6 +34,7 @@ class Encoding:
     overlong: Literal["error", "skip"] = "error"
     add_bos: AddBos = "auto"
     template: bool = False
+    prompt_length: int | None = None  # most tokens of a prompt after which a reply is to be written
 
 
 @dataclass
@@ -75,16 +85,24 @@ def _target_pairs(
         spare: Tokens that are still to be added to a pair.
     """
 
+    adds_bos = bool(bos_prefix(tokenizer, how.add_bos))
+
     def encoded(some: Sequence[ChoiceExample | ReplyExample]) -> list[Pair]:
-        plain = (e.target if isinstance(e, ChoiceExample) else texts(e, tokenizer, how.template) for e in some)
-        return encode_pairs(tokenizer, list(plain), how.add_bos)
+        choices = bool(some) and isinstance(some[0], ChoiceExample)  # a task's examples are all of one kind
+        plain = [
+            e.target if isinstance(e, ChoiceExample) else texts(e, tokenizer, how.template, adds_bos) for e in some
+        ]
+        return encode_pairs(tokenizer, plain, how.add_bos, breaks=choices)
+
+    def is_long(pair: Pair) -> bool:
+        prompt = len(pair.prefix) + len(pair.prompt)
+        return prompt + len(pair.response) > room or (how.prompt_length is not None and prompt > how.prompt_length)
 
     current, pairs, cut = list(examples), encoded(examples), [False] * len(examples)
     room = how.max_length - spare
     waiting = list(range(len(examples)))
     while waiting:
-        long = (n for n in waiting if sum(map(len, (pairs[n].prefix, pairs[n].prompt, pairs[n].response))) > room)
-        shorter = {n: e.shortened() for n in long if isinstance(e := current[n], ReplyExample)}
+        shorter = {n: e.shortened() for n in waiting if is_long(pairs[n]) and isinstance(e := current[n], ReplyExample)}
         waiting = [n for n, example in shorter.items() if example is not None]
         for n in waiting:
             current[n], cut[n] = shorter[n], True  # type: ignore[assignment]
@@ -151,7 +169,7 @@ def encode_replies(
     pairs = _target_pairs(examples, tokenizer, how, spare=0)
     for position, (example, index, (pair, cut)) in enumerate(zip(examples, indices, pairs, strict=True)):
         try:
-            row = scoring_row(pair, how.max_length)
+            row = scoring_row(pair, how.max_length, how.prompt_length)
         except RowError as error:
             _skip_or_raise(error, place(position), how, statistics)
             continue

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -11,6 +12,8 @@ from pathlib import Path
 from smoa_lightning.data.files import Located
 from smoa_lightning.data.tasks import Task
 from smoa_lightning.errors import UserError, nearest
+
+EDGE = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,17 @@ def local_stream(file: Path, task: Task) -> RowStream:
             f" (nearest: {nearest(file.suffix, LAZY_READERS, 1)}), or set data.streaming: false."
         )
     reader = LAZY_READERS[file.suffix]
-    return RowStream(str(file), f"{file.name}, {file.stat().st_size} bytes", lambda: reader(file, task))
+    return RowStream(str(file), _identity(file), lambda: reader(file, task))
+
+
+def _identity(file: Path) -> str:
+    """Return name, size and a digest of the first and the last million bytes: the whole file may take hours to read."""
+    size, digest = file.stat().st_size, hashlib.sha256()
+    with file.open("rb") as stream:
+        digest.update(stream.read(EDGE))
+        stream.seek(max(0, size - EDGE))
+        digest.update(stream.read(EDGE))
+    return f"{file.name}, {size} bytes, {digest.hexdigest()}"
 
 
 def hub_stream(snapshot: Path, repository: str, task: Task, split: str) -> RowStream:

@@ -19,19 +19,23 @@ def choose(indices: Sequence[int], count: int, seed: int) -> list[int]:
     return shuffled[:count]
 
 
-def prefix(shots: Sequence[Example]) -> str:
-    r"""Return the solved examples as one text.
+def solved(examples: Sequence[Example]) -> tuple[str, ...]:
+    r"""Return each example with its answer as a text.
 
-    >>> prefix([ChoiceExample("Q: 1+1\nA:", (" 2", " 3"), 0)])
-    'Q: 1+1\nA: 2\n\n'
+    >>> solved([ChoiceExample("Q: 1+1\nA:", (" 2", " 3"), 0)])
+    ('Q: 1+1\nA: 2\n\n',)
     """
-    return "".join(prompt + response + BETWEEN for prompt, response in (shot.target for shot in shots))
+    return tuple(prompt + response + BETWEEN for prompt, response in (example.target for example in examples))
 
 
-def with_prefix(example: Example, text: str) -> Example:
-    """Return the example with a text before its prompt, before each of them where every choice has its own."""
+def with_shots(example: Example, shots: tuple[str, ...]) -> Example:
+    """Return the example with shots before its prompt, before each of them where every choice has its own.
+
+    A prompt that is too long loses them first: from its left, or shot by shot.
+    """
+    text = "".join(shots)
     if isinstance(example, ReplyExample):
-        return replace(example, head=text + example.head)
+        return replace(example, shots=shots)
     if isinstance(example.prompt, str):
         return replace(example, prompt=text + example.prompt)
     return replace(example, prompt=tuple(text + prompt for prompt in example.prompt))

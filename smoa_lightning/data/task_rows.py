@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections import Counter
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from smoa_lightning import embedded
 from smoa_lightning.data import cache, shots
+from smoa_lightning.data.encode import ENCODING_VERSION, bos_prefix
 from smoa_lightning.data.prepare import Encoding, PartStatistics, encode_choices, encode_replies, encode_training
-from smoa_lightning.data.render import uses_template
+from smoa_lightning.data.render import end_ids, texts, uses_template
 from smoa_lightning.data.row_stream import hub_stream, local_stream
 from smoa_lightning.data.sources import (
     LocalPath,
@@ -53,6 +56,7 @@ class Settings:
     seed: int = 0
     cache: bool = True
     streaming: bool = False
+    max_new_tokens: int | None = None
     encoding: Encoding = field(default_factory=Encoding)
 
 
@@ -74,6 +78,7 @@ class TaskRows:
         self.revision = settings.revision or (None if settings.repository else task.hub_revision)
         self.report_split = settings.report_split or task.report_split
         self.tokenizer: PreTrainedTokenizerBase | None = None
+        self.context: int | None = None  # most positions that the model takes, where it has such a limit
         self.source: Source | None = None
         self._rows: dict[str, list[Row]] = {}
         self._provenance: dict[str, Provenance] = {}
@@ -215,9 +220,11 @@ class TaskRows:
             return [] if part == "selection" else subset(range(len(rows)), settings.limit_train_rows, settings.seed)
         training, selection = hold_out([self.task.group(row) for row in rows], wanted, settings.seed)
         if not training or not selection:
+            sizes = Counter(self.task.group(row) for row in rows).values()
             raise UserError(
                 f"data.selection_rows: {wanted} of {len(rows)} training rows can not be held out so that both sides"
-                " have rows and no group stands on both; choose another number."
+                f" have rows and no group stands on both; the smallest group has {min(sizes)} rows, all groups but the"
+                f" smallest {len(rows) - min(sizes)}."
             )
         return selection if part == "selection" else subset(training, settings.limit_train_rows, settings.seed)
 
@@ -229,17 +236,25 @@ class TaskRows:
         """Return the example behind a row index, as ``batch["row"]`` names it, without few-shot prompt."""
         return self.protocol.example(self.rows(self.split_of(part))[row])
 
-    def shot_prefix(self) -> str:
-        """Return the solved training rows that stand before each scored prompt."""
+    def shots(self) -> tuple[str, ...]:
+        """Return the solved training rows that stand before each scored prompt.
+
+        Raises:
+            UserError: too few training rows; prompts that go through a chat template.
+        """
         if self.settings.num_fewshot == 0:
-            return ""
+            return ()
+        if self.encoding.template:
+            raise UserError(
+                "data.num_fewshot: solved rows are put before plain prompts only; set data.chat_template: false."
+            )
         chosen = shots.choose(self.indices("train"), self.settings.num_fewshot, self.settings.seed)
         if len(chosen) < self.settings.num_fewshot:
             raise UserError(
                 f"data.num_fewshot is {self.settings.num_fewshot}, but task {self.task.name!r} has only {len(chosen)}"
                 " training rows."
             )
-        return shots.prefix([self.example("train", index) for index in chosen])
+        return shots.solved([self.example("train", index) for index in chosen])
 
     # ---- encoding
 
@@ -274,6 +289,29 @@ class TaskRows:
         template = uses_template(self.tokenizer, self.settings.chat_template, default)
         return replace(self.settings.encoding, template=template)
 
+    @property
+    def scored_encoding(self) -> Encoding:
+        """The same for rows that are scored: where replies are written, prompts leave them room in the model's context.
+
+        Raises:
+            UserError: no room for a prompt.
+        """
+        how, context = self.encoding, self.context
+        if context is None or not isinstance(self.protocol, Generation):
+            return how
+        left = context - (self.settings.max_new_tokens or self.protocol.max_new_tokens)
+        if left < 1:
+            raise UserError(
+                f"data.max_new_tokens: replies of {context - left} tokens leave no room for a prompt in the model's"
+                f" context of {context} tokens; the largest valid value is {context - 1}."
+            )
+        return replace(how, prompt_length=left)
+
+    def reply_ends(self) -> list[int]:
+        """Return the tokens that end a written reply."""
+        assert self.tokenizer is not None
+        return end_ids(self.tokenizer, self.encoding.template)
+
     def _encode(self, part: Part) -> tuple[list[Any], PartStatistics]:
         assert self.tokenizer is not None
         indices = self.indices(part)
@@ -284,26 +322,28 @@ class TaskRows:
 
         if part == "train":
             return encode_training(examples, place, self.tokenizer, self.encoding)
-        before = self.shot_prefix()
-        if before:
-            examples = [shots.with_prefix(example, before) for example in examples]
+        before = self.shots()
+        examples = [shots.with_shots(example, before) for example in examples]
         encode: Any = encode_replies if isinstance(self.protocol, Generation) else encode_choices
-        return encode(examples, indices, place, self.tokenizer, self.encoding)
+        return encode(examples, indices, place, self.tokenizer, self.scored_encoding)
 
     def _cache_key(self, part: Part) -> str:
-        """Return a digest of everything that the encoded rows depend on."""
+        """Return a digest of everything that the encoded rows depend on: the texts themselves, not what made them."""
         assert self.tokenizer is not None
-        split = self.split_of(part)
-        self.rows(split)
+        how = self.encoding if part == "train" else self.scored_encoding
+        digest = hashlib.sha256()
+        adds_bos = bool(bos_prefix(self.tokenizer, how.add_bos))
+        for index in self.indices(part):
+            example = self.example(part, index)
+            # the texts of a template may hold more than its examples, such as a date
+            rendered = texts(example, self.tokenizer, True, adds_bos) if how.template else None
+            digest.update(f"{index} {example!r} {rendered!r}\n".encode())
         return cache.cache_key(
-            task=self.task.name,
-            version=self.task.version,
-            protocol=self.protocol.name,
+            rule=ENCODING_VERSION,
             part="train" if part == "train" else "scored",
-            rows=self._provenance[split].sha256,
-            indices=self.indices(part),
-            shots="" if part == "train" else self.shot_prefix(),
-            encoding=asdict(self.encoding),
+            examples=digest.hexdigest(),
+            shots=() if part == "train" else self.shots(),
+            encoding=asdict(how),
             tokenizer=cache.tokenizer_digest(self.tokenizer),
         )
 

@@ -28,6 +28,7 @@ class ReplyEvaluator(nn.Module):
         tokenizer: The backbone's tokenizer.
         max_new_tokens: Longest reply in tokens; None follows the protocol.
         num_beams: Width of the beam search; 1 is greedy.
+        ends: Tokens that end a reply; None: EOS.
     """
 
     def __init__(
@@ -36,11 +37,13 @@ class ReplyEvaluator(nn.Module):
         tokenizer: PreTrainedTokenizerBase,
         max_new_tokens: int | None = None,
         num_beams: int = 1,
+        ends: list[int] | None = None,
     ) -> None:
         super().__init__()
         self.protocol, self.tokenizer = protocol, tokenizer
         self.max_new_tokens = max_new_tokens or protocol.max_new_tokens
         self.num_beams = num_beams
+        self.ends = ends or [tokenizer.eos_token_id]
         self.records: list[dict[str, Any]] = []
 
     def score(self, network: Any, batch: dict[str, Any], write: bool = True) -> list[dict[str, Any]]:
@@ -69,24 +72,30 @@ class ReplyEvaluator(nn.Module):
 
     def _replies(self, network: Any, prompts: list[list[int]]) -> list[str]:
         """Write replies and cut each at the first text that ends one."""
-        eos = self.tokenizer.eos_token_id
-        pad = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else eos
+        pad = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else self.ends[0]
 
         def ended(ids: list[int]) -> bool:
             text = self._text(ids)
-            return any(stop in text for stop in self.protocol.stop)
+            return self._end(text) < len(text)
 
         made = continuations(
-            network, prompts, pad, eos, self.max_new_tokens, self.num_beams, ended if self.protocol.stop else None
+            network, prompts, pad, self.ends, self.max_new_tokens, self.num_beams, ended if self.protocol.stop else None
         )
-        return [self._cut(self._text(ids)) for ids in made]
+        texts = [self._text(ids) for ids in made]
+        return [text[: self._end(text)].strip() for text in texts]
 
     def _text(self, ids: list[int]) -> str:
-        return str(self.tokenizer.decode(ids, skip_special_tokens=True)).lstrip()
+        return str(self.tokenizer.decode(ids, skip_special_tokens=True))
 
-    def _cut(self, text: str) -> str:
-        places = [text.index(stop) for stop in self.protocol.stop if stop in text]
-        return text[: min(places, default=len(text))].rstrip()
+    def _end(self, text: str) -> int:
+        """Return where a reply ends: at the first stop text, else at the end of the text.
+
+        Where an answer is looked for, line breaks before it are passed over. A reply that is compared as a text, and a
+        stop text of more than a line break, end it at once.
+        """
+        begin = len(text) - len(text.lstrip()) if self.protocol.answer is not None else 0
+        found = [text.find(stop, begin if stop.isspace() else 0) for stop in self.protocol.stop]
+        return min((place for place in found if place >= 0), default=len(text))
 
     def compute(self) -> dict[str, float]:
         """Return the metrics over all processes and forget the items."""

@@ -28,6 +28,7 @@ class TaskEvaluation(nn.Module):
             them, and not where it is one of the gold reply.
         max_new_tokens: Longest reply in tokens; None follows the task.
         num_beams: Width of the beam search; 1 is greedy.
+        ends: Task -> tokens that end a reply; None: EOS.
     """
 
     def __init__(
@@ -37,14 +38,15 @@ class TaskEvaluation(nn.Module):
         selecting: bool = False,
         max_new_tokens: int | None = None,
         num_beams: int = 1,
+        ends: Mapping[str, list[int]] | None = None,
     ) -> None:
         super().__init__()
         self.names = list(protocols)
         self.evaluators = nn.ModuleList(
-            ReplyEvaluator(protocol, tokenizer, max_new_tokens, num_beams)
+            ReplyEvaluator(protocol, tokenizer, max_new_tokens, num_beams, (ends or {}).get(name))
             if isinstance(protocol, Generation)
             else ChoiceEvaluator()
-            for protocol in protocols.values()
+            for name, protocol in protocols.items()
         )
         self.write = [not selecting or p.selection_metric not in WITHOUT_REPLY for p in protocols.values()]
 

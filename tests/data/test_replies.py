@@ -8,7 +8,7 @@ from smoa_lightning.data import shots
 from smoa_lightning.data.collate import collate_replies
 from smoa_lightning.data.encode import IGNORED
 from smoa_lightning.data.prepare import Encoding, encode_replies, encode_training
-from smoa_lightning.data.render import texts, uses_template
+from smoa_lightning.data.render import end_ids, texts, uses_template
 from smoa_lightning.data.tasks import ChoiceExample, Message, ReplyExample
 from smoa_lightning.errors import UserError
 
@@ -92,19 +92,38 @@ def chat() -> ReplyExample:
 
 def test_a_template_renders_messages_without_bos_and_final_eos(tokenizer):
     tokenizer.chat_template = TEMPLATE
-    prompt, response = texts(chat(), tokenizer, template=True)
+    prompt, response = texts(chat(), tokenizer, template=True, adds_bos=True)
     assert prompt == "<system>S<eos><user>one<eos><assistant>two<eos><user>three<eos><assistant>"
     assert response == "four"
 
 
 def test_another_mark_of_the_end_of_a_turn_stays(tokenizer):
     tokenizer.chat_template = TEMPLATE.replace("{{ eos_token }}", "|")
-    assert texts(chat(), tokenizer, template=True)[1] == "four|"
+    assert texts(chat(), tokenizer, template=True, adds_bos=True)[1] == "four|"
+
+
+def test_a_bos_that_encoding_does_not_add_stays(tokenizer):
+    """In ChatML the mark that opens each turn is often the BOS token, and tokenizers do not add it by themselves."""
+    tokenizer.chat_template = TEMPLATE
+    assert texts(chat(), tokenizer, template=True, adds_bos=False)[0].startswith("<bos><system>S")
+    example = ReplyExample("", ("Say a",), "a")
+    for add_bos in ("auto", True):
+        item, _ = encode(example, tokenizer, 100, template=True, add_bos=add_bos)
+        assert tokenizer.decode(item.row.ids).replace(" ", "").count("<bos>") == 1
+
+
+def test_what_ends_a_turn_ends_a_reply(tokenizer):
+    assert end_ids(tokenizer, template=False) == [tokenizer.eos_token_id]
+    tokenizer.chat_template = TEMPLATE
+    assert end_ids(tokenizer, template=True) == [tokenizer.eos_token_id]
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<turn>"]})
+    tokenizer.chat_template = TEMPLATE.replace("{{ eos_token }}", "<turn>")
+    assert end_ids(tokenizer, template=True) == [tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids("<turn>")]
 
 
 def test_a_prompt_without_messages_is_one_user_message(tokenizer):
     tokenizer.chat_template = TEMPLATE
-    assert texts(ReplyExample("", ("Say a\n",), "a"), tokenizer, template=True) == ("<user>Say a<eos><assistant>", "a")
+    assert texts(ReplyExample("", ("Say a\n",), "a"), tokenizer, True, True) == ("<user>Say a<eos><assistant>", "a")
 
 
 def test_the_oldest_message_goes_with_its_turn(tokenizer):
@@ -112,20 +131,20 @@ def test_the_oldest_message_goes_with_its_turn(tokenizer):
     short = chat().shortened()
     assert short is not None
     # a conversation begins with the user: the assistant's message, whose question is gone, is not rendered
-    assert texts(short, tokenizer, template=True)[0] == "<system>S<eos><user>three<eos><assistant>"
+    assert texts(short, tokenizer, True, True)[0] == "<system>S<eos><user>three<eos><assistant>"
     assert short.prompt == "S\nA: two\nU: three\nA:"
 
 
 def test_a_template_that_changes_the_prompt_is_refused(tokenizer):
     tokenizer.chat_template = "{{ messages | length }}{{ messages[-1].content }}"
     with pytest.raises(UserError, match="otherwise than the prompt"):
-        texts(chat(), tokenizer, template=True)
+        texts(chat(), tokenizer, True, True)
 
 
 def test_a_template_that_refuses_is_one_sentence(tokenizer):
     tokenizer.chat_template = "{{ raise_exception('only users') }}"
     with pytest.raises(UserError, match=r"refuses a conversation .only users.; set it to false"):
-        texts(chat(), tokenizer, template=True)
+        texts(chat(), tokenizer, True, True)
 
 
 def test_when_a_template_is_used(tokenizer):
@@ -143,15 +162,41 @@ def test_when_a_template_is_used(tokenizer):
 
 
 def test_shots_are_solved_examples_parted_by_an_empty_line():
-    solved = [ChoiceExample("Q: a\nA:", (" no", " yes"), 1), ReplyExample("Q: b", ("\nA:",), " 3")]
-    assert shots.prefix(solved) == "Q: a\nA: yes\n\nQ: b\nA: 3\n\n"
+    rows = [ChoiceExample("Q: a\nA:", (" no", " yes"), 1), ReplyExample("Q: b", ("\nA:",), " 3")]
+    assert shots.solved(rows) == ("Q: a\nA: yes\n\n", "Q: b\nA: 3\n\n")
 
 
-def test_the_prefix_stands_before_every_prompt():
+def test_shots_stand_before_every_prompt():
     partial = ChoiceExample(("a", "b"), (" c", " c"), 0)
-    assert shots.with_prefix(partial, "x ").pairs == [("x a", " c"), ("x b", " c")]
-    assert shots.with_prefix(ChoiceExample("p", (" c", " d"), 0), "x ").pairs == [("x p", " c"), ("x p", " d")]
-    assert shots.with_prefix(TALK, "x ").prompt == "x " + TALK.prompt
+    assert shots.with_shots(partial, ("x ", "y ")).pairs == [("x y a", " c"), ("x y b", " c")]
+    assert shots.with_shots(ChoiceExample("p", (" c", " d"), 0), ("x ",)).pairs == [("x p", " c"), ("x p", " d")]
+    assert shots.with_shots(TALK, ("x ", "y ")).prompt == "x y " + TALK.prompt
+
+
+def test_shots_go_before_turns(tokenizer):
+    example = shots.with_shots(TALK, ("Q: one\n\n", "Q: two\n\n"))
+    whole = len(example.prompt) + len(" yes")
+    assert list(encode(example, tokenizer, whole)[0].prompt) == character_ids(example.prompt)
+    assert list(encode(example, tokenizer, whole - 1)[0].prompt) == character_ids("Q: two\n\n" + TALK.prompt)
+    assert list(encode(example, tokenizer, len(TALK.prompt) + 4)[0].prompt) == character_ids(TALK.prompt)
+
+
+def test_a_prompt_leaves_room_for_the_reply(tokenizer):
+    item, _ = encode(TALK, tokenizer, 100, prompt_length=len(TALK.prompt) - 1)
+    assert list(item.prompt) == character_ids("I am Al. " + "".join(TALK.turns[1:]))
+    item, _ = encode(TALK, tokenizer, 100, prompt_length=5)
+    assert list(item.prompt) == character_ids(TALK.prompt[-5:])
+
+
+def test_a_line_break_before_a_reply_belongs_to_the_prompt(tokenizer):
+    example = ReplyExample("Say.\n", (), "yes")
+    item, _ = encode(example, tokenizer, 100)
+    assert list(item.prompt) == character_ids("Say.\n")
+    assert [label for label in item.row.labels if label != IGNORED] == character_ids("yes")
+    (row,), _ = encode_training([example], place, tokenizer, Encoding(100))
+    assert [label for label in row.labels if label != IGNORED][:-1] == character_ids("yes")
+    (row,), _ = encode_training([ChoiceExample("Say.\n", ("yes", "no"), 0)], place, tokenizer, Encoding(100))
+    assert [label for label in row.labels if label != IGNORED][:-1] == character_ids("\nyes")  # the harness's rule
 
 
 def test_chosen_shots_are_seeded_and_nested():

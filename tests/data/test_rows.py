@@ -46,7 +46,7 @@ def test_a_folder_of_rows(name: str, protocol: str, tmp_path: Path, byte_tokeniz
     # what is trained on is the right answer after its own prompt, byte by byte, and EOS
     encoded = data.encoded("train")[0]
     example = task.protocol(protocol).example
-    prompt, answer = move_spaces(*example(rows[train[0]]).target)
+    prompt, answer = move_spaces(*example(rows[train[0]]).target, breaks=protocol == "likelihood")
     whole = byte_tokenizer(prompt + answer).input_ids
     assert list(encoded.ids) == [*whole, byte_tokenizer.eos_token_id]
     assert [label for label in encoded.labels if label != IGNORED] == [
@@ -59,7 +59,7 @@ def test_a_folder_of_rows(name: str, protocol: str, tmp_path: Path, byte_tokeniz
     if protocol == "generation":
         assert batch["response"] == [item.response.strip() for item in reported]
         assert batch["answer"] == [item.answer for item in reported]
-        assert [byte_tokenizer.decode(ids) for ids in batch["prompt"]] == [item.prompt.rstrip() for item in reported]
+        assert [byte_tokenizer.decode(ids) for ids in batch["prompt"]] == [item.prompt.rstrip(" ") for item in reported]
     else:
         assert batch["num_choices"].tolist() == [len(item.choices) for item in reported]
         assert len(batch["input_ids"]) == sum(len(item.choices) for item in reported)

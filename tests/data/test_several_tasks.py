@@ -7,6 +7,7 @@ from collections import Counter
 import pytest
 
 from smoa_lightning.data.datamodule import TaskDataModule
+from smoa_lightning.data.loaders import scoring_loader
 from smoa_lightning.errors import UserError
 
 from .conftest import character_tokenizer
@@ -65,7 +66,7 @@ def test_shots_stand_before_scored_prompts_only(folder):
     plain, shots = make(folder / "piqa"), make(folder / "piqa", num_fewshot=2)
     plain.setup("fit"), shots.setup("fit")
     assert plain.encoded("train") == shots.encoded("train")
-    prefix = shots.sets["piqa"].shot_prefix()
+    prefix = "".join(shots.sets["piqa"].shots())
     assert prefix.count("Question:") == prefix.count("\n\n") == 2
     solved = {"".join(shots.example("train", i).target) + "\n\n" for i in shots.indices("train")}
     first, second = (text + "\n\n" for text in prefix.split("\n\n")[:2])
@@ -103,6 +104,8 @@ def test_a_weighted_mixture_has_its_proportions(folder):
     data.setup("fit")
     own = {name: Counter(row.ids for row in rows.encoded("train")) for name, rows in data.trained.items()}
     mixed = Counter(row.ids for row in data.encoded("train"))
+    assert data.summary()["mixture"]["rows"] == {"piqa": 30, "boolq": 10}
+    assert data.summary()["mixture"]["train"]["rows"] == 40
     assert sum(mixed[ids] for ids in own["piqa"]) == 30
     assert sum(mixed[ids] for ids in own["boolq"]) == 10
 
@@ -120,6 +123,40 @@ def test_reporting_on_other_tasks(folder):
     assert len(data.test_dataloader()) == 2
     label = data.example("report", data.reported["winogrande"].indices("report")[0], "winogrande").label
     assert label in (0, 1)
+
+
+def test_the_context_of_the_model_bounds_prompts_and_replies(folder):
+    data = make(folder / "piqa", protocol="generation", max_length=500, max_new_tokens=60)
+    with pytest.raises(UserError, match=r"max_length is 500, but the backbone has 400 positions.* 400"):
+        data.fit_context(400)
+    data = make(folder / "piqa", protocol="generation", max_length=500, max_new_tokens=420)
+    data.fit_context(500)
+    data.setup("test")
+    assert max(len(prompt) for batch in data.test_dataloader() for prompt in batch["prompt"]) == 80
+    data = make(folder / "piqa", protocol="generation", max_length=500, max_new_tokens=500)
+    data.fit_context(500)
+    with pytest.raises(UserError, match=r"no room for a prompt.* 499"):
+        data.setup("test")
+
+
+def test_too_few_rows_for_the_processes(folder):
+    data = make(folder / "piqa", limit_report_rows=3)
+    data.setup("test")
+    for processes, sizes in ((2, [1, 2]), (3, [1, 1, 1])):
+        items = data.encoded("report")
+        loaders = [scoring_loader(items, 16, None, 0, place=(rank, processes)) for rank in range(processes)]
+        assert sorted(sum(len(batch["row"]) for batch in loader) for loader in loaders) == sizes
+    with pytest.raises(UserError, match="3 rows to be scored are too few for 4 processes"):
+        scoring_loader(items, 16, None, 0, place=(0, 4))
+
+
+@pytest.mark.parametrize("task", ["chat", "instruction"])
+def test_shots_are_refused_under_a_chat_template(tmp_path, task):
+    write_folder(tmp_path, task)
+    data = make(tmp_path, task, num_fewshot=1, chat_template=True)
+    data.tokenizer.chat_template = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{{ eos_token }}{% endfor %}"
+    with pytest.raises(UserError, match=r"num_fewshot.*set data.chat_template: false"):
+        data.setup("test")
 
 
 @pytest.mark.parametrize(

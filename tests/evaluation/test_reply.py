@@ -73,10 +73,20 @@ def test_replies_are_those_of_generate_one_by_one_up_to_the_stop(model, tokenize
         assert record["reply"] == text.partition(".")[0].rstrip()
 
 
-def test_white_space_before_a_reply_does_not_end_it(tokenizer):
-    evaluator = ReplyEvaluator(protocol(stop=("\n",)), tokenizer)
-    ids = tokenizer("\n\n yes\nno", add_special_tokens=False)["input_ids"]
-    assert evaluator._cut(evaluator._text(ids)) == "yes"
+@pytest.mark.parametrize(
+    ("text", "stop", "answers", "reply"),
+    [
+        ("\n\n yes\nno", "\n", True, "\n\n yes"),  # line breaks before an answer are passed over
+        ("\n\n yes\nno", "\n", False, ""),  # a reply that is compared as a text ends with its line
+        (" yes\nno", "\n", False, " yes"),
+        ("\nQuestion: what?\nAnswer: 7", "\nQuestion:", True, ""),  # nothing was answered
+        (" 3\n4\nQuestion: 5", "\nQuestion:", True, " 3\n4"),
+        (" yes", "\n", True, " yes"),
+    ],
+)
+def test_where_a_reply_ends(tokenizer, text, stop, answers, reply):
+    evaluator = ReplyEvaluator(protocol(stop=(stop,), answer=str if answers else None), tokenizer)
+    assert text[: evaluator._end(text)] == reply
 
 
 def test_answers_are_counted(model, tokenizer, batch):

@@ -46,8 +46,9 @@ class Message:
 class ReplyExample:
     """An item whose answer the model writes itself.
 
-    The prompt is ``head + "".join(turns)``. Where it is too long for the model, whole turns go first, the oldest one
-    first; ``head`` (the persona, the instruction) and the latest turn stay as long as anything does.
+    The prompt is ``"".join(shots) + head + "".join(turns)``. Where it is too long for the model, whole shots go first,
+    then whole turns, the oldest first; ``head`` (the persona, the instruction) and the latest turn stay as long as
+    anything does.
 
     Args:
         head: Beginning of the prompt.
@@ -56,6 +57,7 @@ class ReplyExample:
         answer: What the answer found in a reply must equal; ``None`` where replies are compared as texts.
         messages: The same conversation up to the reply as messages, for a tokenizer with a chat template: system
             messages, then one message a turn. Empty: the task has no roles, its prompt is always the plain text.
+        shots: Solved examples before the prompt.
     """
 
     head: str
@@ -63,11 +65,12 @@ class ReplyExample:
     response: str
     answer: str | None = None
     messages: tuple[Message, ...] = ()
+    shots: tuple[str, ...] = ()
 
     @property
     def prompt(self) -> str:
         """The prompt as plain text."""
-        return self.head + "".join(self.turns)
+        return "".join(self.shots) + self.head + "".join(self.turns)
 
     @property
     def target(self) -> tuple[str, str]:
@@ -80,7 +83,9 @@ class ReplyExample:
         return self.response.strip()
 
     def shortened(self) -> ReplyExample | None:
-        """Return the example without its oldest turn; None where only one is left."""
+        """Return the example without its first shot, or else its oldest turn; None where only one turn is left."""
+        if self.shots:
+            return replace(self, shots=self.shots[1:])
         if len(self.turns) < 2:
             return None
         system = tuple(message for message in self.messages if message.role == "system")

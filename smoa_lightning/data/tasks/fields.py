@@ -33,6 +33,10 @@ class Text:
             raise RowError(f"must be text, not {kind(value)}")
         if not self.allow_empty and not value.strip():
             raise RowError("must not be empty")
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            raise RowError(f"holds half a character (\\u{ord(value[error.start]):04x} at {error.start + 1})") from None
         return value
 
     def parse(self, text: str) -> str:

@@ -93,7 +93,7 @@ def choice_position(row: Row) -> int:
     of one choice, or a capital letter, A for the first one.
 
     Raises:
-        RowError: the label names no choice, or its text stands there twice.
+        RowError: the label names no choice, its text stands there twice, or it can be read in two ways.
 
     >>> choices = {"choices": ["ice", "fire"], "labels": []}
     >>> [choice_position({**choices, "label": label}) for label in (1, "1", "fire", "B")]
@@ -107,15 +107,21 @@ def choice_position(row: Row) -> int:
         if named not in labels:
             raise RowError(f"field 'label' is {label!r}, but the labels are {', '.join(map(repr, labels))}")
         return labels.index(named)
-    if isinstance(label, str) and (count := choices.count(label)):
-        if count > 1:
-            raise RowError(f"field 'label' is {label!r}, which is the text of {count} choices")
-        return choices.index(label)
+    position = None
     if isinstance(label, int) or named.isdecimal():
         position = int(named)
     elif len(named) == 1 and "A" <= named <= "Z":
         position = ord(named) - ord("A")
-    else:
+    if isinstance(label, str) and (count := choices.count(label)):
+        if count > 1:
+            raise RowError(f"field 'label' is {label!r}, which is the text of {count} choices")
+        if position not in (None, choices.index(label)) and position < len(choices):
+            raise RowError(
+                f"field 'label' is {label!r}, which is the text of choice {choices.index(label) + 1} and names choice"
+                f" {position + 1}; name the choices in a field 'labels'"
+            )
+        return choices.index(label)
+    if position is None:
         raise RowError(f"field 'label' is {label!r}, but must be a position, a letter or the text of a choice")
     if not 0 <= position < len(choices):
         raise RowError(
