@@ -221,8 +221,8 @@ class FineTuneModule(L.LightningModule):
         protocols = {name: rows.protocol for name, rows in sets.items()}
         ends = {name: rows.reply_ends() for name, rows in sets.items()}
         selecting = part == "selection" and self.trainer.state.fn == "fit"
-        made = TaskEvaluation(protocols, self.tokenizer, selecting, data.max_new_tokens, data.num_beams, ends)
-        self.evaluation = made.to(self.device)
+        settings = (selecting, data.max_new_tokens, data.num_beams, ends, data.bert_score)
+        self.evaluation = TaskEvaluation(protocols, self.tokenizer, *settings).to(self.device)
 
     def score_items(self, batch: Batch, position: int = 0) -> list[dict[str, Any]]:
         """Score a batch of items of the task at a position; return one record per item."""

@@ -64,6 +64,7 @@ class TaskDataModule(LightningDataModule):
         num_fewshot: Solved training rows before each scored prompt, the same for all; training prompts have none.
         max_new_tokens: Longest reply in tokens; ``null`` follows the task.
         num_beams: Width of the beam search; 1 is greedy.
+        bert_score: Folder or hub name of an encoder for BERTScore of written replies, ``null`` leaves it out.
         limit_train_rows: Train on so many rows only, a seeded choice; ``null`` means all.
         limit_report_rows: Report on so many rows only, a seeded choice; ``null`` means all.
         selection_rows: How many training rows are held out to select the checkpoint, of each task; ``null`` means
@@ -109,6 +110,7 @@ class TaskDataModule(LightningDataModule):
         num_fewshot: int = 0,
         max_new_tokens: int | None = None,
         num_beams: int = 1,
+        bert_score: str | None = None,
         limit_train_rows: int | None = None,
         limit_report_rows: int | None = None,
         selection_rows: int | None = None,
@@ -131,6 +133,7 @@ class TaskDataModule(LightningDataModule):
         self.eval_max_tokens = eval_max_tokens
         self.max_new_tokens = max_new_tokens
         self.num_beams = num_beams
+        self.bert_score = bert_score
         self.limit_train_rows = limit_train_rows
         self.limit_report_rows = limit_report_rows
         self.num_fewshot = num_fewshot

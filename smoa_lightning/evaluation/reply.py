@@ -13,7 +13,13 @@ from torch import nn
 from smoa_lightning.data.tasks import Generation
 from smoa_lightning.decoding import continuations
 from smoa_lightning.evaluation.choice import gathered
-from smoa_lightning.evaluation.text import answer_metrics, likelihood_metrics, reply_metrics
+from smoa_lightning.evaluation.text import (
+    answer_metrics,
+    bert_score_metrics,
+    likelihood_metrics,
+    load_encoder,
+    reply_metrics,
+)
 from smoa_lightning.scoring import row_log_likelihoods, target_logits
 
 if TYPE_CHECKING:
@@ -29,6 +35,7 @@ class ReplyEvaluator(nn.Module):
         max_new_tokens: Longest reply in tokens; None follows the protocol.
         num_beams: Width of the beam search; 1 is greedy.
         ends: Tokens that end a reply; None: EOS.
+        bert_score: Encoder for BERTScore; None leaves it out.
     """
 
     def __init__(
@@ -38,11 +45,15 @@ class ReplyEvaluator(nn.Module):
         max_new_tokens: int | None = None,
         num_beams: int = 1,
         ends: list[int] | None = None,
+        bert_score: str | None = None,
     ) -> None:
         super().__init__()
         self.protocol, self.tokenizer = protocol, tokenizer
         self.max_new_tokens = max_new_tokens or protocol.max_new_tokens
         self.num_beams = num_beams
+        self.bert_score = bert_score
+        if bert_score is not None:
+            load_encoder(bert_score)  # refused before an hour of writing replies, not after it
         self.ends = ends or [tokenizer.eos_token_id]
         self.records: list[dict[str, Any]] = []
 
@@ -105,7 +116,10 @@ class ReplyEvaluator(nn.Module):
         if records and "answer" in records[0]:
             values |= answer_metrics([r["answer"] for r in records], [r["label"] for r in records])
         elif records and "reply" in records[0]:
-            values |= reply_metrics([r["reply"] for r in records], [r["reference"] for r in records])
+            texts = [r["reply"] for r in records], [r["reference"] for r in records]
+            values |= reply_metrics(*texts)
+            if self.bert_score is not None:
+                values |= bert_score_metrics(*texts, self.bert_score)
         return values
 
     def reset(self) -> None:

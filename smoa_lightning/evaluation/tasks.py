@@ -29,6 +29,7 @@ class TaskEvaluation(nn.Module):
         max_new_tokens: Longest reply in tokens; None follows the task.
         num_beams: Width of the beam search; 1 is greedy.
         ends: Task -> tokens that end a reply; None: EOS.
+        bert_score: Encoder for BERTScore; None leaves it out.
     """
 
     def __init__(
@@ -39,11 +40,12 @@ class TaskEvaluation(nn.Module):
         max_new_tokens: int | None = None,
         num_beams: int = 1,
         ends: Mapping[str, list[int]] | None = None,
+        bert_score: str | None = None,
     ) -> None:
         super().__init__()
         self.names = list(protocols)
         self.evaluators = nn.ModuleList(
-            ReplyEvaluator(protocol, tokenizer, max_new_tokens, num_beams, (ends or {}).get(name))
+            ReplyEvaluator(protocol, tokenizer, max_new_tokens, num_beams, (ends or {}).get(name), bert_score)
             if isinstance(protocol, Generation)
             else ChoiceEvaluator()
             for name, protocol in protocols.items()

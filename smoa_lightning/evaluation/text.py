@@ -222,7 +222,7 @@ def bert_score_metrics(
     _same_number(replies, references)
     from torchmetrics.functional.text.bert import bert_score
 
-    tokenizer, encoder = _encoder(model)
+    tokenizer, encoder = load_encoder(model)
     if num_layers is not None and not 0 <= num_layers <= encoder.config.num_hidden_layers:
         depth = encoder.config.num_hidden_layers
         raise UserError(f"bert_score: layer {num_layers} of {model!r} was asked for, but it has {depth} layers.")
@@ -248,7 +248,12 @@ def bert_score_metrics(
     return _with_stderr("bert_score", scores)
 
 
-def _encoder(model: str) -> tuple[Any, Any]:
+def load_encoder(model: str) -> tuple[Any, Any]:
+    """Return tokenizer and encoder for BERTScore.
+
+    Raises:
+        UserError: neither a folder of an encoder nor one that the hub or its cache holds.
+    """
     from transformers import AutoModel, AutoTokenizer
 
     local = Path(model).expanduser()

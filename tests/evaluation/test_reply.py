@@ -12,6 +12,7 @@ from smoa_lightning.data.collate import collate_replies
 from smoa_lightning.data.prepare import Encoding, encode_replies
 from smoa_lightning.data.tasks import Generation, Likelihood, ReplyExample
 from smoa_lightning.embedded import backbone_folder
+from smoa_lightning.errors import UserError
 from smoa_lightning.evaluation.choice import ChoiceEvaluator
 from smoa_lightning.evaluation.reply import ReplyEvaluator
 from smoa_lightning.evaluation.tasks import TaskEvaluation
@@ -106,6 +107,11 @@ def test_texts_are_compared_where_no_answer_is_looked_for(model, tokenizer, batc
     evaluator = ReplyEvaluator(protocol(), tokenizer)
     evaluator.score(model, batch)
     assert {"bleu", "chrf", "rouge_l", "token_f1", "distinct_1", "perplexity"} <= evaluator.compute().keys()
+
+
+def test_an_encoder_that_is_not_there_is_refused_before_scoring(tokenizer, tmp_path):
+    with pytest.raises(UserError):
+        ReplyEvaluator(protocol(), tokenizer, bert_score=str(tmp_path))
 
 
 def test_selection_writes_replies_only_where_its_metric_needs_them(tokenizer):
