@@ -130,6 +130,10 @@ class Run:
         print(f"backbone: {backbone.source} ({backbone.name})   data: {data.name} from {data.source}")
         if self.module.budget_fit is not None:
             print(self.module.budget_fit.line())
+        if (asked := self.config["data"]["max_length"]) > data.encoding.max_length:
+            print(
+                f"data.max_length {asked} is more than the backbone's {data.encoding.max_length} positions: those it is"
+            )
         print(f"{'resuming' if self.target.resume else 'run folder'}: {self.folder}")
         if not data.has_report:
             print(f"no {data.report_split} rows, so nothing will be reported; data.report_tasks names other tasks")
@@ -256,7 +260,7 @@ class Run:
             "device": str(trainer.strategy.root_device),
             "threads": torch.get_num_threads(),
             "backbone": provenance(self.module.location, self.module.network),
-            "data": self.data.provenance | {"parts": self.data.summary()},
+            "data": self.data.provenance | {"max_length": self.data.encoding.max_length, "parts": self.data.summary()},
             "metrics": metrics,
         }
         if "report/bleu" in metrics:

@@ -232,16 +232,14 @@ class TaskDataModule(LightningDataModule):
     def fit_context(self, context: int | None) -> None:
         """Take the number of positions that the model has, None where it has no such limit, before ``setup``.
 
-        Raises:
-            UserError: ``max_length`` is larger.
+        A larger ``max_length`` becomes that number, which ``encoding`` then says: a task's file is made for models of
+        any context.
         """
         if context is not None and self.encoding.max_length > context:
-            raise UserError(
-                f"data.max_length is {self.encoding.max_length}, but the backbone has {context} positions: the largest"
-                f" valid value is {context}."
-            )
+            self.encoding = replace(self.encoding, max_length=context)
         for rows in self.sets.values():
             rows.context = context
+            rows.settings = replace(rows.settings, encoding=self.encoding)
 
     def scored(self, part: Part) -> dict[str, TaskRows]:
         """Return the sets that are scored in a part: ``selection`` or ``report``."""

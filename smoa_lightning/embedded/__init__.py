@@ -10,13 +10,42 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from smoa_lightning.embedded import piqa
+from smoa_lightning.embedded import (
+    activities,
+    boolq,
+    everyday,
+    instruct,
+    messages,
+    persona,
+    piqa,
+    science,
+    social,
+    sums,
+    winogrande,
+)
 from smoa_lightning.errors import UserError, nearest
 
 SPLITS = ("train", "validation", "test")
 
 #: task name -> generator of its rows, ``(split) -> rows`` in the Hub schema of the task
-GENERATORS: dict[str, Callable[[str], list[dict[str, Any]]]] = {"piqa": piqa.rows}
+GENERATORS: dict[str, Callable[[str], list[dict[str, Any]]]] = {
+    "boolq": boolq.rows,
+    "piqa": piqa.rows,
+    "social_i_qa": social.rows,
+    "hellaswag": activities.rows,
+    "winogrande": winogrande.rows,
+    "arc_easy": science.arc_easy_rows,
+    "arc_challenge": science.arc_challenge_rows,
+    "openbookqa": science.openbookqa_rows,
+    "gsm8k": sums.gsm8k_rows,
+    "metamath_qa": sums.metamath_rows,
+    "convai2": persona.rows,
+    "daily_dialog": everyday.rows,
+    "commonsense_instruct": instruct.rows,
+    "choice": instruct.choice_rows,
+    "instruction": instruct.instruction_rows,
+    "chat": messages.rows,
+}
 TASKS: tuple[str, ...] = tuple(GENERATORS)
 
 __all__ = ["GENERATORS", "SPLITS", "TASKS", "backbone_folder", "rows"]

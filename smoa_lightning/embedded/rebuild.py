@@ -14,7 +14,7 @@ import platform
 import random
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,7 @@ WORDS = (
 class Recipe:
     """Everything that determines the rebuilt files, besides the world itself and the versions of the libraries."""
 
-    vocabulary: int = 1536
+    vocabulary: int = 2048
     hidden: int = 192
     layers: int = 4
     heads: int = 6
@@ -49,11 +49,14 @@ class Recipe:
     intermediate: int = 512
     context: int = 512
     documents: int = corpus.DOCUMENTS
-    window: int = 128
-    batch: int = 16
-    steps: int = 1400
+    window: int = 160
+    batch: int = 13
+    steps: int = 2000
     peak: float = 3e-3
     warmup: float = 0.05
+    settling_documents: int = corpus.SETTLING_DOCUMENTS
+    settling_steps: int = 400
+    settling_peak: float = 1e-3
     weight_decay: float = 0.5
     seed: int = 20_26
     threads: int = 1
@@ -131,7 +134,7 @@ def train_model(model: LlamaForCausalLM, encoded: list[list[int]], recipe: Recip
 
     The matrix products run in bf16, the optimizer works on fp32 masters, and weight decay spares the norms.
     """
-    masters = [parameter.detach().clone().requires_grad_() for parameter in model.parameters()]
+    masters = [parameter.detach().float().clone().requires_grad_() for parameter in model.parameters()]
     model.bfloat16()
     groups = [
         {"params": [p for p in masters if p.ndim > 1], "weight_decay": recipe.weight_decay},
@@ -172,6 +175,18 @@ def _batches(encoded: list[list[int]], recipe: Recipe, pad: int) -> Iterator[tor
         yield from windows[: whole * recipe.batch].split(recipe.batch)
 
 
+def encode(texts: list[str], tokenizer: PreTrainedTokenizerFast) -> list[list[int]]:
+    """Return the tokens of each document, with BOS and EOS."""
+    return [[*ids, tokenizer.eos_token_id] for ids in tokenizer(texts)["input_ids"]]
+
+
+def settle(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, recipe: Recipe) -> None:
+    """Train in place on the settling documents, for some steps from a lower peak of the learning rate."""
+    later = replace(recipe, steps=recipe.settling_steps, peak=recipe.settling_peak, seed=recipe.seed + 1)
+    torch.manual_seed(later.seed)
+    train_model(model, encode(corpus.settling(recipe.settling_documents), tokenizer), later, tokenizer.pad_token_id)
+
+
 def rebuild(output: Path, recipe: Recipe) -> dict[str, Any]:
     """Train tokenizer and model and put the folder in place of what stands at ``output``; return the provenance."""
     torch.set_num_threads(recipe.threads)
@@ -179,9 +194,10 @@ def rebuild(output: Path, recipe: Recipe) -> dict[str, Any]:
     started = time.monotonic()
     texts = corpus.documents(recipe.documents)
     tokenizer = train_tokenizer(texts, recipe.vocabulary)
-    encoded = [[*ids, tokenizer.eos_token_id] for ids in tokenizer(texts)["input_ids"]]
+    encoded = encode(texts, tokenizer)
     model = new_model(recipe, tokenizer)
     loss = train_model(model, encoded, recipe, tokenizer.pad_token_id)
+    settle(model, tokenizer, recipe)
     provenance = {
         "recipe": asdict(recipe),
         "corpus": {
@@ -189,6 +205,7 @@ def rebuild(output: Path, recipe: Recipe) -> dict[str, Any]:
             "documents": len(texts),
             "characters": sum(map(len, texts)),
             "tokens": sum(map(len, encoded)),
+            "settling_sha256": corpus.checksum(corpus.settling(recipe.settling_documents)),
         },
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "final_loss": round(loss, 4),

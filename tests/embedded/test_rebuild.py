@@ -19,6 +19,8 @@ TINY = rebuild.Recipe(
     key_value_heads=1,
     intermediate=24,
     documents=300,
+    settling_documents=100,
+    settling_steps=2,
     batch=4,
     steps=3,
     threads=1,
@@ -66,6 +68,13 @@ def test_another_seed_gives_other_weights(tmp_path):
     after = digests(tmp_path / "folder")
     assert before["model.safetensors"] != after["model.safetensors"]
     assert before["tokenizer.json"] == after["tokenizer.json"]
+
+
+def test_settling_changes_the_weights_and_nothing_else(tmp_path):
+    rebuild.rebuild(tmp_path / "settled", TINY)
+    rebuild.rebuild(tmp_path / "not", rebuild.Recipe(**{**TINY.__dict__, "settling_peak": 0.0}))
+    one, two = digests(tmp_path / "settled"), digests(tmp_path / "not")
+    assert {name for name in one if one[name] != two[name]} == {"model.safetensors", "provenance.json"}
 
 
 def test_pack_keeps_documents_whole():

@@ -41,8 +41,9 @@ def without_annotations(text: str) -> str:
 def gsm8k_example(row: Row) -> ReplyExample:
     r"""Return GSM8K's item: the steps and ``#### n`` as the reply, n as the answer.
 
-    >>> gsm8k_example({"question": "How many?", "answer": "2*3 = <<2*3=6>>6.\n#### 6"})
-    ReplyExample(head='Question: How many?\nAnswer:', turns=(), response=' 2*3 = 6.\n#### 6', answer='6', messages=())
+    >>> example = gsm8k_example({"question": "How many?", "answer": "2*3 = <<2*3=6>>6.\n#### 6"})
+    >>> example.target, example.answer
+    (('Question: How many?\nAnswer:', ' 2*3 = 6.\n#### 6'), '6')
     """
     return ReplyExample(
         prompt(row["question"]), (), f" {without_annotations(row['answer']).strip()}", final_number(row["answer"])
