@@ -270,16 +270,8 @@ class Run:
         if self.is_main:
             self._tell_result(metrics)
 
-    def _table_facts(self, part: Part) -> dict[str, Any]:
-        """Return what a result table says beside the metrics."""
-        selecting = part == "selection"
-        protocols = {name: rows.protocol for name, rows in self.data.scored(part).items()}
-        tasks = {n: (p.name, p.selection_metric if selecting else p.metric) for n, p in protocols.items()}
-        name = next(iter(tasks)) if len(tasks) == 1 else self.data.name
-        return {"name": name, "source": self.data.source, "primary": self.data.primary(part), "tasks": tasks}
-
     def _tell_result(self, metrics: Metrics) -> None:
-        facts = self._table_facts("report")
+        facts = self.data.table_facts("report")
         lines = result_lines("untouched backbone", metrics, "base", facts)
         lines += [] if self.module.frozen else result_lines("after training", metrics, "report", facts)
         print(f"\n{self.name}")
@@ -329,7 +321,7 @@ class Run:
             self.folder / EVALUATION, {**facts, "seconds": time.monotonic() - began, "environment": environment()}
         )
         part: Part = "selection" if function == trainer.validate else "report"
-        lines = result_lines("", metrics, part, self._table_facts(part))
+        lines = result_lines("", metrics, part, self.data.table_facts(part))
         if lines:
             print(result_table(lines))
         print(f"written to {self.folder}")

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-import torch.distributed
 from lightning.pytorch.callbacks import Callback
 
+from smoa_lightning.evaluation.choice import gathered
 from smoa_lightning.files import write_jsonl
 from smoa_lightning.record import ITEMS
 
@@ -54,10 +54,6 @@ class ItemScores(Callback):
         self._write(trainer, "predictions.jsonl")
 
     def _write(self, trainer: L.Trainer, name: str) -> None:
-        if trainer.world_size > 1:
-            parts: list[Any] = [None] * trainer.world_size
-            torch.distributed.all_gather_object(parts, self.items)
-            self.items = [item for part in parts for item in part]
-        self.items.sort(key=lambda item: (item.get("task", ""), item["row"]))
+        self.items = sorted(gathered(self.items), key=lambda item: item.get("task", ""))  # of a task by their rows
         if trainer.is_global_zero:
             write_jsonl(Path(trainer.default_root_dir) / name, self.items)

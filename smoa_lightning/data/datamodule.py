@@ -1,36 +1,24 @@
-"""Rows, splits, encoding and batches of one task or of several as a Lightning data module."""
+"""Batches of one task or of several as a Lightning data module."""
 
 from __future__ import annotations
 
 import functools
-from collections import Counter
-from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from lightning.pytorch import LightningDataModule
 
 from smoa_lightning.data.checks import check_ranges, check_streaming
-from smoa_lightning.data.encode import TokenRow
 from smoa_lightning.data.loaders import BatchLoader, ResumableLoader, scoring_loader
-from smoa_lightning.data.mixture import check_weights, mix
-from smoa_lightning.data.prepare import Encoding, PartStatistics
+from smoa_lightning.data.prepare import Encoding
 from smoa_lightning.data.sources import fetch
-from smoa_lightning.data.stream import StreamLoader
-from smoa_lightning.data.task_rows import Part, Settings, TaskRows
-from smoa_lightning.data.tasks import Row, Task, get_task
-from smoa_lightning.data.tasks.generic import task_with_fields
+from smoa_lightning.data.stream import DEFAULT_BUFFER_ROWS, StreamLoader
+from smoa_lightning.data.task_rows import Part, Settings
+from smoa_lightning.data.task_sets import TaskSets
 from smoa_lightning.data.training import training_loader
 from smoa_lightning.errors import UserError
-from smoa_lightning.hub import Source
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
-MIXTURE = "mixture"
 
 
-class TaskDataModule(LightningDataModule):
+class TaskDataModule(TaskSets, LightningDataModule):
     """Rows of one task or of a mixture from hub, local files or the package, as batches for training and scoring.
 
     The rows that select the checkpoint are held out from the training rows and never the rows that are reported.
@@ -87,6 +75,8 @@ class TaskDataModule(LightningDataModule):
         UserError: an unknown task, source, split or protocol, or an argument out of its range.
     """
 
+    name: str  # LightningDataModule has one too, which may be None
+
     def __init__(
         self,
         task: str = "piqa",
@@ -120,54 +110,29 @@ class TaskDataModule(LightningDataModule):
         pad_multiple: int = 1,
         packing: bool = False,
         streaming: bool = False,
-        stream_buffer_rows: int = 10_000,
+        stream_buffer_rows: int = DEFAULT_BUFFER_ROWS,
         stream_epoch_batches: int = 1000,
         cache: bool = True,
         num_workers: int = 0,
         pin_memory: bool = False,
     ) -> None:
-        super().__init__()
-        self.requested_source = source
-        self.batch_size = batch_size
-        self.eval_batch_size = eval_batch_size
-        self.eval_max_tokens = eval_max_tokens
-        self.max_new_tokens = max_new_tokens
-        self.num_beams = num_beams
-        self.bert_score = bert_score
-        self.limit_train_rows = limit_train_rows
-        self.limit_report_rows = limit_report_rows
-        self.num_fewshot = num_fewshot
-        self.selection_rows = selection_rows
-        self.seed = seed or 0
-        self.bucket_batches = bucket_batches
-        self.pad_multiple = pad_multiple
-        self.packing = packing
-        self.streaming = streaming
-        self.stream_buffer_rows = stream_buffer_rows
-        self.stream_epoch_batches = stream_epoch_batches
-        self.num_workers = num_workers
-        self.pin_memory = pin_memory
-        self.encoding = Encoding(max_length, loss_on, overlong, add_bos)
-        check_ranges(self)
-        if path is not None and source != "local":
-            raise UserError(
-                f"data.path is set, but data.source is {source!r}: set data.source: local, or drop the path."
-            )
-        self.name: str = task
-        names, self.weights = check_weights(mixture) if task == MIXTURE else ([task], None)
-        if mixture is not None and task != MIXTURE:
-            raise UserError(f"data.mixture is set, but data.task is {task!r}: set data.task: mixture, or drop it.")
-        reported = names if report_tasks is None else report_tasks
-        several = len({*names, *reported}) > 1
-        if several and (repository or revision or fields or isinstance(path, dict)):
-            raise UserError("data: repository, revision, fields and a file for each split are of one task, not several")
+        LightningDataModule.__init__(self)
+        self.requested_source, self.seed = source, seed or 0
+        self.batch_size, self.bucket_batches, self.pad_multiple = batch_size, bucket_batches, pad_multiple
+        self.eval_batch_size, self.eval_max_tokens = eval_batch_size, eval_max_tokens
+        self.max_new_tokens, self.num_beams, self.bert_score = max_new_tokens, num_beams, bert_score
+        self.limit_train_rows, self.limit_report_rows = limit_train_rows, limit_report_rows
+        self.num_fewshot, self.selection_rows = num_fewshot, selection_rows
+        self.packing, self.streaming = packing, streaming
+        self.stream_buffer_rows, self.stream_epoch_batches = stream_buffer_rows, stream_epoch_batches
+        self.num_workers, self.pin_memory = num_workers, pin_memory
         settings = Settings(
             source=source,
             path=path,
             repository=repository,
             revision=revision,
             bad_rows=bad_rows,
-            limit_train_rows=None if task == MIXTURE else limit_train_rows,
+            limit_train_rows=limit_train_rows,
             limit_report_rows=limit_report_rows,
             selection_rows=selection_rows,
             report_split=report_split,
@@ -177,147 +142,24 @@ class TaskDataModule(LightningDataModule):
             cache=cache,
             streaming=streaming,
             max_new_tokens=max_new_tokens,
-            encoding=self.encoding,
+            encoding=Encoding(max_length, loss_on, overlong, add_bos),
         )
-
-        def rows_of(name: str) -> TaskRows:
-            kind = task_with_fields(get_task(name), fields)
-            here = replace(settings, path=str(Path(str(path)) / name)) if several and path is not None else settings
-            return TaskRows(kind, kind.protocol(protocol), here)
-
-        sets = {name: rows_of(name) for name in dict.fromkeys([*names, *reported])}
-        self.trained = {name: sets[name] for name in names}
-        self.reported = {name: sets[name] for name in reported}
+        TaskSets.__init__(self, task, settings, mixture, report_tasks, protocol, fields)
+        check_ranges(self)
+        if path is not None and source != "local":
+            raise UserError(
+                f"data.path is set, but data.source is {source!r}: set data.source: local, or drop the path."
+            )
         if streaming:
             check_streaming(self)
-        self._tokenizer: PreTrainedTokenizerBase | None = None
-        self._mixed: tuple[list[TokenRow], PartStatistics, Counter[str]] | None = None  # the rows of a mixture
         self._train_loader: ResumableLoader | None = None
         self._train_state: dict[str, Any] | None = None
         # Under DDP a process may be left without an item to score.
         self.allow_zero_length_dataloader_with_multiple_devices = True
 
-    # ---- the sets of rows
-
-    @property
-    def sets(self) -> dict[str, TaskRows]:
-        """All sets by task: those trained on and those reported on."""
-        return self.trained | self.reported
-
-    @property
-    def _first(self) -> TaskRows:
-        return next(iter(self.trained.values()))
-
-    @property
-    def task(self) -> Task:
-        """The task, or the first one of a mixture."""
-        return self._first.task
-
-    @property
-    def report_split(self) -> str:
-        """Split that is reported on; of the first task where there are several."""
-        return next(iter(self.reported.values())).report_split
-
-    @property
-    def tokenizer(self) -> PreTrainedTokenizerBase | None:
-        """The tokenizer of the backbone."""
-        return self._tokenizer
-
-    @tokenizer.setter
-    def tokenizer(self, tokenizer: PreTrainedTokenizerBase | None) -> None:
-        self._tokenizer = tokenizer
-        for rows in self.sets.values():
-            rows.tokenizer = tokenizer
-
-    def fit_context(self, context: int | None) -> None:
-        """Take the number of positions that the model has, None where it has no such limit, before ``setup``.
-
-        A larger ``max_length`` becomes that number, which ``encoding`` then says: a task's file is made for models of
-        any context.
-        """
-        if context is not None and self.encoding.max_length > context:
-            self.encoding = replace(self.encoding, max_length=context)
-        for rows in self.sets.values():
-            rows.context = context
-            rows.settings = replace(rows.settings, encoding=self.encoding)
-
-    def scored(self, part: Part) -> dict[str, TaskRows]:
-        """Return the sets that are scored in a part: ``selection`` or ``report``."""
-        return self.reported if part == "report" else self.trained
-
-    def primary(self, part: Part) -> str:
-        """Return the primary metric of a part: that of its tasks where they agree, else ``nll``."""
-        protocols = [rows.protocol for rows in self.scored(part).values()]
-        names = {p.metric if part == "report" else p.selection_metric for p in protocols}
-        return names.pop() if len(names) == 1 else "nll"
-
-    def resolve(self) -> Source:
-        """Decide the sources without loading a row; the answer stays.
-
-        Raises:
-            UserError: a source that is not there; several tasks of which some would be embedded ones and some not.
-        """
-        sources = {name: rows.resolve() for name, rows in self.sets.items()}
-        if len(set(sources.values())) > 1:
-            listed = ", ".join(f"{name} {source}" for name, source in sources.items())
-            raise UserError(f"data.source: the tasks would come from several sources ({listed}); name one source.")
-        return self._first.resolve()
-
-    @property
-    def source(self) -> Source | None:
-        """Where the rows come from, once that is decided."""
-        return self._first.source
-
-    @property
-    def provenance(self) -> dict[str, Any]:
-        """What was read so far: task, version, protocol, source, splits; of each task where there are several."""
-        if len(self.sets) == 1:
-            return self._first.provenance
-        sets = {name: rows.provenance for name, rows in self.sets.items()}
-        facts = {"task": self.name, "source": self.source, "tasks": sets, "trained": list(self.trained)}
-        return facts | {"weights": self.weights, "reported": list(self.reported)}
-
-    @property
-    def has_report(self) -> bool:
-        """Whether there are rows to report on; a single local file holds training rows only."""
-        return all(rows.has_report for rows in self.reported.values())
-
-    def rows(self, split: str) -> list[Row]:
-        """Return the checked rows of a split of the only (or first) task."""
-        return self._first.rows(split)
-
-    def indices(self, part: Part) -> list[int]:
-        """Return the rows of a part of the only (or first) task as indices into its split."""
-        return self._first.indices(part)
-
-    def example(self, part: Part, row: int, task: str | None = None) -> Any:
-        """Return the example behind a row index, as ``batch["row"]`` names it; of the first task by default."""
-        sets = self.scored(part)
-        return (sets[task] if task else next(iter(sets.values()))).example(part, row)
-
-    def encoded(self, part: Part) -> list[Any]:
-        """Return the encoded rows of a part, of all its tasks one after the other; made on first use."""
-        sets = {name: rows.encoded(part) for name, rows in self.scored(part).items()}
-        if part != "train" or len(sets) == 1:
-            return [row for rows in sets.values() for row in rows]
-        if self._mixed is None:
-            sizes = {name: len(rows) for name, rows in sets.items()}
-            chosen = mix(sizes, self.weights, self.limit_train_rows, self.seed)
-            statistics = PartStatistics(num_rows=len(chosen))
-            for name, row in chosen:
-                statistics.add(sets[name][row], clean=True)
-            self._mixed = [sets[name][row] for name, row in chosen], statistics, Counter(name for name, _ in chosen)
-        return self._mixed[0]
-
     def summary(self) -> dict[str, Any]:
-        """Return for each part made so far: rows, lengths, target tokens, and what was cut, skipped or merged.
-
-        Of a mixture also the rows that it is made of, in all and of each task; of a stream what was read of it so far.
-        """
-        facts = {name: rows.summary() for name, rows in self.sets.items()}
-        if self._mixed is not None:
-            facts[MIXTURE] = {"train": self._mixed[1].as_dict(), "rows": dict(self._mixed[2])}
-        facts = facts if len(facts) > 1 else self._first.summary()
+        """Return the facts of ``TaskSets.summary``, and of a stream what was read of it so far."""
+        facts = super().summary()
         if isinstance(self._train_loader, StreamLoader):
             facts["streamed"] = dict(self._train_loader.stream.counts)
         return facts

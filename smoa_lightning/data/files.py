@@ -1,4 +1,7 @@
-"""Readers of local files: JSONL, JSON, Parquet, CSV, TSV and a task's own text to rows that know where they stand."""
+"""Readers of local files: JSONL, JSON, Parquet, CSV, TSV and a task's own text to rows that know where they stand.
+
+Rows are read as they are asked for. Only JSON is parsed as a whole.
+"""
 
 from __future__ import annotations
 
@@ -43,20 +46,41 @@ def read_file(path: Path, task: Task) -> list[Located]:
     return rows
 
 
-def _place(path: Path, row: int, line: int) -> str:
+class NotUtf8Error(UserError):
+    """A line that is not UTF-8: says which one, and where in it."""
+
+    def __init__(self, path: Path, line: int, error: UnicodeDecodeError) -> None:
+        self.line, self.byte, self.reason = line, f"0x{error.object[error.start]:02x}", str(error)
+        super().__init__(f"{path}, line {line}: not valid UTF-8 (byte {self.byte} at column {error.start + 1}).")
+
+
+def place(path: Path, row: int, line: int) -> str:
+    """Name a row of a file, with its line where that is another number.
+
+    >>> place(Path("a.jsonl"), 2, 2), place(Path("a.csv"), 2, 3)
+    ('a.jsonl, row 2', 'a.csv, row 2 (line 3)')
+    """
     return f"{path}, row {row}" if row == line else f"{path}, row {row} (line {line})"
 
 
+def _ended_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield (line number, text with its line end) of a UTF-8 file; a byte order mark at its start is dropped."""
+    with path.open("rb") as stream:
+        for number, data in enumerate(stream, start=1):
+            line = data.removeprefix(b"\xef\xbb\xbf") if number == 1 else data
+            try:
+                yield number, line.decode("utf-8")
+            except UnicodeDecodeError as error:
+                raise NotUtf8Error(path, number, error) from None
+
+
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Yield (line number, text) of a UTF-8 file; a byte order mark at its start is dropped."""
-    data = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
-    for number, line in enumerate(data.split(b"\n"), start=1):
-        try:
-            yield number, line.decode("utf-8")
-        except UnicodeDecodeError as error:
-            raise UserError(
-                f"{path}, line {number}: not valid UTF-8 (byte 0x{line[error.start]:02x} at column {error.start + 1})."
-            ) from None
+    """Yield (line number, text) of a UTF-8 file; after a line end at its end there is one more, empty line."""
+    number, line = 0, "\n"
+    for number, line in _ended_lines(path):
+        yield number, line.removesuffix("\n")
+    if line.endswith("\n"):
+        yield number + 1, ""
 
 
 def read_jsonl(path: Path, task: Task) -> Iterator[Located]:
@@ -66,11 +90,11 @@ def read_jsonl(path: Path, task: Task) -> Iterator[Located]:
         if not line.strip():
             continue
         row += 1
-        place = _place(path, row, number)
+        here = place(path, row, number)
         try:
-            yield Located(place, json.loads(line))
+            yield Located(here, json.loads(line))
         except json.JSONDecodeError as error:
-            raise UserError(f"{place}: not valid JSON ({error.msg} at column {error.colno}): {line[:60]!r}.") from None
+            raise UserError(f"{here}: not valid JSON ({error.msg} at column {error.colno}): {line[:60]!r}.") from None
 
 
 def read_json(path: Path, task: Task) -> Iterator[Located]:
@@ -98,32 +122,33 @@ def read_json(path: Path, task: Task) -> Iterator[Located]:
 
 
 def read_parquet(path: Path, task: Task) -> Iterator[Located]:
-    """Yield the rows of a Parquet file."""
+    """Yield the rows of a Parquet file, of which some thousand are in memory at a time."""
     import pyarrow
     import pyarrow.parquet
 
     try:
-        rows = pyarrow.parquet.read_table(path).to_pylist()
+        with pyarrow.parquet.ParquetFile(path) as table:
+            rows = (row for batch in table.iter_batches(batch_size=1000) for row in batch.to_pylist())
+            for number, row in enumerate(rows, start=1):
+                yield Located(f"{path}, row {number}", row)
     except (pyarrow.ArrowException, OSError) as error:
         raise UserError(f"{path}: not a readable Parquet file ({str(error).splitlines()[0]}).") from None
-    for number, row in enumerate(rows, start=1):
-        yield Located(f"{path}, row {number}", row)
 
 
 def read_table(path: Path, task: Task, delimiter: str = ",") -> Iterator[Located]:
     """Yield the rows of a text table with a header; each field of the schema reads its own value from the text."""
-    text = "\n".join(line for _, line in _lines(path))
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    # line ends as they are, those of Windows and of old Macs too: csv tells them from those within quotes
+    lines = (part for _, line in _ended_lines(path) for part in io.StringIO(line, newline=""))
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
     try:
         header = next(reader, [])
         for number, values in enumerate((values for values in reader if values), start=1):
-            place = _place(path, number, reader.line_num)
+            here = place(path, number, reader.line_num)
             if len(values) != len(header):
-                raise UserError(f"{place}: has {len(values)} values, but the header names {len(header)} fields.")
-            row = dict(zip(header, values, strict=True))
-            yield Located(place, {column: task.parse(column, value) for column, value in row.items()})
+                raise UserError(f"{here}: has {len(values)} values, but the header names {len(header)} fields.")
+            yield Located(here, {name: task.parse(name, text) for name, text in zip(header, values, strict=True)})
     except csv.Error as error:
-        raise UserError(f"{path}, line {reader.line_num}: not a valid table ({error}).") from None
+        raise UserError(f"{path}, after line {reader.line_num}: not a valid table ({error}).") from None
 
 
 def read_tab_separated(path: Path, task: Task) -> Iterator[Located]:
@@ -150,7 +175,7 @@ def read_text(path: Path, task: Task) -> Iterator[Located]:
 
     try:
         for number, (start, row) in enumerate(task.read_text(lines()), start=1):
-            yield Located(_place(path, number, start), row)
+            yield Located(place(path, number, start), row)
     except RowError as error:
         raise UserError(f"{path}, line {line}: {error}.") from None
 
@@ -163,3 +188,6 @@ READERS: dict[str, Callable[[Path, Task], Iterator[Located]]] = {
     ".tsv": read_tab_separated,
     ".txt": read_text,
 }
+
+# Those that hold a few rows in memory at a time, whatever the size of the file.
+LAZY_READERS = {ending: READERS[ending] for ending in (".jsonl", ".parquet", ".csv", ".tsv")}

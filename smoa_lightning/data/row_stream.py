@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from smoa_lightning.data.files import Located
+from smoa_lightning.data.files import LAZY_READERS, Located, NotUtf8Error, place
+from smoa_lightning.data.sources import hub_rows
 from smoa_lightning.data.tasks import Task
 from smoa_lightning.errors import UserError, nearest
 
@@ -44,8 +43,7 @@ def local_stream(file: Path, task: Task) -> RowStream:
             f"{file}: files with the ending {file.suffix!r} can not be streamed; {', '.join(LAZY_READERS)} can"
             f" (nearest: {nearest(file.suffix, LAZY_READERS, 1)}), or set data.streaming: false."
         )
-    reader = LAZY_READERS[file.suffix]
-    return RowStream(str(file), _identity(file), lambda: reader(file, task))
+    return RowStream(str(file), _identity(file), lambda: _rows(file, task))
 
 
 def _identity(file: Path) -> str:
@@ -58,75 +56,27 @@ def _identity(file: Path) -> str:
     return f"{file.name}, {size} bytes, {digest.hexdigest()}"
 
 
+def _rows(file: Path, task: Task) -> Iterator[Located]:
+    """Yield the rows of a file; a line that is not UTF-8 is named as a row that breaks its schema is."""
+    row = 1
+    try:
+        for located in LAZY_READERS[file.suffix](file, task):
+            yield located
+            row += 1
+    except NotUtf8Error as error:
+        if file.suffix == ".jsonl":
+            raise UserError(f"{place(file, row, error.line)}: not valid UTF-8 (byte {error.byte}).") from None
+        raise UserError(f"{file}, after line {error.line - 1}: not a valid table ({error.reason}).") from None
+
+
 def hub_stream(snapshot: Path, repository: str, task: Task, split: str) -> RowStream:
     """Return the rows of a split of a data set's snapshot folder, see ``sources.fetch``.
 
     Raises:
         UserError: on the first row, where the snapshot has no such split.
     """
-    name = f"{repository}@{snapshot.name[:12]} {split}"
-
-    def read() -> Iterator[Located]:
-        import datasets
-
-        try:
-            table = datasets.load_dataset(str(snapshot), name=task.hub_config, split=split, streaming=True)
-        except (ValueError, datasets.exceptions.DatasetsError, FileNotFoundError) as error:
-            reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-            raise UserError(f"{name}: these rows can not be streamed ({reason}).") from error
-        for number, row in enumerate(table, start=1):
-            yield Located(f"{name}, row {number}", row)
-
-    return RowStream(name, f"{repository}@{snapshot.name} {split}", read)
-
-
-def _jsonl(file: Path, task: Task) -> Iterator[Located]:
-    row = 0
-    with file.open("rb") as stream:
-        for number, data in enumerate(stream, start=1):
-            line = data.removeprefix(b"\xef\xbb\xbf") if number == 1 else data
-            if not line.strip():
-                continue
-            row += 1
-            place = f"{file}, row {row}" if row == number else f"{file}, row {row} (line {number})"
-            try:
-                yield Located(place, json.loads(line.decode("utf-8")))
-            except UnicodeDecodeError as error:
-                raise UserError(f"{place}: not valid UTF-8 (byte 0x{line[error.start]:02x}).") from None
-            except json.JSONDecodeError as error:
-                raise UserError(f"{place}: not valid JSON ({error.msg} at column {error.colno}).") from None
-
-
-def _parquet(file: Path, task: Task) -> Iterator[Located]:
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        with pyarrow.parquet.ParquetFile(file) as table:
-            rows = (row for batch in table.iter_batches(batch_size=1000) for row in batch.to_pylist())
-            for number, row in enumerate(rows, start=1):
-                yield Located(f"{file}, row {number}", row)
-    except (pyarrow.ArrowException, OSError) as error:
-        raise UserError(f"{file}: not a readable Parquet file ({str(error).splitlines()[0]}).") from None
-
-
-def _table(file: Path, task: Task) -> Iterator[Located]:
-    with file.open(encoding="utf-8-sig", newline="") as stream:
-        reader = csv.reader(stream, delimiter="\t" if file.suffix == ".tsv" else ",", strict=True)
-        try:
-            header = next(reader, [])
-            for number, values in enumerate((values for values in reader if values), start=1):
-                place = f"{file}, row {number} (line {reader.line_num})"
-                if len(values) != len(header):
-                    raise UserError(f"{place}: has {len(values)} values, but the header names {len(header)} fields.")
-                yield Located(place, {name: task.parse(name, v) for name, v in zip(header, values, strict=True)})
-        except (csv.Error, UnicodeDecodeError) as error:
-            raise UserError(f"{file}, after line {reader.line_num}: not a valid table ({error}).") from None
-
-
-LAZY_READERS: dict[str, Callable[[Path, Task], Iterator[Located]]] = {
-    ".jsonl": _jsonl,
-    ".parquet": _parquet,
-    ".csv": _table,
-    ".tsv": _table,
-}
+    return RowStream(
+        f"{repository}@{snapshot.name[:12]} {split}",
+        f"{repository}@{snapshot.name} {split}",
+        lambda: hub_rows(task, split, snapshot, repository, streaming=True),
+    )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -82,11 +82,12 @@ def load_split(
         UserError: a missing, empty or unreadable file; a row that breaks the schema; a repository that is missing,
             gated, out of reach or without this split.
     """
+    located: Iterable[Located]
     commit = None
     if origin.source == "hub":
         assert origin.repository is not None
         snapshot = fetch(origin.repository, origin.revision)
-        located, location, commit = _hub_rows(task, split, snapshot, origin), origin.repository, snapshot.name
+        located, location, commit = hub_rows(task, split, snapshot, origin.repository), origin.repository, snapshot.name
     elif origin.source == "local":
         file = split_file(origin.path, split)
         located, location = read_file(file, task), str(file)
@@ -110,8 +111,7 @@ def check_rows(task: Task, located: Iterable[Located], skip: bool = False) -> tu
     num_bad = 0
     for place, row in located:
         try:
-            checked = task.check(row)
-            rows += [checked] if task.expand is None else task.expand(checked)
+            rows += task.rows_of(row)
         except RowError as error:
             if not skip:
                 raise UserError(f"{place}: {error}.") from None
@@ -237,17 +237,31 @@ def fetch(repository: str, revision: str | None) -> Path:
     return Path(folder)
 
 
-def _hub_rows(task: Task, split: str, snapshot: Path, origin: Origin) -> list[Located]:
-    """Return the rows of a split of a snapshot; the data set's card or file names tell which files these are."""
+def hub_rows(task: Task, split: str, snapshot: Path, repository: str, streaming: bool = False) -> Iterator[Located]:
+    """Yield the rows of a split of a snapshot; the data set's card or file names tell which files these are.
+
+    Args:
+        task: The task, which names the configuration.
+        split: The split.
+        snapshot: What ``fetch`` returned.
+        repository: The repository's name, for errors.
+        streaming: Read the rows as they are asked for, without a copy of the split in the cache of ``datasets``.
+
+    Raises:
+        UserError: on the first row, where the snapshot has no such split.
+    """
     import datasets
 
-    name = f"{origin.repository}@{snapshot.name[:12]}"
+    name = f"{repository}@{snapshot.name[:12]}"
     try:
-        table = datasets.load_dataset(str(snapshot), name=task.hub_config, split=split)
+        table = datasets.load_dataset(str(snapshot), name=task.hub_config, split=split, streaming=streaming)
     except (ValueError, datasets.exceptions.DatasetsError, FileNotFoundError) as error:
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise UserError(f"{name}: no split {split!r} of task {task.name!r} can be read there ({reason}).") from error
-    return [Located(f"{name} {split}, row {number}", row) for number, row in enumerate(table, start=1)]
+        whole = f"{name}: no split {split!r} of task {task.name!r} can be read there"
+        told = f"{name} {split}: these rows can not be streamed" if streaming else whole
+        raise UserError(f"{told} ({reason}).") from error
+    for number, row in enumerate(table, start=1):
+        yield Located(f"{name} {split}, row {number}", row)
 
 
 def _embedded_rows(task: Task, split: str) -> list[Row]:

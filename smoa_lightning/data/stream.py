@@ -91,13 +91,11 @@ class StreamingRows:
             UserError: a bad row, with its place and field.
         """
         try:
-            row = self.task.check(located.row)
-            rows = [row] if self.task.expand is None else self.task.expand(row)
+            return [Located(located.place, row) for row in self.task.rows_of(located.row)]
         except RowError as error:
             if self.bad_rows == "error":
                 raise UserError(f"{located.place}: {error}.") from None
             return None
-        return [Located(located.place, row) for row in rows]
 
     def _is_held_out(self, row: Row) -> bool:
         return held_out(self.task.group(row), self.seed, self.selection_share)

@@ -2,32 +2,30 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from smoa_lightning import embedded
-from smoa_lightning.data import cache, shots
-from smoa_lightning.data.encode import ENCODING_VERSION, bos_prefix
-from smoa_lightning.data.prepare import Encoding, PartStatistics, encode_choices, encode_replies, encode_training
-from smoa_lightning.data.render import end_ids, texts, uses_template
-from smoa_lightning.data.row_stream import hub_stream, local_stream
+from smoa_lightning.data import shots
+from smoa_lightning.data.part_items import PartItems
+from smoa_lightning.data.prepare import Encoding, PartStatistics
+from smoa_lightning.data.render import end_ids, uses_template
 from smoa_lightning.data.sources import (
     LocalPath,
     Origin,
     Provenance,
     check_path,
-    fetch,
     has_split,
     known_splits,
     load_split,
-    rows_digest,
     split_file,
 )
-from smoa_lightning.data.splits import DEFAULT_SELECTION_ROWS, default_selection_rows, hold_out, subset
-from smoa_lightning.data.stream import DEFAULT_BUFFER_ROWS, DEFAULT_SELECTION_SHARE, StreamingRows
+from smoa_lightning.data.splits import default_selection_rows, hold_out, subset
+from smoa_lightning.data.stream import DEFAULT_BUFFER_ROWS, StreamingRows
+from smoa_lightning.data.task_stream import open_stream, selection_of, stream_identity
 from smoa_lightning.data.tasks import Generation, Protocol, Row, Task
 from smoa_lightning.errors import UserError, nearest
 from smoa_lightning.hub import Source, resolve_source
@@ -147,11 +145,12 @@ class TaskRows:
         return has_split(self.task, self.report_split, self.origin)
 
     def rows(self, split: str) -> list[Row]:
-        """Return the checked rows of a split, read on first use."""
-        if split not in self._rows and self.settings.streaming and split == self.task.train_split:
-            self._read_held_out()
+        """Return the checked rows of a split, read on first use; of streamed training rows those that select alone."""
         if split not in self._rows:
-            loaded = load_split(self.task, split, self.origin, self.settings.bad_rows)
+            if self.settings.streaming and split == self.task.train_split:
+                loaded = selection_of(self)
+            else:
+                loaded = load_split(self.task, split, self.origin, self.settings.bad_rows)
             self._rows[split], self._provenance[split] = loaded
         return self._rows[split]
 
@@ -161,45 +160,11 @@ class TaskRows:
         Raises:
             UserError: rows that cannot be streamed: the embedded ones, and files of some endings.
         """
-        assert self.tokenizer is not None
-        split, settings = self.task.train_split, self.settings
-        if self.resolve() == "embedded":
-            raise UserError("data.streaming: embedded rows are few and in memory; set data.streaming: false.")
-        if self.source == "hub":
-            assert self.repository is not None
-            rows = hub_stream(fetch(self.repository, self.revision), self.repository, self.task, split)
-        else:
-            rows = local_stream(split_file(settings.path, split), self.task)
-        share = 0.0 if settings.selection_rows == 0 else DEFAULT_SELECTION_SHARE
-        return StreamingRows(
-            *(rows, self.task, self.protocol, self.tokenizer, self.encoding, settings.seed),
-            *(buffer_rows, share, settings.bad_rows),
-        )
+        return open_stream(self, buffer_rows)
 
     def stream_identity(self, stream: StreamingRows) -> str:
         """Return a digest of what decides the rows of a stream: a run resumes in the same one only."""
-        assert self.tokenizer is not None
-        return cache.cache_key(
-            rows=stream.stream.identity,
-            task=self.task.name,
-            version=self.task.version,
-            protocol=self.protocol.name,
-            encoding=asdict(self.encoding),
-            selection_share=stream.selection_share,
-            bad_rows=stream.bad_rows,
-            tokenizer=cache.tokenizer_digest(self.tokenizer),
-        )
-
-    def _read_held_out(self) -> None:
-        """Of a stream only the rows that select the checkpoint stay in memory; the digest is theirs."""
-        split, stream = self.task.train_split, self.stream()
-        wanted = self.settings.selection_rows
-        rows = [located.row for located in stream.selection_rows(DEFAULT_SELECTION_ROWS if wanted is None else wanted)]
-        self._rows[split] = rows
-        revision, place = (self.revision if self.source == "hub" else None), f"{stream.stream.name} (selection rows)"
-        self._provenance[split] = Provenance(
-            self.resolve(), place, revision, None, rows_digest(rows), len(rows), num_bad_rows=0
-        )
+        return stream_identity(self, stream)
 
     # ---- which rows are for what
 
@@ -212,21 +177,28 @@ class TaskRows:
         settings = self.settings
         if part == "report":
             return subset(range(len(self.rows(self.report_split))), settings.limit_report_rows, settings.seed)
-        rows = self.rows(self.task.train_split)
         if settings.streaming:
-            return list(range(len(rows)))
+            return list(range(len(self.rows(self.task.train_split))))
+        training, selection = self._sides
+        return list(selection) if part == "selection" else subset(training, settings.limit_train_rows, settings.seed)
+
+    @cached_property
+    def _sides(self) -> tuple[list[int], list[int]]:
+        """The training rows (training, selection), before a limit; see ``hold_out``."""
+        settings, rows = self.settings, self.rows(self.task.train_split)
         wanted = default_selection_rows(len(rows)) if settings.selection_rows is None else settings.selection_rows
         if wanted == 0:
-            return [] if part == "selection" else subset(range(len(rows)), settings.limit_train_rows, settings.seed)
-        training, selection = hold_out([self.task.group(row) for row in rows], wanted, settings.seed)
+            return list(range(len(rows))), []
+        groups = [self.task.group(row) for row in rows]
+        training, selection = hold_out(groups, wanted, settings.seed)
         if not training or not selection:
-            sizes = Counter(self.task.group(row) for row in rows).values()
+            smallest = min(Counter(groups).values())
             raise UserError(
                 f"data.selection_rows: {wanted} of {len(rows)} training rows can not be held out so that both sides"
-                f" have rows and no group stands on both; the smallest group has {min(sizes)} rows, all groups but the"
-                f" smallest {len(rows) - min(sizes)}."
+                f" have rows and no group stands on both; the smallest group has {smallest} rows, all groups but the"
+                f" smallest {len(rows) - smallest}."
             )
-        return selection if part == "selection" else subset(training, settings.limit_train_rows, settings.seed)
+        return training, selection
 
     def split_of(self, part: Part) -> str:
         """Return the split that the rows of a part stand in."""
@@ -269,17 +241,19 @@ class TaskRows:
         if part not in self._encoded:
             if self.tokenizer is None:
                 raise RuntimeError("set datamodule.tokenizer before setup()")
-            key = self._cache_key(part) if self.settings.cache else None
-            made = cache.load(cache.cache_folder(), key) if key else None
-            if made is None:
-                made = self._encode(part)
-                if key:
-                    cache.save(cache.cache_folder(), key, *made)
+            made = self._items(part).encoded(self.tokenizer, self.settings.cache)
             if not made[0]:
                 skipped = made[1].num_skipped
                 raise UserError(f"{self.task.name}: all {skipped} {part} rows are longer than data.max_length.")
             self._encoded[part] = made
         return self._encoded[part][0]
+
+    def _items(self, part: Part) -> PartItems:
+        indices, name = self.indices(part), f"{self.task.name} {self.split_of(part)}"
+        examples = [self.example(part, index) for index in indices]
+        if part == "train":
+            return PartItems(name, None, indices, examples, self.encoding)
+        return PartItems(name, self.protocol.name, indices, examples, self.scored_encoding, self.shots())
 
     @property
     def encoding(self) -> Encoding:
@@ -311,41 +285,6 @@ class TaskRows:
         """Return the tokens that end a written reply."""
         assert self.tokenizer is not None
         return end_ids(self.tokenizer, self.encoding.template)
-
-    def _encode(self, part: Part) -> tuple[list[Any], PartStatistics]:
-        assert self.tokenizer is not None
-        indices = self.indices(part)
-        examples = [self.example(part, index) for index in indices]
-
-        def place(position: int) -> str:
-            return f"{self.task.name} {self.split_of(part)}, row {indices[position] + 1}"
-
-        if part == "train":
-            return encode_training(examples, place, self.tokenizer, self.encoding)
-        before = self.shots()
-        examples = [shots.with_shots(example, before) for example in examples]
-        encode: Any = encode_replies if isinstance(self.protocol, Generation) else encode_choices
-        return encode(examples, indices, place, self.tokenizer, self.scored_encoding)
-
-    def _cache_key(self, part: Part) -> str:
-        """Return a digest of everything that the encoded rows depend on: the texts themselves, not what made them."""
-        assert self.tokenizer is not None
-        how = self.encoding if part == "train" else self.scored_encoding
-        digest = hashlib.sha256()
-        adds_bos = bool(bos_prefix(self.tokenizer, how.add_bos))
-        for index in self.indices(part):
-            example = self.example(part, index)
-            # the texts of a template may hold more than its examples, such as a date
-            rendered = texts(example, self.tokenizer, True, adds_bos) if how.template else None
-            digest.update(f"{index} {example!r} {rendered!r}\n".encode())
-        return cache.cache_key(
-            rule=ENCODING_VERSION,
-            part="train" if part == "train" else "scored",
-            examples=digest.hexdigest(),
-            shots=() if part == "train" else self.shots(),
-            encoding=asdict(how),
-            tokenizer=cache.tokenizer_digest(self.tokenizer),
-        )
 
     def summary(self) -> dict[str, Any]:
         """Return for each part made so far: rows, lengths, target tokens, and what was cut, skipped or merged.

@@ -14,9 +14,11 @@ from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.pytorch_utils import Conv1D
 
-from smoa_lightning.adapters import SurmConfig, SurmLinear, SurmSlot, adapted_layers, attach
+from smoa_lightning.adapters import SurmConfig, SurmLinear, adapted_layers, attach
 from smoa_lightning.adapters.surm import structured
 from smoa_lightning.errors import UserError
+
+from .surm_layers import randomise, surm_layers
 
 Maker = Callable[..., Any]
 UPDATES: list[dict[str, Any]] = [
@@ -44,18 +46,6 @@ def layer(base: nn.Module, randomised: bool = True, **settings: Any) -> SurmLine
     if randomised:
         nn.init.normal_(made.surm_left["default"])
     return made
-
-
-def surm_layers(model: nn.Module) -> list[Any]:
-    return [module for module in model.modules() if isinstance(module, SurmLinear | SurmSlot)]
-
-
-def randomise(model: nn.Module) -> None:
-    generator = torch.Generator().manual_seed(3)
-    for module in surm_layers(model):
-        for name in module.adapter_layer_names:
-            for parameter in getattr(module, name).values():
-                parameter.data.copy_(torch.randn(parameter.shape, generator=generator) * 0.3)
 
 
 # ---------------------------------------------------------------------------------------------------- counts and start

@@ -17,19 +17,9 @@ from smoa_lightning.adapters import SurmConfig, SurmLinear, SurmSlot, attach
 from smoa_lightning.adapters.surm.structured import structured_matrix
 from smoa_lightning.errors import UserError
 
+from .surm_layers import randomise, surm_layers
+
 Maker = Callable[..., Any]
-
-
-def surm_layers(model: nn.Module) -> list[Any]:
-    return [module for module in model.modules() if isinstance(module, SurmLinear | SurmSlot)]
-
-
-def randomise(model: nn.Module) -> None:
-    generator = torch.Generator().manual_seed(3)
-    for module in surm_layers(model):
-        for name in module.adapter_layer_names:
-            for parameter in getattr(module, name).values():
-                parameter.data.copy_(torch.randn(parameter.shape, generator=generator) * 0.3)
 
 
 @pytest.mark.parametrize(

@@ -6,13 +6,14 @@ import json
 
 import pytest
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from smoa_lightning.data.datamodule import TaskDataModule
 from smoa_lightning.errors import UserError
 
 from .conftest import character_tokenizer
+from .witness import Witness
 
 # 18 training rows in batches of 4: 5 steps an epoch; two epochs
 STEPS = 10
@@ -26,23 +27,9 @@ pytestmark = pytest.mark.filterwarnings(
 )
 
 
-class Witness(LightningModule):
-    """Notes the batches that it is given."""
-
-    def __init__(self):
-        super().__init__()
-        self.layer = torch.nn.Linear(1, 1)
-        self.seen = []
-
-    def training_step(self, batch, batch_idx):
-        self.seen.append(batch["input_ids"].tolist())
-        return self.layer(torch.ones(1, 1)).sum()
-
+class ValidatedWitness(Witness):
     def validation_step(self, batch, batch_idx):
         pass
-
-    def configure_optimizers(self):
-        return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
 @pytest.fixture
@@ -62,7 +49,7 @@ def make(path, **kwargs):
 
 def fit(path, checkpoint=None, callbacks=(), num_workers=0, batch_size=4, data=None, **limits):
     data = data or make(path, batch_size=batch_size, num_workers=num_workers)
-    witness = Witness()
+    witness = ValidatedWitness()
     trainer = Trainer(
         accelerator="cpu",
         callbacks=list(callbacks),

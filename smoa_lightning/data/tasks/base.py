@@ -172,6 +172,15 @@ class Task:
             self.rule(checked)
         return checked
 
+    def rows_of(self, raw: Any) -> list[Row]:
+        """Return the checked rows that a raw row stands for: itself, or of a dialogue one for each reply.
+
+        Raises:
+            RowError: with the field and the reason.
+        """
+        row = self.check(raw)
+        return [row] if self.expand is None else self.expand(row)
+
     def parse(self, column: str, text: str) -> Any:
         """Read a value from a column of a text table (CSV, TSV), as the field does that takes it."""
         for name, theirs in self.fields.items():

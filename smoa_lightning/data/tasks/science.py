@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from smoa_lightning.data.tasks import instruct
 from smoa_lightning.data.tasks.base import (
     ChoiceExample,
@@ -102,20 +104,8 @@ ARC_EASY = Task(
     report_split="test",
 )
 
-ARC_CHALLENGE = Task(
-    name="arc_challenge",
-    version=1,
-    hub_repository="allenai/ai2_arc",
-    hub_revision="210d026faf9955653af8916fad021475a3f00453",
-    hub_config="ARC-Challenge",
-    schema={"question": Text(), "choices": LabelledTexts(), "answerKey": Text()},
-    likelihood=Likelihood(arc_example, "acc_norm"),
-    generation=instruct.generation(arc_instruction, instruct.ANSWER_WORDS),
-    group=arc_group,
-    rule=labelled_rule,
-    licence="CC-BY-SA-4.0",
-    reference="arXiv:1803.05457",
-    report_split="test",
+ARC_CHALLENGE = replace(
+    ARC_EASY, name="arc_challenge", hub_config="ARC-Challenge", likelihood=Likelihood(arc_example, "acc_norm")
 )
 
 # Parquet files at this commit; `main` leaves out the fact that an item was made from. All three splits have labels.

@@ -1,0 +1,209 @@
+"""The sets of rows of a run: one for each task that is trained on or reported on, and what they are together."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from smoa_lightning.data.encode import TokenRow
+from smoa_lightning.data.mixture import check_weights, mix
+from smoa_lightning.data.prepare import Encoding, PartStatistics
+from smoa_lightning.data.task_rows import Part, Settings, TaskRows
+from smoa_lightning.data.tasks import Row, Task, get_task
+from smoa_lightning.data.tasks.base import ProtocolName
+from smoa_lightning.data.tasks.generic import task_with_fields
+from smoa_lightning.errors import UserError
+from smoa_lightning.hub import Source
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+MIXTURE = "mixture"
+
+
+class TaskSets:
+    """Rows of one task, of a mixture, or of tasks of which some are trained on and others reported on.
+
+    ``tokenizer`` is set from outside before rows are encoded.
+
+    Args:
+        name: Name of the task, or ``mixture``.
+        settings: Which rows of each task, and how they are encoded; of a mixture the limit of training rows is that of
+            all its tasks together, and with several tasks a path is a folder that holds one for each.
+        mixture: With the name ``mixture``: the tasks that are trained on, by their size or by weight.
+        report_tasks: Tasks that are reported on instead of those trained on.
+        protocol: Name of the protocol; None: the default of each task.
+        fields: Field of the task -> field of the rows, where they are named otherwise.
+
+    Raises:
+        UserError: an unknown task, split or protocol; settings that do not go together.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        settings: Settings,
+        mixture: list[str] | dict[str, float] | None = None,
+        report_tasks: list[str] | None = None,
+        protocol: ProtocolName | None = None,
+        fields: dict[str, str | list[str]] | None = None,
+    ) -> None:
+        path = settings.path
+        self.name: str = name
+        names, self.weights = check_weights(mixture) if name == MIXTURE else ([name], None)
+        if mixture is not None and name != MIXTURE:
+            raise UserError(f"data.mixture is set, but data.task is {name!r}: set data.task: mixture, or drop it.")
+        reported = names if report_tasks is None else report_tasks
+        several = len({*names, *reported}) > 1
+        if several and (settings.repository or settings.revision or fields or isinstance(path, dict)):
+            raise UserError("data: repository, revision, fields and a file for each split are of one task, not several")
+        each = replace(settings, limit_train_rows=None) if name == MIXTURE else settings
+
+        def rows_of(name: str) -> TaskRows:
+            kind = task_with_fields(get_task(name), fields)
+            here = replace(each, path=str(Path(str(path)) / name)) if several and path is not None else each
+            return TaskRows(kind, kind.protocol(protocol), here)
+
+        sets = {name: rows_of(name) for name in dict.fromkeys([*names, *reported])}
+        self.trained = {name: sets[name] for name in names}
+        self.reported = {name: sets[name] for name in reported}
+        self._settings = settings
+        self._tokenizer: PreTrainedTokenizerBase | None = None
+        self._mixed: tuple[list[TokenRow], PartStatistics, Counter[str]] | None = None  # the rows of a mixture
+
+    @property
+    def sets(self) -> dict[str, TaskRows]:
+        """All sets by task: those trained on and those reported on."""
+        return self.trained | self.reported
+
+    @property
+    def _first(self) -> TaskRows:
+        return next(iter(self.trained.values()))
+
+    @property
+    def task(self) -> Task:
+        """The task, or the first one of a mixture."""
+        return self._first.task
+
+    @property
+    def report_split(self) -> str:
+        """Split that is reported on; of the first task where there are several."""
+        return next(iter(self.reported.values())).report_split
+
+    @property
+    def encoding(self) -> Encoding:
+        """How examples become tokens; whether by a chat template is decided by each set."""
+        return self._settings.encoding
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase | None:
+        """The tokenizer of the backbone."""
+        return self._tokenizer
+
+    @tokenizer.setter
+    def tokenizer(self, tokenizer: PreTrainedTokenizerBase | None) -> None:
+        self._tokenizer = tokenizer
+        for rows in self.sets.values():
+            rows.tokenizer = tokenizer
+
+    def fit_context(self, context: int | None) -> None:
+        """Take the number of positions that the model has, None where it has no such limit, before ``setup``.
+
+        A larger ``max_length`` becomes that number, which ``encoding`` then says: a task's file is made for models of
+        any context.
+        """
+        if context is not None and self.encoding.max_length > context:
+            encoding = replace(self.encoding, max_length=context)
+            self._settings = replace(self._settings, encoding=encoding)
+        for rows in self.sets.values():
+            rows.context = context
+            rows.settings = replace(rows.settings, encoding=self.encoding)
+
+    def scored(self, part: Part) -> dict[str, TaskRows]:
+        """Return the sets that are scored in a part: ``selection`` or ``report``."""
+        return self.reported if part == "report" else self.trained
+
+    def primary(self, part: Part) -> str:
+        """Return the primary metric of a part: that of its tasks where they agree, else ``nll``."""
+        protocols = [rows.protocol for rows in self.scored(part).values()]
+        names = {p.metric if part == "report" else p.selection_metric for p in protocols}
+        return names.pop() if len(names) == 1 else "nll"
+
+    def table_facts(self, part: Part) -> dict[str, Any]:
+        """Return what a table of results says beside the metrics, see ``table.result_lines``."""
+        protocols = {name: rows.protocol for name, rows in self.scored(part).items()}
+        tasks = {n: (p.name, p.metric if part == "report" else p.selection_metric) for n, p in protocols.items()}
+        name = next(iter(tasks)) if len(tasks) == 1 else self.name
+        return {"name": name, "source": self.source, "primary": self.primary(part), "tasks": tasks}
+
+    def resolve(self) -> Source:
+        """Decide the sources without loading a row; the answer stays.
+
+        Raises:
+            UserError: a source that is not there; several tasks of which some would be embedded ones and some not.
+        """
+        sources = {name: rows.resolve() for name, rows in self.sets.items()}
+        if len(set(sources.values())) > 1:
+            listed = ", ".join(f"{name} {source}" for name, source in sources.items())
+            raise UserError(f"data.source: the tasks would come from several sources ({listed}); name one source.")
+        return self._first.resolve()
+
+    @property
+    def source(self) -> Source | None:
+        """Where the rows come from, once that is decided."""
+        return self._first.source
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What was read so far: task, version, protocol, source, splits; of each task where there are several."""
+        if len(self.sets) == 1:
+            return self._first.provenance
+        sets = {name: rows.provenance for name, rows in self.sets.items()}
+        facts = {"task": self.name, "source": self.source, "tasks": sets, "trained": list(self.trained)}
+        return facts | {"weights": self.weights, "reported": list(self.reported)}
+
+    @property
+    def has_report(self) -> bool:
+        """Whether there are rows to report on; a single local file holds training rows only."""
+        return all(rows.has_report for rows in self.reported.values())
+
+    def rows(self, split: str) -> list[Row]:
+        """Return the checked rows of a split of the only (or first) task."""
+        return self._first.rows(split)
+
+    def indices(self, part: Part) -> list[int]:
+        """Return the rows of a part of the only (or first) task as indices into its split."""
+        return self._first.indices(part)
+
+    def example(self, part: Part, row: int, task: str | None = None) -> Any:
+        """Return the example behind a row index, as ``batch["row"]`` names it; of the first task by default."""
+        sets = self.scored(part)
+        return (sets[task] if task else next(iter(sets.values()))).example(part, row)
+
+    def encoded(self, part: Part) -> list[Any]:
+        """Return the encoded rows of a part, of all its tasks one after the other; made on first use."""
+        sets = {name: rows.encoded(part) for name, rows in self.scored(part).items()}
+        if part != "train" or len(sets) == 1:
+            return [row for rows in sets.values() for row in rows]
+        if self._mixed is None:
+            sizes = {name: len(rows) for name, rows in sets.items()}
+            chosen = mix(sizes, self.weights, self._settings.limit_train_rows, self._settings.seed)
+            statistics = PartStatistics(num_rows=len(chosen))
+            for name, row in chosen:
+                statistics.add(sets[name][row], clean=True)
+            self._mixed = [sets[name][row] for name, row in chosen], statistics, Counter(name for name, _ in chosen)
+        return self._mixed[0]
+
+    def summary(self) -> dict[str, Any]:
+        """Return for each part made so far: rows, lengths, target tokens, and what was cut, skipped or merged.
+
+        Of a mixture also the rows that it is made of, in all and of each task.
+        """
+        if len(self.sets) == 1:
+            return self._first.summary()
+        facts = {name: rows.summary() for name, rows in self.sets.items()}
+        if self._mixed is not None:
+            facts[MIXTURE] = {"train": self._mixed[1].as_dict(), "rows": dict(self._mixed[2])}
+        return facts

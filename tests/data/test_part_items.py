@@ -1,0 +1,92 @@
+"""Encoded rows are found again by their content: what a second data module need not encode, and what it must."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from smoa_lightning.data import part_items
+from smoa_lightning.data.datamodule import TaskDataModule
+
+from .conftest import character_tokenizer
+
+PARTS = ("train", "selection", "report")
+ENCODERS = ("encode_training", "encode_choices", "encode_replies")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, rows: list[dict], monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("SMOA_LIGHTNING_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "dev.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[:11]))
+    return tmp_path
+
+
+def make(folder: Path, **settings) -> TaskDataModule:
+    data = TaskDataModule(source="local", path=str(folder), **{"selection_rows": 9, **settings})
+    data.tokenizer = character_tokenizer()
+    return data
+
+
+def everything(data: TaskDataModule) -> tuple:
+    data.setup("fit"), data.setup("test")
+    return {part: data.encoded(part) for part in PARTS}, data.summary()
+
+
+class Encoded(Exception):
+    """Rows were encoded."""
+
+
+def forbid_encoding(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args):
+        raise Encoded
+
+    for name in ENCODERS:
+        monkeypatch.setattr(part_items, name, refuse)
+
+
+@pytest.mark.parametrize("settings", [{}, {"num_fewshot": 2}, {"protocol": "generation"}], ids=str)
+def test_a_second_data_module_encodes_nothing(folder: Path, settings: dict, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = everything(make(folder, **settings))
+    assert len(list((folder / "cache" / "tokens").glob("*.npz"))) == 3
+    assert expected == everything(make(folder, cache=False, **settings))
+    forbid_encoding(monkeypatch)
+    assert everything(make(folder, **settings)) == expected
+    with pytest.raises(Encoded):
+        everything(make(folder, cache=False, **settings))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"max_length": 300}, {"loss_on": "all"}, {"add_bos": True}, {"limit_train_rows": 20}, {"selection_rows": 8}],
+    ids=str,
+)
+def test_other_settings_encode_anew(folder: Path, settings: dict, monkeypatch: pytest.MonkeyPatch) -> None:
+    everything(make(folder))
+    forbid_encoding(monkeypatch)
+    with pytest.raises(Encoded):
+        everything(make(folder, **settings))
+
+
+def test_other_rows_encode_anew(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    everything(make(folder))
+    file = folder / "dev.jsonl"
+    forbid_encoding(monkeypatch)
+    file.rename(folder / "validation.jsonl")
+    everything(make(folder))  # it is the rows that count, not the file
+    (folder / "validation.jsonl").write_text((folder / "validation.jsonl").read_text().replace("use 3", "use 4"))
+    data = make(folder)
+    data.setup("fit")
+    with pytest.raises(Encoded):
+        data.setup("test")
+
+
+def test_shots_belong_to_scored_rows_alone(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    everything(make(folder))
+    forbid_encoding(monkeypatch)
+    data = make(folder, num_fewshot=1)
+    data.encoded("train")
+    with pytest.raises(Encoded):
+        data.encoded("selection")
