@@ -11,6 +11,17 @@ from pathlib import Path
 from typing import Any
 
 
+CACHE = "SMOA_LIGHTNING_CACHE"
+
+
+def cache_folder(kind: str) -> Path:
+    """Return the folder of one kind of kept results: ``$SMOA_LIGHTNING_CACHE/<kind>``, or that of the user's caches."""
+    if own := os.environ.get(CACHE):
+        return Path(own).expanduser() / kind
+    general = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(general).expanduser() / "smoa_lightning" / kind
+
+
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary name beside ``path``; on success the file or folder written there takes its place.

@@ -11,7 +11,6 @@ import dataclasses
 import hashlib
 import itertools
 import json
-import os
 import sys
 import tempfile
 import types
@@ -27,21 +26,12 @@ import numpy
 from smoa_lightning.data.collate import ChoiceItem, ReplyItem
 from smoa_lightning.data.encode import TokenRow
 from smoa_lightning.data.prepare import PartStatistics
-from smoa_lightning.files import replacing
+from smoa_lightning.files import CACHE, replacing
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 KINDS: dict[str, type] = {kind.__name__: kind for kind in (TokenRow, ChoiceItem, ReplyItem)}
-VARIABLE = "SMOA_LIGHTNING_CACHE"
-
-
-def cache_folder() -> Path:
-    """Return the folder of encoded rows: ``$SMOA_LIGHTNING_CACHE/tokens``, or else that of the user's caches."""
-    if own := os.environ.get(VARIABLE):
-        return Path(own).expanduser() / "tokens"
-    general = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(general).expanduser() / "smoa_lightning" / "tokens"
 
 
 def cache_key(**parts: Any) -> str:
@@ -104,7 +94,7 @@ def save(folder: Path, key: str, rows: list[Any], statistics: PartStatistics) ->
         with replacing(folder / f"{key}.npz") as temporary, temporary.open("wb") as stream:
             numpy.savez_compressed(stream, **arrays)  # type: ignore[arg-type]
     except OSError as error:
-        _say(f"the encoded rows could not be kept in {folder} ({error.strerror or error}); set {VARIABLE} elsewhere.")
+        _say(f"the encoded rows could not be kept in {folder} ({error.strerror or error}); set {CACHE} elsewhere.")
         return False
     return True
 

@@ -13,6 +13,7 @@ from smoa_lightning.data.prepare import Encoding, PartStatistics, encode_choices
 from smoa_lightning.data.render import texts
 from smoa_lightning.data.shots import with_shots
 from smoa_lightning.data.tasks.base import ProtocolName
+from smoa_lightning.files import cache_folder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -46,7 +47,7 @@ class PartItems:
         """
         if not cached:
             return self._encode(tokenizer)
-        folder, key = cache.cache_folder(), self._key(tokenizer)
+        folder, key = cache_folder("tokens"), self._key(tokenizer)
         made = cache.load(folder, key)
         if made is None:
             made = self._encode(tokenizer)

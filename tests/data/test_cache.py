@@ -12,6 +12,7 @@ import numpy
 import pytest
 from transformers import ByT5Tokenizer, PreTrainedTokenizerFast
 
+from smoa_lightning import files
 from smoa_lightning.data import cache
 from smoa_lightning.data.collate import ChoiceItem, ReplyItem
 from smoa_lightning.data.encode import IGNORED, TokenRow
@@ -133,11 +134,11 @@ def test_the_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.delenv("SMOA_LIGHTNING_CACHE", raising=False)
-    assert cache.cache_folder() == tmp_path / ".cache" / "smoa_lightning" / "tokens"
+    assert files.cache_folder("tokens") == tmp_path / ".cache" / "smoa_lightning" / "tokens"
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "x"))
-    assert cache.cache_folder() == tmp_path / "x" / "smoa_lightning" / "tokens"
+    assert files.cache_folder("tokens") == tmp_path / "x" / "smoa_lightning" / "tokens"
     monkeypatch.setenv("SMOA_LIGHTNING_CACHE", "~/mine")
-    assert cache.cache_folder() == tmp_path / "mine" / "tokens"
+    assert files.cache_folder("tokens") == tmp_path / "mine" / "tokens"
 
 
 # ---- what goes wrong
@@ -205,6 +206,7 @@ def test_a_folder_that_can_not_be_written_stops_nothing(tmp_path: Path, capsys: 
 def test_two_processes_at_once(tmp_path: Path) -> None:
     code = f"""
 from pathlib import Path
+from smoa_lightning import files
 from smoa_lightning.data import cache
 from smoa_lightning.data.encode import TokenRow
 from smoa_lightning.data.prepare import PartStatistics

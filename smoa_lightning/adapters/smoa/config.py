@@ -15,6 +15,7 @@ Partition = Literal["none", "spectral_energy", "spectral_blocks", "contiguous_bl
 Modulation = Literal["weight", "none", "random"]
 RankSplit = Literal["total", "per_subspace"]
 Energy = Literal["l1", "l2", "count"]
+Forward = Literal["merged", "split"]
 Bias = Literal["none", "all", "smoa_only"]
 
 # Blocks on the diagonal, whose rows and columns are index orders; the tiles of grid_blocks cover all of the matrix.
@@ -56,6 +57,9 @@ class SMoAConfig(TunerConfig):
         energy: What ``spectral_energy`` cuts into equal shares: the sum of singular values (``l1``), of their
             squares (``l2``) or their number (``count``).
         seed: Seed of the orders of ``random_blocks`` and of the noise of ``modulation: random``.
+        forward: ``merged`` is one product with W + s D in the dtype of W, the matrix that a merge writes; ``split``
+            adds x (s D)^T to x W^T, so that a backbone in 16 bits does not round small updates away, for one more
+            product forward and one backward. In float32 they are the same but for the last digits.
         bias: Which biases are trained: none, all of the model, or those of the adapted layers.
     """
 
@@ -69,6 +73,7 @@ class SMoAConfig(TunerConfig):
     branch_ranks: list[int] | None = field(default=None)
     energy: Energy = field(default="l1")
     seed: int = field(default=0)
+    forward: Forward = field(default="merged")
     bias: Bias = field(default="none")
 
     def __post_init__(self) -> None:
@@ -79,6 +84,7 @@ class SMoAConfig(TunerConfig):
             ("modulation", Modulation),
             ("rank_split", RankSplit),
             ("energy", Energy),
+            ("forward", Forward),
             ("bias", Bias),
         ):
             self.require_choice(name, literal)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from smoa_lightning.adapters.smoa import subspaces
 from smoa_lightning.adapters.smoa.config import BLOCK_PARTITIONS, SMoAConfig
 from smoa_lightning.adapters.smoa.functional import delta_weight, merged_weight, smoa_linear
+from smoa_lightning.adapters.smoa.spectra import SpectraOf
 from smoa_lightning.adapters.smoa.state import (
     FROZEN_STATE,
     blank_state,
@@ -91,11 +92,12 @@ class SmoaLinear(BoundLayer):
     def fill_state(self, adapter_name: str, weight: Tensor) -> None:
         """Compute index orders and cut points that no file has brought, and check those that one has."""
         config = self.configs[adapter_name]
+        spectra = SpectraOf(weight, self.smoa_fingerprint[adapter_name])
         if adapter_name in self.smoa_row_order:
             rows, cols = self.smoa_row_order[adapter_name], self.smoa_col_order[adapter_name]
             if (rows == subspaces.UNSET).any() or (cols == subspaces.UNSET).any():
-                seed = layer_seed(config.seed, self.name)
-                new_rows, new_cols = subspaces.block_orders(weight, config.partition, config.num_subspaces, seed)
+                seed, count = layer_seed(config.seed, self.name), config.num_subspaces
+                new_rows, new_cols = subspaces.block_orders(weight, config.partition, count, seed, spectra.orders)
                 rows.copy_(new_rows)
                 cols.copy_(new_cols)
             check_permutation(rows, f"smoa_row_order of layer {self.name}")
@@ -103,8 +105,13 @@ class SmoaLinear(BoundLayer):
         if adapter_name in self.smoa_cut_points:
             cuts = self.smoa_cut_points[adapter_name]
             if (cuts == subspaces.UNSET).any():
-                values = subspaces.singular_values(weight)
-                cuts.copy_(subspaces.energy_cuts(values, config.num_subspaces, config.energy))
+                cuts.copy_(subspaces.energy_cuts(spectra.singular_values(), config.num_subspaces, config.energy))
+
+    @property
+    def prepared_by_one_thread(self) -> bool:
+        """Small weights on the CPU are decomposed by one thread."""
+        small = min(self.out_features, self.in_features) <= subspaces.SMALL
+        return small and self._base().weight.device.type == "cpu"
 
     def plan(self, adapter_name: str) -> Plan:
         """How the adapter's factors make its update; rebuilt whenever frozen state, device or dtype have changed."""
@@ -128,9 +135,11 @@ class SmoaLinear(BoundLayer):
         masks: tuple[Tensor, ...] = ()
         noise: tuple[Tensor, ...] = ()
         sides = [subspaces.near_equal_sizes(n, config.num_subspaces) for n in (self.out_features, self.in_features)]
-        if adapter_name in self.smoa_row_order:
+        row_place = col_place = None
+        if adapter_name in self.smoa_row_order and config.num_subspaces > 1:
             orders = [self.smoa_row_order[adapter_name].long(), self.smoa_col_order[adapter_name].long()]
             rows, cols = (order.split(list(sizes)) for order, sizes in zip(orders, sides, strict=True))
+            row_place, col_place = (order.argsort() for order in orders)
         elif adapter_name in self.smoa_cut_points and weighted:
             masks = tuple(subspaces.energy_masks(weight, self.smoa_cut_points[adapter_name]))
         if config.modulation == "random":
@@ -142,7 +151,7 @@ class SmoaLinear(BoundLayer):
                 for index in range(copies)
             )
         grid = Grid.of(sides[0], sides[1], config.ranks, weight.device) if config.partition == "grid_blocks" else None
-        return Plan(config.ranks, weighted, rows, cols, masks, noise, grid)
+        return Plan(config.ranks, weighted, rows, cols, row_place, col_place, masks, noise, grid)
 
     # ------------------------------------------------------------------------------------------------ updates
 
@@ -219,7 +228,8 @@ class SmoaLinear(BoundLayer):
             x = x.to(torch.get_autocast_dtype(x.device.type))
         if not include_base:
             bias = None
-        scaling = self.configs[adapter_name].scaling
+        config, plan = self.configs[adapter_name], self.plan(adapter_name)
         A, B = self.smoa_A[adapter_name], self.smoa_B[adapter_name]
         reload = None if quantization(self._base()) is None else self.unmerged_weight
-        return smoa_linear(x, weight, bias, A, B, self.plan(adapter_name), scaling, include_base, reload)
+        split = config.forward == "split"
+        return smoa_linear(x, weight, bias, A, B, plan, config.scaling, include_base, split, reload)

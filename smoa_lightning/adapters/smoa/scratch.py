@@ -19,6 +19,18 @@ class _Scratch(threading.local):
 
     def __init__(self) -> None:
         self.buffers: dict[tuple[Any, ...], Tensor] = {}
+        self.views: dict[tuple[Any, ...], Tensor] = {}
+
+    def buffer(self, place: tuple[Any, ...], size: int) -> Tensor:
+        """The buffer of a place, made anew (and its views dropped) where it is too small."""
+        buffer = self.buffers.get(place)
+        if buffer is None or buffer.numel() < size:
+            self.views = {key: view for key, view in self.views.items() if key[0] != place}
+            device, _, dtype, _ = place
+            with torch.inference_mode(False):  # a buffer first used in validation must also serve training
+                buffer = torch.empty(size, dtype=dtype, device=device)
+            self.buffers[place] = buffer
+        return buffer
 
 
 _scratch = _Scratch()
@@ -32,21 +44,20 @@ def scratch_like(weight: Tensor, dtype: torch.dtype, slot: int) -> Tensor:
         dtype: Dtype of the result.
         slot: Which of several buffers that are in use at the same time.
     """
+    rows, cols = weight.shape
+    transposed = weight.stride(0) == 1 and weight.stride(1) != 1  # Conv1D: elementwise passes stay contiguous
     device = weight.device
     stream = torch.cuda.current_stream(device).stream_id if device.type == "cuda" else 0
-    key = (device, stream, dtype, slot)
-    buffer = _scratch.buffers.get(key)
-    if buffer is None or buffer.numel() < weight.numel():
-        with torch.inference_mode(False):  # a buffer first used in validation must also serve training
-            buffer = torch.empty(weight.numel(), dtype=dtype, device=device)
-        _scratch.buffers[key] = buffer
-    rows, cols = weight.shape
-    flat = buffer[: weight.numel()]
-    if weight.stride(0) == 1 and weight.stride(1) != 1:  # Conv1D stores W^T: elementwise passes stay contiguous
-        return flat.view(cols, rows).t()
-    return flat.view(rows, cols)
+    place = (device, stream, dtype, slot)
+    view = _scratch.views.get((place, rows, cols, transposed))
+    if view is None:
+        flat = _scratch.buffer(place, rows * cols)[: rows * cols]
+        view = flat.view(cols, rows).t() if transposed else flat.view(rows, cols)
+        _scratch.views[place, rows, cols, transposed] = view
+    return view
 
 
 def release_scratch() -> None:
     """Free the scratch buffers of the calling thread."""
     _scratch.buffers.clear()
+    _scratch.views.clear()

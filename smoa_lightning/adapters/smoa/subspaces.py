@@ -7,12 +7,13 @@ gives another order, and a moved position would attach a trained row to another 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
+SMALL = 1024  # up to this side a decomposition has one thread, and several layers are decomposed at once
 UNSET = -1  # fills an index buffer whose values are not known yet
 
 
@@ -63,7 +64,7 @@ def _gram(matrix: Tensor) -> Tensor:
 def _one_thread(size: int) -> Iterator[None]:
     """Decompose small matrices with one thread: more gain little, and cost a factor of ten on cores that are in use."""
     threads = torch.get_num_threads()
-    if size > 1024 or threads == 1:
+    if size > SMALL or threads == 1:
         yield
         return
     torch.set_num_threads(1)
@@ -87,11 +88,18 @@ def spectral_scores(weight: Tensor) -> tuple[Tensor, Tensor]:
     """
     vectors, values, left = spectrum(weight)
     matrix = _double(weight)
-    # For the other side v_ij^2 s_j^2 = ((W^T U)_ij)^2: no division by small singular values.
-    own = (vectors * values).square()
-    other = ((matrix.T if left else matrix) @ vectors).square()
-    scores = _mean_index(own), _mean_index(other)
+    with _one_thread(min(matrix.shape)):
+        # For the other side v_ij^2 s_j^2 = ((W^T U)_ij)^2: no division by small singular values.
+        own = (vectors * values).square()
+        other = ((matrix.T if left else matrix) @ vectors).square()
+        scores = _mean_index(own), _mean_index(other)
     return scores if left else (scores[1], scores[0])
+
+
+def spectral_orders(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows and columns of a weight by rising spectral score, int64 permutations on the CPU."""
+    rows, cols = (scores.argsort(stable=True).cpu() for scores in spectral_scores(weight))
+    return rows, cols
 
 
 def _mean_index(energy: Tensor) -> Tensor:
@@ -107,7 +115,13 @@ def block_order(order: Tensor, num_subspaces: int) -> Tensor:
     return torch.cat([part.sort().values for part in parts]).to(torch.int32)
 
 
-def block_orders(weight: Tensor, partition: str, num_subspaces: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+def block_orders(
+    weight: Tensor,
+    partition: str,
+    num_subspaces: int,
+    seed: int = 0,
+    spectral: Callable[[Tensor], tuple[Tensor, Tensor]] = spectral_orders,
+) -> tuple[Tensor, Tensor]:
     """Order rows and columns so that near-equal consecutive parts are the blocks of a partition.
 
     Args:
@@ -115,13 +129,14 @@ def block_orders(weight: Tensor, partition: str, num_subspaces: int, seed: int =
         partition: ``spectral_blocks``, ``contiguous_blocks`` or ``random_blocks``.
         num_subspaces: K, the number of blocks.
         seed: Seed of ``random_blocks``.
+        spectral: Gives the orders of ``spectral_blocks``: computed, or kept from before.
 
     Returns:
         ``(row_order, col_order)``: int32 permutations on the CPU, ascending inside each block.
     """
     d_out, d_in = weight.shape
     if partition == "spectral_blocks" and num_subspaces > 1:
-        rows, cols = (scores.argsort(stable=True).cpu() for scores in spectral_scores(weight))
+        rows, cols = spectral(weight)
     elif partition == "random_blocks":
         generator = torch.Generator().manual_seed(seed)
         rows = torch.randperm(d_out, generator=generator)

@@ -1,9 +1,9 @@
 """The update of the SMoA family as a short sum of terms ``(L R) o M`` in original coordinates.
 
-Of ``s D = s sum_k P_k[(B_k A_k) o M_k]`` every partition makes:
+Of ``D = sum_k P_k[(B_k A_k) o M_k]`` every partition makes:
 
-* one subspace: L = s B, R = A;
-* blocks: L = s B_wide (d_out x r), R = A_wide (r x d_in), where A_wide holds in column j the factors of j's block in
+* one subspace: L = B, R = A;
+* blocks: L = B_wide (d_out x r), R = A_wide (r x d_in), where A_wide holds in column j the factors of j's block in
   that block's own rows and zeros elsewhere, and B_wide alike; their product is the block structure itself;
 * a grid: as blocks, for each row of tiles on its own (:class:`Grid`);
 * spectral_energy: ``sum_k (B_k A_k) o W_k = (B_K A_K) o W + sum_{k<K} (B_k A_k - B_K A_K) o W_k``, because the last
@@ -79,6 +79,8 @@ class Plan:
         weighted: Whether the (last) product is multiplied with the frozen weight itself.
         rows: Output coordinates of every block (int64, ascending); empty unless the partition is one of blocks.
         cols: Input coordinates of every block.
+        row_place: Of every output coordinate, its place in the concatenation of ``rows``; None without ``rows``.
+        col_place: The same of input coordinates.
         masks: Spectral parts W_1 .. W_{K-1} (d_out x d_in); empty unless spectral_energy with modulation by weight.
         noise: Fixed multipliers, each d_out x d_in: none, one for all subspaces, or one for each.
         grid: Where the factors of the tiles of a grid stand; None unless the partition is one.
@@ -88,13 +90,15 @@ class Plan:
     weighted: bool
     rows: tuple[Tensor, ...] = ()
     cols: tuple[Tensor, ...] = ()
+    row_place: Tensor | None = None
+    col_place: Tensor | None = None
     masks: tuple[Tensor, ...] = ()
     noise: tuple[Tensor, ...] = ()
     grid: Grid | None = None
 
 
 class Term(NamedTuple):
-    """One summand ``(left @ right) o modulator`` of the scaled update; a modulator of None is all ones.
+    """One summand ``(left @ right) o modulator`` of the update; a modulator of None is all ones.
 
     A term of a grid has the ``rows`` of every row of tiles, for which left and right are multiplied on their own.
     """
@@ -134,46 +138,36 @@ def split_factors(A: Tensor, B: Tensor, plan: Plan) -> list[tuple[Tensor, Tensor
 
 
 def _unpack(packed: Tensor, shapes: list[tuple[int, int]]) -> list[Tensor]:
+    if len(set(shapes)) == 1:
+        return list(packed.view(len(shapes), *shapes[0]).unbind())
     parts = packed.reshape(-1).split([rows * cols for rows, cols in shapes])
     return [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]
 
 
-def update_terms(A: Tensor, B: Tensor, weight: Tensor, plan: Plan, scaling: float, dtype: torch.dtype) -> list[Term]:
-    """Write the scaled update ``s D`` as a sum of terms in original coordinates (see the module's docstring)."""
+def update_terms(A: Tensor, B: Tensor, weight: Tensor, plan: Plan, dtype: torch.dtype) -> list[Term]:
+    """Write the update ``D`` as a sum of terms in original coordinates (see the module's docstring)."""
     noise: list[Tensor | None] = [matrix.to(dtype) for matrix in plan.noise]
     modulator = weight if plan.weighted else noise[0] if noise else None
     if plan.grid:
         rank = B.numel() // weight.shape[0]  # of every row of tiles
-        left = _scatter(B * scaling, plan.grid.left_index, (weight.shape[0], rank))
+        left = _scatter(B, plan.grid.left_index, (weight.shape[0], rank))
         right = _scatter(A, plan.grid.right_index, (rank * len(plan.grid.rows), weight.shape[1]))
         return [Term(left.to(dtype), right.to(dtype), modulator, plan.grid.rows)]
-    factors = [(a, b * scaling) for a, b in split_factors(A, B, plan)]
-    if plan.rows:
-        left, right = _widen(factors, weight.shape, plan)
+    if plan.row_place is not None and plan.col_place is not None:
+        right_blocks, left_blocks = zip(*split_factors(A, B, plan), strict=True)
+        left = torch.block_diag(*left_blocks).index_select(0, plan.row_place)
+        right = torch.block_diag(*right_blocks).index_select(1, plan.col_place)
         return [Term(left.to(dtype), right.to(dtype), modulator)]
+    if not plan.masks and len(noise) <= 1:
+        return [Term(B.to(dtype), A.to(dtype), modulator)]
+    factors = split_factors(A.to(dtype), B.to(dtype), plan)
     if plan.masks:
         (last_a, last_b), others = factors[-1], factors[:-1]
-        terms = [Term(last_b.to(dtype), last_a.to(dtype), weight)]
+        terms = [Term(last_b, last_a, weight)]
         for (a, b), mask in zip(others, plan.masks, strict=True):
-            terms.append(Term(torch.cat([b, -last_b], 1).to(dtype), torch.cat([a, last_a]).to(dtype), mask.to(dtype)))
+            terms.append(Term(torch.cat([b, -last_b], 1), torch.cat([a, last_a]), mask.to(dtype)))
         return terms
-    if len(noise) > 1:
-        return [Term(b.to(dtype), a.to(dtype), matrix) for (a, b), matrix in zip(factors, noise, strict=True)]
-    return [Term((B * scaling).to(dtype), A.to(dtype), modulator)]
-
-
-def _widen(factors: list[tuple[Tensor, Tensor]], shape: torch.Size, plan: Plan) -> tuple[Tensor, Tensor]:
-    first_a, first_b = factors[0]
-    total = sum(plan.ranks)
-    right = first_a.new_zeros(total, shape[1])
-    left = first_b.new_zeros(shape[0], total)
-    start = 0
-    for (a, b), rows, cols in zip(factors, plan.rows, plan.cols, strict=True):
-        stop = start + a.shape[0]
-        right[start:stop].index_copy_(1, cols, a)
-        left[:, start:stop].index_copy_(0, rows, b)
-        start = stop
-    return left, right
+    return [Term(b, a, matrix) for (a, b), matrix in zip(factors, noise, strict=True)]
 
 
 def _scatter(values: Tensor, index: Tensor, shape: tuple[int, int]) -> Tensor:
@@ -181,17 +175,25 @@ def _scatter(values: Tensor, index: Tensor, shape: tuple[int, int]) -> Tensor:
     return values.new_zeros(shape[0] * shape[1]).index_copy_(0, index, values.reshape(-1)).view(shape)
 
 
-def fill_update(out: Tensor, weight: Tensor, terms: list[Term], include_base: bool) -> Tensor:
-    """Write ``W + sum (L R) o M`` (or the sum alone) into ``out``, which must not be the weight itself."""
+def fill_update(out: Tensor, weight: Tensor, terms: list[Term], scaling: float, include_base: bool) -> Tensor:
+    """Write ``W + s sum (L R) o M`` (or ``s sum (L R) o M``) into ``out``, which must not be the weight itself."""
     first, *rest = terms
     for rows, left, right in first.parts():
-        if include_base and first.modulator is None:
-            torch.addmm(weight[rows], left, right, out=out[rows])
-        else:
+        if first.modulator is not None:
             torch.mm(left, right, out=out[rows])
+        elif include_base:
+            torch.addmm(weight[rows], left, right, alpha=scaling, out=out[rows])
+        else:
+            torch.addmm(out[rows], left, right, beta=0, alpha=scaling, out=out[rows])
     if first.modulator is not None:
-        torch.addcmul(weight, first.modulator, out, out=out) if include_base else out.mul_(first.modulator)
+        if include_base:
+            torch.addcmul(weight, first.modulator, out, value=scaling, out=out)
+        else:
+            out.mul_(first.modulator)
+            if scaling != 1:
+                out.mul_(scaling)
     for term in rest:
         assert term.modulator is not None  # only modulated products are kept apart
-        out.addcmul_(torch.mm(term.left, term.right, out=scratch_like(out, out.dtype, slot=1)), term.modulator)
+        product_ = torch.mm(term.left, term.right, out=scratch_like(out, out.dtype, slot=1))
+        out.addcmul_(product_, term.modulator, value=scaling)
     return out

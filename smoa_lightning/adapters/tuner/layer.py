@@ -54,6 +54,11 @@ class AdapterLayer(nn.Module, BaseTunerLayer):
     def prepare(self, adapter_name: str) -> None:
         """Fill what is unset of an adapter's saved buffers from the frozen weights; nothing by default."""
 
+    @property
+    def prepared_by_one_thread(self) -> bool:
+        """Whether :meth:`prepare` has work for one thread only, so that several layers may be prepared at once."""
+        return False
+
     # ------------------------------------------------------------------------------------------------------ set-up
 
     def update_layer(self, adapter_name: str, config: Any) -> None:

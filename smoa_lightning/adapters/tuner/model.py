@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, cast
 
 import torch
@@ -37,8 +39,22 @@ class AdapterModel(BaseTuner):
     def prepare(self, adapter_name: str, show_progress: bool = True) -> None:
         """Fill what an adapter derives from the frozen weights in all layers at once, with progress shown."""
         layers = [module for module in self.model.modules() if isinstance(module, AdapterLayer) and module.frozen_state]
-        for layer in tqdm(layers, desc="frozen state", unit="layer", leave=False, delay=2, disable=not show_progress):
+        # What one thread prepares runs side by side, the rest in turn.
+        side_by_side = [layer for layer in layers if layer.prepared_by_one_thread]
+        in_turn = [layer for layer in layers if not layer.prepared_by_one_thread]
+
+        def prepare(layer: AdapterLayer) -> None:
             layer.prepare(adapter_name)
+
+        pool = ThreadPoolExecutor(torch.get_num_threads())
+        try:
+            results = pool.map(prepare, side_by_side)
+            done = itertools.chain(results, map(prepare, in_turn))
+            show: dict[str, Any] = {"unit": "layer", "leave": False, "delay": 2, "disable": not show_progress}
+            for _ in tqdm(done, desc="frozen state", total=len(layers), **show):
+                pass
+        finally:
+            pool.shutdown(cancel_futures=True)
 
     def _prepare_adapter_config(self, peft_config: Any, model_config: dict[str, Any]) -> Any:
         if peft_config.target_modules is None:

@@ -1,0 +1,131 @@
+"""Gradients of the factors A and B of the SMoA family, for g = dL/dy and the inputs x.
+
+With G = g^T x and H = G o M of a term (L R) o M: dL = s H R^T, dR = s L^T H. Blocks need only the K-th part of G that
+lies in them, where gathering its columns costs less than the arithmetic that it saves. Formulas: arXiv 2601.07507 and
+2605.21147.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from smoa_lightning.adapters.smoa.scratch import scratch_like
+from smoa_lightning.adapters.smoa.terms import Plan, Term, split_factors
+
+Pair = tuple[Tensor, Tensor]
+
+
+def factor_gradients(
+    grad: Tensor, x: Tensor, A: Tensor, B: Tensor, weight: Tensor, plan: Plan, terms: list[Term], scaling: float
+) -> Pair:
+    """dL/dA and dL/dB, in the dtype and shape of A and B.
+
+    Args:
+        grad: g of shape (T, d_out).
+        x: Inputs of shape (T, d_in).
+        A: Right factors, as stored.
+        B: Left factors, as stored.
+        weight: W of shape (d_out, d_in).
+        plan: How A and B make the update.
+        terms: What ``update_terms`` makes of them.
+        scaling: s.
+    """
+    if plan.grid:
+        left, right = _grid_pair(grad, x, terms[0], weight)
+        parts_A, parts_B = [right.flatten()[plan.grid.right_index]], [left.flatten()[plan.grid.left_index]]
+    elif plan.rows and gather_pays(x.device.type, x.dtype):
+        parts_A, parts_B = _gathered_parts(grad, x, split_factors(A, B, plan), weight, plan)
+    else:
+        parts_A, parts_B = _collected(_dense_pairs(grad, x, terms, weight), plan)
+    side_by_side = not plan.grid and not plan.rows
+    grad_A = _packed(parts_A, A, 0 if side_by_side else None, scaling)
+    return grad_A, _packed(parts_B, B, 1 if side_by_side else None, scaling)
+
+
+def _packed(parts: Sequence[Tensor], like: Tensor, dim: int | None, scaling: float) -> Tensor:
+    """Put the gradients of all subspaces together as their factors are stored: along ``dim``, or one after another."""
+    if dim is not None:
+        whole = torch.cat(list(parts), dim) if len(parts) > 1 else parts[0]
+    else:
+        whole = torch.cat([part.reshape(-1) for part in parts]).view_as(like)
+    whole = whole.to(like.dtype)
+    return whole if scaling == 1 else whole * scaling
+
+
+@functools.cache
+def gather_pays(device_type: str, dtype: torch.dtype) -> bool:
+    """Whether K small products of gathered columns beat one full product: not where GEMMs are very fast (AMX)."""
+    if device_type == "cpu" and dtype in (torch.bfloat16, torch.float16):
+        probe = getattr(torch.cpu, "_is_amx_tile_supported", None)
+        return not (probe is not None and probe())
+    return True
+
+
+def _pair(h: Tensor, left: Tensor, right: Tensor) -> Pair:
+    """``(h R^T, L^T h)``."""
+    return h @ right.t(), left.t() @ h
+
+
+def _gathered_parts(
+    grad: Tensor, x: Tensor, factors: list[Pair], weight: Tensor, plan: Plan
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Blocks only: G_k = g[:, rows_k]^T x[:, cols_k], a K-th of the full product."""
+    modulator = weight if plan.weighted else plan.noise[0].to(x.dtype) if plan.noise else None
+    parts_A, parts_B = [], []
+    for (a, b), rows, cols in zip(factors, plan.rows, plan.cols, strict=True):
+        h = grad.index_select(1, rows).t() @ x.index_select(1, cols)
+        if modulator is not None:
+            h.mul_(modulator.index_select(0, rows).index_select(1, cols))
+        grad_b, grad_a = _pair(h, b.to(h.dtype), a.to(h.dtype))
+        parts_A.append(grad_a)
+        parts_B.append(grad_b)
+    return parts_A, parts_B
+
+
+def _dense_pairs(grad: Tensor, x: Tensor, terms: list[Term], weight: Tensor) -> list[Pair]:
+    """One full G = g^T x in scratch memory, then H = G o M for every term; entries outside the blocks meet zeros."""
+    full = torch.mm(grad.t(), x, out=scratch_like(weight, x.dtype, slot=0))
+    pairs = []
+    for index, term in enumerate(terms):
+        h = full
+        if term.modulator is not None:
+            out = full if index == len(terms) - 1 else scratch_like(weight, x.dtype, slot=1)
+            h = torch.mul(full, term.modulator, out=out)
+        pairs.append(_pair(h, term.left, term.right))
+    return pairs
+
+
+def _grid_pair(grad: Tensor, x: Tensor, term: Term, weight: Tensor) -> Pair:
+    """As above for a grid, row by row of tiles: the gradients of the term's left and right matrices."""
+    h = torch.mm(grad.t(), x, out=scratch_like(weight, x.dtype, slot=0))
+    if term.modulator is not None:
+        h.mul_(term.modulator)
+    pairs = [_pair(h[rows], left, right) for rows, left, right in term.parts()]
+    lefts, rights = zip(*pairs, strict=True)
+    return torch.cat(lefts), torch.cat(rights)
+
+
+def _collected(pairs: list[Pair], plan: Plan) -> tuple[list[Tensor], list[Tensor]]:
+    """Carry gradients of the terms' factors back to A_k and B_k: the transpose of ``update_terms``."""
+    lefts, rights = [left for left, _ in pairs], [right for _, right in pairs]
+    if plan.masks:
+        # Term 0 has the last subspace alone; every other term has its own subspace, and minus the last one.
+        own = [(left[:, :rank], right[:rank]) for (left, right), rank in zip(pairs[1:], plan.ranks, strict=False)]
+        last_B = lefts[0] - sum(left[:, rank:] for left, rank in zip(lefts[1:], plan.ranks, strict=False))
+        last_A = rights[0] + sum(right[rank:] for right, rank in zip(rights[1:], plan.ranks, strict=False))
+        return [*(a for _, a in own), last_A], [*(b for b, _ in own), last_B]
+    if not plan.rows:
+        return rights, lefts
+    left = lefts[0].index_select(0, torch.cat(plan.rows))
+    right = rights[0].index_select(1, torch.cat(plan.cols))
+    parts_A, parts_B = [], []
+    row = col = start = 0
+    for rank, rows, cols in zip(plan.ranks, plan.rows, plan.cols, strict=True):
+        parts_B.append(left[row : row + rows.numel(), start : start + rank])
+        parts_A.append(right[start : start + rank, col : col + cols.numel()])
+        row, col, start = row + rows.numel(), col + cols.numel(), start + rank
+    return parts_A, parts_B
