@@ -37,7 +37,7 @@ def factor_gradients(
     if plan.grid:
         left, right = _grid_pair(grad, x, terms[0], weight)
         parts_A, parts_B = [right.flatten()[plan.grid.right_index]], [left.flatten()[plan.grid.left_index]]
-    elif plan.rows and gather_pays(x.device.type, x.dtype):
+    elif plan.rows and gather_pays(x.device.type, x.dtype, torch.get_num_threads()):
         parts_A, parts_B = _gathered_parts(grad, x, split_factors(A, B, plan), weight, plan)
     else:
         parts_A, parts_B = _collected(_dense_pairs(grad, x, terms, weight), plan)
@@ -57,12 +57,13 @@ def _packed(parts: Sequence[Tensor], like: Tensor, dim: int | None, scaling: flo
 
 
 @functools.cache
-def gather_pays(device_type: str, dtype: torch.dtype) -> bool:
-    """Whether K small products of gathered columns beat one full product: not where GEMMs are very fast (AMX)."""
-    if device_type == "cpu" and dtype in (torch.bfloat16, torch.float16):
-        probe = getattr(torch.cpu, "_is_amx_tile_supported", None)
-        return not (probe is not None and probe())
-    return True
+def gather_pays(device_type: str, dtype: torch.dtype, threads: int) -> bool:
+    """Whether K small products of gathered columns beat one full product.
+
+    On a CPU torch gathers columns with one thread, and those of 16-bit numbers slowly; so the full product, with its
+    blocks picked afterwards, is faster there unless one thread multiplies float32 (or wider) numbers.
+    """
+    return device_type != "cpu" or (threads == 1 and dtype not in (torch.bfloat16, torch.float16))
 
 
 def _pair(h: Tensor, left: Tensor, right: Tensor) -> Pair:

@@ -36,6 +36,7 @@ class BoundLayer(UpdateLayer):
     def __init__(self, base_layer: nn.Module, name: str = "") -> None:
         super().__init__(base_layer, name)
         self._prepared: set[str] = set()
+        self._known: dict[str, tuple[Any, ...]] = {}  # adapter -> the weight that its fingerprint was compared with
         self.register_load_state_dict_post_hook(_after_loading)
 
     def initial_state(self, config: Any) -> dict[str, Tensor]:
@@ -68,6 +69,9 @@ class BoundLayer(UpdateLayer):
         """
         saved = getattr(self, self.fingerprint_name)[adapter_name]
         stored, held = self._stored_weight(), quantization(self._base())
+        state = stored.data_ptr(), stored._version, stored.dtype, *saved.tolist()
+        if self._known.get(adapter_name) == state and held is None:
+            return
         if not saved.any():
             saved.copy_(fingerprint(stored, held))
         elif not fingerprints_match(saved, stored):
@@ -81,6 +85,7 @@ class BoundLayer(UpdateLayer):
                 f"{made_for} with fingerprint {fingerprint_text(saved)}, but here the base weight has fingerprint "
                 f"{fingerprint_text(fingerprint(stored))}; {then}."
             )
+        self._known[adapter_name] = (*state[:3], *saved.tolist())
 
     def update_layer(self, adapter_name: str, config: Any) -> None:
         """Add an adapter that does not change anything yet."""

@@ -1,0 +1,74 @@
+"""What the speed scripts rest on: the peer computes what we compute, and ratios are read from the right columns."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from torch import nn
+
+from smoa_lightning.adapters import SMoAConfig
+from smoa_lightning.adapters.smoa import SmoaLinear
+
+FOLDER = Path(__file__).parents[1] / "benchmarks"
+
+
+def script(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("shape", [(12, 8), (8, 12)])
+def test_the_published_recipe_is_the_same_map(shape: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    base = nn.Linear(shape[1], shape[0]).requires_grad_(False)
+    peer = script("published_recipe").RecipeLinear(base, r=4, num_subspaces=2)
+    layer = SmoaLinear(base, "layer")
+    layer.set_adapter("default")
+    layer.update_layer("default", SMoAConfig(r=4, num_subspaces=2))
+    # The same blocks, in another order inside (ours are ascending): factors go by coordinate.
+    for (a, b), theirs_a, theirs_b, rows, cols in zip(
+        layer.factors("default"), peer.A, peer.B, peer.rows, peer.cols, strict=True
+    ):
+        nn.init.normal_(theirs_b)
+        a.data.copy_(theirs_a[:, cols.argsort()])
+        b.data.copy_(theirs_b[rows.argsort()])
+    x = torch.randn(5, shape[1])
+    torch.testing.assert_close(layer(x), peer(x), rtol=1e-5, atol=1e-5)
+
+
+def test_ratios_between_two_versions() -> None:
+    compare = script("compare")
+    text = (
+        "4x8 tokens\n| method | / lora | s |\n|---|---|---|\n| lora | 1.00 (1.00-1.00) | 0.5 |\n| smoa | x | 2e-1 |\n"
+    )
+    values = compare.parsed(text)
+    assert values == {"4x8 tokens: lora": 0.5, "4x8 tokens: smoa": 0.2}
+    before = {name: [value, value] for name, value in values.items()}
+    now = {"4x8 tokens: lora": [0.5, 0.5], "4x8 tokens: smoa": [0.3, 0.25], "new": [1.0]}
+    table, regressions = compare.table(before, now, 1.1)
+    assert regressions == 1
+    assert "| 4x8 tokens: smoa | 1.38 (1.25-1.50) | **slower** |" in table
+    assert "| 4x8 tokens: lora | 1.00 (1.00-1.00) |  |" in table
+    assert "| new | only now | |" in table
+
+
+def test_a_baseline_of_another_command_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "kept.json"
+    file.write_text(json.dumps({"command": ["other.py"], "values": {}}))
+    command = [sys.executable, str(FOLDER / "compare.py"), "--repeats", "0", "--baseline", str(file)]
+    done = subprocess.run(
+        [*command, "--", "published_recipe.py"], capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+    assert done.returncode == 1
+    assert "holds another command: other.py" in done.stderr
