@@ -36,8 +36,9 @@ import yaml
 from smoa_lightning.backbone import BackboneConfig, load_model, load_tokenizer, locate
 from smoa_lightning.data.datamodule import TaskDataModule
 from smoa_lightning.data.tasks import get_task
+from smoa_lightning.evaluation.sharing import choice_log_likelihoods
 from smoa_lightning.metrics import ChoiceAccuracy
-from smoa_lightning.scoring import choice_scores, row_log_likelihoods, target_logits
+from smoa_lightning.scoring import choice_scores
 
 # task -> file of the harness, below lm_eval/tasks
 DEFINITIONS = {
@@ -89,7 +90,7 @@ def score_ours(task: str, rows: Path, backbone: str, batch_size: int) -> dict[st
     model, accuracy, found = load_model(config, location).eval(), ChoiceAccuracy(), {}
     for batch in data.test_dataloader():
         with torch.inference_mode():
-            likelihood, tokens = row_log_likelihoods(*target_logits(model, batch))
+            likelihood, tokens = choice_log_likelihoods(model, batch)
         scores = choice_scores(likelihood, tokens, batch["num_bytes"], batch["num_choices"])
         accuracy.update(scores, batch["label"])
         for item, row in enumerate(batch["row"].tolist()):

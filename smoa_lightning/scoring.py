@@ -16,6 +16,10 @@ from torch.nn import functional as F
 
 IGNORE = -100
 
+# Logits whose normaliser is made at a time. On a CPU 1 MB of float32: what is written stays in its second-level cache.
+PIECE = {"cpu": 2**18}
+LARGE_PIECE = 2**25  # on other devices, where each piece is a kernel launch
+
 
 class ChoiceScores(NamedTuple):
     """Scores of the choices of each item, padded with -inf where an item has fewer choices.
@@ -48,14 +52,24 @@ def target_logits(model: Any, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
         ``labels`` (rows, length - 1), -100 where nothing is predicted.
     """
     labels = batch["labels"][:, 1:]
-    places = (labels != IGNORE).nonzero(as_tuple=True)
     inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
     if "position_ids" in batch:  # packed rows, which the model parts by their positions, if it keeps no cache
         inputs = {"input_ids": batch["input_ids"], "position_ids": batch["position_ids"], "use_cache": False}
-    length = batch["input_ids"].shape[1]
+    return logits_at(model, inputs, (labels != IGNORE).nonzero(as_tuple=True)), labels
+
+
+def logits_at(model: Any, inputs: dict[str, Any], places: tuple[Tensor, Tensor]) -> Tensor:
+    """Run the model and return its logits (places, vocabulary) at some positions, the others not being made.
+
+    Args:
+        model: A causal language model.
+        inputs: Arguments of its forward, with ``input_ids`` (rows, length).
+        places: Row and column of each position.
+    """
+    length = inputs["input_ids"].shape[1]
     with _picking(model, places, length) as picked:
-        logits = model(**inputs).logits
-    return (logits[0] if picked else _pick(logits, places, length)), labels
+        logits: Tensor = model(**inputs).logits
+    return logits[0] if picked else _pick(logits, places, length)
 
 
 def _pick(values: Tensor, places: tuple[Tensor, Tensor], length: int) -> Tensor:
@@ -104,10 +118,26 @@ def row_log_likelihoods(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]
         labels: (rows, columns), -100 where nothing is predicted.
     """
     chosen = labels != IGNORE
-    token = -F.cross_entropy(logits.float(), labels[chosen], reduction="none")
+    token = log_probabilities(logits, torch.arange(len(logits), device=logits.device), labels[chosen])
     rows = chosen.nonzero(as_tuple=True)[0]
     total = torch.zeros(labels.shape[0], dtype=torch.float32, device=labels.device).index_add_(0, rows, token)
     return total, chosen.sum(dim=1)
+
+
+def log_probabilities(logits: Tensor, places: Tensor, tokens: Tensor) -> Tensor:
+    """Return logits[places[i], tokens[i]] - logsumexp(logits[places[i]]) = log p(tokens[i]), (targets,) in float32.
+
+    The normaliser is made in pieces of the logits: a float32 copy of all of them would be as large as everything else
+    that scoring holds, and on a CPU writing and reading it costs more than its arithmetic.
+
+    Args:
+        logits: (places, vocabulary).
+        places: (targets,) which row of the logits predicts each target.
+        tokens: (targets,) token ids.
+    """
+    rows = max(1, PIECE.get(logits.device.type, LARGE_PIECE) // logits.shape[-1])
+    normaliser = torch.cat([piece.float().logsumexp(dim=-1) for piece in logits.split(rows)])
+    return logits[places, tokens].float() - normaliser[places]
 
 
 def choice_scores(log_likelihood: Tensor, tokens: Tensor, num_bytes: Tensor, num_choices: Tensor) -> ChoiceScores:

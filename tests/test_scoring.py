@@ -6,6 +6,7 @@ from pathlib import Path
 
 import peft
 import pytest
+import scipy.special
 import scipy.stats
 import torch
 import transformers
@@ -16,7 +17,9 @@ from smoa_lightning.data.datamodule import TaskDataModule
 from smoa_lightning.metrics import ChoiceAccuracy, accuracy_stderr
 from smoa_lightning.scoring import (
     IGNORE,
+    PIECE,
     choice_scores,
+    log_probabilities,
     row_log_likelihoods,
     summed_cross_entropy,
     target_logits,
@@ -154,6 +157,16 @@ def test_summed_cross_entropy_counts_only_targets() -> None:
     )
     assert count == 7
     torch.testing.assert_close(total, by_hand)
+
+
+def test_log_probabilities_in_pieces_equal_scipy(monkeypatch: pytest.MonkeyPatch) -> None:
+    logits = torch.randn(7, 11, generator=torch.Generator().manual_seed(0)) * 20
+    places, tokens = torch.tensor([6, 0, 0, 3]), torch.tensor([1, 10, 2, 2])
+    expected = scipy.special.log_softmax(logits.double().numpy(), axis=-1)[places, tokens]
+    for piece in (1, 25, 2**18):  # one row, two rows and a rest, all rows
+        monkeypatch.setitem(PIECE, "cpu", piece)
+        found = log_probabilities(logits, places, tokens)
+        torch.testing.assert_close(found, torch.tensor(expected).float(), rtol=1e-6, atol=1e-6)
 
 
 def test_accuracies_equal_torchmetrics_and_survive_ragged_choices() -> None:

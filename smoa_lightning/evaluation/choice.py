@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from smoa_lightning.evaluation.sharing import choice_log_likelihoods
 from smoa_lightning.metrics import ACCURACIES, ChoiceAccuracy
-from smoa_lightning.scoring import choice_scores, row_log_likelihoods, target_logits
+from smoa_lightning.scoring import choice_scores
 
 
 class ChoiceEvaluator(nn.Module):
@@ -25,7 +26,7 @@ class ChoiceEvaluator(nn.Module):
             network: A causal language model, with its adapter on or off.
             batch: What ``collate_choices`` returns.
         """
-        likelihood, tokens = row_log_likelihoods(*target_logits(network, batch))
+        likelihood, tokens = choice_log_likelihoods(network, batch)
         scores = choice_scores(likelihood, tokens, batch["num_bytes"], batch["num_choices"])
         self.accuracy.update(scores, batch["label"])
         records = []

@@ -67,7 +67,7 @@ class ReplyEvaluator(nn.Module):
         """
         likelihood, tokens = row_log_likelihoods(*target_logits(network, batch))
         nll, counts = (-likelihood).tolist(), tokens.tolist()
-        replies = self._replies(network, batch["prompt"]) if write else None
+        replies = self.replies(network, batch["prompt"]) if write else None
         records = []
         for item, row in enumerate(batch["row"].tolist()):
             record: dict[str, Any] = {"row": row, "nll": nll[item], "tokens": counts[item]}
@@ -81,7 +81,7 @@ class ReplyEvaluator(nn.Module):
         self.records += records
         return records
 
-    def _replies(self, network: Any, prompts: list[list[int]]) -> list[str]:
+    def replies(self, network: Any, prompts: list[list[int]]) -> list[str]:
         """Write replies and cut each at the first text that ends one."""
         pad = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else self.ends[0]
 

@@ -10,8 +10,9 @@ import torch
 
 from smoa_lightning.backbone import BackboneConfig, load_model, load_tokenizer, locate
 from smoa_lightning.data.datamodule import TaskDataModule
-from smoa_lightning.metrics import ChoiceAccuracy
-from smoa_lightning.scoring import choice_scores, row_log_likelihoods, target_logits
+from smoa_lightning.evaluation.choice import ChoiceEvaluator
+from smoa_lightning.evaluation.sharing import shares_prefixes
+from smoa_lightning.scoring import row_log_likelihoods, target_logits
 
 from .golden import KINDS, write
 
@@ -48,17 +49,17 @@ def test_scores_of_the_harness(kind: str, task: str, folder: Path) -> None:
     requests = [[list(pair) for pair in data.example("report", row).pairs] for row in range(count)]
     assert requests == golden["requests"]
 
-    model, accuracy = load_model(config, location).eval(), ChoiceAccuracy()
+    model, evaluator = load_model(config, location).eval(), ChoiceEvaluator()
+    assert shares_prefixes(model, data.encoding.max_length)
     for batch in data.test_dataloader():
         with torch.no_grad():
-            likelihood, tokens = row_log_likelihoods(*target_logits(model, batch))
-        scores = choice_scores(likelihood, tokens, batch["num_bytes"], batch["num_choices"])
-        accuracy.update(scores, batch["label"])
-        for item, row in enumerate(batch["row"].tolist()):
-            found = scores.log_likelihood[item, : batch["num_choices"][item]].tolist()
+            plain = row_log_likelihoods(*target_logits(model, batch))[0].split(batch["num_choices"].tolist())
+            records = evaluator.score(model, batch)
+        for record, by_rows in zip(records, plain, strict=True):
             # sums of up to 70 float32 terms of size 7, at another batch size than the harness's
-            assert found == pytest.approx(golden["log_likelihood"][row], abs=1e-3)
-    metrics = accuracy.compute()
-    assert float(metrics["acc"]) == pytest.approx(golden["metrics"]["acc"])
+            for found in (record["log_likelihood"], by_rows.tolist()):
+                assert found == pytest.approx(golden["log_likelihood"][record["row"]], abs=1e-3)
+    metrics = evaluator.compute()
+    assert metrics["acc"] == pytest.approx(golden["metrics"]["acc"])
     if "acc_bytes" in golden["metrics"]:  # the harness's name of what is divided by bytes
-        assert float(metrics["acc_norm"]) == pytest.approx(golden["metrics"]["acc_bytes"])
+        assert metrics["acc_norm"] == pytest.approx(golden["metrics"]["acc_bytes"])

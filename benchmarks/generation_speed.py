@@ -1,0 +1,113 @@
+"""Replies per second under the generation protocol, in batches against one prompt at a time.
+
+Both are this project's own evaluation of a task (prompts, greedy search with a cache of keys and values, stop texts);
+only the number of prompts that go through the model together differs: left-padded batches against single prompts. In
+every round each writes all replies once, and the ratio is taken within the round. A single prompt is never padded, so
+replies that differ are counted: with the same arithmetic there would be none, and in float32 rounding flips few.
+
+    python benchmarks/generation_speed.py --backbone FOLDER --data FOLDER --rows 64 --threads 2
+    python benchmarks/generation_speed.py --backbone FOLDER --data FOLDER --dtype bfloat16 --tasks gsm8k
+
+``--data`` holds a folder for each task, with ``validation.jsonl`` in the task's Hub schema. How much is gained depends
+on what a reply is: long ones (gsm8k) are bound by reading the weights once a token, which a batch does once for all;
+the answers of choice tasks are a few tokens after a prompt of a hundred, whose arithmetic no batch saves.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import os
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
+
+import torch
+
+from smoa_lightning.backbone import BackboneConfig, load_model, load_tokenizer, locate
+from smoa_lightning.data.datamodule import TaskDataModule
+from smoa_lightning.data.loaders import scoring_loader
+from smoa_lightning.evaluation.reply import ReplyEvaluator
+
+TASKS = ("gsm8k", "piqa")
+
+
+def write_replies(evaluator: ReplyEvaluator, model: Any, items: list[Any], batch_size: int, pad: int) -> dict[int, str]:
+    """Write the reply of every item, in the batches of the project's own loader."""
+    found: dict[int, str] = {}
+    for batch in scoring_loader(items, batch_size, None, pad):
+        with torch.inference_mode():
+            replies = evaluator.replies(model, batch["prompt"])
+        found |= dict(zip(batch["row"].tolist(), replies, strict=True))
+    return found
+
+
+def measure(task: str, model: Any, tokenizer: Any, options: argparse.Namespace, folder: Path) -> None:
+    """Print the table's line of a task."""
+    rows = folder / f"{task}.jsonl"
+    with (Path(options.data) / task / "validation.jsonl").open(encoding="utf-8") as stream:
+        rows.write_text("".join(itertools.islice(stream, options.rows)), encoding="utf-8")
+    path = {"validation": str(rows)}
+    data = TaskDataModule(task, "local", path=path, report_split="validation", protocol="generation", max_length=1024)
+    data.tokenizer = tokenizer
+    items, sets = data.encoded("report"), data.reported[task]
+    protocol: Any = sets.protocol
+    evaluator = ReplyEvaluator(protocol, tokenizer, options.max_new_tokens, ends=sets.reply_ends())
+    sizes = {"one": 1, "batch": options.batch_size}
+    times: dict[str, list[float]] = {name: [] for name in sizes}
+    written: dict[str, dict[int, str]] = {}
+    for size in sizes.values():
+        write_replies(evaluator, model, items[: min(size, 2)], size, tokenizer.pad_token_id)  # what a first pass does
+    for _ in range(options.rounds):
+        for name, size in sizes.items():
+            start = time.perf_counter()
+            written[name] = write_replies(evaluator, model, items, size, tokenizer.pad_token_id)
+            if options.device == "cuda":
+                torch.cuda.synchronize()
+            times[name].append(time.perf_counter() - start)
+    ratios = [one / batch for one, batch in zip(times["one"], times["batch"], strict=True)]
+    low, middle, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
+    differing = sum(written["one"][row] != reply for row, reply in written["batch"].items())
+    lengths = [len(tokenizer(reply).input_ids) for reply in written["one"].values()]
+    cells = [task, str(len(items)), f"{statistics.fmean(len(item.prompt) for item in items):.0f}"]
+    cells += [f"{statistics.fmean(lengths):.0f} / {max(lengths)}", f"{middle:.2f} ({low:.2f}-{high:.2f})"]
+    cells += [f"{len(items) / statistics.median(times[name]):.2f}" for name in ("batch", "one")]
+    print("| " + " | ".join([*cells, str(differing)]) + " |", flush=True)
+
+
+def main() -> None:
+    """Measure task by task and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--backbone", required=True, help="folder of a Hugging Face causal language model")
+    parser.add_argument("--data", required=True, help="folder with TASK/validation.jsonl")
+    parser.add_argument("--tasks", nargs="+", default=list(TASKS))
+    parser.add_argument("--rows", type=int, default=64, help="how many of the first rows of each file")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--batch-size", type=int, default=16, help="prompts in a batch, data.eval_batch_size")
+    parser.add_argument("--max-new-tokens", type=int, help="longest reply; default: the task's")
+    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, help="default: what torch takes")
+    options = parser.parse_args()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    config = BackboneConfig("local", path=options.backbone, dtype=options.dtype)
+    location = locate(config)
+    model, tokenizer = load_model(config, location).eval().to(options.device), load_tokenizer(location)
+    print(
+        f"{options.dtype}, {torch.get_num_threads()} threads, {options.rounds} rounds, batches of {options.batch_size}"
+    )
+    header = ["task", "prompts", "tokens of a prompt, mean", "of a reply, mean / most", "replies/s over one by one"]
+    header += ["replies/s: batches", "one by one", "replies that differ"]
+    print("| " + " | ".join(header) + " |\n|" + "---|" * len(header), flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        for task in options.tasks:
+            measure(task, model, tokenizer, options, Path(folder))
+
+
+if __name__ == "__main__":
+    main()

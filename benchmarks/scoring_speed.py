@@ -1,0 +1,230 @@
+"""Items per second of scoring the choices of tasks, against EleutherAI's lm-evaluation-harness on the same texts.
+
+Each program runs in a process of its own that has loaded the backbone, in turns: in every round each scores all items
+of a task once, and a ratio is taken within the round. A turn goes from texts to log-likelihoods: tokenisation counts
+for both, loading, reading rows and metrics for neither (the harness's ``loglikelihood`` of the texts of this project,
+which are its own: agree_with_lm_eval.py). The harness gets the best of several batch sizes, found first on the same
+rows. ``rows one by one`` is this project without shared prefixes.
+
+    pip install lm-eval
+    python benchmarks/scoring_speed.py --backbone FOLDER --data FOLDER --rows 300 --threads 2
+    python benchmarks/scoring_speed.py --backbone FOLDER --data FOLDER --dtype bfloat16 --peer-python PATH/bin/python
+
+``--data`` holds a folder for each task, with ``validation.jsonl`` in the task's Hub schema; a file with fewer rows
+than ``--rows`` gives what it has. The exit status is 1 where log-likelihoods in float32 differ by more than 1e-3
+and by more than 1e-5 of their size.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
+
+import torch
+
+TASKS = ("piqa", "arc_easy", "hellaswag")
+TOLERANCE = 1e-3
+MAX_LENGTH = 2048  # no row may be cut: the two programs would cut at different places
+Requests = list[list[list[str]]]  # items, choices, prompt and response
+Score = Callable[[Requests, int], list[list[float]]]
+
+
+# ------------------------------------------------------------------------------------- the processes that score
+
+
+def ours(options: argparse.Namespace, share: bool) -> Score:
+    """Return this project's scoring of texts, in batches of so many items."""
+    from smoa_lightning.backbone import BackboneConfig, load_model, load_tokenizer, locate
+    from smoa_lightning.data.loaders import scoring_loader
+    from smoa_lightning.data.prepare import Encoding, encode_choices
+    from smoa_lightning.data.tasks import ChoiceExample
+    from smoa_lightning.evaluation.sharing import choice_log_likelihoods
+    from smoa_lightning.scoring import row_log_likelihoods, target_logits
+
+    config = BackboneConfig("local", path=options.backbone, dtype=options.dtype)
+    location = locate(config)
+    model, tokenizer = load_model(config, location).eval().to(options.device), load_tokenizer(location)
+    pad: Any = tokenizer.pad_token_id
+
+    def score(requests: Requests, batch_size: int) -> list[list[float]]:
+        examples = [
+            ChoiceExample(tuple(prompt for prompt, _ in pairs), tuple(response for _, response in pairs), 0)
+            for pairs in requests
+        ]
+        items, _ = encode_choices(examples, range(len(examples)), str, tokenizer, Encoding(MAX_LENGTH))
+        found: dict[int, list[float]] = {}
+        for batch in scoring_loader(items, batch_size, options.max_tokens, pad):
+            moved = {name: tensor.to(options.device) for name, tensor in batch.items()}
+            with torch.inference_mode():
+                if share:
+                    likelihood, _ = choice_log_likelihoods(model, moved)
+                else:
+                    likelihood, _ = row_log_likelihoods(*target_logits(model, moved))
+            parts = likelihood.split(batch["num_choices"].tolist())
+            found |= {row: part.tolist() for row, part in zip(batch["row"].tolist(), parts, strict=True)}
+        return [found[row] for row in range(len(examples))]
+
+    return score
+
+
+def theirs(options: argparse.Namespace) -> Score:
+    """Return the harness's scoring of texts, in batches of so many choices."""
+    from lm_eval.api.instance import Instance
+    from lm_eval.models.huggingface import HFLM
+
+    model = HFLM(pretrained=options.backbone, dtype=options.dtype, device=options.device, max_length=MAX_LENGTH)
+
+    def score(requests: Requests, batch_size: int) -> list[list[float]]:
+        model.batch_size_per_gpu = batch_size
+        pairs = [tuple(pair) for item in requests for pair in item]
+        instances = [Instance("loglikelihood", {}, pair, number) for number, pair in enumerate(pairs)]  # type: ignore[arg-type]
+        answers = iter(model.loglikelihood(instances, disable_tqdm=True))
+        return [[float(next(answers)[0]) for _ in item] for item in requests]
+
+    return score
+
+
+def serve(options: argparse.Namespace) -> None:
+    """Score what lines of standard input ask for; answer each with a line of seconds and log-likelihoods."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what libraries print is no answer
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    score = theirs(options) if options.serve == "theirs" else ours(options, share=options.serve == "ours")
+    print(json.dumps({"threads": torch.get_num_threads()}), file=answers, flush=True)
+    for line in sys.stdin:
+        asked = json.loads(line)
+        start = time.perf_counter()
+        values = score(asked["requests"], asked["batch_size"])
+        if options.device == "cuda":
+            torch.cuda.synchronize()
+        answer = {"seconds": time.perf_counter() - start, "log_likelihood": values}
+        print(json.dumps(answer), file=answers, flush=True)
+
+
+class Program:
+    """A process that scores, and the batch size that it scores with."""
+
+    def __init__(self, python: str, which: str, log: Any) -> None:
+        command = [python, __file__, *sys.argv[1:], "--serve", which]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True)
+        self.threads = self._answer()["threads"]
+
+    def _answer(self) -> dict[str, Any]:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            sys.exit(f"{' '.join(map(str, self.process.args))} failed: see --log")  # type: ignore[arg-type]
+        return json.loads(line)  # type: ignore[no-any-return]
+
+    def score(self, requests: Requests, batch_size: int) -> dict[str, Any]:
+        """Score all items; return seconds and log-likelihoods."""
+        assert self.process.stdin is not None
+        print(json.dumps({"requests": requests, "batch_size": batch_size}), file=self.process.stdin, flush=True)
+        return self._answer()
+
+    def stop(self) -> None:
+        """End the process."""
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.wait()
+
+
+# ---------------------------------------------------------------------------------------------- the comparison
+
+
+def texts(task: str, options: argparse.Namespace, folder: Path) -> Requests:
+    """Return prompt and response of every choice of the first rows of a task."""
+    from smoa_lightning.data.datamodule import TaskDataModule
+
+    rows = folder / f"{task}.jsonl"
+    with (Path(options.data) / task / "validation.jsonl").open(encoding="utf-8") as stream:
+        rows.write_text("".join(itertools.islice(stream, options.rows)), encoding="utf-8")
+    data = TaskDataModule(task, "local", path={"validation": str(rows)}, report_split="validation")
+    examples = [data.example("report", row) for row in data.indices("report")]
+    return [[list(pair) for pair in example.pairs] for example in examples]
+
+
+def ratio(peer: list[float], own: list[float]) -> str:
+    """Median and quartiles of the ratios of two series, round by round; of one round the ratio."""
+    values = [a / b for a, b in zip(peer, own, strict=True)]
+    low, middle, high = statistics.quantiles(values, n=4) if len(values) > 1 else values * 3
+    return f"{middle:.2f} ({low:.2f}-{high:.2f})"
+
+
+def measure(task: str, requests: Requests, programs: dict[str, Program], options: argparse.Namespace) -> bool:
+    """Print the table's line of a task; say whether the scores agree."""
+    sizes = dict.fromkeys(programs, options.batch_size)
+    trials = {size: programs["theirs"].score(requests, size)["seconds"] for size in options.peer_batch_sizes}
+    sizes["theirs"] = min(trials, key=trials.__getitem__)
+    for name in programs.keys() - {"theirs"}:
+        programs[name].score(requests[: options.batch_size], options.batch_size)  # what a first pass alone does
+    times: dict[str, list[float]] = {name: [] for name in programs}
+    scores: dict[str, list[list[float]]] = {}
+    for _ in range(options.rounds):
+        for name, program in programs.items():
+            answer = program.score(requests, sizes[name])
+            times[name].append(answer["seconds"])
+            scores[name] = answer["log_likelihood"]
+    pairs = [(a, b) for x, y in zip(scores["ours"], scores["theirs"], strict=True) for a, b in zip(x, y, strict=True)]
+    apart = max(abs(a - b) for a, b in pairs)
+    relative = max(abs(a - b) / max(abs(b), 1e-9) for a, b in pairs)
+    best = [[max(range(len(item)), key=item.__getitem__) for item in scores[name]] for name in ("ours", "theirs")]
+    flips = sum(a != b for a, b in zip(*best, strict=True))
+    speed = [f"{len(requests) / statistics.median(times[name]):.1f}" for name in programs]
+    cells = [task, str(len(requests)), str(len(pairs)), str(sizes["theirs"]), ratio(times["theirs"], times["ours"])]
+    cells += [ratio(times["theirs"], times["plain"]), *speed, f"{apart:.1e} / {relative:.1e}", str(flips)]
+    print("| " + " | ".join(cells) + " |", flush=True)
+    return all(abs(a - b) <= max(TOLERANCE, 1e-5 * abs(b)) for a, b in pairs)
+
+
+def main() -> int:
+    """Start the programs, measure task by task and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--backbone", required=True, help="folder of a Hugging Face causal language model")
+    parser.add_argument("--data", required=True, help="folder with TASK/validation.jsonl")
+    parser.add_argument("--tasks", nargs="+", default=list(TASKS))
+    parser.add_argument("--rows", type=int, default=300, help="how many of the first rows of each file")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, help="of both programs; default: what torch takes")
+    parser.add_argument("--batch-size", type=int, default=16, help="items in a batch of this project")
+    parser.add_argument("--max-tokens", type=int, help="most tokens in a batch of this project, data.eval_max_tokens")
+    parser.add_argument("--peer-python", default=sys.executable, help="interpreter with lm-eval")
+    parser.add_argument("--peer-batch-sizes", type=int, nargs="+", default=[1, 4, 16, 64], help="in choices")
+    parser.add_argument("--log", help="file for what the programs print; default: nowhere")
+    parser.add_argument("--serve", choices=("ours", "plain", "theirs"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.serve:
+        serve(options)
+        return 0
+    with open(options.log or os.devnull, "w") as log, tempfile.TemporaryDirectory() as folder:
+        programs = {"ours": Program(sys.executable, "ours", log), "plain": Program(sys.executable, "plain", log)}
+        programs["theirs"] = Program(options.peer_python, "theirs", log)
+        threads = {program.threads for program in programs.values()}
+        print(f"{options.dtype}, threads {threads}, {options.rounds} rounds, batches of {options.batch_size} items")
+        header = ["task", "items", "choices", "the harness's batch", "items/s over the harness's"]
+        header += ["rows one by one over the harness's", "items/s: shared", "one by one", "harness"]
+        header += ["largest difference, absolute / relative", "predictions that differ"]
+        print("| " + " | ".join(header) + " |\n|" + "---|" * len(header), flush=True)
+        agreed = [measure(task, texts(task, options, Path(folder)), programs, options) for task in options.tasks]
+        for program in programs.values():
+            program.stop()
+    return 0 if all(agreed) or options.dtype != "float32" else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
