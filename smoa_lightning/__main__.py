@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from typing import Any
 
 from smoa_lightning.errors import UserError, nearest
 from smoa_lightning.version import __version__
@@ -18,6 +19,8 @@ COMMANDS = {
     "rank": ("smoa_lightning.rank", "measure the rank of a run's update, as a table and a figure"),
 }
 
+LIGHT: set[str] = set()  # commands that need no torch
+
 
 def overview() -> str:
     """Return the list of commands."""
@@ -25,6 +28,38 @@ def overview() -> str:
     lines += [f"  {name:10} {text}" for name, (_, text) in COMMANDS.items()]
     lines += ["", "python -m smoa_lightning COMMAND --help shows the settings of a command"]
     return "\n".join(lines)
+
+
+def answered_early(command: str, args: list[str]) -> bool:
+    """Give help, or refuse what is wrong in the arguments, before anything heavy is imported.
+
+    Returns:
+        Whether the command is done.
+
+    Raises:
+        UserError: Something in the arguments is wrong.
+    """
+    from smoa_lightning import arguments
+
+    if command in arguments.PLAIN:
+        arguments.parse(command, args)
+        return False
+    if command not in arguments.COMMANDS:
+        return False  # it looks after its own arguments
+    if "-h" in args or "--help" in args:
+        print(arguments.describe(command, args, COMMANDS[command][1]))
+        return True
+    arguments.check_arguments(command, args)
+    return False
+
+
+def imported(command: str) -> Any:
+    """Import the module that carries out a command."""
+    if command in LIGHT:
+        return importlib.import_module(COMMANDS[command][0])
+    from smoa_lightning.startup import import_command
+
+    return import_command(COMMANDS[command][0])
 
 
 def main(args: list[str] | None = None) -> int:
@@ -39,7 +74,8 @@ def main(args: list[str] | None = None) -> int:
     try:
         if args[0] not in COMMANDS:
             raise UserError(f"unknown command {args[0]!r}; did you mean {nearest(args[0], COMMANDS, 1)}?")
-        importlib.import_module(COMMANDS[args[0]][0]).main(args)
+        if not answered_early(args[0], args[1:]):
+            imported(args[0]).main(args)
     except UserError as error:
         print(f"smoa_lightning: {error}", file=sys.stderr)
         return 2

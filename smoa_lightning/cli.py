@@ -21,6 +21,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from smoa_lightning.adapters.budget import like_file
+from smoa_lightning.arguments import expand_bases, needs_checkpoint
 from smoa_lightning.callbacks import (
     AdapterCheckpoint,
     CostMonitor,
@@ -31,7 +32,7 @@ from smoa_lightning.callbacks import (
 )
 from smoa_lightning.checkpoint import read_checkpoint
 from smoa_lightning.data.datamodule import TaskDataModule
-from smoa_lightning.errors import UserError, nearest
+from smoa_lightning.errors import UserError
 from smoa_lightning.module import FineTuneModule
 from smoa_lightning.naming import run_name
 from smoa_lightning.parser import OneSentenceParser, refused_strategy
@@ -72,6 +73,7 @@ class FineTuneCLI(LightningCLI):
             run: With ``False`` the classes are made but no subcommand is expected or executed.
         """
         self.run: Run | None = None
+        self._asked = args[0] if run and isinstance(args, list) and args else None
         super().__init__(
             FineTuneModule,
             TaskDataModule,
@@ -96,10 +98,13 @@ class FineTuneCLI(LightningCLI):
         parser.add_lightning_class_args(SamplePredictions, "sample_predictions")
         parser.add_lightning_class_args(Forgetting, "forgetting")
 
-    @staticmethod
-    def subcommands() -> dict[str, set[str]]:
-        """Leave out what the framework decides itself: checkpoints are always read with ``weights_only``."""
-        return {name: skip | {"weights_only"} for name, skip in LightningCLI.subcommands().items()}
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
+        """Leave out what the framework decides itself: checkpoints are always read with ``weights_only``.
+
+        Only the subcommand that is asked for gets a parser: each takes as long to build as all of its settings.
+        """
+        known = {name: skip | {"weights_only"} for name, skip in LightningCLI.subcommands().items()}
+        return {self._asked: known[self._asked]} if self._asked in known else known
 
     # ------------------------------------------------------------------------------------------------- parsing
 
@@ -126,6 +131,7 @@ class FineTuneCLI(LightningCLI):
         for key in ("model.adapter_seed", "data.seed"):
             if config[key] is None:
                 config[key] = int(config["seed_everything"])
+        config["base"] = None  # it has been read, and is not where the run's config.yaml will lie
         budget = config["model.budget"]
         if isinstance(budget, dict) and "like" in budget:
             folders = [f.parent for f in reversed(self.config_files) if f.is_file() and _budget_in(f) == budget]
@@ -199,47 +205,9 @@ class FineTuneCLI(LightningCLI):
 
     def _evaluate(self, function: Any, ckpt_path: str | None, **kwargs: Any) -> None:
         if ckpt_path is None and not self.model.frozen:
-            raise UserError(
-                f"{self.subcommand} needs --ckpt_path RUN/checkpoints/best.ckpt, or --model.adapter null "
-                "--model.frozen true to score the untouched backbone"
-            )
+            raise UserError(needs_checkpoint(str(self.subcommand)))
         assert self.run is not None
         self.run.evaluate(self.trainer, function, ckpt_path, **kwargs)
-
-
-def expand_bases(args: list[str]) -> list[str]:
-    """Put before each ``--config FILE`` the file that it names under ``base:``, and so on; each base once.
-
-    Raises:
-        UserError: A file does not exist or is not YAML.
-    """
-    expanded: list[str] = []
-    seen: set[Path] = set()
-
-    def add(file: Path, named_by: str) -> None:
-        if not file.is_file():
-            folder = file.parent if file.parent.is_dir() else Path()
-            found = nearest(file.name, [p.name for p in sorted(folder.glob("*.yaml"))] or ["no YAML file"])
-            raise UserError(f"{named_by}: there is no file {str(file)!r}; {str(folder)!r} holds {found}")
-        try:
-            content = yaml.safe_load(file.read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise UserError(f"{file} is not valid YAML: {' '.join(str(error).split())}") from error
-        base = content.get("base") if isinstance(content, dict) else None
-        if base is not None and (file.parent / base).resolve() not in seen:
-            seen.add((file.parent / base).resolve())
-            add(file.parent / base, f"base of {file}")
-        expanded.extend(["--config", str(file)])
-
-    remaining = iter(args)
-    for argument in remaining:
-        if argument in ("--config", "-c"):
-            add(Path(next(remaining, "")), argument)
-        elif argument.startswith("--config="):
-            add(Path(argument.removeprefix("--config=")), "--config")
-        else:
-            expanded.append(argument)
-    return expanded
 
 
 def _budget_in(file: Path) -> Any:

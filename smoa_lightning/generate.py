@@ -2,40 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from pathlib import Path
-from typing import NoReturn
 
+from smoa_lightning.arguments import parse
 from smoa_lightning.data.encode import AddBos, bos_prefix, encode_pairs
 from smoa_lightning.data.render import end_ids, texts
 from smoa_lightning.data.tasks import ReplyExample
 from smoa_lightning.decoding import continuations
-from smoa_lightning.errors import UserError
 from smoa_lightning.load import FACTS, adapter_folder, load_adapter
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"generate: {message}; see generate --help")
-
-
-def arguments(args: list[str]) -> argparse.Namespace:
-    """Parse the command line after the subcommand.
-
-    Raises:
-        UserError: An unknown flag, no prompt, or a number that makes no sense.
-    """
-    parser = _Parser(prog="smoa_lightning generate", description="Continue prompts with the best adapter of a run.")
-    parser.add_argument("run", metavar="RUN", help="a run folder, whose best adapter is taken, or an adapter folder")
-    parser.add_argument("--prompt", action="append", required=True, help="text to continue; may be given several times")
-    parser.add_argument("--max_new_tokens", type=int, default=64, help="most tokens in a continuation (default: 64)")
-    parser.add_argument("--num_beams", type=int, default=1, help="width of the beam search; 1 is greedy (default)")
-    parsed = parser.parse_args(args)
-    for name in ("max_new_tokens", "num_beams"):
-        if getattr(parsed, name) < 1:
-            raise UserError(f"generate: --{name} is {getattr(parsed, name)}; the smallest value is 1")
-    return parsed
 
 
 def generate(
@@ -72,7 +47,7 @@ def main(args: list[str]) -> None:
     """Print the continuation, after its prompt where there are several."""
     from smoa_lightning.cli import quiet_libraries
 
-    parsed = arguments(args[1:])
+    parsed = parse("generate", args[1:])
     quiet_libraries()
     texts = generate(parsed.run, parsed.prompt, parsed.max_new_tokens, parsed.num_beams)
     for prompt, text in zip(parsed.prompt, texts, strict=True):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from peft import PeftConfig
-
 if TYPE_CHECKING:
+    from peft import PeftConfig
+
     from smoa_lightning.data.datamodule import TaskDataModule
     from smoa_lightning.module import FineTuneModule
 

@@ -11,10 +11,13 @@ from jsonargparse import add_instantiator
 from lightning.pytorch.cli import LightningArgumentParser
 from peft import PeftConfig
 
+from smoa_lightning.arguments import unknown_key
 from smoa_lightning.errors import UserError, nearest
 
 UNKNOWN_KEY = re.compile(
-    r"(?:key|option) ['\"]?([\w.]+)['\"]? is not expected|unrecognized arguments: --([\w.]+)", re.IGNORECASE
+    r"(?:key|option) ['\"]?([\w.]+)['\"]? is not expected|unrecognized arguments: --([\w.]+)"
+    r"|does not accept option ['\"]([\w.]+)",
+    re.IGNORECASE,
 )
 GIVEN_VALUE = re.compile(r"model\.adapter.*Given value: ([A-Za-z_][\w.]*)$")
 
@@ -26,9 +29,9 @@ class OneSentenceParser(LightningArgumentParser):
         """Shorten jsonargparse's report to what is wrong and what would be right."""
         text = " ".join(message.split())
         if unknown := UNKNOWN_KEY.search(text):
-            key = unknown[1] or unknown[2]
+            key = unknown[1] or unknown[2] or unknown[3]
             known = list(self.get_defaults(skip_validation=True).keys(branches=True))
-            raise UserError(f"unknown key {key!r}; the nearest valid keys are {nearest(key, known, 3)}") from ex
+            raise UserError(unknown_key(key, known)) from ex
         if given := GIVEN_VALUE.search(text):
             raise UserError(_unknown_strategy(given[1])) from ex
         raise UserError(text) from ex

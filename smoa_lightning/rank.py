@@ -5,11 +5,10 @@ Writes ``rank.md``, ``rank.json``, ``rank.png`` and ``rank.svg`` into the run's 
 
 from __future__ import annotations
 
-import argparse
 import statistics
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from peft import PeftConfig, PeftModel
@@ -20,6 +19,7 @@ from smoa_lightning.adapters import UpdateRank, adapted_layers, layer_update
 from smoa_lightning.adapters.inspect import target_layers
 from smoa_lightning.adapters.rank import base_shift, is_matrix_layer, shift_rounding, singular_values, update_rank
 from smoa_lightning.adapters.tuner import frozen_weight
+from smoa_lightning.arguments import parse
 from smoa_lightning.backbone import load_model
 from smoa_lightning.callbacks.rank_monitor import evenly, inner_linear_layers
 from smoa_lightning.cli import quiet_libraries
@@ -28,8 +28,6 @@ from smoa_lightning.files import replacing, write_json
 from smoa_lightning.load import adapter_folder, load_adapter, saved_backbone
 from smoa_lightning.rank_plot import Panel, draw
 from smoa_lightning.record import read_record
-
-LAYERS = 12
 
 
 @dataclass(frozen=True)
@@ -243,23 +241,9 @@ def panels(runs: list[RunRank]) -> list[Panel]:
     return list(found.values())
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"rank: {message}; see python -m smoa_lightning rank --help")
-
-
 def main(args: list[str]) -> None:
     """Measure, print and write."""
-    parser = _Parser(prog="python -m smoa_lightning rank", description=__doc__)
-    parser.add_argument("run", type=Path, help="folder of a run, or of an adapter")
-    parser.add_argument("--against", type=Path, nargs="+", default=[], metavar="RUN", help="runs to compare with")
-    parser.add_argument(
-        "--layers", type=int, default=LAYERS, help="how many layers are measured (default: %(default)s)"
-    )
-    parser.add_argument("--output", type=Path, default=None, help="folder to write to (default: the run's)")
-    options = parser.parse_args(args[1:])
-    if options.layers < 1:
-        raise UserError(f"rank: --layers is {options.layers}, but at least 1 layer must be measured")
+    options = parse("rank", args[1:])
     quiet_libraries()
     with torch.no_grad():
         runs = [measure(options.run, options.layers)]

@@ -148,6 +148,16 @@ def test_bases_come_before_the_files_that_name_them(tmp_path: Path) -> None:
         expand_bases(["fit", "--config", str(tmp_path / "b.yaml")])
 
 
+def test_a_run_is_repeated_from_its_own_file(tiny_arguments: list[str], tmp_path: Path) -> None:
+    """The file under ``base:`` is part of what config.yaml says, and is not beside it."""
+    assert main(["fit", *tiny_arguments, "--trainer.max_steps", "1"]) == 0
+    (first,) = (tmp_path / "runs").glob("*/*/config.yaml")
+    assert main(["fit", "--config", str(first)]) == 0
+    signatures = {json.loads(p.read_text())["signature"] for p in (tmp_path / "runs").glob("*/*/record.json")}
+    assert len(list((tmp_path / "runs").glob("*/*"))) == 2
+    assert len(signatures) == 1
+
+
 def test_params_counts_without_data(
     tiny_arguments: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

@@ -28,6 +28,8 @@ LAYERS = {
     "backbone": 2,
     "adapters": 3,
     "data": 3,
+    "arguments": 4,
+    "startup": 0,
     "load": 4,
     "evaluation": 4,
     "table": 0,
@@ -58,7 +60,10 @@ FORBIDDEN = {
     "table": {"lightning", "transformers", "peft", "torch"},
     "files": {"lightning", "transformers", "peft", "torch"},
     "record": {"lightning", "transformers", "peft", "torch"},
+    **{f"arguments/{p.stem}": {"lightning", "transformers", "peft", "torch"} for p in PACKAGE.glob("arguments/*.py")},
 }
+
+LIGHT = ["smoa_lightning", "smoa_lightning.record", "smoa_lightning.embedded", "smoa_lightning.arguments"]
 
 
 def unit(path: Path) -> str:
@@ -98,7 +103,7 @@ def test_pure_modules_import_nothing_heavy(module: str, packages: set[str]) -> N
     assert not {name.split(".")[0] for name in imported(PACKAGE / f"{module}.py")} & packages
 
 
-@pytest.mark.parametrize("module", ["smoa_lightning", "smoa_lightning.record", "smoa_lightning.embedded"])
+@pytest.mark.parametrize("module", LIGHT)
 def test_light_modules_load_no_torch(module: str) -> None:
     code = f"import sys, {module}; sys.exit(any(m in sys.modules for m in ('torch', 'transformers', 'lightning')))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

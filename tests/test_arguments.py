@@ -1,0 +1,321 @@
+"""Help and argument errors come without torch, and never refuse what the full parser takes."""
+
+from __future__ import annotations
+
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, NoReturn
+
+import peft
+import pytest
+import torch
+
+import smoa_lightning.adapters as adapters
+from smoa_lightning.__main__ import main
+from smoa_lightning.arguments import COMMANDS, check_arguments, describe, expand_bases, plain
+from smoa_lightning.arguments.check import flags
+from smoa_lightning.arguments.settings import class_group, groups
+from smoa_lightning.cli import FineTuneCLI
+from smoa_lightning.errors import UserError
+
+EXPERIMENTS = Path(__file__).parents[1] / "experiments"
+FILES = sorted(EXPERIMENTS.rglob("*.yaml"))
+
+
+class ParserMade(Exception):
+    pass
+
+
+class ParserOnly(FineTuneCLI):
+    """Stops where the parser is complete."""
+
+    def parse_arguments(self, parser: Any, args: Any) -> NoReturn:
+        raise ParserMade(parser)
+
+
+def full_parser(command: str) -> Any:
+    with pytest.raises(ParserMade) as made:
+        ParserOnly([command] if command != "params" else [], run=command != "params")
+    return made.value.args[0]
+
+
+@pytest.fixture(scope="module")
+def fit_parser() -> Any:
+    return full_parser("fit")
+
+
+def keys(parser: Any, command: str) -> set[str]:
+    """The keys that take a value; a group's own key, under which a file may be named, is none of them."""
+    if command != "params":
+        parser = parser._subcommands_action._name_parser_map[command]
+    names = {a.dest for a in parser._actions if a.dest.rpartition(".")[2] not in ("help", "print_config")}
+    return names - {name.rpartition(".")[0] for name in names}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_keys_are_those_of_the_full_parser(command: str) -> None:
+    ours = {s.key for group in groups(command) for s in group.settings if not s.within}
+    assert ours == keys(full_parser(command), command)
+
+
+def strategies() -> list[str]:
+    found = [
+        f"{module.__name__}.{name}"
+        for module in (peft, adapters)
+        for name, member in vars(module).items()
+        if isinstance(member, type) and issubclass(member, peft.PeftConfig)
+    ]
+    return [*found, "smoa_lightning.adapters.adalora.AdaLoraConfig"]
+
+
+@pytest.mark.parametrize("class_path", strategies())
+def test_strategies_take_what_their_sources_say(class_path: str) -> None:
+    module, _, name = class_path.rpartition(".")
+    taken = inspect.signature(getattr(sys.modules[module], name)).parameters
+    group = class_group("model.adapter", class_path)
+    assert group is not None
+    assert [s.key.rpartition(".")[2] for s in group.settings] == list(taken)
+
+
+@pytest.mark.parametrize("name", ["AdamW", "SGD", "Adam", "RMSprop"])
+def test_optimizers_take_what_their_sources_say(name: str) -> None:
+    taken = set(inspect.signature(getattr(torch.optim, name)).parameters) - {"params"}
+    group = class_group("model.optimizer", f"torch.optim.{name}")
+    assert group is not None
+    assert {s.key.rpartition(".")[2] for s in group.settings} == taken
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda p: str(p.relative_to(EXPERIMENTS)))
+def test_shipped_files_pass(file: Path) -> None:
+    check_arguments("fit", ["--config", str(file)])
+    check_arguments("params", ["--config", str(EXPERIMENTS / "piqa.yaml"), "--config", str(file)])
+
+
+@pytest.mark.parametrize("file", sorted(EXPERIMENTS.glob("adapters/*.yaml")), ids=lambda p: p.stem)
+def test_resolved_configurations_pass(file: Path, fit_parser: Any, tmp_path: Path) -> None:
+    """What a run writes as config.yaml: every setting with its value."""
+    parser = fit_parser._subcommands_action._name_parser_map["fit"]
+    files = [*expand_bases(["--config", str(EXPERIMENTS / "piqa.yaml")]), "--config", str(file)]
+    settings = fit_parser.parse_args(["fit", *files, "--base", "null"]).fit
+    (tmp_path / "config.yaml").write_text(parser.dump(settings, skip_validation=True))
+    check_arguments("fit", ["--config", str(tmp_path / "config.yaml")])
+
+
+TAKEN = [
+    ["--data.protoc", "generation"],
+    ["--data.protocol", "null"],
+    ["--data.packing", "yes"],
+    ["--data.packing=TRUE"],
+    ["--data.batch_size", "0x10"],
+    ["--data.batch_size", "1_0"],
+    ["--data.batch_size", " 4"],
+    ["--data.seed", "-1"],
+    ["--data.seed=null"],
+    ["--model.warmup", "1e-3"],
+    ["--model.warmup", "-1"],
+    ["--model.warmup", ".inf"],
+    ["--model.backbone.init_args.source", "auto"],
+    ["--model.backbone", "{source: auto}"],
+    ["--model.adapter", "null"],
+    ["--model.adapter=LoraConfig", "--model.adapter.r", "4"],
+    ["--model.adapter", "peft.LoraConfig", "--model.adapter.r", "4", "--model.adapter.init_args.lora_alpha", "8"],
+    ["--model.adapter", '{"class_path": "peft.LoraConfig", "init_args": {"r": 4}}'],
+    ["--model.adapter", "smoa_lightning.SMoAConfig"],
+    ["--model.adapter", "peft.LoraConfig", "--model.adapter.target_modules+=q_proj"],
+    ["--model.optimizer.lr", "1"],
+    ["--model.optimizer", "torch.optim.SGD", "--model.optimizer.momentum", "0.9"],
+    ["--model.budget", "300k"],
+    ["--model.budget.like", "x"],
+    ["--trainer.max_epoch", "1"],
+    ["--trainer.callbacks+=lightning.pytorch.callbacks.Timer"],
+    ["--trainer.max_time", "{hours: 1}"],
+    ["--trainer.devices", "[0, 1]"],
+    ["--trainer.deterministic", "warn"],
+    ["--trainer.limit_val_batches", "0.5"],
+    ["--trainer.precision", "32"],
+    ["--data", "{task: piqa}"],
+    ["--data.mixture", "[boolq]"],
+    ["--data.mixture+=boolq"],
+    ["--data.mixture.boolq", "1"],
+    ["--data.fields.question", "q"],
+    ["--data.path.train", "x"],
+    ["--data.add_bos", "auto"],
+    ["--seed_everything", "true"],
+]
+TAKEN_FILES = [
+    "data:\n  batch_size: '3'\n  packing: 'yes'\n",
+    "data.batch_size: 3\n",
+    "data: null\n",
+    "trainer:\n  callbacks+: []\n",
+    "model:\n  backbone:\n    class_path: smoa_lightning.backbone.BackboneConfig\n    init_args: {dtype: bfloat16}\n",
+    "model:\n  adapter:\n    class_path: peft.LoraConfig\n    init_args:\n      r: 4\n    dict_kwargs:\n      z: 4\n",
+    "model:\n  warmup: 10\n  decay: constant\n",
+]
+
+
+# jsonargparse 4.53 announces that abbreviated keys will no longer be taken
+@pytest.mark.filterwarnings("ignore:(?s).*(was expanded to|only one JsonargparseDeprecationWarning)")
+@pytest.mark.parametrize("arguments", TAKEN, ids=" ".join)
+def test_what_the_full_parser_takes_passes(arguments: list[str], fit_parser: Any) -> None:
+    fit_parser.parse_args(["fit", *arguments])
+    check_arguments("fit", arguments)
+
+
+@pytest.mark.parametrize("text", TAKEN_FILES)
+def test_files_that_the_full_parser_takes_pass(text: str, fit_parser: Any, tmp_path: Path) -> None:
+    file = tmp_path / "settings.yaml"
+    file.write_text(text)
+    fit_parser.parse_args(["fit", "--config", str(file)])
+    check_arguments("fit", ["--config", str(file)])
+
+
+REFUSED = [
+    (["--data.protocl", "x"], "unknown key 'data.protocl'; the nearest valid keys are data.protocol, "),
+    (["--data.protocol", "likelyhood"], "data.protocol is 'likelyhood', but takes likelihood, generation or null; the"),
+    (["--data.packing", "1"], "data.packing is '1', but takes true or false"),
+    (["--data.batch_size", "4.0"], "data.batch_size is '4.0', but takes a whole number"),
+    (["--data.batch_size", "null"], "data.batch_size is 'null', but takes a whole number"),
+    (["--data.batch_size", "x", "--data.batch_size", "4"], "data.batch_size is 'x'"),
+    (["--model.warmup", "1/2"], "model.warmup is '1/2', but takes a number"),
+    (["--trainer.max_epochs", "one"], "trainer.max_epochs is 'one', but takes a whole number or null"),
+    (["--trainer.precision", "17"], "16-mixed"),
+    (["--model.backbone.sourc", "auto"], "nearest valid keys are model.backbone.source"),
+    (["--model.backbone.source", "web"], "takes auto, hub, local or embedded"),
+    (["--model.backbone", "{sourc: auto}"], "model.backbone.source"),
+    (["--model.adapter", "peft.LorraConfig"], "no strategy 'peft.LorraConfig'; the nearest classes in peft are LoraC"),
+    (["--model.adapter=peft.LoraConfig", "--model.adapter.lora_alph=8"], "are model.adapter.lora_alpha, "),
+    (["--model.adapter=peft.LoraConfig", "--model.adapter.r", "x"], "init_args.r is 'x', but takes a whole number"),
+    (["--model.adapter", '{"class_path":"peft.LoraConfig","init_args":{"lora_alph":4}}'], "model.adapter.lora_alpha"),
+    (["--model.optimizer.momentm", "1"], "of torch.optim.AdamW"),
+    (["experiments/piqa.yaml"], "did you mean --config experiments/piqa.yaml?"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "words"), REFUSED, ids=[" ".join(a) for a, _ in REFUSED])
+def test_what_is_refused_early_the_full_parser_refuses_too(arguments: list[str], words: str, fit_parser: Any) -> None:
+    with pytest.raises(UserError) as refused:
+        check_arguments("fit", arguments)
+    assert words in str(refused.value)
+    with pytest.raises(UserError):
+        fit_parser.parse_args(["fit", *arguments])
+
+
+REFUSED_FILES = [
+    (
+        "data:\n  task: piqa\n  batch_siz: 3\n",
+        "line 3: unknown key 'data.batch_siz'; the nearest valid keys are data.ba",
+    ),
+    ("data:\n  batch_size: 3.0\n", "line 2: data.batch_size is 3.0, but takes a whole number"),
+    ("data:\n  packing: 1\n", "line 2: data.packing is 1"),
+    ("data:\n  task: 5\n", "line 2: data.task is 5, but takes text"),
+    ("model:\n  decay: 5\n", "line 2: model.decay is 5"),
+    ("trainer:\n  max_epochs: 1.5\n", "line 2: trainer.max_epochs is 1.5"),
+    ("run:\n  name: 5\n", "line 2: run.name is 5"),
+    ("trainr:\n  max_epochs: 1\n", "line 1: unknown key 'trainr'; the nearest valid keys are trainer"),
+    ("- 1\n", "holds no settings"),
+    ("", "holds no settings"),
+    ("# nothing\n", "holds no settings"),
+    ("model:\n  backbone:\n    sourc: auto\n", "line 3: unknown key 'model.backbone.sourc'"),
+    (
+        "model:\n  adapter:\n    class_path: peft.LoraConfig\n    init_args:\n      lora_alph: 4\n",
+        "line 5: unknown key",
+    ),
+    ("model:\n  adapter:\n    class_path: peft.LoraConfig\n    init_args:\n      r: x\n", "line 5: model.adapter"),
+    ("model:\n  adapter:\n    class_path: peft.LorraConfig\n", "line 3: model.adapter: there is no strategy"),
+]
+
+
+@pytest.mark.parametrize(("text", "words"), REFUSED_FILES)
+def test_files_that_are_refused_early_the_full_parser_refuses_too(
+    text: str, words: str, fit_parser: Any, tmp_path: Path
+) -> None:
+    file = tmp_path / "settings.yaml"
+    file.write_text(text)
+    with pytest.raises(UserError) as refused:
+        check_arguments("fit", ["--config", str(file)])
+    assert str(file) in str(refused.value)
+    assert words in str(refused.value)
+    with pytest.raises(UserError):
+        fit_parser.parse_args(["fit", "--config", str(file)])
+
+
+def test_a_later_class_is_the_one_whose_settings_count(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(
+        "model: {adapter: {class_path: peft.LoraConfig, init_args: {lora_alpha: 4}}}\nbase: b.yaml\n"
+    )
+    (tmp_path / "b.yaml").write_text("model: {adapter: {class_path: peft.HiraConfig, init_args: {r: 4}}}\n")
+    check_arguments("fit", ["--config", str(tmp_path / "a.yaml"), "--model.adapter.lora_dropout", "0.1"])
+    with pytest.raises(UserError, match=r"'model\.adapter\.hira_dropout' of peft\.LoraConfig"):
+        check_arguments("fit", ["--config", str(tmp_path / "a.yaml"), "--model.adapter.hira_dropout", "0.1"])
+
+
+def test_tasks_and_checkpoints_that_are_not_there() -> None:
+    with pytest.raises(UserError, match="did you mean piqa"):
+        check_arguments("fit", ["--data.task", "pika"])
+    check_arguments("fit", ["--data.task", "pika", "--data.task", "piqa"])
+    with pytest.raises(UserError, match="no checkpoint '/nowhere'"):
+        check_arguments("test", ["--ckpt_path", "/nowhere"])
+    with pytest.raises(UserError, match="test needs --ckpt_path"):
+        check_arguments("test", ["--data.task", "piqa"])
+    check_arguments("test", ["--data.task", "piqa", "--model.frozen", "true"])
+    check_arguments("test", ["--ckpt_pat", "/nowhere"])  # an abbreviation: only the full parser knows what it means
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_tells_every_setting(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([command, "--help"]) == 0
+    shown = capsys.readouterr().out
+    for group in groups(command):
+        for setting in group.settings:
+            assert f"\n  --{setting.key} " in shown
+            assert setting.help
+    assert "--data.batch_size int = 32 " in shown
+    assert "--data.num_beams int = 1 " in shown
+
+
+def test_help_tells_the_settings_of_a_named_strategy() -> None:
+    assert "--model.adapter.num_subspaces" not in describe("fit", [], "")
+    for named in (["--config", str(EXPERIMENTS / "piqa.yaml")], ["--model.adapter", "peft.LoraConfig", "--oh", "no"]):
+        assert "--model.adapter.r int = 8 " in describe("fit", [*named, "--help"], "")
+
+
+def test_no_answer_imports_torch() -> None:
+    lines = [["--help"], ["--version"], ["fitt"], ["rank"], ["generate", "/nowhere", "--prompt", "x"]]
+    lines += [[command, "--data.protocl", "x"] for command in COMMANDS]
+    lines += [["fit", "--config", str(EXPERIMENTS / "piqa.yaml"), "--model.adapter.rank", "4"]]
+    lines += [["fit", "--help"], ["fit", "--data.task", "pika"], ["test"], ["fit", "--config", "/nowhere.yaml"]]
+    code = f"""
+import sys
+from smoa_lightning.__main__ import main
+for line in {lines!r}:
+    status = main(line)
+    assert status == (0 if line[-1] in ("--help", "--version") else 2), line
+    heavy = {{"torch", "lightning", "transformers", "peft", "numpy"}} & sys.modules.keys()
+    assert not heavy, (line, heavy)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("smoa_lightning: ") == len(lines) - 3
+
+
+def test_flags_are_split_as_argparse_does() -> None:
+    split = list(flags(["--a", "1", "--b=2=3", "--c", "--d", "-1", "-h", "--e"]))
+    assert split == [("a", "1"), ("b", "2=3"), ("c", None), ("d", "-1"), ("e", None)]
+
+
+def test_bases_are_named_once(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("base: b.yaml\n")
+    (tmp_path / "b.yaml").write_text("base: a.yaml\n")
+    assert len(expand_bases(["--config", str(tmp_path / "a.yaml")])) == 6  # the circle is cut where it closes
+
+
+def test_plain_commands(tmp_path: Path) -> None:
+    (tmp_path / plain.FACTS).write_text("{}")
+    given = [str(tmp_path), "--prompt", "a", "--prompt", "b", "--num_beams", "3"]
+    asked = plain.parse("generate", given)
+    assert (asked.prompt, asked.num_beams, asked.max_new_tokens) == (["a", "b"], 3, 64)
+    assert plain.parse("rank", [str(tmp_path)]).layers == plain.LAYERS
+    with pytest.raises(UserError, match="neither a run with an adapter"):
+        plain.parse("rank", [str(tmp_path), "--against", "/nowhere"])

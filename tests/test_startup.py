@@ -1,0 +1,70 @@
+"""What is put off at the start happens when it is first used."""
+
+from __future__ import annotations
+
+import gc
+import subprocess
+import sys
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+
+from smoa_lightning.startup import compiling_later, without_collection
+
+
+def fake_torch(made: list[tuple[Any, dict[str, Any]]]) -> Any:
+    def compile_now(model: Any, **options: Any) -> Any:
+        made.append((model, options))
+        return lambda *args: ("compiled", model(*args))
+
+    return SimpleNamespace(compile=compile_now, nn=torch.nn)
+
+
+def test_a_function_is_compiled_when_it_is_first_called() -> None:
+    made: list[tuple[Any, dict[str, Any]]] = []
+    stand_in = fake_torch(made)
+    before = stand_in.compile
+
+    def double(x: int) -> int:
+        return 2 * x
+
+    with compiling_later(stand_in):
+        plain = stand_in.compile(double)
+        decorated = stand_in.compile(dynamic=True)(double)
+        layer = torch.nn.Identity()
+        stand_in.compile(layer)
+    assert stand_in.compile is before
+    assert made == [(layer, {})]  # a module is what its caller may look into
+    assert (plain(2), plain(3), decorated(4)) == (("compiled", 4), ("compiled", 6), ("compiled", 8))
+    assert made[1:] == [(double, {}), (double, {"dynamic": True})]
+    assert plain.__name__ == "double"
+
+
+def test_the_collector_is_on_again() -> None:
+    with without_collection():
+        assert not gc.isenabled()
+    assert gc.isenabled()
+    assert gc.get_freeze_count() > 0
+    gc.unfreeze()
+
+
+def test_modules_that_stood_aside_are_there_when_they_are_used() -> None:
+    code = """
+import sys
+from smoa_lightning.startup import loaded_later
+with loaded_later():
+    import torchmetrics
+late = [name for name in ("matplotlib", "scipy.signal") if name in sys.modules]
+assert not late, late
+metric = torchmetrics.MeanMetric()
+metric.update(1.0)
+import matplotlib
+matplotlib.use("agg")
+figure, _ = metric.plot()
+assert type(figure).__module__ == "matplotlib.figure"
+import scipy.signal
+assert callable(scipy.signal.fftconvolve)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
