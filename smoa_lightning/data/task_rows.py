@@ -176,7 +176,8 @@ class TaskRows:
         """
         settings = self.settings
         if part == "report":
-            return subset(range(len(self.rows(self.report_split))), settings.limit_report_rows, settings.seed)
+            # The same rows whatever the run's seed, so that seeds and methods are compared on the same items.
+            return subset(range(len(self.rows(self.report_split))), settings.limit_report_rows, seed=0)
         if settings.streaming:
             return list(range(len(self.rows(self.task.train_split))))
         training, selection = self._sides

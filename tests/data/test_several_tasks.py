@@ -87,6 +87,9 @@ def test_report_rows_can_be_limited(folder):
     whole, some = make(folder / "piqa"), make(folder / "piqa", limit_report_rows=3)
     assert len(some.indices("report")) == 3
     assert set(some.indices("report")) < set(whole.indices("report"))
+    other = make(folder / "piqa", limit_report_rows=3, seed=1)  # seeds are compared on the same items
+    assert other.indices("report") == some.indices("report")
+    assert other.indices("selection") != some.indices("selection")
 
 
 def test_a_mixture_trains_and_reports_on_each_task(folder):
