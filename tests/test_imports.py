@@ -43,7 +43,8 @@ LAYERS = {
     "rank_plot": 1,
     "rank": 9,
     "generate": 9,
-    "__main__": 10,
+    "ablation": 10,
+    "__main__": 11,
 }
 APART = {("adapters", "data"), ("data", "adapters")}
 FORBIDDEN = {
@@ -60,10 +61,16 @@ FORBIDDEN = {
     "table": {"lightning", "transformers", "peft", "torch"},
     "files": {"lightning", "transformers", "peft", "torch"},
     "record": {"lightning", "transformers", "peft", "torch"},
-    **{f"arguments/{p.stem}": {"lightning", "transformers", "peft", "torch"} for p in PACKAGE.glob("arguments/*.py")},
+    **{
+        f"{p.parent.relative_to(PACKAGE)}/{p.stem}": {"lightning", "transformers", "peft", "torch"}
+        for p in [*PACKAGE.glob("arguments/*.py"), *PACKAGE.glob("ablation/**/*.py")]
+    },
 }
 
-LIGHT = ["smoa_lightning", "smoa_lightning.record", "smoa_lightning.embedded", "smoa_lightning.arguments"]
+LIGHT = [
+    *("smoa_lightning", "smoa_lightning.record", "smoa_lightning.embedded", "smoa_lightning.arguments"),
+    *("smoa_lightning.ablation.statistics", "smoa_lightning.ablation.expand"),
+]
 
 
 def unit(path: Path) -> str:

@@ -94,6 +94,7 @@ def groups(command: str) -> tuple[Group, ...]:
     return (*found, *(_group(name, _class(class_path)) for name, class_path in GROUPS.items()))
 
 
+@cache
 def class_group(key: str, class_path: str) -> Group | None:
     """Return the settings of a class under the key that takes its ``class_path``; ``None`` if they cannot be read."""
     source = find_class(class_path) if class_path.startswith(READABLE) else None

@@ -1,0 +1,60 @@
+"""What a table of runs says: intervals, paired differences, corrections, effects. Pure functions of numpy arrays.
+
+A cell of an ablation is run with n seeds and scored on m items. Both vary: another seed gives another adapter, other
+items another accuracy. A difference between two cells is established when it is large against both, and only after the
+number of comparisons has been corrected for. ``docs/statistics.md`` has the models, the measured coverage of every
+interval, and when to trust what.
+
+Nothing here imports more than numpy and ``scipy.special`` (``scipy.stats`` alone takes longer to import than a report
+may take); the tests compare with ``scipy.stats``.
+"""
+
+from __future__ import annotations
+
+from smoa_lightning.ablation.statistics.bootstrap import paired_bootstrap
+from smoa_lightning.ablation.statistics.differences import (
+    Difference,
+    crossed_difference,
+    mean_squares,
+    paired_difference,
+    standard_error,
+)
+from smoa_lightning.ablation.statistics.effects import SeedEffect, seed_effect
+from smoa_lightning.ablation.statistics.grid import GridEffects, LevelEffect, Term, grid_effects
+from smoa_lightning.ablation.statistics.intervals import Estimate, mean_interval
+from smoa_lightning.ablation.statistics.iqm import interquartile_mean
+from smoa_lightning.ablation.statistics.items import McNemar, OddsRatio, mcnemar, odds_ratio
+from smoa_lightning.ablation.statistics.multiple import holm
+from smoa_lightning.ablation.statistics.pairing import Paired, Scores, pair
+from smoa_lightning.ablation.statistics.power import Detectable, detectable_difference
+from smoa_lightning.ablation.statistics.verdict import Verdict, verdict
+
+__all__ = [
+    "Detectable",
+    "Difference",
+    "Estimate",
+    "GridEffects",
+    "LevelEffect",
+    "McNemar",
+    "OddsRatio",
+    "Paired",
+    "Scores",
+    "SeedEffect",
+    "Term",
+    "Verdict",
+    "crossed_difference",
+    "detectable_difference",
+    "grid_effects",
+    "holm",
+    "interquartile_mean",
+    "mcnemar",
+    "mean_interval",
+    "mean_squares",
+    "odds_ratio",
+    "pair",
+    "paired_bootstrap",
+    "paired_difference",
+    "seed_effect",
+    "standard_error",
+    "verdict",
+]

@@ -1,0 +1,116 @@
+"""Two cells, item by item and seed by seed: what both have is compared, what one lacks is counted."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from smoa_lightning.errors import UserError
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The scores of one cell.
+
+    Args:
+        values: (n, m), a row for each seed, a column for each item; 1 and 0 for right and wrong, or any score of an
+            item. nan where a score is missing.
+        seeds: n names of the rows.
+        items: m names of the columns.
+
+    Raises:
+        UserError: Names and shape do not fit, a name is there twice, or a score is infinite.
+    """
+
+    values: NDArray[np.float64]
+    seeds: tuple[Hashable, ...]
+    items: tuple[Hashable, ...]
+
+    def __post_init__(self) -> None:
+        values = np.asarray(self.values, dtype=np.float64)
+        if values.shape != (len(self.seeds), len(self.items)):
+            raise UserError(
+                f"scores of the shape {values.shape} came with {len(self.seeds)} seeds and {len(self.items)} items: "
+                f"({len(self.seeds)}, {len(self.items)}) needed"
+            )
+        for name, labels in (("seed", self.seeds), ("item", self.items)):
+            if len(set(labels)) < len(labels):
+                twice = next(label for label in labels if labels.count(label) > 1)
+                raise UserError(f"the {name} {twice!r} is there twice in the scores of a cell: give each {name} once")
+        if np.isinf(values).any():
+            raise UserError("a score of an item is infinite: give nan for a missing one")
+        object.__setattr__(self, "values", values)
+
+
+@dataclass(frozen=True)
+class Paired:
+    """The seeds and items that two cells share.
+
+    Args:
+        cell: (n, m) scores of the cell.
+        baseline: (n, m) scores of the baseline, with the same seeds and items.
+        seeds: The n seeds.
+        items: The m items.
+        dropped_seeds: Seeds that only one of the two has.
+        dropped_items: Number of items that one of the two lacks, in any of the shared seeds.
+    """
+
+    cell: NDArray[np.float64]
+    baseline: NDArray[np.float64]
+    seeds: tuple[Hashable, ...]
+    items: tuple[Hashable, ...]
+    dropped_seeds: tuple[Hashable, ...]
+    dropped_items: int
+
+    @property
+    def differences(self) -> NDArray[np.float64]:
+        """(n, m), the cell's scores minus the baseline's."""
+        return self.cell - self.baseline
+
+
+def pair(cell: Scores, baseline: Scores) -> Paired:
+    """Return the scores of both cells on the seeds and items that both have.
+
+    A seed without any score is a missing seed; after that an item that lacks a score in a shared seed of either cell is
+    left out for all seeds, so that what remains is complete.
+
+    Raises:
+        UserError: They share no seed, or no item.
+    """
+    runs = [_scored(scores) for scores in (cell, baseline)]
+    seeds = tuple(seed for seed in runs[0] if seed in runs[1])
+    if not seeds:
+        raise UserError(
+            f"the two cells share no seed: one has {_listed(runs[0])}, the other {_listed(runs[1])}; "
+            "run both with the same seeds"
+        )
+    columns = [{item: number for number, item in enumerate(scores.items)} for scores in (cell, baseline)]
+    shared = [item for item in columns[0] if item in columns[1]]
+    arrays = [
+        scores.values[np.ix_([rows[seed] for seed in seeds], [column[item] for item in shared])]
+        for scores, rows, column in zip((cell, baseline), runs, columns, strict=True)
+    ]
+    whole = np.asarray(~np.isnan(arrays).any(axis=(0, 1)))
+    if not whole.any():
+        raise UserError("the two cells share no item: score both on the same rows")
+    items = tuple(item for item, kept in zip(shared, whole, strict=True) if kept)
+    return Paired(
+        cell=arrays[0][:, whole],
+        baseline=arrays[1][:, whole],
+        seeds=seeds,
+        items=items,
+        dropped_seeds=tuple(seed for seed in dict.fromkeys([*cell.seeds, *baseline.seeds]) if seed not in seeds),
+        dropped_items=len({*cell.items, *baseline.items}) - len(items),
+    )
+
+
+def _scored(scores: Scores) -> dict[Hashable, int]:
+    empty = np.asarray(np.isnan(scores.values).all(axis=1))
+    return {seed: row for row, seed in enumerate(scores.seeds) if not empty[row]}
+
+
+def _listed(labels: dict[Hashable, int]) -> str:
+    return ", ".join(map(str, list(labels)[:5])) or "none"

@@ -1,0 +1,209 @@
+"""Runs with known truth, and how often each interval that was tried covers it: the table of docs/statistics.md.
+
+    python -m tests.ablation.simulation          # from the root of the project; minutes on one core
+
+Binary answers from a latent sum: run with seed s of a cell answers item i rightly if
+
+    threshold + item_i + own_ci + seed_cs + noise_csi > 0,
+
+all normal. ``item`` is shared by the cells (some items are hard), ``own`` is the cell's (some items suit one method),
+``seed`` moves a whole run. The accuracy over all seeds and items is Φ(threshold / total sd), so that the true
+difference of two cells is known whether it is zero or not.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import special, stats
+
+from smoa_lightning.ablation.statistics import (
+    crossed_difference,
+    mean_squares,
+    paired_bootstrap,
+    paired_difference,
+    standard_error,
+)
+from smoa_lightning.ablation.statistics.bootstrap import _counts
+from smoa_lightning.ablation.statistics.differences import MeanSquares
+
+Interval = tuple[float | None, float | None]
+
+
+@dataclass(frozen=True)
+class Truth:
+    """Standard deviations of the latent parts, the threshold, and the second cell's shift of it."""
+
+    seed: float = 0.05
+    own: float = 0.5
+    noise: float = 0.7
+    item: float = 1.0
+    threshold: float = 0.0
+    shift: float = 0.0
+
+    @property
+    def total(self) -> float:
+        return float(np.sqrt(self.seed**2 + self.own**2 + self.noise**2 + self.item**2))
+
+    @property
+    def difference(self) -> float:
+        """The second cell's accuracy minus the first one's, over all seeds and items."""
+        high, low = special.ndtr(np.array([self.threshold + self.shift, self.threshold]) / self.total)
+        return float(high - low)
+
+
+TRUTHS = {
+    "seeds alike": Truth(seed=0.0),
+    "seeds vary a little": Truth(seed=0.03),
+    "seeds vary": Truth(seed=0.08),
+    "seeds vary much": Truth(seed=0.2),
+    "no item suits a cell": Truth(own=0.0, noise=1.0),
+    "items suit cells, stable runs": Truth(own=0.8, noise=0.2),
+    "accuracies .87 and .88, a true difference": Truth(threshold=1.5, shift=0.1),
+}
+
+
+def runs(rng: np.random.Generator, repeats: int, seeds: int, items: int, truth: Truth, cells: int = 2) -> np.ndarray:
+    """Return (cells, repeats, seeds, items) of 0 and 1; all cells but the first have the shift."""
+
+    def normal(sd: float, *shape: int) -> np.ndarray:
+        return np.float32(sd) * rng.standard_normal(shape, dtype=np.float32)
+
+    shared = normal(truth.item, repeats, 1, items) + np.float32(truth.threshold)
+    answers = np.empty((cells, repeats, seeds, items))
+    for cell in range(cells):
+        latent = shared + normal(truth.own, repeats, 1, items) + normal(truth.seed, repeats, seeds, 1)
+        answers[cell] = latent + normal(truth.noise, repeats, seeds, items) + (truth.shift if cell else 0) > 0
+    return answers
+
+
+def coverage(
+    method: Callable[[np.ndarray, np.ndarray], Interval], answers: np.ndarray, truth: Truth
+) -> tuple[float, float]:
+    """Return the share of the repeats whose interval holds the truth, and the median width; both in percent."""
+    ends = [method(cell, baseline) for baseline, cell in zip(*answers, strict=True)]
+    found = np.array([(np.nan, np.nan) if low is None else (low, high) for low, high in ends], dtype=float)
+    held = (found[:, 0] <= truth.difference) & (truth.difference <= found[:, 1])
+    return 100 * float(held.mean()), 100 * float(np.nanmedian(found[:, 1] - found[:, 0]))
+
+
+def crossed_coverage(answers: np.ndarray, truth: Truth) -> float:
+    """Return the coverage of ``crossed_difference`` in percent, of all repeats at once."""
+    differences = answers[1] - answers[0]
+    error, df = standard_error(mean_squares(differences), *differences.shape[1:])
+    half = special.stdtrit(df, 0.975) * error
+    return 100 * float((np.abs(differences.mean(axis=(1, 2)) - truth.difference) <= half).mean())
+
+
+def crossed(cell: np.ndarray, baseline: np.ndarray) -> Interval:
+    found = crossed_difference(cell, baseline)
+    return found.low, found.high
+
+
+def bootstrap(cell: np.ndarray, baseline: np.ndarray) -> Interval:
+    found = paired_bootstrap(cell, baseline, resamples=500)
+    return found.low, found.high
+
+
+def over_seeds(cell: np.ndarray, baseline: np.ndarray) -> Interval:
+    found = paired_difference(cell.mean(axis=1), baseline.mean(axis=1))
+    return found.low, found.high
+
+
+def over_items(cell: np.ndarray, baseline: np.ndarray) -> Interval:
+    """A t-interval over items, each averaged over the seeds."""
+    found = paired_difference(cell.mean(axis=0), baseline.mean(axis=0))
+    return found.low, found.high
+
+
+def over_pairs(cell: np.ndarray, baseline: np.ndarray) -> Interval:
+    """All seeds' items as if they were so many independent items."""
+    found = paired_difference(cell.ravel(), baseline.ravel())
+    return found.low, found.high
+
+
+def hillis_error(squares: MeanSquares, n: int, m: int) -> tuple[np.ndarray, np.ndarray]:
+    """The two-way variance with the degrees of freedom of Hillis 2007."""
+    total = squares.seeds + np.maximum(squares.items - squares.residual, 0)
+    df = total**2 * (n - 1) / np.maximum(squares.seeds, 1e-12) ** 2
+    return np.sqrt(total / (n * m)), np.minimum(df, 1e6)
+
+
+def hillis(cell: np.ndarray, baseline: np.ndarray) -> Interval:
+    differences = cell - baseline
+    error, df = hillis_error(mean_squares(differences), *differences.shape)
+    half = special.stdtrit(df, 0.975) * error
+    return differences.mean() - half, differences.mean() + half
+
+
+def percentile(cell: np.ndarray, baseline: np.ndarray) -> Interval:
+    """Percentiles of the differences with seeds and items resampled."""
+    differences, rng = cell - baseline, np.random.default_rng(0)
+    n, m = differences.shape
+    by_seed, by_item = _counts(rng, 500, n) / n, _counts(rng, 500, m) / m
+    low, high = np.quantile(((by_item @ differences.T) * by_seed).sum(axis=1), [0.025, 0.975])
+    return float(low), float(high)
+
+
+def coverage_range(error: Callable[..., tuple[np.ndarray, np.ndarray]], n: int) -> tuple[float, float]:
+    """Return the least and the greatest coverage over all shares of the variances, by quadrature.
+
+    With expected mean squares ``s`` of the seeds, 1 of the rest and 1 + ``i`` of the items, and so many items that the
+    seeds' mean square alone is random: s χ²/(n-1), taken at its quantiles.
+    """
+    m, chances = 100_000, (np.arange(500) + 0.5) / 500
+    drawn, ones = stats.chi2.ppf(chances, n - 1) / (n - 1), np.ones(500)
+    covered = []
+    for s in (1, 1.2, 1.5, 2, 3, 5, 10, 20, 50, 1000):
+        for i in (0, 0.3, 1, 3, 10, 50):
+            found, df = error(MeanSquares(s * drawn, (1 + i) * ones, ones), n, m)
+            pivot = special.stdtrit(df, 0.975) * found * np.sqrt(n * m / (s + i))
+            covered.append(100 * float(np.mean(1 - 2 * special.ndtr(-pivot))))
+    return min(covered), max(covered)
+
+
+METHODS = {
+    "t over seeds": over_seeds,
+    "t over items": over_items,
+    "t over all pairs": over_pairs,
+    "Hillis": hillis,
+    "percentile bootstrap": percentile,
+    "`paired_bootstrap`": bootstrap,
+    "`crossed_difference`": crossed,
+}
+
+
+SLOW = {"percentile bootstrap", "`paired_bootstrap`"}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=3000)
+    parser.add_argument("--bootstrap-repeats", type=int, default=500, help="fewer, as the bootstraps are slow")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[3, 5])
+    parser.add_argument("--items", type=int, nargs="+", default=[300])
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
+    options = parser.parse_args()
+    print("| seeds | Hillis | `crossed_difference` |\n|---|---|---|")
+    for n in (2, 3, 4, 5, 10):
+        ranges = [coverage_range(error, n) for error in (hillis_error, standard_error)]
+        print(f"| {n} |", " | ".join(f"{least:.1f} to {most:.1f}" for least, most in ranges), "|")
+    print()
+    print("| seeds x items | truth | sd over seeds |", " | ".join(options.methods), "|")
+    print("|---|---|---|" + "---|" * len(options.methods))
+    for n in options.seeds:
+        for m in options.items:
+            for name, truth in TRUTHS.items():
+                answers = runs(np.random.default_rng(0), options.repeats, n, m, truth)
+                seen = 100 * answers.mean(axis=-1).std(axis=-1, ddof=1).mean()
+                some = answers[:, : options.bootstrap_repeats]
+                found = [coverage(METHODS[k], some if k in SLOW else answers, truth) for k in options.methods]
+                cells = " | ".join(f"{covered:.1f} ({width:.1f})" for covered, width in found)
+                print(f"| {n} x {m} | {name} | {seen:.1f} | {cells} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,162 @@
+"""Intervals and tests by simulation: they hold what they promise where the truth is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import special, stats
+
+from smoa_lightning.ablation.statistics import (
+    crossed_difference,
+    detectable_difference,
+    holm,
+    interquartile_mean,
+    standard_error,
+)
+from smoa_lightning.errors import UserError
+
+from .simulation import (
+    TRUTHS,
+    Truth,
+    bootstrap,
+    coverage,
+    coverage_range,
+    crossed,
+    crossed_coverage,
+    hillis_error,
+    over_items,
+    over_seeds,
+    runs,
+)
+
+
+@pytest.mark.parametrize("n", [3, 4, 5, 10])
+def test_crossed_interval_covers_whatever_the_shares_of_the_variances(n: int) -> None:
+    least, most = coverage_range(standard_error, n)
+    assert least > 94
+    assert most < 96
+    assert coverage_range(hillis_error, n)[0] < least
+
+
+@pytest.mark.parametrize(("seeds", "items"), [(3, 200), (3, 400), (5, 300)])
+def test_crossed_interval_covers_binary_answers(seeds: int, items: int) -> None:
+    for number, truth in enumerate(TRUTHS.values()):
+        answers = runs(np.random.default_rng(number), 1000, seeds, items, truth)
+        assert abs(crossed_coverage(answers, truth) - 95) < 1.5 + 1.4, truth  # two standard errors of 1000 repeats
+        some = answers[:, :20]
+        assert crossed_coverage(some, truth) == coverage(crossed, some, truth)[0]
+
+
+def test_crossed_interval_covers_within_one_and_a_half_points() -> None:
+    truth = TRUTHS["seeds vary"]
+    for seeds, items in ((3, 300), (5, 300)):
+        assert abs(crossed_coverage(runs(np.random.default_rng(1), 5000, seeds, items, truth), truth) - 95) < 1.5
+
+
+def test_leaving_out_seeds_or_items_does_not_cover() -> None:
+    stable = TRUTHS["items suit cells, stable runs"]
+    assert coverage(over_seeds, runs(np.random.default_rng(0), 300, 5, 200, stable), stable)[0] < 85
+    moving = TRUTHS["seeds vary much"]
+    assert coverage(over_items, runs(np.random.default_rng(0), 300, 5, 200, moving), moving)[0] < 85
+
+
+def test_bootstrap_interval_covers() -> None:
+    truth = TRUTHS["seeds vary a little"]
+    covered, _ = coverage(bootstrap, runs(np.random.default_rng(0), 300, 5, 200, truth), truth)
+    assert abs(covered - 95) < 1.5 + 2.5  # two standard errors of 300 repeats
+
+
+def test_holm_keeps_the_family_and_rejects_more_than_bonferroni() -> None:
+    """Six cells against one baseline; three truly differ. The comparisons are dependent through the baseline."""
+    rng = np.random.default_rng(2)
+    shift, repeats = np.array([0, 0, 0, 2.8, 2.8, 2.8]), 4000
+    z = (rng.normal(size=(repeats, 6)) + shift * np.sqrt(2) - rng.normal(size=(repeats, 1))) / np.sqrt(2)
+    p = 2 * special.ndtr(-np.abs(z))
+    by_holm = np.array([holm(list(row)) for row in p]) < 0.05
+    by_bonferroni = 6 * p < 0.05
+    nulls = shift == 0
+    assert by_holm[:, nulls].any(axis=1).mean() < 0.05 + 0.007
+    assert (p[:, nulls] < 0.05).any(axis=1).mean() > 0.08  # without a correction
+    assert (by_holm >= by_bonferroni).all()
+    assert by_holm[:, ~nulls].mean() > by_bonferroni[:, ~nulls].mean() + 0.02
+
+
+def test_family_of_cells_against_a_baseline_end_to_end() -> None:
+    """Five cells that are all alike, three seeds, 200 items: rarely is any difference established."""
+    answers = runs(np.random.default_rng(3), 600, 3, 200, TRUTHS["seeds vary"], cells=5)
+    found = [
+        holm([crossed_difference(cell[repeat], answers[0, repeat]).p for cell in answers[1:]]) for repeat in range(600)
+    ]
+    assert np.mean([min(adjusted) < 0.05 for adjusted in found]) < 0.05 + 0.018
+
+
+def test_interquartile_mean_covers() -> None:
+    rng, held = np.random.default_rng(4), []
+    for _ in range(400):
+        tasks = np.linspace(0.4, 0.8, 8)[:, None] + rng.normal(0, 0.02, (8, 3))
+        found = interquartile_mean(tasks, resamples=400)
+        held.append(found.low <= 0.6 <= found.high)
+    assert abs(100 * np.mean(held) - 95) < 1.5 + 2.2  # two standard errors of 400 repeats
+
+
+def test_detectable_difference_without_item_variance_is_the_noncentral_t_test() -> None:
+    for n, comparisons in ((2, 1), (3, 4), (10, 1)):
+        found = detectable_difference(n, 400, 0.6, 0.01, 1.0, comparisons=comparisons)
+        critical, shift = stats.t.ppf(1 - 0.025 / comparisons, n - 1), found.difference / found.standard_error
+        assert stats.nct.sf(critical, n - 1, shift) == pytest.approx(0.8, abs=0.004)
+        assert found.standard_error == pytest.approx(0.01 * np.sqrt(2 / n))
+
+
+def test_detectable_difference_without_seed_variance_is_the_normal_one() -> None:
+    found = detectable_difference(3, 5000, 0.6, 0.0, 0.5)
+    expected = (stats.norm.ppf(0.975) + stats.norm.ppf(0.8)) * np.sqrt(2 * 0.24 * 0.5 / 5000)
+    assert found.difference == pytest.approx(expected, rel=1e-3)
+    assert found.share_of_items == 1
+
+
+def test_detectable_difference_is_detected_four_times_in_five() -> None:
+    n, m, sd, accuracy, rho = 4, 250, 0.015, 0.6, 0.4
+    plan = detectable_difference(n, m, accuracy, sd, rho)
+    rng = np.random.default_rng(5)
+    by_item = rng.normal(0, np.sqrt(2 * accuracy * (1 - accuracy) * (1 - rho)), (1500, 1, m))
+    by_seed = rng.normal(0, np.sqrt(2) * sd, (1500, n, 1))
+    zero = np.zeros((n, m))
+    found = [crossed_difference(d, zero).p < 0.05 for d in plan.difference + by_item + by_seed]
+    assert np.mean(found) == pytest.approx(0.8, abs=0.03)
+
+
+def test_more_seeds_items_and_fewer_comparisons_detect_less() -> None:
+    def detects(seeds: int = 3, items: int = 300, comparisons: int = 1, rho: float = 0.5) -> float:
+        return detectable_difference(seeds, items, 0.6, 0.01, rho, comparisons=comparisons).difference
+
+    assert detects(seeds=5) < detects() > detects(items=1000)
+    assert detects(comparisons=5) > detects() > detects(rho=0.9)
+    assert detectable_difference(1, 300, 0.6, 0.01, 0.5).difference is None
+    assert detectable_difference(3, 300, 0.6, 0.01, 0.5, comparisons=5).alpha == pytest.approx(0.01)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"accuracy": 60.0}, "accuracy is 60"),
+        ({"seed_sd": 1.0}, "over seeds is 1"),
+        ({"item_correlation": 1.5}, "over items is 1.5"),
+        ({"seed_correlation": -2}, "over seeds is -2"),
+        ({"n_seeds": 0}, "0 seeds"),
+        ({"n_items": 1}, "1 items"),
+        ({"comparisons": 0}, "0 comparisons"),
+        ({"power": 0.01}, "no more than the level"),
+        ({"seed_sd": 0.0, "item_correlation": 1.0}, "neither seeds nor items vary"),
+    ],
+)
+def test_impossible_plans_are_refused(change: dict[str, float], words: str) -> None:
+    plan = {"n_seeds": 3, "n_items": 300, "accuracy": 0.6, "seed_sd": 0.01, "item_correlation": 0.5}
+    with pytest.raises(UserError, match=words):
+        detectable_difference(**(plan | change))
+
+
+def test_truth_of_the_simulation() -> None:
+    truth = Truth(threshold=1.5, shift=0.1)
+    first, second = runs(np.random.default_rng(0), 300, 5, 300, truth).mean(axis=(1, 2, 3))
+    assert second - first == pytest.approx(truth.difference, abs=0.003)
+    assert truth.difference > 0.01

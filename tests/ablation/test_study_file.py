@@ -1,0 +1,390 @@
+"""Study files: the shipped ones, what lies over what, and one sentence for everything that is wrong."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from smoa_lightning.ablation.expand import load_study
+from smoa_lightning.ablation.plan import plan
+from smoa_lightning.arguments import check_arguments
+from smoa_lightning.arguments.check import flags
+from smoa_lightning.errors import UserError
+
+from ..test_arguments import full_parser
+
+ROOT = Path(__file__).parents[2]
+STUDIES = sorted((ROOT / "ablations").glob("*.yaml"))
+OVERLAYS = sorted((ROOT / "ablations/overlays").glob("*.yaml"))
+EXPERIMENTS = ROOT / "experiments"
+
+BASE = f"""\
+base: [{EXPERIMENTS}/piqa.yaml, {EXPERIMENTS}/backbones/embedded.yaml]
+axes:
+  partition: [none, spectral_blocks]
+  num_subspaces: [1, 2]
+drop:
+  - {{partition: none, num_subspaces: '>1'}}
+baseline: {{partition: none}}
+seeds: [3, 5]
+"""
+
+
+def written(folder: Path, text: str, name: str = "study.yaml") -> Path:
+    file = folder / name
+    file.write_text(text)
+    return file
+
+
+# ------------------------------------------------------------------------------------------------------ shipped studies
+
+
+def test_the_studies_of_the_issue_are_shipped() -> None:
+    names = {"subspace", "rank", "num_subspaces", "components", "methods", "search", "smoke"}
+    assert {file.stem for file in STUDIES} == names
+
+
+@pytest.mark.parametrize("overlay", [None, *OVERLAYS], ids=lambda p: p.stem if p else "alone")
+@pytest.mark.parametrize("file", STUDIES, ids=lambda p: p.stem)
+def test_every_run_of_a_shipped_study_passes_the_early_check(file: Path, overlay: Path | None) -> None:
+    study = load_study([file] if overlay is None else [file, overlay])
+    assert study.name == file.stem
+    assert study.baselines.keys() == {cell.name for cell in study.cells}
+    runs = list(study.final_runs({c.name: {p.key: p.example for p in c.parameters} for c in study.cells}))
+    assert len({run.signature for run in runs}) == len(runs) == plan(study).final_runs
+    for run in runs:
+        seed = f"--seed_everything={run.seed}"
+        if run.seed == study.seeds[0]:
+            check_arguments("fit", list(run.arguments))
+            without_seed = [word for word in run.arguments if word != seed]
+        assert [word for word in run.arguments if word != seed] == without_seed  # other seeds differ in nothing else
+        source = run.cell.settings["model"]["backbone"]["source"]
+        assert source == ("embedded" if overlay is None else "hub")
+
+
+def test_smoke_is_two_by_two_with_two_seeds() -> None:
+    study = load_study([ROOT / "ablations/smoke.yaml"])
+    assert (len(study.cells), len(study.axes), study.seeds) == (4, 2, (0, 1))
+
+
+@pytest.fixture(scope="module")
+def fit_parser() -> Any:
+    return full_parser("fit")
+
+
+def leaves(value: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(value, dict) or not value:
+        return {prefix: value}
+    return {k: v for name, inner in value.items() for k, v in leaves(inner, f"{prefix}.{name}".lstrip(".")).items()}
+
+
+CASES = [(file, overlay) for file in STUDIES for overlay in ([None] if file.stem != "smoke" else [None, *OVERLAYS])]
+
+
+@pytest.mark.parametrize(("file", "overlay"), CASES, ids=lambda p: p.stem if p else "alone")
+def test_settings_are_what_the_command_line_makes_of_the_arguments(
+    file: Path, overlay: Path | None, fit_parser: Any
+) -> None:
+    """The full parser (jsonargparse) is the judge of how files, classes and flags compose."""
+    study = load_study([file] if overlay is None else [file, overlay])
+    for cell in study.cells if study.name == "methods" else study.cells[-1:]:  # each strategy once
+        run = study.final_run(cell, study.seeds[0], {p.key: p.example for p in cell.parameters})
+        words = ["--base", "null"]  # the files' own bases are named one by one here
+        parsed = fit_parser.parse_args(["fit", *expanded(run.arguments), *words]).fit.as_dict()
+        parsed = leaves({name: value for name, value in parsed.items() if name != "config"})
+        settings = study.resolver.settings(cell.files, {**cell.flags, **run.parameters, "seed_everything": run.seed})
+        for key, value in leaves(settings).items():
+            assert parsed[key] == value, key
+        defaults = default_settings(fit_parser, settings["model"]["adapter"]["class_path"])
+        for key in parsed.keys() - leaves(settings).keys():
+            assert parsed[key] == defaults[key], f"{key} was set, but the settings do not have it"
+
+
+KNOWN_DEFAULTS: dict[str, dict[str, Any]] = {}
+
+
+def default_settings(fit_parser: Any, class_path: str) -> dict[str, Any]:
+    """Everything that a run has without files, with a strategy of this class."""
+    if class_path not in KNOWN_DEFAULTS:
+        named = [
+            "--model.adapter",
+            class_path,
+            "--model.backbone.source",
+            "auto",
+        ]  # what is null has no defaults inside
+        KNOWN_DEFAULTS[class_path] = leaves(fit_parser.parse_args(["fit", *named]).fit.as_dict())
+    return KNOWN_DEFAULTS[class_path]
+
+
+def expanded(arguments: tuple[str, ...]) -> list[str]:
+    from smoa_lightning.arguments import expand_bases
+
+    return expand_bases(list(arguments))
+
+
+def test_a_study_is_read_without_torch() -> None:
+    files = [str(ROOT / "ablations" / name) for name in ("methods.yaml", "search.yaml")]
+    code = f"""
+import sys
+from pathlib import Path
+from smoa_lightning.ablation.expand import load_study
+from smoa_lightning.ablation.plan import plan
+from smoa_lightning.ablation.same_study import describe_study
+for file in {files!r}:
+    study = load_study([Path(file)])
+    describe_study(study), plan(study)
+heavy = {{"torch", "lightning", "transformers", "peft", "optuna"}} & sys.modules.keys()
+assert not heavy, heavy
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+# --------------------------------------------------------------------------------------------- what lies over what
+
+
+def test_later_files_and_flags_win(tmp_path: Path) -> None:
+    file = written(
+        tmp_path, BASE + "overrides: {data.batch_size: 8, r: 4}\nsearch: {parameters: {lr: {choices: [1]}}}\n"
+    )
+    over = written(tmp_path, "overrides:\n  data: {batch_size: 16}\nseeds: 4\naxes: {partition: null}\n", "over.yaml")
+    given = list(flags(["--r", "6", "--search.trials", "2", "--axes.num_subspaces", "[1, 2, 4]", "--data.task=boolq"]))
+    study = load_study([file, over], [("drop", "[]"), ("baseline", "null"), *given])
+    assert [axis.name for axis in study.axes] == ["num_subspaces"]
+    assert [cell.name for cell in study.cells] == ["num_subspaces=1", "num_subspaces=2", "num_subspaces=4"]
+    assert study.seeds == (0, 1, 2, 3)
+    assert study.search is not None
+    assert study.search.trials == 2
+    settings = study.cells[0].settings
+    assert (settings["data"]["batch_size"], settings["data"]["task"]) == (16, "boolq")
+    assert settings["model"]["adapter"]["init_args"]["r"] == 6
+
+
+def test_files_are_found_from_the_study_and_from_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "studies").mkdir()
+    (tmp_path / "near.yaml").write_text("data: {task: piqa}\n")
+    text = "base: [{}]\naxes: {{batch_size: [4, 8]}}\n"
+    file = written(tmp_path / "studies", text.format("../near.yaml"))
+    assert load_study([file]).cells[0].files == (tmp_path / "near.yaml",)
+    monkeypatch.chdir(tmp_path)
+    file = written(tmp_path / "studies", text.format("near.yaml"))
+    assert load_study([file]).cells[0].files == (tmp_path / "near.yaml",)
+
+
+SAME = f"""\
+# the same study in another hand
+seeds: 
+  - 3
+  - 5
+baseline: {{partition:   none}}
+drop: [{{num_subspaces: ">1", partition: "none"}}]
+axes:
+  model.adapter.init_args.num_subspaces: [1, 2]
+  model.adapter.partition: ["none", 'spectral_blocks']
+base: ["{EXPERIMENTS}/piqa.yaml", "{EXPERIMENTS}/backbones/embedded.yaml"]
+"""
+
+
+def test_signatures_do_not_depend_on_how_a_study_is_written(tmp_path: Path) -> None:
+    first = load_study([written(tmp_path, BASE)])
+    text = SAME.replace("{partition:   none}", "{model.adapter.partition: none}").replace(
+        'num_subspaces: ">1", partition: "none"', 'num_subspaces: ">1", partition: none'
+    )
+    second = load_study([written(tmp_path, text)])
+    assert {cell.signature for cell in first.cells} == {cell.signature for cell in second.cells}
+    assert {run.signature for run in first.final_runs()} == {run.signature for run in second.final_runs()}
+    assert [c.name for c in second.cells] == [
+        "num_subspaces=1,partition=none",
+        "num_subspaces=1,partition=spectral_blocks",
+        "num_subspaces=2,partition=spectral_blocks",
+    ]
+
+
+def test_numbers_are_the_same_however_they_are_written(tmp_path: Path) -> None:
+    texts = [
+        "lr: 1e-2\n  warmup: 100",
+        "model.optimizer.lr: 0.01\n  warmup: 1.0e+2",
+        "optimizer.lr: 1.0e-2\n  model.warmup: 100.0",
+    ]
+    found = {load_study([written(tmp_path, f"{BASE}overrides:\n  {text}\n")]).cells[0].signature for text in texts}
+    assert len(found) == 1
+    other = f"{BASE}overrides: {{lr: 1e-2, warmup: 100, limit_val_batches: VALUE}}\n"
+    whole, one = (load_study([written(tmp_path, other.replace("VALUE", v))]).cells[0].signature for v in ("1.0", "1"))
+    assert whole != one  # all batches, and one batch
+
+
+# ------------------------------------------------------------------------------------------------------- bad input
+
+
+WRONG: list[tuple[dict[str, Any], str]] = [
+    ({"axis": {}}, ": a study has no 'axis'; the nearest keys are axes"),
+    ({"name": "a/b"}, "name is 'a/b', but is made of letters"),
+    ({"base": None}, "base is a list of experiment files"),
+    ({"base": ["piqqa.yaml"]}, "base: there is no file 'piqqa.yaml'"),
+    ({"axes": None}, "a study needs axes"),
+    (
+        {"axes": {"num_subspace": [1]}},
+        "unknown key 'num_subspace'; the nearest valid keys are model.adapter.init_args.num",
+    ),
+    (
+        {"axes": {"model.adapter.init_args.rr": [1]}},
+        "unknown key 'model.adapter.init_args.rr'; the nearest valid keys are",
+    ),
+    ({"axes": {"data.protocl": ["x"]}}, "unknown key 'data.protocl'; the nearest valid keys are data.protocol"),
+    ({"axes": {"seed": [1, 2]}}, "'seed' may mean data.seed or model.adapter.init_args.seed"),
+    ({"axes": {"seed_everything": [1, 2]}}, "seed_everything can not be set in a study: the study's 'seeds' decide it"),
+    ({"axes": {"r": []}}, "axis 'r' has no values"),
+    ({"axes": {"r": [4, "x"]}}, "model.adapter.init_args.r is 'x', but takes a whole number"),
+    ({"axes": {"r": [4, 4]}}, "axis 'r' has '4' twice"),
+    ({"axes": {"r": [4, [8]]}}, "model.adapter.init_args.r is [8], but takes a whole number"),
+    ({"axes": {"partition": ["spectral_block"]}}, "the nearest is spectral_blocks"),
+    ({"axes": {"x": [{"a": {"rank": 4}}]}}, "unknown key 'rank'"),
+    ({"axes": {"x": {"a": {"r": 4}, "b": 3}}}, "'b' of axis 'x' is 3, but holds keys and values"),
+    ({"axes": {"x": ["lorra.yaml"]}}, "axis 'x': there is no file 'lorra.yaml'"),
+    (
+        {"axes": {"r": [4], "x": [{"a": {"model.adapter.r": 4}}]}},
+        "the axes 'r' and 'x' both set model.adapter.init_args.r",
+    ),
+    ({"axes": {"adapter": ["peft.LorraConfig"]}}, "cell adapter=LorraConfig: model.adapter: there is no strategy"),
+    ({"axes": {"task": ["piqa", "pika"]}}, "cell task=pika: data.task: unknown task 'pika'; did you mean piqa"),
+    ({"axes": {"optimizer.lr": [{"config": "x.yaml"}]}}, "config: there is no file 'x.yaml'"),
+    ({"zip": [["partition", "K"]]}, "zip names 'K', which is no axis"),
+    ({"zip": [["partition"]]}, "zip is a list of lists of two axes or more"),
+    (
+        {"zip": ["partition", "num_subspaces"], "axes": {"partition": ["none"], "num_subspaces": [1, 2]}},
+        "same number of",
+    ),
+    (
+        {"zip": [["partition", "num_subspaces"], ["num_subspaces", "partition"]]},
+        "axis 'num_subspaces' stands in zip twice",
+    ),
+    ({"drop": [{"partitoin": "none"}]}, "neither an axis nor a configuration key; the nearest axes are partition"),
+    ({"drop": [{"partition": "nne"}]}, "axis 'partition' has no value 'nne'; the nearest is none"),
+    ({"drop": [{"num_subspaces": ">x"}]}, "'x' is neither an axis"),
+    ({"drop": [{"num_subspaces": "=1"}]}, "'=1' is no comparison"),
+    ({"drop": [{"partition": ">1"}]}, "partition is 'none' in a cell, which is no number to be compared by '>'"),
+    ({"drop": ["partition"]}, "a condition is {KEY: VALUE}"),
+    ({"drop": [{"num_subspaces": [1, 2]}]}, "nothing is left: the conditions drop all 4 cells"),
+    ({"baseline": {"partitions": "none"}}, "baseline: 'partitions' is no axis; the nearest are partition"),
+    ({"baseline": {"partition": "non"}}, "baseline: axis 'partition' has no value 'non'; the nearest is none"),
+    (
+        {"baseline": {"partition": "none", "num_subspaces": 2}},
+        "no cell; the nearest cell is partition=none,num_subspaces=1",
+    ),
+    ({"baseline": {"partition": "spectral_blocks"}}, "the baseline partition=spectral_blocks is 2 cells"),
+    ({"seeds": [1, 1]}, "seeds names a seed twice"),
+    ({"seeds": 0}, "seeds is 0, but takes a list of whole numbers"),
+    ({"objective": {"metric": "accuracy"}}, "unknown metric 'accuracy'; the nearest are acc"),
+    ({"objective": {"metric": "acc", "direction": "max"}}, "direction is 'max', but is maximize or minimize"),
+    ({"objective": {"metric": "nll", "direction": "maximize"}}, "nll gets better the other way: minimize"),
+    ({"objective": "bleu"}, "the objective bleu is not measured on the report rows of piqa, which have acc"),
+    ({"budget": "many"}, "budget is 'many'; it takes a number of trainable parameters"),
+    ({"budget": {"like": "lorra.yaml"}}, "budget.like: there is no file 'lorra.yaml'"),
+    (
+        {"budget": "80k", "axes": {"r": [4, 8]}},
+        "axis 'r' sets model.adapter.init_args.r, but the budget 80k decides the size",
+    ),
+    ({"budget": "80k", "overrides": {"r": 4}}, "the overrides sets model.adapter.init_args.r, but the budget 80k"),
+    ({"budget": "80k", "overrides": {"model.budget": "90k"}}, "the overrides set model.budget to '90k'"),
+    ({"budget": "80k", "axes": {"model.budget": ["80k"]}}, "sets model.budget, but the study has one budget"),
+    ({"budget": "80k", "axes": {"x": {"full": {"adapter": None}}}}, "no adapter whose size could meet the budget 80k"),
+    (
+        {"overrides": {"partition": "none"}},
+        "axis 'partition' and the overrides both set model.adapter.init_args.partition",
+    ),
+    ({"overrides": {"data.batch_siz": 4}}, "unknown key 'data.batch_siz'; the nearest valid keys are data.batch_size"),
+    ({"overrides": {"data.batch_size": 4.5}}, "data.batch_size is 4.5, but takes a whole number"),
+    ({"overrides": {"run.name": "x"}}, "run.name can not be set in a study"),
+    ({"overrides": ["x"]}, "overrides are configuration keys and values"),
+    ({"retries": -1}, "retries is -1, but must be a whole number"),
+    ({"keep": "bst"}, "keep is 'bst', but is best or none; the nearest is best"),
+    (
+        {"axes": {"x": [{"a": {"r": 8}}, {"b": {"model.adapter": {"r": 8}}}]}},
+        "the cells x=a and x=b come to the same settings",
+    ),
+]
+LR = {"lr": {"low": 1e-4, "high": 1e-1, "log": True}}
+WRONG_SEARCHES: list[tuple[dict[str, Any], str]] = [
+    ({"parameters": LR, "trials": 2, "sampler": "tpee"}, "unknown sampler 'tpee'; the nearest are tpe"),
+    ({"parameters": LR, "trials": 2, "pruner": "hyperbnd"}, "unknown pruner 'hyperbnd'; the nearest are hyperband"),
+    (
+        {"parameters": LR, "trials": 2, "sampler": {"name": "tpe", "n_start_trials": 3}},
+        "no option 'n_start_trials'; the near",
+    ),
+    ({"parameters": LR, "trials": 2, "sampler": "grid"}, "so lr needs choices or a step"),
+    ({"parameters": {"lr": {"choices": [1e-3, 1e-2]}}, "trials": 3, "sampler": "grid"}, "only 2 combinations"),
+    ({"parameters": {"lr": {"choices": [1e-3]}}, "trials": 3, "sampler": "cmaes"}, "lr has choices; tpe takes both"),
+    ({"parameters": LR}, "search.trials is None, but must be a whole number"),
+    ({"parameters": {}}, "a search has 'parameters'"),
+    ({"parameter": LR}, "unknown key 'search.parameter'; the nearest is search.parameters"),
+    ({"parameters": {"lrr": LR["lr"]}, "trials": 2}, "unknown key 'lrr'"),
+    ({"parameters": {"lr": [1, 2]}, "trials": 2}, "lr takes a range"),
+    ({"parameters": {"lr": {"low": 1, "hihg": 2}}, "trials": 2}, "lr: unknown key 'hihg'; the nearest is high"),
+    ({"parameters": {"lr": {"low": 1, "high": 1}}, "trials": 2}, "low must be the smaller one"),
+    ({"parameters": {"lr": {"low": 0, "high": 1, "log": True}}, "trials": 2}, "a logarithmic range has a low above 0"),
+    ({"parameters": {"r": {"low": 4, "high": 8.5}}, "trials": 2}, "init_args.r is 8.5, but takes a whole number"),
+    ({"parameters": {"r": {"choices": [4, "x"]}}, "trials": 2}, "init_args.r is 'x', but takes a whole number"),
+    ({"parameters": {"lr": {"choices": [1, 1]}}, "trials": 2}, "choices name 1 twice"),
+    ({"parameters": {"lr": LR["lr"], "optimizer.lr": LR["lr"]}, "trials": 2}, "lr are the same setting"),
+    ({"parameters": {"num_subspaces": {"choices": [1, 2]}}, "trials": 2}, "num_subspaces is searched, but an axis or"),
+    ({"parameters": LR, "trials": 2, "seeds": [3, 9]}, "seed 3 is in search.seeds and in seeds"),
+    ({"parameters": LR, "trials": 2, "objective": "general_perplexity"}, "not measured on the selection rows of piqa"),
+    (
+        {"parameters": {"lr": {**LR["lr"], "only": {"partition": "none"}}}, "trials": 2},
+        "no parameter of the search is for it",
+    ),
+    ({"parameters": {"momentum": {"low": 0.0, "high": 0.9}}, "trials": 2}, "unknown key 'momentum'"),
+]
+CASES_OF_SEARCH = [({"search": search}, words) for search, words in WRONG_SEARCHES]
+
+
+@pytest.mark.parametrize(("change", "words"), WRONG + CASES_OF_SEARCH, ids=lambda v: str(v)[:70])
+def test_what_is_wrong_is_one_sentence(change: dict[str, Any], words: str, tmp_path: Path) -> None:
+    content = yaml.safe_load(BASE) | change
+    if "axes" in change and not {"drop", "baseline"} & change.keys():
+        content.pop("drop"), content.pop("baseline")  # they are about the axes of the plain study
+    file = written(tmp_path, yaml.safe_dump(content, sort_keys=False))
+    with pytest.raises(UserError) as refused:
+        load_study([file])
+    assert words in str(refused.value)
+    assert str(file) in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_the_line_of_what_is_wrong_is_told(tmp_path: Path) -> None:
+    file = written(tmp_path, BASE.replace("[1, 2]", "[1, two]"))
+    with pytest.raises(UserError, match=r"study\.yaml, line 4: model\.adapter\.init_args\.num_subspaces is 'two'"):
+        load_study([file])
+    over = written(tmp_path, "# an overlay\noverrides:\n  data.batch_siz: 4\n", "over.yaml")
+    with pytest.raises(UserError, match=r"over\.yaml, line 3: unknown key 'data\.batch_siz'"):
+        load_study([written(tmp_path, BASE), over])
+    with pytest.raises(UserError, match=r"^--seeds: seeds is 'x'"):
+        load_study([written(tmp_path, BASE)], [("seeds", "x")])
+    with pytest.raises(UserError, match=r"^--data\.tsk: unknown key 'data\.tsk'; .* of a configuration data\.task"):
+        load_study([written(tmp_path, BASE)], [("data.tsk", "x")])
+    with pytest.raises(UserError, match=r"^--sedes: unknown key 'sedes'; the nearest keys of a study are seeds"):
+        load_study([written(tmp_path, BASE)], [("sedes", "3")])
+    with pytest.raises(UserError, match=r"^--seeds needs a value"):
+        load_study([written(tmp_path, BASE)], [("seeds", None)])
+    twice = r"study\.yaml, line 9: 'seeds' stands there a second time; the first is in line 8"
+    with pytest.raises(UserError, match=twice):
+        load_study([written(tmp_path, BASE + "seeds: 3\n")])
+
+
+def test_files_that_are_no_study(tmp_path: Path) -> None:
+    for text in ("", "- 1\n", "text\n"):
+        with pytest.raises(UserError, match="is no study: it needs 'base' and 'axes'"):
+            load_study([written(tmp_path, text)])
+    with pytest.raises(UserError, match="--config: there is no file"):
+        load_study([tmp_path / "none.yaml"])
+    with pytest.raises(UserError, match="is not valid YAML"):
+        load_study([written(tmp_path, "axes: [\n")])
+    with pytest.raises(UserError, match="ablate needs a study"):
+        load_study([])
