@@ -16,10 +16,12 @@ COMMANDS = {
     "predict": ("smoa_lightning.cli", "write the score of every item of the report rows"),
     "generate": ("smoa_lightning.generate", "continue prompts with the best adapter of a run"),
     "params": ("smoa_lightning.params", "show what a configuration adapts and what it costs, without data"),
+    "ablate": ("smoa_lightning.ablation.command", "run a study: a grid of cells with seeds, and searches"),
+    "report": ("smoa_lightning.ablation.report.command", "turn a study's folder into tables, figures and one page"),
     "rank": ("smoa_lightning.rank", "measure the rank of a run's update, as a table and a figure"),
 }
 
-LIGHT: set[str] = set()  # commands that need no torch
+LIGHT = {"ablate", "report"}  # commands that need no torch, or only their workers do
 
 
 def overview() -> str:

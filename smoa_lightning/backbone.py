@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -25,6 +26,7 @@ from transformers import (
 from smoa_lightning.embedded import backbone_folder
 from smoa_lightning.errors import UserError
 from smoa_lightning.hub import hub_answers, hub_errors, resolve_source
+from smoa_lightning.keeping import is_keeping, kept
 from smoa_lightning.quantization import prepare_quantized, quantization, quantization_config, quantized_layers
 
 
@@ -107,11 +109,15 @@ def reading_errors(location: Location) -> Iterator[None]:
 
 
 def load_tokenizer(location: Location) -> PreTrainedTokenizerBase:
-    """Load the tokenizer and make sure that it can pad.
+    """Load the tokenizer and make sure that it can pad; see ``keeping`` for many runs of one process.
 
     A model without a pad token pads with its EOS token. That never touches the loss: targets are masked by length,
     never by comparing token ids, so a real EOS stays a target.
     """
+    return copy.deepcopy(kept("tokenizer", _content(location), lambda: _read_tokenizer(location)))
+
+
+def _read_tokenizer(location: Location) -> PreTrainedTokenizerBase:
     with reading_errors(location):
         tokenizer = AutoTokenizer.from_pretrained(**location.reading())
     if tokenizer.eos_token_id is None:
@@ -127,10 +133,27 @@ def load_model(config: BackboneConfig, location: Location) -> PreTrainedModel:
     With gradient checkpointing the embeddings are made to require gradients, since a frozen embedding would cut the
     graph before the first checkpointed block. A checkpoint that is stored quantised is loaded as it is.
 
+    Where things are kept (see ``keeping``), a copy of the model that was loaded first is given: adapters change modules,
+    and some of them weights.
+
     Raises:
         UserError: The folder or repository cannot be read, bitsandbytes is missing, or the checkpoint is quantised
             already.
     """
+    if not is_keeping() or config.quantization is not None:  # packed weights come with state of their library
+        return _read_model(config, location)
+    key = config.dtype, config.gradient_checkpointing, config.attn_implementation, _content(location)
+    return copy.deepcopy(kept("backbone", key, lambda: _read_model(config, location), most=1))
+
+
+def _content(location: Location) -> Hashable:
+    """What tells one backbone from another, and a folder from itself after a change of its files."""
+    folder = Path(location.name)
+    files = sorted(folder.iterdir()) if location.source != "hub" else []
+    return location, tuple((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files)
+
+
+def _read_model(config: BackboneConfig, location: Location) -> PreTrainedModel:
     dtype: torch.dtype = getattr(torch, config.dtype)
     kwargs: dict[str, Any] = {"dtype": dtype}
     if config.attn_implementation is not None:

@@ -7,7 +7,7 @@ import json
 import logging
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any
 import lightning as L
 import torch
 import yaml
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -65,14 +66,23 @@ class FineTuneCLI(LightningCLI):
     settings. A file may name another one under ``base:``, relative to itself, which is read before it.
     """
 
-    def __init__(self, args: ArgsType = None, run: bool = True) -> None:
+    def __init__(
+        self,
+        args: ArgsType = None,
+        run: bool = True,
+        callbacks: Sequence[Callback] = (),
+        notes: Mapping[str, Any] | None = None,
+    ) -> None:
         """Parse and, with ``run``, execute.
 
         Args:
             args: The command line, by default that of the process.
             run: With ``False`` the classes are made but no subcommand is expected or executed.
+            callbacks: Callbacks beside those of the configuration; they must not change what the run computes.
+            notes: What the record of a training run holds beside what is known here.
         """
         self.run: Run | None = None
+        self._callbacks, self._notes = callbacks, notes
         self._asked = args[0] if run and isinstance(args, list) and args else None
         super().__init__(
             FineTuneModule,
@@ -158,7 +168,8 @@ class FineTuneCLI(LightningCLI):
         options = RunConfig(**self._get(self.config, "run").as_dict())
         seed = self._get(self.config, "seed_everything")
         name = options.name or run_name(self.model, self.datamodule, seed)
-        self.run = Run(self.model, self.datamodule, self.config_dump, name, options.score_base, options.score_report)
+        scored = options.score_base, options.score_report
+        self.run = Run(self.model, self.datamodule, self.config_dump, name, *scored, self._notes)
         if self.subcommand == "fit":
             self.run.choose_folder(options.root, options.folder)
         else:
@@ -172,7 +183,7 @@ class FineTuneCLI(LightningCLI):
         kwargs["default_root_dir"] = str(self.run.folder)
         kwargs["enable_checkpointing"] = True  # ours; it keeps Lightning from adding its own
         trainer = super().instantiate_trainer(**kwargs)
-        trainer.callbacks.append(ItemScores())  # type: ignore[attr-defined]
+        trainer.callbacks += [ItemScores(), *self._callbacks]  # type: ignore[attr-defined]
         return trainer
 
     def _apply_budget(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -55,6 +55,7 @@ class Run:
         name: Readable name.
         score_base: Score the untouched backbone first.
         score_report: Score the best adapter at the end.
+        notes: What the record holds beside what is known here: the place of the run in a study.
     """
 
     def __init__(
@@ -65,7 +66,9 @@ class Run:
         name: str,
         score_base: bool = True,
         score_report: bool = True,
+        notes: Mapping[str, Any] | None = None,
     ) -> None:
+        self.notes = dict(notes or {})
         self.module, self.data, self.config, self.name = module, data, config, name
         self.score_base, self.score_report = score_base, score_report
         facts = {"backbone": [module.location.source, module.location.revision], "data": data.source}
@@ -198,6 +201,7 @@ class Run:
             "data": {"task": self.data.name, "source": self.data.source},
             "metrics": earlier.get("metrics", {}),
             "environment": environment(),
+            **self.notes,
         }
         if self.module.budget is not None and self.module.budget_fit is not None:
             self.record["budget"] = self.module.budget_fit.facts(self.module.budget)

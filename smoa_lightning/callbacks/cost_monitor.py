@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import resource
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -13,11 +15,25 @@ from lightning.pytorch.callbacks import Callback
 
 
 def peak_memory_megabytes() -> float:
-    """Return the peak memory of this process in MB: of the GPU where one is used, else of the process as a whole."""
+    """Return the peak memory since :func:`reset_peak_memory` in MB: of the GPU where one is used, else of the process.
+
+    Where the peak of a process can not be reset (not Linux), it is that since its start.
+    """
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 1e6
+    with contextlib.suppress(OSError, StopIteration):
+        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+        return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) * 1024 / 1e6
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6  # macOS counts bytes, Linux KiB
+
+
+def reset_peak_memory() -> None:
+    """Begin a new peak: a process that makes several runs would report the largest of them for all that follow."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 
 class CostMonitor(Callback):

@@ -1,0 +1,58 @@
+"""``ablate``: read a study, and plan it, carry it out, or be one of its workers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from smoa_lightning.ablation.command_line import Options, parse_options, usage
+from smoa_lightning.ablation.expand import load_study
+from smoa_lightning.ablation.same_study import DESCRIPTION, check_folder, describe_study
+from smoa_lightning.ablation.space import Study
+from smoa_lightning.files import write_json
+
+
+def main(args: list[str]) -> None:
+    """Run the command; the first word is its name.
+
+    Raises:
+        UserError: Anything that is wrong with the study, its folder or its storage, in one sentence.
+    """
+    if "-h" in args or "--help" in args:
+        print(usage())
+        return
+    args = args[1:]
+    options = parse_options(args)
+    study = load_study(options.files, options.study_flags)
+    folder = options.folder_of(study.name)
+    if options.worker is not None:
+        from smoa_lightning.ablation.execution.worker import be_worker
+
+        be_worker(study, folder, options)
+    elif options.plan:
+        check_folder(folder, study)
+        _plan(study, folder, options)
+    else:
+        carry_out(study, folder, options, args)
+
+
+def carry_out(study: Study, folder: Path, options: Options, args: list[str]) -> None:
+    """Check the folder and the storage, describe the study there, and start its workers."""
+    from smoa_lightning.ablation.execution.storage import open_storage
+    from smoa_lightning.ablation.execution.supervisor import Supervisor
+
+    for change in check_folder(folder, study):
+        print(f"the study has grown or changed: {change}")
+    storage = open_storage(options.storage, folder)
+    supervisor = Supervisor(study, folder, storage, options.workers, args)
+    write_json(folder / DESCRIPTION, describe_study(study))
+    if options.retry_failed:
+        supervisor.forgive()
+    supervisor.run()
+
+
+def _plan(study: Study, folder: Path, options: Options) -> None:
+    from smoa_lightning.ablation.estimate import measure
+    from smoa_lightning.ablation.plan import plan
+    from smoa_lightning.ablation.plan_table import render
+
+    print(render(plan(study), measure(study, folder, options.workers)))

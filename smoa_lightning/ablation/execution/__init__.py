@@ -1,0 +1,1 @@
+"""Carrying out a study: what has been claimed, by which worker, and what became of it."""

@@ -1,0 +1,146 @@
+"""How a study stands, while it runs: a table in a terminal, lines anywhere else."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from pathlib import Path
+from types import TracebackType
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from smoa_lightning.ablation.execution.standing import CellStanding, Standing
+from smoa_lightning.ablation.statistics import mean_interval
+
+ROWS = 40  # of the table; cells at work come first
+
+
+class Display:
+    """The state of a study, shown until the end of the ``with`` block.
+
+    Args:
+        standing: How the study stands.
+        folder: Its folder.
+        console: Where to show it.
+    """
+
+    def __init__(self, standing: Standing, folder: Path, console: Console | None = None) -> None:
+        self.standing, self.folder = standing, folder
+        self.console = console or Console()
+        self.began = time.monotonic()
+        self.live = Live(console=self.console, auto_refresh=False) if self.console.is_terminal else None
+        self._told: dict[str, tuple[int, int]] = {}
+
+    def __enter__(self) -> Display:
+        study, cells = self.standing.study, self.standing.cells()
+        planned = sum(cell.planned for cell in cells)
+        self.console.print(
+            f"study {study.name}: {len(cells)} cells, {planned} runs and trials, {sum(c.done for c in cells)} done; "
+            f"{self.folder}",
+            highlight=False,
+        )
+        self._told = {cell.cell: (cell.done, cell.failed) for cell in cells}
+        if self.live is not None:
+            self.live.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.live is not None:
+            self.live.__exit__(kind, error, trace)
+
+    def refresh(self) -> None:
+        """Show how it stands now."""
+        cells = self.standing.cells()
+        if self.live is not None:
+            self.live.update(Group(table(cells, self._better()), Text(self._line(cells))), refresh=True)
+            return
+        for cell in cells:
+            if (now := (cell.done, cell.failed)) != self._told.get(cell.cell):
+                self._told[cell.cell] = now
+                failed = f", {cell.failed} failed" if cell.failed else ""
+                score = f", {interval(cell.values)}" if cell.values else ""
+                self.console.print(f"{cell.cell}: {cell.done} of {cell.planned} done{failed}{score}", highlight=False)
+                self.console.print(f"  {self._line(cells)}", highlight=False)
+
+    def tell_end(self) -> None:
+        """Say where the results are."""
+        self.console.print(
+            f"{self.folder}   (python -m smoa_lightning report {self.folder}; tensorboard --logdir {self.folder})",
+            highlight=False,
+        )
+
+    def _better(self) -> str:
+        return str(self.standing.study.objective.direction)
+
+    def _line(self, cells: list[CellStanding]) -> str:
+        done, planned = sum(cell.done for cell in cells), sum(cell.planned for cell in cells)
+        failed, running = sum(cell.failed for cell in cells), sum(len(cell.running) for cell in cells)
+        left = time_left(cells)
+        parts = [f"{done} of {planned} done", f"{running} running"]
+        parts += [f"{failed} failed"] if failed else []
+        parts += [f"{clock(time.monotonic() - self.began)} so far"]
+        parts += [f"about {clock(left)} left"] if left is not None and done < planned else []
+        return ", ".join(parts)
+
+
+def table(cells: list[CellStanding], direction: str) -> Table:
+    """Return the cells as a table: those at work first, then those that are not done."""
+    order = sorted(cells, key=lambda cell: (not cell.running, cell.done + cell.failed >= cell.planned))
+    means = {cell.cell: statistics.fmean(cell.values) for cell in cells if cell.values}
+    best = (max if direction == "maximize" else min)(means, key=lambda name: means[name], default=None)
+    shown = Table(box=None, pad_edge=False)
+    for heading in ("cell", "done", "state", "score (95 % over seeds)", "seconds a run"):
+        shown.add_column(heading, justify="left" if heading in ("cell", "state") else "right")
+    for cell in order[:ROWS]:
+        state = f"running {len(cell.running)}" if cell.running else "done" if cell.done == cell.planned else "open"
+        state += f", {cell.failed} failed" if cell.failed else ""
+        mark = " *" if cell.cell == best else ""
+        seconds = f"{statistics.median(cell.seconds):.0f}" if cell.seconds else ""
+        shown.add_row(cell.cell, f"{cell.done}/{cell.planned}", state, interval(cell.values) + mark, seconds)
+    if len(order) > ROWS:
+        shown.add_row(f"... and {len(order) - ROWS} more", "", "", "", "")
+    return shown
+
+
+def interval(values: tuple[float, ...]) -> str:
+    """Return mean and half width of the 95 % interval over seeds.
+
+    >>> interval((0.5,)), interval((0.5, 0.7))
+    ('0.500 (1 seed)', '0.600 ± 1.271 (2 seeds)')
+    """
+    if not values:
+        return ""
+    if len(values) == 1:
+        return f"{values[0]:.3f} (1 seed)"
+    found = mean_interval(values)
+    if found.low is None or found.high is None:  # all the same, which says nothing about another seed
+        return f"{found.value:.3f} ({len(values)} seeds)"
+    return f"{found.value:.3f} ± {(found.high - found.low) / 2:.3f} ({len(values)} seeds)"
+
+
+def time_left(cells: list[CellStanding]) -> float | None:
+    """Return the seconds until the end with as many workers as there are now; ``None`` before a run is done."""
+    known = [seconds for cell in cells for seconds in cell.seconds]
+    if not known:
+        return None
+    total = 0.0
+    for cell in cells:
+        each = statistics.median(cell.seconds) if cell.seconds else statistics.median(known)
+        total += each * max(0, cell.planned - cell.done - cell.failed)
+    return total / max(1, sum(len(cell.running) for cell in cells))
+
+
+def clock(seconds: float) -> str:
+    """Return hours, minutes and seconds.
+
+    >>> clock(3725), clock(61)
+    ('1:02:05', '1:01')
+    """
+    minutes, second = divmod(round(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"

@@ -1,0 +1,58 @@
+"""What the report reads beside the runs themselves: every trial of the searches, and the runs that failed."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from smoa_lightning.ablation.execution.ledger import REASON, SECONDS
+from smoa_lightning.ablation.execution.standing import Standing
+from smoa_lightning.ablation.execution.trials import ORIGIN, CellSearch
+from smoa_lightning.ablation.objective import DIRECTIONS
+from smoa_lightning.files import write_json
+
+TRIALS = "trials.json"
+FORMAT = 1
+
+
+def write_trials(folder: Path, standing: Standing) -> None:
+    """Write ``trials.json`` into the study folder."""
+    searches = {name: describe(search) for name, search in standing.searches.items()}
+    failed = [dataclasses.asdict(failure) for failure in standing.failures()]
+    write_json(folder / TRIALS, {"format": FORMAT, "searches": searches, "failed": failed})
+
+
+def describe(search: CellSearch) -> dict[str, Any]:
+    """Return a cell's search as JSON."""
+    best = search.best()
+    return {
+        "metric": search.cell.search_metric,
+        "direction": DIRECTIONS[search.cell.search_metric],
+        "best": None if best is None else best.user_attrs.get(ORIGIN, best.number),
+        "importances": importances(search),
+        "trials": [_trial(number, attempts[-1]) for number, attempts in sorted(search.trials().items())],
+    }
+
+
+def _trial(number: int, last: FrozenTrial) -> dict[str, Any]:
+    return {
+        "number": number,
+        "state": last.state.name,
+        "value": last.value,
+        "parameters": last.params,
+        "seconds": last.user_attrs.get(SECONDS),
+        "reason": last.user_attrs.get(REASON, ""),
+        "intermediate": {str(step): value for step, value in sorted(last.intermediate_values.items())},
+    }
+
+
+def importances(search: CellSearch) -> dict[str, float]:
+    """Return the share of each parameter in what made trials differ (PED-ANOVA); nothing for fewer than four trials."""
+    done = [t for t in search.ledger.attempts() if t.state == TrialState.COMPLETE]
+    if len(done) < 4 or len(search.cell.parameters) < 2 or len({t.value for t in done}) == 1:
+        return {}
+    return optuna.importance.get_param_importances(search.study())

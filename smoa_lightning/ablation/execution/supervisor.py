@@ -1,0 +1,126 @@
+"""The process that a user starts: it starts workers, replaces those that die, and shows how the study stands."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from optuna.storages import BaseStorage
+
+from smoa_lightning.ablation.execution.live import Display
+from smoa_lightning.ablation.execution.progress import write_trials
+from smoa_lightning.ablation.execution.standing import Standing
+from smoa_lightning.ablation.execution.worker import environment_of
+from smoa_lightning.ablation.execution.worker_id import Watch, WorkerId
+from smoa_lightning.ablation.space import Study
+from smoa_lightning.errors import UserError
+
+REFRESH_SECONDS = 1.0
+STOP_SECONDS = 60.0  # a worker has as long to end its step and give its run back
+QUICK_DEATHS = 3  # of workers that died before they could do anything: they all would
+
+
+class Supervisor:
+    """A study under way on this machine.
+
+    Args:
+        study: The study.
+        folder: Its folder.
+        storage: Where its attempts are kept.
+        workers: How many processes.
+        args: What stood after ``ablate``, for the workers.
+
+    Raises:
+        UserError: The storage holds another study of this name.
+    """
+
+    def __init__(self, study: Study, folder: Path, storage: BaseStorage, workers: int, args: list[str]) -> None:
+        self.study, self.folder, self.storage, self.count, self.args = study, folder, storage, workers, args
+        self.standing = Standing(study, storage, WorkerId.of(os.getpid()), Watch())
+        self.processes: dict[int, subprocess.Popen[bytes]] = {}
+        self.started: dict[int, float] = {}
+        self.quick_deaths = 0
+
+    def forgive(self) -> None:
+        """Let the failures so far no longer count."""
+        for ledger in (self.standing.final, *(search.ledger for search in self.standing.searches.values())):
+            ledger.forgive()
+
+    def run(self) -> None:
+        """Keep workers at work until all runs have ended.
+
+        Raises:
+            UserError: Runs failed, or workers die as soon as they are started.
+            KeyboardInterrupt: Ctrl-C; the workers have given their runs back.
+        """
+        with Display(self.standing, self.folder) as display:
+            try:
+                while not self.standing.ended():
+                    self._replace()
+                    display.refresh()
+                    time.sleep(REFRESH_SECONDS)
+                display.refresh()
+            finally:
+                self._stop()
+                write_trials(self.folder, self.standing)
+        display.tell_end()
+        failures = self.standing.failures()
+        if failures:
+            more = f" and {len(failures) - 1} more" if len(failures) > 1 else ""
+            raise UserError(f"{failures[0].run}{more} failed: {failures[0].reason}; mend it and add --retry_failed")
+
+    def _replace(self) -> None:
+        """Start the workers that are not there."""
+        for number in range(self.count):
+            process = self.processes.get(number)
+            if process is not None and process.poll() is None:
+                continue
+            if process is not None:
+                self._died(number, process)
+            if not self.standing.ended():
+                self._start(number)
+
+    def _start(self, number: int) -> None:
+        log = self.log(number)
+        log.parent.mkdir(parents=True, exist_ok=True)
+        command = [sys.executable, "-m", "smoa_lightning", "ablate", *self.args, f"--worker={number}"]
+        environment = {**os.environ, **environment_of(number, self.count), "PYTHONUNBUFFERED": "1"}
+        with log.open("ab") as stream:  # a session of its own: Ctrl-C reaches the workers through this process, once
+            self.processes[number] = subprocess.Popen(
+                command, stdout=stream, stderr=stream, stdin=subprocess.DEVNULL, env=environment, start_new_session=True
+            )
+        self.started[number] = time.monotonic()
+
+    def _died(self, number: int, process: subprocess.Popen[bytes]) -> None:
+        """Give up if workers can not even start; a worker whose run kills it is replaced."""
+        if process.returncode == 0:
+            return
+        if process.returncode > 0 and time.monotonic() - self.started[number] < 60:
+            self.quick_deaths += 1
+        if process.returncode == 2 or self.quick_deaths >= QUICK_DEATHS:
+            lines = self.log(number).read_text(encoding="utf-8", errors="replace").strip().splitlines()
+            last = lines[-1].removeprefix("smoa_lightning: ") if lines else f"exit status {process.returncode}"
+            raise UserError(f"worker {number} stopped: {last} (all of it: {self.log(number)})")
+
+    def log(self, number: int) -> Path:
+        """Return the file that a worker prints to."""
+        return self.folder / "logs" / f"worker-{number}.log"
+
+    def _stop(self) -> None:
+        """Ask the workers to stop, and wait until they have."""
+        alive = [process for process in self.processes.values() if process.poll() is None]
+        for process in alive:
+            with contextlib.suppress(ProcessLookupError):
+                process.send_signal(signal.SIGTERM)
+        limit = time.monotonic() + STOP_SECONDS
+        for process in alive:
+            try:
+                process.wait(max(0.1, limit - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()

@@ -1,0 +1,171 @@
+"""The trials of a cell's search: which values come next, how many there are, and which was best.
+
+A trial that dies or fails is tried again with its own values, under the number of its first attempt, so that its runs
+go on from their checkpoints and the sampler sees it once. All cells end with the same number of trials.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from smoa_lightning.ablation.execution.ledger import ENDED, MOST_DEATHS, PULSE, RUN, WORKER, Ledger, count
+from smoa_lightning.ablation.objective import DIRECTIONS
+from smoa_lightning.ablation.search_space import Named, Parameter, Search
+from smoa_lightning.ablation.space import Cell
+
+ORIGIN = "origin"  # number of a trial's first attempt
+# Samplers that find their place in the storage, and need the same seed every time.
+SAME_SEED = ("GridSampler", "BruteForceSampler", "QMCSampler")
+
+
+@dataclass(frozen=True)
+class Held:
+    """A trial that this worker holds.
+
+    Args:
+        attempt: Its attempt in the storage.
+        number: Number of the trial: that of its first attempt.
+        parameters: Full configuration key -> value.
+        trial: For intermediate values and pruning.
+    """
+
+    attempt: int
+    number: int
+    parameters: Mapping[str, Any]
+    trial: Trial
+
+
+class CellSearch:
+    """The search of one cell.
+
+    Args:
+        ledger: Its attempts.
+        cell: The cell.
+        search: The search of the study.
+        retries: How often a trial that failed is tried again.
+    """
+
+    def __init__(self, ledger: Ledger, cell: Cell, search: Search, retries: int) -> None:
+        self.ledger, self.cell, self.search, self.retries = ledger, cell, search, retries
+
+    def trials(self) -> dict[int, list[FrozenTrial]]:
+        """Return the attempts at each trial, by the number of its first one.
+
+        What is only queued is no attempt, nor what ended before its values were known.
+        """
+        found: dict[int, list[FrozenTrial]] = {}
+        for trial in self.ledger.attempts():
+            lost = trial.user_attrs.get(ENDED) == "lost" or trial.state == TrialState.WAITING
+            if not lost and not (trial.state == TrialState.FAIL and not trial.params):
+                found.setdefault(trial.user_attrs.get(ORIGIN, trial.number), []).append(trial)
+        return found
+
+    def given_up(self, attempts: Sequence[FrozenTrial]) -> bool:
+        """Whether a trial has failed too often."""
+        forgiven = self.ledger.forgiven()
+        counted = [trial for trial in attempts if trial.number >= forgiven]
+        failed = count(counted, "error") > self.retries or count(counted, "died") > MOST_DEATHS
+        return attempts[-1].state == TrialState.FAIL and failed
+
+    def taken(self) -> list[FrozenTrial]:
+        """Return the last attempt of each trial that is done, under way, or has failed too often."""
+        return [
+            attempts[-1]
+            for attempts in self.trials().values()
+            if attempts[-1].state != TrialState.FAIL or self.given_up(attempts)
+        ]
+
+    def ended(self) -> bool:
+        """Whether all trials have ended."""
+        taken = self.taken()
+        return len(taken) >= self.search.trials and all(t.state != TrialState.RUNNING for t in taken)
+
+    def claim(self) -> Held | None:
+        """Hold the next trial; ``None`` if all are taken, or others were faster."""
+        if len(self.taken()) >= self.search.trials:
+            return None
+        self._queue_again()
+        trial = self.study().ask()
+        number = int(trial.user_attrs.get(ORIGIN, trial.number))
+        trial.set_user_attr(WORKER, str(self.ledger.worker))
+        trial.set_user_attr(PULSE, 0)
+        trial.set_user_attr(RUN, f"{self.cell.name},trial={number}")
+        parameters = {p.key: suggest(trial, p) for p in self.cell.parameters}
+        if self._taken_by_others(trial, number):
+            self.ledger.end(trial._trial_id, "lost", "others were faster")
+            return None
+        return Held(trial._trial_id, number, parameters, trial)
+
+    def _queue_again(self) -> None:
+        """Queue the trials that ended without a result, with their own values, unless they have failed too often."""
+        queued = {t.user_attrs.get(ORIGIN) for t in self.ledger.attempts() if t.state == TrialState.WAITING}
+        for number, attempts in self.trials().items():
+            last = attempts[-1]
+            if last.state == TrialState.FAIL and number not in queued and not self.given_up(attempts):
+                self.study().enqueue_trial(dict(last.params), user_attrs={ORIGIN: number})
+
+    def _taken_by_others(self, trial: Trial, number: int) -> bool:
+        """Whether another worker has this trial, or all trials were taken in the meantime."""
+        for other in self.trials().get(number, []):
+            ended = other.state in (TrialState.COMPLETE, TrialState.PRUNED)
+            if other.number != trial.number and (
+                ended or (other.state == TrialState.RUNNING and other.number < trial.number)
+            ):
+                return True
+        taken = self.taken()
+        last = max(t.number for t in taken) == trial.number
+        return len(taken) > self.search.trials and (ORIGIN in trial.user_attrs or last)
+
+    def study(self) -> optuna.Study:
+        """Return the Optuna study, with a sampler that has not drawn before.
+
+        A sampler with the same seed in every process would give every process the same first values, so its seed
+        depends on how many attempts there are.
+        """
+        drawn = len(self.ledger.attempts())
+        seed = zlib.crc32(f"{self.cell.name}/{drawn}".encode())
+        return optuna.load_study(
+            study_name=self.ledger.name,
+            storage=self.ledger.storage,
+            sampler=sampler(self.search.sampler, self.cell.parameters, seed),
+            pruner=getattr(optuna.pruners, self.search.pruner.class_name)(**self.search.pruner.options),
+        )
+
+    def best(self) -> FrozenTrial | None:
+        """Return the best trial that was run to its end, the first of equals."""
+        done = [t for t in self.ledger.attempts() if t.state == TrialState.COMPLETE and t.value is not None]
+        sign = -1 if self.search_direction == "maximize" else 1
+        return min(done, key=lambda t: (sign * float(t.value or 0), t.number), default=None)
+
+    @property
+    def search_direction(self) -> str:
+        """Which direction of the search's metric is better."""
+        return DIRECTIONS[self.cell.search_metric]
+
+
+def sampler(named: Named, parameters: Sequence[Parameter], seed: int) -> optuna.samplers.BaseSampler:
+    """Make a sampler; its seed is that of the study file where it has one."""
+    make = getattr(optuna.samplers, named.class_name)
+    options = dict(named.options)
+    if named.class_name == "GridSampler":
+        return make({p.key: list(p.values or ()) for p in parameters}, **{"seed": 0, **options})
+    given = 0 if named.class_name in SAME_SEED else seed
+    if "seed" in options and named.class_name not in SAME_SEED:
+        options["seed"] = zlib.crc32(f"{options['seed']}/{seed}".encode())
+    return make(**{"seed": given, **options})
+
+
+def suggest(trial: Trial, parameter: Parameter) -> Any:
+    """Draw a value of a parameter."""
+    key, low, high, step = parameter.key, parameter.low, parameter.high, parameter.step
+    if parameter.choices:
+        return trial.suggest_categorical(key, parameter.choices)
+    if parameter.integer:
+        return trial.suggest_int(key, int(low), int(high), step=1 if step is None else int(step), log=parameter.log)
+    return trial.suggest_float(key, float(low), float(high), step=step, log=parameter.log)

@@ -1,0 +1,192 @@
+"""What a worker does: hold the next run, do it, hand in its result, until nothing is left."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.storages import BaseStorage
+
+from smoa_lightning.ablation.execution.folders import Folders, seconds_of
+from smoa_lightning.ablation.execution.ledger import Ledger
+from smoa_lightning.ablation.execution.progress import write_trials
+from smoa_lightning.ablation.execution.pruning import Pruned, TrialPruning
+from smoa_lightning.ablation.execution.standing import Standing
+from smoa_lightning.ablation.execution.trials import CellSearch, Held
+from smoa_lightning.ablation.execution.worker_id import Watch, WorkerId
+from smoa_lightning.ablation.space import Cell, Run, Study
+
+POLL_SECONDS = 2.0
+
+
+class Fit(Protocol):
+    """Does one run; :func:`smoa_lightning.ablation.execution.fitting.fit`."""
+
+    def __call__(
+        self, run: Run, folder: Path, facts: Mapping[str, Any], base: bool, callbacks: Sequence[Any] = ()
+    ) -> None:
+        """Leave a finished record in the folder, or raise."""
+
+
+class Work:
+    """A worker's part of a study.
+
+    Args:
+        study: The study.
+        folder: Its folder.
+        storage: Where attempts are kept.
+        fit: Does a run.
+        worker: Who this is.
+        watch: What has been seen of other workers.
+        say: Tells one line about what happens.
+    """
+
+    def __init__(
+        self,
+        study: Study,
+        folder: Path,
+        storage: BaseStorage,
+        fit: Fit,
+        worker: WorkerId,
+        watch: Watch | None = None,
+        say: Callable[[str], None] = print,
+    ) -> None:
+        self.study, self.folder, self.fit, self.worker, self.say = study, folder, fit, worker, say
+        self.standing = Standing(study, storage, worker, watch or Watch())
+        self.folders = Folders(study.name, folder, study.keep)
+
+    def until_done(self, poll: float = POLL_SECONDS) -> None:
+        """Do runs until all have ended; wait while others hold the last ones, since they may die."""
+        while not self.standing.ended():
+            self.bury()
+            if not self.step():
+                time.sleep(poll)
+
+    def bury(self) -> None:
+        """End the attempts of workers that are gone, so that their runs are open again."""
+        for trial in self.standing.final.bury():
+            self.say(f"the worker of {trial.user_attrs.get('run')} is gone: it is open again")
+        for search in self.standing.searches.values():
+            for trial in search.ledger.bury():
+                self.say(f"the worker of {trial.user_attrs.get('run')} is gone: it is open again")
+
+    def step(self) -> bool:
+        """Do one trial or final run; return whether there was one."""
+        for cell in self.study.cells:
+            search = self.standing.searches.get(cell.name)
+            if search is not None and (held := search.claim()) is not None:
+                self._trial(cell, search, held)
+                return True
+        for run in self.standing.open_runs():
+            facts = {"cell": run.cell.name, "seed": run.seed, **run.parameters}
+            attempt = self.standing.final.claim(run.name, run.signature, facts)
+            if attempt is not None:
+                self._final(run, attempt)
+                return True
+        return False
+
+    # ---------------------------------------------------------------------------------------------------- one run
+
+    def _final(self, run: Run, attempt: int) -> None:
+        ledger = self.standing.final
+        with self._attempt(ledger, attempt, run.name) as result:
+            record = self._done(run)
+            result.value = score_of(record, f"report/{run.cell.report_metric}")
+            result.seconds = seconds_of(record)
+        if result.reason is None and not ledger.complete(attempt, result.value, result.seconds):
+            self.say(f"{run.name} was taken over by another worker while this one was away; its result is not used")
+
+    def _trial(self, cell: Cell, search: CellSearch, held: Held) -> None:
+        """Run a trial with every seed of the search; what counts is the mean."""
+        ledger, values, seconds = search.ledger, [], 0.0
+        name = f"{cell.name},trial={held.number}"
+        with self._attempt(ledger, held.attempt, name) as result:
+            for index, seed in enumerate(search.search.seeds):
+                run = self.study.search_run(cell, held.number, seed, held.parameters)
+                pruning = [TrialPruning(held.trial, cell.search_metric)] if index == 0 else []
+                record = self._done(run, pruning)
+                values.append(score_of(record, f"selection/{cell.search_metric}"))
+                seconds += seconds_of(record)
+            result.value, result.seconds = statistics.fmean(values), seconds
+        if result.pruned:
+            ledger.prune(held.attempt, result.reason or "", result.seconds)
+        elif result.reason is None:
+            ledger.complete(held.attempt, result.value, result.seconds)
+        write_trials(self.folder, self.standing)
+
+    def _attempt(self, ledger: Ledger, attempt: int, name: str) -> Attempt:
+        return Attempt(ledger, attempt, name, self.say)
+
+    def _done(self, run: Run, callbacks: Sequence[Any] = ()) -> dict[str, Any]:
+        """Return the record of a run: found finished here or in a study beside this one, or done now."""
+        record = self.folders.finished(run) or self.folders.adopt(run, self.worker)
+        if record is None:
+            folder = self.folders.take(run)
+            self.say(f"running {run.name}")
+            self.fit(run, folder, self.folders.facts(run, self.worker), self._scores_base(run), callbacks)
+            record = self.folders.finished(run)
+            if record is None:
+                raise RuntimeError(f"the run in {folder} ended without a finished record")
+        self.folders.tidy(run)
+        return record
+
+    def _scores_base(self, run: Run) -> bool:
+        """The untouched backbone is scored once for each baseline: its score is that of all cells on the same rows."""
+        first = run.seed == self.study.seeds[0]
+        named = self.study.baselines.values() or [self.study.cells[0].name]
+        return run.stage == "final" and first and run.cell.name in named
+
+
+class Attempt:
+    """A run under way: gives signs of life, and ends its attempt if the run does not end well.
+
+    Ctrl-C goes on upwards, after the attempt was given back.
+    """
+
+    def __init__(self, ledger: Ledger, attempt: int, name: str, say: Callable[[str], None]) -> None:
+        self.ledger, self.attempt, self.name, self.say = ledger, attempt, name, say
+        self.value, self.seconds = math.nan, 0.0
+        self.reason: str | None = None  # why it has no value
+        self.pruned = False
+        self._beating = ledger.beating(attempt)
+
+    def __enter__(self) -> Attempt:
+        self._beating.__enter__()
+        self._began = time.monotonic()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> bool:
+        self._beating.__exit__(None, None, None)
+        self.seconds = self.seconds or time.monotonic() - self._began
+        if error is None:
+            return False
+        self.reason = " ".join(f"{type(error).__name__}: {error}".split())
+        if isinstance(error, Pruned):
+            self.pruned, self.reason = True, str(error)
+            self.say(f"{self.name}: {error}")
+            return True
+        if isinstance(error, KeyboardInterrupt | SystemExit):
+            self.ledger.end(self.attempt, "stopped", "stopped")
+            return False
+        if isinstance(error, UpdateFinishedTrialError):
+            return True  # taken for dead while the machine slept; whoever took over goes on
+        self.ledger.end(self.attempt, "error", self.reason)
+        self.say(f"{self.name} failed: {self.reason}")
+        return isinstance(error, Exception)
+
+
+def score_of(record: Mapping[str, Any], metric: str) -> float:
+    """Return a metric of a record.
+
+    Raises:
+        ValueError: It was not measured, or is no number.
+    """
+    value = record["metrics"].get(metric)
+    if value is None or not math.isfinite(value):
+        raise ValueError(f"the run has no {metric}: {value}")
+    return float(value)
