@@ -133,8 +133,8 @@ def load_model(config: BackboneConfig, location: Location) -> PreTrainedModel:
     With gradient checkpointing the embeddings are made to require gradients, since a frozen embedding would cut the
     graph before the first checkpointed block. A checkpoint that is stored quantised is loaded as it is.
 
-    Where things are kept (see ``keeping``), a copy of the model that was loaded first is given: adapters change modules,
-    and some of them weights.
+    Where things are kept (see ``keeping``), a copy of the model that was loaded first is given: adapters change
+    modules, and some of them weights.
 
     Raises:
         UserError: The folder or repository cannot be read, bitsandbytes is missing, or the checkpoint is quantised

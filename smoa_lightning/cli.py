@@ -71,7 +71,7 @@ class FineTuneCLI(LightningCLI):
         args: ArgsType = None,
         run: bool = True,
         callbacks: Sequence[Callback] = (),
-        notes: Mapping[str, Any] | None = None,
+        notes: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         """Parse and, with ``run``, execute.
 

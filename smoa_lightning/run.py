@@ -26,6 +26,7 @@ from smoa_lightning.data.task_rows import Part
 from smoa_lightning.errors import UserError
 from smoa_lightning.evaluation.text import signatures
 from smoa_lightning.files import replacing, write_json
+from smoa_lightning.final_metrics import final_metrics
 from smoa_lightning.module import FineTuneModule
 from smoa_lightning.naming import flat_hyperparameters
 from smoa_lightning.record import (
@@ -66,7 +67,7 @@ class Run:
         name: str,
         score_base: bool = True,
         score_report: bool = True,
-        notes: Mapping[str, Any] | None = None,
+        notes: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         self.notes = dict(notes or {})
         self.module, self.data, self.config, self.name = module, data, config, name
@@ -152,7 +153,7 @@ class Run:
         """
         if checkpoint is not None:
             read_checkpoint(Path(checkpoint))  # refused before anything is scored or written
-        with holding(self.folder) if self.is_main else contextlib.nullcontext(), self._recorded():
+        with holding(self.folder) if self.is_main else contextlib.nullcontext(), self._recorded(trainer):
             metrics = self._base_metrics(trainer)
             if not self.module.frozen:
                 start = self._start_from(checkpoint)
@@ -182,7 +183,7 @@ class Run:
         return None
 
     @contextlib.contextmanager
-    def _recorded(self) -> Iterator[None]:
+    def _recorded(self, trainer: L.Trainer) -> Iterator[None]:
         """Write the record as running; note why, if it ends early."""
         earlier = read_record(self.folder) or {}
         backbone = provenance(self.module.location)
@@ -217,6 +218,8 @@ class Run:
             self._write()
             if stopped:
                 raise KeyboardInterrupt from error
+            if trainer.global_step:  # a trial that was pruned, or a run that broke: TensorBoard is to show it as well
+                self._log_hyperparameters(trainer, self.record["metrics"])
             raise
 
     def _write(self) -> None:
@@ -289,13 +292,12 @@ class Run:
         """Write the HPARAMS entry once, with the real final metrics under the same names for every strategy."""
         if not isinstance(trainer.logger, TensorBoardLogger) or not self.is_main:
             return
-        names = ("acc", "acc_norm", "acc_token", "nll", "perplexity")
-        final = {f"final/{name}": metrics.get(f"report/{name}", -1.0) for name in names}
-        final |= {f"final/base_{name}": metrics.get(f"base/{name}", -1.0) for name in names}
-        for name in ("rank/effective_mean", "parameters/trainable", "cost/tokens_per_second", "cost/peak_memory_mb"):
-            final[f"final/{name.split('/')[1]}"] = float(metrics.get(name, -1.0))
         flat = flat_hyperparameters(self.module, self.data, self.config)
-        trainer.logger.log_hyperparams(flat, final, step=trainer.global_step)
+        for what, facts in self.notes.items():  # of a study: cell, stage, trial
+            flat |= {
+                f"{what}/{name}": str(value) for name, value in facts.items() if name in ("cell", "stage", "trial")
+            }
+        trainer.logger.log_hyperparams(flat, final_metrics(metrics), step=trainer.global_step)
 
     # ------------------------------------------------------------------------------------------------- evaluate
 

@@ -31,6 +31,7 @@ LAYERS = {
     "arguments": 4,
     "startup": 0,
     "keeping": 0,
+    "final_metrics": 0,
     "load": 4,
     "evaluation": 4,
     "table": 0,
@@ -49,7 +50,9 @@ LAYERS = {
 }
 APART = {("adapters", "data"), ("data", "adapters")}
 # What only a worker of a study, or its plan, imports.
-WORKERS = {f"ablation/{name}.py" for name in ("estimate", "execution/fitting", "execution/pruning", "execution/worker")}
+WORKERS = {"ablation/estimate.py"} | {
+    f"ablation/execution/{name}.py" for name in ("aggregate", "fitting", "pruning", "worker")
+}
 FORBIDDEN = {
     "scoring": {"lightning", "transformers", "peft"},
     "decoding": {"lightning", "peft"},

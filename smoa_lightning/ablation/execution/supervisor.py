@@ -85,14 +85,22 @@ class Supervisor:
             if not self.standing.ended():
                 self._start(number)
 
+    def command(self, number: int) -> list[str]:
+        """Return the command of a worker."""
+        return [sys.executable, "-m", "smoa_lightning", "ablate", *self.args, f"--worker={number}"]
+
     def _start(self, number: int) -> None:
         log = self.log(number)
         log.parent.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "smoa_lightning", "ablate", *self.args, f"--worker={number}"]
         environment = {**os.environ, **environment_of(number, self.count), "PYTHONUNBUFFERED": "1"}
-        with log.open("ab") as stream:  # a session of its own: Ctrl-C reaches the workers through this process, once
+        with log.open("ab") as stream:
             self.processes[number] = subprocess.Popen(
-                command, stdout=stream, stderr=stream, stdin=subprocess.DEVNULL, env=environment, start_new_session=True
+                self.command(number),
+                stdout=stream,
+                stderr=stream,
+                stdin=subprocess.DEVNULL,
+                env=environment,
+                start_new_session=True,  # Ctrl-C reaches the workers through this process, once
             )
         self.started[number] = time.monotonic()
 

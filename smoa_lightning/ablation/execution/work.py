@@ -41,6 +41,7 @@ class Work:
         folder: Its folder.
         storage: Where attempts are kept.
         fit: Does a run.
+        aggregate: Writes what the runs of a cell come to.
         worker: Who this is.
         watch: What has been seen of other workers.
         say: Tells one line about what happens.
@@ -52,11 +53,13 @@ class Work:
         folder: Path,
         storage: BaseStorage,
         fit: Fit,
+        aggregate: Callable[[Path, Cell, Sequence[Mapping[str, Any]]], None],
         worker: WorkerId,
         watch: Watch | None = None,
         say: Callable[[str], None] = print,
     ) -> None:
-        self.study, self.folder, self.fit, self.worker, self.say = study, folder, fit, worker, say
+        self.study, self.folder, self.worker, self.say = study, folder, worker, say
+        self.fit, self.aggregate = fit, aggregate
         self.standing = Standing(study, storage, worker, watch or Watch())
         self.folders = Folders(study.name, folder, study.keep)
 
@@ -100,6 +103,14 @@ class Work:
             result.seconds = seconds_of(record)
         if result.reason is None and not ledger.complete(attempt, result.value, result.seconds):
             self.say(f"{run.name} was taken over by another worker while this one was away; its result is not used")
+        self._gather(run.cell)
+
+    def _gather(self, cell: Cell) -> None:
+        """Write the aggregate of a cell whose final runs are all done."""
+        records = [self.folders.finished(run) for run in self.standing.final_runs(cell)]
+        done = [record for record in records if record is not None]
+        if done and len(done) == len(records):
+            self.aggregate(self.folder, cell, done)
 
     def _trial(self, cell: Cell, search: CellSearch, held: Held) -> None:
         """Run a trial with every seed of the search; what counts is the mean."""

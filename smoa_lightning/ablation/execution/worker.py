@@ -42,13 +42,14 @@ def be_worker(study: Study, folder: Path, options: Options) -> None:
 
     with without_collection():
         import_command("smoa_lightning.cli")
+        from smoa_lightning.ablation.execution.aggregate import write_cell
         from smoa_lightning.ablation.execution.fitting import fit, prepare_process
     prepare_process()
     assign_device(options.worker or 0, options.workers)
     storage = open_storage(options.storage, folder)
     try:
         with keeping():
-            Work(study, folder, storage, fit, WorkerId.of(os.getpid())).until_done()
+            Work(study, folder, storage, fit, write_cell, WorkerId.of(os.getpid())).until_done()
     finally:
         storage.remove_session()
 

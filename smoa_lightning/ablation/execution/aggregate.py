@@ -1,0 +1,47 @@
+"""One TensorBoard run for each cell beside those of its seeds: means, intervals, and a line of the HPARAMS tab."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import hparams
+
+from smoa_lightning.ablation.space import Cell
+from smoa_lightning.ablation.statistics import mean_interval
+from smoa_lightning.files import replacing
+from smoa_lightning.final_metrics import FINAL_METRICS, final_metrics
+
+CELLS = "cells"
+
+
+def write_cell(folder: Path, cell: Cell, records: Sequence[Mapping[str, Any]]) -> None:
+    """Write the aggregate of a cell, in place of an earlier one.
+
+    ``final/*`` are means over seeds, under the names that the runs have theirs, so that the HPARAMS tab shows both;
+    ``seeds/<metric>`` has the score of each seed, ``interval/*`` the mean with its 95 % t-interval.
+
+    Args:
+        folder: The study folder.
+        cell: The cell.
+        records: The records of its final runs.
+    """
+    scores = [float(record["metrics"][f"report/{cell.report_metric}"]) for record in records]
+    found = mean_interval(scores)
+    each = [final_metrics(record["metrics"]) for record in records]
+    means = {name: statistics.fmean(metrics[name] for metrics in each) for name in FINAL_METRICS}
+    facts = {"cell": cell.name, "seeds": len(records), **{f"axis/{axis}": text for axis, text in cell.labels.items()}}
+    with replacing(folder / CELLS / cell.name) as temporary, SummaryWriter(str(temporary)) as writer:
+        for step, score in enumerate(scores):
+            writer.add_scalar(f"seeds/{cell.report_metric}", score, step)
+        for name, value in (("mean", found.value), ("low", found.low), ("high", found.high)):
+            if value is not None:
+                writer.add_scalar(f"interval/{cell.report_metric}_{name}", value, 0)
+        for name, value in means.items():
+            writer.add_scalar(name, value, 0)
+        for summary in hparams(facts, means):
+            assert writer.file_writer is not None
+            writer.file_writer.add_summary(summary)
