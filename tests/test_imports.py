@@ -51,7 +51,7 @@ LAYERS = {
 APART = {("adapters", "data"), ("data", "adapters")}
 # What only a worker of a study, or its plan, imports.
 WORKERS = {"ablation/estimate.py"} | {
-    f"ablation/execution/{name}.py" for name in ("aggregate", "fitting", "pruning", "worker")
+    f"ablation/execution/{name}.py" for name in ("aggregate", "devices", "fitting", "pruning", "work", "worker")
 }
 FORBIDDEN = {
     "scoring": {"lightning", "transformers", "peft"},

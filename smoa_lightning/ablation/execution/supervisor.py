@@ -12,10 +12,10 @@ from pathlib import Path
 
 from optuna.storages import BaseStorage
 
+from smoa_lightning.ablation.execution.devices import environment_of
 from smoa_lightning.ablation.execution.live import Display
 from smoa_lightning.ablation.execution.progress import write_trials
 from smoa_lightning.ablation.execution.standing import Standing
-from smoa_lightning.ablation.execution.worker import environment_of
 from smoa_lightning.ablation.execution.worker_id import Watch, WorkerId
 from smoa_lightning.ablation.space import Study
 from smoa_lightning.errors import UserError
