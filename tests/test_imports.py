@@ -50,8 +50,8 @@ LAYERS = {
 }
 APART = {("adapters", "data"), ("data", "adapters")}
 # What only a worker of a study, or its plan, imports.
-WORKERS = {"ablation/estimate.py"} | {
-    f"ablation/execution/{name}.py" for name in ("aggregate", "devices", "fitting", "pruning", "work", "worker")
+WORKERS = {"ablation/estimate.py", "ablation/probe.py"} | {
+    f"ablation/execution/{name}.py" for name in ("aggregate", "devices", "fitting", "pruning", "worker")
 }
 FORBIDDEN = {
     "scoring": {"lightning", "transformers", "peft"},

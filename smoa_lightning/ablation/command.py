@@ -37,17 +37,20 @@ def main(args: list[str]) -> None:
 
 def carry_out(study: Study, folder: Path, options: Options, args: list[str]) -> None:
     """Check the folder and the storage, describe the study there, and start its workers."""
-    from smoa_lightning.ablation.execution.storage import open_storage
+    from smoa_lightning.ablation.execution.storage import close_storage, open_storage
     from smoa_lightning.ablation.execution.supervisor import Supervisor
 
     for change in check_folder(folder, study):
         print(f"the study has grown or changed: {change}")
     storage = open_storage(options.storage, folder)
-    supervisor = Supervisor(study, folder, storage, options.workers, args)
-    write_json(folder / DESCRIPTION, describe_study(study))
-    if options.retry_failed:
-        supervisor.forgive()
-    supervisor.run()
+    try:
+        supervisor = Supervisor(study, folder, storage, options.workers, args)
+        write_json(folder / DESCRIPTION, describe_study(study))
+        if options.retry_failed:
+            supervisor.forgive()
+        supervisor.run()
+    finally:
+        close_storage(storage)
 
 
 def _plan(study: Study, folder: Path, options: Options) -> None:

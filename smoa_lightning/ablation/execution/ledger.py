@@ -28,6 +28,10 @@ End = Literal["error", "died", "stopped", "lost"]
 MOST_DEATHS = 10  # a run that takes its worker with it every time must not do so for ever
 
 
+class Pruned(Exception):
+    """A trial was ended because others were better at the same step."""
+
+
 class Ledger:
     """The attempts of one Optuna study.
 

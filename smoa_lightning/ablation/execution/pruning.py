@@ -7,11 +7,8 @@ from typing import Any, Protocol
 import lightning as L
 from lightning.pytorch.callbacks import Callback
 
+from smoa_lightning.ablation.execution.ledger import Pruned
 from smoa_lightning.errors import UserError
-
-
-class Pruned(Exception):
-    """A trial was ended because others were better at the same step."""
 
 
 class Reporter(Protocol):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import IO
 
 import optuna
-from optuna.storages import BaseStorage, JournalStorage
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.storages.journal._file import BaseJournalFileLock  # public classes take it, but it is not exported
 
@@ -88,6 +88,14 @@ def open_storage(url: str | None, folder: Path) -> BaseStorage:
         raise UserError(f"--storage {shown} needs a driver that is not installed: {_sentence(error)}") from error
     except Exception as error:  # SQLAlchemy's and the drivers' own errors have no common class
         raise UserError(f"--storage {shown} can not be reached: {_sentence(error)}") from error
+
+
+def close_storage(storage: BaseStorage) -> None:
+    """Close the connections to a server; a journal has none."""
+    storage.remove_session()
+    backend = getattr(storage, "_backend", storage)  # behind Optuna's cache
+    if isinstance(backend, RDBStorage):
+        backend.engine.dispose()
 
 
 def _sentence(error: BaseException) -> str:

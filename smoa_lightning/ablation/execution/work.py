@@ -6,16 +6,17 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage
+from optuna.trial import Trial
 
 from smoa_lightning.ablation.execution.folders import Folders, seconds_of
-from smoa_lightning.ablation.execution.ledger import Ledger
+from smoa_lightning.ablation.execution.ledger import Ledger, Pruned
 from smoa_lightning.ablation.execution.progress import write_trials
-from smoa_lightning.ablation.execution.pruning import Pruned, TrialPruning
 from smoa_lightning.ablation.execution.standing import Standing
 from smoa_lightning.ablation.execution.trials import CellSearch, Held
 from smoa_lightning.ablation.execution.worker_id import Watch, WorkerId
@@ -33,6 +34,21 @@ class Fit(Protocol):
         """Leave a finished record in the folder, or raise."""
 
 
+@dataclass(frozen=True)
+class Tools:
+    """What does the runs, so that nothing here needs torch.
+
+    Args:
+        fit: Does a run.
+        aggregate: Writes what the runs of a cell come to, from folder, cell and records.
+        pruning: Makes the callback that tells a trial its scores, from trial and metric.
+    """
+
+    fit: Fit
+    aggregate: Callable[[Path, Cell, Sequence[Mapping[str, Any]]], None]
+    pruning: Callable[[Trial, str], Any]
+
+
 class Work:
     """A worker's part of a study.
 
@@ -40,8 +56,7 @@ class Work:
         study: The study.
         folder: Its folder.
         storage: Where attempts are kept.
-        fit: Does a run.
-        aggregate: Writes what the runs of a cell come to.
+        tools: What does the runs.
         worker: Who this is.
         watch: What has been seen of other workers.
         say: Tells one line about what happens.
@@ -52,14 +67,13 @@ class Work:
         study: Study,
         folder: Path,
         storage: BaseStorage,
-        fit: Fit,
-        aggregate: Callable[[Path, Cell, Sequence[Mapping[str, Any]]], None],
+        tools: Tools,
         worker: WorkerId,
         watch: Watch | None = None,
         say: Callable[[str], None] = print,
     ) -> None:
         self.study, self.folder, self.worker, self.say = study, folder, worker, say
-        self.fit, self.aggregate = fit, aggregate
+        self.tools = tools
         self.standing = Standing(study, storage, worker, watch or Watch())
         self.folders = Folders(study.name, folder, study.keep)
 
@@ -110,7 +124,7 @@ class Work:
         records = [self.folders.finished(run) for run in self.standing.final_runs(cell)]
         done = [record for record in records if record is not None]
         if done and len(done) == len(records):
-            self.aggregate(self.folder, cell, done)
+            self.tools.aggregate(self.folder, cell, done)
 
     def _trial(self, cell: Cell, search: CellSearch, held: Held) -> None:
         """Run a trial with every seed of the search; what counts is the mean."""
@@ -119,7 +133,7 @@ class Work:
         with self._attempt(ledger, held.attempt, name) as result:
             for index, seed in enumerate(search.search.seeds):
                 run = self.study.search_run(cell, held.number, seed, held.parameters)
-                pruning = [TrialPruning(held.trial, cell.search_metric)] if index == 0 else []
+                pruning = [self.tools.pruning(held.trial, cell.search_metric)] if index == 0 else []
                 record = self._done(run, pruning)
                 values.append(score_of(record, f"selection/{cell.search_metric}"))
                 seconds += seconds_of(record)
@@ -139,7 +153,7 @@ class Work:
         if record is None:
             folder = self.folders.take(run)
             self.say(f"running {run.name}")
-            self.fit(run, folder, self.folders.facts(run, self.worker), self._scores_base(run), callbacks)
+            self.tools.fit(run, folder, self.folders.facts(run, self.worker), self._scores_base(run), callbacks)
             record = self.folders.finished(run)
             if record is None:
                 raise RuntimeError(f"the run in {folder} ended without a finished record")

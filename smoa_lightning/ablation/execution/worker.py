@@ -8,8 +8,8 @@ from pathlib import Path
 
 from smoa_lightning.ablation.command_line import Options
 from smoa_lightning.ablation.execution.devices import assign_device
-from smoa_lightning.ablation.execution.storage import open_storage
-from smoa_lightning.ablation.execution.work import Work
+from smoa_lightning.ablation.execution.storage import close_storage, open_storage
+from smoa_lightning.ablation.execution.work import Tools, Work
 from smoa_lightning.ablation.execution.worker_id import WorkerId
 from smoa_lightning.ablation.space import Study
 from smoa_lightning.keeping import keeping
@@ -27,14 +27,16 @@ def be_worker(study: Study, folder: Path, options: Options) -> None:
         import_command("smoa_lightning.cli")
         from smoa_lightning.ablation.execution.aggregate import write_cell
         from smoa_lightning.ablation.execution.fitting import fit, prepare_process
+        from smoa_lightning.ablation.execution.pruning import TrialPruning
     prepare_process()
     assign_device(options.worker or 0, options.workers)
     storage = open_storage(options.storage, folder)
     try:
         with keeping():
-            Work(study, folder, storage, fit, write_cell, WorkerId.of(os.getpid())).until_done()
+            tools = Tools(fit, write_cell, TrialPruning)
+            Work(study, folder, storage, tools, WorkerId.of(os.getpid())).until_done()
     finally:
-        storage.remove_session()
+        close_storage(storage)
 
 
 def _stop(number: int, frame: object) -> None:
