@@ -49,6 +49,7 @@ class FineTuneModule(L.LightningModule):
         decay: Literal["linear", "constant"] = "linear",
         adapter_seed: int | None = None,
         budget: str | int | float | dict[str, str] | None = None,
+        budget_tolerance: float | None = None,
     ) -> None:
         """Describe the model; nothing is loaded before Lightning calls ``configure_model``.
 
@@ -62,6 +63,8 @@ class FineTuneModule(L.LightningModule):
             adapter_seed: Seed of the adapter's initial values; ``null`` follows ``seed_everything`` (0 in Python).
             budget: Trainable parameters that the strategy's rank or block size is chosen for: ``300k``, or
                 ``like: FILE`` for as many as the strategy of a YAML file has; ``null`` leaves the size as it is.
+            budget_tolerance: Refuse a size that misses the budget by more than this share, such as 0.01; ``null`` takes
+                the nearest size and says how near it is.
         """
         super().__init__()
         if frozen and adapter is not None:
@@ -77,7 +80,10 @@ class FineTuneModule(L.LightningModule):
         self.warmup = warmup
         self.decay = decay
         self.adapter_seed = adapter_seed or 0
+        if budget_tolerance is not None and not 0 <= budget_tolerance < 1:
+            raise UserError(f"model.budget_tolerance is {budget_tolerance}; it takes a share of the budget in [0, 1)")
         self.budget = None if budget is None else Budget.parse(budget)
+        self.budget_tolerance = budget_tolerance
         self.budget_fit: BudgetFit | None = None
         self.scoring_untouched = False
         self.run_config: dict[str, Any] = {}  # kept in checkpoints, so that an evaluation needs no other file
@@ -106,10 +112,18 @@ class FineTuneModule(L.LightningModule):
         return self.model
 
     def resolve_budget(self) -> BudgetFit | None:
-        """Give the strategy the size that comes nearest to the budget, once; ``None`` without a budget."""
+        """Give the strategy the size that comes nearest to the budget, once; ``None`` without a budget.
+
+        Raises:
+            UserError: It misses the budget by more than ``budget_tolerance``.
+        """
         if self.budget is not None and self.budget_fit is None:
             skeleton = load_skeleton(self.backbone_config, self.location)
-            self.budget_fit = fit_budget(skeleton, self.adapter_config, self.budget, self.frozen)
+            fit = fit_budget(skeleton, self.adapter_config, self.budget, self.frozen)
+            tolerance = self.budget_tolerance
+            if tolerance is not None and abs(fit.relative_error) > tolerance:
+                raise UserError(f"{fit.line()}; it has to be met within {tolerance:.1%} (model.budget_tolerance)")
+            self.budget_fit = fit
             self.adapter_config = self.budget_fit.config
         return self.budget_fit
 

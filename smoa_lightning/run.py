@@ -70,6 +70,7 @@ class Run:
         notes: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         self.notes = dict(notes or {})
+        self._began = time.monotonic()
         self.module, self.data, self.config, self.name = module, data, config, name
         self.score_base, self.score_report = score_base, score_report
         facts = {"backbone": [module.location.source, module.location.revision], "data": data.source}
@@ -153,6 +154,7 @@ class Run:
         """
         if checkpoint is not None:
             read_checkpoint(Path(checkpoint))  # refused before anything is scored or written
+        self._began = time.monotonic()
         with holding(self.folder) if self.is_main else contextlib.nullcontext(), self._recorded(trainer):
             metrics = self._base_metrics(trainer)
             if not self.module.frozen:
@@ -264,6 +266,7 @@ class Run:
         self.record |= {
             "status": "finished",
             "finished": _now(),
+            "seconds": time.monotonic() - self._began,  # scoring and training, of a resumed run since it was resumed
             "device": str(trainer.strategy.root_device),
             "threads": torch.get_num_threads(),
             "backbone": provenance(self.module.location, self.module.network),

@@ -13,6 +13,8 @@ from smoa_lightning.ablation.tree import Tree
 from smoa_lightning.errors import UserError
 
 BUDGET = "model.budget"
+TOLERANCE = "model.budget_tolerance"
+DEFAULT_TOLERANCE = 0.01  # a run alone takes the nearest size, but cells are compared at one
 # The settings that a budget decides, see adapters.knobs, which needs torch: a study with a budget sets none of them.
 SIZES = frozenset(
     {

@@ -8,6 +8,7 @@ from smoa_lightning.ablation.command_line import Options, parse_options, usage
 from smoa_lightning.ablation.expand import load_study
 from smoa_lightning.ablation.same_study import DESCRIPTION, check_folder, describe_study
 from smoa_lightning.ablation.space import Study
+from smoa_lightning.errors import UserError
 from smoa_lightning.files import write_json
 
 
@@ -23,6 +24,7 @@ def main(args: list[str]) -> None:
     args = args[1:]
     options = parse_options(args)
     study = load_study(options.files, options.study_flags)
+    check_devices(study)
     folder = options.folder_of(study.name)
     if options.worker is not None:
         from smoa_lightning.ablation.execution.worker import be_worker
@@ -33,6 +35,22 @@ def main(args: list[str]) -> None:
         _plan(study, folder, options)
     else:
         carry_out(study, folder, options, args)
+
+
+def check_devices(study: Study) -> None:
+    """Refuse runs on several devices: Lightning starts their processes by the command line of this one, the worker's.
+
+    Raises:
+        UserError: Names the first cell that asks for them.
+    """
+    for cell in study.cells:
+        trainer = cell.settings.get("trainer") or {}
+        for name in ("devices", "num_nodes"):
+            if (asked := trainer.get(name, 1)) not in (1, "1", "auto", None):
+                raise UserError(
+                    f"trainer.{name} is {asked!r} in cell {cell.name}, but a run of a study uses one device: set it "
+                    "to 1, and start as many workers as there are devices (--workers)"
+                )
 
 
 def carry_out(study: Study, folder: Path, options: Options, args: list[str]) -> None:

@@ -11,7 +11,7 @@ import yaml
 
 from smoa_lightning.ablation.axes import Value, combined, label_of, parse_axes, parse_zip
 from smoa_lightning.ablation.baseline import baselines
-from smoa_lightning.ablation.budget import BUDGET, check_budget, parse_budget
+from smoa_lightning.ablation.budget import BUDGET, DEFAULT_TOLERANCE, TOLERANCE, check_budget, parse_budget
 from smoa_lightning.ablation.classes import classes_of
 from smoa_lightning.ablation.conditions import ABSENT, Condition, Lookup, parse_condition
 from smoa_lightning.ablation.keys import Keys
@@ -116,6 +116,7 @@ class _Expansion:
                     f"{where}budget is {budget!r}, but the overrides set model.budget to {found['model.budget']!r}"
                 )
             found["model.budget"] = parse_budget(budget, self.tree)
+            found.setdefault(TOLERANCE, DEFAULT_TOLERANCE)
         return found
 
     def _check_flag(self, name: str, where: str) -> None:

@@ -16,14 +16,14 @@ def environment_of(number: int, workers: int) -> dict[str, str]:
     share = str(max(1, cores // workers))
     found = {name: share for name in THREADS if name not in os.environ} if workers > 1 else {}
     devices = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
-    if workers > 1 and len(devices) > 1:
+    if len(devices) > 1:
         found["CUDA_VISIBLE_DEVICES"] = devices[number % len(devices)]
     return found
 
 
-def assign_device(number: int, workers: int) -> None:
-    """Show this worker one GPU only, where there are several and nobody has chosen; before CUDA is first used."""
-    if workers == 1 or "CUDA_VISIBLE_DEVICES" in os.environ:
+def assign_device(number: int) -> None:
+    """Show this worker one GPU only, where nobody has chosen; before CUDA is first used."""
+    if "CUDA_VISIBLE_DEVICES" in os.environ:
         return
     import torch
 

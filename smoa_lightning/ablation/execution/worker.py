@@ -29,7 +29,7 @@ def be_worker(study: Study, folder: Path, options: Options) -> None:
         from smoa_lightning.ablation.execution.fitting import fit, prepare_process
         from smoa_lightning.ablation.execution.pruning import TrialPruning
     prepare_process()
-    assign_device(options.worker or 0, options.workers)
+    assign_device(options.worker or 0)
     storage = open_storage(options.storage, folder)
     try:
         with keeping():

@@ -1,0 +1,292 @@
+"""What ``ablate --plan`` measures: counts against peft and the trainer, bad cells, finished runs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from lightning.pytorch.callbacks import Callback
+from peft import LoraConfig, get_peft_model
+from scipy import stats
+from transformers import AutoModelForCausalLM
+
+from smoa_lightning.ablation import estimate, finished_runs
+from smoa_lightning.ablation.cell_cost import CellCost, remaining_seconds, run_seconds
+from smoa_lightning.ablation.execution.folders import MARK
+from smoa_lightning.ablation.expand import load_study
+from smoa_lightning.ablation.plan import plan
+from smoa_lightning.ablation.plan_table import detectable, render
+from smoa_lightning.ablation.space import Run, Study
+from smoa_lightning.ablation.statistics import detectable_difference
+from smoa_lightning.cli import FineTuneCLI
+from smoa_lightning.errors import UserError
+
+EXPERIMENTS = Path(__file__).parents[2] / "experiments"
+TARGETS = ["q_proj", "k_proj", "v_proj", "up_proj", "down_proj"]  # what a strategy without targets adapts
+
+
+@pytest.fixture
+def make(tiny_backbone: Path, piqa_folder: Path, tmp_path: Path) -> Callable[..., Study]:
+    """A study over the tiny backbone and a few rows."""
+
+    def written(axes: Any, overrides: Any = (), **keys: Any) -> Study:
+        flags = {
+            "model.backbone.source": "local",
+            "model.backbone.path": str(tiny_backbone),
+            "data.source": "local",
+            "data.path": str(piqa_folder),
+            "data.batch_size": 8,
+            "data.limit_train_rows": 60,
+            "data.selection_rows": 10,
+            "trainer.max_epochs": 1,
+            "trainer.accelerator": "cpu",
+            "forgetting.text": None,
+            **dict(overrides),
+        }
+        content = {
+            "base": [f"{EXPERIMENTS}/piqa.yaml"], "name": "tiny", "axes": axes, "seeds": [0, 1], "overrides": flags,
+        }  # fmt: skip
+        file = tmp_path / "tiny.yaml"
+        file.write_text(yaml.safe_dump({**content, **keys}))
+        return load_study([file])
+
+    return written
+
+
+def measured(study: Study, folder: Path, workers: int = 1) -> list[CellCost]:
+    return estimate.measure(study, folder, workers, tell=lambda text: None)
+
+
+def finish(
+    folder: Path, run: Run, seconds: float, score: float = 0.5, right: Sequence[bool] = (), status: str = "finished"
+) -> None:
+    """Leave what a worker leaves of a run."""
+    place = folder / ("runs" if run.stage == "final" else "search") / run.name
+    place.mkdir(parents=True)
+    (place / MARK).write_text(run.signature)
+    facts = {"cell": run.cell.name, "stage": run.stage, "seed": run.seed, "trial": run.trial, "seconds": seconds,
+             "parameters": dict(run.parameters), "signature": run.signature}  # fmt: skip
+    record = {"name": run.name, "signature": "", "status": status, "metrics": {"report/acc": score}, "ablation": facts}
+    (place / "record.json").write_text(json.dumps(record))
+    items = [{"row": row, "label": 1, "prediction_acc": int(yes)} for row, yes in enumerate(right)]
+    (place / "items.jsonl").write_text("".join(json.dumps(item) + "\n" for item in items))
+
+
+# --------------------------------------------------------------------------------------------------- counts and timing
+
+
+def test_parameters_are_those_of_peft_and_the_parts_make_the_sum(
+    make: Callable[..., Study], tiny_backbone: Path, tmp_path: Path
+) -> None:
+    study = make({"method": [f"{EXPERIMENTS}/adapters/lora.yaml"], "r": [2, 4]})
+    costs = measured(study, tmp_path / "study", workers=2)
+    for cost, r in zip(costs, (2, 4), strict=True):
+        peft_model = get_peft_model(
+            AutoModelForCausalLM.from_pretrained(tiny_backbone),
+            LoraConfig(r=r, target_modules=TARGETS, task_type="CAUSAL_LM"),
+        )
+        trainable, total = peft_model.get_nb_trainable_parameters()
+        assert (cost.parameters, cost.total) == (trainable, total - trainable)
+        assert cost.timing is not None
+        assert cost.timing.steps == 3
+        assert min(cost.timing.start, cost.timing.step, cost.timing.selection_pass, cost.timing.report_pass) > 0
+        work, timing = cost.work, cost.timing
+        assert (work.steps, work.selection_passes, work.selection_rows, work.report_rows) == (8, 1, 10, 24)
+        assert cost.final_seconds == pytest.approx(
+            timing.start + 8 * timing.step + timing.selection_pass + timing.report_pass
+        )
+        assert cost.accuracy is not None
+        assert 0 <= cost.accuracy <= 1
+    assert costs[0].base_seconds > 0  # without a baseline the first cell has its backbone scored
+    assert costs[1].base_seconds == 0
+    assert not (tmp_path / "study").exists()
+    text = render(plan(study), costs, width=200)
+    seconds = sum(cost.seconds_left for cost in costs) / 2
+    assert f"{round(seconds) // 60}:{round(seconds) % 60:02} with 2 workers" in text
+    assert f"{costs[0].parameters:,}" in text
+
+
+class Counting(Callback):
+    """What Lightning does: passes over the selection rows, steps that it expects, steps that it makes."""
+
+    def __init__(self) -> None:
+        self.passes, self.expected, self.steps = 0, 0, 0
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        self.expected = trainer.estimated_stepping_batches
+
+    def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
+        self.passes += 1
+
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        self.steps = trainer.global_step
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"trainer.max_epochs": 3, "trainer.accumulate_grad_batches": 3, "trainer.check_val_every_n_epoch": 2},
+        {"trainer.max_epochs": 4, "trainer.max_steps": 11, "trainer.val_check_interval": 0.5},
+        {"trainer.max_epochs": -1, "trainer.max_steps": 9, "trainer.check_val_every_n_epoch": None,
+         "trainer.val_check_interval": 4, "trainer.accumulate_grad_batches": 2},
+        {"trainer.max_epochs": 2, "trainer.limit_train_batches": 0.5, "trainer.limit_val_batches": 1},
+    ],
+    ids=["accumulated", "max_steps", "across_epochs", "limits"],
+)  # fmt: skip
+def test_steps_and_selections_are_those_of_a_real_run(
+    make: Callable[..., Study], tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    study = make({"r": [2]}, {**settings, "rank_monitor.max_layers": 0, "trainer.log_every_n_steps": 1})
+    run = study.final_run(study.cells[0], 0)
+    counting = Counting()
+    quiet = ["--trainer.enable_progress_bar=false", f"--run.folder={tmp_path}/run", "--run.score_base=false"]
+    FineTuneCLI(["fit", *run.arguments, *quiet, "--run.score_report=false"], callbacks=[counting])
+    work = estimate.work_of(estimate.build(study.cells[0], study, tmp_path))
+    assert work.steps == counting.expected == counting.steps
+    assert work.selection_passes == counting.passes > 0
+    assert work.selection_rows == min(10, 16 * settings.get("trainer.limit_val_batches", 1))
+
+
+def test_a_frozen_cell_costs_its_scoring_alone(make: Callable[..., Study], tmp_path: Path) -> None:
+    study = make({"method": [f"{EXPERIMENTS}/adapters/frozen.yaml", f"{EXPERIMENTS}/adapters/full.yaml"]})
+    frozen, whole = measured(study, tmp_path / "study")
+    assert frozen.parameters == 0
+    assert whole.parameters == whole.total
+    assert frozen.timing is not None
+    assert frozen.work.steps == frozen.work.selection_passes == 0
+    assert frozen.final_seconds == pytest.approx(frozen.timing.start + frozen.timing.report_pass)
+    assert frozen.timing.report_pass > 0
+
+
+# ----------------------------------------------------------------------------------------------------------- bad cells
+
+
+def test_bad_cells_are_named_together(make: Callable[..., Study], tmp_path: Path) -> None:
+    study = make({"num_subspaces": [2, 5, 7]}, {"partition": "spectral_blocks", "r": 4})
+    with pytest.raises(UserError, match=r"^cell num_subspaces=5 can not be run: .*; 1 other cell can not be run ") as e:
+        measured(study, tmp_path / "study")
+    assert "num_subspaces=7" not in str(e.value)
+
+
+def test_a_budget_out_of_reach_is_found_without_a_step(make: Callable[..., Study], tmp_path: Path) -> None:
+    study = make({"partition": ["none"]}, {"num_subspaces": 1, "model.budget": 7})
+    with pytest.raises(UserError, match=r"^cell partition=none can not be run: budget 7: not met within 1%"):
+        measured(study, tmp_path / "study")
+
+
+def test_validations_further_apart_than_an_epoch_are_refused(make: Callable[..., Study], tmp_path: Path) -> None:
+    study = make({"r": [2]}, {"trainer.val_check_interval": 50})
+    with pytest.raises(UserError, match="val_check_interval is 50, but an epoch has only 8 batches"):
+        measured(study, tmp_path / "study")
+
+
+# ------------------------------------------------------------------------------------------------------- finished runs
+
+
+def test_finished_runs_are_used_and_not_run_again(
+    make: Callable[..., Study], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study, folder = make({"r": [2, 4]}, seeds=[0, 1, 2]), tmp_path / "studies" / "tiny"
+    two, four = study.cells
+    for seed, seconds in ((0, 10.0), (1, 30.0)):
+        finish(folder, study.final_run(two, seed), seconds, score=0.75)
+    finish(folder, study.final_run(two, 2), 500.0, status="failed")
+    other = folder.parent / "other"  # a study beside this one has done the same run
+    finish(other, study.final_run(four, 1), 40.0)
+    (other / "study.json").write_text("{}")
+    monkeypatch.setattr(estimate, "clock", lambda built: pytest.fail("there was nothing to time"))
+    costs = measured(study, folder)
+    assert [(c.final_seconds, c.final_done, c.final_left, c.seconds_left) for c in costs] == [
+        (20.0, 2, 1, 20.0),
+        (40.0, 1, 2, 80.0),
+    ]
+    assert costs[0].source == "median of 2 runs"
+    assert (costs[0].accuracy, costs[0].accuracy_source) == (0.75, "mean of 2 finished runs")
+    assert "1:40 with 1 worker;" in render(plan(study), costs, width=200)
+
+
+def test_a_run_of_other_settings_does_not_count(make: Callable[..., Study], tmp_path: Path) -> None:
+    old = make({"r": [2]}, {"data.batch_size": 4})
+    finish(tmp_path / "study", old.final_run(old.cells[0], 0), 1.0)
+    study = make({"r": [2]})
+    assert finished_runs.read_finished(study, tmp_path / "study")["r=2"].final == {}
+    assert finished_runs.read_finished(old, tmp_path / "study")["r=2"].final.keys() == {0}
+
+
+def test_a_search_counts_its_trials_and_its_final_runs_after_them(make: Callable[..., Study], tmp_path: Path) -> None:
+    search = {"parameters": {"lr": {"low": 1.0e-4, "high": 1.0e-2, "log": True}}, "trials": 3, "seeds": [100]}
+    study, folder = make({"r": [2]}, search=search), tmp_path / "study"
+    (cell,) = study.cells
+    key = cell.parameters[0].key
+    for trial in (0, 1):
+        finish(folder, study.search_run(cell, trial, 100, {key: 1e-3 * (trial + 1)}), 6.0 + trial)
+    finish(folder, study.final_run(cell, 0, {key: 1e-3}), 9.0)
+    found = finished_runs.read_finished(study, folder)[cell.name]
+    assert (found.search, found.search_seconds, found.final) == (2, [6.0, 7.0], {})  # the search may find another best
+    (cost,) = measured(study, folder)
+    assert (cost.search_left, cost.search_seconds, cost.final_left) == (1, 6.5, 2)
+    assert cost.timing is not None
+    assert cost.final_seconds == run_seconds(cost.timing, cost.work, report=True)
+    trials = [{"number": 2, "state": "PRUNED"}]
+    (folder / "trials.json").write_text(json.dumps({"format": 1, "searches": {cell.name: {"trials": trials}}}))
+    found = finished_runs.read_finished(study, folder)[cell.name]
+    assert (found.search, found.final.keys()) == (3, {0})
+
+
+# ---------------------------------------------------------------------------------------------------------- detectable
+
+
+def test_the_detectable_difference_is_that_of_the_plan(make: Callable[..., Study], tmp_path: Path) -> None:
+    study, folder = make({"r": [2, 4, 8]}, baseline={"r": 4}, seeds=[0, 1]), tmp_path / "study"
+    rng = np.random.default_rng(0)
+    scores, answers = {}, {}
+    for cell in study.cells:
+        for seed in study.seeds:
+            answers[cell.name, seed] = right = rng.random(40) < 0.6
+            scores[cell.name, seed] = float(right.mean())
+            finish(folder, study.final_run(cell, seed), 1.0, scores[cell.name, seed], right.tolist())
+    costs = measured(study, folder)
+    sd = np.sqrt(np.mean([stats.tvar([scores[c.name, 0], scores[c.name, 1]]) for c in study.cells]))
+    pairs = [stats.pearsonr(answers[c, s], answers["r=4", s])[0] for c in ("r=2", "r=8") for s in (0, 1)]
+    assert costs[0].variation.seed_sd == pytest.approx(sd)
+    assert costs[0].variation.item_correlation == pytest.approx(np.mean(pairs))
+    accuracy = (scores["r=4", 0] + scores["r=4", 1]) / 2
+    expected = detectable_difference(2, 24, accuracy, sd, float(np.mean(pairs)), comparisons=2)
+    found = detectable(plan(study), costs)
+    assert found.keys() == {"r=4"}
+    assert found["r=4"] is not None
+    assert found["r=4"].difference == pytest.approx(expected.difference)
+    assert expected.difference is not None
+    text = " ".join(render(plan(study), costs, width=120).split())
+    assert f"{100 * expected.difference:.1f} points of acc, with 2 seeds, 24 items and 2 comparisons" in text
+    assert "from 6 finished runs of 3 cells" in text
+
+
+def test_what_is_assumed_or_not_computed_is_said(make: Callable[..., Study], tmp_path: Path) -> None:
+    study, folder = make({"r": [2, 4]}, objective="nll"), tmp_path / "study"
+    for cell in study.cells:
+        finish(folder, study.final_run(cell, 0), 1.0)
+    text = " ".join(render(plan(study), measured(study, folder), width=120).split())
+    assert "not computed, since nll is no accuracy" in text
+    study = make({"r": [2, 4]}, seeds=[7])
+    for cell in study.cells:
+        finish(folder, study.final_run(cell, 7), 1.0)
+    text = " ".join(render(plan(study), measured(study, folder), width=120).split())
+    assert "one seed establishes no difference from r=2" in text
+    assert "assumed: this folder has no two cells with two finished seeds yet" in text
+
+
+# ------------------------------------------------------------------------------------------------------- what is left
+
+
+def test_what_is_left_takes_the_medians() -> None:
+    durations = {"a": [10.0, 20.0, 90.0], "b": []}
+    assert remaining_seconds(durations, {"a": 2, "b": 1}, 1) == 2 * 20 + 20
+    assert remaining_seconds({**durations, "c": [40.0]}, {"a": 0, "b": 2, "c": 1}, 3) == (2 * 30 + 40) / 3
+    assert remaining_seconds({"a": []}, {"a": 3}, 2) is None
+    assert remaining_seconds({"a": []}, {"a": 0}, 2) == 0

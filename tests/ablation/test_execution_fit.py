@@ -1,0 +1,224 @@
+"""Runs of a study that really train: nothing of one reaches the next, trials end early, TensorBoard shows all."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams import plugin_data_pb2
+
+from smoa_lightning.ablation.execution.aggregate import write_cell
+from smoa_lightning.ablation.execution.fitting import fit
+from smoa_lightning.ablation.execution.ledger import Pruned
+from smoa_lightning.ablation.execution.pruning import TrialPruning
+from smoa_lightning.ablation.execution.storage import open_storage
+from smoa_lightning.ablation.execution.work import Tools, Work
+from smoa_lightning.ablation.execution.worker_id import WorkerId
+from smoa_lightning.ablation.expand import load_study
+from smoa_lightning.ablation.space import Study
+from smoa_lightning.backbone import BackboneConfig, load_model, locate
+from smoa_lightning.callbacks.cost_monitor import peak_memory_megabytes, reset_peak_memory
+from smoa_lightning.errors import UserError
+from smoa_lightning.keeping import keeping, kept
+from tests.conftest import EXPERIMENTS
+
+STUDY = """
+name: small
+base: [{experiments}/piqa.yaml]
+axes:
+  method:
+    - full: {{model.adapter: null, lr: 1.0e-3}}     # changes the backbone's own weights
+    - lora: {{config: {experiments}/adapters/lora.yaml, model.adapter.init_args.lora_dropout: 0.2}}
+    - smoa: {{config: {experiments}/adapters/smoa_blocks.yaml, r: 4, dropout: 0.1}}
+baseline: {{method: lora}}
+objective: acc
+seeds: 2
+retries: 0
+overrides:
+  model.backbone.source: local
+  model.backbone.path: {backbone}
+  data.source: local
+  data.path: {piqa}
+  data.selection_rows: 16
+  data.batch_size: 16
+  data.limit_train_rows: 64
+  trainer.max_epochs: 1
+  trainer.accelerator: cpu
+  trainer.log_every_n_steps: 1
+"""
+TOOLS = Tools(fit, write_cell, TrialPruning)
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory, tiny_backbone: Path, piqa_folder: Path) -> Study:
+    file = tmp_path_factory.mktemp("study") / "small.yaml"
+    file.write_text(STUDY.format(experiments=EXPERIMENTS, backbone=tiny_backbone, piqa=piqa_folder))
+    return load_study([file])
+
+
+@pytest.fixture(scope="module")
+def done(study: Study, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the study, carried out by one worker."""
+    folder = tmp_path_factory.mktemp("studies") / "small"
+    storage = open_storage(None, folder)
+    with keeping():
+        work = Work(study, folder, storage, TOOLS, WorkerId.of(os.getpid()))
+        work.until_done(poll=0.01)
+        assert work.standing.failures() == []
+    return folder
+
+
+def test_runs_of_one_worker_are_those_of_fresh_processes(study: Study, done: Path, tmp_path: Path) -> None:
+    """The last run of the worker, after five others, among them one that trained the backbone itself."""
+    run = list(study.final_runs())[-1]
+    command = [sys.executable, "-m", "smoa_lightning", "fit", *run.arguments, "--run.folder", str(tmp_path / "fresh")]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    fresh = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=300)
+    assert fresh.returncode == 0, fresh.stderr[-3000:]
+    here = done / "runs" / run.name
+    assert (here / "items.jsonl").read_bytes() == (tmp_path / "fresh" / "items.jsonl").read_bytes()
+    weights = "adapter/best/adapter_model.safetensors"
+    assert (here / weights).read_bytes() == (tmp_path / "fresh" / weights).read_bytes()
+
+
+def test_records_tell_their_place_in_the_study(study: Study, done: Path) -> None:
+    for run in study.final_runs():
+        record = json.loads((done / "runs" / run.name / "record.json").read_text())
+        facts = record["ablation"]
+        assert (facts["study"], facts["cell"], facts["stage"]) == ("small", run.cell.name, "final")
+        assert (facts["seed"], facts["trial"], facts["signature"]) == (run.seed, None, run.signature)
+        assert 0 < facts["seconds"] < 120
+        baseline = run.cell.name == "method=lora" and run.seed == 0
+        assert ("base/acc" in record["metrics"]) == baseline  # the untouched backbone is scored once
+        assert not (done / "runs" / run.name / "checkpoints").exists()
+        assert (done / "runs" / run.name / "adapter" / "best").is_dir()
+        assert not (done / "runs" / run.name / "adapter" / "last").exists()
+
+
+def hparams(folder: Path) -> tuple[dict[str, Any], dict[str, float]]:
+    """Hyper-parameters and scalars that TensorBoard reads of a run."""
+    events = EventAccumulator(str(folder)).Reload()
+    (content,) = [
+        tag.content
+        for tag in (events.summary_metadata.get("_hparams_/session_start_info"),)
+        if tag is not None
+        for tag in (tag.plugin_data,)
+    ]
+    start = plugin_data_pb2.HParamsPluginData.FromString(content).session_start_info
+    values = {n: v.string_value or v.number_value or v.bool_value for n, v in start.hparams.items()}
+    return values, {tag: events.Scalars(tag)[-1].value for tag in events.Tags()["scalars"]}
+
+
+def test_tensorboard_has_every_run_and_one_aggregate_for_each_cell(study: Study, done: Path) -> None:
+    for cell in study.cells:
+        scores = []
+        for seed in study.seeds:
+            values, scalars = hparams(done / "runs" / f"{cell.name},seed={seed}")
+            assert values["ablation/cell"] == cell.name
+            scores.append(scalars["final/acc"])
+        values, scalars = hparams(done / "cells" / cell.name)
+        assert values["axis/method"] == cell.labels["method"]
+        assert values["seeds"] == 2
+        assert scalars["final/acc"] == pytest.approx(sum(scores) / 2)
+        assert scalars["interval/acc_mean"] == pytest.approx(sum(scores) / 2)
+
+
+def test_what_is_kept_is_never_given_away(tiny_backbone: Path) -> None:
+    config = BackboneConfig(source="local", path=str(tiny_backbone))
+    location = locate(config)
+    with keeping():
+        first = load_model(config, location)
+        before = {name: p.clone() for name, p in first.state_dict().items()}
+        for parameter in first.parameters():
+            parameter.data.add_(1)
+        second = load_model(config, location)
+    for name, tensor in second.state_dict().items():
+        assert torch.equal(tensor, before[name])
+    assert kept("x", 1, lambda: 1) == 1
+    assert kept("x", 1, lambda: 2) == 2  # outside nothing is kept
+    with keeping():
+        made = [kept("x", key, object, most=2) for key in (1, 2, 3, 1)]
+    assert made[0] is not made[3]  # the oldest one had gone
+
+
+def test_peak_memory_is_that_of_the_run(tmp_path: Path) -> None:
+    """The peak of an earlier run of the same process does not count."""
+    reset_peak_memory()
+    before = peak_memory_megabytes()
+    block = torch.ones(200_000_000 // 4)
+    assert peak_memory_megabytes() > before + 150
+    del block
+    reset_peak_memory()
+    assert peak_memory_megabytes() < before + 100
+
+
+# ------------------------------------------------------------------------------------------------------- ending early
+
+
+class Recorder:
+    """Stands for a trial that is ended at its second score."""
+
+    def __init__(self, last: int) -> None:
+        self.told: list[tuple[int, float]] = []
+        self.last = last
+
+    def report(self, value: float, step: int) -> None:
+        self.told.append((step, value))
+
+    def should_prune(self) -> bool:
+        return len(self.told) >= self.last
+
+
+def test_a_trial_is_told_its_scores_by_step_and_ends(study: Study, tmp_path: Path) -> None:
+    run = study.final_run(study.cell("method=smoa"), 0)
+    trial = Recorder(last=3)
+    arguments = (*run.arguments, "--trainer.val_check_interval=2", "--trainer.max_epochs=3")
+    changed = type(run)(**{**run.__dict__, "arguments": arguments})
+    with pytest.raises(Pruned, match="pruned at step 6"):
+        fit(changed, tmp_path / "run", {"cell": "c", "stage": "search"}, False, [TrialPruning(trial, "nll")])
+    assert [step for step, _ in trial.told] == [2, 4, 6]  # of an epoch of 4 steps, so the second one is in the middle
+    record = json.loads((tmp_path / "run" / "record.json").read_text())
+    assert record["reason"] == "Pruned: pruned at step 6"
+    events = EventAccumulator(str(tmp_path / "run")).Reload()
+    logged = {event.step: event.value for event in events.Scalars("selection/nll")}
+    assert dict(trial.told) == pytest.approx({step + 1: value for step, value in logged.items()})  # it counts from 0
+    values, _ = hparams(tmp_path / "run")
+    assert values["ablation/cell"] == "c"
+
+
+def test_a_metric_that_is_not_measured_is_named(study: Study, tmp_path: Path) -> None:
+    run = study.final_run(study.cell("method=smoa"), 0)
+    with pytest.raises(UserError, match=r"the search needs selection/bleu, but validation measures .*selection/nll"):
+        fit(run, tmp_path / "run", {}, False, [TrialPruning(Recorder(9), "bleu")])
+
+
+def test_a_study_with_a_pruner_ends_trials_early(study: Study, tmp_path: Path) -> None:
+    """Optuna's threshold pruner, on two rates of which one learns too little: its trial ends at its first score."""
+    text = "search: {parameters: {lr: {choices: [1.0e-3, 2.0]}}, sampler: grid, objective: nll, pruner: "
+    text += "{name: threshold, upper: 5.57}}\n"  # the untouched model, which is random, has 5.575
+    flags = study.cell("method=smoa").flags
+    paths = {"backbone": flags["model.backbone.path"], "piqa": flags["data.path"], "experiments": EXPERIMENTS}
+    (tmp_path / "search.yaml").write_text(STUDY.replace("seeds: 2", "seeds: 1").format(**paths) + text)
+    one = f"{{method: [{{smoa: {{config: {EXPERIMENTS}/adapters/smoa_blocks.yaml, r: 4}}}}]}}"
+    small = [("axes", one), ("baseline", "{method: smoa}"), ("trainer.val_check_interval", "1")]
+    found = load_study([tmp_path / "search.yaml"], [*small, ("data.limit_train_rows", "48")])
+    with keeping():
+        work = Work(found, tmp_path / "out", open_storage(None, tmp_path / "out"), TOOLS, WorkerId.of(os.getpid()))
+        work.until_done(poll=0.01)
+    (search,) = json.loads((tmp_path / "out" / "trials.json").read_text())["searches"].values()
+    by_rate = {t["parameters"]["model.optimizer.init_args.lr"]: t for t in search["trials"]}
+    good, bad = by_rate[2.0], by_rate[1e-3]
+    assert (good["state"], bad["state"]) == ("COMPLETE", "PRUNED")
+    assert list(good["intermediate"]) == ["1", "2", "3"]
+    assert list(bad["intermediate"]) == ["1"]
+    assert bad["reason"] == "pruned at step 1"
+    assert search["best"] == good["number"]
+    record = json.loads(next((tmp_path / "out" / "runs").glob("*/record.json")).read_text())
+    assert record["ablation"]["parameters"] == good["parameters"]
