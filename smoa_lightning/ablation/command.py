@@ -10,6 +10,7 @@ from smoa_lightning.ablation.same_study import DESCRIPTION, check_folder, descri
 from smoa_lightning.ablation.space import Study
 from smoa_lightning.errors import UserError
 from smoa_lightning.files import write_json
+from smoa_lightning.startup import import_command
 
 
 def main(args: list[str]) -> None:
@@ -72,8 +73,8 @@ def carry_out(study: Study, folder: Path, options: Options, args: list[str]) -> 
 
 
 def _plan(study: Study, folder: Path, options: Options) -> None:
-    from smoa_lightning.ablation.estimate import measure
     from smoa_lightning.ablation.plan import plan
     from smoa_lightning.ablation.plan_table import render
 
+    measure = import_command("smoa_lightning.ablation.estimate").measure
     print(render(plan(study), measure(study, folder, options.workers)))

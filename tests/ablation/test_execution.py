@@ -477,6 +477,21 @@ def test_the_table_and_the_lines(tmp_path: Path) -> None:
     assert clock(59.6) == "1:00"
 
 
+def test_failures_are_told_when_they_happen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FAIL_SEED", "0")
+    study = load_study([study_file(tmp_path)], [("seeds", "1"), ("axes.r", "[2, 4]"), ("retries", "0")])
+    worker = work(study, tmp_path / "out")
+    output = io.StringIO()
+    with Display(worker.standing, tmp_path / "out", Console(file=output, width=60)) as display:
+        worker.until_done(poll=0.01)
+        display.refresh()
+        display.refresh()
+    lines = output.getvalue().splitlines()
+    assert [line for line in lines if "UserError" in line] == [
+        f"r={r},seed=0 failed: UserError: this seed always fails" for r in (2, 4)
+    ]
+
+
 def test_folders_of_other_runs_are_moved_aside(tmp_path: Path) -> None:
     study = load_study([study_file(tmp_path)])
     folders = Folders("grid", tmp_path, "best")

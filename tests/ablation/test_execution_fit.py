@@ -125,7 +125,7 @@ def test_tensorboard_has_every_run_and_one_aggregate_for_each_cell(study: Study,
             scores.append(scalars["final/acc"])
         values, scalars = hparams(done / "cells" / cell.name)
         assert values["axis/method"] == cell.labels["method"]
-        assert values["seeds"] == 2
+        assert (values["ablation/cell"], values["ablation/stage"], values["ablation/seeds"]) == (cell.name, "mean", 2)
         assert scalars["final/acc"] == pytest.approx(sum(scores) / 2)
         assert scalars["interval/acc_mean"] == pytest.approx(sum(scores) / 2)
 

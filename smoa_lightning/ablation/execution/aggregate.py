@@ -33,7 +33,8 @@ def write_cell(folder: Path, cell: Cell, records: Sequence[Mapping[str, Any]]) -
     found = mean_interval(scores)
     each = [final_metrics(record["metrics"]) for record in records]
     means = {name: statistics.fmean(metrics[name] for metrics in each) for name in FINAL_METRICS}
-    facts = {"cell": cell.name, "seeds": len(records), **{f"axis/{axis}": text for axis, text in cell.labels.items()}}
+    facts = {"ablation/cell": cell.name, "ablation/stage": "mean", "ablation/seeds": len(records)}
+    facts |= {f"axis/{axis}": text for axis, text in cell.labels.items()}
     with replacing(folder / CELLS / cell.name) as temporary, SummaryWriter(str(temporary)) as writer:
         for step, score in enumerate(scores):
             writer.add_scalar(f"seeds/{cell.report_metric}", score, step)

@@ -33,6 +33,7 @@ class Display:
         self.began = time.monotonic()
         self.live = Live(console=self.console, auto_refresh=False) if self.console.is_terminal else None
         self._told: dict[str, tuple[int, int]] = {}
+        self._failed: set[str] = set()
 
     def __enter__(self) -> Display:
         study, cells = self.standing.study, self.standing.cells()
@@ -56,6 +57,11 @@ class Display:
     def refresh(self) -> None:
         """Show how it stands now."""
         cells = self.standing.cells()
+        if sum(cell.failed for cell in cells) > len(self._failed):
+            for failure in self.standing.failures():
+                if failure.run not in self._failed:
+                    self._failed.add(failure.run)
+                    self.console.print(f"{failure.run} failed: {failure.reason}", highlight=False, soft_wrap=True)
         if self.live is not None:
             self.live.update(Group(table(cells, self._better()), Text(self._line(cells))), refresh=True)
             return
@@ -72,6 +78,7 @@ class Display:
         self.console.print(
             f"{self.folder}   (python -m smoa_lightning report {self.folder}; tensorboard --logdir {self.folder})",
             highlight=False,
+            soft_wrap=True,
         )
 
     def _better(self) -> str:
