@@ -12,6 +12,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from smoa_lightning.ablation.cell_cost import remaining_seconds
 from smoa_lightning.ablation.execution.standing import CellStanding, Standing
 from smoa_lightning.ablation.statistics import mean_interval
 
@@ -132,14 +133,8 @@ def interval(values: tuple[float, ...]) -> str:
 
 def time_left(cells: list[CellStanding]) -> float | None:
     """Return the seconds until the end with as many workers as there are now; ``None`` before a run is done."""
-    known = [seconds for cell in cells for seconds in cell.seconds]
-    if not known:
-        return None
-    total = 0.0
-    for cell in cells:
-        each = statistics.median(cell.seconds) if cell.seconds else statistics.median(known)
-        total += each * max(0, cell.planned - cell.done - cell.failed)
-    return total / max(1, sum(len(cell.running) for cell in cells))
+    left = {cell.cell: max(0, cell.planned - cell.done - cell.failed) for cell in cells}
+    return remaining_seconds({c.cell: c.seconds for c in cells}, left, sum(len(c.running) for c in cells))
 
 
 def clock(seconds: float) -> str:
