@@ -1,0 +1,238 @@
+"""What a report says, in its order: what is established, the numbers, the figures, where everything comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from smoa_lightning.ablation.report.analysis import Analysis, CellResult, Comparison, unit
+from smoa_lightning.ablation.report.document import (
+    Block,
+    Document,
+    Heading,
+    Paragraph,
+    Picture,
+    Points,
+    Table,
+    columns,
+)
+from smoa_lightning.ablation.report.provenance import provenance
+from smoa_lightning.ablation.report.searches import search_blocks
+from smoa_lightning.ablation.statistics import Estimate
+
+
+def contents(analysis: Analysis, pictures: Sequence[Picture], made_by: str) -> Document:
+    """Return the report.
+
+    Args:
+        analysis: The numbers.
+        pictures: The figures.
+        made_by: The command that makes the report.
+    """
+    name = str(analysis.study.description["name"])
+    blocks: list[Block] = [Paragraph(_opening(analysis)), Heading("What is established, and what is not")]
+    blocks += [Points(tuple(_summary(analysis)))]
+    blocks += [Heading("Cells"), cell_table(analysis), Paragraph(_cell_note(analysis))]
+    if analysis.comparisons:
+        blocks += [Heading("Differences from the baseline"), difference_table(analysis), Paragraph(_difference_note())]
+    if analysis.grid is not None:
+        blocks += [Heading("What the axes do"), *_grid_blocks(analysis)]
+    blocks += search_blocks(analysis.study)
+    if pictures:
+        blocks += [Heading("Figures"), *pictures]
+    blocks += [Heading("Missing and failed"), Points(tuple(_missing(analysis)))]
+    blocks += [Heading("Where the numbers come from"), *provenance(analysis, made_by)]
+    return Document(f"Study {name}", tuple(blocks))
+
+
+def _opening(analysis: Analysis) -> str:
+    description = analysis.study.description
+    cells, runs, seeds = len(analysis.cells), len(analysis.study.finished), len(description["seeds"])
+    metrics = sorted({cell.metric for cell in analysis.cells})
+    better = "higher is better" if analysis.direction == "maximize" else "lower is better"
+    text = f"{_counted(cells, 'cell')} with {_counted(seeds, 'seed')} each, {runs} of {cells * seeds} final runs "
+    text += f"finished. Scored by {', '.join(metrics)} on the report rows ({better})."
+    for metric, (value, error) in analysis.base.items():
+        text += f" The untouched backbone has {metric} {value:.3f} ± {error:.3f} (standard error over items)."
+    return text
+
+
+# -------------------------------------------------------------------------------------------------------------- summary
+
+
+def _summary(analysis: Analysis) -> list[str]:
+    if not analysis.comparisons and not analysis.incomparable:
+        return ["The study has no baseline, so no difference was tested."]
+    established = [c for c in analysis.comparisons if c.verdict.established]
+    open_ = [c for c in analysis.comparisons if not c.verdict.established]
+    found = []
+    if not established:
+        number = _counted(len(analysis.comparisons), "comparison")
+        found.append(
+            f"No difference from the baseline is established: none of {number} has an adjusted p below 0.05 with "
+            "enough seeds."
+        )
+    found += [c.verdict.sentence for c in established]
+    found += [c.verdict.sentence for c in open_]
+    found += [f"{sentence}." for sentence in analysis.incomparable]
+    best = _best(analysis)
+    if best is not None and open_ and best.name not in {c.cell for c in established}:
+        baseline = analysis.study.description["baselines"].get(best.name)
+        if baseline != best.name:
+            found.append(f"{best.name} has the best mean, which is not shown to be more than chance.")
+    return found
+
+
+def _best(analysis: Analysis) -> CellResult | None:
+    scored = [cell for cell in analysis.scored if cell.estimate is not None]
+    if not scored or len({cell.metric for cell in scored}) > 1:
+        return None
+    choose = max if analysis.direction == "maximize" else min
+    return choose(scored, key=lambda cell: cell.estimate.value if cell.estimate is not None else 0.0)
+
+
+# --------------------------------------------------------------------------------------------------------------- tables
+
+
+def cell_table(analysis: Analysis) -> Table:
+    """Return the table of cells: scores, sizes and costs."""
+    with_iqm = any(cell.iqm is not None for cell in analysis.cells)
+    titles = ["cell", "metric", "mean over seeds, 95 % interval", *(["IQM, 95 %"] if with_iqm else [])]
+    titles += ["seeds", "trainable", "adapter, kB", "effective rank", "tokens/s", "peak memory, MB", "s a run"]
+    rows = []
+    for cell in analysis.cells:
+        score = estimate_text(cell.estimate)
+        iqm = [estimate_text(cell.iqm)] if with_iqm else []
+        size = cell.costs.get("bytes")
+        row = [cell.name, cell.metric, score, *iqm, f"{len(cell.runs)} of {cell.planned}"]
+        row += [_number(cell.costs.get("parameters"), ",.0f"), _number(size and size / 1000, ",.0f")]
+        row += [_number(cell.costs.get(name), form) for name, form in
+                (("rank", ".1f"), ("tokens_per_second", ",.0f"), ("memory", ",.0f"), ("seconds", ".0f"))]  # fmt: skip
+        rows.append(tuple(row))
+    best = _best(analysis)
+    marked = frozenset(n for n, cell in enumerate(analysis.cells) if best is not None and cell.name == best.name)
+    return Table("cells", "Cells: score, size and cost.", columns(titles, 2), tuple(rows), marked)
+
+
+def estimate_text(estimate: Estimate | None) -> str:
+    """Return a mean with its interval.
+
+    >>> estimate_text(Estimate(0.61, 0.585, 0.635, 3, 0.01))
+    '0.610 [0.585, 0.635]'
+    """
+    if estimate is None:
+        return ""
+    if estimate.low is None or estimate.high is None:
+        return f"{estimate.value:.3f}"
+    return f"{estimate.value:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
+
+
+def difference_table(analysis: Analysis) -> Table:
+    """Return the table of differences from the baseline."""
+    titles = [
+        "cell",
+        "baseline",
+        "test",
+        "verdict",
+        "difference",
+        "95 % interval",
+        "p",
+        "p (Holm)",
+        "g",
+        "seeds",
+        "items",
+    ]
+    rows = tuple(_difference_row(comparison) for comparison in analysis.comparisons)
+    return Table("differences", "Differences from the baseline.", columns(titles, 4), rows)
+
+
+def _difference_row(comparison: Comparison) -> tuple[str, ...]:
+    difference, (scale, name) = comparison.difference, unit(comparison.metric)
+    ends = ""
+    if difference.low is not None and difference.high is not None:
+        ends = f"[{difference.low * scale:+.2f}, {difference.high * scale:+.2f}]"
+    size = f"{difference.value * scale:+.2f}{f' {name}' if name else ''}"
+    return (
+        comparison.cell, comparison.baseline, comparison.test, comparison.verdict.label, size, ends,
+        p_text(difference.p), p_text(comparison.adjusted), _number(comparison.effect, ".2f"),
+        str(difference.n_seeds), "" if difference.n_items is None else str(difference.n_items),
+    )  # fmt: skip
+
+
+def p_text(p: float | None) -> str:
+    """Return a p-value with three digits.
+
+    >>> p_text(0.0004), p_text(0.02), p_text(None)
+    ('< 0.001', '0.020', '')
+    """
+    return "" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _cell_note(analysis: Analysis) -> str:
+    text = "Intervals of cells are Student's over seeds: they speak of another seed on the same items, and two cells "
+    text += "whose intervals overlap may still differ, and the other way round; the differences below are paired. "
+    text += "Costs are medians over runs. "
+    if analysis.study.description.get("search") is not None:
+        text += "Each cell ran with the best values of its own search. "
+    if len({run.record["ablation"].get("worker") for run in analysis.study.finished}) > 1:
+        text += "Runs of several workers may have shared a machine, so times are no clean measurement."
+    return text.strip()
+
+
+def _difference_note() -> str:
+    return (
+        "Differences are of paired seeds and paired items, with the spread of both in the interval; "
+        "p is corrected by Holm's method for all comparisons of this table. Established means an adjusted p below 0.05 "
+        "with at least three seeds. g is Hedges' effect size over seeds, which grows with how repeatable training is: "
+        "read the difference first. Metrics without a score for each item are compared by seeds only."
+    )
+
+
+def _grid_blocks(analysis: Analysis) -> list[Block]:
+    grid = analysis.grid
+    assert grid is not None
+    rows = tuple(
+        (t.name, t.estimable, str(t.df), _number(t.f, ".2f"), p_text(t.p), _number(t.partial_eta_squared, ".2f"))
+        for t in grid.terms
+    )
+    terms = Table(
+        "effects", "Main effects and two-way interactions (least squares, seeds as blocks).",
+        columns(["term", "estimable", "df", "F", "p", "partial eta²"], 2), rows,
+    )  # fmt: skip
+    scale, _ = unit(analysis.scored[0].metric)
+    levels = tuple(
+        (e.axis, str(e.level), str(e.against), "not estimable" if e.value is None else f"{e.value * scale:+.2f}",
+         "" if e.low is None or e.high is None else f"[{e.low * scale:+.2f}, {e.high * scale:+.2f}]")
+        for e in grid.levels
+    )  # fmt: skip
+    effects = Table(
+        "levels", "Each level against the first of its axis, the other axes held fixed, interactions left out.",
+        columns(["axis", "level", "against", "difference", "95 % interval"], 3), levels,
+    )  # fmt: skip
+    note = "p of this table is not corrected for the number of terms, and speaks of other seeds on the same items."
+    return [terms, effects, Paragraph(note)]
+
+
+def _missing(analysis: Analysis) -> list[str]:
+    found = [
+        f"{cell.name}: {len(cell.runs)} of {cell.planned} seeds are finished."
+        for cell in analysis.cells
+        if len(cell.runs) < cell.planned
+    ]
+    found += [
+        f"{each['run']} failed after {each['attempts']} attempts: {each['reason']}" for each in analysis.study.failed
+    ]
+    found += [f"{sentence}." for sentence in analysis.study.damaged]
+    found += [
+        f"{c.cell} and its baseline do not share the seeds {', '.join(map(str, c.dropped))}: these are not compared."
+        for c in analysis.comparisons
+        if c.dropped
+    ]
+    return found or ["Nothing: every planned run is finished and was read."]
+
+
+def _number(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"

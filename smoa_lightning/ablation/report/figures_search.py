@@ -1,0 +1,88 @@
+"""The figure of a search: how a cell's score depends on what was searched."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from smoa_lightning.ablation.report.analysis import Analysis
+from smoa_lightning.ablation.report.drawing import Drawn, Styles
+from smoa_lightning.ablation.report.searches import short
+
+FAMILY = ("lr",)  # what a sensitivity curve is most asked for, if it was searched
+
+
+def sensitivity(analysis: Analysis, styles: Styles) -> Drawn | None:
+    """Score of each trial against the value of a parameter, one panel for each, the learning rate first."""
+    search = analysis.study.description.get("search")
+    if search is None or not analysis.study.searches:
+        return None
+    keys = [key for key in search["parameters"] if _numbers(analysis, key)]
+    keys = sorted(keys, key=lambda key: short(key) not in FAMILY)[:3]
+    if not keys:
+        return None
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(1.2 + 4.2 * len(keys), 3.9), layout="constrained")
+    many = len({styles.method(cell) for cell in analysis.cells}) < len(analysis.cells)
+    for axes, key in zip(figure.subplots(1, len(keys), squeeze=False)[0], keys, strict=True):
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(True, color="#e6e6e6", linewidth=0.7)
+        for number, cell in enumerate(analysis.cells):
+            points = _points(analysis, cell.name, key)
+            method = styles.method(cell)
+            if points:
+                line = ("-", "--", ":", "-.")[number % 4 if many else 0]
+                axes.plot(
+                    *zip(*points, strict=True), linestyle=line, color=styles.colour(method),
+                    marker=styles.marker(method), markersize=4.5, linewidth=1, label=cell.name if many else method,
+                )  # fmt: skip
+        if _logarithmic(search["parameters"][key]):
+            axes.set_xscale("log")
+        axes.set_xlabel(short(key) if short(key) != "lr" else "learning rate")
+    metric = next(iter(analysis.study.searches.values()))["metric"]
+    figure.axes[0].set_ylabel(f"{metric} on held-out training rows")
+    if _spread(analysis):
+        for axes in figure.axes:
+            axes.set_yscale("log")
+    figure.axes[0].legend(frameon=False, fontsize=7)
+    caption = "Sensitivity to what was searched: each point is a trial, other searched values vary with it. Pruned and "
+    caption += "failed trials are left out."
+    return Drawn("sensitivity", caption, figure)
+
+
+def _points(analysis: Analysis, cell: str, key: str) -> list[tuple[float, float]]:
+    search = analysis.study.searches.get(cell, {"trials": []})
+    return sorted(
+        (float(trial["parameters"][key]), float(trial["value"]))
+        for trial in search["trials"]
+        if trial["state"] == "COMPLETE" and key in trial["parameters"] and math.isfinite(trial["value"])
+    )
+
+
+def _numbers(analysis: Analysis, key: str) -> bool:
+    values: list[Any] = [
+        trial["parameters"][key]
+        for search in analysis.study.searches.values()
+        for trial in search["trials"]
+        if key in trial["parameters"]
+    ]
+    return len(set(values)) > 1 and all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
+
+
+def _logarithmic(parameter: Any) -> bool:
+    """Whether values are best seen on a logarithmic axis: a logarithmic range, or choices over more than a decade."""
+    if "choices" in parameter:
+        return min(parameter["choices"]) > 0 and max(parameter["choices"]) / min(parameter["choices"]) > 8
+    return bool(parameter.get("log"))
+
+
+def _spread(analysis: Analysis) -> bool:
+    """Whether scores span so much that a few diverged trials would hide all others."""
+    values = [
+        float(trial["value"])
+        for search in analysis.study.searches.values()
+        for trial in search["trials"]
+        if trial["state"] == "COMPLETE" and trial["value"] is not None
+    ]
+    return bool(values) and min(values) > 0 and max(values) / min(values) > 3

@@ -1,0 +1,145 @@
+"""Reading a study folder: its cells, the final runs of each with the scores of their items, its trials and failures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from smoa_lightning.errors import UserError
+from smoa_lightning.record import ITEMS, RECORD, read_record
+
+DESCRIPTION, TRIALS, FORMAT = "study.json", "trials.json", 1
+# Metrics that are a mean over items -> the score of an item: a prediction that is right, or a reply's answer.
+PREDICTIONS = {name: f"prediction_{name}" for name in ("acc", "acc_norm", "acc_token")}
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """One final run.
+
+    Args:
+        name: Its folder.
+        cell: Its cell.
+        seed: Its seed.
+        record: Its record.
+        score: The study's metric.
+        items: Names of its items, task and row; empty where items have no score of this metric.
+        values: (m,), the score of each item.
+    """
+
+    name: str
+    cell: str
+    seed: int
+    record: Mapping[str, Any]
+    score: float
+    items: tuple[tuple[str, int], ...] = ()
+    values: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
+
+    @property
+    def metrics(self) -> Mapping[str, float]:
+        """Everything that was measured."""
+        return dict(self.record["metrics"])
+
+
+@dataclass(frozen=True)
+class StudyFolder:
+    """A study as it lies on disk.
+
+    Args:
+        folder: Its folder.
+        description: ``study.json``.
+        runs: Cell -> its finished final runs, by seed.
+        searches: Cell -> its search, as ``trials.json`` has it.
+        failed: Runs that failed too often.
+        damaged: What could not be read, one sentence each.
+    """
+
+    folder: Path
+    description: Mapping[str, Any]
+    runs: Mapping[str, tuple[FinishedRun, ...]]
+    searches: Mapping[str, Any]
+    failed: tuple[Mapping[str, Any], ...]
+    damaged: tuple[str, ...]
+
+    @property
+    def finished(self) -> tuple[FinishedRun, ...]:
+        """All finished final runs, cell by cell."""
+        return tuple(run for runs in self.runs.values() for run in runs)
+
+
+def read_study(folder: Path) -> StudyFolder:
+    """Read a study folder.
+
+    A record that can not be read is told and left out.
+
+    Raises:
+        UserError: No such folder, no study in it, or no finished run.
+    """
+    if not folder.is_dir():
+        raise UserError(f"there is no folder {folder}")
+    description = _json(folder / DESCRIPTION)
+    if description is None:
+        raise UserError(f"{folder} holds no study: it has no {DESCRIPTION}")
+    if description.get("format") != FORMAT:
+        raise UserError(f"{folder / DESCRIPTION} has the format {description.get('format')!r}, this version {FORMAT}")
+    damaged: list[str] = []
+    found: dict[str, list[FinishedRun]] = {cell: [] for cell in description["cells"]}
+    for file in sorted((folder / "runs").glob(f"*/{RECORD}")):
+        try:
+            run = _run(file.parent, description)
+        except (UserError, ValueError, KeyError, TypeError) as error:
+            damaged.append(f"{file.parent.name} is left out: {' '.join(str(error).split()) or type(error).__name__}")
+            continue
+        if run is not None:
+            found[run.cell].append(run)
+    runs = {cell: tuple(sorted(each, key=lambda run: run.seed)) for cell, each in found.items()}
+    if not any(runs.values()):
+        more = f"; {damaged[0]}" if damaged else ""
+        raise UserError(f"no final run of the study in {folder} is finished yet{more}")
+    trials = _json(folder / TRIALS) or {}
+    return StudyFolder(
+        folder, description, runs, trials.get("searches", {}), tuple(trials.get("failed", ())), tuple(damaged)
+    )
+
+
+def _json(file: Path) -> dict[str, Any] | None:
+    try:
+        return dict(json.loads(file.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{file} is damaged ({error}): restore the file") from error
+
+
+def _run(folder: Path, description: Mapping[str, Any]) -> FinishedRun | None:
+    """Read one run; ``None`` if it is not finished, or of a cell or seed that the study has no more."""
+    record = read_record(folder)
+    if record is None or record["status"] != "finished":
+        return None
+    place = record["ablation"]
+    cell = description["cells"].get(place["cell"])
+    if cell is None or place["seed"] not in description["seeds"] or place["stage"] != "final":
+        return None
+    metric = cell["report_metric"]
+    score = float(record["metrics"][f"report/{metric}"])
+    items, values = _items(folder / ITEMS, metric)
+    return FinishedRun(folder.name, place["cell"], place["seed"], record, score, items, values)
+
+
+def _items(file: Path, metric: str) -> tuple[tuple[tuple[str, int], ...], NDArray[np.float64]]:
+    """Read the score of each item, where the metric is a mean over items."""
+    nothing: tuple[tuple[tuple[str, int], ...], NDArray[np.float64]] = ((), np.empty(0))
+    if metric not in PREDICTIONS or not file.is_file():
+        return nothing
+    rows = json.loads(f"[{','.join(file.read_text(encoding='utf-8').splitlines())}]")  # one call is twice as fast
+    prediction = PREDICTIONS[metric]
+    if not rows or not all(prediction in row or (metric == "acc" and "correct" in row) for row in rows):
+        return nothing
+    scores = [bool(row["correct"]) if "correct" in row else row[prediction] == row["label"] for row in rows]
+    return tuple((row.get("task", ""), row["row"]) for row in rows), np.array(scores, dtype=np.float64)

@@ -1,0 +1,90 @@
+"""What a report says of the searches: best values, what mattered, and whether the ranges were wide enough."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from smoa_lightning.ablation.report.document import Block, Heading, Paragraph, Points, Table, columns
+from smoa_lightning.ablation.report.folder import StudyFolder
+
+
+def search_blocks(study: StudyFolder) -> list[Block]:
+    """Return the section on searches; nothing where the study has none."""
+    if not study.searches or study.description.get("search") is None:
+        return []
+    rows, edges = [], []
+    for cell, search in study.searches.items():
+        states = [trial["state"] for trial in search["trials"]]
+        counts = f"{states.count('COMPLETE')} / {states.count('PRUNED')} / {states.count('FAIL')}"
+        best = best_trial(search)
+        chosen = "" if best is None else ", ".join(f"{short(k)} {_value(v)}" for k, v in best["parameters"].items())
+        score = "" if best is None else f"{best['value']:.4f}"
+        weights = ", ".join(f"{short(k)} {v:.2f}" for k, v in search["importances"].items())
+        rows.append((cell, search["metric"], chosen, weights, score, counts))
+        edges += [] if best is None else edge_sentences(cell, best["parameters"], study.description["search"])
+    titles = ["cell", "metric", "best values", "importance (PED-ANOVA)", "best score", "complete / pruned / failed"]
+    table = Table("searches", "The search of each cell, on held-out training rows.", columns(titles, 4), tuple(rows))
+    note = (
+        "Trials use seeds of their own and never see the report rows. Every cell has the same number of trials; the "
+        "best score of a search is the best of several and therefore too good, so cells are compared by fresh runs."
+    )
+    return [Heading("Searches"), table, *([Points(tuple(edges))] if edges else []), Paragraph(note), trial_table(study)]
+
+
+def best_trial(search: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Return the best trial of a search as ``trials.json`` has it."""
+    return next((trial for trial in search["trials"] if trial["number"] == search["best"]), None)
+
+
+def edge_sentences(cell: str, chosen: Mapping[str, Any], search: Mapping[str, Any]) -> list[str]:
+    """Say which best values lie at an end of their range, so that a better one may lie beyond.
+
+    A value counts as the end if it is the smallest or largest choice, or within 2 % of the range's width from its end.
+    """
+    found = []
+    for key, value in chosen.items():
+        ends = _ends(search["parameters"].get(key, {}), value)
+        if ends is not None:
+            found.append(
+                f"{cell}: the best {short(key)}, {_value(value)}, lies at the {ends} end of its range; a better one "
+                "may lie beyond."
+            )
+    return found
+
+
+def _ends(parameter: Mapping[str, Any], value: Any) -> str | None:
+    if "choices" in parameter:
+        numbers = parameter["choices"]
+        if len(numbers) < 3 or not all(isinstance(n, int | float) and not isinstance(n, bool) for n in numbers):
+            return None
+        return "lower" if value == min(numbers) else "upper" if value == max(numbers) else None
+    if "low" not in parameter:
+        return None
+    low, high = float(parameter["low"]), float(parameter["high"])
+    log = parameter.get("log")
+    place = math.log(value / low) / math.log(high / low) if log else (value - low) / (high - low)
+    return "lower" if place < 0.02 else "upper" if place > 0.98 else None
+
+
+def trial_table(study: StudyFolder) -> Table:
+    """Return all trials."""
+    rows = []
+    for cell, search in study.searches.items():
+        for trial in search["trials"]:
+            values = ", ".join(f"{short(k)} {_value(v)}" for k, v in trial["parameters"].items())
+            score = "" if trial["value"] is None else f"{trial['value']:.4f}"
+            seconds = "" if trial["seconds"] is None else f"{trial['seconds']:.0f}"
+            rows.append((cell, trial["state"].lower(), values, trial["reason"], str(trial["number"]), score, seconds))
+    titles = ["cell", "state", "values", "reason", "trial", "score", "seconds"]
+    return Table("trials", "All trials.", columns(titles, 4), tuple(rows))
+
+
+def short(key: str) -> str:
+    """Return the last word of a configuration key."""
+    return key.rpartition(".")[2]
+
+
+def _value(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
