@@ -16,8 +16,9 @@ import time
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from training_step import backbone_of, make_step, spread
+from training_step import backbone_of, make_step
 from transformers import AutoTokenizer
+from turns import add_backbone_arguments, spread
 
 from smoa_lightning.data.datamodule import TaskDataModule
 
@@ -50,11 +51,8 @@ def padded(batch: dict[str, Tensor]) -> dict[str, Tensor]:
 def main() -> None:
     """Take the same steps with both in turn and print a Markdown table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--backbone", required=True, help="folder of a Hugging Face causal language model")
+    add_backbone_arguments(parser, dtype="bfloat16")
     parser.add_argument("--data", required=True, help="folder with train.jsonl and validation.jsonl of PIQA")
-    parser.add_argument("--dtype", default="bfloat16")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--attention", default="eager")
     parser.add_argument("--rank", type=int, default=32)
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--steps", type=int, help="only so many steps, spread over the epoch; all if absent")

@@ -27,6 +27,7 @@ from typing import Any
 os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
 
 import torch
+from turns import add_backbone_arguments, spread
 
 from smoa_lightning.backbone import BackboneConfig, load_model, load_tokenizer, locate
 from smoa_lightning.data.datamodule import TaskDataModule
@@ -69,12 +70,10 @@ def measure(task: str, model: Any, tokenizer: Any, options: argparse.Namespace, 
             if options.device == "cuda":
                 torch.cuda.synchronize()
             times[name].append(time.perf_counter() - start)
-    ratios = [one / batch for one, batch in zip(times["one"], times["batch"], strict=True)]
-    low, middle, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
     differing = sum(written["one"][row] != reply for row, reply in written["batch"].items())
     lengths = [len(tokenizer(reply).input_ids) for reply in written["one"].values()]
     cells = [task, str(len(items)), f"{statistics.fmean(len(item.prompt) for item in items):.0f}"]
-    cells += [f"{statistics.fmean(lengths):.0f} / {max(lengths)}", f"{middle:.2f} ({low:.2f}-{high:.2f})"]
+    cells += [f"{statistics.fmean(lengths):.0f} / {max(lengths)}", spread(times["one"], times["batch"])]
     cells += [f"{len(items) / statistics.median(times[name]):.2f}" for name in ("batch", "one")]
     print("| " + " | ".join([*cells, str(differing)]) + " |", flush=True)
 
@@ -82,15 +81,13 @@ def measure(task: str, model: Any, tokenizer: Any, options: argparse.Namespace, 
 def main() -> None:
     """Measure task by task and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--backbone", required=True, help="folder of a Hugging Face causal language model")
+    add_backbone_arguments(parser, attention=False)
     parser.add_argument("--data", required=True, help="folder with TASK/validation.jsonl")
     parser.add_argument("--tasks", nargs="+", default=list(TASKS))
     parser.add_argument("--rows", type=int, default=64, help="how many of the first rows of each file")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--batch-size", type=int, default=16, help="prompts in a batch, data.eval_batch_size")
     parser.add_argument("--max-new-tokens", type=int, help="longest reply; default: the task's")
-    parser.add_argument("--dtype", default="float32")
-    parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, help="default: what torch takes")
     options = parser.parse_args()
     if options.threads:

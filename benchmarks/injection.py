@@ -23,7 +23,8 @@ from pathlib import Path
 import torch
 from peft import PeftModel
 from torch import nn
-from training_step import TARGETS, backbone_of, spread
+from training_step import TARGETS, backbone_of
+from turns import add_backbone_arguments, spread
 
 from smoa_lightning.adapters import SMoAConfig, attach
 from smoa_lightning.adapters.smoa import subspaces
@@ -90,10 +91,7 @@ def by_width(rounds: int) -> None:
 def main() -> None:
     """Measure in turns and print a Markdown table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--backbone", help="folder of a Hugging Face causal language model")
-    parser.add_argument("--dtype", default="float32")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--attention", default="eager")
+    add_backbone_arguments(parser, required=False)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--widths", action="store_true", help="time single weights of growing size")
     options = parser.parse_args()

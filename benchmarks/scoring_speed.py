@@ -33,6 +33,7 @@ from typing import Any
 os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
 
 import torch
+from turns import add_backbone_arguments, spread
 
 TASKS = ("piqa", "arc_easy", "hellaswag")
 TOLERANCE = 1e-3
@@ -157,13 +158,6 @@ def texts(task: str, options: argparse.Namespace, folder: Path) -> Requests:
     return [[list(pair) for pair in example.pairs] for example in examples]
 
 
-def ratio(peer: list[float], own: list[float]) -> str:
-    """Median and quartiles of the ratios of two series, round by round; of one round the ratio."""
-    values = [a / b for a, b in zip(peer, own, strict=True)]
-    low, middle, high = statistics.quantiles(values, n=4) if len(values) > 1 else values * 3
-    return f"{middle:.2f} ({low:.2f}-{high:.2f})"
-
-
 def measure(task: str, requests: Requests, programs: dict[str, Program], options: argparse.Namespace) -> bool:
     """Print the table's line of a task; say whether the scores agree."""
     sizes = dict.fromkeys(programs, options.batch_size)
@@ -184,8 +178,8 @@ def measure(task: str, requests: Requests, programs: dict[str, Program], options
     best = [[max(range(len(item)), key=item.__getitem__) for item in scores[name]] for name in ("ours", "theirs")]
     flips = sum(a != b for a, b in zip(*best, strict=True))
     speed = [f"{len(requests) / statistics.median(times[name]):.1f}" for name in programs]
-    cells = [task, str(len(requests)), str(len(pairs)), str(sizes["theirs"]), ratio(times["theirs"], times["ours"])]
-    cells += [ratio(times["theirs"], times["plain"]), *speed, f"{apart:.1e} / {relative:.1e}", str(flips)]
+    cells = [task, str(len(requests)), str(len(pairs)), str(sizes["theirs"]), spread(times["theirs"], times["ours"])]
+    cells += [spread(times["theirs"], times["plain"]), *speed, f"{apart:.1e} / {relative:.1e}", str(flips)]
     print("| " + " | ".join(cells) + " |", flush=True)
     return all(abs(a - b) <= max(TOLERANCE, 1e-5 * abs(b)) for a, b in pairs)
 
@@ -193,13 +187,11 @@ def measure(task: str, requests: Requests, programs: dict[str, Program], options
 def main() -> int:
     """Start the programs, measure task by task and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--backbone", required=True, help="folder of a Hugging Face causal language model")
+    add_backbone_arguments(parser, attention=False)
     parser.add_argument("--data", required=True, help="folder with TASK/validation.jsonl")
     parser.add_argument("--tasks", nargs="+", default=list(TASKS))
     parser.add_argument("--rows", type=int, default=300, help="how many of the first rows of each file")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--dtype", default="float32")
-    parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, help="of both programs; default: what torch takes")
     parser.add_argument("--batch-size", type=int, default=16, help="items in a batch of this project")
     parser.add_argument("--max-tokens", type=int, help="most tokens in a batch of this project, data.eval_max_tokens")

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import torch
 from suites import SUITES, Strategy
+from turns import add_backbone_arguments, spread
 
 from smoa_lightning.adapters import attach
 from smoa_lightning.backbone import BackboneConfig, load_model, locate
@@ -39,11 +40,11 @@ def make_step(options: argparse.Namespace, strategy: Strategy) -> Callable[[], N
     backbone = BackboneConfig(
         "local", path=options.backbone, dtype=options.dtype, attn_implementation=options.attention
     )
-    model = load_model(backbone, locate(backbone)).requires_grad_(False)
+    model = load_model(backbone, locate(backbone)).to(options.device).requires_grad_(False)
     model = attach(model, config_of(strategy), seed=0).train()  # type: ignore[arg-type]
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-4)
     generator = torch.Generator().manual_seed(0)
-    ids = torch.randint(10, 1000, (options.rows, options.tokens), generator=generator)
+    ids = torch.randint(10, 1000, (options.rows, options.tokens), generator=generator).to(options.device)
     labels = ids.clone()
     labels[:, : options.tokens // 2] = -100
     batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels}
@@ -53,6 +54,8 @@ def make_step(options: argparse.Namespace, strategy: Strategy) -> Callable[[], N
         (loss / targets).backward()
         optimizer.step()
         optimizer.zero_grad()
+        if options.device == "cuda":
+            torch.cuda.synchronize()
 
     return step
 
@@ -60,11 +63,9 @@ def make_step(options: argparse.Namespace, strategy: Strategy) -> Callable[[], N
 def main() -> None:
     """Time all strategies in turn and print a Markdown table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--backbone", required=True, help="folder of a Hugging Face causal language model")
+    add_backbone_arguments(parser, dtype="bfloat16")
     parser.add_argument("--suite", default="equal_budget", choices=list(SUITES))
     parser.add_argument("--strategies", nargs="+", help="some of the suite's; all if absent. LoRA is always measured")
-    parser.add_argument("--dtype", default="bfloat16")
-    parser.add_argument("--attention", default="eager")
     parser.add_argument("--rows", type=int, default=8)
     parser.add_argument("--tokens", type=int, default=48)
     parser.add_argument("--rounds", type=int, default=7)
@@ -83,9 +84,7 @@ def main() -> None:
     print(f"{options.rows} x {options.tokens} tokens, {options.dtype}, {torch.get_num_threads()} thread(s)")
     print("| strategy | step time relative to LoRA: median (quartiles) | seconds, median |\n|---|---|---|")
     for name in names:
-        ratios = [own / lora for own, lora in zip(times[name], times["lora"], strict=True)]
-        low, middle, high = statistics.quantiles(ratios, n=4)
-        print(f"| {name} | {middle:.2f} ({low:.2f} to {high:.2f}) | {statistics.median(times[name]):.2f} |")
+        print(f"| {name} | {spread(times[name], times['lora'])} | {statistics.median(times[name]):.2f} |")
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ from peft import HiraConfig, LoraConfig, PeftConfig
 from published_recipe import attach_recipe
 from torch import Tensor, nn
 from transformers import AutoTokenizer
+from turns import add_backbone_arguments, spread
 
 from smoa_lightning.adapters import SMoAConfig, attach
 from smoa_lightning.backbone import BackboneConfig, load_model, locate
@@ -126,12 +127,6 @@ def timed(options: argparse.Namespace, shape: str) -> dict[str, list[float]]:
     return times
 
 
-def spread(own: list[float], peer: list[float]) -> str:
-    """Median and quartiles of the ratios of two series, round by round."""
-    low, middle, high = statistics.quantiles((a / b for a, b in zip(own, peer, strict=True)), n=4)
-    return f"{middle:.2f} ({low:.2f}-{high:.2f})"
-
-
 # ------------------------------------------------------------------------------------------------ memory
 
 
@@ -170,13 +165,10 @@ def peaks(options: argparse.Namespace, shape: str) -> dict[str, list[float]]:
 def main() -> None:
     """Measure all methods in turn and print a Markdown table for each shape."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--backbone", required=True, help="folder of a Hugging Face causal language model")
+    add_backbone_arguments(parser)
     parser.add_argument("--rows-file", required=True, help="JSON lines whose values are texts")
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS, help="lora is always measured")
     parser.add_argument("--shapes", nargs="+", default=list(SHAPES), help="ROWSxTOKENS")
-    parser.add_argument("--dtype", default="float32")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--attention", default="eager")
     parser.add_argument("--rank", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--memory", action="store_true", help="measure peak memory instead of time")

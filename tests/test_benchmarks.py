@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
 
+import numpy
 import pytest
 import torch
 from torch import nn
@@ -45,6 +47,32 @@ def test_the_published_recipe_is_the_same_map(shape: tuple[int, int]) -> None:
         b.data.copy_(theirs_b[rows.argsort()])
     x = torch.randn(5, shape[1])
     torch.testing.assert_close(layer(x), peer(x), rtol=1e-5, atol=1e-5)
+
+
+def test_quartiles_stay_inside_what_was_measured() -> None:
+    turns, generator = script("turns"), numpy.random.default_rng(0)
+    for count in (1, 2, 3, 4, 9):
+        own, peer = generator.uniform(1, 2, (2, count)).tolist()
+        low, middle, high = numpy.quantile([a / b for a, b in zip(own, peer, strict=True)], [0.25, 0.5, 0.75])
+        assert turns.spread(own, peer) == f"{middle:.2f} ({low:.2f}-{high:.2f})"
+
+
+SPEED_SCRIPTS = ("training_step", "injection", "epoch", "generation_speed", "scoring_speed", "step_time")
+
+
+@pytest.mark.parametrize("name", SPEED_SCRIPTS)
+def test_a_speed_script_has_the_arguments_of_the_backbone(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(str(FOLDER))  # as if it were started there: scripts import their neighbours
+    for variable in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TOKENIZERS_PARALLELISM"):  # scripts set them
+        monkeypatch.setenv(variable, os.environ.get(variable, "1"))
+    monkeypatch.setattr(sys, "argv", [f"{name}.py", "--help"])
+    with pytest.raises(SystemExit) as ended:
+        script(name).main()
+    assert ended.value.code == 0
+    told = capsys.readouterr().out
+    assert all(word in told for word in ("--backbone", "--dtype", "--device"))
 
 
 def test_ratios_between_two_versions() -> None:

@@ -24,8 +24,7 @@ from smoa_lightning.data.sources import (
     split_file,
 )
 from smoa_lightning.data.splits import default_selection_rows, hold_out, subset
-from smoa_lightning.data.stream import DEFAULT_BUFFER_ROWS, StreamingRows
-from smoa_lightning.data.task_stream import open_stream, selection_of, stream_identity
+from smoa_lightning.data.task_stream import selection_of
 from smoa_lightning.data.tasks import Generation, Protocol, Row, Task
 from smoa_lightning.errors import UserError, nearest
 from smoa_lightning.hub import Source, resolve_source
@@ -154,18 +153,6 @@ class TaskRows:
             self._rows[split], self._provenance[split] = loaded
         return self._rows[split]
 
-    def stream(self, buffer_rows: int = DEFAULT_BUFFER_ROWS) -> StreamingRows:
-        """Return the training rows to be read piece by piece.
-
-        Raises:
-            UserError: rows that cannot be streamed: the embedded ones, and files of some endings.
-        """
-        return open_stream(self, buffer_rows)
-
-    def stream_identity(self, stream: StreamingRows) -> str:
-        """Return a digest of what decides the rows of a stream: a run resumes in the same one only."""
-        return stream_identity(self, stream)
-
     # ---- which rows are for what
 
     def indices(self, part: Part) -> list[int]:
@@ -258,10 +245,19 @@ class TaskRows:
 
     @property
     def encoding(self) -> Encoding:
-        """How this task's examples become tokens, once the tokenizer is known."""
+        """How this task's examples become tokens, once the tokenizer is known.
+
+        Raises:
+            UserError: a chat template for prompts whose choices are scored.
+        """
         assert self.tokenizer is not None
         default = isinstance(self.protocol, Generation) and self.protocol.chat_template
         template = uses_template(self.tokenizer, self.settings.chat_template, default)
+        if template and not isinstance(self.protocol, Generation):
+            raise UserError(
+                f"data.chat_template: true, but task {self.task.name!r} is scored by the likelihood of its choices,"
+                " whose prompts are plain text; set it to false or null."
+            )
         return replace(self.settings.encoding, template=template)
 
     @property

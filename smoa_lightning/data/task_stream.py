@@ -9,7 +9,7 @@ from smoa_lightning.data import cache
 from smoa_lightning.data.row_stream import hub_stream, local_stream
 from smoa_lightning.data.sources import Provenance, fetch, rows_digest, split_file
 from smoa_lightning.data.splits import DEFAULT_SELECTION_ROWS
-from smoa_lightning.data.stream import DEFAULT_SELECTION_SHARE, StreamingRows
+from smoa_lightning.data.stream import DEFAULT_BUFFER_ROWS, DEFAULT_SELECTION_SHARE, StreamingRows
 from smoa_lightning.data.tasks import Row
 from smoa_lightning.errors import UserError
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from smoa_lightning.data.task_rows import TaskRows
 
 
-def open_stream(rows: TaskRows, buffer_rows: int) -> StreamingRows:
+def open_stream(rows: TaskRows, buffer_rows: int = DEFAULT_BUFFER_ROWS) -> StreamingRows:
     """Return the training rows of a task to be read piece by piece.
 
     Raises:
@@ -61,7 +61,7 @@ def selection_of(rows: TaskRows) -> tuple[list[Row], Provenance]:
     Raises:
         UserError: rows that cannot be streamed; none of them is held out.
     """
-    stream, wanted = rows.stream(), rows.settings.selection_rows
+    stream, wanted = open_stream(rows), rows.settings.selection_rows
     located = stream.selection_rows(DEFAULT_SELECTION_ROWS if wanted is None else wanted)
     held, source = [row for _, row in located], rows.resolve()
     place, revision = f"{stream.stream.name} (selection rows)", rows.revision if source == "hub" else None

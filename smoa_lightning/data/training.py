@@ -9,6 +9,7 @@ from smoa_lightning.data.collate import pad_rows
 from smoa_lightning.data.loaders import BucketOrder, ResumableLoader
 from smoa_lightning.data.packing import collate_packed, pack_rows
 from smoa_lightning.data.stream import StreamLoader, StreamOrder
+from smoa_lightning.data.task_stream import open_stream, stream_identity
 
 if TYPE_CHECKING:
     from smoa_lightning.data.datamodule import TaskDataModule
@@ -27,9 +28,9 @@ def training_loader(data: TaskDataModule, pad_id: int, place: tuple[int, int]) -
     rank, world_size = place
     if data.streaming:
         (rows,) = data.trained.values()
-        stream = rows.stream(data.stream_buffer_rows)
+        stream = open_stream(rows, data.stream_buffer_rows)
         order = StreamOrder(
-            source=rows.stream_identity(stream),
+            source=stream_identity(rows, stream),
             batch_size=data.batch_size,
             seed=data.seed,
             buffer_rows=data.stream_buffer_rows,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import numpy
@@ -102,3 +103,30 @@ def test_a_second_injection_computes_no_spectrum(folder: Path, monkeypatch: pyte
     second = injected().state_dict()
     assert first.keys() == second.keys()
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_layers_prepared_side_by_side_have_the_orders_of_one_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Six layers of three shapes; with two threads each waits for another one, so that they do run side by side."""
+    original = subspaces.spectral_orders
+
+    def prepared(threads: int) -> dict[str, torch.Tensor]:
+        monkeypatch.setenv("SMOA_LIGHTNING_CACHE", str(tmp_path / str(threads)))  # each computes for itself
+        meeting = threading.Barrier(threads)
+
+        def orders(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            meeting.wait(timeout=60)
+            return original(weight)
+
+        monkeypatch.setattr(subspaces, "spectral_orders", orders)
+        torch.manual_seed(0)
+        shapes = [(24, 40), (40, 24), (33, 33)] * 2
+        model = torch.nn.ModuleDict({str(index): torch.nn.Linear(*shape) for index, shape in enumerate(shapes)})
+        torch.set_num_threads(threads)
+        return attach(model, SMoAConfig(r=4, target_modules=list(model)), seed=0).state_dict()
+
+    one, two = prepared(1), prepared(2)
+    assert one.keys() == two.keys()
+    assert sum("_order." in name for name in one) == 12
+    assert all(torch.equal(one[name], two[name]) for name in one)

@@ -155,6 +155,20 @@ def test_too_few_rows_for_the_processes(folder):
         scoring_loader(items, 16, None, 0, place=(0, 4))
 
 
+@pytest.mark.parametrize("stage", ["fit", "test"])
+def test_a_chat_template_is_refused_where_choices_are_scored(folder, stage):
+    data = make(folder / "piqa", chat_template=True)
+    data.tokenizer.chat_template = "{{ messages[-1].content }}"
+    with pytest.raises(
+        UserError, match=r"chat_template: true, but task 'piqa' .* likelihood.*false or null\.$"
+    ) as told:
+        data.setup(stage)
+    assert "\n" not in str(told.value)
+    data = make(folder / "piqa")  # null follows the task: plain text, template or not
+    data.tokenizer.chat_template = "{{ messages[-1].content }}"
+    data.setup(stage)
+
+
 @pytest.mark.parametrize("task", ["chat", "instruction"])
 def test_shots_are_refused_under_a_chat_template(tmp_path, task):
     write_folder(tmp_path, task)

@@ -11,6 +11,7 @@ import torch
 from smoa_lightning.adapters import SMoAConfig
 from smoa_lightning.backbone import BackboneConfig
 from smoa_lightning.data.datamodule import TaskDataModule
+from smoa_lightning.data.task_stream import open_stream
 from smoa_lightning.embedded import backbone_folder, rows
 from smoa_lightning.errors import UserError
 from smoa_lightning.module import FineTuneModule
@@ -48,7 +49,7 @@ def test_a_stream_trains_without_the_rows_in_memory(folder, monkeypatch):
     assert "train" not in data.summary()
     held = {data.task.group(row) for row in data.rows("train")}
     tokens = data.tokenizer
-    for _, block in data.trained["piqa"].stream(30).blocks(0):
+    for _, block in open_stream(data.trained["piqa"], 30).blocks(0):
         assert not {t for row in block if (t := tokens.decode(row.ids)) and any(group in t.lower() for group in held)}
 
 

@@ -58,8 +58,10 @@ class SMoAConfig(TunerConfig):
             squares (``l2``) or their number (``count``).
         seed: Seed of the orders of ``random_blocks`` and of the noise of ``modulation: random``.
         forward: ``merged`` is one product with W + s D in the dtype of W, the matrix that a merge writes; ``split``
-            adds x (s D)^T to x W^T, so that a backbone in 16 bits does not round small updates away, for one more
-            product forward and one backward. In float32 they are the same but for the last digits.
+            adds x (s D)^T to x W^T, for one more product forward and one backward. On a backbone in 16 bits ``split``
+            loses as little of an update as peft's HiRA does from about 1e-3 of W on, where ``merged`` still loses
+            most; below that it loses the update too (docs/speed.md), which wants float32. In float32 they are the
+            same but for the last digits.
         bias: Which biases are trained: none, all of the model, or those of the adapted layers.
     """
 

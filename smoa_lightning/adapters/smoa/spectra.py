@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 
 from smoa_lightning.adapters.smoa import subspaces
+from smoa_lightning.adapters.tuner.fingerprint import fingerprint_text
 from smoa_lightning.files import CACHE, cache_folder, replacing
 
-VERSION = 1  # raise it when subspaces computes something else
+VERSION = 2  # raise it when subspaces computes something else, or files are named otherwise
 
 _told: set[Path] = set()
 
@@ -28,12 +29,12 @@ class SpectraOf:
 
     Args:
         weight: W of shape (d_out, d_in).
-        words: Its fingerprint, which is exact for bfloat16; a checksum of the content makes up for wider dtypes.
+        words: Its fingerprint, whose hash is exact for bfloat16; a checksum of the content makes up for other dtypes.
     """
 
     def __init__(self, weight: Tensor, words: Tensor) -> None:
         self.weight = weight
-        self.fingerprint = "".join(f"{int(word) & 0xFFFFFFFF:08x}" for word in words.tolist())
+        self.fingerprint = fingerprint_text(words)
 
     def orders(self, weight: Tensor) -> tuple[Tensor, Tensor]:
         """Rows and columns by rising spectral score, as ``subspaces.spectral_orders``."""
@@ -41,7 +42,7 @@ class SpectraOf:
         kept = _read(self._file("orders"), d_out + d_in)
         if kept is not None:
             rows, cols = kept.to(torch.int64).split([d_out, d_in])
-            if _is_permutation(rows) and _is_permutation(cols):
+            if subspaces.is_permutation(rows) and subspaces.is_permutation(cols):
                 return rows, cols
         rows, cols = subspaces.spectral_orders(weight)
         _write(self._file("orders"), torch.cat([rows, cols]).to(torch.int32))
@@ -63,10 +64,6 @@ class SpectraOf:
             content = content.contiguous().cpu()
             name += f"-{zlib.crc32(content.view(torch.uint8).numpy().data):08x}"
         return cache_folder("spectra") / f"v{VERSION}" / f"{name.replace(', ', 'x')}-{what}.npy"
-
-
-def _is_permutation(order: Tensor) -> bool:
-    return torch.equal(order.sort().values, torch.arange(order.numel()))
 
 
 def _read(file: Path, length: int) -> Tensor | None:

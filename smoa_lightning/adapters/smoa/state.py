@@ -56,6 +56,5 @@ def layer_seed(seed: int, name: str) -> int:
 
 def check_permutation(order: Tensor, what: str) -> None:
     """Raise a UserError unless an order holds every index exactly once."""
-    expected = torch.arange(order.numel(), dtype=order.dtype, device=order.device)
-    if not torch.equal(order.sort().values, expected):
+    if not subspaces.is_permutation(order):
         raise UserError(f"{what} is damaged: it must hold every index from 0 to {order.numel() - 1} exactly once.")

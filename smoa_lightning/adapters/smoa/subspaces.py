@@ -27,6 +27,15 @@ def near_equal_sizes(total: int, parts: int) -> list[int]:
     return [share + (index < rest) for index in range(parts)]
 
 
+def is_permutation(order: Tensor) -> bool:
+    """Whether an order holds every index from 0 on exactly once.
+
+    >>> is_permutation(torch.tensor([2, 0, 1])), is_permutation(torch.tensor([2, 0, 2]))
+    (True, False)
+    """
+    return torch.equal(order.sort().values, torch.arange(order.numel(), dtype=order.dtype, device=order.device))
+
+
 def spectrum(weight: Tensor) -> tuple[Tensor, Tensor, bool]:
     """Eigen-decompose the smaller Gram matrix of a weight in float64.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import torch
@@ -17,6 +18,27 @@ from smoa_lightning.adapters.tuner.fingerprint import (
 from smoa_lightning.adapters.tuner.update import UpdateLayer
 from smoa_lightning.errors import UserError
 from smoa_lightning.quantization import quantization
+
+
+class _Compared:
+    """A stored weight and the fingerprint that was found to be its own."""
+
+    def __init__(self, stored: Tensor, saved: Tensor) -> None:
+        # An address alone may be that of another weight in the same memory; ``weight.data = ...`` changes the storage.
+        self._weight, self._storage = weakref.ref(stored), weakref.ref(stored.untyped_storage())
+        self._state = self._state_of(stored, saved)
+
+    def still(self, stored: Tensor, saved: Tensor) -> bool:
+        """Whether both are what they were: the same tensor, whose content nothing has changed since."""
+        if stored.is_inference():  # counts no changes
+            return False
+        same = self._weight() is stored and self._storage() is stored.untyped_storage()
+        return same and self._state == self._state_of(stored, saved)
+
+    @staticmethod
+    def _state_of(stored: Tensor, saved: Tensor) -> tuple[Any, ...]:
+        version = None if stored.is_inference() else stored._version
+        return version, stored.data_ptr(), stored.dtype, *saved.tolist()
 
 
 class BoundLayer(UpdateLayer):
@@ -36,7 +58,7 @@ class BoundLayer(UpdateLayer):
     def __init__(self, base_layer: nn.Module, name: str = "") -> None:
         super().__init__(base_layer, name)
         self._prepared: set[str] = set()
-        self._known: dict[str, tuple[Any, ...]] = {}  # adapter -> the weight that its fingerprint was compared with
+        self._known: dict[str, _Compared] = {}  # adapter -> what its fingerprint was compared with
         self.register_load_state_dict_post_hook(_after_loading)
 
     def initial_state(self, config: Any) -> dict[str, Tensor]:
@@ -69,8 +91,8 @@ class BoundLayer(UpdateLayer):
         """
         saved = getattr(self, self.fingerprint_name)[adapter_name]
         stored, held = self._stored_weight(), quantization(self._base())
-        state = stored.data_ptr(), stored._version, stored.dtype, *saved.tolist()
-        if self._known.get(adapter_name) == state and held is None:
+        known = self._known.get(adapter_name)
+        if held is None and known is not None and known.still(stored, saved):
             return
         if not saved.any():
             saved.copy_(fingerprint(stored, held))
@@ -85,7 +107,11 @@ class BoundLayer(UpdateLayer):
                 f"{made_for} with fingerprint {fingerprint_text(saved)}, but here the base weight has fingerprint "
                 f"{fingerprint_text(fingerprint(stored))}; {then}."
             )
-        self._known[adapter_name] = (*state[:3], *saved.tolist())
+        self._known[adapter_name] = _Compared(stored, saved)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what weak references stand for: they can be neither pickled nor copied."""
+        return {**self.__dict__, "_known": {}}
 
     def update_layer(self, adapter_name: str, config: Any) -> None:
         """Add an adapter that does not change anything yet."""

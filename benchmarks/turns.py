@@ -1,0 +1,39 @@
+"""What the speed scripts share: ratios of series that were measured in turns, and the arguments of the backbone.
+
+Imports the standard library alone: the interpreter of a peer may run it too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from collections.abc import Sequence
+
+
+def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
+    """Return lower quartile, median and upper quartile; of one value that value.
+
+    They are interpolated inside the sample (the inclusive method): two or three rounds then give no quartile beyond
+    what was measured.
+    """
+    if len(values) == 1:
+        return values[0], values[0], values[0]
+    low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
+    return low, middle, high
+
+
+def spread(own: Sequence[float], peer: Sequence[float]) -> str:
+    """Median and quartiles of the ratios own / peer of two series, round by round."""
+    low, middle, high = quartiles([a / b for a, b in zip(own, peer, strict=True)])
+    return f"{middle:.2f} ({low:.2f}-{high:.2f})"
+
+
+def add_backbone_arguments(
+    parser: argparse.ArgumentParser, dtype: str = "float32", required: bool = True, attention: bool = True
+) -> None:
+    """Add the arguments that say which backbone is measured, in which dtype, where and with which attention."""
+    parser.add_argument("--backbone", required=required, help="folder of a Hugging Face causal language model")
+    parser.add_argument("--dtype", default=dtype)
+    parser.add_argument("--device", default="cpu")
+    if attention:
+        parser.add_argument("--attention", default="eager")
