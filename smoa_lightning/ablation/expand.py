@@ -116,6 +116,8 @@ class _Expansion:
                     f"{where}budget is {budget!r}, but the overrides set model.budget to {found['model.budget']!r}"
                 )
             found["model.budget"] = parse_budget(budget, self.tree)
+        varied = {key for axis in self.axes for key in axis.keys}
+        if TOLERANCE not in varied and (found.get(BUDGET) is not None or BUDGET in varied):
             found.setdefault(TOLERANCE, DEFAULT_TOLERANCE)
         return found
 

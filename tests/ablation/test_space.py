@@ -1,4 +1,4 @@
-"""The space of runs: cells, conditions, baselines, budgets, searches, signatures, folders of studies."""
+"""The space of runs: cells, conditions, baselines, metrics, budgets."""
 
 from __future__ import annotations
 
@@ -7,18 +7,12 @@ import pickle
 from pathlib import Path
 from typing import Any
 
-import optuna
 import pytest
 import torch
-import yaml
 
 from smoa_lightning.ablation.axes import combined
 from smoa_lightning.ablation.budget import SIZES
-from smoa_lightning.ablation.expand import load_study
 from smoa_lightning.ablation.objective import DIRECTIONS, measured, tasks_of
-from smoa_lightning.ablation.plan import plan
-from smoa_lightning.ablation.same_study import DESCRIPTION, check_folder, describe_study
-from smoa_lightning.ablation.search_space import PRUNERS, SAMPLERS
 from smoa_lightning.ablation.space import Study
 from smoa_lightning.adapters.knobs import KNOBS
 from smoa_lightning.data.tasks import TASKS
@@ -29,18 +23,6 @@ from smoa_lightning.scoring import ChoiceScores
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 ADAPTER = "model.adapter.init_args"
-
-
-@pytest.fixture
-def made(tmp_path: Path) -> Any:
-    """Make a study of a few keys over piqa.yaml."""
-
-    def make(**content: Any) -> Study:
-        file = tmp_path / "study.yaml"
-        file.write_text(yaml.safe_dump({"base": [str(EXPERIMENTS / "piqa.yaml")], **content}, sort_keys=False))
-        return load_study([file])
-
-    return make
 
 
 def names(study: Study) -> list[str]:
@@ -236,179 +218,3 @@ def test_a_budget_reaches_every_run(made: Any, tmp_path: Path) -> None:
     (tmp_path / "like.yaml").write_text("model: {adapter: {class_path: peft.LoraConfig, init_args: {r: 3}}}\n")
     changed = made(axes={"num_subspaces": [2, 4]}, budget={"like": "like.yaml"})
     assert study.cells[0].signature != changed.cells[0].signature
-
-
-# -------------------------------------------------------------------------------------------------------------- search
-
-
-def test_samplers_and_pruners_are_those_of_optuna() -> None:
-    for table, module, base in (
-        (SAMPLERS, optuna.samplers, optuna.samplers.BaseSampler),
-        (PRUNERS, optuna.pruners, optuna.pruners.BasePruner),
-    ):
-        for class_name in table.values():
-            assert issubclass(getattr(module, class_name), base)
-
-
-def test_options_of_samplers_and_pruners_are_taken(made: Any) -> None:
-    given = {"sampler": {"name": "tpe", "n_startup_trials": 3, "multivariate": True}, "pruner": {"name": "hyperband"}}
-    study = made(
-        axes={"packing": [True]}, search={"parameters": {"lr": {"low": 1e-4, "high": 1e-1}}, "trials": 2, **given}
-    )
-    sampler, pruner = study.search.sampler, study.search.pruner
-    made_sampler = getattr(optuna.samplers, sampler.class_name)(**sampler.options)
-    assert isinstance(made_sampler, optuna.samplers.TPESampler)
-    assert isinstance(getattr(optuna.pruners, pruner.class_name)(**pruner.options), optuna.pruners.HyperbandPruner)
-    assert (study.search.seeds, study.search.trials) == ((1000,), 2)
-
-
-SPECS = [
-    ({"low": 4, "high": 16, "step": 4}, "r", (4, 8, 12, 16)),
-    ({"low": 4, "high": 7}, "r", (4, 5, 6, 7)),
-    ({"low": 4, "high": 64, "log": True}, "r", None),
-    ({"low": 0.0, "high": 0.3, "step": 0.1}, "dropout", (0.0, 0.1, 0.2, 0.3)),
-    ({"low": 0, "high": 1}, "dropout", None),  # whole bounds of a setting that takes any number
-    ({"choices": [8, 2]}, "r", (8, 2)),
-]
-
-
-@pytest.mark.parametrize(("spec", "name", "values"), SPECS, ids=str)
-def test_values_of_a_parameter(spec: Any, name: str, values: Any, made: Any) -> None:
-    study = made(axes={"packing": [True]}, search={"parameters": {name: spec}, "trials": 2})
-    (parameter,) = study.search.parameters
-    assert parameter.values == values
-    if "choices" not in spec:  # Optuna makes the same of it
-        kind = optuna.distributions.IntDistribution if parameter.integer else optuna.distributions.FloatDistribution
-        step = {} if parameter.step is None else {"step": parameter.step}
-        made_of = kind(parameter.low, parameter.high, log=parameter.log, **step)
-        assert all(made_of._contains(value) for value in parameter.values or ())
-
-
-def test_a_parameter_may_be_for_some_cells_only(made: Any) -> None:
-    axes = {"partition": [{"none": {"partition": "none", "num_subspaces": 1}}, "spectral_blocks"]}
-    with_k = {"num_subspaces": {"choices": [2, 4], "only": {"partition": "!=none"}}}
-    search = {"parameters": {"lr": {"low": 1e-3, "high": 1e-1, "log": True}, **with_k}, "trials": 4, "seeds": 2}
-    study = made(axes=axes, search=search, seeds=3)
-    lr, k = "model.optimizer.init_args.lr", f"{ADAPTER}.num_subspaces"
-    assert [[p.key for p in cell.parameters] for cell in study.cells] == [[lr], [lr, k]]
-    planned = plan(study)
-    assert [(row.final_runs, row.search_runs) for row in planned.rows] == [(3, 8), (3, 8)]
-    assert (planned.final_runs, planned.search_runs, planned.runs) == (6, 16, 22)
-    assert planned.search_seeds == (1000, 1001)
-
-
-def test_runs_of_a_search(made: Any) -> None:
-    lr = "model.optimizer.init_args.lr"
-    study = made(axes={"r": [4]}, search={"parameters": {"lr": {"low": 1e-3, "high": 0.1}}, "trials": 2}, seeds=[7])
-    (cell,) = study.cells
-    run = study.search_run(cell, 1, 1000, {lr: 0.05})
-    assert run.name == "r=4,trial=1,seed=1000"
-    assert run.arguments == (
-        *("--config", str(EXPERIMENTS / "piqa.yaml")),
-        *(f"--{ADAPTER}.r=4", f"--{lr}=0.05", "--run.score_base=false", "--run.score_report=false"),
-        "--seed_everything=1000",
-    )
-    final = study.final_run(cell, 7, {lr: 0.05})
-    assert final.name == "r=4,seed=7"
-    assert final.arguments[-1] == "--seed_everything=7"
-    assert not any("score" in word for word in final.arguments)
-    # one run is reported and one is not; what a trial is called does not matter
-    assert study.final_run(cell, 1000, {lr: 0.05}).signature != run.signature
-    assert study.search_run(cell, 5, 1000, {lr: 0.05}).signature == run.signature
-    assert study.search_run(cell, 1, 1000, {lr: 0.06}).signature != run.signature
-    with pytest.raises(
-        UserError, match=r"cell r=4 is searched over model\.optimizer\.init_args\.lr, but was given nothing"
-    ):
-        study.final_run(cell, 7)
-
-
-# ------------------------------------------------------------------------------------------------ signatures, folders
-
-
-def test_one_run_in_two_studies_has_one_signature(made: Any) -> None:
-    first = made(axes={"r": [4, 8]}, overrides={"lr": 0.5}, seeds=[1])
-    second = made(name="other", axes={"method": {"x": {"lr": 0.5, "r": 8}}}, seeds=[1, 2], keep="none")
-    assert second.cells[0].signature == first.cells[1].signature
-    assert next(second.final_runs()).signature == list(first.final_runs())[1].signature
-    assert len({run.signature for run in [*first.final_runs(), *second.final_runs()]}) == 3
-
-
-def test_the_content_of_the_base_decides(tmp_path: Path) -> None:
-    study, base = tmp_path / "study.yaml", tmp_path / "base.yaml"
-    study.write_text("base: base.yaml\naxes: {batch_size: [4]}\n")
-    found = []
-    for text in ("data: {task: piqa}", "# a comment\ndata.task: piqa\nrun: {root: x}\n", "data: {task: boolq}"):
-        base.write_text(text)
-        found.append(load_study([study]).cells[0].signature)
-    assert found[0] == found[1] != found[2]
-
-
-GRID: dict[str, Any] = {"axes": {"r": [4, 8]}, "seeds": 2, "baseline": {"r": 4}}
-SEARCH = {"parameters": {"lr": {"low": 1e-3, "high": 1e-1, "log": True}}, "trials": 3}
-MAY_CHANGE: list[tuple[dict[str, Any], list[str]]] = [
-    ({}, []),
-    ({"axes": {"r": [8, 4]}}, []),
-    ({"seeds": 3}, ["more seeds: 2"]),
-    ({"axes": {"r": [4, 8, 16]}}, ["1 more cells, r=16 the first"]),
-    ({"baseline": {"r": 8}}, ['baselines was ["r=4"] and is ["r=8"]']),
-    ({"keep": "none", "retries": 3}, ["retries was 1 and is 3", 'keep was "best" and is "none"']),
-]
-MAY_NOT: list[tuple[dict[str, Any], str]] = [
-    ({"name": "other"}, "it is 'study', this is 'other'"),
-    ({"seeds": 1}, "its seed 1 is not in this one"),
-    ({"axes": {"r": [4]}}, "its cell r=8 is not in this one"),
-    ({"overrides": {"lr": 0.5}}, "lr of cell r=4 was 0.02 and is 0.5, and 1 more differences; name another --folder"),
-    ({"overrides": {"data.packing": True}}, "data.packing of cell r=4 was not set and is true"),
-    ({"search": SEARCH}, "it has no search and this one has one"),
-]
-
-
-@pytest.mark.parametrize(("change", "told"), MAY_CHANGE, ids=str)
-def test_a_study_goes_on_in_its_folder(change: dict[str, Any], told: list[str], made: Any, tmp_path: Path) -> None:
-    folder = tmp_path / "folder"
-    assert check_folder(folder, made(**GRID)) == []
-    folder.mkdir()
-    (folder / DESCRIPTION).write_text(json.dumps(describe_study(made(**GRID))))
-    assert check_folder(folder, made(**GRID | change)) == told
-
-
-@pytest.mark.parametrize(("change", "words"), MAY_NOT, ids=lambda v: str(v)[:60])
-def test_a_folder_of_another_study_is_refused(change: dict[str, Any], words: str, made: Any, tmp_path: Path) -> None:
-    (tmp_path / DESCRIPTION).write_text(json.dumps(describe_study(made(**GRID))))
-    with pytest.raises(UserError) as refused:
-        check_folder(tmp_path, made(**GRID | change))
-    assert f"the folder {tmp_path} holds another study: " in str(refused.value)
-    assert words in str(refused.value)
-
-
-def test_a_search_may_get_more_trials_and_nothing_else(made: Any, tmp_path: Path) -> None:
-    content = GRID | {"search": SEARCH}
-    (tmp_path / DESCRIPTION).write_text(json.dumps(describe_study(made(**content))))
-    assert check_folder(tmp_path, made(**GRID | {"search": SEARCH | {"trials": 5}})) == ["search.trials was 3 and is 5"]
-    rewritten = {"parameters": {"model.optimizer.lr": {"log": True, "high": 0.1, "low": 0.001}}, "trials": 3}
-    assert check_folder(tmp_path, made(**GRID | {"search": rewritten | {"sampler": {"name": "tpe"}}})) == []
-    for change in ({"trials": 2}, {"sampler": "random"}, {"seeds": 2}, {"pruner": "median"}, {"objective": "nll"}):
-        with pytest.raises(UserError, match=rf"holds another study: search\.{next(iter(change))} was"):
-            check_folder(tmp_path, made(**GRID | {"search": SEARCH | change}))
-
-
-def test_folders_that_hold_no_study(made: Any, tmp_path: Path) -> None:
-    study = made(**GRID)  # writes study.yaml there
-    with pytest.raises(UserError, match="is not empty and holds no study"):
-        check_folder(tmp_path, study)
-    (tmp_path / DESCRIPTION).write_text("{")
-    with pytest.raises(UserError, match="is damaged"):
-        check_folder(tmp_path, study)
-    (tmp_path / DESCRIPTION).write_text('{"format": 0}')
-    with pytest.raises(UserError, match="written by another version"):
-        check_folder(tmp_path, study)
-
-
-def test_a_plan_tells_cells_and_what_they_differ_in(made: Any) -> None:
-    planned = plan(made(**GRID, budget=None, drop=[{"r": 16}]))
-    assert [(row.cell, row.settings, row.baseline, row.metric) for row in planned.rows] == [
-        ("r=4", {f"{ADAPTER}.r": 4}, "r=4", "acc"),
-        ("r=8", {f"{ADAPTER}.r": 8}, "r=4", "acc"),
-    ]
-    assert planned.shared["data.task"] == "piqa"
-    assert (planned.runs, planned.seeds, planned.trials, planned.direction) == (4, (0, 1), 0, "maximize")

@@ -1,9 +1,7 @@
-"""Study files: the shipped ones, what lies over what, and one sentence for everything that is wrong."""
+"""Study files: what lies over what, and one sentence for everything that is wrong."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +9,10 @@ import pytest
 import yaml
 
 from smoa_lightning.ablation.expand import load_study
-from smoa_lightning.ablation.plan import plan
-from smoa_lightning.arguments import check_arguments
 from smoa_lightning.arguments.check import flags
 from smoa_lightning.errors import UserError
 
-from ..test_arguments import full_parser
-
-ROOT = Path(__file__).parents[2]
-STUDIES = sorted((ROOT / "ablations").glob("*.yaml"))
-OVERLAYS = sorted((ROOT / "ablations/overlays").glob("*.yaml"))
-EXPERIMENTS = ROOT / "experiments"
+EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 
 BASE = f"""\
 base: [{EXPERIMENTS}/piqa.yaml, {EXPERIMENTS}/backbones/embedded.yaml]
@@ -39,110 +30,6 @@ def written(folder: Path, text: str, name: str = "study.yaml") -> Path:
     file = folder / name
     file.write_text(text)
     return file
-
-
-# ------------------------------------------------------------------------------------------------------ shipped studies
-
-
-def test_the_studies_of_the_issue_are_shipped() -> None:
-    names = {"subspace", "rank", "num_subspaces", "components", "methods", "search", "smoke"}
-    assert {file.stem for file in STUDIES} == names
-
-
-@pytest.mark.parametrize("overlay", [None, *OVERLAYS], ids=lambda p: p.stem if p else "alone")
-@pytest.mark.parametrize("file", STUDIES, ids=lambda p: p.stem)
-def test_every_run_of_a_shipped_study_passes_the_early_check(file: Path, overlay: Path | None) -> None:
-    study = load_study([file] if overlay is None else [file, overlay])
-    assert study.name == file.stem
-    assert study.baselines.keys() == {cell.name for cell in study.cells}
-    runs = list(study.final_runs({c.name: {p.key: p.example for p in c.parameters} for c in study.cells}))
-    assert len({run.signature for run in runs}) == len(runs) == plan(study).final_runs
-    for run in runs:
-        seed = f"--seed_everything={run.seed}"
-        if run.seed == study.seeds[0]:
-            check_arguments("fit", list(run.arguments))
-            without_seed = [word for word in run.arguments if word != seed]
-        assert [word for word in run.arguments if word != seed] == without_seed  # other seeds differ in nothing else
-        source = run.cell.settings["model"]["backbone"]["source"]
-        assert source == ("embedded" if overlay is None else "hub")
-
-
-def test_smoke_is_two_by_two_with_two_seeds() -> None:
-    study = load_study([ROOT / "ablations/smoke.yaml"])
-    assert (len(study.cells), len(study.axes), study.seeds) == (4, 2, (0, 1))
-
-
-@pytest.fixture(scope="module")
-def fit_parser() -> Any:
-    return full_parser("fit")
-
-
-def leaves(value: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(value, dict) or not value:
-        return {prefix: value}
-    return {k: v for name, inner in value.items() for k, v in leaves(inner, f"{prefix}.{name}".lstrip(".")).items()}
-
-
-CASES = [(file, overlay) for file in STUDIES for overlay in ([None] if file.stem != "smoke" else [None, *OVERLAYS])]
-
-
-@pytest.mark.parametrize(("file", "overlay"), CASES, ids=lambda p: p.stem if p else "alone")
-def test_settings_are_what_the_command_line_makes_of_the_arguments(
-    file: Path, overlay: Path | None, fit_parser: Any
-) -> None:
-    """The full parser (jsonargparse) is the judge of how files, classes and flags compose."""
-    study = load_study([file] if overlay is None else [file, overlay])
-    for cell in study.cells if study.name == "methods" else study.cells[-1:]:  # each strategy once
-        run = study.final_run(cell, study.seeds[0], {p.key: p.example for p in cell.parameters})
-        words = ["--base", "null"]  # the files' own bases are named one by one here
-        parsed = fit_parser.parse_args(["fit", *expanded(run.arguments), *words]).fit.as_dict()
-        parsed = leaves({name: value for name, value in parsed.items() if name != "config"})
-        settings = study.resolver.settings(cell.files, {**cell.flags, **run.parameters, "seed_everything": run.seed})
-        for key, value in leaves(settings).items():
-            assert parsed[key] == value, key
-        defaults = default_settings(fit_parser, settings["model"]["adapter"]["class_path"])
-        for key in parsed.keys() - leaves(settings).keys():
-            assert parsed[key] == defaults[key], f"{key} was set, but the settings do not have it"
-
-
-KNOWN_DEFAULTS: dict[str, dict[str, Any]] = {}
-
-
-def default_settings(fit_parser: Any, class_path: str) -> dict[str, Any]:
-    """Everything that a run has without files, with a strategy of this class."""
-    if class_path not in KNOWN_DEFAULTS:
-        named = [
-            "--model.adapter",
-            class_path,
-            "--model.backbone.source",
-            "auto",
-        ]  # what is null has no defaults inside
-        KNOWN_DEFAULTS[class_path] = leaves(fit_parser.parse_args(["fit", *named]).fit.as_dict())
-    return KNOWN_DEFAULTS[class_path]
-
-
-def expanded(arguments: tuple[str, ...]) -> list[str]:
-    from smoa_lightning.arguments import expand_bases
-
-    return expand_bases(list(arguments))
-
-
-def test_a_study_is_read_without_torch() -> None:
-    files = [str(ROOT / "ablations" / name) for name in ("methods.yaml", "search.yaml")]
-    code = f"""
-import sys
-from pathlib import Path
-from smoa_lightning.ablation.expand import load_study
-from smoa_lightning.ablation.plan import plan
-from smoa_lightning.ablation.same_study import describe_study
-for file in {files!r}:
-    study = load_study([Path(file)])
-    describe_study(study), plan(study)
-heavy = {{"torch", "lightning", "transformers", "peft", "optuna"}} & sys.modules.keys()
-assert not heavy, heavy
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
 
 
 # --------------------------------------------------------------------------------------------- what lies over what

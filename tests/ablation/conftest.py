@@ -1,0 +1,26 @@
+"""A study of a few keys."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from smoa_lightning.ablation.expand import load_study
+from smoa_lightning.ablation.space import Study
+
+EXPERIMENTS = Path(__file__).parents[2] / "experiments"
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Any:
+    """Make a study of a few keys over piqa.yaml."""
+
+    def make(**content: Any) -> Study:
+        file = tmp_path / "study.yaml"
+        file.write_text(yaml.safe_dump({"base": [str(EXPERIMENTS / "piqa.yaml")], **content}, sort_keys=False))
+        return load_study([file])
+
+    return make
