@@ -7,6 +7,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +15,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # before huggingface_hub is imported: no tes
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import torch
+from huggingface_hub import ModelCard, ModelCardData, RepoCard
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -32,6 +34,51 @@ def _restore_global_state() -> Iterator[None]:
     torch.set_rng_state(rng)
     torch.set_default_dtype(dtype)
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _empty_card_is_rendered_once() -> Iterator[None]:
+    """peft renders the same empty card at every save, a third of its time; here each save gets a copy of the first."""
+    empty = str(ModelCard.from_template(ModelCardData()))
+    original = RepoCard.from_template.__func__  # type: ignore[attr-defined]
+
+    def from_template(cls: type[RepoCard], card_data: ModelCardData, *args: Any, **kwargs: Any) -> RepoCard:
+        if cls is ModelCard and not card_data.to_dict() and not args and not kwargs:
+            return ModelCard(empty)
+        return original(cls, card_data, *args, **kwargs)  # type: ignore[no-any-return]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ModelCard, "from_template", classmethod(from_template))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _parsers_are_built_once() -> Iterator[None]:
+    """A third of the time before a run goes into building its parser, which depends on the subcommand alone.
+
+    ``test_arguments.py`` builds parsers of its own, and every test that starts a process a new one.
+    """
+    from lightning.pytorch.cli import LightningCLI
+
+    from smoa_lightning.cli import FineTuneCLI
+
+    original = LightningCLI.setup_parser
+    built: dict[Any, dict[str, Any]] = {}
+
+    def setup_parser(self: FineTuneCLI, add_subcommands: bool, *kwargs: Any) -> None:
+        if type(self) is not FineTuneCLI:
+            original(self, add_subcommands, *kwargs)
+            return
+        key = add_subcommands, *self.subcommands()
+        if key not in built:
+            original(self, add_subcommands, *kwargs)
+            names = ("parser", "_subcommand_parsers", "_subcommand_method_arguments")
+            built[key] = {name: vars(self)[name] for name in names if name in vars(self)}
+        vars(self).update(built[key])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FineTuneCLI, "setup_parser", setup_parser)
+        yield
 
 
 @pytest.fixture(scope="session")
