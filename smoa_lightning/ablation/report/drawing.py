@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,10 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 RANK, SUBSPACES = "model.adapter.init_args.r", "model.adapter.init_args.num_subspaces"
 DPI = 110
+LEFT, RIGHT, BOTTOM, TOP = 0.8, 0.15, 0.55, 0.2  # margins in inches
+LEGEND_LINE, LEGEND_LETTER = 0.45, 0.067  # inches that a legend takes for its lines and for each letter
+NARROW, WIDE = 3, 500  # largest over smallest value: of a range that stays linear, of one with powers of ten alone
+MOST_ENTRIES = 24  # of a legend; with more of them colours say nothing any more
 
 
 @dataclass(frozen=True)
@@ -34,20 +39,96 @@ class Drawn:
     figure: Any
 
 
-def new_figure(width: float = 6.4, height: float = 4.0) -> tuple[Any, Any]:
-    """Return a figure with one pair of axes, without a window or a state."""
+def new_figure(width: float = 6.0, height: float = 4.0, panels: int = 1) -> tuple[Any, list[Any]]:
+    """Return a figure with panels side by side, without a window or a state; :func:`arrange` ends it.
+
+    Args:
+        width: Of a panel with its labels, in inches.
+        height: Of the figure, in inches.
+        panels: How many.
+    """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), layout="constrained")
-    axes = figure.subplots()
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(True, color="#e6e6e6", linewidth=0.7)
-    axes.set_axisbelow(True)
-    return figure, axes
+    figure = Figure(figsize=(width * panels, height))
+    found = list(figure.subplots(1, panels, squeeze=False)[0])
+    for axes in found:
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(True, color="#e6e6e6", linewidth=0.7)
+        axes.set_axisbelow(True)
+    return figure, found
 
 
-def save(drawn: Sequence[Drawn], folder: Path) -> list[Picture]:
-    """Write each figure as SVG and PNG, whole or not at all, and return them for the page.
+def arrange(figure: Any, left: float = LEFT, right: float = RIGHT, top: float = TOP) -> None:
+    """Set the margins, and the legend to the right of all panels, where it hides nothing.
+
+    Margins are fixed: to compute them from the drawn labels takes longer than to draw the figure.
+
+    Args:
+        figure: With everything that is drawn, and the handles of the legend in its first panel.
+        left: Width of what stands to the left of each panel, in inches.
+        right: Width of what stands to the right of the last panel, without the legend.
+        top: Height of what stands above the panels.
+    """
+    width, height = figure.get_size_inches()
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    if 0 < len(labels) <= MOST_ENTRIES:
+        figure.axes[-1].legend(handles, labels, loc="upper left", bbox_to_anchor=(1.01, 1), borderaxespad=0,
+                               frameon=False, fontsize=8)  # fmt: skip
+        right += LEGEND_LINE + LEGEND_LETTER * max(map(len, labels))
+    whole, panels = width + right, len(figure.axes)
+    figure.set_size_inches(whole, height)
+    inner = (width - left * panels) / panels
+    figure.subplots_adjust(
+        left=left / whole, right=1 - right / whole, bottom=BOTTOM / height, top=1 - top / height, wspace=left / inner
+    )
+
+
+def logarithmic(axis: Any, values: Sequence[float], ticks: Sequence[float] = ()) -> None:
+    """Make an axis of positive values logarithmic, with plain numbers as labels; one of a narrow range stays linear.
+
+    Matplotlib's own labels, 10 to a power, are formulas, which take longer to set than all the rest of a figure.
+
+    Args:
+        axis: ``axes.xaxis`` or ``axes.yaxis``.
+        values: What is drawn.
+        ticks: What is labelled, instead of round numbers.
+    """
+    low, high = min(values), max(values)
+    if high < NARROW * low:
+        return
+    places = list(ticks) or log_ticks(low / 1.15, high * 1.15)
+    getattr(axis.axes, f"set_{axis.axis_name}scale")("log")
+    axis.set_ticks(places, [plain(place) for place in places])
+    axis.set_ticks([], minor=True)
+    getattr(axis.axes, f"set_{axis.axis_name}lim")(low / 1.15, high * 1.15)
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """Return the round numbers of a range: powers of ten, and 2 and 5 times them in all but a wide one.
+
+    >>> log_ticks(300, 4000), log_ticks(0.0008, 20)
+    ([500.0, 1000.0, 2000.0], [0.001, 0.01, 0.1, 1.0, 10.0])
+    """
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    steps = (1,) if high / low > WIDE else (1, 2, 5)
+    places = [float(f"{step}e{power}") for power in powers for step in steps]
+    return [place for place in places if low <= place <= high]
+
+
+def plain(value: float) -> str:
+    """Return a round number as a label.
+
+    >>> plain(2e-4), plain(0.5), plain(50000.0), plain(2e6)
+    ('0.0002', '0.5', '50k', '2M')
+    """
+    for size, letter in ((1e9, "B"), (1e6, "M"), (1e4, "k")):
+        if value >= size:
+            return f"{value / (1e3 if letter == 'k' else size):g}{letter}"
+    return f"{value:.10f}".rstrip("0").rstrip(".") if value < 1 else f"{value:g}"
+
+
+def save(drawn: Iterator[Drawn], folder: Path) -> list[Picture]:
+    """Draw figures and write each as SVG and PNG, whole or not at all; return them for the page.
 
     The same numbers give the same bytes.
     """
@@ -63,7 +144,9 @@ def save(drawn: Sequence[Drawn], folder: Path) -> list[Picture]:
                 temporary.write_text(text.getvalue(), encoding="utf-8")
             with replacing(folder / f"{each.name}.png") as temporary:
                 FigureCanvasAgg(each.figure)
-                each.figure.savefig(temporary, format="png", dpi=DPI, metadata={"Software": None})
+                each.figure.savefig(
+                    temporary, format="png", dpi=DPI, metadata={"Software": None}, pil_kwargs={"compress_level": 4}
+                )
             pictures.append(Picture(each.name, each.caption, text.getvalue()))
     return pictures
 
@@ -106,7 +189,8 @@ class Styles:
 
     def marker(self, method: str) -> str:
         """Return the marker of a method."""
-        return MARKERS[self._place[method] % len(MARKERS)]
+        place = self._place[method]  # with the ninth method colours begin again, with other markers
+        return MARKERS[(place + place // len(COLOURS)) % len(MARKERS)]
 
 
 def size_label(cell: CellResult) -> str:
@@ -115,12 +199,15 @@ def size_label(cell: CellResult) -> str:
     return " ".join(f"{name}={value}" for name, value in parts if isinstance(value, int))
 
 
-def bars(cell: CellResult) -> list[list[float]] | None:
-    """Return the lengths of a cell's error bars, below and above."""
-    estimate = cell.estimate
-    if estimate is None or estimate.low is None or estimate.high is None:
-        return None
-    return [[estimate.value - estimate.low], [estimate.high - estimate.value]]
+def bars(cells: Sequence[CellResult]) -> list[list[float]]:
+    """Return the lengths of the error bars of cells, below and above; nan where a cell has no interval."""
+    below, above = [], []
+    for cell in cells:
+        found = cell.estimate
+        known = found is not None and found.low is not None and found.high is not None
+        below.append(found.value - found.low if known else math.nan)  # type: ignore[union-attr, operator]
+        above.append(found.high - found.value if known else math.nan)  # type: ignore[union-attr, operator]
+    return [below, above]
 
 
 def score_axis(analysis: Analysis) -> str:

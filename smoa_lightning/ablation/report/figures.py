@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from smoa_lightning.ablation.report.analysis import Analysis, CellResult, unit
 from smoa_lightning.ablation.report.drawing import (
+    BOTTOM,
     RANK,
     SUBSPACES,
     Drawn,
     Styles,
+    arrange,
     bars,
+    logarithmic,
     new_figure,
     score_axis,
     size_label,
@@ -20,15 +23,17 @@ from smoa_lightning.ablation.report.drawing import (
 from smoa_lightning.ablation.report.figures_search import sensitivity
 
 INTERVALS = "Points are means over seeds, bars 95 % t-intervals over seeds."
+MOST_DIFFERENCES = 40  # in the forest plot
+MOST_LABELS = 16  # with more points none is labelled
 
 
-def draw_all(analysis: Analysis) -> list[Drawn]:
-    """Draw every figure that the study has numbers for."""
+def draw_all(analysis: Analysis) -> Iterator[Drawn]:
+    """Draw every figure that the study has numbers for, one after the other."""
     styles = Styles(analysis)
     makers: list[Callable[[Analysis, Styles], Drawn | None]] = [
         forest, parameters, by_rank, by_subspaces, heat_map, sensitivity, update_rank, costs,
     ]  # fmt: skip
-    return [drawn for make in makers if (drawn := make(analysis, styles)) is not None]
+    yield from (drawn for make in makers if (drawn := make(analysis, styles)) is not None)
 
 
 def forest(analysis: Analysis, styles: Styles) -> Drawn | None:
@@ -36,19 +41,26 @@ def forest(analysis: Analysis, styles: Styles) -> Drawn | None:
     shown = [c for c in analysis.comparisons if c.difference.low is not None and c.difference.high is not None]
     if not shown:
         return None
-    figure, axes = new_figure(6.8, 1.2 + 0.32 * len(shown))
+    cut = len(shown) - MOST_DIFFERENCES
+    shown = sorted(shown, key=lambda c: -abs(c.difference.value))[:MOST_DIFFERENCES] if cut > 0 else shown
+    shown.reverse()
+    figure, (axes,) = new_figure(4.6 + (left := 0.2 + 0.082 * max(len(c.cell) for c in shown)), 0.95 + 0.3 * len(shown))
     scale, name = unit(shown[0].metric)
-    for place, comparison in enumerate(reversed(shown)):
-        found = comparison.difference
-        colour = "#0072B2" if comparison.verdict.established else "#888888"
-        low, high = (scale * float(end or 0) for end in (found.low, found.high))
-        axes.plot([low, high], [place, place], color=colour, linewidth=1.6)
-        axes.plot(scale * found.value, place, marker="o", color=colour, markersize=5)
+    for kind, colour in ((True, "#0072B2"), (False, "#888888")):
+        rows = [row for row, c in enumerate(shown) if c.verdict.established == kind]
+        found = [shown[row].difference for row in rows]
+        axes.hlines(rows, [scale * float(d.low or 0) for d in found], [scale * float(d.high or 0) for d in found],
+                    color=colour, linewidth=1.6)  # fmt: skip
+        axes.plot([scale * d.value for d in found], rows, "o", color=colour, markersize=5)
     axes.axvline(0, color="#333333", linewidth=0.9)
-    axes.set_yticks(range(len(shown)), [c.cell for c in reversed(shown)])
+    axes.set_yticks(range(len(shown)), [c.cell for c in shown])
+    axes.set_ylim(-0.6, len(shown) - 0.4)
     axes.set_xlabel(f"difference from the baseline in {shown[0].metric}{f', {name}' if name else ''}")
+    arrange(figure, left)
     caption = "Differences from the baseline with 95 % intervals over seeds and items, before the correction for their "
     caption += "number; blue: established after it, grey: not established."
+    if cut > 0:
+        caption += f" The {MOST_DIFFERENCES} largest are shown; differences.csv has all."
     return Drawn("forest", caption, figure)
 
 
@@ -57,14 +69,15 @@ def parameters(analysis: Analysis, styles: Styles) -> Drawn | None:
     shown = _with(analysis, "parameters")
     if len({cell.costs["parameters"] for cell in shown}) < 2:
         return None
-    figure, axes = new_figure()
+    figure, (axes,) = new_figure()
+    logarithmic(axes.xaxis, [cell.costs["parameters"] for cell in shown])
     _scatter(axes, analysis, styles, shown, "parameters")
     front = pareto([(cell.costs["parameters"], _mean(cell)) for cell in shown], analysis.direction)
     if len(front) > 1:
         axes.plot(*zip(*front, strict=True), color="#555555", linewidth=0.9, linestyle="--", label="Pareto front")
-    axes.set_xscale("log")
     axes.set_xlabel("trainable parameters")
-    _finish(axes, analysis)
+    _score(axes, analysis)
+    arrange(figure)
     return Drawn("parameters", f"Score against size. {INTERVALS} Dashed: no smaller cell has a better mean.", figure)
 
 
@@ -100,7 +113,7 @@ def _curves(analysis: Analysis, styles: Styles, key: str, name: str, label: str,
         curves.setdefault((styles.method(cell), cell.setting(others)), []).append(cell)
     if not any(len({cell.setting(key) for cell in curve}) > 1 for curve in curves.values()):
         return None
-    figure, axes = new_figure()
+    figure, (axes,) = new_figure()
     lines = ("-", "--", ":", "-.")
     sizes = sorted({size for _, size in curves if size is not None})
     for number, ((method, size), curve) in enumerate(curves.items()):
@@ -110,17 +123,17 @@ def _curves(analysis: Analysis, styles: Styles, key: str, name: str, label: str,
         shift = 1 + 0.012 * (number - len(curves) / 2)  # so that bars do not hide one another
         x = [cell.setting(key) * shift for cell in curve]
         style = lines[sizes.index(size) % len(lines)] if size in sizes else "-"
-        axes.plot(x, [_mean(c) for c in curve], style, color=styles.colour(method), marker=styles.marker(method),
-                  markersize=5, label=text)  # fmt: skip
-        for place, cell in zip(x, curve, strict=True):
-            if (ends := bars(cell)) is not None:
-                axes.errorbar(place, _mean(cell), yerr=ends, color=styles.colour(method), linewidth=1, capsize=2)
+        axes.errorbar(
+            x, [_mean(c) for c in curve], yerr=bars(curve), linestyle=style, color=styles.colour(method), capsize=2,
+            marker=styles.marker(method), markersize=5, elinewidth=1, label=text,
+        )  # fmt: skip
     values = sorted({cell.setting(key) for cell in shown})
     axes.set_xscale("log", base=2)
     axes.set_xticks(values, [str(value) for value in values])
     axes.minorticks_off()
     axes.set_xlabel(label)
-    _finish(axes, analysis)
+    _score(axes, analysis)
+    arrange(figure)
     return Drawn(name, f"{says} {INTERVALS}", figure)
 
 
@@ -134,25 +147,27 @@ def heat_map(analysis: Analysis, styles: Styles) -> Drawn | None:
     panels = {m: t for m, t in found.items() if all(len({key[axis] for key in t}) > 1 for axis in (0, 1))}
     if not panels:
         return None
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(1.6 + 2.9 * len(panels), 3.4), layout="constrained")
+    figure, places = new_figure(3.6, 3.4, len(panels))
     values = [value for table in panels.values() for value in table.values()]
-    for axes, (method, table) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
+    for axes, (method, table) in zip(places, panels.items(), strict=True):
         ranks, counts = (sorted({key[axis] for key in table}) for axis in (0, 1))
         grid = [[table.get((rank, count), math.nan) for rank in ranks] for count in counts]
         image = axes.imshow(grid, cmap="cividis", vmin=min(values), vmax=max(values), origin="lower", aspect="auto")
         for row, line in enumerate(grid):
             for column, value in enumerate(line):
                 if not math.isnan(value):
-                    axes.text(column, row, f"{value:.3f}", ha="center", va="center", color="white",
-                              bbox={"facecolor": "#00000066", "edgecolor": "none", "pad": 1.5})  # fmt: skip
+                    ink = "black" if image.norm(value) > 0.55 else "white"
+                    axes.text(column, row, f"{value:.3f}", ha="center", va="center", color=ink, fontsize=8.5)
+        axes.grid(False)
         axes.set_xticks(range(len(ranks)), ranks)
         axes.set_yticks(range(len(counts)), counts)
         axes.set_xlabel("rank r")
         axes.set_ylabel("subspaces K")
         axes.set_title(method, fontsize=10)
-    figure.colorbar(image, ax=figure.axes, label=score_axis(analysis).split(" (")[0])
+    arrange(figure, left=0.6, right=1.1, top=0.35)
+    width, height = figure.get_size_inches()
+    edges = [1 - 0.95 / width, BOTTOM / height, 0.15 / width, 1 - (BOTTOM + 0.35) / height]
+    figure.colorbar(image, cax=figure.add_axes(edges), label=score_axis(analysis).split(" (")[0])
     return Drawn("heat_map", "Mean score by rank and number of subspaces. Empty cells were not run.", figure)
 
 
@@ -161,11 +176,12 @@ def update_rank(analysis: Analysis, styles: Styles) -> Drawn | None:
     shown = _with(analysis, "rank")
     if len(shown) < 2:
         return None
-    figure, axes = new_figure()
+    figure, (axes,) = new_figure()
+    logarithmic(axes.xaxis, [cell.costs["rank"] for cell in shown])
     _scatter(axes, analysis, styles, shown, "rank")
-    axes.set_xscale("log")
     axes.set_xlabel("effective rank of the update, mean over measured layers")
-    _finish(axes, analysis)
+    _score(axes, analysis)
+    arrange(figure)
     return Drawn("update_rank", f"Score against how many directions the update uses. {INTERVALS}", figure)
 
 
@@ -175,15 +191,14 @@ def costs(analysis: Analysis, styles: Styles) -> Drawn | None:
     panels = [(name, label) for name, label in panels if len(_with(analysis, name)) > 1]
     if not panels:
         return None
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(0.8 + 3.9 * len(panels), 3.8), layout="constrained")
-    for axes, (name, label) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(True, color="#e6e6e6", linewidth=0.7)
+    figure, found = new_figure(4.6, 3.8, len(panels))
+    for axes, (name, label) in zip(found, panels, strict=True):
         _scatter(axes, analysis, styles, _with(analysis, name), name)
         axes.set_xlabel(label)
-        _finish(axes, analysis, legend=name == panels[0][0])
+        _score(axes, analysis)
+    for axes in found[1:]:
+        axes.set_ylabel("")
+    arrange(figure)
     caption = f"Score beside cost. {INTERVALS} Runs that shared a machine are not clean measurements of time."
     return Drawn("costs", caption, figure)
 
@@ -200,25 +215,35 @@ def _mean(cell: CellResult) -> float:
 
 
 def _scatter(axes: Any, analysis: Analysis, styles: Styles, shown: list[CellResult], cost: str) -> None:
-    named: set[str] = set()
+    by_method: dict[str, list[CellResult]] = {}
     for cell in shown:
-        method = styles.method(cell)
+        by_method.setdefault(styles.method(cell), []).append(cell)
+    for method, cells in by_method.items():
         axes.errorbar(
-            cell.costs[cost], _mean(cell), yerr=bars(cell), color=styles.colour(method), marker=styles.marker(method),
-            markersize=5.5, linewidth=1, capsize=2, linestyle="none", label=None if method in named else method,
+            [cell.costs[cost] for cell in cells], [_mean(cell) for cell in cells], yerr=bars(cells),
+            color=styles.colour(method), marker=styles.marker(method), markersize=5.5, linewidth=1, capsize=2,
+            linestyle="none", label=method,
         )  # fmt: skip
-        named.add(method)
-    if len(shown) <= 16:
-        for cell in shown:
-            axes.annotate(
-                size_label(cell), (cell.costs[cost], _mean(cell)), xytext=(5, 4), textcoords="offset points", fontsize=7
-            )
+    if len(shown) <= MOST_LABELS:
+        _label(axes, [(cell.costs[cost], _mean(cell), size_label(cell)) for cell in shown])
 
 
-def _finish(axes: Any, analysis: Analysis, legend: bool = True) -> None:
+def _label(axes: Any, points: list[tuple[float, float, str]]) -> None:
+    """Write at each point what it is, unless that would cover what is written at another."""
+    axes.get_xlim(), axes.get_ylim()  # settles the limits, which places depend on
+    to_axes = (axes.transData + axes.transAxes.inverted()).transform
+    taken: list[tuple[float, float]] = []
+    for x, y, text in points:
+        place = tuple(to_axes((x, y)))
+        if text and all(abs(place[0] - u) > 0.15 or abs(place[1] - v) > 0.05 for u, v in taken):
+            side, shift = ("right", -5) if place[0] > 0.85 else ("left", 5)
+            axes.annotate(text, (x, y), xytext=(shift, 4), textcoords="offset points", fontsize=7, ha=side)
+            taken.append(place)
+
+
+def _score(axes: Any, analysis: Analysis) -> None:
+    """Label the axis of scores, and draw the untouched backbone's."""
     for metric, (value, _) in analysis.base.items():
         if {metric} == {cell.metric for cell in analysis.scored}:
             axes.axhline(value, color="#999999", linewidth=0.9, linestyle=":", label="untouched backbone")
     axes.set_ylabel(score_axis(analysis))
-    if legend:
-        axes.legend(frameon=False, fontsize=8)

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from smoa_lightning.ablation.report.analysis import Analysis
-from smoa_lightning.ablation.report.drawing import Drawn, Styles
+from smoa_lightning.ablation.report.drawing import Drawn, Styles, arrange, logarithmic, new_figure
 from smoa_lightning.ablation.report.searches import short
 
 FAMILY = ("lr",)  # what a sensitivity curve is most asked for, if it was searched
@@ -21,13 +21,9 @@ def sensitivity(analysis: Analysis, styles: Styles) -> Drawn | None:
     keys = sorted(keys, key=lambda key: short(key) not in FAMILY)[:3]
     if not keys:
         return None
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(1.2 + 4.2 * len(keys), 3.9), layout="constrained")
+    figure, panels = new_figure(5.0, 3.9, len(keys))
     many = len({styles.method(cell) for cell in analysis.cells}) < len(analysis.cells)
-    for axes, key in zip(figure.subplots(1, len(keys), squeeze=False)[0], keys, strict=True):
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(True, color="#e6e6e6", linewidth=0.7)
+    for axes, key in zip(panels, keys, strict=True):
         for number, cell in enumerate(analysis.cells):
             points = _points(analysis, cell.name, key)
             method = styles.method(cell)
@@ -38,14 +34,15 @@ def sensitivity(analysis: Analysis, styles: Styles) -> Drawn | None:
                     marker=styles.marker(method), markersize=4.5, linewidth=1, label=cell.name if many else method,
                 )  # fmt: skip
         if _logarithmic(search["parameters"][key]):
-            axes.set_xscale("log")
+            drawn = [x for cell in analysis.cells for x, _ in _points(analysis, cell.name, key)]
+            logarithmic(axes.xaxis, drawn, search["parameters"][key].get("choices", ()))
         axes.set_xlabel(short(key) if short(key) != "lr" else "learning rate")
     metric = next(iter(analysis.study.searches.values()))["metric"]
     figure.axes[0].set_ylabel(f"{metric} on held-out training rows")
     if _spread(analysis):
         for axes in figure.axes:
-            axes.set_yscale("log")
-    figure.axes[0].legend(frameon=False, fontsize=7)
+            logarithmic(axes.yaxis, _values(analysis))
+    arrange(figure)
     caption = "Sensitivity to what was searched: each point is a trial, other searched values vary with it. Pruned and "
     caption += "failed trials are left out."
     return Drawn("sensitivity", caption, figure)
@@ -71,18 +68,22 @@ def _numbers(analysis: Analysis, key: str) -> bool:
 
 
 def _logarithmic(parameter: Any) -> bool:
-    """Whether values are best seen on a logarithmic axis: a logarithmic range, or choices over more than a decade."""
+    """Whether values are best seen on a logarithmic axis: a logarithmic range, or choices that far apart."""
     if "choices" in parameter:
-        return min(parameter["choices"]) > 0 and max(parameter["choices"]) / min(parameter["choices"]) > 8
+        return min(parameter["choices"]) > 0 and max(parameter["choices"]) / min(parameter["choices"]) > 3
     return bool(parameter.get("log"))
+
+
+def _values(analysis: Analysis) -> list[float]:
+    return [
+        float(trial["value"])
+        for search in analysis.study.searches.values()
+        for trial in search["trials"]
+        if trial["state"] == "COMPLETE" and trial["value"] is not None and math.isfinite(trial["value"])
+    ]
 
 
 def _spread(analysis: Analysis) -> bool:
     """Whether scores span so much that a few diverged trials would hide all others."""
-    values = [
-        float(trial["value"])
-        for search in analysis.study.searches.values()
-        for trial in search["trials"]
-        if trial["state"] == "COMPLETE" and trial["value"] is not None
-    ]
+    values = _values(analysis)
     return bool(values) and min(values) > 0 and max(values) / min(values) > 3
