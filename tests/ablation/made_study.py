@@ -1,0 +1,121 @@
+"""A made-up study folder in the layout of a real one, with known effects of cells, seeds and items."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+LR = "model.optimizer.init_args.lr"
+
+
+def make_study(
+    folder: Path,
+    cells: Mapping[str, Mapping[str, Any]],
+    seeds: Sequence[int] = (0, 1, 2),
+    items: int = 300,
+    direction: str = "maximize",
+    metric: str = "acc",
+    search: bool = False,
+    missing: Sequence[tuple[str, int]] = (),
+) -> dict[str, np.ndarray]:
+    """Write a study; return the item scores of each cell, (seeds, items).
+
+    Args:
+        folder: Where to write.
+        cells: Name -> ``labels``, ``accuracy``, ``parameters`` and, where it has them, ``r`` and ``num_subspaces``.
+        seeds: Seeds of every cell.
+        items: Items of every run.
+        direction: Of the objective.
+        metric: ``acc``, or ``perplexity``, which is no mean over items.
+        search: Write trials too.
+        missing: Cell and seed of runs that are not there.
+    """
+    rng = np.random.default_rng(0)
+    easy = rng.uniform(size=items)  # an item is easy for all cells or for none
+    names = list(cells)
+    axes = list(next(iter(cells.values()))["labels"])
+    description = {
+        "format": 1, "name": "made", "seeds": list(seeds), "dropped": [], "retries": 1, "keep": "none",
+        "axes": {axis: list(dict.fromkeys(cell["labels"][axis] for cell in cells.values())) for axis in axes},
+        "cells": {name: _cell(facts, metric, search) for name, facts in cells.items()},
+        "baselines": dict.fromkeys(names, names[0]),
+        "objective": {"metric": metric, "direction": direction},
+        "search": _search() if search else None,
+    }  # fmt: skip
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "study.json").write_text(json.dumps(description))
+    scores = {}
+    for name, facts in cells.items():
+        chance = np.clip(facts["accuracy"] + 0.3 * (easy - 0.5) + rng.normal(0, 0.01, (len(seeds), 1)), 0, 1)
+        scores[name] = (rng.uniform(size=(len(seeds), items)) < chance).astype(float)
+        for row, seed in enumerate(seeds):
+            if (name, seed) not in missing:
+                _run(folder, name, facts, seed, scores[name][row], metric)
+    if search:
+        _trials(folder, names)
+    return scores
+
+
+def _cell(facts: Mapping[str, Any], metric: str, search: bool) -> dict[str, Any]:
+    arguments = {key: facts[key] for key in ("r", "num_subspaces") if key in facts}
+    return {
+        "signature": "s", "labels": dict(facts["labels"]), "values": dict(facts["labels"]), "report_metric": metric,
+        "search_metric": "nll" if search else "", "settings": {"model": {"adapter": {"init_args": arguments}}},
+    }  # fmt: skip
+
+
+def _run(folder: Path, cell: str, facts: Mapping[str, Any], seed: int, right: np.ndarray, metric: str) -> None:
+    run = folder / "runs" / f"{cell},seed={seed}"
+    run.mkdir(parents=True)
+    score = float(right.mean()) if metric == "acc" else float(5 - 2 * right.mean())
+    metrics = {
+        f"report/{metric}": score, "parameters/trainable": facts["parameters"], "cost/peak_memory_mb": 900.0,
+        "parameters/adapter_bytes": 4 * facts["parameters"], "rank/effective_mean": facts.get("rank", -1.0),
+        "cost/tokens_per_second": 1000.0 + seed,
+    }  # fmt: skip
+    if seed == 0:
+        metrics |= {f"base/{metric}": 0.5, f"base/{metric}_stderr": 0.02}
+    place = {"study": "made", "cell": cell, "stage": "final", "seed": seed, "trial": None, "parameters": {}}
+    record = {
+        "name": cell, "signature": "x", "status": "finished", "metrics": metrics, "device": "cpu", "threads": 1,
+        "ablation": {**place, "signature": f"{seed:08x}", "seconds": 10.0,
+                     "worker": "host:1", "reused_from": None},
+        "backbone": {"source": "local", "name": "/somewhere/smollm2", "revision": None, "sha256": {"m": "ab" * 32}},
+        "data": {"task": "piqa", "source": "local", "splits": {"train": {"sha256": "cd" * 32}},
+                 "parts": {"report": {"rows": len(right)}}},
+        "environment": {"packages": {"torch": "2.13.0"}, "python": "3.11", "platform": "Linux", "git": None},
+    }  # fmt: skip
+    (run / "record.json").write_text(json.dumps(record))
+    lines = []
+    for item, value in enumerate(right):
+        predictions = {f"prediction_{name}": int(value) for name in ("acc", "acc_norm", "acc_token")}
+        lines.append(json.dumps({"row": item, "label": 1, "log_likelihood": [-1.25, -2.5], **predictions}))
+    (run / "items.jsonl").write_text("\n".join(lines) + "\n")
+
+
+def _search() -> dict[str, Any]:
+    return {
+        "parameters": {LR: {"low": 1e-3, "high": 1e-1, "log": True, "step": None, "integer": False}}, "trials": 4,
+        "sampler": {"name": "tpe"}, "pruner": {"name": "none"}, "seeds": [1000],
+        "objective": {"metric": "nll", "direction": "minimize"},
+    }  # fmt: skip
+
+
+def _trials(folder: Path, names: Sequence[str]) -> None:
+    searches = {}
+    for name in names:
+        rates = [1e-3, 1e-2, 3e-2, 1e-1]
+        values = [0.9, 0.7, 0.6, 0.5]  # the largest rate is the best one
+        trials = [
+            {"number": n, "state": "COMPLETE", "value": v, "parameters": {LR: rate}, "seconds": 3.0, "reason": "",
+             "intermediate": {}}
+            for n, (rate, v) in enumerate(zip(rates, values, strict=True))
+        ]  # fmt: skip
+        trials.append({**trials[0], "number": 4, "state": "FAIL", "value": None, "reason": "UserError: it broke"})
+        searches[name] = {"metric": "nll", "direction": "minimize", "best": 3, "importances": {}, "trials": trials}
+    failed = [{"run": f"{names[-1]},seed=9", "cell": names[-1], "attempts": 2, "reason": "UserError: no memory"}]
+    (folder / "trials.json").write_text(json.dumps({"format": 1, "searches": searches, "failed": failed}))

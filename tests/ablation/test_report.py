@@ -1,0 +1,216 @@
+"""``report``: numbers against scipy and numpy, and what is said of missing, failed, damaged and undecided."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from smoa_lightning.__main__ import main
+from smoa_lightning.ablation.report.analysis import Analysis, analyse
+from smoa_lightning.ablation.report.command import write_report
+from smoa_lightning.ablation.report.folder import read_study
+from tests.ablation.made_study import LR, make_study
+
+CELLS: dict[str, dict[str, Any]] = {
+    "method=lora": {"labels": {"method": "lora"}, "accuracy": 0.5, "parameters": 1000, "r": 8, "rank": 8.0},
+    "method=better": {"labels": {"method": "better"}, "accuracy": 0.8, "parameters": 1000, "r": 8, "rank": 300.0},
+    "method=same": {"labels": {"method": "same"}, "accuracy": 0.5, "parameters": 4000, "r": 8, "rank": 90.0},
+}
+
+
+def analysed(folder: Path, **keys: Any) -> tuple[Analysis, dict[str, np.ndarray]]:
+    scores = make_study(folder, keys.pop("cells", CELLS), **keys)
+    return analyse(read_study(folder)), scores
+
+
+def table(out: Path, name: str) -> list[dict[str, str]]:
+    with (out / "tables" / f"{name}.csv").open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+# -------------------------------------------------------------------------------------------------------------- numbers
+
+
+def test_means_are_student_s_over_seeds(tmp_path: Path) -> None:
+    analysis, scores = analysed(tmp_path, seeds=range(4))
+    for cell in analysis.cells:
+        means = scores[cell.name].mean(axis=1)
+        assert cell.scores == pytest.approx(means)
+        assert cell.estimate is not None
+        low, high = stats.t.interval(0.95, 3, means.mean(), stats.sem(means))
+        assert (cell.estimate.value, cell.estimate.low, cell.estimate.high) == pytest.approx((means.mean(), low, high))
+
+
+def test_a_difference_is_of_paired_items_whatever_their_order(tmp_path: Path) -> None:
+    _, scores = analysed(tmp_path)
+    file = tmp_path / "runs" / "method=better,seed=1" / "items.jsonl"
+    lines = file.read_text().splitlines()
+    file.write_text("\n".join(lines[::-1]) + "\n")
+    found = analyse(read_study(tmp_path)).comparison("method=better")
+    assert found is not None
+    differences = scores["method=better"] - scores["method=lora"]
+    assert found.difference.value == pytest.approx(differences.mean())
+    assert (found.difference.n_seeds, found.difference.n_items, found.test) == (3, 300, "seeds and items")
+    means = differences.mean(axis=1)
+    assert found.effect == pytest.approx(means.mean() / means.std(ddof=1) * (1 - 3 / (4 * 2 - 1)), rel=0.02)
+
+
+def test_what_is_large_is_established_and_what_is_not_is_called_so(tmp_path: Path) -> None:
+    analysis, _ = analysed(tmp_path)
+    better, same = analysis.comparison("method=better"), analysis.comparison("method=same")
+    assert better is not None
+    assert same is not None
+    assert (better.verdict.established, same.verdict.established) == (True, False)
+    ps = [better.difference.p, same.difference.p]
+    assert [better.adjusted, same.adjusted] == pytest.approx([min(2 * ps[0], 1), max(ps[1], 2 * ps[0])])
+    write_report(tmp_path, tmp_path / "out")
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert "method=same is not shown to differ from method=lora" in text
+    assert "method=better is better than method=lora" in text
+    rows = {row["cell"]: row for row in table(tmp_path / "out", "differences")}
+    assert (rows["method=better"]["verdict"], rows["method=better"]["p (Holm)"]) == ("established", "0.005")
+    assert rows["method=same"]["verdict"] == "not established"
+
+
+def test_lower_is_better_where_the_study_says_so(tmp_path: Path) -> None:
+    cells = {name: {**facts, "accuracy": {"method=better": 0.9}.get(name, 0.3)} for name, facts in CELLS.items()}
+    analysis, scores = analysed(tmp_path, cells=cells, metric="perplexity", direction="minimize", seeds=range(4))
+    found = analysis.comparison("method=better")
+    assert found is not None
+    assert (found.test, found.difference.n_items) == ("seeds only", None)  # a perplexity is no mean over items
+    mine, theirs = (5 - 2 * scores[name].mean(axis=1) for name in ("method=better", "method=lora"))
+    assert found.difference.p == pytest.approx(stats.ttest_rel(mine, theirs).pvalue)
+    assert found.verdict.established
+    assert found.difference.value < 0
+    assert found.verdict.sentence.startswith("method=better is better than method=lora by ")
+
+
+def test_one_seed_is_compared_by_mcnemar_s_test_and_establishes_nothing(tmp_path: Path) -> None:
+    analysis, scores = analysed(tmp_path, seeds=[0])
+    found = analysis.comparison("method=better")
+    assert found is not None
+    better, lora = scores["method=better"][0], scores["method=lora"][0]
+    gained, lost = int(((better == 1) & (lora == 0)).sum()), int(((better == 0) & (lora == 1)).sum())
+    assert found.difference.p == pytest.approx(stats.binomtest(gained, gained + lost).pvalue)
+    assert found.test == "McNemar, one seed"
+    assert not found.verdict.established  # one training run says nothing of the next one
+
+
+def test_seeds_that_only_one_of_two_has_are_left_out_and_told(tmp_path: Path) -> None:
+    analysis, scores = analysed(tmp_path, missing=[("method=same", 2), ("method=better", 0)], seeds=range(4))
+    found = analysis.comparison("method=same")
+    assert found is not None
+    both = [0, 1, 3]
+    assert found.difference.value == pytest.approx((scores["method=same"][both] - scores["method=lora"][both]).mean())
+    write_report(tmp_path, tmp_path / "out")
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert "method=same: 3 of 4 seeds are finished." in text
+    assert "method=same and its baseline do not share the seeds 2: these are not compared." in text
+
+
+def test_effects_of_a_grid(tmp_path: Path) -> None:
+    cells = {
+        f"r={r},k={k}": {"labels": {"r": str(r), "k": str(k)}, "accuracy": 0.4 + 0.05 * (r == 8) * 4, "parameters": r,
+                         "r": r, "num_subspaces": k}
+        for r in (4, 8) for k in (1, 2)
+    }  # fmt: skip
+    analysis, scores = analysed(tmp_path, cells=cells)
+    assert analysis.grid is not None
+    (effect,) = [level for level in analysis.grid.levels if level.axis == "r"]
+    mean = {name: values.mean() for name, values in scores.items()}
+    by_hand = (mean["r=8,k=1"] + mean["r=8,k=2"] - mean["r=4,k=1"] - mean["r=4,k=2"]) / 2
+    assert effect.value == pytest.approx(by_hand)
+    _, document = write_report(tmp_path, tmp_path / "out")
+    assert {"effects", "levels"} <= {each.name for each in document.tables}
+
+
+# ------------------------------------------------------------------------------------------------- what is not in order
+
+
+def test_failed_trials_edges_and_pruned_ones_are_told(tmp_path: Path) -> None:
+    make_study(tmp_path, CELLS, search=True)
+    write_report(tmp_path, tmp_path / "out")
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert "method=lora: the best lr, 0.1, lies at the upper end of its range; a better one may lie beyond." in text
+    assert "method=same,seed=9 failed after 2 attempts: UserError: no memory" in text
+    assert {row["complete / pruned / failed"] for row in table(tmp_path / "out", "searches")} == {"4 / 0 / 1"}
+    assert [row["reason"] for row in table(tmp_path / "out", "trials")].count("UserError: it broke") == 3
+
+
+@pytest.mark.parametrize(
+    ("harm", "says"),
+    [
+        (lambda run: (run / "record.json").write_text("{"), "record.json is damaged"),
+        (lambda run: (run / "items.jsonl").write_text('{"row": 1'), "Expecting"),
+    ],
+    ids=["record", "items"],
+)
+def test_a_damaged_run_is_left_out_and_told(harm: Any, says: str, tmp_path: Path, capsys: Any) -> None:
+    make_study(tmp_path, CELLS)
+    harm(tmp_path / "runs" / "method=same,seed=1")
+    assert main(["report", str(tmp_path)]) == 0
+    told = capsys.readouterr()
+    assert "method=same,seed=1 is left out: " in told.err
+    assert says in told.err
+    assert told.out.startswith("Study made: 8 of 9 final runs, ")
+    assert "method=same,seed=1 is left out" in (tmp_path / "report" / "report.md").read_text()
+
+
+def test_runs_under_way_and_of_cells_that_are_gone_do_not_count(tmp_path: Path) -> None:
+    make_study(tmp_path, CELLS)
+    for name, change in (("method=same,seed=1", {"status": "running"}), ("method=same,seed=2", {"cell": "gone"})):
+        file = tmp_path / "runs" / name / "record.json"
+        record = json.loads(file.read_text())
+        record["status"] = change.get("status", "finished")
+        record["ablation"]["cell"] = change.get("cell", "method=same")
+        file.write_text(json.dumps(record))
+    study = read_study(tmp_path)
+    assert {cell: [run.seed for run in runs] for cell, runs in study.runs.items()} == {
+        "method=lora": [0, 1, 2], "method=better": [0, 1, 2], "method=same": [0],
+    }  # fmt: skip
+    assert study.damaged == ()
+
+
+def test_what_differs_among_runs_is_told(tmp_path: Path) -> None:
+    make_study(tmp_path, CELLS)
+    file = tmp_path / "runs" / "method=same,seed=1" / "record.json"
+    record = json.loads(file.read_text())
+    record["environment"]["packages"]["torch"] = "2.12.0"
+    file.write_text(json.dumps(record))
+    write_report(tmp_path, tmp_path / "out")
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert "package versions differ among runs: torch 2.13.0 (8 runs); torch 2.12.0 (1 runs)" in text
+    assert "/somewhere" not in text  # where a model lay on one's machine is nobody's business
+
+
+@pytest.mark.parametrize(
+    ("prepare", "says"),
+    [
+        (lambda folder: None, "there is no folder "),
+        (lambda folder: folder.mkdir(), "holds no study: it has no study.json"),
+        (lambda folder: make_study(folder, CELLS, missing=[(c, s) for c in CELLS for s in range(3)]),
+         "no final run of the study in "),
+        (lambda folder: (make_study(folder, CELLS), (folder / "study.json").write_text("{")), "study.json is damaged"),
+        (lambda folder: (make_study(folder, CELLS), (folder / "study.json").write_text('{"format": 7}')),
+         "has the format 7, this version 1"),
+    ],
+    ids=["no folder", "no study", "nothing finished", "damaged", "newer"],
+)  # fmt: skip
+def test_bad_folders_are_refused_in_a_sentence(prepare: Any, says: str, tmp_path: Path, capsys: Any) -> None:
+    prepare(tmp_path / "study")
+    assert main(["report", str(tmp_path / "study"), "--out", str(tmp_path / "out")]) == 2
+    told = capsys.readouterr().err
+    assert says in told
+    assert told.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_search_s_parameter_is_named_as_in_the_study(tmp_path: Path) -> None:
+    make_study(tmp_path, CELLS, search=True)
+    assert LR in read_study(tmp_path).description["search"]["parameters"]
