@@ -12,7 +12,7 @@ fit: $(VENV)/.installed
 	$(BIN)/python -m smoa_lightning fit --config $(CONFIG) $(ARGS)
 
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal $(ARGS)
 
 check: $(VENV)/.installed-dev
 	$(BIN)/python -m ruff check . && $(BIN)/python -m ruff format --check . && $(BIN)/python -m mypy

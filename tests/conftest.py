@@ -13,6 +13,8 @@ import pytest
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before huggingface_hub is imported: no test may reach for the network
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+if "PYTEST_XDIST_WORKER" in os.environ:  # one test process for each core
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
 from huggingface_hub import ModelCard, ModelCardData, RepoCard
