@@ -125,6 +125,11 @@ class Keys:
         Raises:
             UserError: Names the values that it takes, and the nearest one.
         """
+        if key in CLASS_SETTINGS and isinstance(value, str) and value.endswith((".yaml", ".yml")):
+            raise UserError(
+                f"{where}{key} is the file {value!r}, but files hold whole settings: write the file alone as the value "
+                f"of an axis, 'method: [{value}]', or name it under 'base'"
+            )
         found = self.settings.get(key, [])
         plain = not isinstance(value, list | Mapping)
         fits = [s.kind.takes(value) if plain else s.kind.open or s.kind.nested or key in CLASS_SETTINGS for s in found]

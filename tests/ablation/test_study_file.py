@@ -131,6 +131,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"axes": {"r": [4, "x"]}}, "model.adapter.init_args.r is 'x', but takes a whole number"),
     ({"axes": {"r": [4, 4]}}, "axis 'r' has '4' twice"),
     ({"axes": {"r": [4, [8]]}}, "model.adapter.init_args.r is [8], but takes a whole number"),
+    ({"axes": {"m": [{"model.adapter": "lora.yaml"}]}}, "model.adapter is the file 'lora.yaml', but files hold whole"),
     ({"axes": {"partition": ["spectral_block"]}}, "the nearest is spectral_blocks"),
     ({"axes": {"x": [{"a": {"rank": 4}}]}}, "unknown key 'rank'"),
     ({"axes": {"x": {"a": {"r": 4}, "b": 3}}}, "'b' of axis 'x' is 3, but holds keys and values"),
