@@ -58,9 +58,9 @@ def write_report(folder: Path, out: Path) -> tuple[Analysis, Document]:
     """
     analysis = analyse(read_study(folder))
     from smoa_lightning.ablation.report.drawing import save
-    from smoa_lightning.ablation.report.figures import draw_all
+    from smoa_lightning.ablation.report.figures import all_figures
 
-    pictures = save(draw_all(analysis), out / "figures")
+    pictures = save(all_figures(analysis), out / "figures")
     document = contents(analysis, pictures, f"python -m smoa_lightning report {folder.name}")
     files = {"report.html": page(document), "report.md": markdown(document)}
     files |= {f"tables/{table.name}.csv": comma_separated(table) for table in document.tables}

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from smoa_lightning.ablation.report.analysis import Analysis, CellResult
 from smoa_lightning.ablation.report.document import Picture
+from smoa_lightning.ablation.report.processes import in_processes
 from smoa_lightning.files import replacing
 
 # Okabe and Ito's colours, which people with any colour vision tell apart.
@@ -127,28 +128,36 @@ def plain(value: float) -> str:
     return f"{value:.10f}".rstrip("0").rstrip(".") if value < 1 else f"{value:g}"
 
 
-def save(drawn: Iterator[Drawn], folder: Path) -> list[Picture]:
+def save(makers: Sequence[Callable[[], Drawn | None]], folder: Path) -> list[Picture]:
     """Draw figures and write each as SVG and PNG, whole or not at all; return them for the page.
 
     The same numbers give the same bytes.
+
+    Args:
+        makers: Each draws a figure, or nothing where there is nothing to show.
+        folder: Where to write.
     """
     import matplotlib
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    import matplotlib.backends.backend_agg
+    import matplotlib.backends.backend_svg
 
-    pictures = []
     with matplotlib.rc_context({"svg.hashsalt": "smoa_lightning", "font.size": 9.5, "svg.fonttype": "none"}):
-        for each in drawn:
-            text = io.StringIO()
-            each.figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
-            with replacing(folder / f"{each.name}.svg") as temporary:
-                temporary.write_text(text.getvalue(), encoding="utf-8")
-            with replacing(folder / f"{each.name}.png") as temporary:
-                FigureCanvasAgg(each.figure)
-                each.figure.savefig(
-                    temporary, format="png", dpi=DPI, metadata={"Software": None}, pil_kwargs={"compress_level": 4}
-                )
-            pictures.append(Picture(each.name, each.caption, text.getvalue()))
-    return pictures
+        pictures = in_processes(lambda make: _saved(make(), folder), makers)
+    return [picture for picture in pictures if picture is not None]
+
+
+def _saved(drawn: Drawn | None, folder: Path) -> Picture | None:
+    if drawn is None:
+        return None
+    text = io.StringIO()
+    drawn.figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
+    with replacing(folder / f"{drawn.name}.svg") as temporary:
+        temporary.write_text(text.getvalue(), encoding="utf-8")
+    with replacing(folder / f"{drawn.name}.png") as temporary:
+        drawn.figure.savefig(
+            temporary, format="png", dpi=DPI, metadata={"Software": None}, pil_kwargs={"compress_level": 4}
+        )
+    return Picture(drawn.name, drawn.caption, text.getvalue())
 
 
 def swept(cell: CellResult, analysis: Analysis) -> dict[str, str]:

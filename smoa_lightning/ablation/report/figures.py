@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from smoa_lightning.ablation.report.analysis import Analysis, CellResult, unit
@@ -27,13 +28,13 @@ MOST_DIFFERENCES = 40  # in the forest plot
 MOST_LABELS = 16  # with more points none is labelled
 
 
-def draw_all(analysis: Analysis) -> Iterator[Drawn]:
-    """Draw every figure that the study has numbers for, one after the other."""
+def all_figures(analysis: Analysis) -> list[Callable[[], Drawn | None]]:
+    """Return what draws each figure, or nothing where the study has no numbers for it."""
     styles = Styles(analysis)
     makers: list[Callable[[Analysis, Styles], Drawn | None]] = [
         forest, parameters, by_rank, by_subspaces, heat_map, sensitivity, update_rank, costs,
     ]  # fmt: skip
-    yield from (drawn for make in makers if (drawn := make(analysis, styles)) is not None)
+    return [functools.partial(make, analysis, styles) for make in makers]
 
 
 def forest(analysis: Analysis, styles: Styles) -> Drawn | None:
