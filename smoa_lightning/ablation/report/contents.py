@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from smoa_lightning.ablation.report.analysis import Analysis, CellResult, Comparison, unit
 from smoa_lightning.ablation.report.document import (
@@ -110,7 +111,21 @@ def cell_table(analysis: Analysis) -> Table:
         rows.append(tuple(row))
     best = _best(analysis)
     marked = frozenset(n for n, cell in enumerate(analysis.cells) if best is not None and cell.name == best.name)
-    return Table("cells", "Cells: score, size and cost.", columns(titles, 2), tuple(rows), marked)
+    return told_once(
+        Table("cells", "Cells: score, size and cost.", columns(titles, 2), tuple(rows), marked), ["metric"]
+    )
+
+
+def told_once(table: Table, titles: Sequence[str]) -> Table:
+    """Move columns that say the same in all rows to the caption, so that the others have room."""
+    caption, kept = table.caption, list(range(len(table.columns)))
+    for place, column in enumerate(table.columns):
+        texts = {row[place] for row in table.rows}
+        if column.title in titles and len(texts) == 1:
+            caption += f" {column.title.capitalize()} of all: {texts.pop()}."
+            kept.remove(place)
+    rows = tuple(tuple(row[place] for place in kept) for row in table.rows)
+    return replace(table, caption=caption, columns=tuple(table.columns[place] for place in kept), rows=rows)
 
 
 def estimate_text(estimate: Estimate | None) -> str:
@@ -142,7 +157,8 @@ def difference_table(analysis: Analysis) -> Table:
         "items",
     ]
     rows = tuple(_difference_row(comparison) for comparison in analysis.comparisons)
-    return Table("differences", "Differences from the baseline.", columns(titles, 4), rows)
+    table = Table("differences", "Differences from the baseline.", columns(titles, 4), rows)
+    return told_once(table, ["baseline", "test"])
 
 
 def _difference_row(comparison: Comparison) -> tuple[str, ...]:
