@@ -8,6 +8,7 @@ from statistics import fmean, median
 from smoa_lightning.ablation.cell_cost import CellCost, Timing, Variation, Work, run_seconds
 from smoa_lightning.ablation.finished_runs import ACCURACIES, Finished
 from smoa_lightning.ablation.space import Cell, Study
+from smoa_lightning.ablation.untouched import scored_with
 
 
 @dataclass(frozen=True)
@@ -61,8 +62,7 @@ def cost_of(
             return median(seen)
         return run_seconds(timing, work, report) if timing is not None else 0.0
 
-    named = study.baselines.values() or [study.cells[0].name]  # as the workers choose
-    base_due = cell.name in named and study.seeds[0] not in done.final and work.steps > 0
+    base_due = cell.name in scored_with(study).values() and study.seeds[0] not in done.final and work.steps > 0
     accuracy, source = None, ""
     if cell.report_metric in ACCURACIES and done.scores:
         accuracy, source = fmean(done.scores.values()), f"mean of {_count(len(done.scores), 'finished run')}"

@@ -12,6 +12,7 @@ from smoa_lightning.ablation.objective import Objective
 from smoa_lightning.ablation.plan import flat
 from smoa_lightning.ablation.search_space import Parameter, Search
 from smoa_lightning.ablation.space import Study
+from smoa_lightning.ablation.untouched import scored_with
 from smoa_lightning.errors import UserError
 
 DESCRIPTION = "study.json"  # in the study folder
@@ -43,6 +44,7 @@ def describe_study(study: Study) -> dict[str, Any]:
         "dropped": list(study.dropped),
         "seeds": list(study.seeds),
         "baselines": dict(study.baselines),
+        "untouched": scored_with(study),
         "objective": _objective(study.objective),
         "search": None if study.search is None else _search(study.search),
         "retries": study.retries,

@@ -22,7 +22,7 @@ def make_study(
     search: bool = False,
     missing: Sequence[tuple[str, int]] = (),
 ) -> dict[str, np.ndarray]:
-    """Write a study; return the item scores of each cell, (seeds, items).
+    """Write a study; return the item scores of each cell, (seeds, items), and of the untouched backbone, (items,).
 
     Args:
         folder: Where to write.
@@ -42,22 +42,24 @@ def make_study(
         "format": 1, "name": "made", "seeds": list(seeds), "dropped": [], "retries": 1, "keep": "none",
         "axes": {axis: list(dict.fromkeys(cell["labels"][axis] for cell in cells.values())) for axis in axes},
         "cells": {name: _cell(facts, metric, search) for name, facts in cells.items()},
-        "baselines": dict.fromkeys(names, names[0]),
+        "baselines": dict.fromkeys(names, names[0]), "untouched": dict.fromkeys(names, names[0]),
         "objective": {"metric": metric, "direction": direction},
         "search": _search() if search else None,
     }  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "study.json").write_text(json.dumps(description))
-    scores = {}
+    scores: dict[str, np.ndarray] = {}
+    untouched = (rng.uniform(size=items) < 0.35 + 0.3 * (easy - 0.5)).astype(float)
     for name, facts in cells.items():
         chance = np.clip(facts["accuracy"] + 0.3 * (easy - 0.5) + rng.normal(0, 0.01, (len(seeds), 1)), 0, 1)
         scores[name] = (rng.uniform(size=(len(seeds), items)) < chance).astype(float)
         for row, seed in enumerate(seeds):
             if (name, seed) not in missing:
-                _run(folder, name, facts, seed, scores[name][row], metric)
+                scores_base = name == names[0] and row == 0
+                _run(folder, name, facts, seed, scores[name][row], metric, untouched if scores_base else None)
     if search:
         _trials(folder, names)
-    return scores
+    return {**scores, "untouched": untouched}
 
 
 def _cell(facts: Mapping[str, Any], metric: str, search: bool) -> dict[str, Any]:
@@ -68,7 +70,10 @@ def _cell(facts: Mapping[str, Any], metric: str, search: bool) -> dict[str, Any]
     }  # fmt: skip
 
 
-def _run(folder: Path, cell: str, facts: Mapping[str, Any], seed: int, right: np.ndarray, metric: str) -> None:
+def _run(
+    folder: Path, cell: str, facts: Mapping[str, Any], seed: int, right: np.ndarray, metric: str,
+    base: np.ndarray | None = None,
+) -> None:  # fmt: skip
     run = folder / "runs" / f"{cell},seed={seed}"
     run.mkdir(parents=True)
     score = float(right.mean()) if metric == "acc" else float(5 - 2 * right.mean())
@@ -77,8 +82,8 @@ def _run(folder: Path, cell: str, facts: Mapping[str, Any], seed: int, right: np
         "parameters/adapter_bytes": 4 * facts["parameters"], "rank/effective_mean": facts.get("rank", -1.0),
         "cost/tokens_per_second": 1000.0 + seed,
     }  # fmt: skip
-    if seed == 0:
-        metrics |= {f"base/{metric}": 0.5, f"base/{metric}_stderr": 0.02}
+    if base is not None:
+        metrics |= {f"base/{metric}": float(base.mean()), f"base/{metric}_stderr": 0.02}
     place = {"study": "made", "cell": cell, "stage": "final", "seed": seed, "trial": None, "parameters": {}}
     record = {
         "name": cell, "signature": "x", "status": "finished", "metrics": metrics, "device": "cpu", "threads": 1,
@@ -90,11 +95,17 @@ def _run(folder: Path, cell: str, facts: Mapping[str, Any], seed: int, right: np
         "environment": {"packages": {"torch": "2.13.0"}, "python": "3.11", "platform": "Linux", "git": None},
     }  # fmt: skip
     (run / "record.json").write_text(json.dumps(record))
+    _items(run / "items.jsonl", right)
+    if base is not None:
+        _items(run / "base_items.jsonl", base)
+
+
+def _items(file: Path, right: np.ndarray) -> None:
     lines = []
     for item, value in enumerate(right):
         predictions = {f"prediction_{name}": int(value) for name in ("acc", "acc_norm", "acc_token")}
         lines.append(json.dumps({"row": item, "label": 1, "log_likelihood": [-1.25, -2.5], **predictions}))
-    (run / "items.jsonl").write_text("\n".join(lines) + "\n")
+    file.write_text("\n".join(lines) + "\n")
 
 
 def _search() -> dict[str, Any]:

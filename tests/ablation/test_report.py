@@ -61,6 +61,30 @@ def test_a_difference_is_of_paired_items_whatever_their_order(tmp_path: Path) ->
     assert found.effect == pytest.approx(means.mean() / means.std(ddof=1) * (1 - 3 / (4 * 2 - 1)), rel=0.02)
 
 
+def test_each_cell_is_compared_with_the_untouched_backbone(tmp_path: Path) -> None:
+    analysis, scores = analysed(tmp_path)
+    assert [gain.cell for gain in analysis.gains] == list(CELLS)
+    for gain in analysis.gains:
+        differences = scores[gain.cell] - scores["untouched"]  # the same items, and the same scores for every seed
+        assert gain.difference.value == pytest.approx(differences.mean())
+        assert (gain.difference.n_seeds, gain.difference.n_items) == (3, 300)
+        by_items = stats.ttest_1samp(differences.mean(axis=0), 0).confidence_interval()
+        assert gain.difference.low is not None
+        assert gain.difference.low == pytest.approx(by_items.low, abs=0.01)  # items vary most, seeds hardly here
+        assert gain.verdict.better
+    write_report(tmp_path, tmp_path / "out")
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert "Established to be better than the untouched backbone: 3 of 3 cells." in text
+    assert [row["cell"] for row in table(tmp_path / "out", "gains")] == list(CELLS)
+
+
+def test_a_study_whose_backbone_was_not_scored_says_nothing_of_it(tmp_path: Path) -> None:
+    analysis, _ = analysed(tmp_path, missing=[("method=lora", 0)])
+    assert (analysis.gains, analysis.untouched) == ((), [])
+    write_report(tmp_path, tmp_path / "out")
+    assert "untouched" not in (tmp_path / "out" / "report.md").read_text()
+
+
 def test_what_is_large_is_established_and_what_is_not_is_called_so(tmp_path: Path) -> None:
     analysis, _ = analysed(tmp_path)
     better, same = analysis.comparison("method=better"), analysis.comparison("method=same")
@@ -74,7 +98,7 @@ def test_what_is_large_is_established_and_what_is_not_is_called_so(tmp_path: Pat
     assert "method=same is not shown to differ from method=lora" in text
     assert "method=better is better than method=lora" in text
     rows = {row["cell"]: row for row in table(tmp_path / "out", "differences")}
-    assert (rows["method=better"]["verdict"], rows["method=better"]["p (Holm)"]) == ("established", "0.005")
+    assert (rows["method=better"]["verdict"], rows["method=better"]["p (Holm)"]) == ("established", "0.004")
     assert rows["method=same"]["verdict"] == "not established"
 
 

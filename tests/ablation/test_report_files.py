@@ -40,14 +40,14 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 FIGURES = ["costs", "forest", "heat_map", "parameters", "rank", "sensitivity", "subspaces", "update_rank"]
-TABLES = ["cells", "differences", "effects", "levels", "runs", "searches", "trials"]
+TABLES = ["cells", "differences", "effects", "gains", "levels", "runs", "searches", "trials"]
 
 
 def test_all_files_are_there(study: Path) -> None:
     assert sorted(f.stem for f in study.glob("figures/*.svg")) == FIGURES
     assert sorted(f.stem for f in study.glob("figures/*.png")) == FIGURES
     assert sorted(f.stem for f in study.glob("tables/*.csv")) == TABLES
-    assert sorted(f.name for f in study.glob("tables/*.tex")) == ["cells.tex", "differences.tex"]
+    assert sorted(f.name for f in study.glob("tables/*.tex")) == ["cells.tex", "differences.tex", "gains.tex"]
     assert sorted(f.name for f in study.iterdir()) == ["figures", "report.html", "report.md", "tables"]
 
 
@@ -86,7 +86,7 @@ def test_the_page_loads_nothing_and_has_each_name_once(study: Path) -> None:
 def test_the_same_numbers_give_the_same_bytes(study: Path, tmp_path: Path) -> None:
     write_report(study.parent, tmp_path / "again")
     files = [f.relative_to(study) for f in sorted(study.rglob("*")) if f.is_file()]
-    assert len(files) == 2 + 2 * len(FIGURES) + len(TABLES) + 2
+    assert len(files) == 2 + 2 * len(FIGURES) + len(TABLES) + 3
     for file in files:
         assert (tmp_path / "again" / file).read_bytes() == (study / file).read_bytes(), file
 

@@ -21,6 +21,7 @@ from smoa_lightning.ablation.execution.standing import Standing
 from smoa_lightning.ablation.execution.trials import CellSearch, Held
 from smoa_lightning.ablation.execution.worker_id import Watch, WorkerId
 from smoa_lightning.ablation.space import Cell, Run, Study
+from smoa_lightning.ablation.untouched import scored_with
 
 POLL_SECONDS = 2.0
 
@@ -161,10 +162,9 @@ class Work:
         return record
 
     def _scores_base(self, run: Run) -> bool:
-        """The untouched backbone is scored once for each baseline: its score is that of all cells on the same rows."""
-        first = run.seed == self.study.seeds[0]
-        named = self.study.baselines.values() or [self.study.cells[0].name]
-        return run.stage == "final" and first and run.cell.name in named
+        """Whether the untouched backbone is scored with a run: once for all cells that share its score."""
+        first = run.stage == "final" and run.seed == self.study.seeds[0]
+        return first and run.cell.name in scored_with(self.study).values()
 
 
 class Attempt:

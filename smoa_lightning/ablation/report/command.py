@@ -18,7 +18,7 @@ from smoa_lightning.ablation.report.markdown import markdown
 from smoa_lightning.arguments.plain import PlainParser
 from smoa_lightning.files import replacing
 
-LATEX = ("cells", "differences")  # tables that papers print
+LATEX = ("cells", "differences", "gains")  # tables that papers print
 
 
 def main(args: list[str]) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from smoa_lightning.ablation.report.analysis import Analysis, CellResult, Comparison, unit
+from smoa_lightning.ablation.report.analysis import Analysis
+from smoa_lightning.ablation.report.cells import CellResult, unit
+from smoa_lightning.ablation.report.comparisons import UNTOUCHED, Comparison
 from smoa_lightning.ablation.report.document import (
     Block,
     Document,
@@ -19,6 +22,14 @@ from smoa_lightning.ablation.report.document import (
 from smoa_lightning.ablation.report.provenance import provenance
 from smoa_lightning.ablation.report.searches import search_blocks
 from smoa_lightning.ablation.statistics import Estimate
+
+DIFFERENCE_TITLES = (
+    "cell", "baseline", "test", "verdict", "difference", "95 % interval", "p", "p (Holm)", "g", "seeds", "items",
+)  # fmt: skip
+GAIN_NOTE = (
+    "The untouched backbone has no seed: its score of each item is subtracted from that of every seed of a cell. p is "
+    "corrected for the comparisons of this table, apart from those with the baseline."
+)
 
 
 def contents(analysis: Analysis, pictures: Sequence[Picture], made_by: str) -> Document:
@@ -35,6 +46,8 @@ def contents(analysis: Analysis, pictures: Sequence[Picture], made_by: str) -> D
     blocks += [Heading("Cells"), cell_table(analysis), Paragraph(_cell_note(analysis))]
     if analysis.comparisons:
         blocks += [Heading("Differences from the baseline"), difference_table(analysis), Paragraph(_difference_note())]
+    if analysis.gains:
+        blocks += [Heading("Differences from the untouched backbone"), gain_table(analysis), Paragraph(GAIN_NOTE)]
     if analysis.grid is not None:
         blocks += [Heading("What the axes do"), *_grid_blocks(analysis)]
     blocks += search_blocks(analysis.study)
@@ -52,8 +65,10 @@ def _opening(analysis: Analysis) -> str:
     better = "higher is better" if analysis.direction == "maximize" else "lower is better"
     text = f"{_counted(cells, 'cell')} with {_counted(seeds, 'seed')} each, {runs} of {cells * seeds} final runs "
     text += f"finished. Scored by {', '.join(metrics)} on the report rows ({better})."
-    for metric, (value, error) in analysis.base.items():
-        text += f" The untouched backbone has {metric} {value:.3f} ± {error:.3f} (standard error over items)."
+    for base, cells_of in analysis.untouched:
+        where = "" if len(cells_of) == cells else f" in {cells_of[0].name} and the cells with its rows and backbone"
+        text += f" The untouched backbone has {cells_of[0].metric} {base.score:.3f}"
+        text += f"{where}." if math.isnan(base.error) else f" ± {base.error:.3f}{where} (standard error over items)."
     return text
 
 
@@ -61,6 +76,28 @@ def _opening(analysis: Analysis) -> str:
 
 
 def _summary(analysis: Analysis) -> list[str]:
+    return [*_gain_summary(analysis), *_difference_summary(analysis)]
+
+
+def _gain_summary(analysis: Analysis) -> list[str]:
+    """Say which cells are better and worse than the untouched backbone, and of which that is not established."""
+    kinds: dict[str, list[str]] = {}
+    for gain in analysis.gains:
+        kind = "not established" if not gain.verdict.established else "better" if gain.verdict.better else "worse"
+        kinds.setdefault(kind, []).append(gain.cell)
+    says = {
+        "better": "Established to be better than the untouched backbone",
+        "worse": "Established to be WORSE than the untouched backbone",
+        "not established": "Not shown to differ from the untouched backbone",
+    }
+    found = []
+    for kind, names in kinds.items():
+        which = "" if len(names) == len(analysis.gains) else f", {'; '.join(names)}"
+        found.append(f"{says[kind]}: {len(names)} of {_counted(len(analysis.gains), 'cell')}{which}.")
+    return found
+
+
+def _difference_summary(analysis: Analysis) -> list[str]:
     if not analysis.comparisons and not analysis.incomparable:
         return ["The study has no baseline, so no difference was tested."]
     established = [c for c in analysis.comparisons if c.verdict.established]
@@ -143,22 +180,19 @@ def estimate_text(estimate: Estimate | None) -> str:
 
 def difference_table(analysis: Analysis) -> Table:
     """Return the table of differences from the baseline."""
-    titles = [
-        "cell",
-        "baseline",
-        "test",
-        "verdict",
-        "difference",
-        "95 % interval",
-        "p",
-        "p (Holm)",
-        "g",
-        "seeds",
-        "items",
-    ]
     rows = tuple(_difference_row(comparison) for comparison in analysis.comparisons)
-    table = Table("differences", "Differences from the baseline.", columns(titles, 4), rows)
+    table = Table("differences", "Differences from the baseline.", columns(DIFFERENCE_TITLES, 4), rows)
     return told_once(table, ["baseline", "test"])
+
+
+def gain_table(analysis: Analysis) -> Table:
+    """Return the table of differences from the untouched backbone."""
+    rows = tuple(_difference_row(gain) for gain in analysis.gains)
+    caption = f"Differences from {UNTOUCHED}, on the same items."
+    table = told_once(Table("gains", caption, columns(DIFFERENCE_TITLES, 4), rows), ["test"])
+    keep = [place for place, column in enumerate(table.columns) if column.title != "baseline"]
+    kept = tuple(tuple(row[place] for place in keep) for row in table.rows)
+    return replace(table, columns=tuple(table.columns[place] for place in keep), rows=kept)
 
 
 def _difference_row(comparison: Comparison) -> tuple[str, ...]:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from smoa_lightning.ablation.report.analysis import Analysis, CellResult
+from smoa_lightning.ablation.report.analysis import Analysis
+from smoa_lightning.ablation.report.cells import CellResult
 from smoa_lightning.ablation.report.document import Picture
 from smoa_lightning.ablation.report.processes import in_processes
 from smoa_lightning.files import replacing

@@ -7,7 +7,8 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from smoa_lightning.ablation.report.analysis import Analysis, CellResult, unit
+from smoa_lightning.ablation.report.analysis import Analysis
+from smoa_lightning.ablation.report.cells import CellResult, unit
 from smoa_lightning.ablation.report.drawing import (
     BOTTOM,
     RANK,
@@ -244,7 +245,7 @@ def _label(axes: Any, points: list[tuple[float, float, str]]) -> None:
 
 def _score(axes: Any, analysis: Analysis) -> None:
     """Label the axis of scores, and draw the untouched backbone's."""
-    for metric, (value, _) in analysis.base.items():
-        if {metric} == {cell.metric for cell in analysis.scored}:
-            axes.axhline(value, color="#999999", linewidth=0.9, linestyle=":", label="untouched backbone")
+    if len(analysis.untouched) == 1 and len(analysis.untouched[0][1]) == len(analysis.cells):
+        value = analysis.untouched[0][0].score
+        axes.axhline(value, color="#999999", linewidth=0.9, linestyle=":", label="untouched backbone")
     axes.set_ylabel(score_axis(analysis))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from smoa_lightning.errors import UserError
 from smoa_lightning.record import ITEMS, RECORD, read_record
 
-DESCRIPTION, TRIALS, FORMAT = "study.json", "trials.json", 1
+DESCRIPTION, TRIALS, BASE_ITEMS, FORMAT = "study.json", "trials.json", f"base_{ITEMS}", 1
 # Metrics that are a mean over items -> the score of an item: a prediction that is right, or a reply's answer.
 PREDICTIONS = {name: f"prediction_{name}" for name in ("acc", "acc_norm", "acc_token")}
 
@@ -48,6 +49,23 @@ class FinishedRun:
 
 
 @dataclass(frozen=True)
+class Untouched:
+    """The untouched backbone on the report rows.
+
+    Args:
+        score: Its score.
+        error: Its standard error over items; nan where the metric has none.
+        items: Names of the items, empty where they have no score of this metric.
+        values: (m,), the score of each item.
+    """
+
+    score: float
+    error: float
+    items: tuple[tuple[str, int], ...]
+    values: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
 class StudyFolder:
     """A study as it lies on disk.
 
@@ -55,6 +73,7 @@ class StudyFolder:
         folder: Its folder.
         description: ``study.json``.
         runs: Cell -> its finished final runs, by seed.
+        untouched: Cell -> the untouched backbone on its rows, where that was scored.
         searches: Cell -> its search, as ``trials.json`` has it.
         failed: Runs that failed too often.
         damaged: What could not be read, one sentence each.
@@ -63,6 +82,7 @@ class StudyFolder:
     folder: Path
     description: Mapping[str, Any]
     runs: Mapping[str, tuple[FinishedRun, ...]]
+    untouched: Mapping[str, Untouched]
     searches: Mapping[str, Any]
     failed: tuple[Mapping[str, Any], ...]
     damaged: tuple[str, ...]
@@ -104,8 +124,35 @@ def read_study(folder: Path) -> StudyFolder:
         raise UserError(f"no final run of the study in {folder} is finished yet{more}")
     trials = _json(folder / TRIALS) or {}
     return StudyFolder(
-        folder, description, runs, trials.get("searches", {}), tuple(trials.get("failed", ())), tuple(damaged)
-    )
+        folder, description, runs, _untouched(folder, description, runs), trials.get("searches", {}),
+        tuple(trials.get("failed", ())), tuple(damaged),
+    )  # fmt: skip
+
+
+def _untouched(
+    folder: Path, description: Mapping[str, Any], runs: Mapping[str, Sequence[FinishedRun]]
+) -> dict[str, Untouched]:
+    """Read the score of the untouched backbone for each cell, from the run that it was scored with."""
+    found: dict[str, Untouched] = {}
+    scored: dict[tuple[str, str], Untouched | None] = {}
+    for cell, other in description["untouched"].items():
+        metric = description["cells"][cell]["report_metric"]
+        if (other, metric) not in scored:
+            scored[other, metric] = next(
+                (base for run in runs.get(other, ()) if (base := _base_of(folder, run, metric)) is not None), None
+            )
+        base = scored[other, metric]
+        if base is not None:
+            found[cell] = base
+    return found
+
+
+def _base_of(folder: Path, run: FinishedRun, metric: str) -> Untouched | None:
+    score = run.metrics.get(f"base/{metric}")
+    if score is None:
+        return None
+    items, values = _items(folder / "runs" / run.name / BASE_ITEMS, metric)
+    return Untouched(float(score), float(run.metrics.get(f"base/{metric}_stderr", math.nan)), items, values)
 
 
 def _json(file: Path) -> dict[str, Any] | None:

@@ -1,0 +1,27 @@
+"""Which cells share a score of the untouched backbone, and with which of them it is measured."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from smoa_lightning.ablation.untouched import scored_with
+
+
+@pytest.mark.parametrize(
+    ("axes", "baseline", "shared"),
+    [
+        ({"r": [4, 8]}, None, {"r=4": "r=4", "r=8": "r=4"}),
+        ({"r": [4, 8]}, {"r": 8}, {"r=4": "r=8", "r=8": "r=8"}),
+        ({"batch_size": [4, 8]}, None, {"batch_size=4": "batch_size=4", "batch_size=8": "batch_size=4"}),
+        ({"task": ["piqa", "boolq"]}, None, {"task=piqa": "task=piqa", "task=boolq": "task=boolq"}),
+        ({"num_fewshot": [0, 2]}, None, {"num_fewshot=0": "num_fewshot=0", "num_fewshot=2": "num_fewshot=2"}),
+        ({"dtype": ["float32", "bfloat16"]}, None, {f"dtype={d}": f"dtype={d}" for d in ("float32", "bfloat16")}),
+    ],
+    ids=str,
+)
+def test_cells_with_one_backbone_and_one_set_of_rows_share_a_score(
+    axes: dict[str, Any], baseline: dict[str, Any] | None, shared: dict[str, str], made: Any
+) -> None:
+    assert scored_with(made(axes=axes, **({} if baseline is None else {"baseline": baseline}))) == shared
