@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,14 +26,18 @@ def cache_folder(kind: str) -> Path:
 def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary name beside ``path``; on success the file or folder written there takes its place.
 
-    A file is replaced in one step. A folder's predecessor is moved aside first and removed last, so that one of the
-    two is on disk at any moment.
+    A file is on disk before it takes its name, and replaced in one step. A folder's predecessor is moved aside first
+    and removed last, so that one of the two is on disk at any moment. Machines that share the folder, among which
+    process numbers are not unique, do not meet in one temporary name.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    previous = path.with_name(f".{path.name}.{os.getpid()}.old")
+    own = f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}"
+    temporary, previous = path.with_name(f"{own}.tmp"), path.with_name(f"{own}.old")
     try:
         yield temporary
+        if temporary.is_file():
+            with temporary.open("rb+") as stream:
+                os.fsync(stream.fileno())
         if path.is_dir():
             path.rename(previous)
         try:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import statistics
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 SCORES = ("acc", "acc_norm", "acc_token", "nll", "perplexity")
@@ -23,3 +24,16 @@ def final_metrics(metrics: Mapping[str, Any]) -> dict[str, float]:
     (0.5, -1.0)
     """
     return {name: float(metrics.get(source, -1.0)) for name, source in FINAL_METRICS.items()}
+
+
+def mean_metrics(runs: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Return the mean of each metric of the tab over the runs that have it; -1 where none has.
+
+    >>> mean_metrics([{"report/acc": 0.5, "base/acc": 0.3}, {"report/acc": 0.6}])["final/base_acc"]
+    0.3
+    """
+    found = {}
+    for name, source in FINAL_METRICS.items():
+        values = [float(metrics[source]) for metrics in runs if source in metrics]
+        found[name] = statistics.fmean(values) if values else -1.0
+    return found

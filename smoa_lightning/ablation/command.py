@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 from smoa_lightning.ablation.command_line import Options, parse_options, usage
@@ -54,6 +57,22 @@ def check_devices(study: Study) -> None:
                 )
 
 
+@contextlib.contextmanager
+def stopping_like_ctrl_c() -> Iterator[None]:
+    """Let what a batch system or a closed terminal sends stop the study as Ctrl-C does, workers included."""
+
+    def stop(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    names = (signal.SIGTERM, signal.SIGHUP)
+    previous = [signal.signal(name, stop) for name in names]
+    try:
+        yield
+    finally:
+        for name, handler in zip(names, previous, strict=True):
+            signal.signal(name, handler)
+
+
 def carry_out(study: Study, folder: Path, options: Options, args: list[str]) -> None:
     """Check the folder and the storage, describe the study there, and start its workers."""
     from smoa_lightning.ablation.execution.storage import close_storage, open_storage
@@ -67,7 +86,10 @@ def carry_out(study: Study, folder: Path, options: Options, args: list[str]) -> 
         write_json(folder / DESCRIPTION, describe_study(study))
         if options.retry_failed:
             supervisor.forgive()
-        supervisor.run()
+        for name in supervisor.open_lost():
+            print(f"{name} was done, but its folder is gone or damaged: it is open again")
+        with stopping_like_ctrl_c():
+            supervisor.run()
     finally:
         close_storage(storage)
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from smoa_lightning.ablation.cell_cost import DEFAULT_ITEM_CORRELATION, Variation
-from smoa_lightning.ablation.execution.folders import STAGES, STUDY_FACTS, marked, seconds_of
+from smoa_lightning.ablation.execution.folders import STAGES, STUDY_FACTS, marked, run_folders, seconds_of
 from smoa_lightning.ablation.execution.progress import TRIALS
 from smoa_lightning.ablation.space import Cell, Study
 from smoa_lightning.errors import UserError
@@ -72,7 +72,7 @@ def _folders(folder: Path, stage: str) -> Iterator[Path]:
     """The run folders of a study, then those of the studies beside it."""
     others = [f.parent for f in sorted(folder.parent.glob("*/study.json")) if f.parent != folder]
     for study in (folder, *others):
-        yield from (file.parent for file in sorted((study / STAGES[stage]).glob("*/record.json")))
+        yield from run_folders(study / STAGES[stage])
 
 
 def _finished_record(run: Path) -> dict[str, Any] | None:

@@ -101,9 +101,11 @@ def _contradictions(stored: Mapping[str, Any], new: Mapping[str, Any]) -> Iterat
     """What makes the runs in a folder other runs than those of a study."""
     if stored["name"] != new["name"]:
         yield f"it is {stored['name']!r}, this is {new['name']!r}"
-    signatures = {cell["signature"] for cell in new["cells"].values()}
+    names = {cell["signature"]: name for name, cell in new["cells"].items()}
     for name, cell in stored["cells"].items():
-        if cell["signature"] in signatures:
+        if cell["signature"] in names:
+            if names[cell["signature"]] != name:  # its runs lie under the old name
+                yield f"its cell {name} is called {names[cell['signature']]} in this one"
             continue
         if name not in new["cells"]:
             yield f"its cell {name} is not in this one"

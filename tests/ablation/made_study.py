@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 LR = "model.optimizer.init_args.lr"
+RATES = (1e-3, 1e-2, 3e-2, 1e-1)  # of each search; the last one is the best
 
 
 def make_study(
@@ -56,7 +57,8 @@ def make_study(
         for row, seed in enumerate(seeds):
             if (name, seed) not in missing:
                 scores_base = name == names[0] and row == 0
-                _run(folder, name, facts, seed, scores[name][row], metric, untouched if scores_base else None)
+                base, values = untouched if scores_base else None, {LR: RATES[-1]} if search else {}
+                _run(folder, name, facts, seed, scores[name][row], metric, base, values)
     if search:
         _trials(folder, names)
     return {**scores, "untouched": untouched}
@@ -72,7 +74,7 @@ def _cell(facts: Mapping[str, Any], metric: str, search: bool) -> dict[str, Any]
 
 def _run(
     folder: Path, cell: str, facts: Mapping[str, Any], seed: int, right: np.ndarray, metric: str,
-    base: np.ndarray | None = None,
+    base: np.ndarray | None, values: Mapping[str, Any],
 ) -> None:  # fmt: skip
     run = folder / "runs" / f"{cell},seed={seed}"
     run.mkdir(parents=True)
@@ -84,7 +86,7 @@ def _run(
     }  # fmt: skip
     if base is not None:
         metrics |= {f"base/{metric}": float(base.mean()), f"base/{metric}_stderr": 0.02}
-    place = {"study": "made", "cell": cell, "stage": "final", "seed": seed, "trial": None, "parameters": {}}
+    place = {"study": "made", "cell": cell, "stage": "final", "seed": seed, "trial": None, "parameters": values}
     record = {
         "name": cell, "signature": "x", "status": "finished", "metrics": metrics, "device": "cpu", "threads": 1,
         "ablation": {**place, "signature": f"{seed:08x}", "seconds": 10.0,
@@ -119,12 +121,11 @@ def _search() -> dict[str, Any]:
 def _trials(folder: Path, names: Sequence[str]) -> None:
     searches = {}
     for name in names:
-        rates = [1e-3, 1e-2, 3e-2, 1e-1]
         values = [0.9, 0.7, 0.6, 0.5]  # the largest rate is the best one
         trials = [
             {"number": n, "state": "COMPLETE", "value": v, "parameters": {LR: rate}, "seconds": 3.0, "reason": "",
              "intermediate": {}}
-            for n, (rate, v) in enumerate(zip(rates, values, strict=True))
+            for n, (rate, v) in enumerate(zip(RATES, values, strict=True))
         ]  # fmt: skip
         trials.append({**trials[0], "number": 4, "state": "FAIL", "value": None, "reason": "UserError: it broke"})
         searches[name] = {"metric": "nll", "direction": "minimize", "best": 3, "importances": {}, "trials": trials}

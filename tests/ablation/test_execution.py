@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import collections
+import datetime
 import io
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +15,17 @@ import pytest
 from optuna.trial import TrialState
 from rich.console import Console
 
+from smoa_lightning.ablation.execution import supervisor as supervising
+from smoa_lightning.ablation.execution import work as working
 from smoa_lightning.ablation.execution.folders import Folders, marked
 from smoa_lightning.ablation.execution.ledger import status
 from smoa_lightning.ablation.execution.live import Display, clock, table
 from smoa_lightning.ablation.execution.standing import Standing
 from smoa_lightning.ablation.execution.storage import open_storage
+from smoa_lightning.ablation.execution.supervisor import Supervisor
 from smoa_lightning.ablation.execution.worker_id import Watch, WorkerId
 from smoa_lightning.ablation.expand import load_study
+from smoa_lightning.record import holding
 from tests.ablation import fake_worker
 from tests.ablation.small_study import GRID, SEARCH, study_file, work
 
@@ -252,3 +258,79 @@ def test_folders_of_other_runs_are_moved_aside(tmp_path: Path) -> None:
     folders.take(run)
     assert not (folder / "precious").exists()
     assert (tmp_path / "superseded" / f"{run.name}-1" / "precious").is_file()
+
+
+# -------------------------------------------------------------------------------------- what review and use have found
+
+
+def test_a_grid_is_tried_whole_though_a_worker_died_before_its_values_were_known(tmp_path: Path) -> None:
+    search = "search:\n  parameters: {lr: {choices: [0.01, 0.02, 0.04]}}\n  objective: acc\n  sampler: grid\n"
+    study = load_study([study_file(tmp_path, GRID + search)], [("axes.r", "[2]"), ("baseline", "{r: 2}")])
+    worker = work(study, tmp_path / "out")
+    lost = worker.standing.searches["r=2"].study().ask()  # as a worker does that is killed at once
+    worker.standing.searches["r=2"].ledger.end(lost._trial_id, "died", "killed")
+    worker.until_done(poll=0.01)
+    trials = json.loads((tmp_path / "out" / "trials.json").read_text())["searches"]["r=2"]["trials"]
+    rates = [t["parameters"]["model.optimizer.init_args.lr"] for t in trials if t["state"] == "COMPLETE"]
+    assert sorted(rates) == [0.01, 0.02, 0.04]
+
+
+def test_a_finished_run_whose_folder_is_lost_is_opened_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = load_study([study_file(tmp_path)])
+    worker = work(study, tmp_path / "out")
+    worker.until_done(poll=0.01)
+    runs = [run.name for run in study.final_runs()]
+    (tmp_path / "out" / "runs" / runs[3] / "record.json").write_text("{")  # damaged, as by a power cut
+    shutil.rmtree(tmp_path / "out" / "runs" / runs[5])
+    supervisor = Supervisor(study, tmp_path / "out", worker.standing.storage, 1, [])
+    assert supervisor.open_lost() == []  # another machine may have written it a moment ago
+    monkeypatch.setattr(supervising, "SETTLED", datetime.timedelta(0))
+    assert supervisor.open_lost() == [runs[3], runs[5]]
+    assert [run.name for run in supervisor.standing.open_runs()] == [runs[3], runs[5]]
+    work(study, tmp_path / "out").until_done(poll=0.01)
+    assert len(list((tmp_path / "out" / "runs").glob("*/record.json"))) == 12
+    assert supervisor.open_lost() == []
+    assert len(worker.standing.final.attempts()) == 14
+
+
+def test_a_folder_that_is_being_copied_is_no_run(tmp_path: Path) -> None:
+    first = load_study([study_file(tmp_path)], [("name", "first")])
+    work(first, tmp_path / "first").until_done(poll=0.01)
+    (tmp_path / "first" / "study.json").write_text("{}")
+    run = next(first.final_runs())
+    shutil.copytree(tmp_path / "first" / "runs" / run.name, tmp_path / "first" / "runs" / f".{run.name}.7-ab.tmp")
+    shutil.rmtree(tmp_path / "first" / "runs" / run.name)
+    second = load_study([study_file(tmp_path)], [("name", "second")])
+    worker = work(second, tmp_path / "second")
+    assert worker.folders.adopt(run, worker.worker, base=False) is None
+
+
+@pytest.mark.parametrize("lacks", ["adapter", "base"])
+def test_a_run_is_adopted_only_with_all_that_the_study_keeps(lacks: str, tmp_path: Path) -> None:
+    first, second = (load_study([study_file(tmp_path)], [("name", name)]) for name in ("first", "second"))
+    work(first, tmp_path / "first").until_done(poll=0.01)
+    (tmp_path / "first" / "study.json").write_text("{}")
+    run = next(first.final_runs())
+    worker = work(second, tmp_path / "second")
+    if lacks == "adapter":
+        shutil.rmtree(tmp_path / "first" / "runs" / run.name / "adapter")
+    else:
+        file = tmp_path / "first" / "runs" / run.name / "record.json"
+        record = json.loads(file.read_text())
+        file.write_text(json.dumps(record | {"metrics": {"report/acc": 0.5}}))
+    assert worker.folders.adopt(run, worker.worker, base=True) is None
+    assert (worker.folders.adopt(run, worker.worker, base=False) is None) == (lacks == "adapter")
+
+
+def test_a_run_that_the_rest_of_a_killed_worker_still_holds_is_no_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(working, "POLL_SECONDS", 0.01)
+    study = load_study([study_file(tmp_path)], [("axes.r", "[2]"), ("baseline", "{r: 2}"), ("seeds", "1")])
+    worker = work(study, tmp_path / "out")
+    run = next(study.final_runs())
+    with holding(worker.folders.take(run)):
+        assert worker.step()
+    worker.until_done(poll=0.01)
+    assert [t.user_attrs.get("ended") for t in worker.standing.final.attempts()] == ["stopped", None]
+    assert worker.standing.failures() == []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,12 +9,11 @@ from typing import Any
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
+from smoa_lightning.ablation.execution.folders import CELLS
 from smoa_lightning.ablation.space import Cell
 from smoa_lightning.ablation.statistics import mean_interval
 from smoa_lightning.files import replacing
-from smoa_lightning.final_metrics import FINAL_METRICS, final_metrics
-
-CELLS = "cells"
+from smoa_lightning.final_metrics import mean_metrics
 
 
 def write_cell(folder: Path, cell: Cell, records: Sequence[Mapping[str, Any]]) -> None:
@@ -31,8 +29,7 @@ def write_cell(folder: Path, cell: Cell, records: Sequence[Mapping[str, Any]]) -
     """
     scores = [float(record["metrics"][f"report/{cell.report_metric}"]) for record in records]
     found = mean_interval(scores)
-    each = [final_metrics(record["metrics"]) for record in records]
-    means = {name: statistics.fmean(metrics[name] for metrics in each) for name in FINAL_METRICS}
+    means = mean_metrics([record["metrics"] for record in records])
     facts = {"ablation/cell": cell.name, "ablation/stage": "mean", "ablation/seeds": len(records)}
     facts |= {f"axis/{axis}": text for axis, text in cell.labels.items()}
     with replacing(folder / CELLS / cell.name) as temporary, SummaryWriter(str(temporary)) as writer:

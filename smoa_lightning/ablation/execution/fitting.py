@@ -19,6 +19,7 @@ from smoa_lightning.ablation.execution.folders import STUDY_FACTS, note
 from smoa_lightning.ablation.space import Run
 from smoa_lightning.callbacks.cost_monitor import reset_peak_memory
 from smoa_lightning.cli import FineTuneCLI, quiet_libraries
+from smoa_lightning.record import RECORD
 
 
 def prepare_process() -> None:
@@ -40,7 +41,7 @@ def fit(run: Run, folder: Path, facts: Mapping[str, Any], base: bool, callbacks:
     Raises:
         Exception: Whatever ends the run; its record is kept and says so.
     """
-    began = time.monotonic()
+    began, resumed = time.monotonic(), (folder / RECORD).is_file()
     reset_peak_memory()
     torch.use_deterministic_algorithms(False)  # a run that asks for them sets it for the whole process
     arguments = [*run.arguments, f"--run.folder={folder}", f"--run.name={run.name}"]
@@ -52,4 +53,5 @@ def fit(run: Run, folder: Path, facts: Mapping[str, Any], base: bool, callbacks:
         )
     finally:
         gc.collect()
-    note(folder, {"seconds": time.monotonic() - began})
+    seconds = None if resumed else time.monotonic() - began  # how long the first part of a run took is not known
+    note(folder, {"seconds": seconds})

@@ -19,6 +19,7 @@ from smoa_lightning.record import RECORD, read_record
 STUDY_FACTS = "ablation"  # in a run's record
 MARK = ".run"  # holds the signature of the run whose folder it is
 STAGES = {"final": "runs", "search": "search"}
+CELLS = "cells"  # aggregates for TensorBoard, one for each cell
 
 
 class Folders:
@@ -73,10 +74,16 @@ class Folders:
         """Return the record of a run that is finished in its folder."""
         return finished(self.of(run), run.signature)
 
-    def adopt(self, run: Run, worker: WorkerId) -> dict[str, Any] | None:
-        """Copy a run that another study beside this one has finished; return its record, ``None`` if none has."""
+    def adopt(self, run: Run, worker: WorkerId, base: bool) -> dict[str, Any] | None:
+        """Copy a run that another study beside this one has finished; return its record, ``None`` if none has.
+
+        Args:
+            run: The run.
+            worker: Who adopts it.
+            base: Whether the score of the untouched backbone has to be among what is copied.
+        """
         for other in self._others():
-            if marked(other) == run.signature and finished(other, run.signature) is not None:
+            if marked(other) == run.signature and self._serves(other, run, base):
                 self.take(run)
                 with replacing(self.of(run)) as temporary:
                     leave = shutil.ignore_patterns(
@@ -87,11 +94,19 @@ class Folders:
                 return self.finished(run)
         return None
 
+    def _serves(self, other: Path, run: Run, base: bool) -> bool:
+        """Whether a folder holds a finished run with all that this study wants of it."""
+        record = finished(other, run.signature)
+        if record is None:
+            return False
+        scored = not base or any(name.startswith("base/") for name in record["metrics"])
+        return scored and (run.stage == "search" or self.keep == "none" or (other / "adapter").is_dir())
+
     def _others(self) -> Iterator[Path]:
         for study in sorted(self.folder.parent.glob("*/study.json")):
             if study.parent != self.folder:
                 for stage in STAGES.values():
-                    yield from (mark.parent for mark in sorted((study.parent / stage).glob(f"*/{MARK}")))
+                    yield from run_folders(study.parent / stage)
 
     def tidy(self, run: Run) -> None:
         """Remove what a finished run no longer needs: checkpoints, the last adapter, the best one if it is not kept."""
@@ -99,6 +114,13 @@ class Folders:
         for name in ("checkpoints", "adapter" if whole else "adapter/last"):
             with contextlib.suppress(FileNotFoundError):
                 shutil.rmtree(self.of(run) / name)
+
+
+def run_folders(stage: Path) -> list[Path]:
+    """Return the folders of the runs of a stage by name, without those that are still being copied."""
+    if not stage.is_dir():
+        return []
+    return sorted(entry for entry in stage.iterdir() if entry.is_dir() and not entry.name.startswith("."))
 
 
 def marked(folder: Path) -> str:

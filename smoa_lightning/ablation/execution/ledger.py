@@ -9,7 +9,7 @@ that was only asleep finds its own attempt ended when it comes to hand in its re
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -22,7 +22,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from smoa_lightning.ablation.execution.worker_id import PULSE_SECONDS, Watch, WorkerId
 
 RUN, SIGNATURE, WORKER, PULSE, ENDED, REASON = "run", "signature", "worker", "pulse", "ended", "reason"
-SECONDS, FORGIVEN = "seconds", "forgiven"
+SECONDS, FORGIVEN, VOID = "seconds", "forgiven", "void"
 # Why an attempt has no result: its run raised an error, its worker died, it was stopped, another one was first.
 End = Literal["error", "died", "stopped", "lost"]
 MOST_DEATHS = 10  # a run that takes its worker with it every time must not do so for ever
@@ -56,11 +56,11 @@ class Ledger:
         return sorted(self.storage.get_all_trials(self.study_id, deepcopy=False), key=lambda trial: trial.number)
 
     def by_signature(self) -> dict[str, list[FrozenTrial]]:
-        """Return the attempts at each run, first to last, without those that lost it to another or are forgiven."""
+        """Return the attempts at each run, first to last, without those that lost it, are forgiven or are void."""
         found: dict[str, list[FrozenTrial]] = {}
-        forgiven = self.forgiven()
+        forgiven, void = self.forgiven(), self.void()
         for trial in self.attempts():
-            gone = trial.state == TrialState.FAIL and trial.number < forgiven
+            gone = (trial.state == TrialState.FAIL and trial.number < forgiven) or trial.number in void
             if not gone and trial.user_attrs.get(ENDED) != "lost" and SIGNATURE in trial.user_attrs:
                 found.setdefault(trial.user_attrs[SIGNATURE], []).append(trial)
         return found
@@ -74,6 +74,14 @@ class Ledger:
         """Return the number of the first attempt whose failure counts."""
         return int(self.storage.get_study_user_attrs(self.study_id).get(FORGIVEN, 0))
 
+    def void(self) -> set[int]:
+        """Return the numbers of the attempts whose results are on disk no more."""
+        return set(self.storage.get_study_user_attrs(self.study_id).get(VOID, ()))
+
+    def make_void(self, numbers: Iterable[int]) -> None:
+        """Take attempts for never made, so that their runs are open again."""
+        self.storage.set_study_user_attr(self.study_id, VOID, sorted(self.void() | set(numbers)))
+
     def claim(self, run: str, signature: str, facts: Mapping[str, Any]) -> int | None:
         """Hold a run; return the attempt, or ``None`` if another one holds it or has done it.
 
@@ -86,10 +94,10 @@ class Ledger:
         mine = self.storage.create_new_trial(
             self.study_id, template_trial=create_trial(state=TrialState.RUNNING, user_attrs=attrs)
         )
-        number = self.storage.get_trial_number_from_id(mine)
+        number, void = self.storage.get_trial_number_from_id(mine), self.void()
         for trial in self.attempts():
             same = trial.user_attrs.get(SIGNATURE) == signature and trial.number != number
-            done = trial.state == TrialState.COMPLETE
+            done = trial.state == TrialState.COMPLETE and trial.number not in void
             if same and (done or (trial.state == TrialState.RUNNING and trial.number < number)):
                 self.end(mine, "lost", f"attempt {trial.number} was first")
                 return None

@@ -121,6 +121,12 @@ class Standing:
                 if status(attempts.get(run.signature, []), self.study.retries) == "open":
                     yield run
 
+    def known(self, pid: int) -> bool:
+        """Whether a worker of this machine has ever held a run or a trial."""
+        name = str(WorkerId.of(pid))
+        ledgers = [self.final, *(search.ledger for search in self.searches.values())]
+        return any(trial.user_attrs.get(WORKER) == name for ledger in ledgers for trial in ledger.attempts())
+
     def ended(self) -> bool:
         """Whether all runs are done, or failed too often."""
         if not all(search.ended() for search in self.searches.values()):

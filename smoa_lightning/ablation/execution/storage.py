@@ -42,6 +42,7 @@ class JournalLock(BaseJournalFileLock):
     def release(self) -> None:
         """Let others write."""
         if self._held is not None:
+            fcntl.flock(self._held, fcntl.LOCK_UN)  # closing is not enough where a fork has the file too
             self._held.close()
             self._held = None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import os
 import signal
 import subprocess
@@ -11,8 +12,10 @@ import time
 from pathlib import Path
 
 from optuna.storages import BaseStorage
+from optuna.trial import TrialState
 
 from smoa_lightning.ablation.execution.devices import environment_of
+from smoa_lightning.ablation.execution.folders import Folders
 from smoa_lightning.ablation.execution.live import Display
 from smoa_lightning.ablation.execution.progress import write_trials
 from smoa_lightning.ablation.execution.standing import Standing
@@ -22,7 +25,9 @@ from smoa_lightning.errors import UserError
 
 REFRESH_SECONDS = 1.0
 STOP_SECONDS = 60.0  # a worker has as long to end its step and give its run back
-QUICK_DEATHS = 3  # of workers that died before they could do anything: they all would
+QUICK_DEATHS = 3  # of workers that ended with an error before they could do anything: they all would
+KILLED = 20  # of workers in a row that were killed before they could do anything, such as by a want of memory
+SETTLED = datetime.timedelta(minutes=2)  # after that a network file system shows what another machine has written
 
 
 class Supervisor:
@@ -44,12 +49,26 @@ class Supervisor:
         self.standing = Standing(study, storage, WorkerId.of(os.getpid()), Watch())
         self.processes: dict[int, subprocess.Popen[bytes]] = {}
         self.started: dict[int, float] = {}
-        self.quick_deaths = 0
+        self.quick_deaths = self.killed = 0
 
     def forgive(self) -> None:
         """Let the failures so far no longer count."""
         for ledger in (self.standing.final, *(search.ledger for search in self.standing.searches.values())):
             ledger.forgive()
+
+    def open_lost(self) -> list[str]:
+        """Open the finished runs whose folder is gone or damaged, as after a power cut; return their names."""
+        folders, attempts = Folders(self.study.name, self.folder, self.study.keep), self.standing.final.by_signature()
+        lost: dict[int, str] = {}
+        for cell in self.study.cells:
+            for run in self.standing.final_runs(cell):
+                done = [t for t in attempts.get(run.signature, []) if t.state == TrialState.COMPLETE]
+                ended = done[-1].datetime_complete if done else None
+                if ended is not None and datetime.datetime.now() - ended > SETTLED and folders.finished(run) is None:
+                    lost |= dict.fromkeys((trial.number for trial in done), run.name)
+        if lost:
+            self.standing.final.make_void(lost)
+        return list(dict.fromkeys(lost.values()))
 
     def run(self) -> None:
         """Keep workers at work until all runs have ended.
@@ -110,7 +129,9 @@ class Supervisor:
             return
         if process.returncode > 0 and time.monotonic() - self.started[number] < 60:
             self.quick_deaths += 1
-        if process.returncode == 2 or self.quick_deaths >= QUICK_DEATHS:
+        did = self.standing.known(process.pid)
+        self.killed = 0 if did else self.killed + 1
+        if process.returncode == 2 or self.quick_deaths >= QUICK_DEATHS or self.killed >= KILLED:
             lines = self.log(number).read_text(encoding="utf-8", errors="replace").strip().splitlines()
             last = lines[-1].removeprefix("smoa_lightning: ") if lines else f"exit status {process.returncode}"
             raise UserError(f"worker {number} stopped: {last} (all of it: {self.log(number)})")

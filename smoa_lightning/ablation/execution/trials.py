@@ -6,6 +6,7 @@ go on from their checkpoints and the sampler sees it once. All cells end with th
 
 from __future__ import annotations
 
+import itertools
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -91,13 +92,14 @@ class CellSearch:
         if len(self.taken()) >= self.search.trials:
             return None
         self._queue_again()
+        self._queue_untried()
         trial = self.study().ask()
         number = int(trial.user_attrs.get(ORIGIN, trial.number))
         trial.set_user_attr(WORKER, str(self.ledger.worker))
         trial.set_user_attr(PULSE, 0)
         trial.set_user_attr(RUN, f"{self.cell.name},trial={number}")
         parameters = {p.key: suggest(trial, p) for p in self.cell.parameters}
-        if self._taken_by_others(trial, number):
+        if self._taken_by_others(trial, number) or self._repeats(trial, parameters):
             self.ledger.end(trial._trial_id, "lost", "others were faster")
             return None
         return Held(trial._trial_id, number, parameters, trial)
@@ -109,6 +111,36 @@ class CellSearch:
             last = attempts[-1]
             if last.state == TrialState.FAIL and number not in queued and not self.given_up(attempts):
                 self.study().enqueue_trial(dict(last.params), user_attrs={ORIGIN: number})
+
+    def _grid(self) -> list[dict[str, Any]]:
+        """Return the points of a grid; nothing for other samplers, which may try a point twice."""
+        if self.search.sampler.class_name != "GridSampler":
+            return []
+        keys = [parameter.key for parameter in self.cell.parameters]
+        return [
+            dict(zip(keys, point, strict=True))
+            for point in itertools.product(*(p.values or () for p in self.cell.parameters))
+        ]
+
+    def _queue_untried(self) -> None:
+        """Queue a point of the grid that nobody has tried.
+
+        Optuna's sampler takes a point for tried when its worker died before the values were known.
+        """
+        waiting = [t for t in self.ledger.attempts() if t.state == TrialState.WAITING]
+        if not waiting:
+            tried = [trial.params for trial in self.taken()]
+            untried = next((point for point in self._grid() if point not in tried), None)
+            if untried is not None:
+                self.study().enqueue_trial(untried)
+
+    def _repeats(self, trial: Trial, parameters: Mapping[str, Any]) -> bool:
+        """Whether an earlier trial of a grid, other than a first attempt at this one, has the same values."""
+        if not self._grid() or ORIGIN in trial.user_attrs:
+            return False
+        return any(
+            t.number < trial.number and t.params == parameters for t in self.taken() if ORIGIN not in t.user_attrs
+        )
 
     def _taken_by_others(self, trial: Trial, number: int) -> bool:
         """Whether another worker has this trial, or all trials were taken in the meantime."""

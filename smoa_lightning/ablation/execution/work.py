@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import statistics
 import time
@@ -14,7 +15,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage
 from optuna.trial import Trial
 
-from smoa_lightning.ablation.execution.folders import Folders, seconds_of
+from smoa_lightning.ablation.execution.folders import CELLS, Folders, seconds_of
 from smoa_lightning.ablation.execution.ledger import Ledger, Pruned
 from smoa_lightning.ablation.execution.progress import write_trials
 from smoa_lightning.ablation.execution.standing import Standing
@@ -22,6 +23,7 @@ from smoa_lightning.ablation.execution.trials import CellSearch, Held
 from smoa_lightning.ablation.execution.worker_id import Watch, WorkerId
 from smoa_lightning.ablation.space import Cell, Run, Study
 from smoa_lightning.ablation.untouched import scored_with
+from smoa_lightning.record import UnderWay
 
 POLL_SECONDS = 2.0
 
@@ -84,6 +86,9 @@ class Work:
             self.bury()
             if not self.step():
                 time.sleep(poll)
+        for cell in self.study.cells:  # a worker may have died between its last run and the aggregate
+            if not (self.folder / CELLS / cell.name).is_dir():
+                self._gather(cell)
 
     def bury(self) -> None:
         """End the attempts of workers that are gone, so that their runs are open again."""
@@ -118,7 +123,8 @@ class Work:
             result.seconds = seconds_of(record)
         if result.reason is None and not ledger.complete(attempt, result.value, result.seconds):
             self.say(f"{run.name} was taken over by another worker while this one was away; its result is not used")
-        self._gather(run.cell)
+        with contextlib.suppress(OSError):
+            self._gather(run.cell)  # two workers that end the last two seeds together both write it
 
     def _gather(self, cell: Cell) -> None:
         """Write the aggregate of a cell whose final runs are all done."""
@@ -150,7 +156,7 @@ class Work:
 
     def _done(self, run: Run, callbacks: Sequence[Any] = ()) -> dict[str, Any]:
         """Return the record of a run: found finished here or in a study beside this one, or done now."""
-        record = self.folders.finished(run) or self.folders.adopt(run, self.worker)
+        record = self.folders.finished(run) or self.folders.adopt(run, self.worker, self._scores_base(run))
         if record is None:
             folder = self.folders.take(run)
             self.say(f"running {run.name}")
@@ -198,6 +204,10 @@ class Attempt:
         if isinstance(error, KeyboardInterrupt | SystemExit):
             self.ledger.end(self.attempt, "stopped", "stopped")
             return False
+        if isinstance(error, UnderWay):  # what is left of a killed worker still holds the folder, but not for long
+            self.ledger.end(self.attempt, "stopped", self.reason)
+            time.sleep(POLL_SECONDS)
+            return True
         if isinstance(error, UpdateFinishedTrialError):
             return True  # taken for dead while the machine slept; whoever took over goes on
         self.ledger.end(self.attempt, "error", self.reason)

@@ -110,19 +110,25 @@ def read_study(folder: Path) -> StudyFolder:
         raise UserError(f"{folder / DESCRIPTION} has the format {description.get('format')!r}, this version {FORMAT}")
     damaged: list[str] = []
     found: dict[str, list[FinishedRun]] = {cell: [] for cell in description["cells"]}
-    for file in sorted((folder / "runs").glob(f"*/{RECORD}")):
+    trials = _json(folder / TRIALS) or {}
+    best = {cell: _best_values(search) for cell, search in trials.get("searches", {}).items()}
+    for file in sorted((folder / "runs").glob(f"[!.]*/{RECORD}")):  # those with a dot are still being copied
         try:
             run = _run(file.parent, description)
         except (UserError, ValueError, KeyError, TypeError) as error:
             damaged.append(f"{file.parent.name} is left out: {' '.join(str(error).split()) or type(error).__name__}")
             continue
-        if run is not None:
+        if run is None:
+            continue
+        values = run.record["ablation"]["parameters"]
+        if (best.get(run.cell) or values) != values:
+            damaged.append(f"{run.name} is left out: it ran with {values}, but by now its search found others better")
+        else:
             found[run.cell].append(run)
     runs = {cell: tuple(sorted(each, key=lambda run: run.seed)) for cell, each in found.items()}
     if not any(runs.values()):
         more = f"; {damaged[0]}" if damaged else ""
         raise UserError(f"no final run of the study in {folder} is finished yet{more}")
-    trials = _json(folder / TRIALS) or {}
     return StudyFolder(
         folder, description, runs, _untouched(folder, description, runs), trials.get("searches", {}),
         tuple(trials.get("failed", ())), tuple(damaged),
@@ -153,6 +159,11 @@ def _base_of(folder: Path, run: FinishedRun, metric: str) -> Untouched | None:
         return None
     items, values = _items(folder / "runs" / run.name / BASE_ITEMS, metric)
     return Untouched(float(score), float(run.metrics.get(f"base/{metric}_stderr", math.nan)), items, values)
+
+
+def _best_values(search: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The values that the final runs of a cell are to have."""
+    return next((trial["parameters"] for trial in search["trials"] if trial["number"] == search["best"]), None)
 
 
 def _json(file: Path) -> dict[str, Any] | None:
