@@ -55,6 +55,7 @@ def test_record_holds_provenance_and_metrics(finished: Path) -> None:
             assert metrics[f"{prefix}/{name}_stderr"] > 0
     assert metrics["rank/effective_mean"] > 1
     assert metrics["cost/tokens_per_second"] > 0
+    assert 0 < metrics["cost/step_seconds"] < metrics["cost/train_seconds"]
     assert metrics["parameters/trainable"] < metrics["parameters/total"]
 
 

@@ -54,6 +54,7 @@ class CostMonitor(Callback):
         self.total_seconds = 0.0
         self.total_tokens = 0
         self._began = 0.0
+        self._steps = 0
         self._window_tokens = 0
         self._window_step = 0
         self._tokens_before = 0
@@ -74,6 +75,7 @@ class CostMonitor(Callback):
         self.total_seconds += elapsed
         self._window_tokens += tokens
         self.total_tokens += tokens
+        self._steps = trainer.global_step  # of the whole training, as the totals are
         steps = trainer.global_step - self._window_step
         if steps >= self.every_n_steps:
             pl_module.log_dict(
@@ -99,6 +101,7 @@ class CostMonitor(Callback):
         return {
             "train_seconds": self.total_seconds,
             "train_tokens": self.total_tokens,
+            "step_seconds": self.total_seconds / self._steps if self._steps else 0.0,
             "tokens_per_second": self.total_tokens / self.total_seconds if self.total_seconds else 0.0,
             "peak_memory_mb": peak_memory_megabytes(),
         }

@@ -82,7 +82,7 @@ def _run(
     metrics = {
         f"report/{metric}": score, "parameters/trainable": facts["parameters"], "cost/peak_memory_mb": 900.0,
         "parameters/adapter_bytes": 4 * facts["parameters"], "rank/effective_mean": facts.get("rank", -1.0),
-        "cost/tokens_per_second": 1000.0 + seed,
+        "cost/tokens_per_second": 1000.0 + seed, "cost/step_seconds": 0.1 + 0.01 * seed,
     }  # fmt: skip
     if base is not None:
         metrics |= {f"base/{metric}": float(base.mean()), f"base/{metric}_stderr": 0.02}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -184,6 +185,36 @@ def test_a_damaged_run_is_left_out_and_told(harm: Any, says: str, tmp_path: Path
     assert says in told.err
     assert told.out.startswith("Study made: 8 of 9 final runs, ")
     assert "method=same,seed=1 is left out" in (tmp_path / "report" / "report.md").read_text()
+
+
+def test_runs_with_other_values_than_the_search_found_best_are_left_out(tmp_path: Path) -> None:
+    make_study(tmp_path, CELLS, search=True)
+    file = tmp_path / "runs" / "method=same,seed=1" / "record.json"
+    record = json.loads(file.read_text())
+    record["ablation"]["parameters"] = {LR: 0.03}  # that was the best before the search grew
+    file.write_text(json.dumps(record))
+    study = read_study(tmp_path)
+    assert [run.seed for run in study.runs["method=same"]] == [0, 2]
+    assert study.damaged == (
+        f"method=same,seed=1 is left out: it ran with {{'{LR}': 0.03}}, but by now its search found others better",
+    )
+
+
+def test_what_is_still_being_copied_is_no_run(tmp_path: Path) -> None:
+    make_study(tmp_path, CELLS)
+    shutil.copytree(tmp_path / "runs" / "method=same,seed=1", tmp_path / "runs" / ".method=same,seed=1.7-ab.tmp")
+    assert [run.seed for run in read_study(tmp_path).runs["method=same"]] == [0, 1, 2]
+
+
+def test_ranks_are_those_that_a_budget_or_a_search_chose(tmp_path: Path) -> None:
+    make_study(tmp_path, CELLS)
+    for seed, name in ((0, "lora"), (1, "lora"), (2, "lora"), (1, "same")):
+        file = tmp_path / "runs" / f"method={name},seed={seed}" / "record.json"
+        record = json.loads(file.read_text())
+        record["budget"] = {"changes": {"r": 64}}
+        file.write_text(json.dumps(record))
+    cells = {cell.name: cell.setting("model.adapter.init_args.r") for cell in analyse(read_study(tmp_path)).cells}
+    assert cells == {"method=lora": 64, "method=better": 8, "method=same": None}
 
 
 def test_runs_under_way_and_of_cells_that_are_gone_do_not_count(tmp_path: Path) -> None:

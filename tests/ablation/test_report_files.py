@@ -39,7 +39,17 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "report"
 
 
-FIGURES = ["costs", "forest", "heat_map", "parameters", "rank", "sensitivity", "subspaces", "update_rank"]
+FIGURES = [
+    "costs",
+    "costs_by_subspaces",
+    "forest",
+    "heat_map",
+    "parameters",
+    "rank",
+    "sensitivity",
+    "subspaces",
+    "update_rank",
+]
 TABLES = ["cells", "differences", "effects", "gains", "levels", "runs", "searches", "trials"]
 
 

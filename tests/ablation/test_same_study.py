@@ -45,6 +45,7 @@ MAY_CHANGE: list[tuple[dict[str, Any], list[str]]] = [
     ({"keep": "none", "retries": 3}, ["retries was 1 and is 3", 'keep was "best" and is "none"']),
 ]
 MAY_NOT: list[tuple[dict[str, Any], str]] = [
+    ({"axes": {"r": [4, 8], "lr": [0.02]}, "baseline": {"r": 4}}, "its cell r=4 is called r=4,lr=0.02 in this one"),
     ({"name": "other"}, "it is 'study', this is 'other'"),
     ({"seeds": 1}, "its seed 1 is not in this one"),
     ({"axes": {"r": [4]}}, "its cell r=8 is not in this one"),

@@ -46,11 +46,21 @@ class CellResult:
         return [run.score for run in self.runs]
 
     def setting(self, key: str) -> Any:
-        """Return a setting by its full key, ``None`` where the cell has none."""
+        """Return a setting by its full key, as the runs had it; ``None`` where there is none, or runs differ.
+
+        A budget or a search may have decided it instead of the study's files.
+        """
         value: Any = self.settings
         for word in key.split("."):
             value = value.get(word) if isinstance(value, Mapping) else None
-        return value
+        found = [_trained_with(run.record, key, value) for run in self.runs] or [value]
+        return found[0] if all(each == found[0] for each in found) else None
+
+
+def _trained_with(record: Mapping[str, Any], key: str, value: Any) -> Any:
+    start, _, last = key.rpartition(".")
+    by_budget = (record.get("budget") or {}).get("changes", {}) if start == "model.adapter.init_args" else {}
+    return record["ablation"]["parameters"].get(key, by_budget.get(last, value))
 
 
 # Name of a cost -> where a record has it.
@@ -58,6 +68,7 @@ COSTS: dict[str, Callable[[Mapping[str, Any]], Any]] = {
     "parameters": lambda record: record["metrics"].get("parameters/trainable"),
     "bytes": lambda record: record["metrics"].get("parameters/adapter_bytes"),
     "rank": lambda record: _positive(record["metrics"].get("rank/effective_mean")),
+    "step": lambda record: _positive(record["metrics"].get("cost/step_seconds")),
     "tokens_per_second": lambda record: _positive(record["metrics"].get("cost/tokens_per_second")),
     "memory": lambda record: _positive(record["metrics"].get("cost/peak_memory_mb")),
     "seconds": lambda record: record["ablation"].get("seconds"),

@@ -61,7 +61,9 @@ def write_report(folder: Path, out: Path) -> tuple[Analysis, Document]:
     from smoa_lightning.ablation.report.figures import all_figures
 
     pictures = save(all_figures(analysis), out / "figures")
-    document = contents(analysis, pictures, f"python -m smoa_lightning report {folder.name}")
+    document = contents(
+        analysis, pictures, f"python -m smoa_lightning report studies/{analysis.study.description['name']}"
+    )
     files = {"report.html": page(document), "report.md": markdown(document)}
     files |= {f"tables/{table.name}.csv": comma_separated(table) for table in document.tables}
     files |= {f"tables/{table.name}.tex": latex(table) for table in document.tables if table.name in LATEX}

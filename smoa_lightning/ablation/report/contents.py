@@ -26,6 +26,7 @@ from smoa_lightning.ablation.statistics import Estimate
 DIFFERENCE_TITLES = (
     "cell", "baseline", "test", "verdict", "difference", "95 % interval", "p", "p (Holm)", "g", "seeds", "items",
 )  # fmt: skip
+MEASURED = (("rank", ".1f"), ("step", ".3f"), ("tokens_per_second", ",.0f"), ("memory", ",.0f"), ("seconds", ".0f"))
 GAIN_NOTE = (
     "The untouched backbone has no seed: its score of each item is subtracted from that of every seed of a cell. p is "
     "corrected for the comparisons of this table, apart from those with the baseline."
@@ -135,7 +136,16 @@ def cell_table(analysis: Analysis) -> Table:
     """Return the table of cells: scores, sizes and costs."""
     with_iqm = any(cell.iqm is not None for cell in analysis.cells)
     titles = ["cell", "metric", "mean over seeds, 95 % interval", *(["IQM, 95 %"] if with_iqm else [])]
-    titles += ["seeds", "trainable", "adapter, kB", "effective rank", "tokens/s", "peak memory, MB", "s a run"]
+    titles += [
+        "seeds",
+        "trainable",
+        "adapter, kB",
+        "effective rank",
+        "s a step",
+        "tokens/s",
+        "peak memory, MB",
+        "s a run",
+    ]
     rows = []
     for cell in analysis.cells:
         score = estimate_text(cell.estimate)
@@ -143,8 +153,7 @@ def cell_table(analysis: Analysis) -> Table:
         size = cell.costs.get("bytes")
         row = [cell.name, cell.metric, score, *iqm, f"{len(cell.runs)} of {cell.planned}"]
         row += [_number(cell.costs.get("parameters"), ",.0f"), _number(size and size / 1000, ",.0f")]
-        row += [_number(cell.costs.get(name), form) for name, form in
-                (("rank", ".1f"), ("tokens_per_second", ",.0f"), ("memory", ",.0f"), ("seconds", ".0f"))]  # fmt: skip
+        row += [_number(cell.costs.get(name), form) for name, form in MEASURED]
         rows.append(tuple(row))
     best = _best(analysis)
     marked = frozenset(n for n, cell in enumerate(analysis.cells) if best is not None and cell.name == best.name)

@@ -26,6 +26,7 @@ from smoa_lightning.ablation.report.figures_search import sensitivity
 
 INTERVALS = "Points are means over seeds, bars 95 % t-intervals over seeds."
 MOST_DIFFERENCES = 40  # in the forest plot
+LINES = ("-", "--", ":", "-.")
 MOST_LABELS = 16  # with more points none is labelled
 
 
@@ -34,6 +35,7 @@ def all_figures(analysis: Analysis) -> list[Callable[[], Drawn | None]]:
     styles = Styles(analysis)
     makers: list[Callable[[Analysis, Styles], Drawn | None]] = [
         forest, parameters, by_rank, by_subspaces, heat_map, sensitivity, update_rank, costs,
+        costs_by_subspaces,
     ]  # fmt: skip
     return [functools.partial(make, analysis, styles) for make in makers]
 
@@ -116,7 +118,6 @@ def _curves(analysis: Analysis, styles: Styles, key: str, name: str, label: str,
     if not any(len({cell.setting(key) for cell in curve}) > 1 for curve in curves.values()):
         return None
     figure, (axes,) = new_figure()
-    lines = ("-", "--", ":", "-.")
     sizes = sorted({size for _, size in curves if size is not None})
     for number, ((method, size), curve) in enumerate(curves.items()):
         curve.sort(key=lambda cell: cell.setting(key))
@@ -124,15 +125,12 @@ def _curves(analysis: Analysis, styles: Styles, key: str, name: str, label: str,
         text = f"{method}, {letter}={size}" if len(sizes) > 1 and size is not None else method
         shift = 1 + 0.012 * (number - len(curves) / 2)  # so that bars do not hide one another
         x = [cell.setting(key) * shift for cell in curve]
-        style = lines[sizes.index(size) % len(lines)] if size in sizes else "-"
+        style = LINES[sizes.index(size) % len(LINES)] if size in sizes else "-"
         axes.errorbar(
             x, [_mean(c) for c in curve], yerr=bars(curve), linestyle=style, color=styles.colour(method), capsize=2,
             marker=styles.marker(method), markersize=5, elinewidth=1, label=text,
         )  # fmt: skip
-    values = sorted({cell.setting(key) for cell in shown})
-    axes.set_xscale("log", base=2)
-    axes.set_xticks(values, [str(value) for value in values])
-    axes.minorticks_off()
+    _doubling(axes, [cell.setting(key) for cell in shown])
     axes.set_xlabel(label)
     _score(axes, analysis)
     arrange(figure)
@@ -205,7 +203,42 @@ def costs(analysis: Analysis, styles: Styles) -> Drawn | None:
     return Drawn("costs", caption, figure)
 
 
+def costs_by_subspaces(analysis: Analysis, styles: Styles) -> Drawn | None:
+    """Step time and memory against K, for each method and rank."""
+    panels = [("step", "seconds of a training step"), ("memory", "peak memory of the run, MB")]
+    curves: dict[tuple[str, Any], list[CellResult]] = {}
+    for cell in analysis.scored:
+        if isinstance(cell.setting(SUBSPACES), int) and all(cost in cell.costs for cost, _ in panels):
+            curves.setdefault((styles.method(cell), cell.setting(RANK)), []).append(cell)
+    if not any(len({cell.setting(SUBSPACES) for cell in curve}) > 1 for curve in curves.values()):
+        return None
+    ranks = list(dict.fromkeys(rank for _, rank in curves))
+    figure, found = new_figure(4.6, 3.8, len(panels))
+    for axes, (cost, label) in zip(found, panels, strict=True):
+        for (method, rank), curve in curves.items():
+            curve.sort(key=lambda cell: cell.setting(SUBSPACES))
+            axes.plot(
+                [cell.setting(SUBSPACES) for cell in curve], [cell.costs[cost] for cell in curve],
+                LINES[ranks.index(rank) % len(LINES)], color=styles.colour(method), marker=styles.marker(method),
+                markersize=5, label=method if len(ranks) == 1 else f"{method}, r={rank}",
+            )  # fmt: skip
+        _doubling(axes, [cell.setting(SUBSPACES) for curve in curves.values() for cell in curve])
+        axes.set_ylim(bottom=0)
+        axes.set_xlabel("number of subspaces K")
+        axes.set_ylabel(label)
+    arrange(figure)
+    caption = "What subspaces cost: medians over runs. Runs that shared a machine are not clean measurements of time."
+    return Drawn("costs_by_subspaces", caption, figure)
+
+
 # -------------------------------------------------------------------------------------------------------------- helpers
+
+
+def _doubling(axes: Any, values: list[int]) -> None:
+    """Make the horizontal axis one of powers of two, with a label at each value."""
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(sorted(set(values)), [str(value) for value in sorted(set(values))])
+    axes.minorticks_off()
 
 
 def _with(analysis: Analysis, cost: str) -> list[CellResult]:

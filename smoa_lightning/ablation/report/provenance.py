@@ -37,14 +37,14 @@ def provenance(analysis: Analysis, made_by: str) -> list[Block]:
         counts = {value: values.count(value) for value in dict.fromkeys(values)}
         if len(counts) == 1:
             shared.append(f"{name}: {values[0]}")
-        elif name == "report rows" and len({cell.metric for cell in analysis.cells}) + len(counts) > 2:
-            differing.append(f"{name}: {_listed(counts)} (cells may be of several tasks)")
+        elif name == "report rows" and len({run.record["data"].get("task") for run in runs}) == len(counts):
+            shared.append(f"{name}, of several tasks: {_listed(counts)}")
         else:
             differing.append(f"{name} differ among runs: {_listed(counts)}")
     blocks: list[Block] = [
         Paragraph(
-            f"Made by `{made_by}` from the records in `runs/`. A mean is over the rows of its cell in the table of "
-            "runs (runs.csv); each record has the whole configuration, hashes and item scores beside it."
+            f"Made by `{made_by}`, after `python -m smoa_lightning ablate` had run the study, from the records in "
+            "`runs/`. A mean is over the rows of its cell in the table of runs (runs.csv); each record has the whole configuration, hashes and item scores beside it."
         ),
         Points(tuple(shared)),
     ]

@@ -26,9 +26,11 @@ def search_blocks(study: StudyFolder) -> list[Block]:
         edges += [] if best is None else edge_sentences(cell, best["parameters"], study.description["search"])
     titles = ["cell", "metric", "best values", "importance (PED-ANOVA)", "best score", "complete / pruned / failed"]
     table = Table("searches", "The search of each cell, on held-out training rows.", columns(titles, 4), tuple(rows))
+    numbers = {len(search["trials"]) for search in study.searches.values()}
+    alike = "Every cell has the same number of trials" if len(numbers) == 1 else "Cells do not have as many trials yet"
     note = (
-        "Trials use seeds of their own and never see the report rows. Every cell has the same number of trials; the "
-        "best score of a search is the best of several and therefore too good, so cells are compared by fresh runs."
+        f"Trials use seeds of their own and never see the report rows. {alike}; the best score of a search is the best "
+        "of several and therefore too good, so cells are compared by fresh runs."
     )
     return [Heading("Searches"), table, *([Points(tuple(edges))] if edges else []), Paragraph(note), trial_table(study)]
 
