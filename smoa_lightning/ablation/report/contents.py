@@ -163,12 +163,14 @@ def cell_table(analysis: Analysis) -> Table:
 
 
 def told_once(table: Table, titles: Sequence[str]) -> Table:
-    """Move columns that say the same in all rows to the caption, so that the others have room."""
+    """Move columns that say the same in all rows to the caption, and leave out empty ones: the others have room."""
     caption, kept = table.caption, list(range(len(table.columns)))
     for place, column in enumerate(table.columns):
         texts = {row[place] for row in table.rows}
         if column.title in titles and len(texts) == 1:
             caption += f" {column.title.capitalize()} of all: {texts.pop()}."
+            kept.remove(place)
+        elif texts == {""}:
             kept.remove(place)
     rows = tuple(tuple(row[place] for place in kept) for row in table.rows)
     return replace(table, caption=caption, columns=tuple(table.columns[place] for place in kept), rows=rows)

@@ -44,7 +44,8 @@ def provenance(analysis: Analysis, made_by: str) -> list[Block]:
     blocks: list[Block] = [
         Paragraph(
             f"Made by `{made_by}`, after `python -m smoa_lightning ablate` had run the study, from the records in "
-            "`runs/`. A mean is over the rows of its cell in the table of runs (runs.csv); each record has the whole configuration, hashes and item scores beside it."
+            "`runs/`. A mean is over the rows of its cell in the table of runs (runs.csv); each record has the whole "
+            "configuration, hashes and item scores beside it."
         ),
         Points(tuple(shared)),
     ]
