@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from optuna.trial import TrialState
 
+from smoa_lightning.ablation.command import stopping_like_ctrl_c
 from smoa_lightning.ablation.execution import supervisor as supervising
 from smoa_lightning.ablation.execution.ledger import Ledger, status
 from smoa_lightning.ablation.execution.standing import Standing
@@ -231,3 +232,26 @@ def test_workers_that_can_not_start_end_the_study_with_their_reason(
     monkeypatch.setattr(supervising, "REFRESH_SECONDS", 0.01)
     with pytest.raises(UserError, match="worker 0 stopped: no disk"):
         supervisor.run()
+
+
+def test_workers_that_are_killed_before_they_do_anything_end_the_study(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = study_file(tmp_path)
+    study = load_study([file])
+    supervisor = FakeSupervisor(study, tmp_path / "out", open_storage(None, tmp_path / "out"), 1, [str(file), ""])
+    kill = "import os, sys; print('too much memory', flush=True); os.kill(os.getpid(), 9)"
+    monkeypatch.setattr(supervisor, "command", lambda number: [sys.executable, "-c", kill])
+    monkeypatch.setattr(supervising, "REFRESH_SECONDS", 0.01)
+    monkeypatch.setattr(supervising, "KILLED", 4)
+    with pytest.raises(UserError, match="worker 0 stopped: too much memory"):
+        supervisor.run()
+    assert supervisor.log(0).read_text().count("too much memory") == 4
+
+
+@pytest.mark.parametrize("name", [signal.SIGTERM, signal.SIGHUP])
+def test_what_a_batch_system_sends_stops_a_study_as_ctrl_c_does(name: signal.Signals) -> None:
+    before = signal.getsignal(name)
+    with pytest.raises(KeyboardInterrupt), stopping_like_ctrl_c():
+        signal.raise_signal(name)
+    assert signal.getsignal(name) == before
