@@ -79,11 +79,35 @@ def test_another_weight_in_the_same_memory_is_refused(whole: bool) -> None:
 def test_an_unchanged_weight_is_compared_once(monkeypatch: pytest.MonkeyPatch) -> None:
     layer = prepared(linear())
 
-    def compared(*_: object) -> bool:
+    def taken(*_: object) -> torch.Tensor:
         raise AssertionError("the fingerprint was computed again")
 
-    monkeypatch.setattr(bound, "fingerprints_match", compared)
+    monkeypatch.setattr(bound, "fingerprint", taken)
+    layer.read_weight("default")
     load_again(layer)
+
+
+@pytest.mark.parametrize("swap", [None, replaced, written, pointed_elsewhere])
+def test_a_fingerprint_taken_ahead_counts_for_that_weight_only(
+    swap: Callable[[SmoaLinear], None] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = prepared(linear()).state_dict()
+    layer = SmoaLinear(linear().requires_grad_(False), "layer")
+    layer.set_adapter("default")
+    layer.update_layer("default", SMoAConfig(r=4, num_subspaces=2))
+    layer.read_weight("default")
+    taken: list[torch.Tensor] = []
+    fingerprint = bound.fingerprint
+    monkeypatch.setattr(bound, "fingerprint", lambda *given: taken.append(given[0]) or fingerprint(*given))
+    adapter = {name: tensor for name, tensor in state.items() if "smoa_" in name}
+    if swap is None:
+        layer.load_state_dict(adapter, strict=False)
+        assert not taken
+        return
+    swap(layer)
+    with pytest.raises(UserError, match="does not belong to this backbone"):
+        layer.load_state_dict(adapter, strict=False)
+    assert len(taken) == 1
 
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])

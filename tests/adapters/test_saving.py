@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from smoa_lightning.adapters import SMoAConfig, adapter_bytes, attach
 from smoa_lightning.adapters.smoa import SmoaLinear, subspaces
+from smoa_lightning.adapters.tuner import bound
 from smoa_lightning.adapters.tuner.fingerprint import fingerprint, fingerprint_text, fingerprints_match
 from smoa_lightning.errors import UserError
 
@@ -213,6 +214,17 @@ def test_wrong_base_is_refused_with_both_fingerprints(
     assert "model.layers.0.self_attn.q_proj" in message
 
 
+def test_loading_takes_one_fingerprint_of_each_weight(
+    saved: Maker, llama: Maker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, folder = saved(config())
+    base, taken = rounded(llama(hidden_size=24)), []
+    monkeypatch.setattr(bound, "fingerprint", lambda *given: taken.append(given[0]) or fingerprint(*given))
+    loaded = PeftModel.from_pretrained(base, folder)
+    weights = [layer.base_layer.weight for layer in loaded.modules() if isinstance(layer, SmoaLinear)]
+    assert sorted(map(id, taken)) == sorted(map(id, weights))
+
+
 def test_one_changed_entry_of_the_base_is_noticed(saved: Maker, llama: Maker) -> None:
     _, folder = saved(config())
     other = rounded(llama(hidden_size=24))
@@ -266,9 +278,9 @@ def test_fingerprint_recognises_a_weight_in_other_dtypes(dtype: torch.dtype) -> 
     torch.manual_seed(0)
     weight = torch.randn(40, 30) * 0.02
     saved = fingerprint(weight)
-    assert fingerprints_match(saved, weight.to(dtype))
-    assert not fingerprints_match(saved, torch.randn(40, 30).to(dtype) * 0.02)
-    assert not fingerprints_match(saved, weight.to(dtype).T)
+    assert fingerprints_match(saved, fingerprint(weight.to(dtype)), dtype)
+    assert not fingerprints_match(saved, fingerprint(torch.randn(40, 30).to(dtype) * 0.02), dtype)
+    assert not fingerprints_match(saved, fingerprint(weight.to(dtype).T), dtype)
 
 
 def test_fingerprint_is_fixed() -> None:

@@ -20,25 +20,24 @@ from smoa_lightning.errors import UserError
 from smoa_lightning.quantization import quantization
 
 
-class _Compared:
-    """A stored weight and the fingerprint that was found to be its own."""
+class _Seen:
+    """A stored weight as it was once, without keeping it alive."""
 
-    def __init__(self, stored: Tensor, saved: Tensor) -> None:
+    def __init__(self, stored: Tensor) -> None:
         # An address alone may be that of another weight in the same memory; ``weight.data = ...`` changes the storage.
         self._weight, self._storage = weakref.ref(stored), weakref.ref(stored.untyped_storage())
-        self._state = self._state_of(stored, saved)
+        self._state = self._state_of(stored)
 
-    def still(self, stored: Tensor, saved: Tensor) -> bool:
-        """Whether both are what they were: the same tensor, whose content nothing has changed since."""
+    def still(self, stored: Tensor) -> bool:
+        """Whether it is what it was: the same tensor, whose content nothing has changed since."""
         if stored.is_inference():  # counts no changes
             return False
         same = self._weight() is stored and self._storage() is stored.untyped_storage()
-        return same and self._state == self._state_of(stored, saved)
+        return same and self._state == self._state_of(stored)
 
     @staticmethod
-    def _state_of(stored: Tensor, saved: Tensor) -> tuple[Any, ...]:
-        version = None if stored.is_inference() else stored._version
-        return version, stored.data_ptr(), stored.dtype, *saved.tolist()
+    def _state_of(stored: Tensor) -> tuple[Any, ...]:
+        return None if stored.is_inference() else stored._version, stored.data_ptr(), stored.dtype
 
 
 class BoundLayer(UpdateLayer):
@@ -58,7 +57,8 @@ class BoundLayer(UpdateLayer):
     def __init__(self, base_layer: nn.Module, name: str = "") -> None:
         super().__init__(base_layer, name)
         self._prepared: set[str] = set()
-        self._known: dict[str, _Compared] = {}  # adapter -> what its fingerprint was compared with
+        self._compared: dict[str, tuple[_Seen, list[int]]] = {}  # the weight that each adapter's fingerprint fits
+        self._ahead: tuple[_Seen, Tensor] | None = None  # a weight, and its fingerprint taken before it was asked for
         self.register_load_state_dict_post_hook(_after_loading)
 
     def initial_state(self, config: Any) -> dict[str, Tensor]:
@@ -83,6 +83,15 @@ class BoundLayer(UpdateLayer):
             self.fill_state(adapter_name, self.unmerged_weight())
         self._prepared.add(adapter_name)
 
+    def read_weight(self, adapter_name: str) -> None:
+        """Take the fingerprint of the weight, unless it is known to fit: the next check will ask for it."""
+        absent = adapter_name not in self.configs or self._base().weight.is_meta
+        if absent or quantization(self._base()) is not None:
+            return
+        stored, compared = self._stored_weight(), self._compared.get(adapter_name)
+        if compared is None or not compared[0].still(stored):
+            self._ahead = _Seen(stored), fingerprint(stored)
+
     def check_fingerprint(self, adapter_name: str) -> None:
         """Take the fingerprint of the weight, or compare it with the one that the adapter carries.
 
@@ -91,12 +100,14 @@ class BoundLayer(UpdateLayer):
         """
         saved = getattr(self, self.fingerprint_name)[adapter_name]
         stored, held = self._stored_weight(), quantization(self._base())
-        known = self._known.get(adapter_name)
-        if held is None and known is not None and known.still(stored, saved):
+        ahead, self._ahead = self._ahead, None
+        seen, words = self._compared.get(adapter_name, (None, []))
+        if held is None and seen is not None and seen.still(stored) and words == saved.tolist():
             return
+        own = ahead[1] if ahead is not None and ahead[0].still(stored) else fingerprint(stored, held)
         if not saved.any():
-            saved.copy_(fingerprint(stored, held))
-        elif not fingerprints_match(saved, stored):
+            saved.copy_(own)
+        elif not fingerprints_match(saved, own, stored.dtype):
             made_for, then = "a base weight", "load the backbone and revision that its adapter_config.json names"
             if held_as(saved) != held:
                 was, now = (kind or "floating point" for kind in (held_as(saved), held))
@@ -105,13 +116,13 @@ class BoundLayer(UpdateLayer):
             raise UserError(
                 f"adapter {adapter_name!r} does not belong to this backbone: at layer {self.name} it was made for "
                 f"{made_for} with fingerprint {fingerprint_text(saved)}, but here the base weight has fingerprint "
-                f"{fingerprint_text(fingerprint(stored))}; {then}."
+                f"{fingerprint_text(own)}; {then}."
             )
-        self._known[adapter_name] = _Compared(stored, saved)
+        self._compared[adapter_name] = _Seen(stored), saved.tolist()
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what weak references stand for: they can be neither pickled nor copied."""
-        return {**self.__dict__, "_known": {}}
+        return {**self.__dict__, "_compared": {}, "_ahead": None}
 
     def update_layer(self, adapter_name: str, config: Any) -> None:
         """Add an adapter that does not change anything yet."""

@@ -45,18 +45,19 @@ def held_as(words: Tensor) -> str | None:
     return _HELD[number] if 0 < number < len(_HELD) else None
 
 
-def fingerprints_match(saved: Tensor, weight: Tensor) -> bool:
-    """Whether a weight is the one with this fingerprint (see :func:`fingerprint`), whatever dtype it was loaded in.
+def fingerprints_match(saved: Tensor, own: Tensor, dtype: torch.dtype) -> bool:
+    """Whether two fingerprints are of one weight, whatever dtype it was loaded in (see :func:`fingerprint`).
 
     Args:
-        saved: int32 tensor of 20 words.
-        weight: The weight of the model that the adapter is loaded into.
+        saved: int32 tensor of 20 words, that of the weight that an adapter was made for.
+        own: The same of the weight of the model that the adapter is loaded into,
+        dtype: and the dtype of that weight.
     """
-    saved, own = saved.cpu(), fingerprint(weight)
+    saved, own = saved.cpu(), own.cpu()
     bits, own_bits = (words[HASH_WORDS:].to(torch.int16) for words in (saved, own))
     if torch.equal(saved[:HASH_WORDS], own[:HASH_WORDS]) and torch.equal(bits, own_bits):
         return True
-    if weight.dtype != torch.float16:
+    if dtype != torch.float16:
         return False
     expected, found = bits.view(torch.bfloat16).float(), own_bits.view(torch.bfloat16).float()
     # One step of bfloat16 for the double rounding, and the smallest step of float16 near zero.

