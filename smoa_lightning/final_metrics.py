@@ -37,3 +37,29 @@ def mean_metrics(runs: Sequence[Mapping[str, Any]]) -> dict[str, float]:
         values = [float(metrics[source]) for metrics in runs if source in metrics]
         found[name] = statistics.fmean(values) if values else -1.0
     return found
+
+
+def study_columns(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the tab has of a run's place in a study, from what its record says about it.
+
+    >>> study_columns({"cell": "r=8", "stage": "final", "trial": None, "axes": {"r": "8"}})
+    {'ablation/cell': 'r=8', 'ablation/stage': 'final', 'ablation/trial': 'None', 'ablation/seeds': 1, 'axis/r': '8'}
+    """
+    place = {f"ablation/{name}": str(facts.get(name)) for name in ("cell", "stage", "trial")}
+    return place | {"ablation/seeds": 1} | {f"axis/{axis}": label for axis, label in facts.get("axes", {}).items()}
+
+
+def mean_hyperparameters(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the columns of the tab for the mean of some runs: what is alike in all of them, -1 or nothing elsewhere.
+
+    The columns are those of the runs, since TensorBoard takes them from any one of the entries beneath a folder.
+
+    >>> mean_hyperparameters([{"rank": 8, "seed": 0, "task": "piqa"}, {"rank": 8, "seed": 1, "task": "piqa"}])
+    {'rank': 8, 'seed': -1, 'task': 'piqa'}
+    """
+    found = {}
+    for name in dict.fromkeys(name for run in runs for name in run):
+        values = [run.get(name) for run in runs]
+        other = "" if any(isinstance(value, str) for value in values) else -1
+        found[name] = values[0] if all(value == values[0] for value in values) else other
+    return found

@@ -17,6 +17,7 @@ from typing import Any
 from smoa_lightning.errors import UserError
 
 RECORD = "record.json"
+STUDY_FACTS = "ablation"  # what a record says about the study that its run belongs to
 EVALUATION = "evaluation.json"
 ITEMS = "items.jsonl"
 PACKAGES = ("smoa-lightning", "torch", "lightning", "peft", "transformers", "datasets", "torchmetrics", "tokenizers")

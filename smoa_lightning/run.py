@@ -26,12 +26,13 @@ from smoa_lightning.data.task_rows import Part
 from smoa_lightning.errors import UserError
 from smoa_lightning.evaluation.text import signatures
 from smoa_lightning.files import replacing, write_json
-from smoa_lightning.final_metrics import final_metrics
+from smoa_lightning.final_metrics import final_metrics, study_columns
 from smoa_lightning.module import FineTuneModule
 from smoa_lightning.naming import flat_hyperparameters
 from smoa_lightning.record import (
     EVALUATION,
     RECORD,
+    STUDY_FACTS,
     RunFolder,
     content,
     environment,
@@ -296,10 +297,9 @@ class Run:
         if not isinstance(trainer.logger, TensorBoardLogger) or not self.is_main:
             return
         flat = flat_hyperparameters(self.module, self.data, self.config)
-        for what, facts in self.notes.items():  # of a study: cell, stage, trial
-            flat |= {
-                f"{what}/{name}": str(value) for name, value in facts.items() if name in ("cell", "stage", "trial")
-            }
+        if STUDY_FACTS in self.notes:
+            flat |= study_columns(self.notes[STUDY_FACTS])
+        self.record["hyperparameters"] = flat
         trainer.logger.log_hyperparams(flat, final_metrics(metrics), step=trainer.global_step)
 
     # ------------------------------------------------------------------------------------------------- evaluate

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 
 from smoa_lightning.ablation.cell_cost import DEFAULT_ITEM_CORRELATION, Variation
-from smoa_lightning.ablation.execution.folders import STAGES, STUDY_FACTS, marked, run_folders, seconds_of
+from smoa_lightning.ablation.execution.folders import STAGES, marked, run_folders, seconds_of
 from smoa_lightning.ablation.execution.progress import TRIALS
 from smoa_lightning.ablation.space import Cell, Study
 from smoa_lightning.errors import UserError
-from smoa_lightning.record import ITEMS, read_record
+from smoa_lightning.record import ITEMS, STUDY_FACTS, read_record
 
 ACCURACIES = ("acc", "acc_norm", "acc_token")  # metrics that are a share of right items
 

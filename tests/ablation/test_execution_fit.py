@@ -27,6 +27,7 @@ from smoa_lightning.backbone import BackboneConfig, load_model, locate
 from smoa_lightning.callbacks.cost_monitor import peak_memory_megabytes, reset_peak_memory
 from smoa_lightning.errors import UserError
 from smoa_lightning.keeping import keeping, kept
+from tests.browser import BROWSER, shown, tensorboard
 from tests.conftest import EXPERIMENTS
 
 STUDY = """
@@ -120,14 +121,30 @@ def test_tensorboard_has_every_run_and_one_aggregate_for_each_cell(study: Study,
     for cell in study.cells:
         scores = []
         for seed in study.seeds:
-            values, scalars = hparams(done / "runs" / f"{cell.name},seed={seed}")
-            assert values["ablation/cell"] == cell.name
+            of_run, scalars = hparams(done / "runs" / f"{cell.name},seed={seed}")
+            assert (of_run["ablation/cell"], of_run["ablation/seeds"]) == (cell.name, 1)
+            assert of_run["axis/method"] == cell.labels["method"]
             scores.append(scalars["final/acc"])
         values, scalars = hparams(done / "cells" / cell.name)
-        assert values["axis/method"] == cell.labels["method"]
-        assert (values["ablation/cell"], values["ablation/stage"], values["ablation/seeds"]) == (cell.name, "mean", 2)
+        differing = {"seed": -1.0, "ablation/stage": "mean", "ablation/seeds": 2.0}
+        assert values == {**of_run, **differing}
         assert scalars["final/acc"] == pytest.approx(sum(scores) / 2)
         assert scalars["interval/acc_mean"] == pytest.approx(sum(scores) / 2)
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine")
+def test_a_browser_shows_every_run_and_cell_in_the_hparams_tab(study: Study, done: Path) -> None:
+    folders = {path.parent for path in done.glob("*/*/events.out.tfevents.*")}
+    assert len(folders) == len(study.cells) * (len(study.seeds) + 1)
+    names = {str(folder.relative_to(done)) for folder in folders}
+    scores = {f"{hparams(folder)[1]['final/acc']:#.5g}" for folder in folders}
+    with tensorboard(done) as address:
+        texts = shown(f"{address}#hparams", lambda texts: names <= set(texts))
+    assert names <= set(texts)
+    assert f"Number of matching session groups: {len(names)}" in texts
+    assert {"ablation/cell", "ablation/stage", "ablation/seeds", "axis/method", "rank", "final/acc", *scores} <= set(
+        texts
+    )
 
 
 def test_what_is_kept_is_never_given_away(tiny_backbone: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
@@ -19,8 +18,7 @@ from smoa_lightning.ablation.report.html import page
 from smoa_lightning.ablation.report.latex import latex
 from smoa_lightning.ablation.report.markdown import markdown
 from tests.ablation.made_study import make_study
-
-BROWSER = next((path for name in ("chromium", "google-chrome", "chrome") if (path := shutil.which(name))), None)
+from tests.browser import BROWSER, FLAGS
 
 
 @pytest.fixture(scope="module")
@@ -148,8 +146,8 @@ def test_a_browser_shows_all_figures_within_the_page(study: Path, tmp_path: Path
 });</script>"""
     file = tmp_path / "page.html"
     file.write_text((study / "report.html").read_text(encoding="utf-8") + probe, encoding="utf-8")
-    command = [str(BROWSER), "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
-               f"--user-data-dir={tmp_path}", "--window-size=1280,900", "--dump-dom", file.as_uri()]  # fmt: skip
+    place = (f"--user-data-dir={tmp_path}", "--window-size=1280,900")
+    command = [str(BROWSER), *FLAGS, *place, "--dump-dom", file.as_uri()]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     found = re.search(r'data-found="([^"]*)"', done.stdout)
     assert found is not None, done.stderr[-2000:]

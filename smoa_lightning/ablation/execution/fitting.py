@@ -15,11 +15,11 @@ from typing import Any
 import torch
 from lightning.pytorch.callbacks import Callback
 
-from smoa_lightning.ablation.execution.folders import STUDY_FACTS, note
+from smoa_lightning.ablation.execution.folders import note
 from smoa_lightning.ablation.space import Run
 from smoa_lightning.callbacks.cost_monitor import reset_peak_memory
 from smoa_lightning.cli import FineTuneCLI, quiet_libraries
-from smoa_lightning.record import RECORD
+from smoa_lightning.record import RECORD, STUDY_FACTS
 
 
 def prepare_process() -> None:

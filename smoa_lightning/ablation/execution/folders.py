@@ -14,9 +14,8 @@ from smoa_lightning.ablation.space import Run
 from smoa_lightning.ablation.study_file import Keep
 from smoa_lightning.errors import UserError
 from smoa_lightning.files import replacing, write_json
-from smoa_lightning.record import RECORD, read_record
+from smoa_lightning.record import RECORD, STUDY_FACTS, read_record
 
-STUDY_FACTS = "ablation"  # in a run's record
 MARK = ".run"  # holds the signature of the run whose folder it is
 STAGES = {"final": "runs", "search": "search"}
 CELLS = "cells"  # aggregates for TensorBoard, one for each cell
@@ -43,6 +42,7 @@ class Folders:
         return {
             "study": self.study,
             "cell": run.cell.name,
+            "axes": dict(run.cell.labels),
             "stage": run.stage,
             "seed": run.seed,
             "trial": run.trial,
