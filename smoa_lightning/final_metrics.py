@@ -8,7 +8,6 @@ from typing import Any
 
 SCORES = ("acc", "acc_norm", "acc_token", "nll", "perplexity")
 COSTS = ("rank/effective_mean", "parameters/trainable", "cost/tokens_per_second", "cost/peak_memory_mb")
-STUDY_COLUMNS = ("ablation/", "axis/")  # begin the columns about a run's place in a study
 # Name in the tab -> name in a record.
 FINAL_METRICS = {
     **{f"final/{name}": f"report/{name}" for name in SCORES},

@@ -14,10 +14,8 @@ import torch
 import yaml
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
-from peft import PeftModel
-from torch import nn
 
-from smoa_lightning.adapters.inspect import adapter_bytes
+from smoa_lightning.adapters.inspect import sizes
 from smoa_lightning.backbone import context_length, provenance
 from smoa_lightning.callbacks import AdapterCheckpoint, CostMonitor
 from smoa_lightning.checkpoint import file_digest, read_checkpoint, tell_differences
@@ -201,6 +199,7 @@ class Run:
             "status": "running",
             "started": earlier.get("started") or _now(),
             "config": self.config,
+            "hyperparameters": flat_hyperparameters(self.module, self.data, self.config),
             "backbone": backbone,
             "data": {"task": self.data.name, "source": self.data.source},
             "metrics": earlier.get("metrics", {}),
@@ -259,10 +258,7 @@ class Run:
     def _complete(self, trainer: L.Trainer, metrics: Metrics) -> None:
         if self.module.frozen:
             metrics |= {k.replace("base/", "report/"): v for k, v in metrics.items()}
-        trained = [p for p in self.module.network.parameters() if p.requires_grad]
-        metrics["parameters/trainable"] = sum(p.numel() for p in trained)
-        metrics["parameters/total"] = sum(p.numel() for p in self.module.network.parameters())
-        metrics["parameters/adapter_bytes"] = _saved_bytes(self.module.network)
+        metrics |= {f"parameters/{k}": v for k, v in sizes(self.module.network).items()}
         metrics |= {f"cost/{k}": v for k, v in _callback(trainer, CostMonitor).summary().items()}
         self.record |= {
             "status": "finished",
@@ -296,11 +292,9 @@ class Run:
         """Write the HPARAMS entry once, with the real final metrics under the same names for every strategy."""
         if not isinstance(trainer.logger, TensorBoardLogger) or not self.is_main:
             return
-        flat = flat_hyperparameters(self.module, self.data, self.config)
-        if STUDY_FACTS in self.notes:
-            flat |= study_columns(self.notes[STUDY_FACTS])
-        self.record["hyperparameters"] = flat
-        trainer.logger.log_hyperparams(flat, final_metrics(metrics), step=trainer.global_step)
+        place = study_columns(self.notes[STUDY_FACTS]) if STUDY_FACTS in self.notes else {}
+        columns = self.record["hyperparameters"] | place
+        trainer.logger.log_hyperparams(columns, final_metrics(metrics), step=trainer.global_step)
 
     # ------------------------------------------------------------------------------------------------- evaluate
 
@@ -342,12 +336,6 @@ def _callback(trainer: L.Trainer, kind: type[T]) -> T:
 
 def _floats(metrics: Any, prefix: str) -> Metrics:
     return {name: float(value) for name, value in metrics.items() if name.startswith(prefix)}
-
-
-def _saved_bytes(network: nn.Module) -> int:
-    if isinstance(network, PeftModel):
-        return adapter_bytes(network)
-    return sum(p.numel() * p.element_size() for p in network.parameters() if p.requires_grad)
 
 
 def _now() -> str:

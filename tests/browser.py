@@ -12,13 +12,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import aiohttp
 
 BROWSER = next((path for name in ("chromium", "google-chrome", "chrome") if (path := shutil.which(name))), None)
 FLAGS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage")
+START_SECONDS = 60
 TEXTS = """(() => {
   const texts = [];
   const walk = (node) => node.childNodes.forEach((child) => {
@@ -69,17 +70,17 @@ def tensorboard(logs: Path) -> Iterator[str]:
 
 @contextmanager
 def _printing(command: Sequence[str], pattern: str) -> Iterator[str]:
-    """Run a program until the block ends; give what it prints about itself first."""
-    streams = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
-    with subprocess.Popen(command, **streams, text=True, start_new_session=True) as process:
-        assert process.stderr is not None
+    """Run a program until the block ends; give what it prints about itself once it is ready."""
+    with tempfile.NamedTemporaryFile() as printed:  # a pipe that nobody empties would stop it in the end
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=printed, start_new_session=True)
         try:
-            lines: list[str] = []
-            for line in process.stderr:
-                lines.append(line)
-                if found := re.search(pattern, line):
-                    yield found[1]
-                    return
-            raise AssertionError(f"{command[0]} ended: {''.join(lines)[-2000:]}")
+            limit = time.monotonic() + START_SECONDS
+            while (found := re.search(pattern, said := Path(printed.name).read_text(errors="replace"))) is None:
+                assert process.poll() is None, f"{command[0]} ended: {said[-2000:]}"
+                assert time.monotonic() < limit, f"{command[0]} is not ready: {said[-2000:]}"
+                time.sleep(0.05)
+            yield found[1]
         finally:
-            os.killpg(process.pid, signal.SIGKILL)  # a browser has processes of its own
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # a browser has processes of its own
+            process.wait()

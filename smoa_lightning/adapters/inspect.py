@@ -150,6 +150,24 @@ _BOUNDS: dict[str, Callable[[Any, str, Any], int | None]] = {  # by the name of 
 }
 
 
+def sizes(network: nn.Module) -> dict[str, int]:
+    """Parameters that train (``trainable``), all of them (``total``), and what is saved (``adapter_bytes``).
+
+    Saved is the adapter; without one, as in full fine-tuning, all that trains.
+    """
+    parameters = list(network.parameters())
+    trained = [parameter for parameter in parameters if parameter.requires_grad]
+    if isinstance(network, PeftModel):
+        saved = adapter_bytes(network)
+    else:
+        saved = sum(parameter.numel() * parameter.element_size() for parameter in trained)
+    return {
+        "trainable": sum(parameter.numel() for parameter in trained),
+        "total": sum(parameter.numel() for parameter in parameters),
+        "adapter_bytes": saved,
+    }
+
+
 def adapter_bytes(model: PeftModel) -> int:
     """Size in bytes of the safetensors files that ``save_pretrained`` writes for the active adapters of a model.
 

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -221,15 +220,19 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Any:
         running.__exit__(None, None, None)
 
 
+def supervisor_of(code: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Supervisor:
+    """Return a supervisor whose only worker runs some code in place of its own."""
+    study, out = load_study([study_file(folder)]), folder / "out"
+    supervisor = Supervisor(study, out, open_storage(None, out), 1, [])
+    monkeypatch.setattr(supervisor, "command", lambda number: [sys.executable, "-c", code])
+    monkeypatch.setattr(supervising, "REFRESH_SECONDS", 0.01)
+    return supervisor
+
+
 def test_workers_that_can_not_start_end_the_study_with_their_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    file = study_file(tmp_path)
-    study = load_study([file])
-    supervisor = FakeSupervisor(study, tmp_path / "out", open_storage(None, tmp_path / "out"), 1, [str(file), ""])
-    broken: Callable[[int], list[str]] = lambda number: [sys.executable, "-c", "import sys; sys.exit('no disk')"]  # noqa: E731
-    monkeypatch.setattr(supervisor, "command", broken)
-    monkeypatch.setattr(supervising, "REFRESH_SECONDS", 0.01)
+    supervisor = supervisor_of("import sys; sys.exit('no disk')", tmp_path, monkeypatch)
     with pytest.raises(UserError, match="worker 0 stopped: no disk"):
         supervisor.run()
 
@@ -237,12 +240,8 @@ def test_workers_that_can_not_start_end_the_study_with_their_reason(
 def test_workers_that_are_killed_before_they_do_anything_end_the_study(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    file = study_file(tmp_path)
-    study = load_study([file])
-    supervisor = FakeSupervisor(study, tmp_path / "out", open_storage(None, tmp_path / "out"), 1, [str(file), ""])
-    kill = "import os, sys; print('too much memory', flush=True); os.kill(os.getpid(), 9)"
-    monkeypatch.setattr(supervisor, "command", lambda number: [sys.executable, "-c", kill])
-    monkeypatch.setattr(supervising, "REFRESH_SECONDS", 0.01)
+    kill = "import os; print('too much memory', flush=True); os.kill(os.getpid(), 9)"
+    supervisor = supervisor_of(kill, tmp_path, monkeypatch)
     monkeypatch.setattr(supervising, "KILLED", 4)
     with pytest.raises(UserError, match="worker 0 stopped: too much memory"):
         supervisor.run()

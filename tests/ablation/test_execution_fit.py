@@ -239,3 +239,6 @@ def test_a_study_with_a_pruner_ends_trials_early(study: Study, tmp_path: Path) -
     assert search["best"] == good["number"]
     record = json.loads(next((tmp_path / "out" / "runs").glob("*/record.json")).read_text())
     assert record["ablation"]["parameters"] == good["parameters"]
+    entries = {path.parent for path in (tmp_path / "out").glob("*/*/events.out.tfevents.*")}
+    assert {path.parent.name for path in entries} == {"runs", "search", "cells"}
+    assert len({tuple(sorted(hparams(path)[0])) for path in entries}) == 1  # TensorBoard takes the columns from any one

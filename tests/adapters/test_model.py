@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from peft import PeftModel, get_peft_model
 from torch import Tensor, nn
 
 from smoa_lightning.adapters import SMoAConfig, attach
-from smoa_lightning.adapters.smoa import SmoaLinear
+from smoa_lightning.adapters.smoa import SmoaLinear, subspaces
 from smoa_lightning.errors import UserError
 
 Maker = Callable[..., Any]
@@ -50,6 +51,21 @@ def test_initialisation_depends_on_the_seed_alone(llama: Maker) -> None:
     names = [name for name in first if "smoa_A" in name]
     assert all(torch.equal(first[name], second[name]) for name in names)
     assert not any(torch.equal(first[name], third[name]) for name in names)
+
+
+@pytest.mark.parametrize("partition", ["spectral_blocks", "spectral_energy"])
+def test_layers_that_are_prepared_in_turn_get_the_same_state(
+    partition: str, llama: Maker, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As large layers are, whose weights are read side by side before."""
+    side_by_side = attach(llama(), config(partition), seed=0).state_dict()
+    monkeypatch.setattr(subspaces, "SMALL", 0)
+    monkeypatch.setenv("SMOA_LIGHTNING_CACHE", str(tmp_path))  # nothing is kept from before
+    model = attach(llama(), config(partition), seed=0)
+    assert not any(layer.prepared_by_one_thread for layer in layers(model))
+    names = [name for name in side_by_side if "order" in name or "cut_points" in name or "fingerprint" in name]
+    assert names
+    assert all(torch.equal(model.state_dict()[name], side_by_side[name]) for name in names)
 
 
 def test_state_is_computed_from_the_unmerged_weight(llama: Maker, randomise: Maker) -> None:

@@ -223,6 +223,11 @@ def test_loading_takes_one_fingerprint_of_each_weight(
     loaded = PeftModel.from_pretrained(base, folder)
     weights = [layer.base_layer.weight for layer in loaded.modules() if isinstance(layer, SmoaLinear)]
     assert sorted(map(id, taken)) == sorted(map(id, weights))
+    _, narrow = saved(config(target_modules=["q_proj"]), "narrow")
+    taken.clear()
+    loaded.load_adapter(narrow, "narrow")
+    queries = [m.base_layer.weight for n, m in loaded.named_modules() if n.endswith("q_proj")]
+    assert sorted(map(id, taken)) == sorted(map(id, queries))
 
 
 def test_one_changed_entry_of_the_base_is_noticed(saved: Maker, llama: Maker) -> None:

@@ -13,7 +13,7 @@ from smoa_lightning.ablation.execution.folders import CELLS
 from smoa_lightning.ablation.space import Cell
 from smoa_lightning.ablation.statistics import mean_interval
 from smoa_lightning.files import replacing
-from smoa_lightning.final_metrics import STUDY_COLUMNS, mean_hyperparameters, mean_metrics, study_columns
+from smoa_lightning.final_metrics import mean_hyperparameters, mean_metrics, study_columns
 
 
 def write_cell(folder: Path, cell: Cell, records: Sequence[Mapping[str, Any]]) -> None:
@@ -30,10 +30,9 @@ def write_cell(folder: Path, cell: Cell, records: Sequence[Mapping[str, Any]]) -
     scores = [float(record["metrics"][f"report/{cell.report_metric}"]) for record in records]
     found = mean_interval(scores)
     means = mean_metrics([record["metrics"] for record in records])
-    place = study_columns({"cell": cell.name, "stage": "mean", "axes": cell.labels})
     facts = mean_hyperparameters([record.get("hyperparameters", {}) for record in records])
-    facts = {name: value for name, value in facts.items() if not name.startswith(STUDY_COLUMNS)}  # of another study
-    facts |= place | {"ablation/seeds": len(records)}
+    facts |= study_columns({"cell": cell.name, "stage": "mean", "axes": cell.labels})
+    facts["ablation/seeds"] = len(records)
     with replacing(folder / CELLS / cell.name) as temporary, SummaryWriter(str(temporary)) as writer:
         for step, score in enumerate(scores):
             writer.add_scalar(f"seeds/{cell.report_metric}", score, step)

@@ -156,11 +156,12 @@ class Work:
 
     def _done(self, run: Run, callbacks: Sequence[Any] = ()) -> dict[str, Any]:
         """Return the record of a run: found finished here or in a study beside this one, or done now."""
-        record = self.folders.finished(run) or self.folders.adopt(run, self.worker, self._scores_base(run))
+        base = self._scores_base(run)
+        record = self.folders.finished(run) or self.folders.adopt(run, self.worker, base)
         if record is None:
             folder = self.folders.take(run)
             self.say(f"running {run.name}")
-            self.tools.fit(run, folder, self.folders.facts(run, self.worker), self._scores_base(run), callbacks)
+            self.tools.fit(run, folder, self.folders.facts(run, self.worker), base, callbacks)
             record = self.folders.finished(run)
             if record is None:
                 raise RuntimeError(f"the run in {folder} ended without a finished record")

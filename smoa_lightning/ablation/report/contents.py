@@ -172,8 +172,12 @@ def told_once(table: Table, titles: Sequence[str]) -> Table:
             kept.remove(place)
         elif texts == {""}:
             kept.remove(place)
+    return _with_columns(replace(table, caption=caption), kept)
+
+
+def _with_columns(table: Table, kept: Sequence[int]) -> Table:
     rows = tuple(tuple(row[place] for place in kept) for row in table.rows)
-    return replace(table, caption=caption, columns=tuple(table.columns[place] for place in kept), rows=rows)
+    return replace(table, columns=tuple(table.columns[place] for place in kept), rows=rows)
 
 
 def estimate_text(estimate: Estimate | None) -> str:
@@ -201,9 +205,7 @@ def gain_table(analysis: Analysis) -> Table:
     rows = tuple(_difference_row(gain) for gain in analysis.gains)
     caption = f"Differences from {UNTOUCHED}, on the same items."
     table = told_once(Table("gains", caption, columns(DIFFERENCE_TITLES, 4), rows), ["test"])
-    keep = [place for place, column in enumerate(table.columns) if column.title != "baseline"]
-    kept = tuple(tuple(row[place] for place in keep) for row in table.rows)
-    return replace(table, columns=tuple(table.columns[place] for place in keep), rows=kept)
+    return _with_columns(table, [n for n, column in enumerate(table.columns) if column.title != "baseline"])
 
 
 def _difference_row(comparison: Comparison) -> tuple[str, ...]:

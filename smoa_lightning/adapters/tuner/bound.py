@@ -100,10 +100,10 @@ class BoundLayer(UpdateLayer):
         """
         saved = getattr(self, self.fingerprint_name)[adapter_name]
         stored, held = self._stored_weight(), quantization(self._base())
-        ahead, self._ahead = self._ahead, None
         seen, words = self._compared.get(adapter_name, (None, []))
         if held is None and seen is not None and seen.still(stored) and words == saved.tolist():
             return
+        ahead, self._ahead = self._ahead, None
         own = ahead[1] if ahead is not None and ahead[0].still(stored) else fingerprint(stored, held)
         if not saved.any():
             saved.copy_(own)
