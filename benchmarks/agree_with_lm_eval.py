@@ -33,12 +33,12 @@ os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", TOKENIZERS_PARALL
 import torch
 import yaml
 
-from smoa_lightning.backbone import BackboneConfig, load_model, load_tokenizer, locate
+from smoa_lightning.backbones.backbone import BackboneConfig, load_model, load_tokenizer, locate
 from smoa_lightning.data.datamodule import TaskDataModule
 from smoa_lightning.data.tasks import get_task
-from smoa_lightning.evaluation.sharing import choice_log_likelihoods
-from smoa_lightning.metrics import ChoiceAccuracy
-from smoa_lightning.scoring import choice_scores
+from smoa_lightning.evaluation.choice_metrics import ChoiceAccuracy
+from smoa_lightning.evaluation.prefix_trees import choice_log_likelihoods
+from smoa_lightning.evaluation.scoring import choice_scores
 
 # task -> file of the harness, below lm_eval/tasks
 DEFINITIONS = {

@@ -22,9 +22,9 @@ import torch
 from torch import Tensor, nn
 
 from smoa_lightning.adapters import SMoAConfig, attach
-from smoa_lightning.backbone import BackboneConfig, load_model, locate
-from smoa_lightning.quantization import quantization
-from smoa_lightning.scoring import IGNORE, summed_cross_entropy, target_logits
+from smoa_lightning.backbones.backbone import BackboneConfig, load_model, locate
+from smoa_lightning.backbones.quantization import quantization
+from smoa_lightning.evaluation.scoring import IGNORE, summed_cross_entropy, target_logits
 
 STRATEGIES: dict[str, Callable[[], Any]] = {
     "smoa_blocks": lambda: SMoAConfig(r=32, num_subspaces=2, partition="random_blocks"),

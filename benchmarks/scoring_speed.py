@@ -47,12 +47,12 @@ Score = Callable[[Requests, int], list[list[float]]]
 
 def ours(options: argparse.Namespace, share: bool) -> Score:
     """Return this project's scoring of texts, in batches of so many items."""
-    from smoa_lightning.backbone import BackboneConfig, load_model, load_tokenizer, locate
-    from smoa_lightning.data.loaders import scoring_loader
-    from smoa_lightning.data.prepare import Encoding, encode_choices
+    from smoa_lightning.backbones.backbone import BackboneConfig, load_model, load_tokenizer, locate
+    from smoa_lightning.data.batches.loaders import scoring_loader
+    from smoa_lightning.data.encoding.encode_examples import Encoding, encode_choices
     from smoa_lightning.data.tasks import ChoiceExample
-    from smoa_lightning.evaluation.sharing import choice_log_likelihoods
-    from smoa_lightning.scoring import row_log_likelihoods, target_logits
+    from smoa_lightning.evaluation.prefix_trees import choice_log_likelihoods
+    from smoa_lightning.evaluation.scoring import row_log_likelihoods, target_logits
 
     config = BackboneConfig("local", path=options.backbone, dtype=options.dtype)
     location = locate(config)

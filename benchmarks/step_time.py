@@ -20,9 +20,9 @@ from suites import SUITES, Strategy
 from turns import add_backbone_arguments, spread
 
 from smoa_lightning.adapters import attach
-from smoa_lightning.backbone import BackboneConfig, load_model, locate
-from smoa_lightning.cli import FineTuneCLI, expand_bases, quiet_libraries
-from smoa_lightning.scoring import summed_cross_entropy, target_logits
+from smoa_lightning.backbones.backbone import BackboneConfig, load_model, locate
+from smoa_lightning.evaluation.scoring import summed_cross_entropy, target_logits
+from smoa_lightning.training.cli import FineTuneCLI, expand_bases, quiet_libraries
 
 ROOT = Path(__file__).parents[1]
 

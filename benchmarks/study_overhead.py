@@ -23,7 +23,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from smoa_lightning.ablation.expand import load_study
+from smoa_lightning.ablation.study.expand import load_study
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 

@@ -15,11 +15,11 @@ from smoa_lightning.version import __version__
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 _HOME = {
-    "FineTuneModule": "smoa_lightning.module",
+    "FineTuneModule": "smoa_lightning.training.module",
     "TaskDataModule": "smoa_lightning.data.datamodule",
     "SMoAConfig": "smoa_lightning.adapters",
-    "load_adapter": "smoa_lightning.load",
-    "UserError": "smoa_lightning.errors",
+    "load_adapter": "smoa_lightning.training.adapter_folder",
+    "UserError": "smoa_lightning.common.errors",
 }
 
 __all__ = ["FineTuneModule", "SMoAConfig", "TaskDataModule", "UserError", "__version__", "load_adapter"]

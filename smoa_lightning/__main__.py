@@ -6,19 +6,19 @@ import importlib
 import sys
 from typing import Any
 
-from smoa_lightning.errors import UserError, nearest
+from smoa_lightning.common.errors import UserError, nearest
 from smoa_lightning.version import __version__
 
 COMMANDS = {
-    "fit": ("smoa_lightning.cli", "train a strategy on a task and score it"),
-    "validate": ("smoa_lightning.cli", "score a checkpoint on the selection rows"),
-    "test": ("smoa_lightning.cli", "score a checkpoint on the report rows"),
-    "predict": ("smoa_lightning.cli", "write the score of every item of the report rows"),
-    "generate": ("smoa_lightning.generate", "continue prompts with the best adapter of a run"),
-    "params": ("smoa_lightning.params", "show what a configuration adapts and what it costs, without data"),
-    "ablate": ("smoa_lightning.ablation.command", "run a study: a grid of cells with seeds, and searches"),
-    "report": ("smoa_lightning.ablation.report.command", "turn a study's folder into tables, figures and one page"),
-    "rank": ("smoa_lightning.rank", "measure the rank of a run's update, as a table and a figure"),
+    "fit": ("smoa_lightning.training.cli", "train a strategy on a task and score it"),
+    "validate": ("smoa_lightning.training.cli", "score a checkpoint on the selection rows"),
+    "test": ("smoa_lightning.training.cli", "score a checkpoint on the report rows"),
+    "predict": ("smoa_lightning.training.cli", "write the score of every item of the report rows"),
+    "generate": ("smoa_lightning.commands.generate", "continue prompts with the best adapter of a run"),
+    "params": ("smoa_lightning.commands.params", "show what a configuration adapts and what it costs, without data"),
+    "ablate": ("smoa_lightning.commands.ablate", "run a study: a grid of cells with seeds, and searches"),
+    "report": ("smoa_lightning.commands.report", "turn a study's folder into tables, figures and one page"),
+    "rank": ("smoa_lightning.commands.rank", "measure the rank of a run's update, as a table and a figure"),
 }
 
 LIGHT = {"ablate", "report"}  # commands that need no torch, or only their workers do
@@ -59,7 +59,7 @@ def imported(command: str) -> Any:
     """Import the module that carries out a command."""
     if command in LIGHT:
         return importlib.import_module(COMMANDS[command][0])
-    from smoa_lightning.startup import import_command
+    from smoa_lightning.common.fast_imports import import_command
 
     return import_command(COMMANDS[command][0])
 

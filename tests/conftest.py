@@ -62,7 +62,7 @@ def _parsers_are_built_once() -> Iterator[None]:
     """
     from lightning.pytorch.cli import LightningCLI
 
-    from smoa_lightning.cli import FineTuneCLI
+    from smoa_lightning.training.cli import FineTuneCLI
 
     original = LightningCLI.setup_parser
     built: dict[Any, dict[str, Any]] = {}

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from smoa_lightning.module import FineTuneModule
+from smoa_lightning.training.module import FineTuneModule
 
 
 class Killed(BaseException):

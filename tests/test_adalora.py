@@ -15,11 +15,11 @@ from torch.nn import functional as F
 
 from smoa_lightning.__main__ import main
 from smoa_lightning.adapters.adalora import AdaLoraConfig, RankAllocation, schedule
-from smoa_lightning.backbone import BackboneConfig
+from smoa_lightning.backbones.backbone import BackboneConfig
+from smoa_lightning.common.errors import UserError
 from smoa_lightning.data.datamodule import TaskDataModule
-from smoa_lightning.errors import UserError
-from smoa_lightning.load import load_adapter, save_adapter
-from smoa_lightning.module import FineTuneModule
+from smoa_lightning.training.adapter_folder import load_adapter, save_adapter
+from smoa_lightning.training.module import FineTuneModule
 
 SETTINGS: dict[str, Any] = {
     "init_r": 6,

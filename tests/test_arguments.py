@@ -14,11 +14,11 @@ import torch
 
 import smoa_lightning.adapters as adapters
 from smoa_lightning.__main__ import main
-from smoa_lightning.arguments import COMMANDS, check_arguments, describe, expand_bases, plain
-from smoa_lightning.arguments.check import flags
-from smoa_lightning.arguments.settings import class_group, groups
-from smoa_lightning.cli import FineTuneCLI
-from smoa_lightning.errors import UserError
+from smoa_lightning.common.errors import UserError
+from smoa_lightning.configuration import COMMANDS, check_arguments, describe, expand_bases, plain
+from smoa_lightning.configuration.check import flags
+from smoa_lightning.configuration.settings import class_group, groups
+from smoa_lightning.training.cli import FineTuneCLI
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 FILES = sorted(EXPERIMENTS.rglob("*.yaml"))
@@ -149,7 +149,7 @@ TAKEN_FILES = [
     "data.batch_size: 3\n",
     "data: null\n",
     "trainer:\n  callbacks+: []\n",
-    "model:\n  backbone:\n    class_path: smoa_lightning.backbone.BackboneConfig\n    init_args: {dtype: bfloat16}\n",
+    "model:\n  backbone:\n    class_path: smoa_lightning.backbones.backbone.BackboneConfig\n    init_args: {dtype: bfloat16}\n",
     "model:\n  adapter:\n    class_path: peft.LoraConfig\n    init_args:\n      r: 4\n    dict_kwargs:\n      z: 4\n",
     "model:\n  warmup: 10\n  decay: constant\n",
 ]

@@ -9,8 +9,15 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from smoa_lightning.backbone import BackboneConfig, load_model, load_skeleton, load_tokenizer, locate, provenance
-from smoa_lightning.errors import UserError
+from smoa_lightning.backbones.backbone import (
+    BackboneConfig,
+    load_model,
+    load_skeleton,
+    load_tokenizer,
+    locate,
+    provenance,
+)
+from smoa_lightning.common.errors import UserError
 
 
 def test_auto_without_a_hub_is_embedded() -> None:

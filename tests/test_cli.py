@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from smoa_lightning.__main__ import main
-from smoa_lightning.cli import expand_bases
-from smoa_lightning.errors import UserError
+from smoa_lightning.common.errors import UserError
+from smoa_lightning.training.cli import expand_bases
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 

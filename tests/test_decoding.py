@@ -24,9 +24,9 @@ from transformers import (
 
 from smoa_lightning.__main__ import main
 from smoa_lightning.adapters import attach
-from smoa_lightning.decoding import continuations, left_padded
-from smoa_lightning.load import load_adapter
-from smoa_lightning.scoring import row_log_likelihoods, target_logits
+from smoa_lightning.evaluation.decoding import continuations, left_padded
+from smoa_lightning.evaluation.scoring import row_log_likelihoods, target_logits
+from smoa_lightning.training.adapter_folder import load_adapter
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 PAD, EOS = 0, 2

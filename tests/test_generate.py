@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from smoa_lightning.__main__ import main
-from smoa_lightning.load import load_adapter
+from smoa_lightning.training.adapter_folder import load_adapter
 
 
 @pytest.fixture(scope="module")

@@ -9,9 +9,9 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 from huggingface_hub import close_session, constants, errors, get_session
 
-from smoa_lightning import hub
-from smoa_lightning.errors import UserError
-from smoa_lightning.hub import hub_answers, hub_errors, resolve_source
+from smoa_lightning.backbones import hub
+from smoa_lightning.backbones.hub import hub_answers, hub_errors, resolve_source
+from smoa_lightning.common.errors import UserError
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 

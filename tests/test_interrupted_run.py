@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from smoa_lightning.__main__ import main
-from smoa_lightning.module import FineTuneModule
+from smoa_lightning.training.module import FineTuneModule
 
 from .runs import Killed, die_at_step, only_run
 

@@ -14,10 +14,10 @@ from torch.nn import functional as F
 
 from smoa_lightning.adapters import SMoAConfig
 from smoa_lightning.adapters.parameters import adapter_parameter_names
-from smoa_lightning.backbone import BackboneConfig
+from smoa_lightning.backbones.backbone import BackboneConfig
+from smoa_lightning.common.errors import UserError
 from smoa_lightning.data.datamodule import TaskDataModule
-from smoa_lightning.errors import UserError
-from smoa_lightning.module import FineTuneModule
+from smoa_lightning.training.module import FineTuneModule
 
 STRATEGIES: dict[str, Any] = {
     "smoa": lambda: SMoAConfig(r=4, num_subspaces=2),

@@ -19,10 +19,10 @@ from smoa_lightning import FineTuneModule
 from smoa_lightning.__main__ import main
 from smoa_lightning.adapters import SMoAConfig
 from smoa_lightning.adapters.bottleneck import BottleneckConfig
-from smoa_lightning.backbone import BackboneConfig
-from smoa_lightning.load import load_adapter, save_adapter
-from smoa_lightning.rank import measure
-from smoa_lightning.rank_plot import Panel, draw
+from smoa_lightning.backbones.backbone import BackboneConfig
+from smoa_lightning.commands.rank import measure
+from smoa_lightning.commands.rank_plot import Panel, draw
+from smoa_lightning.training.adapter_folder import load_adapter, save_adapter
 
 Folder = Callable[..., Path]
 FACTS = {

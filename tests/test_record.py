@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from smoa_lightning.errors import UserError
-from smoa_lightning.files import replacing, write_json
-from smoa_lightning.record import read_record, run_folder, signature
+from smoa_lightning.common.atomic_files import replacing, write_json
+from smoa_lightning.common.errors import UserError
+from smoa_lightning.records.record import read_record, run_folder, signature
 
 CONFIG = {
     "seed_everything": 0,

@@ -13,9 +13,9 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from smoa_lightning.__main__ import main
-from smoa_lightning.load import load_adapter
-from smoa_lightning.module import FineTuneModule
-from smoa_lightning.record import holding
+from smoa_lightning.records.record import holding
+from smoa_lightning.training.adapter_folder import load_adapter
+from smoa_lightning.training.module import FineTuneModule
 
 from .runs import Killed, only_run
 
@@ -263,7 +263,7 @@ def test_flags_beat_the_checkpoint_and_another_shape_is_an_error(
 def test_trainer_and_metric_agree_on_ddp_free_scores(finished: Path) -> None:
     """The untouched backbone scored by a plain Trainer is what the run recorded as base."""
     record = json.loads((finished / "record.json").read_text())
-    from smoa_lightning.backbone import BackboneConfig
+    from smoa_lightning.backbones.backbone import BackboneConfig
     from smoa_lightning.data.datamodule import TaskDataModule
 
     module = FineTuneModule(BackboneConfig("local", path=record["config"]["model"]["backbone"]["path"]), frozen=True)

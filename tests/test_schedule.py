@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import get_linear_schedule_with_warmup
 
-from smoa_lightning.schedule import warmup_decay, warmup_steps
+from smoa_lightning.training.schedule import warmup_decay, warmup_steps
 
 
 @pytest.mark.parametrize(("warmup", "total"), [(0, 10), (3, 10), (0.25, 12)])

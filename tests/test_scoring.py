@@ -14,8 +14,8 @@ from torchmetrics.classification import MulticlassAccuracy
 from transformers import LlamaForCausalLM
 
 from smoa_lightning.data.datamodule import TaskDataModule
-from smoa_lightning.metrics import ChoiceAccuracy, accuracy_stderr
-from smoa_lightning.scoring import (
+from smoa_lightning.evaluation.choice_metrics import ChoiceAccuracy, accuracy_stderr
+from smoa_lightning.evaluation.scoring import (
     IGNORE,
     PIECE,
     choice_scores,

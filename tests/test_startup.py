@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from smoa_lightning.startup import compiling_later, without_collection
+from smoa_lightning.common.fast_imports import compiling_later, without_collection
 
 
 def fake_torch(made: list[tuple[Any, dict[str, Any]]]) -> Any:
@@ -52,7 +52,7 @@ def test_the_collector_is_on_again() -> None:
 def test_modules_that_stood_aside_are_there_when_they_are_used() -> None:
     code = """
 import sys
-from smoa_lightning.startup import loaded_later
+from smoa_lightning.common.fast_imports import loaded_later
 with loaded_later():
     import torchmetrics
 late = [name for name in ("matplotlib", "scipy.signal") if name in sys.modules]

@@ -11,9 +11,9 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from smoa_lightning.__main__ import main
-from smoa_lightning.cli import FineTuneCLI, expand_bases, quiet_libraries
 from smoa_lightning.embedded import backbone_folder
-from smoa_lightning.load import load_adapter
+from smoa_lightning.training.adapter_folder import load_adapter
+from smoa_lightning.training.cli import FineTuneCLI, expand_bases, quiet_libraries
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 STRATEGIES = [p.stem for p in sorted(EXPERIMENTS.glob("adapters/*.yaml"))]

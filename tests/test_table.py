@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from smoa_lightning.table import part_table, result_lines, result_table
+from smoa_lightning.records.tables import part_table, result_lines, result_table
 
 ONE = {"name": "piqa", "source": "local", "primary": "acc", "tasks": {"piqa": ("likelihood", "acc")}}
 TWO = {

@@ -10,8 +10,8 @@ import pytest
 
 from smoa_lightning.adapters.adalora import AdaLoraConfig
 from smoa_lightning.adapters.unsupported import check_supported
-from smoa_lightning.errors import UserError
-from smoa_lightning.module import FineTuneModule
+from smoa_lightning.common.errors import UserError
+from smoa_lightning.training.module import FineTuneModule
 
 REFUSED: dict[str, Any] = {
     "use_asa": lambda: SimpleNamespace(peft_type="ADAMSS", use_asa=True),  # peft's own wants scikit-learn

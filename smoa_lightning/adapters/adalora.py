@@ -19,7 +19,7 @@ from peft.tuners.adalora import AdaLoraModel
 from peft.tuners.adalora.layer import AdaLoraLayer
 from torch import Tensor
 
-from smoa_lightning.errors import UserError
+from smoa_lightning.common.errors import UserError
 
 
 @dataclass

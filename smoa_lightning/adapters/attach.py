@@ -13,7 +13,7 @@ from torch import nn
 
 from smoa_lightning.adapters.targets import matched_modules, resolve_targets
 from smoa_lightning.adapters.tuner import AdapterModel, TunerConfig
-from smoa_lightning.errors import UserError
+from smoa_lightning.common.errors import UserError
 
 
 def attach(model: nn.Module, config: PeftConfig, seed: int) -> PeftModel:

@@ -21,9 +21,9 @@ from torch import nn
 
 from smoa_lightning.adapters.attach import attach
 from smoa_lightning.adapters.inspect import target_layers
-from smoa_lightning.adapters.knobs import OUT_OF_REACH, Knob, Shapes, knobs_of, method_name
+from smoa_lightning.adapters.size_settings import OUT_OF_REACH, Knob, Shapes, knobs_of, method_name
 from smoa_lightning.adapters.tuner import linear_shape
-from smoa_lightning.errors import UserError, nearest
+from smoa_lightning.common.errors import UserError, nearest
 
 TOLERANCE = 0.01  # a budget is met by a number of parameters that differs from it by this share at most
 TRIALS = 24  # how many values may be refused, or counted to correct an estimate; one or two counts do where it is exact

@@ -14,7 +14,7 @@ from peft import PeftConfig, PeftModel, PeftModelForCausalLM, TaskType
 from torch import nn
 
 from smoa_lightning.adapters.attach import attach
-from smoa_lightning.errors import UserError
+from smoa_lightning.common.errors import UserError
 
 WEIGHTS = "weights"  # folder of the adapter of weights, inside that of the prompt
 

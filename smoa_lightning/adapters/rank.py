@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from smoa_lightning.adapters.tuner import SlotLayer, UpdateLayer
-from smoa_lightning.errors import UserError
+from smoa_lightning.common.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from peft.tuners.tuners_utils import check_target_module_exists
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from smoa_lightning.errors import UserError, nearest
+from smoa_lightning.common.errors import UserError, nearest
 
 # The attention inputs and both feed-forward layers (q, k, v, up, down): the choice of the SMoA authors. An encoder's
 # output.dense names the attention output as well, which no ending tells from that of the feed-forward network.

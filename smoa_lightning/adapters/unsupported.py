@@ -8,7 +8,7 @@ from typing import Any
 from peft import PeftConfig
 from peft.tuners.boft.layer import get_fbd_cuda
 
-from smoa_lightning.errors import UserError
+from smoa_lightning.common.errors import UserError
 
 _DATA_DRIVEN = {"eva", "corda", "lora_ga"}
 _TYPES = {

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from smoa_lightning.errors import UserError
-from smoa_lightning.hub import SOURCES
+from smoa_lightning.backbones.hub import SOURCES
+from smoa_lightning.common.errors import UserError
 
 if TYPE_CHECKING:
     from smoa_lightning.data.datamodule import TaskDataModule

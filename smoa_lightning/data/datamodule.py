@@ -7,15 +7,15 @@ from typing import Any, Literal
 
 from lightning.pytorch import LightningDataModule
 
+from smoa_lightning.common.errors import UserError
+from smoa_lightning.data.batches.loaders import BatchLoader, ResumableLoader, scoring_loader
+from smoa_lightning.data.batches.stream import DEFAULT_BUFFER_ROWS, StreamLoader
+from smoa_lightning.data.batches.training import training_loader
 from smoa_lightning.data.checks import check_ranges, check_streaming
-from smoa_lightning.data.loaders import BatchLoader, ResumableLoader, scoring_loader
-from smoa_lightning.data.prepare import Encoding
-from smoa_lightning.data.sources import fetch
-from smoa_lightning.data.stream import DEFAULT_BUFFER_ROWS, StreamLoader
+from smoa_lightning.data.encoding.encode_examples import Encoding
+from smoa_lightning.data.rows.sources import fetch
 from smoa_lightning.data.task_rows import Part, Settings
 from smoa_lightning.data.task_sets import TaskSets
-from smoa_lightning.data.training import training_loader
-from smoa_lightning.errors import UserError
 
 
 class TaskDataModule(TaskSets, LightningDataModule):

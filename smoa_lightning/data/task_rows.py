@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from smoa_lightning import embedded
-from smoa_lightning.data import shots
-from smoa_lightning.data.part_items import PartItems
-from smoa_lightning.data.prepare import Encoding, PartStatistics
-from smoa_lightning.data.render import end_ids, uses_template
-from smoa_lightning.data.sources import (
+from smoa_lightning.backbones.hub import Source, resolve_source
+from smoa_lightning.common.errors import UserError, nearest
+from smoa_lightning.data.encoding import shots
+from smoa_lightning.data.encoding.encode_examples import Encoding, PartStatistics
+from smoa_lightning.data.encoding.encoding_job import PartItems
+from smoa_lightning.data.encoding.render import end_ids, uses_template
+from smoa_lightning.data.rows.sources import (
     LocalPath,
     Origin,
     Provenance,
@@ -23,11 +25,9 @@ from smoa_lightning.data.sources import (
     load_split,
     split_file,
 )
-from smoa_lightning.data.splits import default_selection_rows, hold_out, subset
+from smoa_lightning.data.rows.splits import default_selection_rows, hold_out, subset
 from smoa_lightning.data.task_stream import selection_of
 from smoa_lightning.data.tasks import Generation, Protocol, Row, Task
-from smoa_lightning.errors import UserError, nearest
-from smoa_lightning.hub import Source, resolve_source
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

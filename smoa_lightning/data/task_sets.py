@@ -7,15 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from smoa_lightning.data.encode import TokenRow
-from smoa_lightning.data.mixture import check_weights, mix
-from smoa_lightning.data.prepare import Encoding, PartStatistics
+from smoa_lightning.backbones.hub import Source
+from smoa_lightning.common.errors import UserError
+from smoa_lightning.data.encoding.encode import TokenRow
+from smoa_lightning.data.encoding.encode_examples import Encoding, PartStatistics
+from smoa_lightning.data.rows.mixture import check_weights, mix
 from smoa_lightning.data.task_rows import Part, Settings, TaskRows
 from smoa_lightning.data.tasks import Row, Task, get_task
 from smoa_lightning.data.tasks.base import ProtocolName
 from smoa_lightning.data.tasks.generic import task_with_fields
-from smoa_lightning.errors import UserError
-from smoa_lightning.hub import Source
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from smoa_lightning.data import cache
-from smoa_lightning.data.row_stream import hub_stream, local_stream
-from smoa_lightning.data.sources import Provenance, fetch, rows_digest, split_file
-from smoa_lightning.data.splits import DEFAULT_SELECTION_ROWS
-from smoa_lightning.data.stream import DEFAULT_BUFFER_ROWS, DEFAULT_SELECTION_SHARE, StreamingRows
+from smoa_lightning.common.errors import UserError
+from smoa_lightning.data.batches.stream import DEFAULT_BUFFER_ROWS, DEFAULT_SELECTION_SHARE, StreamingRows
+from smoa_lightning.data.encoding import cache
+from smoa_lightning.data.rows.row_stream import hub_stream, local_stream
+from smoa_lightning.data.rows.sources import Provenance, fetch, rows_digest, split_file
+from smoa_lightning.data.rows.splits import DEFAULT_SELECTION_ROWS
 from smoa_lightning.data.tasks import Row
-from smoa_lightning.errors import UserError
 
 if TYPE_CHECKING:
     from smoa_lightning.data.task_rows import TaskRows

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from smoa_lightning.common.errors import UserError, nearest
 from smoa_lightning.embedded import (
     activities,
     boolq,
@@ -23,7 +24,6 @@ from smoa_lightning.embedded import (
     sums,
     winogrande,
 )
-from smoa_lightning.errors import UserError, nearest
 
 SPLITS = ("train", "validation", "test")
 

@@ -25,9 +25,9 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, proce
 from tqdm import tqdm
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from smoa_lightning.common.atomic_files import replacing, write_json
+from smoa_lightning.common.errors import UserError
 from smoa_lightning.embedded import backbone_folder, corpus
-from smoa_lightning.errors import UserError
-from smoa_lightning.files import replacing, write_json
 
 PAD, BOS, EOS = "<pad>", "<s>", "</s>"
 # the split of Llama 3, so that words carry their leading space and digits come in threes at most

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from smoa_lightning.evaluation.sharing import choice_log_likelihoods
-from smoa_lightning.metrics import ACCURACIES, ChoiceAccuracy
-from smoa_lightning.scoring import choice_scores
+from smoa_lightning.evaluation.choice_metrics import ACCURACIES, ChoiceAccuracy
+from smoa_lightning.evaluation.prefix_trees import choice_log_likelihoods
+from smoa_lightning.evaluation.scoring import choice_scores
 
 
 class ChoiceEvaluator(nn.Module):

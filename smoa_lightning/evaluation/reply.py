@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from smoa_lightning.data.tasks import Generation
-from smoa_lightning.decoding import continuations
 from smoa_lightning.evaluation.choice import gathered
+from smoa_lightning.evaluation.decoding import continuations
+from smoa_lightning.evaluation.scoring import row_log_likelihoods, target_logits
 from smoa_lightning.evaluation.text import (
     answer_metrics,
     bert_score_metrics,
@@ -20,7 +21,6 @@ from smoa_lightning.evaluation.text import (
     load_encoder,
     reply_metrics,
 )
-from smoa_lightning.scoring import row_log_likelihoods, target_logits
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

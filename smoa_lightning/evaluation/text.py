@@ -18,8 +18,8 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from smoa_lightning.errors import UserError
-from smoa_lightning.hub import cached_snapshot, hub_answers, hub_errors
+from smoa_lightning.backbones.hub import cached_snapshot, hub_answers, hub_errors
+from smoa_lightning.common.errors import UserError
 
 N_BOOTSTRAP = 500  # resamples behind the standard errors of BLEU and chrF, which are so known to about 3 %
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-from smoa_lightning.ablation.expand import load_study
-from smoa_lightning.ablation.space import Study
+from smoa_lightning.ablation.study.expand import load_study
+from smoa_lightning.ablation.study.space import Study
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 

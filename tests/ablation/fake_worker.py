@@ -17,11 +17,11 @@ from typing import Any
 from smoa_lightning.ablation.execution.storage import close_storage, open_storage
 from smoa_lightning.ablation.execution.work import Tools, Work
 from smoa_lightning.ablation.execution.worker_id import Watch, WorkerId
-from smoa_lightning.ablation.expand import load_study
-from smoa_lightning.ablation.space import Run
-from smoa_lightning.errors import UserError
-from smoa_lightning.files import write_json
-from smoa_lightning.record import RECORD, holding
+from smoa_lightning.ablation.study.expand import load_study
+from smoa_lightning.ablation.study.space import Run
+from smoa_lightning.common.atomic_files import write_json
+from smoa_lightning.common.errors import UserError
+from smoa_lightning.records.record import RECORD, holding
 
 SECONDS = float(os.environ.get("FAKE_SECONDS", "0"))
 

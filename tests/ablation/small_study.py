@@ -10,7 +10,7 @@ from typing import Any
 from smoa_lightning.ablation.execution.storage import open_storage
 from smoa_lightning.ablation.execution.work import Work
 from smoa_lightning.ablation.execution.worker_id import WorkerId
-from smoa_lightning.ablation.space import Study
+from smoa_lightning.ablation.study.space import Study
 from tests.ablation import fake_worker
 from tests.conftest import EXPERIMENTS
 

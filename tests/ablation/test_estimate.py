@@ -15,16 +15,16 @@ from peft import LoraConfig, get_peft_model
 from scipy import stats
 from transformers import AutoModelForCausalLM
 
-from smoa_lightning.ablation import estimate, finished_runs
-from smoa_lightning.ablation.cell_cost import CellCost, remaining_seconds, run_seconds
 from smoa_lightning.ablation.execution.folders import MARK
-from smoa_lightning.ablation.expand import load_study
-from smoa_lightning.ablation.plan import plan
-from smoa_lightning.ablation.plan_table import detectable, render
-from smoa_lightning.ablation.space import Run, Study
+from smoa_lightning.ablation.planning import estimate, finished_runs
+from smoa_lightning.ablation.planning.cell_cost import CellCost, remaining_seconds, run_seconds
+from smoa_lightning.ablation.planning.plan import plan
+from smoa_lightning.ablation.planning.plan_table import detectable, render
 from smoa_lightning.ablation.statistics import detectable_difference
-from smoa_lightning.cli import FineTuneCLI
-from smoa_lightning.errors import UserError
+from smoa_lightning.ablation.study.expand import load_study
+from smoa_lightning.ablation.study.space import Run, Study
+from smoa_lightning.common.errors import UserError
+from smoa_lightning.training.cli import FineTuneCLI
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 TARGETS = ["q_proj", "k_proj", "v_proj", "up_proj", "down_proj"]  # what a strategy without targets adapts

@@ -20,12 +20,12 @@ from smoa_lightning.ablation.execution import work as working
 from smoa_lightning.ablation.execution.folders import Folders, marked
 from smoa_lightning.ablation.execution.ledger import status
 from smoa_lightning.ablation.execution.live import Display, clock, table
-from smoa_lightning.ablation.execution.standing import Standing
+from smoa_lightning.ablation.execution.status import Standing
 from smoa_lightning.ablation.execution.storage import open_storage
 from smoa_lightning.ablation.execution.supervisor import Supervisor
 from smoa_lightning.ablation.execution.worker_id import Watch, WorkerId
-from smoa_lightning.ablation.expand import load_study
-from smoa_lightning.record import holding
+from smoa_lightning.ablation.study.expand import load_study
+from smoa_lightning.records.record import holding
 from tests.ablation import fake_worker
 from tests.ablation.small_study import GRID, SEARCH, study_file, work
 

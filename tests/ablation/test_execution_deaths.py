@@ -15,16 +15,16 @@ from typing import Any
 import pytest
 from optuna.trial import TrialState
 
-from smoa_lightning.ablation.command import stopping_like_ctrl_c
 from smoa_lightning.ablation.execution import supervisor as supervising
 from smoa_lightning.ablation.execution.ledger import Ledger, status
-from smoa_lightning.ablation.execution.standing import Standing
+from smoa_lightning.ablation.execution.status import Standing
 from smoa_lightning.ablation.execution.storage import close_storage, drop_unfinished_line, open_storage
 from smoa_lightning.ablation.execution.supervisor import Supervisor
 from smoa_lightning.ablation.execution.work import Work
 from smoa_lightning.ablation.execution.worker_id import Watch, WorkerId
-from smoa_lightning.ablation.expand import load_study
-from smoa_lightning.errors import UserError
+from smoa_lightning.ablation.study.expand import load_study
+from smoa_lightning.commands.ablate import stopping_like_ctrl_c
+from smoa_lightning.common.errors import UserError
 from tests.ablation import fake_worker
 from tests.ablation.servers import mysql_server, postgresql_server
 from tests.ablation.small_study import study_file, work

@@ -21,12 +21,12 @@ from smoa_lightning.ablation.execution.pruning import TrialPruning
 from smoa_lightning.ablation.execution.storage import open_storage
 from smoa_lightning.ablation.execution.work import Tools, Work
 from smoa_lightning.ablation.execution.worker_id import WorkerId
-from smoa_lightning.ablation.expand import load_study
-from smoa_lightning.ablation.space import Study
-from smoa_lightning.backbone import BackboneConfig, load_model, locate
-from smoa_lightning.callbacks.cost_monitor import peak_memory_megabytes, reset_peak_memory
-from smoa_lightning.errors import UserError
-from smoa_lightning.keeping import keeping, kept
+from smoa_lightning.ablation.study.expand import load_study
+from smoa_lightning.ablation.study.space import Study
+from smoa_lightning.backbones.backbone import BackboneConfig, load_model, locate
+from smoa_lightning.common.errors import UserError
+from smoa_lightning.common.process_cache import keeping, kept
+from smoa_lightning.training.callbacks.cost_monitor import peak_memory_megabytes, reset_peak_memory
 from tests.browser import BROWSER, shown, tensorboard
 from tests.conftest import EXPERIMENTS
 

@@ -14,8 +14,8 @@ from scipy import stats
 
 from smoa_lightning.__main__ import main
 from smoa_lightning.ablation.report.analysis import Analysis, analyse
-from smoa_lightning.ablation.report.command import write_report
 from smoa_lightning.ablation.report.folder import read_study
+from smoa_lightning.commands.report import write_report
 from tests.ablation.made_study import LR, make_study
 
 CELLS: dict[str, dict[str, Any]] = {

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from smoa_lightning.ablation.report.command import write_report
 from smoa_lightning.ablation.report.document import Table, columns
 from smoa_lightning.ablation.report.html import page
 from smoa_lightning.ablation.report.latex import latex
 from smoa_lightning.ablation.report.markdown import markdown
+from smoa_lightning.commands.report import write_report
 from tests.ablation.made_study import make_study
 from tests.browser import BROWSER, FLAGS
 

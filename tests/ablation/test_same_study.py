@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from smoa_lightning.ablation.expand import load_study
-from smoa_lightning.ablation.plan import plan
-from smoa_lightning.ablation.same_study import DESCRIPTION, check_folder, describe_study
-from smoa_lightning.errors import UserError
+from smoa_lightning.ablation.planning.plan import plan
+from smoa_lightning.ablation.study.expand import load_study
+from smoa_lightning.ablation.study.study_compatibility import DESCRIPTION, check_folder, describe_study
+from smoa_lightning.common.errors import UserError
 
 ADAPTER = "model.adapter.init_args"
 

@@ -8,9 +8,9 @@ from typing import Any
 import optuna
 import pytest
 
-from smoa_lightning.ablation.plan import plan
-from smoa_lightning.ablation.search_space import PRUNERS, SAMPLERS
-from smoa_lightning.errors import UserError
+from smoa_lightning.ablation.planning.plan import plan
+from smoa_lightning.ablation.study.search_space import PRUNERS, SAMPLERS
+from smoa_lightning.common.errors import UserError
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 ADAPTER = "model.adapter.init_args"

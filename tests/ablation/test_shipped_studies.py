@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from smoa_lightning.ablation.expand import load_study
-from smoa_lightning.ablation.plan import plan
-from smoa_lightning.arguments import check_arguments
+from smoa_lightning.ablation.planning.plan import plan
+from smoa_lightning.ablation.study.expand import load_study
+from smoa_lightning.configuration import check_arguments
 
 from ..test_arguments import full_parser
 
@@ -99,7 +99,7 @@ def default_settings(fit_parser: Any, class_path: str) -> dict[str, Any]:
 
 
 def expanded(arguments: tuple[str, ...]) -> list[str]:
-    from smoa_lightning.arguments import expand_bases
+    from smoa_lightning.configuration import expand_bases
 
     return expand_bases(list(arguments))
 
@@ -109,9 +109,9 @@ def test_a_study_is_read_without_torch() -> None:
     code = f"""
 import sys
 from pathlib import Path
-from smoa_lightning.ablation.expand import load_study
-from smoa_lightning.ablation.plan import plan
-from smoa_lightning.ablation.same_study import describe_study
+from smoa_lightning.ablation.study.expand import load_study
+from smoa_lightning.ablation.planning.plan import plan
+from smoa_lightning.ablation.study.study_compatibility import describe_study
 for file in {files!r}:
     study = load_study([Path(file)])
     describe_study(study), plan(study)

@@ -10,16 +10,16 @@ from typing import Any
 import pytest
 import torch
 
-from smoa_lightning.ablation.axes import combined
-from smoa_lightning.ablation.budget import SIZES
-from smoa_lightning.ablation.objective import DIRECTIONS, measured, tasks_of
-from smoa_lightning.ablation.space import Study
-from smoa_lightning.adapters.knobs import KNOBS
+from smoa_lightning.ablation.study.axes import combined
+from smoa_lightning.ablation.study.budget import SIZES
+from smoa_lightning.ablation.study.objective import DIRECTIONS, measured, tasks_of
+from smoa_lightning.ablation.study.space import Study
+from smoa_lightning.adapters.size_settings import KNOBS
+from smoa_lightning.common.errors import UserError
 from smoa_lightning.data.tasks import TASKS
-from smoa_lightning.errors import UserError
+from smoa_lightning.evaluation.choice_metrics import LOWER_IS_BETTER, ChoiceAccuracy
+from smoa_lightning.evaluation.scoring import ChoiceScores
 from smoa_lightning.evaluation.text import answer_metrics, likelihood_metrics, reply_metrics
-from smoa_lightning.metrics import LOWER_IS_BETTER, ChoiceAccuracy
-from smoa_lightning.scoring import ChoiceScores
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 ADAPTER = "model.adapter.init_args"

@@ -28,7 +28,7 @@ from smoa_lightning.ablation.statistics import (
     verdict,
 )
 from smoa_lightning.ablation.statistics.bootstrap import _counts, _studentised
-from smoa_lightning.errors import UserError
+from smoa_lightning.common.errors import UserError
 
 
 def test_nothing_slow_is_imported() -> None:

@@ -13,7 +13,7 @@ from smoa_lightning.ablation.statistics import (
     interquartile_mean,
     standard_error,
 )
-from smoa_lightning.errors import UserError
+from smoa_lightning.common.errors import UserError
 
 from .simulation import (
     TRUTHS,

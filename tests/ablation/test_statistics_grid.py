@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from smoa_lightning.ablation.statistics import grid_effects
-from smoa_lightning.errors import UserError
+from smoa_lightning.common.errors import UserError
 
 
 def grid(rng: np.random.Generator, seeds: int = 3, **axes: list) -> tuple[dict[str, list], list[int], np.ndarray]:

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import yaml
 
-from smoa_lightning.ablation.expand import load_study
-from smoa_lightning.arguments.check import flags
-from smoa_lightning.errors import UserError
+from smoa_lightning.ablation.study.expand import load_study
+from smoa_lightning.common.errors import UserError
+from smoa_lightning.configuration.check import flags
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 

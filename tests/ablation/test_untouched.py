@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from smoa_lightning.ablation.untouched import scored_with
+from smoa_lightning.ablation.study.base_model import scored_with
 
 
 @pytest.mark.parametrize(

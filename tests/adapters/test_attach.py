@@ -26,7 +26,7 @@ from transformers import LlamaForCausalLM
 
 from smoa_lightning.adapters import SMoAConfig, adapted_layers, adapter_bytes, attach, resolve_targets
 from smoa_lightning.adapters.smoa import SmoaLinear, subspaces
-from smoa_lightning.errors import UserError
+from smoa_lightning.common.errors import UserError
 
 Maker = Callable[..., Any]
 SUFFIXES = ["q_proj", "k_proj", "v_proj", "up_proj", "down_proj"]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import BertConfig, BertForSequenceClassification, LlamaConfig, LlamaForCausalLM
 
 from smoa_lightning.adapters import BottleneckConfig, BottleneckSlot, attach
-from smoa_lightning.errors import UserError
+from smoa_lightning.common.errors import UserError
 
 Maker = Callable[..., Any]
 

@@ -14,7 +14,7 @@ from torch import nn
 from smoa_lightning.adapters import SMoAConfig
 from smoa_lightning.adapters.smoa import SmoaLinear
 from smoa_lightning.adapters.tuner import bound
-from smoa_lightning.errors import UserError
+from smoa_lightning.common.errors import UserError
 
 
 def prepared(base: nn.Module) -> SmoaLinear:

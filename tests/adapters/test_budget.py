@@ -19,10 +19,10 @@ from smoa_lightning.adapters import SMoAConfig
 from smoa_lightning.adapters.adalora import AdaLoraConfig
 from smoa_lightning.adapters.bottleneck import BottleneckConfig
 from smoa_lightning.adapters.budget import Budget, between, fit_budget, target_shapes, trainable_parameters
-from smoa_lightning.adapters.knobs import OUT_OF_REACH, knobs_of
 from smoa_lightning.adapters.mora import MoraConfig
+from smoa_lightning.adapters.size_settings import OUT_OF_REACH, knobs_of
 from smoa_lightning.adapters.surm import SurmConfig
-from smoa_lightning.errors import UserError
+from smoa_lightning.common.errors import UserError
 
 WIDTH, INNER, KEYS, LAYERS = 16, 24, 8, 1
 SHAPES = [(WIDTH, WIDTH), (KEYS, WIDTH), (KEYS, WIDTH), (INNER, WIDTH), (WIDTH, INNER)]  # q, k, v, up, down

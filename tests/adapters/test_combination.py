@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from smoa_lightning.adapters import SMoAConfig, adapter_bytes, attach
 from smoa_lightning.adapters.combine import CombinedModel, attach_both, load_both
 from smoa_lightning.adapters.parameters import adapter_parameter_names
-from smoa_lightning.backbone import BackboneConfig, load_model
+from smoa_lightning.backbones.backbone import BackboneConfig, load_model
+from smoa_lightning.common.errors import UserError
 from smoa_lightning.data.datamodule import TaskDataModule
-from smoa_lightning.errors import UserError
-from smoa_lightning.module import FineTuneModule
-from smoa_lightning.scoring import row_log_likelihoods, target_logits
+from smoa_lightning.evaluation.scoring import row_log_likelihoods, target_logits
+from smoa_lightning.training.module import FineTuneModule
 
 from .architectures import ARCHITECTURES
 

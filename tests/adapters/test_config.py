@@ -11,7 +11,7 @@ import pytest
 from peft import PeftConfig
 
 from smoa_lightning.adapters import SMoAConfig
-from smoa_lightning.errors import UserError
+from smoa_lightning.common.errors import UserError
 
 
 def test_defaults_are_the_documented_ones() -> None:

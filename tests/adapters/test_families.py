@@ -14,11 +14,11 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import PreTrainedTokenizerFast
 
-from smoa_lightning import scoring
 from smoa_lightning.adapters import BottleneckConfig, SMoAConfig, adapted_layers, attach
-from smoa_lightning.backbone import BackboneConfig
+from smoa_lightning.backbones.backbone import BackboneConfig
 from smoa_lightning.data.datamodule import TaskDataModule
-from smoa_lightning.module import FineTuneModule
+from smoa_lightning.evaluation import scoring
+from smoa_lightning.training.module import FineTuneModule
 
 from .architectures import ARCHITECTURES, CAUSAL, inputs
 

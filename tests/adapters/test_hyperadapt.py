@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from smoa_lightning.adapters import HyperAdaptConfig, HyperAdaptLinear, attach, update_rank
-from smoa_lightning.errors import UserError
+from smoa_lightning.common.errors import UserError
 
 Maker = Callable[..., Any]
 OUT, IN = 13, 10

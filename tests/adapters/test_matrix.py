@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from smoa_lightning.adapters import BottleneckConfig, HyperAdaptConfig, MoraConfig, SMoAConfig, SurmConfig, attach
 from smoa_lightning.adapters.tuner import AdapterLayer, SlotLayer, UpdateLayer
-from smoa_lightning.errors import UserError
+from smoa_lightning.common.errors import UserError
 
 from .architectures import ARCHITECTURES, inputs, logits
 

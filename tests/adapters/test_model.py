@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from smoa_lightning.adapters import SMoAConfig, attach
 from smoa_lightning.adapters.smoa import SmoaLinear, subspaces
-from smoa_lightning.errors import UserError
+from smoa_lightning.common.errors import UserError
 
 Maker = Callable[..., Any]
 

@@ -14,7 +14,7 @@ from transformers.pytorch_utils import Conv1D
 
 from smoa_lightning.adapters import MoraConfig, MoraLinear, update_rank
 from smoa_lightning.adapters.mora import compress
-from smoa_lightning.errors import UserError
+from smoa_lightning.common.errors import UserError
 
 TYPES: list[Any] = ["sharing", "rotation"]
 # (d_out, d_in): odd and even, wide and tall, more pieces of input than of output and the other way round.

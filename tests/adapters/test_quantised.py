@@ -19,12 +19,12 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedMod
 from smoa_lightning.adapters import HyperAdaptConfig, MoraConfig, SMoAConfig, SurmConfig, attach
 from smoa_lightning.adapters.smoa import SmoaLinear
 from smoa_lightning.adapters.tuner import frozen_weight
-from smoa_lightning.backbone import BackboneConfig, load_model, locate, provenance
+from smoa_lightning.backbones.backbone import BackboneConfig, load_model, locate, provenance
+from smoa_lightning.backbones.quantization import prepare_quantized, quantized_layers
+from smoa_lightning.common.errors import UserError
 from smoa_lightning.data.datamodule import TaskDataModule
-from smoa_lightning.errors import UserError
-from smoa_lightning.load import load_adapter, save_adapter
-from smoa_lightning.module import FineTuneModule
-from smoa_lightning.quantization import prepare_quantized, quantized_layers
+from smoa_lightning.training.adapter_folder import load_adapter, save_adapter
+from smoa_lightning.training.module import FineTuneModule
 
 from .architectures import ARCHITECTURES
 
@@ -302,7 +302,7 @@ def test_training_saving_and_loading_through_the_module(
 
 
 def test_a_missing_library_is_one_sentence(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("smoa_lightning.quantization.importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("smoa_lightning.backbones.quantization.importlib.util.find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"'nf4', but bitsandbytes is not installed.*smoa-lightning\[quantization\]"):
         load(folder, "nf4")
 

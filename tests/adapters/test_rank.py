@@ -27,7 +27,7 @@ from smoa_lightning.adapters import SMoAConfig, adapted_layers, attach, layer_up
 from smoa_lightning.adapters.bottleneck import BottleneckConfig
 from smoa_lightning.adapters.rank import base_shift, shift_rounding, singular_values
 from smoa_lightning.adapters.smoa.config import BLOCK_PARTITIONS
-from smoa_lightning.errors import UserError
+from smoa_lightning.common.errors import UserError
 
 Maker = Callable[..., Any]
 

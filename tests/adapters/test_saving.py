@@ -20,7 +20,7 @@ from smoa_lightning.adapters import SMoAConfig, adapter_bytes, attach
 from smoa_lightning.adapters.smoa import SmoaLinear, subspaces
 from smoa_lightning.adapters.tuner import bound
 from smoa_lightning.adapters.tuner.fingerprint import fingerprint, fingerprint_text, fingerprints_match
-from smoa_lightning.errors import UserError
+from smoa_lightning.common.errors import UserError
 
 Maker = Callable[..., Any]
 CASES = [

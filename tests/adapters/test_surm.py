@@ -16,7 +16,7 @@ from transformers.pytorch_utils import Conv1D
 
 from smoa_lightning.adapters import SurmConfig, SurmLinear, adapted_layers, attach
 from smoa_lightning.adapters.surm import structured
-from smoa_lightning.errors import UserError
+from smoa_lightning.common.errors import UserError
 
 from .surm_layers import randomise, surm_layers
 

@@ -15,7 +15,7 @@ from transformers import BertConfig, BertForSequenceClassification
 
 from smoa_lightning.adapters import SurmConfig, SurmLinear, SurmSlot, attach
 from smoa_lightning.adapters.surm.structured import structured_matrix
-from smoa_lightning.errors import UserError
+from smoa_lightning.common.errors import UserError
 
 from .surm_layers import randomise, surm_layers
 

@@ -13,13 +13,13 @@ from lightning.pytorch import Trainer
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
-from smoa_lightning.backbone import BackboneConfig
-from smoa_lightning.callbacks.forgetting import Forgetting, documents, general_perplexity, text_rows
+from smoa_lightning.backbones.backbone import BackboneConfig
+from smoa_lightning.common.errors import UserError
 from smoa_lightning.data.datamodule import TaskDataModule
 from smoa_lightning.embedded import backbone_folder
 from smoa_lightning.embedded.corpus import held_out_text
-from smoa_lightning.errors import UserError
-from smoa_lightning.module import FineTuneModule
+from smoa_lightning.training.callbacks.forgetting import Forgetting, documents, general_perplexity, text_rows
+from smoa_lightning.training.module import FineTuneModule
 
 TEXTS = ["A stone sinks.", "The quick brown fox jumps over the lazy dog, and then it sleeps.", "x", "Näh!\nTwo lines."]
 

@@ -12,8 +12,8 @@ import torch
 from smoa_lightning import FineTuneModule
 from smoa_lightning.adapters import SMoAConfig
 from smoa_lightning.adapters.bottleneck import BottleneckConfig
-from smoa_lightning.backbone import BackboneConfig
-from smoa_lightning.callbacks import RankMonitor
+from smoa_lightning.backbones.backbone import BackboneConfig
+from smoa_lightning.training.callbacks import RankMonitor
 
 NO_TRAINER: Any = None
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import functools
 import itertools
 
-from smoa_lightning.data.collate import pad_rows
-from smoa_lightning.data.files import Located
-from smoa_lightning.data.packing import collate_packed
-from smoa_lightning.data.prepare import Encoding
-from smoa_lightning.data.row_stream import RowStream
-from smoa_lightning.data.stream import StreamingRows, StreamLoader, StreamOrder
+from smoa_lightning.data.batches.collate import pad_rows
+from smoa_lightning.data.batches.packing import collate_packed
+from smoa_lightning.data.batches.stream import StreamingRows, StreamLoader, StreamOrder
+from smoa_lightning.data.encoding.encode_examples import Encoding
+from smoa_lightning.data.rows.readers import Located
+from smoa_lightning.data.rows.row_stream import RowStream
 from smoa_lightning.data.tasks import get_task
 
 from .conftest import character_tokenizer

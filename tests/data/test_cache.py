@@ -14,11 +14,11 @@ import numpy
 import pytest
 from transformers import ByT5Tokenizer, PreTrainedTokenizerFast
 
-from smoa_lightning import files
-from smoa_lightning.data import cache
-from smoa_lightning.data.collate import ChoiceItem, ReplyItem
-from smoa_lightning.data.encode import IGNORED, TokenRow
-from smoa_lightning.data.prepare import Encoding, PartStatistics
+from smoa_lightning.common import atomic_files as files
+from smoa_lightning.data.batches.collate import ChoiceItem, ReplyItem
+from smoa_lightning.data.encoding import cache
+from smoa_lightning.data.encoding.encode import IGNORED, TokenRow
+from smoa_lightning.data.encoding.encode_examples import Encoding, PartStatistics
 
 from .conftest import character_tokenizer
 
@@ -200,9 +200,9 @@ def test_two_processes_at_once_have_one_key(tmp_path: Path) -> None:
     key = cache.cache_key(a=[1, 2.5, True], b={"x": "ß", "a": None})
     code = f"""
 from pathlib import Path
-from smoa_lightning.data import cache
-from smoa_lightning.data.encode import TokenRow
-from smoa_lightning.data.prepare import PartStatistics
+from smoa_lightning.data.encoding import cache
+from smoa_lightning.data.encoding.encode import TokenRow
+from smoa_lightning.data.encoding.encode_examples import PartStatistics
 folder, rows = Path({str(tmp_path)!r}), [TokenRow(tuple(range(n)), tuple(range(n))) for n in range(200)]
 key = cache.cache_key(b={{'x': 'ß', 'a': None}}, a=[1, 2.5, True])
 for _ in range(20):

@@ -6,10 +6,16 @@ import random
 import pytest
 import torch
 
-from smoa_lightning.data.collate import ChoiceItem, collate_choices, pad_rows
-from smoa_lightning.data.encode import IGNORED, TokenRow
-from smoa_lightning.data.loaders import BatchLoader, BucketOrder, ResumableLoader, bucketed_batches, longest_first
-from smoa_lightning.errors import UserError
+from smoa_lightning.common.errors import UserError
+from smoa_lightning.data.batches.collate import ChoiceItem, collate_choices, pad_rows
+from smoa_lightning.data.batches.loaders import (
+    BatchLoader,
+    BucketOrder,
+    ResumableLoader,
+    bucketed_batches,
+    longest_first,
+)
+from smoa_lightning.data.encoding.encode import IGNORED, TokenRow
 
 LENGTHS = tuple(random.Random(0).choices(range(1, 61), k=203))
 

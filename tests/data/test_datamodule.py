@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from smoa_lightning import embedded
+from smoa_lightning.common.errors import UserError
 from smoa_lightning.data import task_rows
 from smoa_lightning.data.datamodule import TaskDataModule
-from smoa_lightning.data.encode import IGNORED
-from smoa_lightning.data.prepare import Encoding, encode_choices, encode_training
+from smoa_lightning.data.encoding.encode import IGNORED
+from smoa_lightning.data.encoding.encode_examples import Encoding, encode_choices, encode_training
 from smoa_lightning.data.tasks import ChoiceExample
-from smoa_lightning.errors import UserError
 
 from .conftest import character_tokenizer
 
@@ -176,7 +176,7 @@ def test_shipped_rows_fit_the_schema():
 
 def test_auto_falls_back_when_the_hub_is_off(monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setattr("smoa_lightning.hub.cached_snapshot", lambda *args: None)
+    monkeypatch.setattr("smoa_lightning.backbones.hub.cached_snapshot", lambda *args: None)
     assert TaskDataModule().resolve() == "embedded"
     with pytest.raises(UserError, match=r"switched off by HF_HUB_OFFLINE and its cache does not hold"):
         TaskDataModule(source="hub").resolve()

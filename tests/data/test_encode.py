@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from smoa_lightning.data.encode import (
+from smoa_lightning.common.errors import UserError
+from smoa_lightning.data.encoding.encode import (
     IGNORED,
     OverlongError,
     Pair,
@@ -13,7 +14,6 @@ from smoa_lightning.data.encode import (
     training_row,
 )
 from smoa_lightning.data.tasks import RowError
-from smoa_lightning.errors import UserError
 
 from .conftest import character_ids, character_tokenizer
 

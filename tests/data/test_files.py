@@ -7,9 +7,9 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from smoa_lightning.data.sources import Origin, has_split, known_splits, load_split
+from smoa_lightning.common.errors import UserError
+from smoa_lightning.data.rows.sources import Origin, has_split, known_splits, load_split
 from smoa_lightning.data.tasks import CHOICE, CONVAI2, GSM8K, METAMATH_QA, PIQA, TASKS, Missing, task_with_fields
-from smoa_lightning.errors import UserError
 
 from .rows import ROWS, write_folder
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from smoa_lightning.backbone import BackboneConfig, load_model, load_tokenizer, locate
+from smoa_lightning.backbones.backbone import BackboneConfig, load_model, load_tokenizer, locate
 from smoa_lightning.data.datamodule import TaskDataModule
 from smoa_lightning.evaluation.choice import ChoiceEvaluator
-from smoa_lightning.evaluation.sharing import shares_prefixes
-from smoa_lightning.scoring import row_log_likelihoods, target_logits
+from smoa_lightning.evaluation.prefix_trees import shares_prefixes
+from smoa_lightning.evaluation.scoring import row_log_likelihoods, target_logits
 
 from .golden import KINDS, write
 

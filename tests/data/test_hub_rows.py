@@ -21,10 +21,10 @@ from .hub_server import COMMIT, make_server
 
 HELPERS = """
 import dataclasses, json, sys, time
-from smoa_lightning.data.sources import Origin, load_split
+from smoa_lightning.data.rows.sources import Origin, load_split
 from smoa_lightning.data.tasks import PIQA, get_task
-from smoa_lightning.errors import UserError
-from smoa_lightning.hub import resolve_source
+from smoa_lightning.common.errors import UserError
+from smoa_lightning.backbones.hub import resolve_source
 
 def attempt(function, *arguments):
     start = time.monotonic()

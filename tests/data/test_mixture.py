@@ -6,8 +6,8 @@ from collections import Counter
 
 import pytest
 
-from smoa_lightning.data.mixture import check_weights, counts, mix
-from smoa_lightning.errors import UserError
+from smoa_lightning.common.errors import UserError
+from smoa_lightning.data.rows.mixture import check_weights, counts, mix
 
 SIZES = {"small": 7, "large": 60, "middle": 20}
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from smoa_lightning.data import part_items
 from smoa_lightning.data.datamodule import TaskDataModule
+from smoa_lightning.data.encoding import encoding_job as part_items
 
 from .conftest import character_tokenizer
 

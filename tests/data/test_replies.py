@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from smoa_lightning.data import shots
-from smoa_lightning.data.collate import collate_replies
-from smoa_lightning.data.encode import IGNORED
-from smoa_lightning.data.prepare import Encoding, encode_replies, encode_training
-from smoa_lightning.data.render import end_ids, texts, uses_template
+from smoa_lightning.common.errors import UserError
+from smoa_lightning.data.batches.collate import collate_replies
+from smoa_lightning.data.encoding import shots
+from smoa_lightning.data.encoding.encode import IGNORED
+from smoa_lightning.data.encoding.encode_examples import Encoding, encode_replies, encode_training
+from smoa_lightning.data.encoding.render import end_ids, texts, uses_template
 from smoa_lightning.data.tasks import ChoiceExample, Message, ReplyExample
-from smoa_lightning.errors import UserError
 
 from .conftest import character_ids
 

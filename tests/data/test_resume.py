@@ -9,8 +9,8 @@ import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from smoa_lightning.common.errors import UserError
 from smoa_lightning.data.datamodule import TaskDataModule
-from smoa_lightning.errors import UserError
 
 from .conftest import character_tokenizer
 from .witness import Witness

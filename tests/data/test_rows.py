@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from smoa_lightning import embedded
+from smoa_lightning.common.errors import UserError
 from smoa_lightning.data.datamodule import TaskDataModule
-from smoa_lightning.data.encode import IGNORED, move_spaces
+from smoa_lightning.data.encoding.encode import IGNORED, move_spaces
 from smoa_lightning.data.tasks import TASKS, Missing
-from smoa_lightning.errors import UserError
 
 from .rows import ROWS, write_folder
 

@@ -6,9 +6,9 @@ from collections import Counter
 
 import pytest
 
+from smoa_lightning.common.errors import UserError
+from smoa_lightning.data.batches.loaders import scoring_loader
 from smoa_lightning.data.datamodule import TaskDataModule
-from smoa_lightning.data.loaders import scoring_loader
-from smoa_lightning.errors import UserError
 
 from .conftest import character_tokenizer
 from .rows import NUM_TRAIN, write_folder

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from smoa_lightning.data.splits import default_selection_rows, hold_out, subset
+from smoa_lightning.data.rows.splits import default_selection_rows, hold_out, subset
 
 GROUPS = [f"g{i % 13}" for i in range(100)] + [f"single {i}" for i in range(50)]
 

@@ -7,8 +7,8 @@ from collections import Counter
 
 import pytest
 
-from smoa_lightning.data.stream import held_out
-from smoa_lightning.errors import UserError
+from smoa_lightning.common.errors import UserError
+from smoa_lightning.data.batches.stream import held_out
 
 from .streams import NUM_ROWS, ROWS, TASK, batches, loader, memory, pass_of, streaming
 

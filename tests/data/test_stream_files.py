@@ -11,11 +11,11 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from smoa_lightning.data.prepare import Encoding, encode_training
-from smoa_lightning.data.row_stream import hub_stream, local_stream
-from smoa_lightning.data.sources import Origin, load_split
-from smoa_lightning.data.stream import held_out
-from smoa_lightning.errors import UserError
+from smoa_lightning.common.errors import UserError
+from smoa_lightning.data.batches.stream import held_out
+from smoa_lightning.data.encoding.encode_examples import Encoding, encode_training
+from smoa_lightning.data.rows.row_stream import hub_stream, local_stream
+from smoa_lightning.data.rows.sources import Origin, load_split
 
 from .conftest import character_tokenizer
 from .streams import NUM_ROWS, ROWS, TASK, pass_of, streaming

@@ -9,8 +9,8 @@ import pytest
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback
 
-from smoa_lightning.data.stream import StreamLoader
-from smoa_lightning.errors import UserError
+from smoa_lightning.common.errors import UserError
+from smoa_lightning.data.batches.stream import StreamLoader
 
 from .streams import batches, loader, streaming
 from .witness import Witness

@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from smoa_lightning.adapters import SMoAConfig
-from smoa_lightning.backbone import BackboneConfig
+from smoa_lightning.backbones.backbone import BackboneConfig
+from smoa_lightning.common.errors import UserError
 from smoa_lightning.data.datamodule import TaskDataModule
 from smoa_lightning.data.task_stream import open_stream
 from smoa_lightning.embedded import backbone_folder, rows
-from smoa_lightning.errors import UserError
-from smoa_lightning.module import FineTuneModule
+from smoa_lightning.training.module import FineTuneModule
 
 
 @pytest.fixture(scope="module")

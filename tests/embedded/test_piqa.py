@@ -10,10 +10,10 @@ from collections import Counter
 import pytest
 
 from smoa_lightning import embedded
+from smoa_lightning.common.errors import UserError
 from smoa_lightning.embedded.pairs import by_need, decoys, split_pairs
 from smoa_lightning.embedded.wording import QUESTIONS, SOLUTIONS
 from smoa_lightning.embedded.world import needs, suits, things
-from smoa_lightning.errors import UserError
 
 SPLITS = ("train", "validation", "test")
 

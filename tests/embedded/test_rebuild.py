@@ -8,8 +8,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from smoa_lightning.common.errors import UserError
 from smoa_lightning.embedded import corpus, rebuild
-from smoa_lightning.errors import UserError
 
 TINY = rebuild.Recipe(
     vocabulary=300,

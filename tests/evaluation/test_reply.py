@@ -8,11 +8,11 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from smoa_lightning.data.collate import collate_replies
-from smoa_lightning.data.prepare import Encoding, encode_replies
+from smoa_lightning.common.errors import UserError
+from smoa_lightning.data.batches.collate import collate_replies
+from smoa_lightning.data.encoding.encode_examples import Encoding, encode_replies
 from smoa_lightning.data.tasks import Generation, Likelihood, ReplyExample
 from smoa_lightning.embedded import backbone_folder
-from smoa_lightning.errors import UserError
 from smoa_lightning.evaluation.choice import ChoiceEvaluator
 from smoa_lightning.evaluation.reply import ReplyEvaluator
 from smoa_lightning.evaluation.tasks import TaskEvaluation

@@ -12,11 +12,11 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from smoa_lightning.adapters import SMoAConfig, attach
-from smoa_lightning.data.collate import ChoiceItem, collate_choices
-from smoa_lightning.data.encode import IGNORED, TokenRow
+from smoa_lightning.data.batches.collate import ChoiceItem, collate_choices
+from smoa_lightning.data.encoding.encode import IGNORED, TokenRow
 from smoa_lightning.evaluation import sharing
-from smoa_lightning.evaluation.sharing import choice_log_likelihoods, lay_out, shares_prefixes
-from smoa_lightning.scoring import row_log_likelihoods, target_logits
+from smoa_lightning.evaluation.prefix_trees import choice_log_likelihoods, lay_out, shares_prefixes
+from smoa_lightning.evaluation.scoring import row_log_likelihoods, target_logits
 
 from ..adapters.architectures import ARCHITECTURES, CAUSAL
 

@@ -17,7 +17,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torchmetrics.text import CHRFScore, ROUGEScore, SacreBLEUScore, SQuAD
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
-from smoa_lightning.errors import UserError
+from smoa_lightning.common.errors import UserError
 from smoa_lightning.evaluation.text import (
     answer_metrics,
     bert_score_metrics,

@@ -10,10 +10,10 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
 from smoa_lightning.ablation.execution.folders import CELLS
-from smoa_lightning.ablation.space import Cell
 from smoa_lightning.ablation.statistics import mean_interval
-from smoa_lightning.files import replacing
-from smoa_lightning.final_metrics import mean_hyperparameters, mean_metrics, study_columns
+from smoa_lightning.ablation.study.space import Cell
+from smoa_lightning.common.atomic_files import replacing
+from smoa_lightning.records.hparams import mean_hyperparameters, mean_metrics, study_columns
 
 
 def write_cell(folder: Path, cell: Cell, records: Sequence[Mapping[str, Any]]) -> None:

@@ -16,10 +16,10 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from smoa_lightning.ablation.execution.folders import note
-from smoa_lightning.ablation.space import Run
-from smoa_lightning.callbacks.cost_monitor import reset_peak_memory
-from smoa_lightning.cli import FineTuneCLI, quiet_libraries
-from smoa_lightning.record import RECORD, STUDY_FACTS
+from smoa_lightning.ablation.study.space import Run
+from smoa_lightning.records.record import RECORD, STUDY_FACTS
+from smoa_lightning.training.callbacks.cost_monitor import reset_peak_memory
+from smoa_lightning.training.cli import FineTuneCLI, quiet_libraries
 
 
 def prepare_process() -> None:

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from smoa_lightning.ablation.execution.worker_id import WorkerId
-from smoa_lightning.ablation.space import Run
-from smoa_lightning.ablation.study_file import Keep
-from smoa_lightning.errors import UserError
-from smoa_lightning.files import replacing, write_json
-from smoa_lightning.record import RECORD, STUDY_FACTS, read_record
+from smoa_lightning.ablation.study.space import Run
+from smoa_lightning.ablation.study.study_file import Keep
+from smoa_lightning.common.atomic_files import replacing, write_json
+from smoa_lightning.common.errors import UserError
+from smoa_lightning.records.record import RECORD, STUDY_FACTS, read_record
 
 MARK = ".run"  # holds the signature of the run whose folder it is
 STAGES = {"final": "runs", "search": "search"}

@@ -12,8 +12,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from smoa_lightning.ablation.cell_cost import remaining_seconds
-from smoa_lightning.ablation.execution.standing import CellStanding, Standing
+from smoa_lightning.ablation.execution.status import CellStanding, Standing
+from smoa_lightning.ablation.planning.cell_cost import remaining_seconds
 from smoa_lightning.ablation.statistics import mean_interval
 
 ROWS = 40  # of the table; cells at work come first

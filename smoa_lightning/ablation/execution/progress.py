@@ -10,10 +10,10 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from smoa_lightning.ablation.execution.ledger import REASON, SECONDS
-from smoa_lightning.ablation.execution.standing import Standing
+from smoa_lightning.ablation.execution.status import Standing
 from smoa_lightning.ablation.execution.trials import ORIGIN, CellSearch
-from smoa_lightning.ablation.objective import DIRECTIONS
-from smoa_lightning.files import write_json
+from smoa_lightning.ablation.study.objective import DIRECTIONS
+from smoa_lightning.common.atomic_files import write_json
 
 TRIALS = "trials.json"
 FORMAT = 1

@@ -8,7 +8,7 @@ import lightning as L
 from lightning.pytorch.callbacks import Callback
 
 from smoa_lightning.ablation.execution.ledger import Pruned
-from smoa_lightning.errors import UserError
+from smoa_lightning.common.errors import UserError
 
 
 class Reporter(Protocol):

@@ -12,7 +12,7 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.storages.journal._file import BaseJournalFileLock  # public classes take it, but it is not exported
 
-from smoa_lightning.errors import UserError
+from smoa_lightning.common.errors import UserError
 
 JOURNAL = "storage.log"
 

@@ -18,10 +18,10 @@ from smoa_lightning.ablation.execution.devices import environment_of
 from smoa_lightning.ablation.execution.folders import Folders
 from smoa_lightning.ablation.execution.live import Display
 from smoa_lightning.ablation.execution.progress import write_trials
-from smoa_lightning.ablation.execution.standing import Standing
+from smoa_lightning.ablation.execution.status import Standing
 from smoa_lightning.ablation.execution.worker_id import Watch, WorkerId
-from smoa_lightning.ablation.space import Study
-from smoa_lightning.errors import UserError
+from smoa_lightning.ablation.study.space import Study
+from smoa_lightning.common.errors import UserError
 
 REFRESH_SECONDS = 1.0
 STOP_SECONDS = 60.0  # a worker has as long to end its step and give its run back

@@ -16,9 +16,9 @@ import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from smoa_lightning.ablation.execution.ledger import ENDED, MOST_DEATHS, PULSE, RUN, WORKER, Ledger, count
-from smoa_lightning.ablation.objective import DIRECTIONS
-from smoa_lightning.ablation.search_space import Named, Parameter, Search
-from smoa_lightning.ablation.space import Cell
+from smoa_lightning.ablation.study.objective import DIRECTIONS
+from smoa_lightning.ablation.study.search_space import Named, Parameter, Search
+from smoa_lightning.ablation.study.space import Cell
 
 ORIGIN = "origin"  # number of a trial's first attempt
 # Samplers that find their place in the storage, and need the same seed every time.

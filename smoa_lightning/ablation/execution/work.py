@@ -18,12 +18,12 @@ from optuna.trial import Trial
 from smoa_lightning.ablation.execution.folders import CELLS, Folders, seconds_of
 from smoa_lightning.ablation.execution.ledger import Ledger, Pruned
 from smoa_lightning.ablation.execution.progress import write_trials
-from smoa_lightning.ablation.execution.standing import Standing
+from smoa_lightning.ablation.execution.status import Standing
 from smoa_lightning.ablation.execution.trials import CellSearch, Held
 from smoa_lightning.ablation.execution.worker_id import Watch, WorkerId
-from smoa_lightning.ablation.space import Cell, Run, Study
-from smoa_lightning.ablation.untouched import scored_with
-from smoa_lightning.record import UnderWay
+from smoa_lightning.ablation.study.base_model import scored_with
+from smoa_lightning.ablation.study.space import Cell, Run, Study
+from smoa_lightning.records.record import UnderWay
 
 POLL_SECONDS = 2.0
 

@@ -6,14 +6,14 @@ import os
 import signal
 from pathlib import Path
 
-from smoa_lightning.ablation.command_line import Options
 from smoa_lightning.ablation.execution.devices import assign_device
+from smoa_lightning.ablation.execution.options import Options
 from smoa_lightning.ablation.execution.storage import close_storage, open_storage
 from smoa_lightning.ablation.execution.work import Tools, Work
 from smoa_lightning.ablation.execution.worker_id import WorkerId
-from smoa_lightning.ablation.space import Study
-from smoa_lightning.keeping import keeping
-from smoa_lightning.startup import import_command, without_collection
+from smoa_lightning.ablation.study.space import Study
+from smoa_lightning.common.fast_imports import import_command, without_collection
+from smoa_lightning.common.process_cache import keeping
 
 
 def be_worker(study: Study, folder: Path, options: Options) -> None:
@@ -24,7 +24,7 @@ def be_worker(study: Study, folder: Path, options: Options) -> None:
     """
     signal.signal(signal.SIGTERM, _stop)
     with without_collection():
-        import_command("smoa_lightning.cli")
+        import_command("smoa_lightning.training.cli")
         from smoa_lightning.ablation.execution.aggregate import write_cell
         from smoa_lightning.ablation.execution.fitting import fit, prepare_process
         from smoa_lightning.ablation.execution.pruning import TrialPruning

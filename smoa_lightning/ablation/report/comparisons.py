@@ -22,7 +22,7 @@ from smoa_lightning.ablation.statistics import (
     seed_effect,
     verdict,
 )
-from smoa_lightning.errors import UserError
+from smoa_lightning.common.errors import UserError
 
 UNTOUCHED = "the untouched backbone"
 

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from smoa_lightning.errors import UserError
-from smoa_lightning.record import ITEMS, RECORD, read_record
+from smoa_lightning.common.errors import UserError
+from smoa_lightning.records.record import ITEMS, RECORD, read_record
 
 DESCRIPTION, TRIALS, BASE_ITEMS, FORMAT = "study.json", "trials.json", f"base_{ITEMS}", 1
 # Metrics that are a mean over items -> the score of an item: a prediction that is right, or a reply's answer.

@@ -15,7 +15,7 @@ from smoa_lightning.ablation.statistics.differences import (
     standard_error,
 )
 from smoa_lightning.ablation.statistics.intervals import ROUNDING, checked
-from smoa_lightning.errors import UserError
+from smoa_lightning.common.errors import UserError
 
 CHUNK = 4_000_000  # counts of resampled items that are held at once: 32 MB
 

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from smoa_lightning.ablation.statistics.intervals import ROUNDING, finite, student, student_p
-from smoa_lightning.errors import UserError
+from smoa_lightning.common.errors import UserError
 
 # Both constants were chosen by the coverage of the interval over all shares of the variances (docs/statistics.md).
 RESIDUAL_FLOOR = 0.3  # the seeds' mean square counts as this much of the residual's at least

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 from scipy import special
 
 from smoa_lightning.ablation.statistics.intervals import ROUNDING, finite
-from smoa_lightning.errors import UserError
+from smoa_lightning.common.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
 from smoa_lightning.ablation.statistics.intervals import ROUNDING, finite, student
-from smoa_lightning.errors import UserError
+from smoa_lightning.common.errors import UserError
 
 
 @dataclass(frozen=True)

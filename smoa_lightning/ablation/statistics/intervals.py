@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
-from smoa_lightning.errors import UserError
+from smoa_lightning.common.errors import UserError
 
 ROUNDING = 1e-12  # a spread below this share of the values is the rounding of floats, not a spread
 

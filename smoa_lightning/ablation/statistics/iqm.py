@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
 from smoa_lightning.ablation.statistics.intervals import ROUNDING, Estimate, checked, finite, student
-from smoa_lightning.errors import UserError
+from smoa_lightning.common.errors import UserError
 
 CHUNK = 4_000_000  # resampled scores that are held at once: 32 MB
 

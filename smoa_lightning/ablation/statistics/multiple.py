@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from smoa_lightning.errors import UserError
+from smoa_lightning.common.errors import UserError
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from smoa_lightning.errors import UserError
+from smoa_lightning.common.errors import UserError
 
 
 @dataclass(frozen=True)

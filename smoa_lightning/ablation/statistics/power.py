@@ -11,7 +11,7 @@ from scipy import special
 
 from smoa_lightning.ablation.statistics.differences import MeanSquares, standard_error
 from smoa_lightning.ablation.statistics.intervals import checked
-from smoa_lightning.errors import UserError
+from smoa_lightning.common.errors import UserError
 
 QUANTILES = 2000  # of the seeds' mean square, over which the power is averaged
 

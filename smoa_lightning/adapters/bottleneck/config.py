@@ -10,7 +10,7 @@ from torch import nn
 
 from smoa_lightning.adapters.tuner import TunerConfig, linear_shape
 from smoa_lightning.adapters.tuner.slot import Placement, activation_function, slot_targets
-from smoa_lightning.errors import UserError
+from smoa_lightning.common.errors import UserError
 
 Bias = Literal["none", "all", "bottleneck_only"]
 

@@ -8,7 +8,7 @@ from typing import Literal
 
 from smoa_lightning.adapters.mora.compress import square_size
 from smoa_lightning.adapters.tuner import TunerConfig
-from smoa_lightning.errors import UserError
+from smoa_lightning.common.errors import UserError
 
 Compression = Literal["sharing", "rotation"]
 Bias = Literal["none", "all", "mora_only"]

@@ -9,7 +9,7 @@ from typing import Literal
 
 from smoa_lightning.adapters.smoa.subspaces import near_equal_sizes
 from smoa_lightning.adapters.tuner import TunerConfig
-from smoa_lightning.errors import UserError
+from smoa_lightning.common.errors import UserError
 
 Partition = Literal["none", "spectral_energy", "spectral_blocks", "contiguous_blocks", "random_blocks", "grid_blocks"]
 Modulation = Literal["weight", "none", "random"]

@@ -21,8 +21,8 @@ from smoa_lightning.adapters.smoa.state import (
 )
 from smoa_lightning.adapters.smoa.terms import Grid, Plan, split_factors
 from smoa_lightning.adapters.tuner import BoundLayer
-from smoa_lightning.errors import UserError
-from smoa_lightning.quantization import multiplies_by_weight, quantization
+from smoa_lightning.backbones.quantization import multiplies_by_weight, quantization
+from smoa_lightning.common.errors import UserError
 
 
 class SmoaLinear(BoundLayer):

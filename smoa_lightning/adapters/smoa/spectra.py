@@ -17,7 +17,7 @@ from torch import Tensor
 
 from smoa_lightning.adapters.smoa import subspaces
 from smoa_lightning.adapters.tuner.fingerprint import fingerprint_text
-from smoa_lightning.files import CACHE, cache_folder, replacing
+from smoa_lightning.common.atomic_files import CACHE, cache_folder, replacing
 
 VERSION = 2  # raise it when subspaces computes something else, or files are named otherwise
 

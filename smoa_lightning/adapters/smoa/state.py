@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from smoa_lightning.adapters.smoa import subspaces
 from smoa_lightning.adapters.smoa.config import BLOCK_PARTITIONS, SMoAConfig
-from smoa_lightning.errors import UserError
+from smoa_lightning.common.errors import UserError
 
 FROZEN_STATE = ("smoa_row_order", "smoa_col_order", "smoa_cut_points", "smoa_noise_seed", "smoa_fingerprint")
 

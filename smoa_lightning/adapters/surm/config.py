@@ -11,7 +11,7 @@ from torch import nn
 from smoa_lightning.adapters.surm.structured import Structure, factor_shapes, tile_size
 from smoa_lightning.adapters.tuner import TunerConfig, linear_shape
 from smoa_lightning.adapters.tuner.slot import Placement, activation_function, slot_targets
-from smoa_lightning.errors import UserError
+from smoa_lightning.common.errors import UserError
 
 Slot = Literal["update", "adapter"]
 Bias = Literal["none", "all", "surm_only"]

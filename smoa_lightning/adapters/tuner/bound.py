@@ -16,8 +16,8 @@ from smoa_lightning.adapters.tuner.fingerprint import (
     held_as,
 )
 from smoa_lightning.adapters.tuner.update import UpdateLayer
-from smoa_lightning.errors import UserError
-from smoa_lightning.quantization import quantization
+from smoa_lightning.backbones.quantization import quantization
+from smoa_lightning.common.errors import UserError
 
 
 class _Seen:

@@ -10,7 +10,7 @@ from torch import nn
 
 from smoa_lightning.adapters.targets import DEFAULT_TARGETS
 from smoa_lightning.adapters.tuner.frozen import linear_shape
-from smoa_lightning.errors import UserError, nearest
+from smoa_lightning.common.errors import UserError, nearest
 
 
 @dataclass

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from smoa_lightning.quantization import dequantized_weight, quantization
+from smoa_lightning.backbones.quantization import dequantized_weight, quantization
 
 
 def linear_shape(module: nn.Module) -> tuple[int, int] | None:

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from smoa_lightning.adapters.targets import matched_modules
 from smoa_lightning.adapters.tuner.config import TunerConfig
 from smoa_lightning.adapters.tuner.layer import AdapterLayer
-from smoa_lightning.errors import UserError
+from smoa_lightning.common.errors import UserError
 
 
 class AdapterModel(BaseTuner):

@@ -13,7 +13,7 @@ from smoa_lightning.adapters.targets import SLOT_TARGETS
 from smoa_lightning.adapters.tuner.config import TunerConfig
 from smoa_lightning.adapters.tuner.frozen import linear_shape
 from smoa_lightning.adapters.tuner.layer import AdapterLayer
-from smoa_lightning.errors import UserError, nearest
+from smoa_lightning.common.errors import UserError, nearest
 
 Placement = Literal["houlsby", "pfeiffer"]
 

@@ -12,8 +12,8 @@ from transformers.pytorch_utils import Conv1D
 
 from smoa_lightning.adapters.tuner.frozen import frozen_weight, linear_shape, stored_weight
 from smoa_lightning.adapters.tuner.layer import AdapterLayer
-from smoa_lightning.errors import UserError
-from smoa_lightning.quantization import prepare_quantized, quantization
+from smoa_lightning.backbones.quantization import prepare_quantized, quantization
+from smoa_lightning.common.errors import UserError
 
 
 class UpdateLayer(AdapterLayer):

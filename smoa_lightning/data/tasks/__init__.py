@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from smoa_lightning.common.errors import UserError, nearest
 from smoa_lightning.data.tasks.base import (
     ChoiceExample,
     Field,
@@ -29,7 +30,6 @@ from smoa_lightning.data.tasks.instruct import COMMONSENSE_INSTRUCT
 from smoa_lightning.data.tasks.mathematics import GSM8K, METAMATH_QA
 from smoa_lightning.data.tasks.science import ARC_CHALLENGE, ARC_EASY, OPENBOOKQA
 from smoa_lightning.data.tasks.yes_no import BOOLQ
-from smoa_lightning.errors import UserError, nearest
 
 # The order is that of the tables in the papers that use these eight.
 EIGHT = (BOOLQ, PIQA, SOCIAL_I_QA, HELLASWAG, WINOGRANDE, ARC_EASY, ARC_CHALLENGE, OPENBOOKQA)

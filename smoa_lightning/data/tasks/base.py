@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from smoa_lightning.common.errors import UserError
 from smoa_lightning.data.tasks.examples import ChoiceExample, Message, ReplyExample
 from smoa_lightning.data.tasks.fields import (
     Field,
@@ -20,7 +21,6 @@ from smoa_lightning.data.tasks.fields import (
     fold,
     kind,
 )
-from smoa_lightning.errors import UserError
 
 __all__ = [
     "ChoiceExample", "Example", "Field", "Generation", "Label", "LabelledTexts", "Likelihood", "Message", "Missing",

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from smoa_lightning.common.errors import UserError, nearest
 from smoa_lightning.data.tasks import instruct
 from smoa_lightning.data.tasks.answers import choice_word
 from smoa_lightning.data.tasks.base import (
@@ -26,7 +27,6 @@ from smoa_lightning.data.tasks.base import (
     fold,
     kind,
 )
-from smoa_lightning.errors import UserError, nearest
 
 # ---- other names of fields
 

@@ -8,11 +8,11 @@ import pytest
 import torch
 from transformers import LlamaForCausalLM
 
-from smoa_lightning.data.collate import collate_choices
-from smoa_lightning.data.prepare import Encoding, encode_choices
+from smoa_lightning.data.batches.collate import collate_choices
+from smoa_lightning.data.encoding.encode_examples import Encoding, encode_choices
 from smoa_lightning.data.tasks import HELLASWAG, WINOGRANDE, RowError
 from smoa_lightning.data.tasks.completion import clean
-from smoa_lightning.scoring import choice_scores, row_log_likelihoods, target_logits
+from smoa_lightning.evaluation.scoring import choice_scores, row_log_likelihoods, target_logits
 
 from ..rows import ROWS
 

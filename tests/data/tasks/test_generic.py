@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from smoa_lightning.common.errors import UserError
 from smoa_lightning.data.tasks import CHAT, CHOICE, GSM8K, INSTRUCTION, PIQA, Message, RowError, task_with_fields
-from smoa_lightning.errors import UserError
 
 ITEM = {"prompt": "Question: what is hot?\nAnswer:", "choices": ["ice", " steam ", "3"], "label": 1}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from smoa_lightning.data.encode import move_spaces
+from smoa_lightning.data.encoding.encode import move_spaces
 from smoa_lightning.data.tasks import COMMONSENSE_INSTRUCT, EIGHT, TASKS, RowError
 from smoa_lightning.data.tasks.instruct import alpaca
 

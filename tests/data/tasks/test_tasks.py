@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
+from smoa_lightning.common.errors import UserError
 from smoa_lightning.data.tasks import PIQA, SOCIAL_I_QA, TASKS, ChoiceExample, RowError, get_task
-from smoa_lightning.errors import UserError
 
 ROW = {"goal": "Dry a cup", "sol1": "use a towel", "sol2": "use a sieve", "label": 1}
 

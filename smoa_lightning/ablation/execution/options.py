@@ -1,0 +1,126 @@
+"""The arguments of ``ablate``: what is said about its execution, and what goes to the study."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from smoa_lightning.ablation.study.study_file import STUDY_KEYS
+from smoa_lightning.common.errors import UserError, nearest
+from smoa_lightning.configuration.check import flags
+
+OPTIONS = {
+    "config": "study file; further ones are laid over it",
+    "plan": "print what would be run, what it needs and what it can show, and run nothing",
+    "workers": "processes on this machine (default: 1)",
+    "storage": "URL of an Optuna storage, such as postgresql://user@host/name (default: a journal in the study folder)",
+    "root": "folder of all studies (default: studies); runs that one has finished the others do not run again",
+    "folder": "exact folder of the study (default: ROOT/NAME)",
+    "retry_failed": "run again what has failed too often",
+    "worker": "be a worker of the study and nothing else: what --workers starts",
+}
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is said about the execution of a study.
+
+    Attributes:
+        files: Study files.
+        study_flags: Key -> text, for the study.
+        plan: Print the plan and stop.
+        workers: Processes on this machine.
+        storage: URL of the storage.
+        root: Folder of all studies.
+        folder: Exact folder of the study.
+        retry_failed: Forget failures.
+        worker: Number of this worker; ``None`` for the process that starts them.
+    """
+
+    files: tuple[Path, ...]
+    study_flags: tuple[tuple[str, str | None], ...] = ()
+    plan: bool = False
+    workers: int = 1
+    storage: str | None = None
+    root: Path = Path("studies")
+    folder: Path | None = None
+    retry_failed: bool = False
+    worker: int | None = None
+
+    def folder_of(self, name: str) -> Path:
+        """Return the folder of a study."""
+        return self.folder if self.folder is not None else self.root / name
+
+
+def parse_options(args: list[str]) -> Options:
+    """Read what stands after ``ablate``.
+
+    Raises:
+        UserError: No study file, an option without its value or with one that it does not take.
+    """
+    given: dict[str, str | None] = {}
+    files: list[Path] = []
+    for_study: list[tuple[str, str | None]] = []
+    for key, text in flags(args):
+        name = key.replace("-", "_")
+        if name == "config":
+            files.append(Path(_text(name, text)))
+        elif name in OPTIONS:
+            given[name] = text
+        elif "." not in name and name not in STUDY_KEYS and (near := _near(name)):
+            raise UserError(f"ablate has no option --{key}; the nearest is --{near}")
+        else:
+            for_study.append((key, text))
+    if not files:
+        raise UserError("ablate needs a study: --config ablations/NAME.yaml")
+    return Options(
+        files=tuple(files),
+        study_flags=tuple(for_study),
+        plan=_switch("plan", given),
+        workers=_number("workers", given.get("workers", "1"), 1),
+        storage=_text("storage", given["storage"]) if "storage" in given else None,
+        root=Path(_text("root", given["root"])) if "root" in given else Path("studies"),
+        folder=Path(_text("folder", given["folder"])) if "folder" in given else None,
+        retry_failed=_switch("retry_failed", given),
+        worker=_number("worker", given["worker"], 0) if "worker" in given else None,
+    )
+
+
+def _near(name: str) -> str | None:
+    """The option that a word is probably a misspelling of; other words may be the last word of a configuration key."""
+    found = nearest(name, OPTIONS, 1)
+    alike = sum(a == b for a, b in zip(name, found, strict=False))
+    return found if alike >= max(3, len(found) - 2) else None
+
+
+def _text(name: str, text: str | None) -> str:
+    if not text:
+        raise UserError(f"--{name} needs a value: {OPTIONS[name]}")
+    return text
+
+
+def _number(name: str, text: str | None, least: int) -> int:
+    if text is None or not text.isdigit() or int(text) < least:
+        raise UserError(f"--{name} is {text!r}, but takes a whole number from {least} on")
+    return int(text)
+
+
+def _switch(name: str, given: dict[str, str | None]) -> bool:
+    text = given.get(name, "false") or "true"
+    if text not in ("true", "false"):
+        raise UserError(f"--{name} takes no value, or true or false, but not {text!r}")
+    return text == "true"
+
+
+def usage() -> str:
+    """Return the help of ``ablate``."""
+    lines = ["usage: python -m smoa_lightning ablate --config ablations/NAME.yaml [--config FILE ...] [OPTION ...]", ""]
+    lines += [
+        "Run a study: every cell of its grid with every seed, after a search of each cell where it has one. The same"
+    ]
+    lines += ["command goes on where it was stopped. Then: python -m smoa_lightning report FOLDER", "", "options:"]
+    lines += [f"  --{name:13} {text}" for name, text in OPTIONS.items()]
+    lines += ["", "keys of a study, from the command line as well (--seeds=5, --search.trials=16, --axes.r=[4,8]):"]
+    lines += [f"  --{name:13} {text}" for name, text in STUDY_KEYS.items()]
+    lines += ["", "any other --KEY VALUE is a configuration key of `fit`, set for all runs"]
+    return "\n".join(lines)

@@ -1,0 +1,187 @@
+"""How a study stands: which runs are done, under way, failed or open; read from the storage alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial, TrialState
+
+from smoa_lightning.ablation.execution.ledger import REASON, SECONDS, WORKER, Ledger, count, status
+from smoa_lightning.ablation.execution.trials import CellSearch
+from smoa_lightning.ablation.execution.worker_id import Watch, WorkerId
+from smoa_lightning.ablation.study.objective import DIRECTIONS
+from smoa_lightning.ablation.study.space import Cell, Run, Study
+from smoa_lightning.common.errors import UserError
+
+SIGNATURES = "signatures"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A run that failed too often.
+
+    Args:
+        run: Its name.
+        cell: Its cell.
+        attempts: How often it was tried.
+        reason: Why the last attempt failed.
+    """
+
+    run: str
+    cell: str
+    attempts: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class CellStanding:
+    """How one cell stands.
+
+    Args:
+        cell: Its name.
+        planned: Final runs and trials.
+        done: Of them done; trials that were pruned are done.
+        running: Workers at it.
+        failed: Runs and trials that failed too often.
+        values: Results of its final runs.
+        seconds: How long each of its runs took.
+    """
+
+    cell: str
+    planned: int
+    done: int
+    running: tuple[str, ...]
+    failed: int
+    values: tuple[float, ...]
+    seconds: tuple[float, ...]
+
+
+class Standing:
+    """A study and its storage.
+
+    Args:
+        study: The study.
+        storage: Where its attempts are kept.
+        worker: Who asks.
+        watch: What has been seen of other workers.
+
+    Raises:
+        UserError: The storage holds another study under this name.
+    """
+
+    def __init__(self, study: Study, storage: BaseStorage, worker: WorkerId, watch: Watch) -> None:
+        self.study, self.storage = study, storage
+        direction = str(study.objective.direction)
+        self.final = Ledger(storage, f"{study.name}/final", direction, worker, watch)
+        self._same_study()
+        self.searches: dict[str, CellSearch] = {}
+        for cell in study.cells if study.search is not None else ():
+            assert study.search is not None
+            ledger = Ledger(storage, f"{study.name}/search/{cell.name}", DIRECTIONS[cell.search_metric], worker, watch)
+            self.searches[cell.name] = CellSearch(ledger, cell, study.search, study.retries)
+        self._runs: dict[tuple[str, int, str], Run] = {}
+
+    def _same_study(self) -> None:
+        """Several people may share a server, and a study of another kind may have this name there."""
+        known = self.storage.get_study_user_attrs(self.final.study_id).get(SIGNATURES, {})
+        mine = {cell.name: cell.signature for cell in self.study.cells}
+        for name, signature in known.items():
+            if mine.get(name, signature) != signature:
+                raise UserError(
+                    f"the storage holds another study {self.study.name!r}: its cell {name} has other settings; "
+                    "give this study another --name"
+                )
+        if known | mine != known:
+            self.storage.set_study_user_attr(self.final.study_id, SIGNATURES, known | mine)
+
+    # ------------------------------------------------------------------------------------------------------- final runs
+
+    def final_runs(self, cell: Cell) -> Iterator[Run]:
+        """Yield the final runs of a cell; none while its search is under way, or if no trial was run to its end."""
+        parameters = {}
+        if cell.name in self.searches:
+            search = self.searches[cell.name]
+            best = search.best() if search.ended() else None
+            if best is None:
+                return
+            parameters = best.params
+        for seed in self.study.seeds:
+            place = cell.name, seed, repr(sorted(parameters.items()))
+            if place not in self._runs:
+                self._runs[place] = self.study.final_run(cell, seed, parameters)
+            yield self._runs[place]
+
+    def open_runs(self) -> Iterator[Run]:
+        """Yield the final runs that nobody holds, cell by cell."""
+        attempts = self.final.by_signature()
+        for cell in self.study.cells:
+            for run in self.final_runs(cell):
+                if status(attempts.get(run.signature, []), self.study.retries) == "open":
+                    yield run
+
+    def known(self, pid: int) -> bool:
+        """Whether a worker of this machine has ever held a run or a trial."""
+        name = str(WorkerId.of(pid))
+        ledgers = [self.final, *(search.ledger for search in self.searches.values())]
+        return any(trial.user_attrs.get(WORKER) == name for ledger in ledgers for trial in ledger.attempts())
+
+    def ended(self) -> bool:
+        """Whether all runs are done, or failed too often."""
+        if not all(search.ended() for search in self.searches.values()):
+            return False
+        attempts = self.final.by_signature()
+        return all(
+            status(attempts.get(run.signature, []), self.study.retries) in ("done", "failed")
+            for cell in self.study.cells
+            for run in self.final_runs(cell)
+        )
+
+    # ------------------------------------------------------------------------------------------------------- for people
+
+    def cells(self) -> list[CellStanding]:
+        """Return how each cell stands."""
+        attempts = self.final.by_signature()
+        return [self._cell(cell, attempts) for cell in self.study.cells]
+
+    def _cell(self, cell: Cell, attempts: dict[str, list[FrozenTrial]]) -> CellStanding:
+        runs = [attempts.get(run.signature, []) for run in self.final_runs(cell)]
+        search = self.searches.get(cell.name)
+        trials = list(search.trials().values()) if search else []
+        done = [t for each in (*runs, *trials) for t in each if t.state in (TrialState.COMPLETE, TrialState.PRUNED)]
+        running = [t for each in (*runs, *trials) for t in each if t.state == TrialState.RUNNING]
+        failed = sum(status(run, self.study.retries) == "failed" for run in runs)
+        failed += sum(search.given_up(each) for each in trials) if search else 0
+        final = [t.value for each in runs for t in each if t.state == TrialState.COMPLETE]
+        return CellStanding(
+            cell=cell.name,
+            planned=len(self.study.seeds) + (search.search.trials if search else 0),
+            done=len(done),
+            running=tuple(str(t.user_attrs.get(WORKER, "")) for t in running),
+            failed=failed,
+            values=tuple(float(value) for value in final if value is not None),
+            seconds=tuple(float(t.user_attrs[SECONDS]) for t in done if SECONDS in t.user_attrs),
+        )
+
+    def failures(self) -> list[Failure]:
+        """Return the runs and trials that failed too often."""
+        found = []
+        attempts = self.final.by_signature()
+        for cell in self.study.cells:
+            for run in self.final_runs(cell):
+                tried = attempts.get(run.signature, [])
+                if status(tried, self.study.retries) == "failed":
+                    found.append(_failure(run.name, cell.name, tried))
+            search = self.searches.get(cell.name)
+            for number, tried in (search.trials() if search else {}).items():
+                if search is not None and search.given_up(tried):
+                    found.append(_failure(f"{cell.name},trial={number}", cell.name, tried))
+            if search is not None and search.ended() and search.best() is None:
+                found.append(Failure(f"{cell.name}, final runs", cell.name, 0, "no trial was run to its end"))
+        return found
+
+
+def _failure(run: str, cell: str, attempts: list[FrozenTrial]) -> Failure:
+    tries = count(attempts, "error") + count(attempts, "died")
+    return Failure(run, cell, tries, str(attempts[-1].user_attrs.get(REASON, "")))

@@ -1,0 +1,288 @@
+"""What the cells of a study cost, measured: each is built as ``fit`` builds it, and a few of its steps are timed.
+
+Times are those of the steps, rows and callbacks that a run has; left out are the writing of checkpoints and logs, and
+what workers on the same machine take from one another beyond their share of the threads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import sys
+import tempfile
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+
+from smoa_lightning.ablation.execution.devices import THREADS, environment_of
+from smoa_lightning.ablation.execution.fitting import prepare_process
+from smoa_lightning.ablation.planning.cell_cost import CellCost, Timing, Work, remaining_seconds, selection_passes
+from smoa_lightning.ablation.planning.cell_sum import Left, Size, cost_of
+from smoa_lightning.ablation.planning.finished_runs import ACCURACIES, read_finished, variation
+from smoa_lightning.ablation.planning.probe import WARM_UP, Enough, Probe, limited
+from smoa_lightning.ablation.study.space import Cell, Study, command_line
+from smoa_lightning.adapters import attach
+from smoa_lightning.backbones.backbone import context_length, load_model, load_skeleton
+from smoa_lightning.common.errors import UserError
+from smoa_lightning.common.process_cache import keeping
+from smoa_lightning.data.batches.loaders import BucketOrder
+from smoa_lightning.data.datamodule import TaskDataModule
+from smoa_lightning.training.cli import FineTuneCLI
+from smoa_lightning.training.module import FineTuneModule
+
+__all__ = ["CellCost", "Timing", "Work", "measure", "remaining_seconds"]
+
+# Beside what a run is asked for: nothing is written or shown, and the plan is no place to start further processes.
+QUIET = (
+    *("--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"),
+    *("--trainer.num_sanity_val_steps=0", "--trainer.devices=1", "--trainer.num_nodes=1"),
+)
+
+
+@dataclass
+class Built:
+    """A cell, built but without its weights.
+
+    Attributes:
+        cell: The cell.
+        module: Its model.
+        data: Its data.
+        trainer: Its trainer, which writes nothing.
+        parameters: Trainable parameters.
+        total: Parameters of the backbone.
+        seconds: How long the command line took to become these.
+    """
+
+    cell: Cell
+    module: FineTuneModule
+    data: TaskDataModule
+    trainer: L.Trainer
+    parameters: int
+    total: int
+    seconds: float
+
+
+def measure(study: Study, folder: Path, workers: int, tell: Callable[[str], None] | None = None) -> list[CellCost]:
+    """Return what each cell of a study costs, in the study's order.
+
+    All cells are built before any is timed. A cell is timed if it has runs left of a kind of which none is finished.
+
+    Args:
+        study: The study.
+        folder: Its folder; nothing is written there.
+        workers: Worker processes that are planned; the timing takes one worker's share of the threads.
+        tell: Is told what is being timed; by default the standard error.
+
+    Raises:
+        UserError: Cells that can not be run: names the first with its reason, and counts the others.
+    """
+    tell = tell or (lambda text: print(text, file=sys.stderr))
+    with tempfile.TemporaryDirectory() as temporary, _threads_of(workers), _silence(), keeping():
+        found = read_finished(study, folder)
+        varies = variation(study, found)
+        built = deque(_each(study.cells, lambda cell: build(cell, study, Path(temporary))))
+        to_time = [cell.name for cell in study.cells if Left.of(study, found[cell.name]).needs_timing]
+
+        def cost(cell: Built) -> CellCost:
+            name = cell.cell.name
+            work, timing = work_of(cell), None
+            if name in to_time:
+                tell(f"timing {name} ({to_time.index(name) + 1} of {len(to_time)})")
+                timing = clock(cell)
+            size = Size(cell.parameters, cell.total, torch.get_num_threads(), workers)
+            return cost_of(study, cell.cell, found[name], work, timing, varies, size)
+
+        return _each((built.popleft() for _ in study.cells), cost)  # one after the other is let go of
+
+
+def _each(cells: Iterable[Any], function: Callable[[Any], Any]) -> list[Any]:
+    """Apply a function to all cells, and name those it fails for together."""
+    results, refused = [], []
+    for cell in cells:
+        try:
+            results.append(function(cell))
+        except (UserError, ValueError, torch.OutOfMemoryError) as error:
+            name = cell.name if isinstance(cell, Cell) else cell.cell.name
+            refused.append((name, error))
+    if refused:
+        name, first = refused[0]
+        others = f"; {len(refused) - 1} other cells can not be run either" if len(refused) > 1 else ""
+        others = others.replace("1 other cells", "1 other cell")
+        raise UserError(f"cell {name} can not be run: {' '.join(str(first).split()).rstrip('.')}{others}") from first
+    return results
+
+
+# ------------------------------------------------------------------------------------------------------------ building
+
+
+def build(cell: Cell, study: Study, temporary: Path) -> Built:
+    """Build a cell as ``fit`` does, with its adapter on a backbone without weights.
+
+    Args:
+        cell: The cell.
+        study: Its study.
+        temporary: Folder for what should write nevertheless.
+
+    Raises:
+        UserError: Its settings, its budget, its adapter or its data's sources are refused.
+    """
+    began = time.monotonic()
+    flags = {**cell.flags, **{parameter.key: parameter.example for parameter in cell.parameters}}
+    flags = {key: value for key, value in flags.items() if key != "ckpt_path"}  # of `fit` alone
+    flags["seed_everything"] = study.seeds[0]
+    arguments = [*command_line(cell.files, flags), *QUIET, f"--trainer.default_root_dir={temporary}"]
+    cli = FineTuneCLI(arguments, run=False)
+    module, data = cli.model, cli.datamodule
+    data.resolve()
+    module.resolve_budget()
+    data.tokenizer = module.tokenizer
+    data.fit_context(context_length(module.location))
+    seconds = time.monotonic() - began
+    network = load_skeleton(module.backbone_config, module.location)
+    total = sum(p.numel() for p in network.parameters())
+    parameters = 0 if module.frozen else total
+    if module.adapter_config is not None:
+        adapted = attach(network, module.adapter_config, module.adapter_seed)
+        parameters = sum(p.numel() for p in adapted.parameters() if p.requires_grad)
+    return Built(cell, module, data, cli.trainer, parameters, total, seconds)
+
+
+def work_of(built: Built) -> Work:
+    """Return what a run of a cell does, from its rows and its trainer's settings; the rows are encoded here.
+
+    Raises:
+        UserError: Rows that can not be used, or validations further apart than an epoch is long.
+    """
+    data, trainer, began = built.data, built.trainer, time.monotonic()
+    steps, passes, selection, report = 0, 0, 0, 0
+    if data.has_report:
+        data.setup("test")
+        report = _rows(data.test_dataloader(), trainer.limit_test_batches)
+    if not built.module.frozen:
+        data.setup("fit")
+        batches = limited(len(data.train_dataloader()), trainer.limit_train_batches)
+        steps = _steps(trainer, batches)
+        selection = _rows(data.val_dataloader(), trainer.limit_val_batches)
+        if selection:
+            every = trainer.check_val_every_n_epoch
+            check = _check_batch(trainer, batches)
+            passes = selection_passes(steps, batches, trainer.accumulate_grad_batches, check, every)
+    built.seconds += time.monotonic() - began
+    return Work(steps, passes, selection, report)
+
+
+def _steps(trainer: L.Trainer, batches: int) -> int:
+    """Return what ``Trainer.estimated_stepping_batches`` will say."""
+    if trainer.max_epochs == -1:
+        if trainer.max_steps == -1:
+            raise UserError("the run has no end: set trainer.max_epochs or trainer.max_steps")
+        return trainer.max_steps
+    steps = math.ceil(batches / trainer.accumulate_grad_batches) * max(trainer.max_epochs or 1, 1)
+    return steps if trainer.max_steps == -1 else min(steps, trainer.max_steps)
+
+
+def _check_batch(trainer: L.Trainer, batches: int) -> int:
+    """Return how many micro-batches lie between two validations."""
+    interval = trainer.val_check_interval
+    if interval is None or isinstance(interval, str):
+        raise UserError("the time of a run whose validations follow the clock can not be told before it: give "
+                        "trainer.val_check_interval a number")  # fmt: skip
+    if isinstance(interval, int):
+        if interval > batches and trainer.check_val_every_n_epoch is not None:
+            raise UserError(
+                f"trainer.val_check_interval is {interval}, but an epoch has only {batches} batches: lower it, or set "
+                "trainer.check_val_every_n_epoch to null"
+            )
+        return interval
+    return max(1, int(batches * interval))
+
+
+def _rows(loaders: Any, limit: int | float | None) -> int:
+    """Rows in the batches that a limit leaves."""
+    each = loaders if isinstance(loaders, list) else [loaders]
+    return sum(len(batch) for loader in each for batch in loader.batches[: limited(len(loader), limit)])
+
+
+# -------------------------------------------------------------------------------------------------------------- timing
+
+
+def clock(built: Built) -> Timing:
+    """Time a cell: the way to its first batch, its steps, and the scoring of its rows.
+
+    The first step and the first batch of each scoring warm up. Training batches are those that the run begins with; the
+    time of a step is scaled to the mean number of tokens of all steps.
+
+    Raises:
+        UserError: The run would fail in its first steps.
+    """
+    module, data, trainer = built.module, built.data, built.trainer
+    if module.backbone_config.quantization is None:  # workers keep it from run to run: reading it is no part of a run
+        load_model(module.backbone_config, module.location)
+    probe = Probe(trainer.limit_val_batches, trainer.limit_test_batches)
+    trainer.callbacks.append(probe)  # type: ignore[attr-defined]
+    trainer.limit_val_batches = 0  # the probe scores those rows
+    began = time.monotonic()
+    with contextlib.suppress(Enough):
+        if module.frozen:
+            trainer.test(module, datamodule=data, weights_only=True, verbose=False)
+        else:
+            trainer.fit(module, datamodule=data, weights_only=True)
+    if probe.begun is None:
+        raise UserError("there is nothing to run: no training row and no report row")
+    selection, report = probe.selection, probe.report
+    step = 0.0 if module.frozen else probe.step_seconds * _mean_tokens(built, probe) / probe.step_tokens
+    metric = built.cell.report_metric
+    return Timing(
+        start=built.seconds + probe.begun - began,
+        step=step if probe.total_steps else 0.0,
+        selection_pass=selection.seconds if selection else 0.0,
+        report_pass=report.seconds if report else 0.0,
+        steps=len(probe.steps[WARM_UP:] or probe.steps),
+        accuracy=report.metrics.get(metric) if report and metric in ACCURACIES else None,
+        scored=report.scored if report else 0,
+    )
+
+
+def _mean_tokens(built: Built, probe: Probe) -> float:
+    """Return the mean tokens of a step over an epoch; of a stream, whose rows nobody has seen, those of timed steps."""
+    loader = built.data.train_dataloader()
+    if not isinstance(loader.order, BucketOrder):
+        return probe.step_tokens
+    return sum(loader.order.lengths) / math.ceil(len(loader) / built.trainer.accumulate_grad_batches)
+
+
+# ----------------------------------------------------------------------------------------------------- surroundings
+
+
+@contextlib.contextmanager
+def _threads_of(workers: int) -> Iterator[None]:
+    """Take the share of the threads that one of several workers has."""
+    before, share = torch.get_num_threads(), environment_of(0, workers).get(THREADS[0])
+    if share is not None:
+        torch.set_num_threads(int(share))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """No talk of devices and seeds: no run follows."""
+    prepare_process()
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -1,0 +1,170 @@
+"""What a study's folder knows already: which runs are finished, how long they took, how their accuracies vary."""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from smoa_lightning.ablation.execution.folders import STAGES, marked, run_folders, seconds_of
+from smoa_lightning.ablation.execution.progress import TRIALS
+from smoa_lightning.ablation.planning.cell_cost import DEFAULT_ITEM_CORRELATION, Variation
+from smoa_lightning.ablation.study.space import Cell, Study
+from smoa_lightning.common.errors import UserError
+from smoa_lightning.records.record import ITEMS, STUDY_FACTS, read_record
+
+ACCURACIES = ("acc", "acc_norm", "acc_token")  # metrics that are a share of right items
+
+
+@dataclass
+class Finished:
+    """The finished runs of a cell.
+
+    Attributes:
+        final: Seed -> folder of the final run.
+        seconds: How long each final run took.
+        scores: Seed -> its metric.
+        search: How many search runs are finished or were pruned.
+        search_seconds: How long each finished search run took.
+    """
+
+    final: dict[int, Path] = field(default_factory=dict)
+    seconds: list[float] = field(default_factory=list)
+    scores: dict[int, float] = field(default_factory=dict)
+    search: int = 0
+    search_seconds: list[float] = field(default_factory=list)
+
+
+def read_finished(study: Study, folder: Path) -> dict[str, Finished]:
+    """Return the finished runs of each cell: those of the study's folder, and of studies beside it that are the same.
+
+    A final run counts by its signature: one of other settings, or with what an earlier search found best, does not. A
+    damaged record counts as none, as it does for the workers, but nothing is touched.
+    """
+    found = {cell.name: Finished() for cell in study.cells}
+    _read_search(study, folder, found)
+    known = {study.final_run(c, seed).signature: (c, seed) for c in study.cells if not c.parameters
+             for seed in study.seeds}  # fmt: skip
+    for run in _folders(folder, "final"):
+        record = _finished_record(run)
+        place = known.get(marked(run)) if record is not None else None
+        if place is None and record is not None and run.parent.parent == folder:
+            place = _of_search(study, record, marked(run), found)
+        if record is None or place is None or place[1] in found[place[0].name].final:
+            continue
+        cell, seed = place
+        mine = found[cell.name]
+        mine.final[seed] = run
+        mine.seconds.append(seconds_of(record))
+        score = record["metrics"].get(f"report/{cell.report_metric}")
+        if score is not None and math.isfinite(score):
+            mine.scores[seed] = float(score)
+    return found
+
+
+def _folders(folder: Path, stage: str) -> Iterator[Path]:
+    """The run folders of a study, then those of the studies beside it."""
+    others = [f.parent for f in sorted(folder.parent.glob("*/study.json")) if f.parent != folder]
+    for study in (folder, *others):
+        yield from run_folders(study / STAGES[stage])
+
+
+def _finished_record(run: Path) -> dict[str, Any] | None:
+    try:
+        record = read_record(run)
+    except UserError:
+        return None
+    return record if record is not None and record["status"] == "finished" else None
+
+
+def _of_search(
+    study: Study, record: Mapping[str, Any], signature: str, found: Mapping[str, Finished]
+) -> tuple[Cell, int] | None:
+    """The cell and seed of a final run after a search, if that search has ended and the run is of the present study."""
+    facts = record.get(STUDY_FACTS, {})
+    cell = next((c for c in study.cells if c.name == facts.get("cell") and c.parameters), None)
+    if cell is None or study.search is None or facts.get("seed") not in study.seeds:
+        return None
+    if found[cell.name].search < study.search.trials * len(study.search.seeds):
+        return None
+    try:
+        run = study.final_run(cell, facts["seed"], facts["parameters"])
+    except UserError:  # another search, over other settings
+        return None
+    return (cell, run.seed) if run.signature == signature else None
+
+
+def _read_search(study: Study, folder: Path, found: Mapping[str, Finished]) -> None:
+    if study.search is None:
+        return
+    file = folder / TRIALS
+    searches = json.loads(file.read_text(encoding="utf-8"))["searches"] if file.is_file() else {}
+    for cell in study.cells:
+        trials = searches.get(cell.name, {}).get("trials", [])
+        pruned = sum(trial["state"] == "PRUNED" for trial in trials)
+        found[cell.name].search = pruned * len(study.search.seeds)
+    for run in sorted((folder / STAGES["search"]).glob("*/record.json")):
+        record = _finished_record(run.parent)
+        facts = record.get(STUDY_FACTS, {}) if record is not None else {}
+        if record is None or facts.get("cell") not in found or facts.get("signature") != marked(run.parent):
+            continue
+        found[facts["cell"]].search += 1
+        found[facts["cell"]].search_seconds.append(seconds_of(record))
+
+
+# ------------------------------------------------------------------------------------------------------ how they vary
+
+
+def variation(study: Study, found: Mapping[str, Finished]) -> Variation:
+    """Return how accuracies vary in the finished runs; assumed values for fewer than two cells with two seeds.
+
+    The standard deviation over seeds is pooled over cells; the correlation over items is the mean over pairs of a cell
+    and its baseline (without baselines: the first cell), run with the same seed.
+    """
+    cells = [c for c in study.cells if c.report_metric in ACCURACIES and len(found[c.name].scores) >= 2]
+    if len(cells) < 2:
+        return Variation()
+    spread = statistics.fmean(statistics.variance(found[cell.name].scores.values()) for cell in cells)
+    seeds = sum(len(found[cell.name].scores) for cell in cells)
+    pairs = _item_correlations(study, cells, found)
+    source = f"from {seeds} finished runs of {len(cells)} cells"
+    if not pairs:
+        return Variation(math.sqrt(spread), DEFAULT_ITEM_CORRELATION, f"{source}; the correlation is assumed")
+    return Variation(math.sqrt(spread), statistics.fmean(pairs), source)
+
+
+def _item_correlations(study: Study, cells: list[Cell], found: Mapping[str, Finished]) -> list[float]:
+    right = {
+        (cell.name, seed): _right(folder, cell.report_metric)
+        for cell in cells
+        for seed, folder in found[cell.name].final.items()
+    }
+    values = []
+    for cell in cells:
+        other = study.baselines.get(cell.name, cells[0].name)
+        for seed in found[cell.name].final:
+            mine, theirs = right[cell.name, seed], right.get((other, seed), {})
+            shared = sorted(mine.keys() & theirs.keys())
+            if other == cell.name or len(shared) < 2:
+                continue
+            both = np.array([[mine[item], theirs[item]] for item in shared], dtype=float)
+            if both.std(axis=0).all():  # a run that has all items right, or all wrong, correlates with nothing
+                values.append(float(np.corrcoef(both.T)[0, 1]))
+    return values
+
+
+def _right(folder: Path, metric: str) -> dict[tuple[str, int], bool]:
+    """Task and row -> whether it is right."""
+    file = folder / ITEMS
+    found = {}
+    for line in file.read_text(encoding="utf-8").splitlines() if file.is_file() else ():
+        item = json.loads(line)
+        correct = item["correct"] if "correct" in item else item.get(f"prediction_{metric}") == item.get("label")
+        found[str(item.get("task", "")), int(item["row"])] = bool(correct)
+    return found

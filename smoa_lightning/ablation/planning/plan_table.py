@@ -1,0 +1,201 @@
+"""The plan of a study as text: cells, runs, parameters, times, and the smallest difference that it can detect."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from smoa_lightning.ablation.execution.live import clock
+from smoa_lightning.ablation.planning.cell_cost import CellCost, run_seconds
+from smoa_lightning.ablation.planning.plan import Plan
+from smoa_lightning.ablation.statistics import Detectable, detectable_difference
+
+WIDTH = 140  # of text that goes to a file
+DROPPED = 10  # combinations that are listed
+MOST_ACCURATE = 0.95  # a handful of rows that are all right do not make a task without errors
+
+
+def render(plan: Plan, costs: Sequence[CellCost], width: int | None = None) -> str:
+    """Return the plan of a study as plain text.
+
+    Args:
+        plan: The plan.
+        costs: What each of its cells costs, as ``estimate.measure`` returns them.
+        width: Columns; by default those of the terminal.
+    """
+    columns = width or (shutil.get_terminal_size().columns if sys.stdout.isatty() else WIDTH)
+    out = io.StringIO()
+    console = Console(file=out, width=columns, no_color=True, highlight=False, markup=False, emoji=False)
+    for line in _head(plan, costs):
+        console.print(line)
+    console.print()
+    console.print(_table(plan, costs))
+    console.print()
+    for line in (*_times(plan, costs), *_differences(plan, costs)):
+        console.print(f"* {line}")
+    return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
+
+
+def _head(plan: Plan, costs: Sequence[CellCost]) -> Iterator[str]:
+    text = f"study {plan.study}: {_count(len(plan.rows), 'cell')} x {_count(len(plan.seeds), 'seed')}"
+    text += f" = {_count(plan.final_runs, 'final run')}"
+    if plan.search_runs:
+        seeds = _count(len(plan.search_seeds), "seed")
+        text += f", after {plan.trials} trials x {seeds} for each cell = {_count(plan.search_runs, 'search run')}"
+    yield f"{text}; {sum(c.final_done + c.search_done for c in costs)} done"
+    if plan.budget is not None:
+        yield f"budget: {plan.budget} trainable parameters in every cell"
+    if plan.dropped:
+        more = f", and {len(plan.dropped) - DROPPED} more" if len(plan.dropped) > DROPPED else ""
+        count = _count(len(plan.dropped), "combination")
+        yield f"{count} dropped by the conditions: {'; '.join(plan.dropped[:DROPPED])}{more}"
+
+
+def _table(plan: Plan, costs: Sequence[CellCost]) -> Table:
+    baselines = {row.baseline for row in plan.rows}
+    table = Table(box=None, pad_edge=False)
+    table.add_column("cell", overflow="fold")
+    for heading in ("parameters", "share", "runs", "metric", "steps", "s/run", "left"):
+        table.add_column(heading, justify="left" if heading == "metric" else "right", no_wrap=True)
+    table.add_column("measured by")
+    for row, cost in zip(plan.rows, costs, strict=True):
+        done = cost.final_done + cost.search_done
+        seconds = f"{cost.final_seconds:.1f}"
+        if row.search_runs:
+            seconds += f" / {cost.search_seconds:.1f}"
+        table.add_row(
+            row.cell + (" (baseline)" if row.cell in baselines else ""),
+            f"{cost.parameters:,}",
+            f"{cost.parameters / cost.total:.2%}",
+            f"{row.final_runs + row.search_runs - done}" + (f" + {done} done" if done else ""),
+            row.metric,
+            f"{cost.work.steps:,}",
+            seconds,
+            clock(cost.seconds_left),
+            cost.source,
+        )
+    return table
+
+
+def _times(plan: Plan, costs: Sequence[CellCost]) -> Iterator[str]:
+    workers, threads = costs[0].workers, costs[0].threads
+    total = sum(cost.seconds_left for cost in costs)
+    text = f"time left: about {clock(total / workers)} with {_count(workers, 'worker')}"
+    if workers > 1:
+        text += f" ({clock(total)} of one worker, divided by {workers}; what workers on one machine take from one "
+        text += "another's memory and caches is not measured, so expect more)"
+    yield f"{text}; each was timed with {_count(threads, 'thread')}"
+    yield (
+        "parameters: trainable ones, with their share of the backbone's; the adapter was put into it, so every cell "
+        "can be built"
+    )
+    if any(row.searched for row in plan.rows):
+        yield (
+            "of a search: parameters and times are those of the first value of each searched setting; s/run is that of "
+            "a final / a search run; trials that are pruned end earlier"
+        )
+    timed = [(cost.cell, cost.work, cost.timing) for cost in costs if cost.timing is not None]
+    if timed:
+        yield (
+            "timed: s/run = start + steps x one step + scorings of the selection rows + one of the report rows; "
+            "writing of checkpoints and logs is left out, and replies are those of a model that is hardly trained"
+        )
+        first, work, t = timed[0]
+        yield (
+            f"for instance {first}: {t.start:.1f} s + {work.steps:,} x {t.step:.3f} s + {work.selection_passes}"
+            f" x {t.selection_pass:.2f} s ({work.selection_rows:,} rows) + {t.report_pass:.1f} s "
+            f"({work.report_rows:,} rows) = {run_seconds(t, work, report=True):.1f} s"
+        )
+    base = sum(cost.base_seconds for cost in costs if cost.final_left)
+    if base:
+        yield f"the untouched backbone is scored once for each baseline: {clock(base)} of the time left"
+    if any("median" in cost.source for cost in costs):
+        yield "median of runs: cells with finished runs take as long as those did"
+
+
+# ---------------------------------------------------------------------------------------------------------- detectable
+
+
+def detectable(plan: Plan, costs: Sequence[CellCost]) -> dict[str, Detectable | None]:
+    """Return what can be detected against each baseline; ``None`` where its metric is no accuracy.
+
+    Without baselines the first cell stands for one. The comparisons are those of the whole table, all cells but the
+    baselines.
+    """
+    by_name = {cost.cell: cost for cost in costs}
+    found: dict[str, Detectable | None] = {}
+    for name in _baselines(plan):
+        cost = by_name[name]
+        if cost.accuracy is None or cost.work.report_rows < 2:
+            found[name] = None
+            continue
+        found[name] = detectable_difference(
+            len(plan.seeds),
+            cost.work.report_rows,
+            expected(cost.accuracy),
+            cost.variation.seed_sd,
+            cost.variation.item_correlation,
+            comparisons=_comparisons(plan),
+        )
+    return found
+
+
+def expected(accuracy: float) -> float:
+    """Return the accuracy that is reckoned with: no nearer to 0 or 1 than one in twenty.
+
+    >>> expected(1.0), expected(0.6)
+    (0.95, 0.6)
+    """
+    return min(MOST_ACCURATE, max(1 - MOST_ACCURATE, accuracy))
+
+
+def _baselines(plan: Plan) -> list[str]:
+    return list(dict.fromkeys(row.baseline for row in plan.rows if row.baseline)) or [plan.rows[0].cell]
+
+
+def _comparisons(plan: Plan) -> int:
+    return max(1, len(plan.rows) - len(_baselines(plan)))
+
+
+def _differences(plan: Plan, costs: Sequence[CellCost]) -> Iterator[str]:
+    if len(plan.rows) < 2:
+        yield "one cell has nothing to differ from"
+        return
+    found, by_name = detectable(plan, costs), {cost.cell: cost for cost in costs}
+    metrics = {row.cell: row.metric for row in plan.rows}
+    for name, what in found.items():
+        cost = by_name[name]
+        if what is None:
+            yield (
+                f"smallest difference from {name} that can be detected: not computed, since {metrics[name]} is no "
+                "accuracy"
+            )
+        elif what.difference is None:
+            yield f"one seed establishes no difference from {name}, whatever its size: plan at least two, better five"
+        else:
+            more = "more items" if what.share_of_items > 0.5 else "more seeds"
+            yield (
+                f"smallest difference from {name} that is detected with a chance of {what.power:.0%}: "
+                f"{100 * what.difference:.1f} points of {metrics[name]}, with {_count(len(plan.seeds), 'seed')}, "
+                f"{cost.work.report_rows:,} items and {_count(_comparisons(plan), 'comparison')} at 5 % in all; "
+                f"{more} would help most"
+            )
+    accurate = [by_name[name] for name, what in found.items() if what is not None]
+    if accurate:
+        v = accurate[0].variation
+        yield (
+            f"reckoned with a standard deviation over seeds of {100 * v.seed_sd:.1f} points and a correlation of "
+            f"{v.item_correlation:.2f} between two cells' answers ({v.source}), none between their seeds"
+        )
+        for cost in accurate:
+            assert cost.accuracy is not None
+            yield f"and an accuracy of {100 * expected(cost.accuracy):.0f} % for {cost.cell}: {cost.accuracy_source}"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"

@@ -1,0 +1,187 @@
+"""A fit that ends after a few steps, having timed them and the scoring of a few batches of each part."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback
+
+from smoa_lightning.data.batches.loaders import BatchLoader
+from smoa_lightning.data.datamodule import TaskDataModule
+from smoa_lightning.data.task_rows import Part
+from smoa_lightning.training.callbacks import Forgetting, RankMonitor
+from smoa_lightning.training.callbacks.forgetting import documents, general_perplexity, text_rows
+
+WARM_UP, TIMED = 1, 3  # optimizer steps, and batches of a scoring
+TEXTS = 10  # documents of the general text
+
+
+class Enough(Exception):
+    """Ends a fit or test of which enough was seen."""
+
+
+def limited(length: int, limit: int | float | None) -> int:
+    """Return how many of so many batches a ``limit_*_batches`` of the trainer leaves.
+
+    >>> limited(10, 3), limited(10, 0.25), limited(10, 1.0), limited(10, None)
+    (3, 2, 10, 10)
+    """
+    if isinstance(limit, int):
+        return min(limit, length)
+    return length if limit is None else int(length * limit)
+
+
+class Probe(Callback):
+    """Time the first steps of a fit, then a few batches of each scoring, then end it.
+
+    Args:
+        val_limit: The trainer's ``limit_val_batches``.
+        test_limit: The trainer's ``limit_test_batches``.
+
+    Attributes:
+        steps: Seconds of each optimizer step, the first one included.
+        tokens: Tokens of each of these steps.
+        begun: When the first batch began; ``None`` before.
+        total_steps: Optimizer steps of the whole run, as the trainer counts them.
+        selection: What the selection rows cost.
+        report: What the report rows cost.
+    """
+
+    def __init__(self, val_limit: int | float | None, test_limit: int | float | None) -> None:
+        self.limits: dict[Part, int | float | None] = {"selection": val_limit, "report": test_limit}
+        self.steps: list[float] = []
+        self.tokens: list[int] = []
+        self.begun: float | None = None
+        self.total_steps = 0
+        self.selection: Scored | None = None
+        self.report: Scored | None = None
+        self._seconds, self._seen, self._since = 0.0, 0, 0.0
+
+    def on_train_batch_start(self, trainer: L.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        """Start the clock of a micro-batch."""
+        if self.begun is None:
+            self.begun, self.total_steps = time.monotonic(), int(trainer.estimated_stepping_batches)
+        self._since = _now()
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Stop the clock; after the last step that is wanted, time the scorings."""
+        self._seconds += _now() - self._since
+        if trainer.global_step == len(self.steps):
+            return  # within an accumulated step
+        self.steps.append(self._seconds)
+        self.tokens.append(pl_module.seen_tokens - self._seen)
+        self._seconds, self._seen = 0.0, pl_module.seen_tokens
+        if len(self.steps) >= min(WARM_UP + TIMED, self.total_steps):
+            self._score(trainer, pl_module)
+
+    def on_test_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        """Of a backbone that is not trained: time the scoring alone."""
+        self.begun = time.monotonic()
+        self._score(trainer, pl_module)
+
+    def _score(self, trainer: L.Trainer, module: Any) -> None:
+        data: TaskDataModule = trainer.datamodule  # type: ignore[attr-defined]
+        module.network.eval()
+        with torch.inference_mode(), trainer.precision_plugin.forward_context():
+            if not module.frozen and data.selection_rows != 0:
+                self.selection = score(trainer, module, data.val_dataloader(), "selection", self.limits["selection"])
+            if data.has_report:
+                self.report = score(trainer, module, data.test_dataloader(), "report", self.limits["report"])
+        raise Enough
+
+    @property
+    def step_seconds(self) -> float:
+        """Mean seconds of the steps after the first, of the first one where there is no other."""
+        return fmean(self.steps[WARM_UP:] or self.steps)
+
+    @property
+    def step_tokens(self) -> float:
+        """Mean tokens of the same steps."""
+        return fmean(self.tokens[WARM_UP:] or self.tokens)
+
+
+@dataclass
+class Scored:
+    """A part of the rows of which some batches were scored.
+
+    Attributes:
+        seconds: Seconds for all of the part, as the timed batches suggest.
+        scored: Rows in the timed batches.
+        metrics: Metrics on the timed batches.
+    """
+
+    seconds: float
+    scored: int
+    metrics: Mapping[str, float]
+
+
+def score(trainer: L.Trainer, module: Any, loaders: Any, part: Part, limit: int | float | None) -> Scored:
+    """Score some batches of a part, and what a run measures beside its rows.
+
+    The batches come by falling length and those that are scored are spread evenly over them, so that their mean is that
+    of all.
+    """
+    each: list[BatchLoader] = loaders if isinstance(loaders, list) else [loaders]
+    begin = module.on_validation_epoch_start if part == "selection" else module.on_test_epoch_start
+    begin()
+    seconds, scored = 0.0, 0
+
+    def run(loader: BatchLoader, numbers: list[int], position: int) -> float:
+        began = _now()
+        for batch in BatchLoader(loader.rows, [loader.batches[n] for n in numbers], loader.collate):
+            module.score_items(trainer.strategy.batch_to_device(batch), position)
+        return _now() - began
+
+    spread = {i: _spread(limited(len(loader), limit)) for i, loader in enumerate(each)}
+    for position, numbers in spread.items():
+        run(each[position], numbers[len(numbers) // 2 :][:WARM_UP], position)
+    begin()  # forgets what warmed up
+    for position, numbers in spread.items():
+        if numbers:
+            share = limited(len(each[position]), limit) / len(numbers)
+            seconds += run(each[position], numbers, position) * share
+            scored += sum(len(each[position].batches[n]) for n in numbers)
+    seconds += _beside(trainer, module, part)
+    return Scored(seconds, scored, module.evaluation.compute() if scored else {})
+
+
+def _beside(trainer: L.Trainer, module: Any, part: Part) -> float:
+    """Seconds of the callbacks that measure something beside the rows: ranks at selections, general text at reports."""
+    seconds = 0.0
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        began = _now()
+        if part == "selection" and isinstance(callback, RankMonitor):
+            callback.on_validation_end(trainer, module)
+            seconds += _now() - began
+        elif part == "report" and isinstance(callback, Forgetting) and callback.text is not None:
+            bos = trainer.datamodule.encoding.add_bos  # type: ignore[attr-defined]
+            rows = text_rows(
+                module.tokenizer, documents(callback.text, callback.max_documents), callback.max_length, bos
+            )
+            some = rows[:: max(1, len(rows) // TEXTS)]
+            began = _now()
+            general_perplexity(module.network, some, callback.batch_tokens)
+            seconds += (_now() - began) * sum(map(len, rows)) / sum(map(len, some))
+    return seconds
+
+
+def _spread(length: int) -> list[int]:
+    """Return the middles of as many equal pieces of ``range(length)`` as are timed.
+
+    >>> _spread(30), _spread(2)
+    ([5, 15, 25], [0, 1])
+    """
+    count = min(TIMED, length)
+    return [int((i + 0.5) * length / count) for i in range(count)]
+
+
+def _now() -> float:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()  # kernels run on after their call
+    return time.perf_counter()

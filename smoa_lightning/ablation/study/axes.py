@@ -1,0 +1,230 @@
+"""Axes of a study: their values, what each sets, and which combinations there are."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations, product
+from pathlib import Path
+from typing import Any
+
+from smoa_lightning.ablation.study.study_file import find_file
+from smoa_lightning.common.errors import UserError, nearest
+from smoa_lightning.configuration.keys import Keys
+from smoa_lightning.configuration.located_yaml import Tree
+from smoa_lightning.configuration.settings import CLASS_SETTINGS
+
+FILE_ENDINGS = (".yaml", ".yml")
+FILE_SETTINGS = ("like", "path")  # last words of settings whose value may be the name of a YAML file
+_NOT_IN_NAMES = re.compile(r"[^\w.+:@-]+")  # labels become parts of names of folders and runs
+
+
+@dataclass(frozen=True)
+class Value:
+    """One value of an axis.
+
+    Attributes:
+        label: What names call it; unique on its axis.
+        value: The plain value of a configuration key, else the label.
+        files: Configuration files that it adds.
+        settings: Full configuration key -> value.
+    """
+
+    label: str
+    value: Any
+    files: tuple[Path, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One axis.
+
+    Attributes:
+        name: What the file calls it.
+        shown: What names of cells call it: its last word, if no other axis has the same.
+        key: Full configuration key, ``None`` where the values are files or set several keys.
+        values: In the order of the file.
+    """
+
+    name: str
+    shown: str
+    key: str | None
+    values: tuple[Value, ...]
+
+    @property
+    def keys(self) -> set[str]:
+        """All configuration keys that some value sets by itself; those of files are not among them."""
+        return {key for value in self.values for key in value.settings}
+
+    def find(self, given: Any) -> Value | None:
+        """Return the value that is meant by its label or as it stands in the file."""
+        text = label_of(Path(given).stem if names_file(given, self.name) else given, self.key)
+        return next((value for value in self.values if value.label in (given, text)), None)
+
+
+def label_of(value: Any, key: str | None = None) -> str:
+    """Return a plain value as names show it.
+
+    >>> label_of(0.001), label_of(None), label_of(["q_proj", "v_proj"]), label_of("peft.LoraConfig", "model.adapter")
+    ('0.001', 'null', 'q_proj+v_proj', 'LoraConfig')
+    """
+    if isinstance(value, str):
+        text = value.rpartition(".")[2] if key in CLASS_SETTINGS else value
+    elif isinstance(value, list) and value and not any(isinstance(item, list | Mapping) for item in value):
+        text = "+".join(map(label_of, value))
+    else:
+        text = json.dumps(value, sort_keys=True, default=str)
+    return _NOT_IN_NAMES.sub("_", text) or "_"
+
+
+def names_file(value: Any, name: str) -> bool:
+    """Whether a plain value of an axis is a configuration file rather than the value of a setting."""
+    return isinstance(value, str) and value.endswith(FILE_ENDINGS) and name.rpartition(".")[2] not in FILE_SETTINGS
+
+
+def parse_axes(tree: Tree, keys: Keys) -> tuple[Axis, ...]:
+    """Read the axes of a study; one that is ``null`` is not there.
+
+    Raises:
+        UserError: None, an unknown key, a value that its setting can not take, a value twice, two axes that set one
+            key.
+    """
+    given = tree.value.get("axes")
+    if given is not None and not isinstance(given, dict):
+        raise UserError(f"{tree.where('axes')}axes are names with lists of values, such as r: [4, 8]")
+    listed = {name: values for name, values in (given or {}).items() if values is not None}
+    if not listed:
+        raise UserError(f"{tree.where('axes')}a study needs axes, such as r: [4, 8]")
+    axes = tuple(_axis(name, values, tree, keys, _shown(name, listed)) for name, values in listed.items())
+    for first, second in combinations(axes, 2):
+        if both := sorted(first.keys & second.keys):
+            raise UserError(
+                f"{tree.where('axes', second.name)}the axes {first.name!r} and {second.name!r} both set {both[0]}"
+            )
+    return axes
+
+
+def _shown(name: str, names: Mapping[str, Any]) -> str:
+    """The fewest last words that no other axis ends with."""
+    words = name.split(".")
+    for count in range(1, len(words)):
+        short = ".".join(words[-count:])
+        if not any(other != name and f".{other}".endswith(f".{short}") for other in names):
+            return label_of(short)
+    return label_of(name)
+
+
+def _axis(name: str, given: Any, tree: Tree, keys: Keys, shown: str) -> Axis:
+    steps: tuple[str | int, ...] = ("axes", name)
+    where = tree.where(*steps)
+    if not given or not isinstance(given, list | Mapping):
+        raise UserError(f"{where}axis {name!r} has no values: write a list, such as [4, 8]")
+    key = None
+    if isinstance(given, Mapping):
+        values = [_labelled(label, inner, name, tree, (*steps, label), keys) for label, inner in given.items()]
+    else:
+        plain = [item for item in given if not isinstance(item, Mapping) and not names_file(item, name)]
+        key = keys.find(name, where) if plain else None
+        values = [_value(item, name, key, tree, (*steps, index), keys) for index, item in enumerate(given)]
+        key = key if len(plain) == len(given) else None
+    labels = [value.label for value in values]
+    if twice := next((label for index, label in enumerate(labels) if label in labels[:index]), None):
+        raise UserError(f"{where}axis {name!r} has {twice!r} twice")
+    return Axis(name, shown, key, tuple(values))
+
+
+def _value(item: Any, name: str, key: str | None, tree: Tree, steps: tuple[str | int, ...], keys: Keys) -> Value:
+    where = tree.where(*steps)
+    if isinstance(item, Mapping):
+        label, inner = next(iter(item.items()), ("", None))
+        if len(item) == 1 and isinstance(inner, Mapping) and not keys.is_key(label):
+            return _labelled(label, inner, name, tree, (*steps, label), keys)
+        settings, files = _settings(item, tree, steps, keys)
+        words = [f.stem for f in files] + [f"{k.rpartition('.')[2]}:{label_of(v, k)}" for k, v in settings.items()]
+        if not words:
+            raise UserError(f"{where}a value of axis {name!r} sets nothing")
+        return Value("+".join(words), "+".join(words), files, settings)
+    if names_file(item, name):
+        file = find_file(item, tree.mark(*steps), f"axis {name!r}")
+        return Value(label_of(file.stem), label_of(file.stem), (file,))
+    assert key is not None
+    keys.check(key, item, where)
+    return Value(label_of(item, key), item, (), {key: item})
+
+
+def _labelled(label: str, given: Any, name: str, tree: Tree, steps: tuple[str | int, ...], keys: Keys) -> Value:
+    if names_file(given, name):
+        return Value(label_of(label), label_of(label), (find_file(given, tree.mark(*steps), f"axis {name!r}"),))
+    if not isinstance(given, Mapping):
+        raise UserError(f"{tree.where(*steps)}{label!r} of axis {name!r} is {given!r}, but holds keys and values")
+    settings, files = _settings(given, tree, steps, keys)
+    return Value(label_of(label), label_of(label), files, settings)
+
+
+def _settings(
+    given: Mapping[str, Any], tree: Tree, steps: tuple[str | int, ...], keys: Keys
+) -> tuple[dict[str, Any], tuple[Path, ...]]:
+    """What a mapping of configuration keys sets, and the files under its key ``config``."""
+    settings: dict[str, Any] = {}
+    files: tuple[Path, ...] = ()
+    for name, value in given.items():
+        where = tree.where(*steps, name)
+        if name == "config":
+            listed = value if isinstance(value, list) else [value]
+            files = tuple(find_file(item, tree.mark(*steps, name), "config") for item in listed)
+            continue
+        for key, setting in keys.flatten({name: value}, where):
+            if key in settings:
+                raise UserError(f"{where}{key} is set twice")
+            settings[key] = setting
+    return settings, files
+
+
+def parse_zip(tree: Tree, axes: Sequence[Axis]) -> tuple[tuple[str, ...], ...]:
+    """Read the lists of axes that go together.
+
+    Raises:
+        UserError: A name that is no axis, an axis in two lists, a list of one, axes of different lengths.
+    """
+    given = tree.value.get("zip") or []
+    if isinstance(given, list) and given and all(isinstance(name, str) for name in given):
+        given = [given]
+    by_name = {axis.name: axis for axis in axes}
+    seen: set[str] = set()
+    for index, group in enumerate(given if isinstance(given, list) else [given]):
+        where = tree.where("zip", index)
+        if not isinstance(group, list) or len(group) < 2:
+            raise UserError(
+                f"{where}zip is a list of lists of two axes or more, such as [[r, alpha]], but has {group!r}"
+            )
+        for name in group:
+            if name not in by_name:
+                raise UserError(
+                    f"{where}zip names {name!r}, which is no axis; the nearest are {nearest(str(name), by_name, 3)}"
+                )
+            if name in seen:
+                raise UserError(f"{where}axis {name!r} stands in zip twice")
+            seen.add(name)
+        lengths = {name: len(by_name[name].values) for name in group}
+        if len(set(lengths.values())) > 1:
+            told = ", ".join(f"{name} has {length}" for name, length in lengths.items())
+            raise UserError(f"{where}axes in zip need the same number of values, but {told}")
+    return tuple(map(tuple, given))
+
+
+def combined(axes: Sequence[Axis], zipped: Sequence[Sequence[str]]) -> Iterator[dict[str, Value]]:
+    """Yield axis -> value of every combination, the last axis changing fastest; zipped axes change together."""
+    partners = {name: tuple(group) for group in zipped for name in group}
+    groups = list(dict.fromkeys(partners.get(axis.name, (axis.name,)) for axis in axes))
+    by_name = {axis.name: axis for axis in axes}
+    steps = [list(zip(*(by_name[name].values for name in group), strict=True)) for group in groups]
+    for chosen in product(*steps):
+        found = {
+            name: value
+            for group, row in zip(groups, chosen, strict=True)
+            for name, value in zip(group, row, strict=True)
+        }
+        yield {axis.name: found[axis.name] for axis in axes}

@@ -1,0 +1,145 @@
+"""Conditions on cells: which are dropped, and which parameters of a search are for which cells.
+
+A condition is a mapping that holds where all of its entries hold. An entry is ``KEY: TEST``; the key is an axis or a
+configuration key, and the test is one of
+
+* a value: ``partition: none``;
+* a list, one of whose tests holds: ``num_subspaces: [2, '>=8']``;
+* a comparison, ``> >= < <= == !=`` and a number, or an axis or configuration key whose value is compared with:
+  ``num_subspaces: '>1'``, ``r: '<num_subspaces'``; after ``==`` and ``!=`` also text: ``partition: '!=none'``.
+
+An axis is compared by its value or by its label. What a cell does not set has the default of its setting; a key that
+its strategy does not have fulfils no test.
+"""
+
+from __future__ import annotations
+
+import operator
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from smoa_lightning.common.errors import UserError
+
+ABSENT = object()  # what a cell that has no such setting answers with
+_COMPARISON = re.compile(r"\s*(>=|<=|==|!=|>|<)\s*(\S.*?)\s*")
+_ORDER: dict[str, Callable[[float, float], bool]] = {
+    ">": operator.gt,
+    ">=": operator.ge,
+    "<": operator.lt,
+    "<=": operator.le,
+}
+
+Lookup = Callable[[str], tuple[Any, ...]]  # key -> what it may be compared by: value and label; (ABSENT,) without
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A comparison with a value, or with what another key holds.
+
+    Attributes:
+        sign: One of ``== != > >= < <=``.
+        operand: The value, or the key.
+        key: Whether the operand is a key.
+    """
+
+    sign: str
+    operand: Any
+    key: bool = False
+
+    def holds(self, key: str, lookup: Lookup, where: str) -> bool:
+        """Whether a cell fulfils the test.
+
+        Raises:
+            UserError: Something that is no number is compared by size.
+        """
+        mine, theirs = lookup(key), lookup(self.operand) if self.key else (self.operand,)
+        if ABSENT in mine or ABSENT in theirs:
+            return False
+        if self.sign in ("==", "!="):
+            return any(equal(a, b) for a in mine for b in theirs) == (self.sign == "==")
+        for name, value in ((key, mine[0]), (str(self.operand), theirs[0])):
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise UserError(
+                    f"{where}{name} is {value!r} in a cell, which is no number to be compared by {self.sign!r}"
+                )
+        return _ORDER[self.sign](mine[0], theirs[0])
+
+
+@dataclass(frozen=True)
+class Condition:
+    """Tests of several keys, of which those of one key are alternatives.
+
+    Attributes:
+        entries: Key -> its tests.
+        where: Where it is written, for messages.
+    """
+
+    entries: Mapping[str, tuple[Comparison, ...]]
+    where: str = ""
+
+    def holds(self, lookup: Lookup) -> bool:
+        """Whether a cell fulfils it."""
+        return all(any(t.holds(key, lookup, self.where) for t in tests) for key, tests in self.entries.items())
+
+
+def parse_condition(
+    given: Any, where: str, find: Callable[[str, str], str], values: Callable[[str, Any, str], None]
+) -> Condition:
+    """Read a condition.
+
+    Args:
+        given: What the file says.
+        where: Where it says so.
+        find: (name, where) -> the axis or full configuration key; raises UserError where there is none.
+        values: (key, value, where) -> None; raises UserError if the key can never have the value.
+
+    Raises:
+        UserError: It is no mapping, or a test that the grammar does not have.
+    """
+    if not isinstance(given, Mapping) or not given:
+        raise UserError(f"{where}a condition is {{KEY: VALUE}}, such as {{partition: none, num_subspaces: '>1'}}")
+    entries = {}
+    for name, tests in given.items():
+        key = find(str(name), where)
+        entries[key] = tuple(
+            _test(t, key, where, find, values) for t in (tests if isinstance(tests, list) else [tests])
+        )
+    return Condition(entries, where)
+
+
+def _test(
+    given: Any, key: str, where: str, find: Callable[[str, str], str], values: Callable[[str, Any, str], None]
+) -> Comparison:
+    match = _COMPARISON.fullmatch(given) if isinstance(given, str) else None
+    if match is None:
+        if isinstance(given, Mapping | list):
+            raise UserError(
+                f"{where}{key} is compared with {given!r}; a test is a value, a list of values or like '>1'"
+            )
+        if isinstance(given, str) and given[:1] in "<>=!":
+            raise UserError(f"{where}{key}: {given!r} is no comparison; write one like '>1', '<=8' or '!=none'")
+        values(key, given, where)
+        return Comparison("==", given)
+    sign, text = match.groups()
+    try:
+        return Comparison(sign, float(text))
+    except ValueError:
+        pass
+    if sign in _ORDER:
+        return Comparison(sign, find(text, f"{where}{key} {sign}: "), key=True)
+    try:
+        return Comparison(sign, find(text, where), key=True)
+    except UserError:
+        values(key, text, where)
+        return Comparison(sign, text)
+
+
+def equal(first: Any, second: Any) -> bool:
+    """Whether two values are the same: 1 is 1.0, but true is not 1.
+
+    >>> equal(1, 1.0), equal(True, 1), equal("r", "r")
+    (True, False, True)
+    """
+    return isinstance(first, bool) == isinstance(second, bool) and bool(first == second)

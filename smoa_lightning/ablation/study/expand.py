@@ -1,0 +1,275 @@
+"""Reading a study and expanding it: every check that needs no torch is made here, before a run is started."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from smoa_lightning.ablation.study.axes import Value, combined, label_of, parse_axes, parse_zip
+from smoa_lightning.ablation.study.baseline import baselines
+from smoa_lightning.ablation.study.budget import BUDGET, DEFAULT_TOLERANCE, TOLERANCE, check_budget, parse_budget
+from smoa_lightning.ablation.study.classes import classes_of
+from smoa_lightning.ablation.study.conditions import ABSENT, Condition, Lookup, parse_condition
+from smoa_lightning.ablation.study.objective import DIRECTIONS, Objective, metric_of
+from smoa_lightning.ablation.study.search_space import parse_search
+from smoa_lightning.ablation.study.space import Cell, Study, command_line
+from smoa_lightning.ablation.study.study_file import (
+    STUDY_KEYS,
+    base_files,
+    keep,
+    read_study,
+    retries,
+    seed_list,
+    study_name,
+)
+from smoa_lightning.common.errors import UserError, nearest
+from smoa_lightning.configuration import check_arguments
+from smoa_lightning.configuration.keys import Keys
+from smoa_lightning.configuration.located_yaml import Tree
+from smoa_lightning.configuration.resolve import Resolver, Settings, members
+from smoa_lightning.configuration.settings import CLASS_SETTINGS
+
+
+def load_study(files: Sequence[Path], flags: Iterable[tuple[str, str | None]] = ()) -> Study:
+    """Read study files and flags, and expand them to cells.
+
+    Args:
+        files: A study file, and further ones that are laid over it.
+        flags: Key -> text, as ``arguments.check.flags`` yields them: keys of a study (``seeds``, ``search.trials``,
+            ``axes.r``) or configuration keys, which become overrides.
+
+    Raises:
+        UserError: One sentence about the first thing that is wrong, with file and line.
+    """
+    return _Expansion(read_study(files, flags)).study()
+
+
+class _Expansion:
+    """A study on its way from file to cells."""
+
+    def __init__(self, tree: Tree) -> None:
+        self.tree, self.resolver = tree, Resolver()
+        self.name = study_name(tree)
+        self.base = base_files(tree)
+        self.keys = Keys(classes_of(tree, self.base, self.resolver))
+        self.axes = parse_axes(tree, self.keys)
+        self.by_name = {axis.name: axis for axis in self.axes}
+        self.seeds = seed_list(tree.value.get("seeds", 3), 0, tree.where("seeds"), "seeds")
+        self.objective = Objective.parse(tree.value.get("objective"), tree.where("objective"))
+        self.search = parse_search(tree, self.keys, self.seeds, self.objective, self._condition)
+        self.overrides = self._overrides()
+        self._check_conflicts()
+
+    def study(self) -> Study:
+        zipped = parse_zip(self.tree, self.axes)
+        drops = [self._condition(*entry) for entry in self._drops()]
+        cells: list[Cell] = []
+        dropped: list[str] = []
+        for chosen in combined(self.axes, zipped):
+            cell = self._cell(chosen)
+            gone = any(drop.holds(self._lookup(chosen, cell.settings)) for drop in drops)
+            if gone:
+                dropped.append(cell.name)
+            else:
+                cells.append(self._complete(cell, chosen))
+        self._check_cells(cells, dropped)
+        return Study(
+            name=self.name,
+            axes=self.axes,
+            cells=tuple(cells),
+            dropped=tuple(dropped),
+            seeds=self.seeds,
+            baselines=baselines(self.tree, self.axes, cells, self.resolver),
+            objective=self._direction(cells),
+            budget=self.overrides.get("model.budget"),
+            search=self.search,
+            retries=retries(self.tree),
+            keep=keep(self.tree),
+            resolver=self.resolver,
+        )
+
+    # ------------------------------------------------------------------------------------------------------- overrides
+
+    def _overrides(self) -> dict[str, Any]:
+        """The settings of all runs, the budget among them."""
+        found: dict[str, Any] = {}
+        self.places: dict[str, str] = {}
+        for layer, places in self.tree.value["overrides"]:
+            given: dict[str, Any] = {}
+            for name, value in layer.items():
+                self._check_flag(name, places[name])
+                for key, setting in self.keys.flatten({name: value}, places[name]):
+                    if key in given:
+                        raise UserError(f"{places[name]}overrides set {key} twice")
+                    given[key] = setting
+                    self.places[key] = places[name]
+            found |= given
+        budget = self.tree.value.get("budget")
+        if budget is not None:
+            where = self.tree.where("budget")
+            if found.get("model.budget", budget) != budget:
+                raise UserError(
+                    f"{where}budget is {budget!r}, but the overrides set model.budget to {found['model.budget']!r}"
+                )
+            found["model.budget"] = parse_budget(budget, self.tree)
+        varied = {key for axis in self.axes for key in axis.keys}
+        if TOLERANCE not in varied and (found.get(BUDGET) is not None or BUDGET in varied):
+            found.setdefault(TOLERANCE, DEFAULT_TOLERANCE)
+        return found
+
+    def _check_flag(self, name: str, where: str) -> None:
+        """A flag that is no configuration key may be meant for the study."""
+        if where.startswith("--") and not self.keys.is_key(name):
+            near = f"{nearest(name, STUDY_KEYS, 2)}; of a configuration {self.keys.near(name)}"
+            raise UserError(f"{where}unknown key {name!r}; the nearest keys of a study are {near}")
+
+    # -------------------------------------------------------------------------------------------------- contradictions
+
+    def _check_conflicts(self) -> None:
+        for axis in self.axes:
+            where = self.tree.where("axes", axis.name)
+            if both := sorted(axis.keys & self.overrides.keys()):
+                if both == [BUDGET] and self.tree.value.get("budget") is not None:
+                    raise UserError(
+                        f"{where}axis {axis.name!r} sets model.budget, but the study has one budget for all cells"
+                    )
+                raise UserError(f"{where}axis {axis.name!r} and the overrides both set {both[0]}")
+        check_budget(self.tree, self.overrides, self.places, self.axes, self.search)
+
+    def _drops(self) -> Iterator[tuple[Any, str]]:
+        given = self.tree.value.get("drop") or []
+        if not isinstance(given, list):
+            given = [given]
+        for index, condition in enumerate(given):
+            yield condition, self.tree.where("drop", index)
+
+    # ------------------------------------------------------------------------------------------------------ conditions
+
+    def _condition(self, given: Any, where: str) -> Condition:
+        return parse_condition(given, where, self._axis_or_key, self._check_value)
+
+    def _axis_or_key(self, name: str, where: str) -> str:
+        if name in self.by_name:
+            return name
+        try:
+            return self.keys.find(name)
+        except UserError as error:
+            if " may mean " in str(error):
+                raise UserError(f"{where}{error}") from None
+            near = f"{nearest(name, self.by_name, 2)}; the nearest keys are {self.keys.near(name)}"
+            raise UserError(
+                f"{where}{name!r} is neither an axis nor a configuration key; the nearest axes are {near}"
+            ) from None
+
+    def _check_value(self, name: str, value: Any, where: str) -> None:
+        """Refuse a value that no cell can have: it is neither on the axis nor one that the setting takes."""
+        axis = self.by_name.get(name)
+        if axis is None:
+            self.keys.check(name, value, where)
+        elif axis.find(value) is None:
+            literals = [v for s in self.keys.settings.get(axis.key or "", ()) for v in s.kind.literals]
+            open_ended = axis.key is not None and not literals
+            if open_ended:
+                self.keys.check(str(axis.key), value, where)
+            elif value not in literals:
+                near = nearest(str(value), [v.label for v in axis.values], 1)
+                raise UserError(f"{where}axis {name!r} has no value {value!r}; the nearest is {near}")
+
+    def _lookup(self, chosen: Mapping[str, Value], settings: Settings) -> Lookup:
+        def look(key: str) -> tuple[Any, ...]:
+            if key in chosen:
+                return (chosen[key].value, chosen[key].label)
+            value = _at(settings, key)
+            return (self._default(key, settings) if value is ABSENT else value,)
+
+        return look
+
+    def _default(self, key: str, settings: Settings) -> Any:
+        """The default of a setting as its source tells it; of a strategy, only where the cell's own has the setting."""
+        owner = next((name for name in CLASS_SETTINGS if key.startswith(f"{name}.")), None)
+        if owner is not None:
+            setting = members(owner, str(_at(settings, f"{owner}.class_path"))).get(key)
+        else:
+            setting = next(iter(self.keys.settings.get(key, ())), None)
+        return yaml.safe_load(setting.default) if setting and setting.default else ABSENT
+
+    # ----------------------------------------------------------------------------------------------------------- cells
+
+    def _cell(self, chosen: Mapping[str, Value]) -> Cell:
+        files = (*self.base, *(file for value in chosen.values() for file in value.files))
+        flags = dict(self.overrides)
+        for value in chosen.values():
+            flags |= value.settings
+        settings = self.resolver.settings(files, flags)
+        labels = {name: value.label for name, value in chosen.items()}
+        name = ",".join(f"{self.by_name[axis].shown}={label}" for axis, label in labels.items())
+        values = {name: value.value for name, value in chosen.items()}
+        return Cell(name, labels, values, files, flags, settings, self.resolver.signature(settings))
+
+    def _complete(self, cell: Cell, chosen: Mapping[str, Value]) -> Cell:
+        """The cell with its search and metrics, after its command line has been examined."""
+        where = f"{self.tree.where()}cell {cell.name}: "
+        lookup = self._lookup(chosen, cell.settings)
+        searched = tuple(p for p in self.search.parameters if p.for_cell(lookup)) if self.search else ()
+        for parameter in searched:
+            if parameter.key in cell.flags:
+                here = self.tree.where("search", "parameters", parameter.name)
+                raise UserError(
+                    f"{here}{parameter.key} is searched, but an axis or the overrides set it in {cell.name}"
+                )
+        try:
+            check_arguments(
+                "fit", list(command_line(cell.files, {**cell.flags, **{p.key: p.example for p in searched}}))
+            )
+            report = metric_of(self.objective, cell.settings, "report")
+            trial = metric_of(self.search.objective, cell.settings, "selection") if self.search else ""
+        except UserError as error:
+            raise UserError(f"{where}{error}") from error
+        if self.search and (cell.settings.get("data") or {}).get("selection_rows") == 0:
+            raise UserError(f"{where}a search compares trials on selection rows, but data.selection_rows is 0")
+        if self.search and not searched:
+            raise UserError(f"{where}no parameter of the search is for it: see their 'only'")
+        model = cell.settings.get("model") or {}
+        if model.get("budget") is not None and model.get("adapter") is None:
+            raise UserError(
+                f"{where}it has no adapter whose size could meet the budget {label_of(model['budget'])}: drop it"
+            )
+        return replace(cell, parameters=searched, report_metric=report, search_metric=trial)
+
+    def _check_cells(self, cells: Sequence[Cell], dropped: Sequence[str]) -> None:
+        if not cells:
+            raise UserError(f"{self.tree.where('drop')}nothing is left: the conditions drop all {len(dropped)} cells")
+        seen: dict[str, Cell] = {}
+        for cell in cells:
+            other = seen.setdefault(cell.signature, cell)
+            if other is not cell:
+                both = f"the cells {other.name} and {cell.name}"
+                raise UserError(f"{self.tree.where('axes')}{both} come to the same settings: drop one of them")
+
+    def _direction(self, cells: Sequence[Cell]) -> Objective:
+        """The objective, with the direction of the tasks' own metrics where it names none."""
+        if self.objective.metric is not None:
+            return self.objective
+        directions = {DIRECTIONS[cell.report_metric] for cell in cells}
+        if len(directions) > 1:
+            raise UserError(
+                f"{self.tree.where('objective')}the tasks' own metrics do not agree on a direction: name an objective"
+            )
+        found = directions.pop()
+        if self.objective.direction not in (None, found):
+            raise UserError(f"{self.tree.where('objective')}the tasks' own metrics are to be {found}d, not "
+                            f"{self.objective.direction}d")  # fmt: skip
+        return Objective(None, found)
+
+
+def _at(settings: Mapping[str, Any], key: str) -> Any:
+    value: Any = settings
+    for word in key.split("."):
+        if not isinstance(value, Mapping) or word not in value:
+            return ABSENT
+        value = value[word]
+    return value

@@ -1,0 +1,120 @@
+"""What is compared: the metric of a study, which tasks measure it, and which direction is better."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from smoa_lightning.common.errors import UserError, nearest
+from smoa_lightning.data.tasks import Generation, Protocol, get_task
+
+Direction = Literal["maximize", "minimize"]
+Part = Literal["report", "selection"]
+
+# Every metric that is written for a part of the rows and that has a better direction.
+DIRECTIONS: dict[str, Direction] = {
+    **dict.fromkeys(("acc", "acc_norm", "acc_token"), "maximize"),
+    **dict.fromkeys(("bleu", "chrf", "rouge_l", "token_f1", "distinct_1", "distinct_2", "bert_score"), "maximize"),
+    **dict.fromkeys(("nll", "perplexity", "unparsed_rate", "general_perplexity"), "minimize"),
+}
+CHOICE = ("acc", "acc_norm", "acc_token", "nll")
+GOLD = ("nll", "perplexity")  # of the gold reply; the model writes none for them
+ANSWERS = ("acc", "unparsed_rate")
+TEXTS = ("bleu", "chrf", "rouge_l", "token_f1", "distinct_1", "distinct_2", "bert_score")
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A metric and its better direction.
+
+    Attributes:
+        metric: Its name without the part; ``None`` for the primary metric of each cell's task.
+        direction: ``maximize`` or ``minimize``; ``None`` until the metric is known.
+    """
+
+    metric: str | None = None
+    direction: Direction | None = None
+
+    @classmethod
+    def parse(cls, given: Any, where: str) -> Objective:
+        """Read ``{metric: acc, direction: maximize}``, ``acc``, or nothing.
+
+        Raises:
+            UserError: An unknown metric or direction, or the direction in which the metric gets worse.
+        """
+        given = {} if given is None else {"metric": given} if isinstance(given, str) else given
+        if not isinstance(given, Mapping):
+            raise UserError(f"{where}the objective is {given!r}, but is written {{metric: acc, direction: maximize}}")
+        for key in given:
+            if key not in ("metric", "direction"):
+                raise UserError(f"{where}the objective has 'metric' and 'direction', but no {key!r}")
+        metric, direction = given.get("metric"), given.get("direction")
+        if metric is not None and metric not in DIRECTIONS:
+            raise UserError(f"{where}unknown metric {metric!r}; the nearest are {nearest(str(metric), DIRECTIONS, 3)}")
+        if direction not in (None, "maximize", "minimize"):
+            near = nearest(str(direction), ("maximize", "minimize"), 1)
+            raise UserError(f"{where}direction is {direction!r}, but is maximize or minimize; the nearest is {near}")
+        if metric is not None and direction not in (None, DIRECTIONS[metric]):
+            raise UserError(
+                f"{where}direction is {direction}, but {metric} gets better the other way: {DIRECTIONS[metric]}"
+            )
+        return cls(metric, direction or DIRECTIONS.get(metric or ""))
+
+
+def tasks_of(settings: Mapping[str, Any], part: Part) -> dict[str, Protocol]:
+    """Return the tasks whose rows are scored in a part, with their protocols; none where that can not be told here.
+
+    Args:
+        settings: Resolved settings of a run.
+        part: ``report`` or ``selection``.
+
+    Raises:
+        UserError: An unknown task, or a protocol that it does not have.
+    """
+    data = settings.get("data") or {}
+    names = [data.get("task", "piqa")]
+    if names == ["mixture"]:
+        names = list(data.get("mixture") or [])
+    if part == "report" and data.get("report_tasks"):
+        names = list(data["report_tasks"])
+    return {name: get_task(name).protocol(data.get("protocol")) for name in names}
+
+
+def measured(protocols: Sequence[Protocol], part: Part) -> tuple[str, ...]:
+    """Return the metrics that all protocols have in a part.
+
+    On the selection rows replies are written only where the metric that selects the checkpoint needs them, and the
+    perplexity of general text is taken beside the report rows alone.
+    """
+    common = [name for name in DIRECTIONS if all(name in _of(protocol, part) for protocol in protocols)]
+    return (*common, *(["general_perplexity"] if part == "report" else []))
+
+
+def _of(protocol: Protocol, part: Part) -> tuple[str, ...]:
+    if not isinstance(protocol, Generation):
+        return CHOICE
+    if part == "selection" and protocol.selection_metric in GOLD:
+        return GOLD
+    return GOLD + (ANSWERS if protocol.answer is not None else TEXTS)
+
+
+def metric_of(objective: Objective, settings: Mapping[str, Any], part: Part, where: str = "") -> str:
+    """Return the metric by which a cell is compared in a part of the rows: that of the objective, else its task's own.
+
+    Raises:
+        UserError: The task does not measure the objective's metric there.
+    """
+    protocols = tasks_of(settings, part)
+    if not protocols:
+        return objective.metric or "nll"
+    known = measured(list(protocols.values()), part)
+    if objective.metric is None:
+        own = {p.metric if part == "report" else p.selection_metric for p in protocols.values()}
+        return own.pop() if len(own) == 1 else "nll"
+    if objective.metric not in known:
+        rows = "report rows" if part == "report" else "selection rows"
+        hint = "" if part == "report" else "; name one of them under search.objective"
+        raise UserError(f"{where}the objective {objective.metric} is not measured on the {rows} of "
+                        f"{', '.join(protocols)}, which have {', '.join(known)}{hint}")  # fmt: skip
+    return objective.metric

@@ -1,0 +1,183 @@
+"""Whether a study folder belongs to a study: what was stored there is compared with what is asked for now."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from smoa_lightning.ablation.planning.plan import flat
+from smoa_lightning.ablation.study.base_model import scored_with
+from smoa_lightning.ablation.study.conditions import Condition
+from smoa_lightning.ablation.study.objective import Objective
+from smoa_lightning.ablation.study.search_space import Parameter, Search
+from smoa_lightning.ablation.study.space import Study
+from smoa_lightning.common.errors import UserError
+
+DESCRIPTION = "study.json"  # in the study folder
+FORMAT = 1
+
+
+def describe_study(study: Study) -> dict[str, Any]:
+    """Return a study as JSON: what its cells come to, not what its files look like.
+
+    Comments, formatting, the order of keys and the places of files leave it as it is; a change of the experiment files
+    that the study begins with does not.
+    """
+    cells = {
+        cell.name: {
+            "signature": cell.signature,
+            "labels": dict(cell.labels),
+            "values": dict(cell.values),
+            "report_metric": cell.report_metric,
+            "search_metric": cell.search_metric,
+            "settings": study.resolver.content(cell.settings),
+        }
+        for cell in study.cells
+    }
+    description = {
+        "format": FORMAT,
+        "name": study.name,
+        "axes": {axis.name: [value.label for value in axis.values] for axis in study.axes},
+        "cells": cells,
+        "dropped": list(study.dropped),
+        "seeds": list(study.seeds),
+        "baselines": dict(study.baselines),
+        "untouched": scored_with(study),
+        "objective": _objective(study.objective),
+        "search": None if study.search is None else _search(study.search),
+        "retries": study.retries,
+        "keep": study.keep,
+    }
+    return dict(json.loads(json.dumps(description, default=str)))
+
+
+def check_folder(folder: Path, study: Study) -> list[str]:
+    """Compare the study that a folder holds with one that is to be run there.
+
+    A study may grow in its folder: more cells, seeds or trials. What only concerns its report, and how failed runs are
+    treated, may change.
+
+    Args:
+        folder: The study folder, which need not exist.
+        study: The study.
+
+    Returns:
+        What changed, a few words each; nothing if the folder holds no study yet, or the same one.
+
+    Raises:
+        UserError: The folder holds another study, a damaged description, or other files.
+    """
+    file = folder / DESCRIPTION
+    if not file.is_file():
+        if folder.is_dir() and any(not entry.name.startswith(".") for entry in folder.iterdir()):
+            raise UserError(f"the folder {folder} is not empty and holds no study: name another --folder")
+        return []
+    try:
+        stored = json.loads(file.read_text(encoding="utf-8"))
+        return same_study(stored, describe_study(study), str(folder))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{file} is damaged ({error}): move the folder away or restore the file") from error
+
+
+def same_study(stored: Mapping[str, Any], new: Mapping[str, Any], folder: str) -> list[str]:
+    """Compare two descriptions; see :func:`check_folder`.
+
+    Raises:
+        UserError: They are of two studies; names the first difference and counts the others.
+    """
+    if stored["format"] != FORMAT:
+        formats = f"format {stored['format']}, this is {FORMAT}"
+        raise UserError(f"the folder {folder} was written by another version ({formats}): name another --folder")
+    others = list(_contradictions(stored, new))
+    if others:
+        more = f", and {len(others) - 1} more differences" if len(others) > 1 else ""
+        raise UserError(f"the folder {folder} holds another study: {others[0]}{more}; name another --folder")
+    return list(_changes(stored, new))
+
+
+def _contradictions(stored: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
+    """What makes the runs in a folder other runs than those of a study."""
+    if stored["name"] != new["name"]:
+        yield f"it is {stored['name']!r}, this is {new['name']!r}"
+    names = {cell["signature"]: name for name, cell in new["cells"].items()}
+    for name, cell in stored["cells"].items():
+        if cell["signature"] in names:
+            if names[cell["signature"]] != name:  # its runs lie under the old name
+                yield f"its cell {name} is called {names[cell['signature']]} in this one"
+            continue
+        if name not in new["cells"]:
+            yield f"its cell {name} is not in this one"
+            continue
+        before, after = flat(cell["settings"]), flat(new["cells"][name]["settings"])
+        for key in sorted(before.keys() | after.keys()):
+            if before.get(key) != after.get(key):
+                yield f"{key} of cell {name} was {_told(before, key)} and is {_told(after, key)}"
+    for seed in stored["seeds"]:
+        if seed not in new["seeds"]:
+            yield f"its seed {seed} is not in this one"
+    before, after = stored["search"], new["search"]
+    if before is not None and after is not None:
+        for key in before:
+            if key == "trials" and after[key] < before[key]:
+                yield f"search.trials was {before[key]} and is {after[key]}"
+            elif key != "trials" and before[key] != after[key]:
+                yield f"search.{key} was {json.dumps(before[key])} and is {json.dumps(after[key])}"
+    elif before != after:
+        yield "it has a search and this one has none" if after is None else "it has no search and this one has one"
+
+
+def _changes(stored: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
+    known = {cell["signature"] for cell in stored["cells"].values()}
+    added = [name for name, cell in new["cells"].items() if cell["signature"] not in known]
+    if added:
+        yield f"{len(added)} more cells, {added[0]} the first"
+    if seeds := [seed for seed in new["seeds"] if seed not in stored["seeds"]]:
+        yield f"more seeds: {', '.join(map(str, seeds))}"
+    if new["search"] is not None and new["search"]["trials"] > stored["search"]["trials"]:
+        yield f"search.trials was {stored['search']['trials']} and is {new['search']['trials']}"
+    for key in ("objective", "baselines", "retries", "keep"):
+        before, after = stored[key], new[key]
+        if key == "baselines":  # those of new cells are no change
+            before, after = (
+                {n: other[n] for n in stored[key].keys() & new[key].keys()} for other in (stored[key], new[key])
+            )
+            before, after = (sorted(set(other.values())) for other in (before, after))
+        if before != after:
+            yield f"{key} was {json.dumps(before)} and is {json.dumps(after)}"
+
+
+def _told(settings: Mapping[str, Any], key: str) -> str:
+    return json.dumps(settings[key]) if key in settings else "not set"
+
+
+# ------------------------------------------------------------------------------------------------------------- as JSON
+
+
+def _objective(objective: Objective) -> dict[str, Any]:
+    return {"metric": objective.metric, "direction": objective.direction}
+
+
+def _search(search: Search) -> dict[str, Any]:
+    return {
+        "parameters": {p.key: _parameter(p) for p in sorted(search.parameters, key=lambda p: p.key)},
+        "trials": search.trials,
+        "sampler": {"name": search.sampler.name, **search.sampler.options},
+        "pruner": {"name": search.pruner.name, **search.pruner.options},
+        "seeds": list(search.seeds),
+        "objective": _objective(search.objective),
+    }
+
+
+def _parameter(parameter: Parameter) -> dict[str, Any]:
+    only = {} if parameter.only is None else {"only": _condition(parameter.only)}
+    if parameter.choices:
+        return {"choices": list(parameter.choices), **only}
+    low, high = (int(b) if parameter.integer else float(b) for b in (parameter.low, parameter.high))
+    step = None if parameter.step is None else float(parameter.step)
+    return {"low": low, "high": high, "log": parameter.log, "step": step, "integer": parameter.integer, **only}
+
+
+def _condition(condition: Condition) -> dict[str, Any]:
+    return {key: [[t.sign, t.operand] for t in tests] for key, tests in sorted(condition.entries.items())}

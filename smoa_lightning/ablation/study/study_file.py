@@ -1,0 +1,227 @@
+"""A study file: what it may hold, several of them over one another, and flags over all of them.
+
+    name: rank                                   # that of the file where it is missing
+    base: [experiments/piqa.yaml]                # from the folder of the study file, or the working directory
+    axes:
+      r: [4, 8, 16]                              # a configuration key, whole or its last words
+      adapter: [experiments/adapters/lora.yaml]  # files, called by their names
+      mechanism:                                 # labels and what they set; 'config' adds files
+        - hira: {partition: none, num_subspaces: 1}
+        - blocks: {partition: spectral_blocks, optimizer.lr: 2.0e-2}
+    zip: [[r, alpha]]                            # axes that go together
+    drop: [{partition: none, num_subspaces: '>1'}]  # see conditions.py
+    baseline: {mechanism: hira, r: 8}
+    objective: {metric: acc, direction: maximize}
+    seeds: 3                                     # or a list
+    budget: 300k                                 # instead of any size of a strategy; or {like: FILE}
+    overrides: {data.batch_size: 16}             # configuration keys for all runs
+    search:                                      # trials of each cell; its final runs take the best one
+      parameters: {lr: {low: 1e-4, high: 1e-1, log: true}, dropout: {choices: [0.0, 0.05], only: {mechanism: hira}}}
+      trials: 8
+      sampler: tpe                               # or {name: tpe, n_startup_trials: 5}
+      pruner: none
+      seeds: 1                                   # from 1000 on; none of those above
+      objective: nll                             # on the selection rows; that of the study where it is missing
+    retries: 1
+    keep: best                                   # or none
+
+Cells and runs are made of it in ``expand`` and ``space``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from smoa_lightning.common.errors import UserError, nearest
+from smoa_lightning.configuration.located_yaml import Mark, Steps, Tree, merged, read_tree, text_tree
+
+STUDY_KEYS = {
+    "name": "name of the study and of its folder; that of the file without it",
+    "base": "experiment files that every run begins with",
+    "axes": "name -> values, of which every combination is a cell",
+    "zip": "lists of axes that go together instead of being crossed",
+    "drop": "conditions of cells that mean nothing",
+    "seeds": "seeds of the final runs, or how many",
+    "baseline": "axis -> value of the cell that the others are compared with",
+    "objective": "metric and direction",
+    "budget": "trainable parameters that every cell has to meet",
+    "overrides": "configuration keys -> values for all runs",
+    "search": "an Optuna study for each cell",
+    "retries": "how often a failed run is tried again",
+    "keep": "whether the best adapter of a run is kept: best or none",
+}
+# How deep a later file and an earlier one are united key by key; other keys it replaces.
+DEPTHS = {"axes": 1, "overrides": 1, "search": 2}
+KEEP = ("best", "none")
+Keep = Literal["best", "none"]
+Layer = tuple[Mapping[str, Any], Mapping[str, str]]  # overrides, and where each is written
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
+
+
+def is_study_key(key: str) -> bool:
+    """Whether a flag sets something of the study; any other sets a configuration key of all runs."""
+    return key.split(".")[0] in STUDY_KEYS
+
+
+def read_study(files: Sequence[Path], flags: Iterable[tuple[str, str | None]] = ()) -> Tree:
+    """Read study files, each over those before, and flags over all of them.
+
+    Axes, overrides and the parameters of a search are united key by key; anything else is replaced. An axis, a
+    parameter or the search is removed by ``null``. ``overrides`` stays a list of mappings, one a file or flag.
+
+    Args:
+        files: Study files; at least one.
+        flags: Key -> text. ``seeds``, ``search.trials``, ``axes.r``, ... set the study, other keys are overrides.
+
+    Raises:
+        UserError: A file that is not there or is no study, an unknown key.
+    """
+    if not files:
+        raise UserError("ablate needs a study: --config ablations/NAME.yaml")
+    tree = Tree({}, {(): Mark(str(files[0]), Path(files[0]).parent)})
+    layers: list[Layer] = []
+    for index, file in enumerate(files):
+        layer = read_tree(Path(file), "--config")
+        _check_keys(layer, str(file))
+        layers += _overrides(layer)
+        if index == 0:
+            layer.value.setdefault("name", Path(file).stem)
+        tree = merged(tree, layer, DEPTHS)
+    for key, text in flags:
+        layer = _flag(key, text)
+        layers += _overrides(layer)
+        tree = merged(tree, layer, DEPTHS | {name: 1 for name in ("baseline", "objective") if key != name})
+    tree.value["overrides"] = layers
+    return tree
+
+
+def _check_keys(tree: Tree, file: str) -> None:
+    if not isinstance(tree.value, dict):
+        raise UserError(f"{file} is no study: it needs 'base' and 'axes'")
+    for key in tree.value:
+        if key not in STUDY_KEYS:
+            raise UserError(
+                f"{tree.where(key)}a study has no {key!r}; the nearest keys are {nearest(key, STUDY_KEYS, 3)}"
+            )
+
+
+def _flag(key: str, text: str | None) -> Tree:
+    """What a flag sets: something of the study, or a configuration key of all runs."""
+    if text is None:
+        raise UserError(f"--{key} needs a value")
+    given = text_tree(text, key)
+    head, *rest = key.split(".", 1) if is_study_key(key) else ("overrides", key)
+    parameter = head == "search" and rest and rest[0].startswith("parameters.")
+    steps = (head, *(rest[0].split(".", 1) if parameter else rest))
+    value: Any = given.value
+    for step in reversed(steps[1:]):
+        value = {step: value}
+    marks: dict[Steps, Mark] = {steps[: length + 1]: given.mark() for length in range(len(steps))}
+    return Tree({head: value}, marks)
+
+
+def _overrides(layer: Tree) -> list[Layer]:
+    """Take the overrides of a file or flag out of it."""
+    given = layer.value.pop("overrides", None)
+    if given is None:
+        return []
+    if not isinstance(given, Mapping):
+        where = layer.where("overrides")
+        raise UserError(f"{where}overrides are configuration keys and values, such as data.batch_size: 16")
+    return [(given, {name: layer.where("overrides", name) for name in given})]
+
+
+# ------------------------------------------------------------------------------------------------------- plain values
+
+
+def study_name(tree: Tree) -> str:
+    """Return the name of a study.
+
+    Raises:
+        UserError: It can not be the name of a folder.
+    """
+    name = tree.value.get("name")
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise UserError(f"{tree.where('name')}name is {name!r}, but is made of letters, digits and _ . + -")
+    return name
+
+
+def seed_list(given: Any, first: int, where: str, name: str) -> tuple[int, ...]:
+    """Return seeds from a list, or so many from ``first`` on from a count.
+
+    Raises:
+        UserError: No seed, a seed twice, or something else than whole numbers from 0 on.
+
+    >>> seed_list(3, 0, "", "seeds")
+    (0, 1, 2)
+    """
+    if isinstance(given, int) and not isinstance(given, bool) and given >= 1:
+        return tuple(range(first, first + given))
+    seeds = given if isinstance(given, list) else []
+    if not seeds or any(isinstance(s, bool) or not isinstance(s, int) or s < 0 for s in seeds):
+        raise UserError(f"{where}{name} is {given!r}, but takes a list of whole numbers from 0 on, or how many")
+    if len(set(seeds)) < len(seeds):
+        raise UserError(f"{where}{name} names a seed twice: {seeds}")
+    return tuple(seeds)
+
+
+def retries(tree: Tree) -> int:
+    """Return how often a failed run is tried again: once where the study does not say.
+
+    Raises:
+        UserError: No whole number from 0 on.
+    """
+    given = tree.value.get("retries", 1)
+    if isinstance(given, bool) or not isinstance(given, int) or given < 0:
+        raise UserError(f"{tree.where('retries')}retries is {given!r}, but must be a whole number from 0 on")
+    return given
+
+
+def keep(tree: Tree) -> Keep:
+    """Return what a finished run keeps beside its record: ``best``, the best adapter, or ``none``.
+
+    Raises:
+        UserError: Anything else.
+    """
+    given = tree.value.get("keep", "best")
+    if given not in KEEP:
+        raise UserError(f"{tree.where('keep')}keep is {given!r}, but is best or none; the nearest is "
+                        f"{nearest(str(given), KEEP, 1)}")  # fmt: skip
+    return given
+
+
+# -------------------------------------------------------------------------------------------------------------- files
+
+
+def find_file(name: Any, mark: Mark, what: str) -> Path:
+    """Return a file that a study names: relative to the folder of the study file, else to the working directory.
+
+    Raises:
+        UserError: It is in neither.
+    """
+    where = f"{mark.text}: " if mark.text else ""
+    if not isinstance(name, str):
+        raise UserError(f"{where}{what} names files, but {name!r} is none")
+    places = [folder / name for folder in (mark.folder, Path()) if folder is not None]
+    for file in places:
+        if file.is_file():
+            return file.resolve()
+    folder = next((p.parent for p in places if p.parent.is_dir()), Path())
+    found = nearest(Path(name).name, [p.name for p in sorted(folder.glob("*.yaml"))] or ["no YAML file"])
+    raise UserError(f"{where}{what}: there is no file {name!r}; {str(folder)!r} holds {found}")
+
+
+def base_files(tree: Tree) -> tuple[Path, ...]:
+    """Return the experiment files that every run begins with.
+
+    Raises:
+        UserError: None, or one that is not there.
+    """
+    given = tree.value.get("base")
+    given = [given] if isinstance(given, str) else given
+    if not isinstance(given, list) or not given:
+        raise UserError(f"{tree.where('base')}base is a list of experiment files, such as [experiments/piqa.yaml]")
+    return tuple(find_file(name, tree.mark("base", index), "base") for index, name in enumerate(given))

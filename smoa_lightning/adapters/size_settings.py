@@ -1,0 +1,267 @@
+"""The settings that make a strategy larger or smaller: which field, which values, and what moves with it."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+from peft import PeftConfig
+from peft.tuners.lokr.layer import factorization
+
+from smoa_lightning.common.errors import UserError
+
+Shapes = Mapping[tuple[int, int], int]  # (d_out, d_in) of the layers that are adapted: how many there are of each
+
+OUT_OF_REACH = 10**18  # the estimate of a value that is refused
+MOST_VIRTUAL_TOKENS = 1024  # beyond, the rows themselves would not fit into the context of small models
+
+
+@dataclass(frozen=True)
+class Knob:
+    """One integer setting of a strategy that changes its number of parameters.
+
+    Attributes:
+        field: The field of the config.
+        candidates: Gives the values worth trying for a config and the shapes of its layers, the one with the fewest
+            parameters first.
+        dependents: Gives the other fields that follow a value, so that the method stays what was configured.
+        estimate: Number of parameters of a value but for a constant, where counts are not monotone in it; without
+            one, they must be.
+    """
+
+    field: str
+    candidates: Callable[[Any, Shapes], Sequence[int | None]]
+    dependents: Callable[[Any, Any], dict[str, Any]] = lambda config, value: {}
+    estimate: Callable[[Any, Any, Shapes], int] | None = None
+
+
+# ------------------------------------------------------------------------------------------------------- candidates
+
+
+def _smaller_side(shapes: Shapes) -> int:
+    return max((min(shape) for shape in shapes), default=1)
+
+
+def _ranks(config: Any, shapes: Shapes) -> range:
+    """Every rank up to the largest that a layer can have."""
+    return range(1, _smaller_side(shapes) + 1)
+
+
+def _smoa_ranks(config: Any, shapes: Shapes) -> Sequence[int]:
+    """At least one for each subspace, where they share r; none where ``branch_ranks`` alone decide."""
+    if config.rank_split == "per_subspace":
+        return range(0) if config.branch_ranks is not None else _ranks(config, shapes)
+    ranks = range(config.num_subspaces, _smaller_side(shapes) + 1)
+    return ranks if config.branch_ranks is None else [r for r in ranks if min(_branch_ranks(config, r)) > 0]
+
+
+def _gralora_ranks(config: Any, shapes: Shapes) -> range:
+    return range(config.gralora_k, _smaller_side(shapes) + 1, config.gralora_k)
+
+
+def _adalora_ranks(config: Any, shapes: Shapes) -> range:
+    """At least 2: something must be left to cut."""
+    return range(2, _smaller_side(shapes) + 1)
+
+
+def _sizes(config: Any, shapes: Shapes) -> range:
+    return range(1, max((max(shape) for shape in shapes), default=1) + 1)
+
+
+def _frequencies(config: Any, shapes: Shapes) -> range:
+    """As many as the smallest layer has entries: peft refuses more."""
+    return range(1, min((d_out * d_in for d_out, d_in in shapes), default=1) + 1)
+
+
+def _hidden_sizes(config: Any, shapes: Shapes) -> range:
+    return range(1, 8192 + 1)
+
+
+def _tokens(config: Any, shapes: Shapes) -> range:
+    return range(1, MOST_VIRTUAL_TOKENS + 1)
+
+
+def _divisors(number: int) -> list[int]:
+    small = [n for n in range(1, math.isqrt(number) + 1) if number % n == 0]
+    return sorted({*small, *(number // n for n in small)})
+
+
+def _block_sizes(config: Any, shapes: Shapes) -> list[int | None]:
+    """No blocks, or blocks of any size up to the larger side of the smallest layer."""
+    largest = min((d_out if config.slot == "adapter" else max(d_out, d_in) for d_out, d_in in shapes), default=1)
+    return [None, *range(largest, 0, -1)]
+
+
+def _common_divisors(config: Any, shapes: Shapes) -> list[int]:
+    """Block sizes that divide both sides of every layer; larger blocks have fewer parameters."""
+    return _divisors(math.gcd(*(side for shape in shapes for side in shape)))[::-1]
+
+
+def _input_divisors(config: Any, shapes: Shapes) -> list[int]:
+    """Block sizes from 2 on that divide every input size; larger blocks have more parameters."""
+    return _divisors(math.gcd(*(d_in for _, d_in in shapes)))[1:]
+
+
+def _boft_sizes(config: Any, shapes: Shapes) -> list[int]:
+    """Even block sizes of which 2^(factors - 1) together divide every input size."""
+    common, together = math.gcd(*(d_in for _, d_in in shapes)), 2 ** (config.boft_n_butterfly_factor - 1)
+    return [size for size in _divisors(common) if size % 2 == 0 and common % (size * together) == 0]
+
+
+def _lokr_factors(config: Any, shapes: Shapes) -> list[int]:
+    """The default, -1 (near the square root), and all divisors of a common side."""
+    return [-1, *_divisors(math.gcd(*(side for shape in shapes for side in shape)))]
+
+
+# ------------------------------------------------------------------------------------------------------- dependents
+
+
+def _alpha(name: str, rank: str = "r") -> Callable[[Any, int], dict[str, Any]]:
+    """Let the field ``name`` follow the rank so that the scale of the update stays what was configured.
+
+    The scale is alpha / r, alpha / sqrt(r) under rsLoRA. Where the field holds an integer it stays one, at least 1.
+    """
+
+    def follow(config: Any, value: int) -> dict[str, Any]:
+        alpha = getattr(config, name, None)
+        if alpha is None or isinstance(alpha, bool):
+            return {}
+        ratio = value / getattr(config, rank)
+        scaled = alpha * (math.sqrt(ratio) if getattr(config, "use_rslora", False) else ratio)
+        return {name: max(1, round(scaled)) if isinstance(alpha, int) else scaled}
+
+    return follow
+
+
+def _branch_ranks(config: Any, value: int) -> list[int]:
+    """The configured shares of r, rounded so that they sum to r."""
+    ends = [round(sum(config.branch_ranks[:k]) * value / config.r) for k in range(config.num_subspaces + 1)]
+    return [end - start for start, end in pairwise(ends)]
+
+
+def _smoa(config: Any, value: int) -> dict[str, Any]:
+    """``alpha`` as in LoRA; ``branch_ranks`` keep their shares."""
+    changes = _alpha("alpha")(config, value)
+    return changes if config.branch_ranks is None else {**changes, "branch_ranks": _branch_ranks(config, value)}
+
+
+def _adalora(config: Any, value: int) -> dict[str, Any]:
+    """``target_r`` keeps its share of ``init_r``, and stays below it."""
+    target = round(config.target_r * value / config.init_r)
+    return {"target_r": min(max(target, 1), value - 1), **_alpha("lora_alpha", "init_r")(config, value)}
+
+
+def _gralora(config: Any, value: int) -> dict[str, Any]:
+    """The scale is alpha / (r + hybrid_r)."""
+    ratio = (value + config.hybrid_r) / (config.r + config.hybrid_r)
+    return {"alpha": max(1, round(config.alpha * ratio))}
+
+
+# -------------------------------------------------------------------------------------------------------- estimates
+
+
+def _randlora(config: Any, value: int, shapes: Shapes) -> int:
+    """n = ceil(min / r) bases of full rank together: lambda (r, n) and gamma (n, min) in every layer."""
+    return sum(n * -(-min(shape) // value) * (value + min(shape)) for shape, n in shapes.items())
+
+
+def _lokr(config: Any, r: int, factor: int, shapes: Shapes) -> int:
+    """The two Kronecker factors, each dense or of rank r, whichever its size asks for."""
+    total = 0
+    for (d_out, d_in), count in shapes.items():
+        (in_m, in_n), (out_l, out_k) = factorization(d_in, factor), factorization(d_out, factor)
+        low = config.decompose_both and r < max(out_l, in_m) / 2
+        total += count * (r * (out_l + in_m) if low else out_l * in_m)
+        total += count * (r * (out_k + in_n) if r < max(out_k, in_n) / 2 else out_k * in_n)
+    return total
+
+
+def _c3a(config: Any, block: int, shapes: Shapes) -> int:
+    """One kernel of b entries for every block of b x b."""
+    return sum(n * d_out * d_in // block for (d_out, d_in), n in shapes.items())
+
+
+def _oft(config: Any, block: int, shapes: Shapes) -> int:
+    """b (b - 1) / 2 entries of a skew-symmetric matrix for every block of the input, or for all together."""
+    return sum(
+        n * (1 if config.block_share else d_in // block) * block * (block - 1) // 2 for (_, d_in), n in shapes.items()
+    )
+
+
+def _surm(config: Any, shapes: Shapes, **changes: Any) -> int:
+    """The two factors of every layer, as the config itself tells them; out of reach where it refuses its settings."""
+    config = dataclasses.replace(config, **changes)
+    total = 0
+    try:
+        for (d_out, d_in), count in shapes.items():
+            # in the adapter slot the structure maps the output of the module to itself
+            d_in = d_out if config.slot == "adapter" else d_in
+            config.check_layer("", d_out, d_in)
+            total += count * sum(math.prod(factor) for factor in config.shapes(d_out, d_in))
+    except UserError:
+        return OUT_OF_REACH
+    return total
+
+
+# ------------------------------------------------------------------------------------------------------------ table
+
+_RANK = Knob("r", _ranks)
+_LORA = Knob("r", _ranks, _alpha("lora_alpha"))
+_TOKENS = Knob("num_virtual_tokens", _tokens)
+_HIDDEN = Knob("encoder_hidden_size", _hidden_sizes)
+
+KNOBS: dict[str, tuple[Knob, ...]] = {
+    "SMOA": (Knob("r", _smoa_ranks, _smoa),),
+    "LORA": (_LORA,),
+    "HIRA": (_RANK,),
+    "ADALORA": (Knob("init_r", _adalora_ranks, _adalora),),
+    "LOHA": (Knob("r", _ranks, _alpha("alpha")),),
+    "LOKR": (
+        Knob("r", _ranks, _alpha("alpha"), lambda c, v, shapes: _lokr(c, v, c.decompose_factor, shapes)),
+        Knob("decompose_factor", _lokr_factors, estimate=lambda c, v, shapes: _lokr(c, c.r, v, shapes)),
+    ),
+    "C3A": (Knob("block_size", _common_divisors, estimate=_c3a),),
+    "VERA": (Knob("r", _sizes),),
+    "RANDLORA": (Knob("r", lambda c, shapes: _ranks(c, shapes)[::-1], _alpha("randlora_alpha"), _randlora),),
+    "GRALORA": (Knob("r", _gralora_ranks, _gralora),),
+    "OFT": (Knob("oft_block_size", _input_divisors, lambda config, value: {"r": 0}, _oft),),
+    "BOFT": (Knob("boft_block_size", _boft_sizes, lambda config, value: {"boft_block_num": 0}),),
+    "FOURIERFT": (Knob("n_frequency", _frequencies),),
+    "PROMPT_TUNING": (_TOKENS,),
+    "PREFIX_TUNING": (_TOKENS,),
+    "P_TUNING": (_HIDDEN, _TOKENS),
+    "IA3": (),
+    "LN_TUNING": (),
+    "SURM": (Knob("block_size", _block_sizes, estimate=lambda c, v, shapes: _surm(c, shapes, block_size=v)),),
+    "MORA": (Knob("r", _ranks, _alpha("alpha")),),
+    "BOTTLENECK": (Knob("bottleneck_size", _sizes),),
+    "HYPERADAPT": (),
+}
+
+
+def knobs_of(config: PeftConfig) -> tuple[Knob, ...]:
+    """Return the knobs of a strategy, the first one to be tried first; none for a method of one size.
+
+    A method that is not in the table has its rank ``r``, or its ``num_virtual_tokens``, as knob if it has such a field.
+    """
+    settings: Any = config
+    name = method_name(config)
+    if name == "SURM" and settings.structure == "ldr":
+        terms = lambda c, v, shapes: _surm(c, shapes, displacement_rank=v)  # noqa: E731
+        return (Knob("displacement_rank", _ranks, estimate=terms), *KNOBS[name])
+    if name == "PREFIX_TUNING" and settings.prefix_projection:
+        return (_HIDDEN, _TOKENS)
+    if name in KNOBS:
+        return KNOBS[name]
+    if isinstance(getattr(config, "r", None), int) and settings.r > 0:
+        return (Knob("r", _ranks, _alpha("alpha")),)
+    return (_TOKENS,) if hasattr(config, "num_virtual_tokens") else ()
+
+
+def method_name(config: PeftConfig) -> str:
+    """Return the name under which peft knows a method, as ``LORA``."""
+    return str(getattr(config.peft_type, "value", config.peft_type))

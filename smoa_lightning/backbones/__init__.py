@@ -1,0 +1,1 @@
+"""Base models and tokenizers from the hub, local folders or the package."""

@@ -1,0 +1,220 @@
+"""Does the model hub answer, where does a thing come from, and what do the hub's errors mean in one sentence.
+
+Everything from outside has three sources: ``hub`` (the Hugging Face Hub, or a mirror named by ``HF_ENDPOINT``),
+``local`` (files of the user) and ``embedded`` (shipped with this package). Nothing heavy is imported before it is
+needed, so that ``--help`` stays fast.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+from smoa_lightning.common.errors import UserError, nearest
+
+Source = Literal["hub", "local", "embedded"]
+RepoType = Literal["model", "dataset"]
+
+SOURCES = ("auto", "hub", "local", "embedded")
+DATA_ENDINGS = (".parquet", ".jsonl", ".json", ".csv", ".tsv")
+WEIGHT_ENDINGS = (".safetensors", ".bin")
+OFFLINE_VARIABLES = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE")
+
+_TRUE = {"1", "ON", "YES", "TRUE"}
+_NETWORK_LIBRARIES = {"httpx", "httpx2", "httpcore", "httpcore2", "requests", "urllib3"}
+_answers: dict[str, bool] = {}  # one probe a process and endpoint
+
+
+def offline_variable() -> str | None:
+    """Return the name of the environment variable that switches the hub off, or None where none does."""
+    return next((name for name in OFFLINE_VARIABLES if os.environ.get(name, "").upper() in _TRUE), None)
+
+
+def hub_answers(timeout: float = 3.0) -> bool:
+    """Say whether the hub answers at all; the answer is kept for the whole process.
+
+    One request without retries, given up after ``timeout`` seconds in all: name resolution included, which no socket
+    timeout covers, hence the thread. Any HTTP answer counts, be it an error: only a connection failure means "no".
+    ``HF_HUB_OFFLINE``, ``HF_DATASETS_OFFLINE`` and ``TRANSFORMERS_OFFLINE`` say False without a request.
+
+    Raises:
+        UserError: ``HF_ENDPOINT`` is not an address.
+    """
+    if offline_variable():
+        return False
+    address = endpoint()
+    if address not in _answers:
+        _answers[address] = probe(address, timeout)
+    return _answers[address]
+
+
+def endpoint() -> str:
+    """Return the address of the hub: ``HF_ENDPOINT``, as ``huggingface_hub`` read it, or the public one."""
+    from huggingface_hub import constants
+
+    address = constants.ENDPOINT
+    if not address.startswith(("http://", "https://")):
+        raise UserError(f"HF_ENDPOINT is {address!r}, which is not an address such as https://huggingface.co.")
+    return address
+
+
+def probe(address: str, timeout: float) -> bool:
+    """Send one HEAD request to ``address``; True where any HTTP answer comes within ``timeout`` seconds."""
+    from huggingface_hub.utils import get_session  # the transport of the downloads: same proxies, same certificates
+
+    outcome: queue.SimpleQueue[Exception | None] = queue.SimpleQueue()
+
+    def ask() -> None:
+        try:
+            get_session().head(address, timeout=timeout)
+            outcome.put(None)
+        except Exception as error:
+            outcome.put(error)
+
+    threading.Thread(target=ask, name="hub-probe", daemon=True).start()
+    try:
+        error = outcome.get(timeout=timeout)
+    except queue.Empty:
+        return False
+    if error is not None and not isinstance(error, OSError) and not _is_of_network(error):
+        raise error  # not a failed connection: a bug, which must not pass for a silent hub
+    return error is None
+
+
+def _is_of_network(error: BaseException) -> bool:
+    """Say whether an exception comes from an HTTP library, whichever of them ``huggingface_hub`` is built on."""
+    return type(error).__module__.split(".")[0] in _NETWORK_LIBRARIES
+
+
+def cached_snapshot(repo_id: str, repo_type: RepoType, revision: str | None = None) -> Path | None:
+    """Return the folder of the hub's cache that holds ``repo_id`` at ``revision``, or None without data or weights.
+
+    Only this very revision counts: another cached one is not what was asked for.
+    """
+    from huggingface_hub import constants
+
+    root = Path(constants.HF_HUB_CACHE) / f"{repo_type}s--{repo_id.replace('/', '--')}"
+    reference = root / "refs" / (revision or constants.DEFAULT_REVISION)
+    commit = reference.read_text(encoding="utf-8").strip() if reference.is_file() else revision
+    folder = root / "snapshots" / (commit or "none")
+    if not folder.is_dir() or (repo_type == "model" and not (folder / "config.json").exists()):
+        return None
+    endings = DATA_ENDINGS if repo_type == "dataset" else WEIGHT_ENDINGS
+    # exists() follows the links into the blobs: a broken link is a file that was never fully downloaded
+    return folder if any(path.name.endswith(endings) and path.exists() for path in folder.rglob("*")) else None
+
+
+def resolve_source(
+    requested: str, repo_id: str | None, repo_type: RepoType, revision: str | None, embedded_available: bool
+) -> Source:
+    """Decide where a model or data set comes from, without loading it.
+
+    ``auto`` is ``hub`` if the hub answers or its cache holds this revision, else ``embedded``. The three others are
+    taken at their word. The caller announces the outcome: a fallback is never silent.
+
+    Args:
+        requested: ``auto``, ``hub``, ``local`` or ``embedded``.
+        repo_id: Repository on the hub; None where the thing is not on the hub.
+        repo_type: ``model`` or ``dataset``.
+        revision: Branch, tag or commit; None means the default branch.
+        embedded_available: Whether this package ships a stand-in.
+
+    Raises:
+        UserError: an unknown source; ``hub`` though neither the hub answers nor its cache holds the thing; ``embedded``
+            though nothing is shipped.
+    """
+    if requested not in SOURCES:
+        raise UserError(
+            f"unknown source {requested!r} for the {repo_type}; did you mean {nearest(requested, SOURCES, 1)}?"
+        )
+    if requested == "local":
+        return "local"
+    if requested == "embedded" or (requested == "auto" and repo_id is None):
+        if not embedded_available:
+            raise UserError(f"no embedded {repo_type} is shipped for this; use source hub or local.")
+        return "embedded"
+    if repo_id is None:
+        raise UserError(f"this {repo_type} has no repository on the hub; use source local or embedded.")
+    if hub_answers() or cached_snapshot(repo_id, repo_type, revision):
+        return "hub"
+    if requested == "auto" and embedded_available:
+        return "embedded"
+    raise UserError(_unreachable(repo_id, repo_type, revision) + "; use source local or embedded instead.")
+
+
+@contextmanager
+def hub_errors(repo_id: str, repo_type: RepoType = "model", revision: str | None = None) -> Iterator[None]:
+    """Turn what ``huggingface_hub``, ``transformers`` and ``datasets`` raise about a repository into one sentence.
+
+    Covers a gated, missing or private repository, a missing revision or file, an error status and a failed connection,
+    also where a library wrapped the hub's exception in its own. Everything else passes unchanged: a bug stays a bug.
+
+    >>> from huggingface_hub.errors import HFValidationError
+    >>> with hub_errors("a/b/c"):
+    ...     raise HFValidationError("Repo id must be in the form ...")
+    Traceback (most recent call last):
+        ...
+    smoa_lightning.common.errors.UserError: 'a/b/c' is no name of a model on the hub ('owner/name'), nor a folder that exists.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        for cause in _causes(error):
+            sentence = _sentence(cause, repo_id, repo_type, revision)
+            if sentence:
+                raise UserError(sentence) from error
+        raise
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield ``error`` and what it was raised from, outermost first."""
+    seen: BaseException | None = error
+    while seen is not None:
+        yield seen
+        seen = seen.__cause__ or (None if seen.__suppress_context__ else seen.__context__)
+
+
+def _sentence(error: BaseException, repo_id: str, repo_type: RepoType, revision: str | None) -> str | None:
+    """Return the sentence for an exception of the hub, or None where it is none."""
+    from huggingface_hub import errors
+
+    thing = f"{repo_type} {repo_id!r}"
+    if isinstance(error, errors.GatedRepoError):
+        page = f"{endpoint()}/{'datasets/' if repo_type == 'dataset' else ''}{repo_id}"
+        return f"the {thing} is gated: accept its terms at {page} and log in with `hf auth login` or HF_TOKEN."
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return f"the hub has no {thing}, or it is private: check the name, or log in with `hf auth login` or HF_TOKEN."
+    if isinstance(error, errors.RevisionNotFoundError):
+        return (
+            f"the {thing} has no revision {revision or 'main'!r} on the hub: name a branch, tag or commit that it has."
+        )
+    if isinstance(error, errors.LocalEntryNotFoundError | errors.OfflineModeIsEnabled):
+        return _unreachable(repo_id, repo_type, revision) + "."
+    if isinstance(error, errors.EntryNotFoundError):
+        return f"the {thing} lacks a file that is needed: {_first_line(error)}"
+    if isinstance(error, errors.HFValidationError):
+        return f"{repo_id!r} is no name of a {repo_type} on the hub ('owner/name'), nor a folder that exists."
+    if isinstance(error, errors.HfHubHTTPError):
+        return f"the hub answered with status {error.response.status_code} for the {thing}: {_first_line(error)}"
+    if _is_of_network(error):
+        return f"the connection to the hub failed for the {thing}: {type(error).__name__}: {_first_line(error)}"
+    return None
+
+
+def _unreachable(repo_id: str, repo_type: RepoType, revision: str | None) -> str:
+    at = f" at revision {revision!r}" if revision else ""
+    variable = offline_variable()
+    why = f"is switched off by {variable}" if variable else f"({endpoint()}) does not answer"
+    return f"the hub {why} and its cache does not hold the {repo_type} {repo_id!r}{at}"
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,102 @@
+"""``ablate``: read a study, and plan it, carry it out, or be one of its workers."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+from smoa_lightning.ablation.execution.options import Options, parse_options, usage
+from smoa_lightning.ablation.study.expand import load_study
+from smoa_lightning.ablation.study.space import Study
+from smoa_lightning.ablation.study.study_compatibility import DESCRIPTION, check_folder, describe_study
+from smoa_lightning.common.atomic_files import write_json
+from smoa_lightning.common.errors import UserError
+from smoa_lightning.common.fast_imports import import_command
+
+
+def main(args: list[str]) -> None:
+    """Run the command; the first word is its name.
+
+    Raises:
+        UserError: Anything that is wrong with the study, its folder or its storage, in one sentence.
+    """
+    if "-h" in args or "--help" in args:
+        print(usage())
+        return
+    args = args[1:]
+    options = parse_options(args)
+    study = load_study(options.files, options.study_flags)
+    check_devices(study)
+    folder = options.folder_of(study.name)
+    if options.worker is not None:
+        from smoa_lightning.ablation.execution.worker import be_worker
+
+        be_worker(study, folder, options)
+    elif options.plan:
+        check_folder(folder, study)
+        _plan(study, folder, options)
+    else:
+        carry_out(study, folder, options, args)
+
+
+def check_devices(study: Study) -> None:
+    """Refuse runs on several devices: Lightning starts their processes by the command line of this one, the worker's.
+
+    Raises:
+        UserError: Names the first cell that asks for them.
+    """
+    for cell in study.cells:
+        trainer = cell.settings.get("trainer") or {}
+        for name in ("devices", "num_nodes"):
+            if (asked := trainer.get(name, 1)) not in (1, "1", "auto", None):
+                raise UserError(
+                    f"trainer.{name} is {asked!r} in cell {cell.name}, but a run of a study uses one device: set it "
+                    "to 1, and start as many workers as there are devices (--workers)"
+                )
+
+
+@contextlib.contextmanager
+def stopping_like_ctrl_c() -> Iterator[None]:
+    """Let what a batch system or a closed terminal sends stop the study as Ctrl-C does, workers included."""
+
+    def stop(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    names = (signal.SIGTERM, signal.SIGHUP)
+    previous = [signal.signal(name, stop) for name in names]
+    try:
+        yield
+    finally:
+        for name, handler in zip(names, previous, strict=True):
+            signal.signal(name, handler)
+
+
+def carry_out(study: Study, folder: Path, options: Options, args: list[str]) -> None:
+    """Check the folder and the storage, describe the study there, and start its workers."""
+    from smoa_lightning.ablation.execution.storage import close_storage, open_storage
+    from smoa_lightning.ablation.execution.supervisor import Supervisor
+
+    for change in check_folder(folder, study):
+        print(f"the study has grown or changed: {change}")
+    storage = open_storage(options.storage, folder)
+    try:
+        supervisor = Supervisor(study, folder, storage, options.workers, args)
+        write_json(folder / DESCRIPTION, describe_study(study))
+        if options.retry_failed:
+            supervisor.forgive()
+        for name in supervisor.open_lost():
+            print(f"{name} was done, but its folder is gone or damaged: it is open again")
+        with stopping_like_ctrl_c():
+            supervisor.run()
+    finally:
+        close_storage(storage)
+
+
+def _plan(study: Study, folder: Path, options: Options) -> None:
+    from smoa_lightning.ablation.planning.plan import plan
+    from smoa_lightning.ablation.planning.plan_table import render
+
+    measure = import_command("smoa_lightning.ablation.planning.estimate").measure
+    print(render(plan(study), measure(study, folder, options.workers)))

@@ -1,0 +1,55 @@
+"""The dry run: what a configuration adapts, with how many parameters, at which rank; no data and no weights read."""
+
+from __future__ import annotations
+
+import logging
+from itertools import groupby
+
+from smoa_lightning.adapters import attach
+from smoa_lightning.adapters.inspect import AdaptedLayer, adapted_layers, adapter_bytes
+from smoa_lightning.backbones.backbone import load_skeleton
+from smoa_lightning.training.run_names import strategy_name
+
+
+def layer_table(layers: list[AdaptedLayer]) -> str:
+    """Return one line per kind of layer: name with its index as *, shape, parameters and rank bound of each."""
+
+    def kind(layer: AdaptedLayer) -> tuple[str, str, int, int, int, int]:
+        name = ".".join("*" if part.isdigit() else part for part in layer.name.split("."))
+        return name, layer.kind, layer.out_features, layer.in_features, layer.trainable_parameters, layer.rank_bound
+
+    header = ("layers", "kind", "out", "in", "trainable", "rank bound", "count")
+    rows: list[tuple[str, ...]] = [header]
+    for key, group in groupby(sorted(layers, key=kind), key=kind):
+        shown = [f"{value:,}" if isinstance(value, int) else value for value in key]
+        shown[-1] = shown[-1] if key[-1] else "none"  # a map in the adapter slot is no update of a weight
+        rows.append((*shown, f"{len(list(group)):,}"))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
+    aligned = ["<", "<", ">", ">", ">", ">", ">"]
+    return "\n".join("  ".join(f"{c:{a}{w}}" for c, a, w in zip(row, aligned, widths, strict=True)) for row in rows)
+
+
+def main(args: list[str]) -> None:
+    """Print the table for the configuration on the command line."""
+    from smoa_lightning.training.cli import FineTuneCLI, expand_bases, quiet_libraries
+
+    quiet_libraries()
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # no run follows, so no talk of devices
+    module = FineTuneCLI(expand_bases(args[1:]), run=False).model
+    fit = module.resolve_budget()
+    network = load_skeleton(module.backbone_config, module.location)
+    total = sum(p.numel() for p in network.parameters())
+    print(f"backbone: {module.location.source} ({module.location.name}), {total:,} parameters")
+    print(f"strategy: {strategy_name(module.adapter_config, module.frozen)}")
+    if fit is not None:
+        print(fit.line())
+    if module.adapter_config is None:
+        trainable = 0 if module.frozen else total
+        size = sum(p.numel() * p.element_size() for p in network.parameters()) if trainable else 0
+    else:
+        adapted = attach(network, module.adapter_config, module.adapter_seed)
+        print(layer_table(adapted_layers(adapted)))
+        trainable = sum(p.numel() for p in adapted.parameters() if p.requires_grad)
+        size = adapter_bytes(adapted)
+    print(f"trainable parameters: {trainable:,} ({trainable / total:.3%} of the backbone)")
+    print(f"adapter file: about {size:,} bytes")

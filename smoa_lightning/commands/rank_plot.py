@@ -1,0 +1,79 @@
+"""The figure of the command ``rank``: singular values of updates, one panel for every kind of layer."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from smoa_lightning.common.atomic_files import replacing
+
+STYLES = ("-", "--", "-.", ":")
+
+
+@dataclass
+class Panel:
+    """What is drawn of one kind of layer.
+
+    Attributes:
+        title: Name of the layers and their shape.
+        curves: Singular values over the largest one, descending, by the label of their run.
+        lora_rank: The rank at which LoRA has as many parameters, where it is to be marked.
+    """
+
+    title: str
+    curves: dict[str, list[float]] = field(default_factory=dict)
+    lora_rank: float | None = None
+
+
+def draw(panels: list[Panel], title: str, files: list[Path]) -> None:
+    """Draw the panels with both axes logarithmic, and write each file (``.png``, ``.svg``) whole or not at all.
+
+    Args:
+        panels: At least one.
+        title: Over the figure.
+        files: Where to write; the suffix is the format.
+    """
+    import matplotlib
+    from matplotlib.figure import Figure  # without pyplot: no window, no state
+
+    columns = min(3, len(panels))
+    rows = math.ceil(len(panels) / columns)
+    with matplotlib.rc_context({"svg.hashsalt": "smoa_lightning", "font.size": 9}):  # the same SVG every time
+        figure = Figure(figsize=(4.2 * columns, 3.1 * rows + 0.9), layout="constrained")
+        axes = figure.subplots(rows, columns, squeeze=False).flatten()
+        for axis, panel in zip(axes, panels, strict=False):
+            _draw_panel(axis, panel)
+        for axis in axes[len(panels) :]:
+            axis.remove()
+        handles = {
+            label: line
+            for axis in axes[: len(panels)]
+            for line, label in zip(*axis.get_legend_handles_labels(), strict=True)
+        }
+        figure.suptitle(title)
+        columns = 1 if max(map(len, handles)) > 40 else min(3, len(handles))  # run names are long
+        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=columns)
+        for file in files:
+            kind = file.suffix.removeprefix(".")
+            metadata: dict[str, Any] = {"Date": None} if kind == "svg" else {}
+            with replacing(file) as temporary:
+                figure.savefig(temporary, format=kind, dpi=150, metadata=metadata)
+
+
+def _draw_panel(axis: Any, panel: Panel) -> None:
+    for number, (label, values) in enumerate(panel.curves.items()):
+        style = STYLES[number % len(STYLES)]
+        marker = "o" if len(values) < 12 else ""  # a rank of 1 would be invisible as a line
+        axis.plot(
+            range(1, len(values) + 1), values, style, marker=marker, markersize=3, color=f"C{number}", label=label
+        )
+    if panel.lora_rank is not None:
+        label = "rank of a LoRA of as many parameters"
+        axis.axvline(panel.lora_rank, color="0.4", linestyle=(0, (2, 2)), label=label)
+        axis.annotate(
+            f"{panel.lora_rank:.3g}", (panel.lora_rank, 1.0), xytext=(3, -9), textcoords="offset points", color="0.3"
+        )
+    axis.set(xscale="log", yscale="log", title=panel.title, xlabel="index i", ylabel="σ_i / σ_1")
+    axis.grid(True, which="major", alpha=0.3)

@@ -1,0 +1,81 @@
+"""``report``: turn a study's folder into tables, figures and one page."""
+
+from __future__ import annotations
+
+import csv
+import io
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from smoa_lightning.ablation.report.analysis import Analysis, analyse
+from smoa_lightning.ablation.report.contents import contents
+from smoa_lightning.ablation.report.document import Document, Table
+from smoa_lightning.ablation.report.folder import read_study
+from smoa_lightning.ablation.report.html import page
+from smoa_lightning.ablation.report.latex import latex
+from smoa_lightning.ablation.report.markdown import markdown
+from smoa_lightning.common.atomic_files import replacing
+from smoa_lightning.configuration.plain import PlainParser
+
+LATEX = ("cells", "differences", "gains")  # tables that papers print
+
+
+def main(args: list[str]) -> None:
+    """Run the command; the first word is its name.
+
+    Raises:
+        UserError: No study in the folder, or nothing of it is finished.
+    """
+    parser = PlainParser(
+        prog="python -m smoa_lightning report",
+        description="Turn the finished runs of a study into report.html (one page), report.md, tables (CSV, LaTeX) and "
+        "figures (SVG, PNG). Needs no torch, and may be run while the study is under way.",
+    )
+    parser.add_argument("folder", type=Path, help="folder of the study, such as studies/rank")
+    parser.add_argument("--out", type=Path, default=None, help="folder to write to (default: FOLDER/report)")
+    parsed = parser.parse_args(args[1:])
+    out = parsed.out or parsed.folder / "report"
+    analysis, document = write_report(parsed.folder, out)
+    for sentence in analysis.study.damaged:
+        print(f"smoa_lightning: {sentence}", file=sys.stderr)
+    finished, planned = len(analysis.study.finished), len(analysis.cells) * len(analysis.study.description["seeds"])
+    established = sum(each.verdict.established for each in analysis.comparisons)
+    print(f"{document.title}: {finished} of {planned} final runs, ", end="")
+    print(f"{established} of {len(analysis.comparisons)} differences from the baseline established")
+    print(out / "report.html")
+
+
+def write_report(folder: Path, out: Path) -> tuple[Analysis, Document]:
+    """Write the report of a study folder.
+
+    Args:
+        folder: The study folder.
+        out: Where to write; files of an earlier report are replaced.
+
+    Raises:
+        UserError: No study in the folder, or nothing of it is finished.
+    """
+    analysis = analyse(read_study(folder))
+    from smoa_lightning.ablation.report.drawing import save
+    from smoa_lightning.ablation.report.figures import all_figures
+
+    pictures = save(all_figures(analysis), out / "figures")
+    document = contents(
+        analysis, pictures, f"python -m smoa_lightning report studies/{analysis.study.description['name']}"
+    )
+    files = {"report.html": page(document), "report.md": markdown(document)}
+    files |= {f"tables/{table.name}.csv": comma_separated(table) for table in document.tables}
+    files |= {f"tables/{table.name}.tex": latex(table) for table in document.tables if table.name in LATEX}
+    for name, text in files.items():
+        with replacing(out / name) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    return analysis, document
+
+
+def comma_separated(table: Table) -> str:
+    """Return a table as CSV."""
+    stream = io.StringIO()
+    rows: Sequence[Sequence[str]] = [table.titles, *table.rows]
+    csv.writer(stream, lineterminator="\n").writerows(rows)
+    return stream.getvalue()

@@ -1,0 +1,161 @@
+"""Configuration keys as a study names them: short names, nested mappings, and the values that they take."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from smoa_lightning.common.errors import UserError, nearest
+from smoa_lightning.configuration.settings import CLASS_SETTINGS, Setting, class_group, groups
+
+# Keys that a study decides itself, and what to write instead.
+DECIDED = {
+    "seed_everything": "the study's 'seeds' decide it",
+    "base": "the study's 'base' names the files that come first",
+    "config": "a value of an axis may be a file, or hold one under 'config'",
+    "ckpt_path": "every run of a study starts from the backbone",
+    "run.root": "the folder of the study decides it",
+    "run.folder": "the folder of the study decides it",
+    "run.name": "the cell decides it",
+    "run.score_report": "final runs are reported and trials of a search are not",
+}
+
+
+class Keys:
+    """The settings of ``fit``, with those of the strategies and optimizers that a study names.
+
+    Args:
+        classes: ``model.adapter`` and ``model.optimizer`` -> the class paths that may stand there.
+    """
+
+    def __init__(self, classes: Mapping[str, Iterable[str]]) -> None:
+        found = groups("fit")
+        self.groups = {group.name for group in found if group.name}
+        self.settings: dict[str, list[Setting]] = {s.key: [s] for group in found for s in group.settings}
+        self.unreadable: set[str] = set()  # class settings one of whose classes shows no settings
+        for owner, paths in classes.items():
+            for path in sorted(paths):
+                group = class_group(owner, path)
+                if group is None:
+                    self.unreadable.add(owner)
+                for setting in group.settings if group else ():
+                    self.settings.setdefault(setting.key, []).append(setting)
+
+    def known(self, key: str) -> bool:
+        """Whether a full key names a setting, or something inside of one that takes any mapping."""
+        if key in self.settings:
+            return True
+        owner = next((name for name in CLASS_SETTINGS if key.startswith(f"{name}.")), None)
+        if owner is not None:
+            rest = key.removeprefix(f"{owner}.")
+            return rest.startswith("dict_kwargs.") or (rest.startswith("init_args.") and owner in self.unreadable)
+        above = key.rpartition(".")[0]
+        while above:
+            if above in self.settings:
+                return any(setting.kind.open for setting in self.settings[above])
+            above = above.rpartition(".")[0]
+        return False
+
+    def find(self, name: str, where: str = "") -> str:
+        """Return the full key of a name: the key itself, or the only one that ends with it, as ``r`` or ``lr``.
+
+        Raises:
+            UserError: There is no such key, several, or one that the study decides itself.
+        """
+        key = _full(name)
+        if key in DECIDED:
+            raise UserError(f"{where}{key} can not be set in a study: {DECIDED[key]}")
+        if self.known(key):
+            return key
+        ends = self._ending(name)
+        if len(ends) > 1:
+            raise UserError(f"{where}{name!r} may mean {' or '.join(ends)}: write the whole key")
+        if not ends:
+            raise UserError(f"{where}unknown key {name!r}; the nearest valid keys are {self.near(name)}")
+        return ends[0]
+
+    def near(self, name: str) -> str:
+        """Return the three valid keys that look most like a name, by their whole or by their last word."""
+        words = {key.rpartition(".")[2]: key for key in reversed(self.settings) if key not in DECIDED}
+        words |= {_short(key): key for key in self.settings if key not in DECIDED}
+        return ", ".join(dict.fromkeys(words[word] for word in nearest(name, words, 3).split(", ")))
+
+    def is_key(self, name: str) -> bool:
+        """Whether a name means a setting, a group of settings, or several settings."""
+        return name in self.groups or name in DECIDED or self.known(_full(name)) or bool(self._ending(name))
+
+    def _ending(self, name: str) -> list[str]:
+        endings = (f".{name}", f".{_full(name)}")
+        return [k for k in self.settings if k not in DECIDED and (k.endswith(endings) or _short(k).endswith(endings))]
+
+    def flatten(self, mapping: Mapping[str, Any], where: str = "", prefix: str = "") -> Iterator[tuple[str, Any]]:
+        """Yield full key and value of each setting of a mapping, which may be nested as configuration files are.
+
+        Raises:
+            UserError: An unknown key, or a value that its setting can not take.
+        """
+        for name, value in mapping.items():
+            inner = f"{prefix}{name}"
+            key = inner if inner in self.groups else self.find(inner, where)
+            if key in self.groups and not isinstance(value, Mapping):
+                raise UserError(f"{where}{key} holds settings: write '{key}: {{KEY: VALUE}}'")
+            if key in CLASS_SETTINGS and isinstance(value, Mapping):
+                yield from self._class(key, value, where)
+            elif isinstance(value, Mapping) and (key in self.groups or self._nested(key)):
+                yield from self.flatten(value, where, f"{key}.")
+            else:
+                self.check(key, value, where)
+                yield key, value
+
+    def _class(self, key: str, mapping: Mapping[str, Any], where: str) -> Iterator[tuple[str, Any]]:
+        for name, value in mapping.items():
+            if name == "class_path":
+                yield key, value
+            elif name in ("init_args", "dict_kwargs") and isinstance(value, Mapping):
+                yield from self.flatten(value, where, f"{key}.{name}.")
+            else:
+                yield from self.flatten({name: value}, where, f"{key}.init_args.")
+
+    def _nested(self, key: str) -> bool:
+        return any(setting.kind.nested for setting in self.settings.get(key, ()))
+
+    def check(self, key: str, value: Any, where: str = "") -> None:
+        """Refuse a value that none of the settings of a key can take.
+
+        Raises:
+            UserError: Names the values that it takes, and the nearest one.
+        """
+        if key in CLASS_SETTINGS and isinstance(value, str) and value.endswith((".yaml", ".yml")):
+            raise UserError(
+                f"{where}{key} is the file {value!r}, but files hold whole settings: write the file alone as the value "
+                f"of an axis, 'method: [{value}]', or name it under 'base'"
+            )
+        found = self.settings.get(key, [])
+        plain = not isinstance(value, list | Mapping)
+        fits = [s.kind.takes(value) if plain else s.kind.open or s.kind.nested or key in CLASS_SETTINGS for s in found]
+        if found and not any(fits):
+            kind = found[0].kind
+            close = f"; the nearest is {nearest(str(value), kind.values(), 1)}" if kind.literals and plain else ""
+            raise UserError(f"{where}{key} is {value!r}, but takes {kind.told()}{close}")
+
+    def whole(self, key: str) -> bool | None:
+        """Whether a setting takes whole numbers only; ``None`` where its type does not tell."""
+        plain = {name for setting in self.settings.get(key, ()) for name in setting.kind.plain}
+        if "float" in plain:
+            return False if "int" not in plain else None
+        return True if "int" in plain else None
+
+
+def _full(name: str) -> str:
+    """The key with ``init_args`` where it may be left out, and without ``class_path``."""
+    for owner in CLASS_SETTINGS:
+        rest = name.removeprefix(f"{owner}.")
+        if rest != name and rest == "class_path":
+            return owner
+        if rest != name and rest.split(".")[0] not in ("init_args", "dict_kwargs"):
+            return f"{owner}.init_args.{rest}"
+    return name
+
+
+def _short(key: str) -> str:
+    return key.replace(".init_args.", ".")

@@ -1,0 +1,77 @@
+"""The argument parser: errors as one sentence, and strategies made from any ``peft.PeftConfig``."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import re
+from typing import Any, NoReturn
+
+from jsonargparse import add_instantiator
+from lightning.pytorch.cli import LightningArgumentParser
+from peft import PeftConfig
+
+from smoa_lightning.common.errors import UserError, nearest
+from smoa_lightning.configuration import unknown_key
+
+UNKNOWN_KEY = re.compile(
+    r"(?:key|option) ['\"]?([\w.]+)['\"]? is not expected|unrecognized arguments: --([\w.]+)"
+    r"|does not accept option ['\"]([\w.]+)",
+    re.IGNORECASE,
+)
+GIVEN_VALUE = re.compile(r"model\.adapter.*Given value: ([A-Za-z_][\w.]*)$")
+
+
+class OneSentenceParser(LightningArgumentParser):
+    """A parser whose errors are one sentence with the nearest valid value, raised as UserError."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Shorten jsonargparse's report to what is wrong and what would be right."""
+        text = " ".join(message.split())
+        if unknown := UNKNOWN_KEY.search(text):
+            key = unknown[1] or unknown[2] or unknown[3]
+            known = list(self.get_defaults(skip_validation=True).keys(branches=True))
+            raise UserError(unknown_key(key, known)) from ex
+        if given := GIVEN_VALUE.search(text):
+            raise UserError(_unknown_strategy(given[1])) from ex
+        raise UserError(text) from ex
+
+
+def _unknown_strategy(class_path: str) -> str:
+    """Say that there is no such strategy, and which classes of the same package have names like it."""
+    package = class_path.rpartition(".")[0] or "peft"
+    try:
+        members = vars(importlib.import_module(package))
+    except ImportError:
+        package, members = "peft", vars(importlib.import_module("peft"))
+    configs = [n for n, m in members.items() if isinstance(m, type) and issubclass(m, PeftConfig)]
+    close = nearest(class_path.rpartition(".")[2], configs, 3)
+    return f"model.adapter: there is no strategy {class_path!r}; the nearest classes in {package} are {close}"
+
+
+_refused: list[UserError] = []  # what a strategy's own checks refused: the parser wraps such errors beyond recognition
+
+
+def _make_strategy(class_type: type[PeftConfig], *args: Any, **kwargs: Any) -> PeftConfig:
+    """Make a strategy from its settings.
+
+    Nested settings that are all at their defaults are left out: peft takes some as a request for the feature.
+    """
+    set_by_user = {
+        name: value
+        for name, value in kwargs.items()
+        if not (dataclasses.is_dataclass(value) and not isinstance(value, type) and value == type(value)())
+    }
+    try:
+        return class_type(*args, **set_by_user)
+    except Exception as error:
+        _refused.append(error if isinstance(error, UserError) else UserError(f"{class_type.__name__}: {error}"))
+        raise
+
+
+def refused_strategy() -> UserError | None:
+    """Return what the last attempt to make a strategy refused, once."""
+    return _refused.pop() if _refused else None
+
+
+add_instantiator(_make_strategy, PeftConfig, subclasses=True)  # type: ignore[arg-type]

@@ -1,0 +1,1 @@
+"""The order of batches, collation and packing."""

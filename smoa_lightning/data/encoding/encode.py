@@ -1,0 +1,193 @@
+"""Prompt and response to token ids and labels, by one rule for training and scoring.
+
+The rule is that of EleutherAI's lm-evaluation-harness: white space at the end of the prompt moves to the response;
+prompt + response are encoded as one text; its first ``len(encode(prompt))`` tokens are the prompt's part, the rest is
+the response. So the model sees the tokens that it would see in running text. Where a token straddles the border, the
+joint encoding does not begin with the prompt's own; such pairs are counted (``clean`` is False).
+
+Targets are marked by length, never by token id: the pad token may be the EOS token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from tqdm import tqdm
+
+from smoa_lightning.common.errors import UserError
+from smoa_lightning.data.tasks import RowError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+IGNORED = -100  # label of a token that is no target: torch's default ``ignore_index``
+
+ENCODING_VERSION = 2  # raised when this module or prepare.py make other tokens of the same texts: cached rows are old
+PIECE = 4096  # texts that are tokenised at a time
+
+AddBos = bool | Literal["auto"]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A tokenised prompt and response.
+
+    Args:
+        prefix: BOS or nothing; never cut.
+        prompt: Tokens of the prompt.
+        response: Tokens of the response.
+        clean: Whether the joint encoding begins with the prompt's own encoding.
+    """
+
+    prefix: tuple[int, ...]
+    prompt: tuple[int, ...]
+    response: tuple[int, ...]
+    clean: bool = True
+
+
+@dataclass(frozen=True)
+class TokenRow:
+    """Token ids and their labels, equally long; ``labels[i]`` is ``ids[i]`` where that is a target, else -100."""
+
+    ids: tuple[int, ...]
+    labels: tuple[int, ...]
+    truncated: bool = False
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def num_targets(self) -> int:
+        """How many tokens are predicted (the first of a sequence never is)."""
+        return sum(label != IGNORED for label in self.labels[1:])
+
+
+class OverlongError(RowError):
+    """A response that does not fit into ``max_length``."""
+
+
+def bos_prefix(tokenizer: PreTrainedTokenizerBase, add_bos: AddBos) -> tuple[int, ...]:
+    """Return the BOS token as a prefix, or nothing.
+
+    ``auto`` does what the tokenizer does by itself when it adds special tokens.
+
+    Raises:
+        UserError: ``add_bos: true`` and a tokenizer without a BOS token.
+    """
+    bos = tokenizer.bos_token_id
+    if add_bos == "auto":
+        own = tokenizer("a", add_special_tokens=True)["input_ids"]
+        return (bos,) if bos is not None and own[:1] == [bos] else ()
+    if add_bos and bos is None:
+        raise UserError("data.add_bos: true, but the tokenizer has no BOS token; use auto or false.")
+    return (bos,) if add_bos else ()
+
+
+def move_spaces(prompt: str, response: str, breaks: bool = True) -> tuple[str, str]:
+    r"""Move white space at the end of the prompt to the start of the response; without ``breaks`` only blanks.
+
+    >>> move_spaces("Answer: ", "yes")
+    ('Answer:', ' yes')
+    >>> move_spaces("### Response:\n", "yes", breaks=False)
+    ('### Response:\n', 'yes')
+    """
+    stripped = prompt.rstrip() if breaks else prompt.rstrip(" \t")
+    return stripped, prompt[len(stripped) :] + response
+
+
+def encode_pairs(
+    tokenizer: PreTrainedTokenizerBase,
+    pairs: Sequence[tuple[str, str]],
+    add_bos: AddBos = "auto",
+    breaks: bool = True,
+) -> list[Pair]:
+    """Tokenise (prompt, response) pairs by the rule of this module.
+
+    Without ``breaks`` a line break at the end of the prompt stays there: a reply is then written, and its likelihood
+    taken, after the prompt as the task gives it, and the break is not counted as a token of the reply.
+
+    An empty prompt gets the BOS token, or else EOS, so that its first response token is predicted from something.
+    """
+    if not pairs:
+        return []
+    prefix = bos_prefix(tokenizer, add_bos)
+    moved = [move_spaces(prompt, response, breaks) for prompt, response in pairs]
+    prompts = list(dict.fromkeys(prompt for prompt, _ in moved))  # the choices of an item share their prompt
+    own_ids = dict(zip(prompts, _ids(tokenizer, prompts), strict=True))
+    joint_ids = _ids(tokenizer, [prompt + response for prompt, response in moved])
+    encoded = []
+    for (prompt, _), joint in zip(moved, joint_ids, strict=True):
+        own = own_ids[prompt]
+        start = prefix if own or prefix else (_start_token(tokenizer),)
+        clean = joint[: len(own)] == own
+        encoded.append(Pair(start, tuple(joint[: len(own)]), tuple(joint[len(own) :]), clean))
+    return encoded
+
+
+def _ids(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:
+    """Tokenise in pieces, with a progress bar where that takes longer than three seconds."""
+    found: list[list[int]] = []
+    with tqdm(total=len(texts), desc="tokenising", unit="text", delay=3, leave=False) as bar:
+        for start in range(0, len(texts), PIECE):
+            piece = texts[start : start + PIECE]
+            made = tokenizer(piece, add_special_tokens=False, return_attention_mask=False, verbose=False)
+            found += made["input_ids"]
+            bar.update(len(piece))
+    return found
+
+
+def _start_token(tokenizer: PreTrainedTokenizerBase) -> int:
+    for token in (tokenizer.bos_token_id, tokenizer.eos_token_id):
+        if token is not None:
+            return token
+    raise UserError("a row has an empty prompt, and the tokenizer has neither a BOS nor an EOS token to start from.")
+
+
+def _fit(
+    pair: Pair, num_response: int, max_length: int, prompt_length: int | None = None
+) -> tuple[tuple[int, ...], bool]:
+    """Return prefix and the end of the prompt that leave room for the response, and whether the prompt was cut."""
+    if not pair.response:
+        raise RowError("the response has no token of its own: the tokenizer merged it into the prompt")
+    room = max_length - len(pair.prefix) - num_response
+    # one token at least must stand before the response, or its first token would have nothing to be predicted from
+    if room < (0 if pair.prefix else 1):
+        raise OverlongError(
+            f"the response has {num_response} tokens and does not fit into max_length {max_length}"
+            f" after {len(pair.prefix) or 1} token(s) of context"
+        )
+    if prompt_length is not None:
+        room = min(room, max(1, prompt_length - len(pair.prefix)))
+    kept = pair.prompt[max(0, len(pair.prompt) - room) :]
+    return pair.prefix + kept, len(kept) < len(pair.prompt)
+
+
+def training_row(pair: Pair, eos: int, max_length: int, loss_on: Literal["response", "all"] = "response") -> TokenRow:
+    """Return ids and labels for training: ``[BOS] prompt response EOS``, EOS always a target.
+
+    Truncation drops from the prompt's left, keeps BOS, and never touches the response.
+
+    Raises:
+        OverlongError: response and EOS do not fit.
+        RowError: the response has no token.
+    """
+    response = (*pair.response, eos)
+    context, truncated = _fit(pair, len(response), max_length)
+    ids = context + response
+    labels = ids if loss_on == "all" else (IGNORED,) * len(context) + response
+    return TokenRow(ids, labels, truncated)
+
+
+def scoring_row(pair: Pair, max_length: int, prompt_length: int | None = None) -> TokenRow:
+    """Return ids and labels for scoring: ``[BOS] prompt response`` with labels on the response, no EOS.
+
+    ``prompt_length`` is the most that BOS and prompt may have, so that a reply can be written after them.
+
+    Raises:
+        OverlongError: the response does not fit.
+        RowError: the response has no token.
+    """
+    context, truncated = _fit(pair, len(pair.response), max_length, prompt_length)
+    return TokenRow(context + pair.response, (IGNORED,) * len(context) + pair.response, truncated)

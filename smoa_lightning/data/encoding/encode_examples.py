@@ -1,0 +1,225 @@
+"""Examples to encoded rows, with counts of what was cut, skipped or merged on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+from smoa_lightning.common.errors import UserError
+from smoa_lightning.data.batches.collate import ChoiceItem, ReplyItem
+from smoa_lightning.data.encoding.encode import (
+    AddBos,
+    OverlongError,
+    Pair,
+    TokenRow,
+    bos_prefix,
+    encode_pairs,
+    scoring_row,
+    training_row,
+)
+from smoa_lightning.data.encoding.render import texts
+from smoa_lightning.data.tasks import ChoiceExample, ReplyExample, RowError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How examples become tokens; the fields are those of ``TaskDataModule``, ``template`` is decided by then."""
+
+    max_length: int = 512
+    loss_on: Literal["response", "all"] = "response"
+    overlong: Literal["error", "skip"] = "error"
+    add_bos: AddBos = "auto"
+    template: bool = False
+    prompt_length: int | None = None  # most tokens of a prompt after which a reply is to be written
+
+
+@dataclass
+class PartStatistics:
+    """Counts over the sequences of a part: one a training row, one a choice of a scored item."""
+
+    num_rows: int = 0
+    num_skipped: int = 0
+    num_truncated: int = 0
+    num_prefix_mismatches: int = 0
+    target_tokens: int = 0
+    lengths: list[int] = field(default_factory=list, repr=False)
+
+    def add(self, row: TokenRow, clean: bool) -> None:
+        """Count one sequence."""
+        self.lengths.append(len(row))
+        self.num_truncated += row.truncated
+        self.num_prefix_mismatches += not clean
+        self.target_tokens += row.num_targets
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return counts, shares of the sequences, and lengths in tokens."""
+        count = max(1, len(self.lengths))
+        ordered = sorted(self.lengths) or [0]
+        return {
+            "rows": self.num_rows,
+            "skipped_overlong": self.num_skipped,
+            "sequences": len(self.lengths),
+            "share_truncated": self.num_truncated / count,
+            "prefix_mismatches": self.num_prefix_mismatches,
+            "tokens": sum(self.lengths),
+            "target_tokens": self.target_tokens,
+            "length_mean": sum(self.lengths) / count,
+            "length_median": ordered[len(ordered) // 2],
+            "length_max": ordered[-1],
+        }
+
+
+def _target_pairs(
+    examples: Sequence[ChoiceExample | ReplyExample], tokenizer: PreTrainedTokenizerBase, how: Encoding, spare: int
+) -> list[tuple[Pair, bool]]:
+    """Encode the gold pair of each example; say whether turns were left out of its prompt to make it fit.
+
+    Args:
+        examples: Items; those with turns lose the oldest ones until they fit, as long as one is left.
+        tokenizer: The tokenizer.
+        how: Length and rendering.
+        spare: Tokens that are still to be added to a pair.
+    """
+
+    adds_bos = bool(bos_prefix(tokenizer, how.add_bos))
+
+    def encoded(some: Sequence[ChoiceExample | ReplyExample]) -> list[Pair]:
+        choices = bool(some) and isinstance(some[0], ChoiceExample)  # a task's examples are all of one kind
+        plain = [
+            e.target if isinstance(e, ChoiceExample) else texts(e, tokenizer, how.template, adds_bos) for e in some
+        ]
+        return encode_pairs(tokenizer, plain, how.add_bos, breaks=choices)
+
+    def is_long(pair: Pair) -> bool:
+        prompt = len(pair.prefix) + len(pair.prompt)
+        return prompt + len(pair.response) > room or (how.prompt_length is not None and prompt > how.prompt_length)
+
+    current, pairs, cut = list(examples), encoded(examples), [False] * len(examples)
+    room = how.max_length - spare
+    waiting = list(range(len(examples)))
+    while waiting:
+        shorter = {n: e.shortened() for n in waiting if is_long(pairs[n]) and isinstance(e := current[n], ReplyExample)}
+        waiting = [n for n, example in shorter.items() if example is not None]
+        for n in waiting:
+            current[n], cut[n] = shorter[n], True  # type: ignore[assignment]
+        for n, pair in zip(waiting, encoded([current[n] for n in waiting]), strict=True):
+            pairs[n] = pair
+    return list(zip(pairs, cut, strict=True))
+
+
+def encode_training(
+    examples: Sequence[ChoiceExample | ReplyExample],
+    place: Callable[[int], str],
+    tokenizer: PreTrainedTokenizerBase,
+    how: Encoding,
+) -> tuple[list[TokenRow], PartStatistics]:
+    """Encode the right choice or the gold reply of each example for training.
+
+    Args:
+        examples: The examples.
+        place: Position in ``examples`` -> where the row stands, for errors.
+        tokenizer: The tokenizer, with an EOS token.
+        how: Length, targets and what to do with rows that are too long.
+
+    Raises:
+        UserError: a tokenizer without EOS; a response that does not fit (unless skipped); a response without a token.
+    """
+    if tokenizer.eos_token_id is None:
+        raise UserError("the tokenizer has no EOS token, so a model could not learn where a response ends.")
+    rows: list[TokenRow] = []
+    statistics = PartStatistics()
+    for position, (pair, cut) in enumerate(_target_pairs(examples, tokenizer, how, spare=1)):
+        try:
+            row = training_row(pair, tokenizer.eos_token_id, how.max_length, how.loss_on)
+        except RowError as error:
+            _skip_or_raise(error, place(position), how, statistics)
+            continue
+        row = replace(row, truncated=row.truncated or cut)
+        rows.append(row)
+        statistics.add(row, pair.clean)
+    statistics.num_rows = len(rows)
+    return rows, statistics
+
+
+def encode_replies(
+    examples: Sequence[ReplyExample],
+    indices: Sequence[int],
+    place: Callable[[int], str],
+    tokenizer: PreTrainedTokenizerBase,
+    how: Encoding,
+) -> tuple[list[ReplyItem], PartStatistics]:
+    """Encode each example once with its gold reply, and its prompt alone: what is cut from the one misses in the other.
+
+    Args:
+        examples: The examples.
+        indices: Index of each example in its split.
+        place: Position in ``examples`` -> where the row stands, for errors.
+        tokenizer: The tokenizer.
+        how: Length, rendering and what to do with gold replies that are too long.
+
+    Raises:
+        UserError: a gold reply that does not fit (unless skipped) or has no token.
+    """
+    items: list[ReplyItem] = []
+    statistics = PartStatistics()
+    pairs = _target_pairs(examples, tokenizer, how, spare=0)
+    for position, (example, index, (pair, cut)) in enumerate(zip(examples, indices, pairs, strict=True)):
+        try:
+            row = scoring_row(pair, how.max_length, how.prompt_length)
+        except RowError as error:
+            _skip_or_raise(error, place(position), how, statistics)
+            continue
+        row = replace(row, truncated=row.truncated or cut)
+        prompt = row.ids[: len(row) - len(pair.response)]
+        items.append(ReplyItem(row, prompt, index, example.reference, example.answer))
+        statistics.add(row, pair.clean)
+    statistics.num_rows = len(items)
+    return items, statistics
+
+
+def encode_choices(
+    examples: Sequence[ChoiceExample],
+    indices: Sequence[int],
+    place: Callable[[int], str],
+    tokenizer: PreTrainedTokenizerBase,
+    how: Encoding,
+) -> tuple[list[ChoiceItem], PartStatistics]:
+    """Encode all choices of each example for scoring.
+
+    Args:
+        examples: The examples.
+        indices: Index of each example in its split.
+        place: Position in ``examples`` -> where the row stands, for errors.
+        tokenizer: The tokenizer.
+        how: Length and what to do with items of which a choice is too long.
+
+    Raises:
+        UserError: a choice that does not fit (unless its item is skipped); a choice without a token.
+    """
+    items: list[ChoiceItem] = []
+    statistics = PartStatistics()
+    pairs = iter(encode_pairs(tokenizer, [pair for example in examples for pair in example.pairs], how.add_bos))
+    for position, (example, index) in enumerate(zip(examples, indices, strict=True)):
+        own = [next(pairs) for _ in example.choices]
+        try:
+            rows = tuple(scoring_row(pair, how.max_length) for pair in own)
+        except RowError as error:
+            _skip_or_raise(error, place(position), how, statistics)
+            continue
+        items.append(ChoiceItem(rows, tuple(example.num_bytes), example.label, index))
+        for row, pair in zip(rows, own, strict=True):
+            statistics.add(row, pair.clean)
+    statistics.num_rows = len(items)
+    return items, statistics
+
+
+def _skip_or_raise(error: RowError, place: str, how: Encoding, statistics: PartStatistics) -> None:
+    if not isinstance(error, OverlongError):
+        raise UserError(f"{place}: {error}.") from None
+    if how.overlong == "error":
+        raise UserError(f"{place}: {error}; raise data.max_length or set data.overlong: skip.") from None
+    statistics.num_skipped += 1

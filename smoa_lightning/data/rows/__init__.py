@@ -1,0 +1,1 @@
+"""Reading rows: files, hub snapshots, embedded rows, splits and mixtures."""

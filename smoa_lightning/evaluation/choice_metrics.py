@@ -1,0 +1,78 @@
+"""torchmetrics metrics over the scores; their states are sums and counts, so that they are right under DDP."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from smoa_lightning.evaluation.scoring import ChoiceScores
+
+ACCURACIES = ("acc", "acc_norm", "acc_token")
+LOWER_IS_BETTER = ("nll", "perplexity", "unparsed_rate")  # of what may select a checkpoint; the others: higher
+
+
+def better(metric: str, score: float, best: float) -> bool:
+    """Say whether a score of a metric beats the best one so far.
+
+    >>> better("acc", 0.6, 0.5), better("selection/perplexity", 20.0, 21.0)
+    (True, True)
+    """
+    return score < best if metric.rsplit("/", 1)[-1] in LOWER_IS_BETTER else score > best
+
+
+def accuracy_stderr(accuracy: Tensor, count: Tensor) -> Tensor:
+    """Return the standard error of a mean of n zeros and ones, sqrt(p (1 - p) / (n - 1)), as lm-evaluation-harness.
+
+    >>> round(accuracy_stderr(torch.tensor(0.5), torch.tensor(101.0)).item(), 4)
+    0.05
+    """
+    return torch.sqrt(accuracy * (1 - accuracy) / (count - 1).clamp(min=1))
+
+
+class ChoiceAccuracy(Metric):
+    """Share of items whose best choice is the labelled one, under three normalisations, with standard errors.
+
+    ``acc`` compares summed log-likelihoods, ``acc_norm`` log-likelihood per UTF-8 byte, ``acc_token`` per token.
+    Ties go to the first choice, as in numpy's argmax. ``nll`` is the labelled choice's negative log-likelihood per
+    token, averaged over the items: it tells settings apart on few items, where accuracy, a sum of zeros and ones, does
+    not.
+    """
+
+    full_state_update = False
+    higher_is_better = True
+    correct: Tensor
+    total: Tensor
+    nll: Tensor
+    nll_squares: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("correct", torch.zeros(3, dtype=torch.long), dist_reduce_fx="sum")
+        self.add_state("nll", torch.zeros(()), dist_reduce_fx="sum")
+        self.add_state("nll_squares", torch.zeros(()), dist_reduce_fx="sum")
+        self.add_state("total", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
+
+    def update(self, scores: ChoiceScores, label: Tensor) -> None:
+        """Count the items of one batch.
+
+        Args:
+            scores: Each field (items, choices).
+            label: (items,) index of the right choice.
+        """
+        # Not in place: a state reset under inference mode cannot be changed in place outside it.
+        self.correct = self.correct + torch.stack([(field.argmax(dim=1) == label).sum() for field in scores])
+        nll = -scores.per_token.gather(1, label[:, None])
+        self.nll, self.nll_squares = self.nll + nll.sum(), self.nll_squares + nll.square().sum()
+        self.total = self.total + label.numel()
+
+    def compute(self) -> dict[str, Tensor]:
+        """Return each accuracy and ``nll`` and, under ``<name>_stderr``, their standard errors; and ``num_items``."""
+        count, mean = self.total.clamp(min=1), self.nll / self.total.clamp(min=1)
+        variance = (self.nll_squares / count - mean.square()).clamp(min=0) / (count - 1).clamp(min=1)
+        values: dict[str, Tensor] = {"num_items": self.total, "nll": mean, "nll_stderr": variance.sqrt()}
+        for name, correct in zip(ACCURACIES, self.correct, strict=True):
+            accuracy = correct / self.total.clamp(min=1)
+            values[name] = accuracy.float()
+            values[f"{name}_stderr"] = accuracy_stderr(accuracy, self.total).float()
+        return values

@@ -1,0 +1,209 @@
+"""Log-likelihoods of rows that begin alike: each distinct prefix goes through the model once.
+
+The choices of an item share its prompt, and often the beginning of the choices; few-shot items share all their shots.
+The rows of a batch are joined to trees of tokens. A node is a distinct prefix: its position is its depth, it sees its
+ancestors and itself, and it predicts whatever token follows it in any row. Trees stand side by side in sequences of
+about ``WIDTH`` nodes, so there is nearly no padding either, and a row's last token, which predicts nothing, is left
+out. (Trees of continuations under one attention mask: SpecInfer, arXiv 2305.09781.)
+
+What a node computes is what the last token of its prefix computes in a row of its own, wherever attention is the only
+thing that mixes positions and takes them from a mask and ``position_ids``. That is so in ``FAMILIES``, each of which
+is tested; other models, and adapters that put something before a row, score their rows one by one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from smoa_lightning.evaluation.scoring import IGNORE, log_probabilities, logits_at, row_log_likelihoods, target_logits
+
+FAMILIES = frozenset(
+    {"gemma", "gemma2", "gemma3_text", "gpt2", "gpt_neox", "llama", "mistral", "mixtral"}
+    | {"olmoe", "opt", "phi", "phi3", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe"}
+)
+KERNELS = ("sdpa", "eager")  # those that take any mask of (rows, 1, length, length)
+# Methods of peft whose effect at a token depends on more than the hidden states at that token.
+NOT_BY_TOKEN = ("ADAPTION_PROMPT", "CARTRIDGE", "POLY", "XLORA")
+
+WIDTH = 128  # nodes in a sequence: attention grows with it, padding falls; a CPU gains nothing above
+LEAST_SHARE = 4  # a row joins a tree where a quarter of it is there already
+
+
+def choice_log_likelihoods(model: Any, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    """Return the summed log-likelihood of each row's targets and their number, both (rows,).
+
+    The rows share their prefixes where ``shares_prefixes`` says that the model can do so.
+
+    Args:
+        model: A causal language model in evaluation mode, with its adapter on or off.
+        batch: ``input_ids``, ``attention_mask`` and ``labels``, each (rows, length), padded on the right.
+    """
+    if shares_prefixes(model, batch["input_ids"].shape[1]):
+        return shared_log_likelihoods(model, batch)
+    return row_log_likelihoods(*target_logits(model, batch))
+
+
+def shares_prefixes(model: Any, length: int) -> bool:
+    """Say whether rows of up to ``length`` tokens may share their prefixes in this model.
+
+    They may not in an architecture outside ``FAMILIES``, with an attention kernel that makes its own mask, beyond a
+    sliding window, and under an adapter that is more than a function of each token's hidden states.
+    """
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    config: Any = getattr(base, "config", None)
+    if getattr(config, "model_type", None) not in FAMILIES or config._attn_implementation not in KERNELS:
+        return False
+    window = getattr(config, "sliding_window", None) or length  # qwen2_moe says 0 for none
+    adapters: dict[str, Any] = getattr(model, "peft_config", {})
+    return length <= window and all(map(_is_by_token, adapters.values()))
+
+
+def _is_by_token(adapter: Any) -> bool:
+    kind = str(getattr(adapter.peft_type, "value", adapter.peft_type))
+    starts_at_a_token = getattr(adapter, "alora_invocation_tokens", None) is not None  # activated LoRA
+    return not (adapter.is_prompt_learning or starts_at_a_token or kind in NOT_BY_TOKEN)
+
+
+def shared_log_likelihoods(model: Any, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    """Return what ``row_log_likelihoods`` returns, each distinct prefix of the rows computed once.
+
+    Args:
+        model: A causal language model for which ``shares_prefixes`` holds, in evaluation mode.
+        batch: As for ``choice_log_likelihoods``.
+    """
+    lengths = batch["attention_mask"].sum(dim=1).tolist()
+    rows = [ids[:length] for ids, length in zip(batch["input_ids"].tolist(), lengths, strict=True)]
+    targets = [labels[:length] for labels, length in zip(batch["labels"].tolist(), lengths, strict=True)]
+    device = batch["input_ids"].device
+    layout = lay_out(rows, targets).to(device)
+    dtype = next(p.dtype for p in model.parameters() if p.is_floating_point())
+    hidden = torch.zeros(layout.visible.shape, dtype=dtype, device=device)
+    hidden.masked_fill_(~layout.visible, torch.finfo(dtype).min)
+    inputs = {"input_ids": layout.input_ids, "position_ids": layout.position_ids, "use_cache": False}
+    logits = logits_at(model, inputs | {"attention_mask": hidden[:, None]}, (layout.line, layout.column))
+    token = log_probabilities(logits, layout.place, layout.token)
+    count = torch.zeros(len(rows), dtype=torch.long, device=device)
+    count.index_add_(0, layout.row, torch.ones_like(layout.row))
+    return torch.zeros(len(rows), device=device).index_add_(0, layout.row, token), count
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Rows as trees, the trees side by side in B sequences of T nodes.
+
+    Args:
+        input_ids: (B, T) the token of each node, 0 where there is none.
+        position_ids: (B, T) depth of each node.
+        visible: (B, T, T) whether the second node is the first one or an ancestor of it.
+        line: (places,) the sequence of each node that predicts a target,
+        column: (places,) and where it stands there.
+        place: (targets,) index into these of what predicts each target,
+        token: (targets,) its token id,
+        row: (targets,) and its row.
+    """
+
+    input_ids: Tensor
+    position_ids: Tensor
+    visible: Tensor
+    line: Tensor
+    column: Tensor
+    place: Tensor
+    token: Tensor
+    row: Tensor
+
+    def to(self, device: torch.device) -> Layout:
+        """Return the layout on a device."""
+        return Layout(**{name: tensor.to(device) for name, tensor in vars(self).items()})
+
+
+@dataclass
+class _Tree:
+    """Tokens and depths of the nodes; of each row how many nodes it found there and the node of each of its tokens."""
+
+    tokens: list[int] = field(default_factory=list)
+    depths: list[int] = field(default_factory=list)
+    paths: dict[int, tuple[int, list[int]]] = field(default_factory=dict)
+
+    def add(self, row: int, tokens: Sequence[int], common: int, path: list[int]) -> list[int]:
+        """Put a row under the first ``common`` nodes of another row's path; return its own path."""
+        path = path[:common] + list(range(len(self.tokens), len(self.tokens) + len(tokens) - common))
+        self.tokens += tokens[common:]
+        self.depths += range(common, len(tokens))
+        self.paths[row] = common, path
+        return path
+
+
+def _trees(rows: Sequence[list[int]]) -> list[_Tree]:
+    """Join rows that begin alike; in lexicographic order the one before shares the longest prefix of all before."""
+    trees: list[_Tree] = []
+    before: Sequence[int] = ()
+    path: list[int] = []
+    limit = max(WIDTH, 2 * max(map(len, rows)))
+    for row in sorted(range(len(rows)), key=rows.__getitem__):
+        tokens = rows[row]
+        pairs = enumerate(zip(tokens, before, strict=False))
+        common = next((i for i, (one, other) in pairs if one != other), min(len(tokens), len(before)))
+        fits = bool(trees) and len(trees[-1].tokens) + len(tokens) - common <= limit
+        if not fits or common * LEAST_SHARE < len(tokens):
+            trees.append(_Tree())
+            common = 0
+        path = trees[-1].add(row, tokens, common, path)
+        before = tokens
+    return trees
+
+
+def _lines(trees: Sequence[_Tree]) -> list[list[_Tree]]:
+    """Put trees side by side, the largest first, each into the first sequence with room."""
+    width = max(WIDTH, *(len(tree.tokens) for tree in trees))
+    lines: list[list[_Tree]] = []
+    room: list[int] = []
+    for tree in sorted(trees, key=lambda tree: -len(tree.tokens)):
+        size = len(tree.tokens)
+        line = next((i for i, left in enumerate(room) if size <= left), len(lines))
+        if line == len(lines):
+            lines.append([])
+            room.append(width)
+        lines[line].append(tree)
+        room[line] -= size
+    return lines
+
+
+def lay_out(rows: Sequence[list[int]], labels: Sequence[Sequence[int]]) -> Layout:
+    """Join rows to trees and lay these out.
+
+    Args:
+        rows: Token ids of each row, at least one.
+        labels: The same at the targets, -100 elsewhere; equally long.
+
+    >>> layout = lay_out([[5, 6, 7], [5, 6, 8, 9]], [[-100, -100, 7], [-100, -100, 8, 9]])
+    >>> layout.input_ids.tolist(), layout.token.tolist(), layout.place.tolist()
+    ([[5, 6, 8]], [7, 8, 9], [0, 0, 1])
+    """
+    lines = _lines(_trees([row[:-1] for row in rows]))
+    length = max(1, *(sum(len(tree.tokens) for tree in line) for line in lines))
+    ids, positions = (np.zeros((len(lines), length), dtype=np.int64) for _ in range(2))
+    visible = np.zeros((len(lines), length, length), dtype=bool)
+    visible[:, range(length), range(length)] = True  # padding sees itself: no row of the mask may be empty
+    found: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+    for number, line in enumerate(lines):
+        start = 0
+        for tree in line:
+            stop = start + len(tree.tokens)
+            ids[number, start:stop], positions[number, start:stop] = tree.tokens, tree.depths
+            for row, (common, path) in tree.paths.items():
+                nodes = np.array(path, dtype=np.int64) + start
+                visible[number][np.ix_(nodes[common:], nodes)] = np.tri(len(nodes), dtype=bool)[common:]
+                tokens = np.array(labels[row][1:], dtype=np.int64)
+                chosen = tokens != IGNORE
+                found.append((number * length + nodes[chosen], tokens[chosen], np.full(chosen.sum(), row)))
+            start = stop
+    predicting, token, row_of = (np.concatenate(part) for part in zip(*found, strict=True))
+    distinct, place = np.unique(predicting, return_inverse=True)
+    arrays = (ids, positions, visible, distinct // length, distinct % length, place, token, row_of)
+    return Layout(*map(torch.from_numpy, arrays))

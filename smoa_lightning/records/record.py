@@ -1,0 +1,177 @@
+"""The record of a run: what was asked for, what it ran on, what came out. Imports no torch: reports are fast."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import importlib.metadata
+import json
+import platform
+import subprocess
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from smoa_lightning.common.errors import UserError
+
+RECORD = "record.json"
+STUDY_FACTS = "ablation"  # what a record says about the study that its run belongs to
+EVALUATION = "evaluation.json"
+ITEMS = "items.jsonl"
+PACKAGES = ("smoa-lightning", "torch", "lightning", "peft", "transformers", "datasets", "torchmetrics", "tokenizers")
+
+# Settings that change where or how fast a run goes, but not what it computes.
+NOT_CONTENT = {
+    "run",
+    "config",
+    "ckpt_path",  # the checkpoint's content is part of the facts
+    "weights_only",
+    "checkpoint",
+    "cost_monitor",
+    "sample_predictions",
+    "data.num_workers",
+    "data.pin_memory",
+    "data.cache",
+    "trainer.logger",
+    "trainer.default_root_dir",
+    "trainer.enable_progress_bar",
+    "trainer.enable_model_summary",
+    "trainer.log_every_n_steps",
+    "trainer.profiler",
+}
+
+
+def content(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return the part of a resolved configuration that decides the result."""
+    kept: dict[str, Any] = {}
+    for key, value in config.items():
+        path = f"{prefix}{key}"
+        if path not in NOT_CONTENT:
+            kept[key] = content(value, f"{path}.") if isinstance(value, Mapping) else value
+    return kept
+
+
+def signature(config: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
+    """Return the content signature of a run: a hash of its deciding settings and of what was resolved from outside.
+
+    Args:
+        config: The resolved configuration, JSON-safe.
+        facts: What the configuration alone does not tell: the sources that ``auto`` stood for, revisions.
+    """
+    text = json.dumps([content(config), facts], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def read_record(folder: Path) -> dict[str, Any] | None:
+    """Return the record of a run folder, ``None`` if it has none.
+
+    Raises:
+        UserError: The record is damaged.
+    """
+    file = folder / RECORD
+    if not file.is_file():
+        return None
+    try:
+        record = json.loads(file.read_text(encoding="utf-8"))
+        return record | {key: record[key] for key in ("name", "signature", "status")}
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{file} is damaged ({error}): move the folder away or restore the file") from error
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Where a run writes, and whether it goes on where an earlier one stopped."""
+
+    path: Path
+    resume: bool
+
+
+def run_folder(base: Path, run_signature: str, exact: bool) -> RunFolder:
+    """Choose the folder of a run.
+
+    ``base/version_N`` by default: the newest version that is unfinished and has the same signature is resumed, else
+    the next number is taken. With ``exact`` the folder itself is meant: an unfinished run of the same signature is
+    resumed, after a finished one ``base-v2``, ``base-v3``, ... is taken.
+
+    Raises:
+        UserError: An exact folder holds another experiment or files that are no run.
+    """
+    if not exact:
+        versions = sorted((p for p in base.glob("version_*") if p.name[8:].isdigit()), key=lambda p: int(p.name[8:]))
+        for version in reversed(versions):
+            if _unfinished(version, run_signature):
+                return RunFolder(version, resume=True)
+        number = int(versions[-1].name[8:]) + 1 if versions else 0
+        return RunFolder(base / f"version_{number}", resume=False)
+    candidate, number = base, 1
+    while True:
+        record = read_record(candidate)
+        if record is None:
+            if candidate.is_dir() and any(not entry.name.startswith(".") for entry in candidate.iterdir()):
+                raise UserError(f"the folder {candidate} is not empty and holds no run: name another --run.folder")
+            return RunFolder(candidate, resume=False)
+        if record["signature"] != run_signature:
+            raise UserError(
+                f"the folder {candidate} holds another experiment ({record['name']}, signature "
+                f"{record['signature']}, this one is {run_signature}): name another --run.folder"
+            )
+        if record["status"] != "finished":
+            return RunFolder(candidate, resume=True)
+        number += 1
+        candidate = base.with_name(f"{base.name}-v{number}")
+
+
+def _unfinished(folder: Path, run_signature: str) -> bool:
+    record = read_record(folder)
+    return record is not None and record["signature"] == run_signature and record["status"] != "finished"
+
+
+def environment() -> dict[str, Any]:
+    """Return versions of packages and interpreter, the platform, and the commit of the source tree, if it is one."""
+    versions = {}
+    for package in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[package] = importlib.metadata.version(package)
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": versions,
+        "git": _git_state(Path(__file__).parent),
+    }
+
+
+def _git_state(folder: Path) -> dict[str, Any] | None:
+    def git(*arguments: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True, timeout=20
+        ).stdout.strip()
+
+    try:
+        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "--untracked-files=no"))}
+    except (OSError, subprocess.SubprocessError):
+        return None  # an installed package, or no git: the version number tells what ran
+
+
+class UnderWay(UserError):
+    """Another process is at work in the folder of a run."""
+
+
+@contextlib.contextmanager
+def holding(folder: Path) -> Iterator[None]:
+    """Hold a run folder, so that no second process writes into it; the hold ends with the process, however it ends.
+
+    Raises:
+        UnderWay: Another process holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UnderWay(f"the run in {folder} is under way in another process: wait for it or stop it") from None
+        try:
+            yield
+        finally:
+            fcntl.flock(lock, fcntl.LOCK_UN)  # processes that were forked meanwhile have the file open, too

@@ -1,0 +1,1 @@
+"""One training run: module, schedule, callbacks, checkpoints and adapter folders."""

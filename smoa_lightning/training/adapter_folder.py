@@ -1,0 +1,157 @@
+"""Adapters as folders: write one with its model card, and load one back onto its backbone."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from peft import PeftModel
+from peft.utils.warning import PeftWarning
+from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+
+import smoa_lightning.adapters  # noqa: F401  registers our methods, so that peft can load them
+from smoa_lightning.backbones.backbone import (
+    BackboneConfig,
+    Location,
+    load_model,
+    load_tokenizer,
+    locate,
+    provenance,
+    size_name,
+)
+from smoa_lightning.common.errors import UserError
+from smoa_lightning.version import __version__
+
+if TYPE_CHECKING:
+    from smoa_lightning.training.module import FineTuneModule
+
+FACTS = "smoa_lightning.json"
+
+
+def save_adapter(module: FineTuneModule, folder: Path, facts: dict[str, Any]) -> None:
+    """Write the adapter of ``module`` as a peft folder with a model card and the facts needed to load it.
+
+    Under full fine-tuning the folder holds the whole model in transformers' layout.
+
+    Args:
+        module: A module whose model is loaded.
+        folder: Where to write; it must not exist.
+        facts: What the card should tell: task, source of the data, step, score on the selection rows.
+    """
+    network = module.network
+    with _quiet_peft():
+        network.save_pretrained(folder)  # type: ignore[operator]
+    kept: dict[str, Any] = {
+        "version": __version__,
+        "backbone": dataclasses.asdict(module.backbone_config),
+        "location": provenance(module.location, network),
+        "adapter_seed": module.adapter_seed,
+        **facts,
+    }
+    (folder / FACTS).write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
+    (folder / "README.md").write_text(_card(module, kept), encoding="utf-8")
+
+
+@contextlib.contextmanager
+def _quiet_peft() -> Iterator[None]:
+    """Leave out three warnings of peft 0.21 that say nothing to a user."""
+    with warnings.catch_warnings():
+        # it asks transformers through a deprecated name
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
+        # it takes a layer whose rank AdaLoRA has cut to 0 for a shard that was not gathered
+        warnings.filterwarnings("ignore", message=".*have invalid shape.*", category=PeftWarning)
+        # it compares AdaLoRA's rank pattern, one entry a tensor, with LoRA's, one entry a module
+        warnings.filterwarnings("ignore", message=".*rank_pattern keys did not match.*", category=RuntimeWarning)
+        yield
+
+
+def _card(module: FineTuneModule, facts: dict[str, Any]) -> str:
+    base = size_name(module.location)
+    library = "peft" if isinstance(module.network, PeftModel) else "transformers"
+    score = facts["selection"]["score"]
+    told = "not measured" if score is None else f"{score:.4f}"
+    return f"""---
+library_name: {library}
+base_model: {facts["location"]["name"]}
+tags: [smoa-lightning, peft]
+---
+
+# {facts["task"]} on {base}
+
+Trained with smoa_lightning {facts["version"]}: the {facts["which"]} adapter of the run, after {facts["step"]} steps.
+
+* Backbone: `{facts["location"]["name"]}` (source: {facts["location"]["source"]})
+* Data: task `{facts["task"]}`, source: **{facts["data_source"]}**
+* {facts["selection"]["metric"]} on the selection rows (best so far): {told}
+
+```python
+from smoa_lightning import load_adapter  # importing it registers the methods that peft itself lacks
+
+model, tokenizer = load_adapter("path/to/this/folder")
+```
+
+In a process that has not imported `smoa_lightning`, `peft` raises a KeyError for its own methods' types.
+"""
+
+
+def adapter_folder(run_or_folder: str | Path) -> Path:
+    """Return the folder of a run's best adapter, or the adapter folder itself.
+
+    Raises:
+        UserError: The folder holds no adapter.
+    """
+    folder = Path(run_or_folder)
+    if (folder / "adapter" / "best").is_dir():
+        folder = folder / "adapter" / "best"
+    if not (folder / FACTS).is_file():
+        raise UserError(f"{folder} is neither a run with an adapter nor an adapter folder: it has no {FACTS}")
+    return folder
+
+
+def saved_backbone(folder: Path) -> tuple[BackboneConfig, Location]:
+    """Return the backbone that the adapter in a folder was trained on, and where it is read from."""
+    facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+    config = BackboneConfig(**facts["backbone"])
+    return config, _location(config, facts["location"])
+
+
+def load_adapter(
+    run_or_folder: str | Path, backbone: PreTrainedModel | str | None = None
+) -> tuple[PreTrainedModel | PeftModel, PreTrainedTokenizerBase]:
+    """Load a trained adapter and its tokenizer, in evaluation mode.
+
+    Args:
+        run_or_folder: A run folder (its best adapter is taken) or an adapter folder.
+        backbone: A loaded model or a folder to load it from; by default the one that the adapter was trained on.
+            A base with other weights is refused by strategies that save fingerprints.
+
+    Returns:
+        The model with the adapter attached, and the tokenizer.
+
+    Raises:
+        UserError: The folder holds no adapter.
+    """
+    folder = adapter_folder(run_or_folder)
+    facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+    config = BackboneConfig(**facts["backbone"])
+    if backbone is None:
+        location = _location(config, facts["location"])
+    else:
+        location = Location("local", backbone if isinstance(backbone, str) else str(backbone.name_or_path))
+    if not (folder / "adapter_config.json").is_file():
+        return AutoModelForCausalLM.from_pretrained(folder).eval(), load_tokenizer(location)
+    base = backbone if isinstance(backbone, PreTrainedModel) else load_model(config, location)
+    with _quiet_peft():
+        model = PeftModel.from_pretrained(base, str(folder))
+    return model.eval(), load_tokenizer(location)
+
+
+def _location(config: BackboneConfig, kept: dict[str, Any]) -> Location:
+    """Return the source that was decided in training: ``auto`` must not be decided a second time."""
+    decided = dataclasses.replace(config, source=kept["source"])
+    return locate(dataclasses.replace(decided, revision=kept.get("commit") or config.revision))

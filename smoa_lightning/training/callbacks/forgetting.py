@@ -1,0 +1,177 @@
+"""What fine-tuning costs elsewhere: the perplexity of general text that no task trains on, before and after."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback
+
+from smoa_lightning.adapters import without_adapter
+from smoa_lightning.common.errors import UserError
+from smoa_lightning.data.batches.collate import pad_rows
+from smoa_lightning.data.batches.loaders import longest_first
+from smoa_lightning.data.encoding.encode import AddBos, Pair, TokenRow, encode_pairs, scoring_row
+from smoa_lightning.embedded.corpus import held_out_text
+from smoa_lightning.evaluation.scoring import row_log_likelihoods, target_logits
+from smoa_lightning.evaluation.text import likelihood_metrics
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+EMBEDDED = "embedded"
+
+
+class Forgetting(Callback):
+    """Log ``general_perplexity`` and its standard error beside the metrics of the report rows.
+
+    ``base/general_perplexity`` is that of the untouched backbone, ``report/general_perplexity`` that of the adapted
+    one: exp(-sum of log p(token) / number of tokens) over the same documents, each read from its start. It compares
+    models with one tokenizer only.
+    """
+
+    def __init__(
+        self,
+        text: str | None = EMBEDDED,
+        max_documents: int = 200,
+        max_length: int = 256,
+        batch_tokens: int = 4096,
+    ) -> None:
+        """Say which text is read; it is read before training, so that a wrong file costs nothing.
+
+        Args:
+            text: ``embedded``: text like the one that the embedded backbone learned from, but held out from it. Else a
+                file: ``.txt``, whose paragraphs (parted by blank lines) are documents, or ``.jsonl`` with a field
+                ``text``. ``null``: no such check.
+            max_documents: Only the first documents.
+            max_length: Only the first tokens of a document, BOS included.
+            batch_tokens: Most tokens in a batch with its padding; one document alone may exceed it.
+        """
+        for name, value, least in (
+            ("max_documents", max_documents, 1),
+            ("max_length", max_length, 2),
+            ("batch_tokens", batch_tokens, 1),
+        ):
+            if value < least:
+                raise UserError(f"forgetting.{name} is {value}, but must be at least {least}.")
+        self.text, self.max_documents, self.max_length, self.batch_tokens = (
+            text,
+            max_documents,
+            max_length,
+            batch_tokens,
+        )
+        self._documents: list[str] = []
+
+    def setup(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
+        """Read the documents, once.
+
+        Raises:
+            UserError: a file that is missing, of another ending, or without documents.
+        """
+        if self.text is not None and not self._documents:
+            self._documents = documents(self.text, self.max_documents)
+
+    def on_test_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        """Log the perplexity under the prefix of the report's metrics."""
+        if self.text is None:
+            return
+        rows = text_rows(
+            pl_module.tokenizer,
+            self._documents,
+            self.max_length,
+            trainer.datamodule.encoding.add_bos,  # type: ignore[attr-defined]
+        )
+        network, untouched = pl_module.network, pl_module.scoring_untouched
+        with without_adapter(network) if untouched else contextlib.nullcontext(network) as scored:
+            values = general_perplexity(scored, rows, self.batch_tokens)
+        prefix = "base" if untouched else "report"
+        for name, value in values.items():
+            # every process has read the whole text, so it averages equal numbers
+            pl_module.log(f"{prefix}/{name}", value, sync_dist=True)
+
+
+def text_rows(
+    tokenizer: PreTrainedTokenizerBase, texts: list[str], max_length: int, add_bos: AddBos = "auto"
+) -> list[TokenRow]:
+    """Return documents as rows whose every token is a target but the first, which is BOS or else EOS."""
+    rows = []
+    for pair in encode_pairs(tokenizer, [("", text) for text in texts], add_bos):
+        if pair.response:
+            kept = pair.response[: max_length - len(pair.prefix)]
+            rows.append(scoring_row(Pair(pair.prefix, (), kept), max_length))
+    return rows
+
+
+@torch.no_grad()
+def general_perplexity(network: Any, rows: list[TokenRow], batch_tokens: int) -> dict[str, float]:
+    """Return the perplexity per token over rows, and its standard error over documents (delta method).
+
+    Args:
+        network: A causal language model, with its adapter on or off, in evaluation mode.
+        rows: The documents.
+        batch_tokens: Most tokens in a batch with its padding.
+
+    Returns:
+        ``general_perplexity`` and ``general_perplexity_stderr``.
+    """
+    device = next(network.parameters()).device
+    nll, tokens = [0.0] * len(rows), [0] * len(rows)
+    for batch in longest_first([len(row) for row in rows], [1] * len(rows), len(rows), batch_tokens):
+        padded = pad_rows([rows[i] for i in batch], pad_id=0)  # any token pads: attention and targets go by length
+        inputs = {name: tensor.to(device) for name, tensor in padded.items()}
+        likelihood, count = row_log_likelihoods(*target_logits(network, inputs))
+        for i, value, number in zip(batch, likelihood.tolist(), count.tolist(), strict=True):
+            nll[i], tokens[i] = -value, number
+    found = likelihood_metrics(nll, tokens)
+    return {f"general_{name}": found[name] for name in ("perplexity", "perplexity_stderr")}
+
+
+def documents(text: str, limit: int) -> list[str]:
+    """Return the first documents of a text file or of the embedded text.
+
+    Raises:
+        UserError: a file that is missing, of another ending, damaged, or without documents.
+    """
+    if text == EMBEDDED:
+        return held_out_text()[:limit]
+    file = Path(text).expanduser()
+    readers = {".txt": _paragraphs, ".jsonl": _texts}
+    if not file.is_file():
+        raise UserError(f"forgetting.text: there is no file {text}; name a .txt or .jsonl file, {EMBEDDED!r}, or null.")
+    if file.suffix not in readers:
+        raise UserError(f"forgetting.text: {text} must end in .txt (paragraphs) or .jsonl (field 'text').")
+    try:
+        found = list(itertools.islice(readers[file.suffix](file), limit))
+    except UnicodeDecodeError as error:
+        raise UserError(f"forgetting.text: {text} is not valid UTF-8 ({error.reason}).") from None
+    if not found:
+        raise UserError(f"forgetting.text: {text} holds no text.")
+    return found
+
+
+def _paragraphs(file: Path) -> Iterator[str]:
+    with file.open(encoding="utf-8-sig") as lines:
+        for blank, group in itertools.groupby(lines, key=lambda line: not line.strip()):
+            if not blank:
+                yield "".join(group).strip()
+
+
+def _texts(file: Path) -> Iterator[str]:
+    with file.open(encoding="utf-8-sig") as lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise UserError(f"forgetting.text: {file}, line {number}: not valid JSON ({error.msg}).") from None
+            if not isinstance(row, dict) or not isinstance(row.get("text"), str):
+                raise UserError(f"forgetting.text: {file}, line {number}: has no field 'text' with a text.")
+            if row["text"].strip():
+                yield row["text"]

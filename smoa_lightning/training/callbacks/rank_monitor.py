@@ -1,0 +1,140 @@
+"""How many directions the update really uses: its effective and stable rank, layer by layer, while it trains."""
+
+from __future__ import annotations
+
+import statistics
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback
+from peft import PeftModel
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from smoa_lightning.adapters import UpdateRank, adapted_layers, layer_update, update_rank
+from smoa_lightning.adapters.inspect import target_layers
+from smoa_lightning.adapters.rank import base_shift, is_matrix_layer, shift_rounding
+from smoa_lightning.common.errors import UserError
+
+
+def evenly(names: list[str], count: int) -> list[str]:
+    """Return ``count`` of ``names`` at even distances, first and last among them.
+
+    >>> evenly(list("abcdefg"), 3)
+    ['a', 'd', 'g']
+    """
+    if count >= len(names):
+        return names
+    return [names[round(i * (len(names) - 1) / max(1, count - 1))] for i in range(count)]
+
+
+def inner_linear_layers(network: nn.Module) -> list[str]:
+    """Return the names of the linear layers inside the transformer layers, all linear layers where there are none."""
+    linear = [name for name, module in network.named_modules() if isinstance(module, nn.Linear | Conv1D)]
+    return [name for name in linear if ".layers." in f".{name}" or ".h." in f".{name}"] or linear
+
+
+class RankMonitor(Callback):
+    """Log ``rank/effective/<layer>``, ``rank/stable/<layer>``, their means and the mean bound after every validation.
+
+    Effective rank exp(H(sigma / sum sigma)) and stable rank ||D||_F^2 / ||D||_2^2 of the additive update D = W' - W,
+    beside the bound that the method itself sets (``rank/bound_mean``). W is the backbone's weight, also where the
+    adapter's initialisation moves it (PiSSA, OLoRA): the weights of the measured layers are kept for that. A strategy
+    whose update is no change of weights (prompts, the adapter slot) has no rank, which is said once.
+    """
+
+    def __init__(self, max_layers: int = 12) -> None:
+        """Set the cost.
+
+        Args:
+            max_layers: How many adapted layers are measured, at even distances; 0 switches the monitor off.
+        """
+        self.max_layers = max_layers
+        self.ranks: dict[str, UpdateRank] = {}
+        self.bounds: dict[str, int] = {}
+        self._initial: dict[str, Tensor] = {}
+        self._measured_step = -1
+
+    def setup(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
+        """Keep the backbone's weights of the layers that will be measured, before an adapter or a checkpoint is there.
+
+        Of an adapted layer only until the adapter is attached, unless its initialisation moves the weight.
+        """
+        if stage != "fit" or pl_module.frozen or self._initial or not self.max_layers:
+            return
+        with pl_module.untouched():
+            pl_module.configure_model()
+        network = pl_module.network
+        if isinstance(network, PeftModel):
+            return
+        if pl_module.adapter_config is None:
+            names = inner_linear_layers(network)
+        else:
+            targets = target_layers(network, pl_module.adapter_config)
+            names = [name for name, module in targets.items() if is_matrix_layer(module)]
+        for name in evenly(names, self.max_layers):
+            self._initial[name] = network.get_submodule(name).weight.detach().to("cpu", copy=True)
+
+    @torch.no_grad()
+    def measure(self, pl_module: Any) -> dict[str, UpdateRank]:
+        """Return the rank of the update of each measured layer."""
+        network = pl_module.network
+        if not isinstance(network, PeftModel):
+            weights = {name: network.get_submodule(name).weight for name in self._initial}
+            self.bounds = {name: min(weight.shape) for name, weight in weights.items()}
+            return {n: update_rank(weights[n].float() - w.to(weights[n]).float()) for n, w in self._initial.items()}
+        bounds = {layer.name: layer.rank_bound for layer in adapted_layers(network)}
+        base = network.get_base_model()
+        names = evenly([n for n in bounds if is_matrix_layer(base.get_submodule(n))], self.max_layers)
+        self.bounds = {name: bounds[name] for name in names}
+        try:
+            if not names:
+                kind = pl_module.adapter_config.peft_type
+                raise UserError(f"{getattr(kind, 'value', kind)} changes no weight matrix, so its update has no rank")
+            return {name: self._rank(base.get_submodule(name), network.active_adapter, name) for name in names}
+        except UserError as error:
+            print(f"the rank of the update is not measured: {error}")
+            self.max_layers = 0
+            return {}
+
+    def _rank(self, layer: Any, adapter: str, name: str) -> UpdateRank:
+        original = self._initial.get(name)
+        if original is not None and base_shift(layer, original) is None:
+            original = None
+            del self._initial[name]  # the base weight is the backbone's: no second copy of it is needed
+        rounding = 0.0 if original is None else shift_rounding(original)
+        return update_rank(layer_update(layer, adapter, original), rounding)
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        """Measure and log, except in the sanity check."""
+        if trainer.sanity_checking or not self.max_layers or trainer.state.fn != "fit":
+            return
+        self._measure_and_log(trainer, pl_module)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        """Measure the last state, unless a validation has just done so."""
+        if self.max_layers and self._measured_step != trainer.global_step:
+            self._measure_and_log(trainer, pl_module)
+
+    def _measure_and_log(self, trainer: L.Trainer, pl_module: Any) -> None:
+        self.ranks, self._measured_step = self.measure(pl_module), trainer.global_step
+        if trainer.logger is None or not self.ranks:
+            return
+        values = {f"rank/effective/{name}": rank.effective for name, rank in self.ranks.items()}
+        values |= {f"rank/stable/{name}": rank.stable for name, rank in self.ranks.items()}
+        trainer.logger.log_metrics(values | self.means(), step=trainer.global_step)
+
+    def means(self) -> dict[str, float]:
+        """Return the means over the measured layers, -1 where the strategy has no update of weights."""
+        names = ("rank/effective_mean", "rank/stable_mean", "rank/numerical_mean", "rank/bound_mean")
+        if not self.ranks:
+            return dict.fromkeys(names, -1.0)
+        ranks = self.ranks.values()
+        columns: list[list[float]] = [
+            [r.effective for r in ranks],
+            [r.stable for r in ranks],
+            [r.numerical for r in ranks],
+        ]
+        columns.append([self.bounds[name] for name in self.ranks])
+        return {name: statistics.fmean(column) for name, column in zip(names, columns, strict=True)}

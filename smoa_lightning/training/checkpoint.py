@@ -1,0 +1,59 @@
+"""Checkpoints as files: read one safely, tell what it is, and how its settings differ from today's."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from smoa_lightning.common.errors import UserError
+from smoa_lightning.records.record import content
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint of this framework, with ``weights_only``.
+
+    Raises:
+        UserError: No such file, a damaged one, or one that something else wrote.
+    """
+    if not path.is_file():
+        raise UserError(f"there is no checkpoint {str(path)!r}")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, pickle.UnpicklingError, ValueError) as error:
+        raise UserError(f"the checkpoint {str(path)!r} is damaged: {str(error).splitlines()[0]}") from error
+    if "config" not in checkpoint:
+        raise UserError(f"the checkpoint {str(path)!r} was not written by smoa_lightning: it holds no configuration")
+    return checkpoint
+
+
+def file_digest(file: str | None) -> str | None:
+    """Return the SHA-256 of a file, ``None`` if there is none."""
+    if file is None or not Path(file).is_file():
+        return None
+    with Path(file).open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def tell_differences(now: dict[str, Any], then: dict[str, Any]) -> None:
+    """Print each model or data setting in which this call differs from the checkpoint.
+
+    Args:
+        now: The resolved configuration of this call.
+        then: The configuration in the checkpoint.
+    """
+    for section in ("model", "data"):
+        new, old = _flat(content(now)[section]), _flat(then[section])
+        for key in sorted(new.keys() | old.keys()):
+            if new.get(key) != old.get(key):
+                print(f"differs from the checkpoint: {section}.{key}: {old.get(key)} -> {new.get(key)}")
+
+
+def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat

@@ -1,0 +1,270 @@
+"""The command line on top of LightningCLI: how configurations compose, and what happens around each subcommand."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import tempfile
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+import yaml
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from smoa_lightning.adapters.budget import like_file
+from smoa_lightning.common.errors import UserError
+from smoa_lightning.configuration import expand_bases, needs_checkpoint
+from smoa_lightning.configuration.parser import OneSentenceParser, refused_strategy
+from smoa_lightning.data.datamodule import TaskDataModule
+from smoa_lightning.training.callbacks import (
+    AdapterCheckpoint,
+    CostMonitor,
+    Forgetting,
+    ItemScores,
+    RankMonitor,
+    SamplePredictions,
+)
+from smoa_lightning.training.checkpoint import read_checkpoint
+from smoa_lightning.training.module import FineTuneModule
+from smoa_lightning.training.run import Run
+from smoa_lightning.training.run_names import run_name
+
+
+@dataclass
+class RunConfig:
+    """Where a run writes.
+
+    Args:
+        root: Folder of all runs; TensorBoard reads it.
+        folder: Exact folder of this run, instead of ``<root>/<name>/version_N``.
+        name: Name of this run, instead of one made of task, strategy, rank, K, seed and source.
+        score_base: Score the untouched backbone on the report rows before training.
+        score_report: Score the best adapter on the report rows after training; a search leaves them unseen.
+    """
+
+    root: str = "runs"
+    folder: str | None = None
+    name: str | None = None
+    score_base: bool = True
+    score_report: bool = True
+
+
+class FineTuneCLI(LightningCLI):
+    """fit, validate, test and predict.
+
+    Precedence: command-line flags beat configuration files (later beat earlier), files beat a checkpoint's own
+    settings. A file may name another one under ``base:``, relative to itself, which is read before it.
+    """
+
+    def __init__(
+        self,
+        args: ArgsType = None,
+        run: bool = True,
+        callbacks: Sequence[Callback] = (),
+        notes: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> None:
+        """Parse and, with ``run``, execute.
+
+        Args:
+            args: The command line, by default that of the process.
+            run: With ``False`` the classes are made but no subcommand is expected or executed.
+            callbacks: Callbacks beside those of the configuration; they must not change what the run computes.
+            notes: What the record of a training run holds beside what is known here.
+        """
+        self.run: Run | None = None
+        self._callbacks, self._notes = callbacks, notes
+        self._asked = args[0] if run and isinstance(args, list) and args else None
+        super().__init__(
+            FineTuneModule,
+            TaskDataModule,
+            parser_class=OneSentenceParser,
+            save_config_callback=None,  # the run writes config.yaml itself, once it owns its folder
+            seed_everything_default=0,
+            auto_configure_optimizers=False,  # it would hold frozen weights and miss the adapter's
+            load_from_checkpoint_support=False,
+            args=args,
+            run=run,
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the run's own settings and the callbacks, each under its name, so that no list has to be merged."""
+        adamw = {"class_path": "torch.optim.AdamW", "init_args": {"lr": 1e-3, "weight_decay": 0.0}}
+        parser.set_defaults({"model.optimizer": adamw})  # as settings, so that records and checkpoints can hold it
+        parser.add_class_arguments(RunConfig, "run")
+        parser.add_argument("--base", type=str | None, default=None, help="File read before this one.")
+        parser.add_lightning_class_args(AdapterCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(CostMonitor, "cost_monitor")
+        parser.add_lightning_class_args(RankMonitor, "rank_monitor")
+        parser.add_lightning_class_args(SamplePredictions, "sample_predictions")
+        parser.add_lightning_class_args(Forgetting, "forgetting")
+
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
+        """Leave out what the framework decides itself: checkpoints are always read with ``weights_only``.
+
+        Only the subcommand that is asked for gets a parser: each takes as long to build as all of its settings.
+        """
+        known = {name: skip | {"weights_only"} for name, skip in LightningCLI.subcommands().items()}
+        return {self._asked: known[self._asked]} if self._asked in known else known
+
+    # ------------------------------------------------------------------------------------------------- parsing
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Put the files named under ``base:`` and a checkpoint's settings before the given files, then parse."""
+        assert isinstance(args, list), "the dispatcher passes the command line as a list"
+        with contextlib.ExitStack() as stack:
+            expanded = expand_bases(args)
+            checkpoint = _flag(args, "--ckpt_path")
+            if checkpoint is not None and args[0] != "fit":
+                saved = stack.enter_context(_config_file_of(Path(checkpoint)))
+                expanded[1:1] = ["--config", str(saved)]
+            self.config = parser.parse_args(expanded)
+        self.config_files = [Path(file) for flag, file in pairwise(expanded) if flag == "--config"]
+
+    def _parse_ckpt_path(self) -> None:
+        """Do nothing: LightningCLI lets a checkpoint override the command line here."""
+
+    # --------------------------------------------------------------------------------------------- instantiation
+
+    def before_instantiate_classes(self) -> None:
+        """Let the seeds that are not set follow ``seed_everything``: a run named seed1 differs from seed0."""
+        config = self.config[self.subcommand] if self.subcommand else self.config
+        for key in ("model.adapter_seed", "data.seed"):
+            if config[key] is None:
+                config[key] = int(config["seed_everything"])
+        config["base"] = None  # it has been read, and is not where the run's config.yaml will lie
+        budget = config["model.budget"]
+        if isinstance(budget, dict) and "like" in budget:
+            folders = [f.parent for f in reversed(self.config_files) if f.is_file() and _budget_in(f) == budget]
+            config["model.budget"] = {"like": str(like_file(budget["like"], folders[0] if folders else None))}
+
+    def instantiate_classes(self) -> None:
+        """Make model, data and trainer; Lightning 2.6 calls jsonargparse by a name that is now deprecated."""
+        with warnings.catch_warnings():
+            warnings.filterwarnings(
+                "ignore", message=r"(?s).*(instantiate_classes|Jsonargparse)", category=DeprecationWarning
+            )
+            try:
+                super().instantiate_classes()
+            except (ValueError, MisconfigurationException) as error:
+                raise (refused_strategy() or UserError(" ".join(str(error).split()))) from error
+
+    def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
+        """Decide the sources and the folder of the run, then make the trainer that writes there."""
+        if self.subcommand is None:
+            return super().instantiate_trainer(logger=False, **kwargs)
+        self.datamodule.resolve()
+        self._apply_budget()
+        self.config_dump = json.loads(json.dumps(self.config[self.subcommand].as_dict(), default=str))
+        options = RunConfig(**self._get(self.config, "run").as_dict())
+        seed = self._get(self.config, "seed_everything")
+        name = options.name or run_name(self.model, self.datamodule, seed)
+        scored = options.score_base, options.score_report
+        self.run = Run(self.model, self.datamodule, self.config_dump, name, *scored, self._notes)
+        if self.subcommand == "fit":
+            self.run.choose_folder(options.root, options.folder)
+        else:
+            self.run.choose_output(options.root, options.folder, self.subcommand, self._get(self.config, "ckpt_path"))
+        self.run.announce()
+        logger = self._get(self.config_init, "trainer").get("logger")
+        if logger is None or logger is True:
+            kwargs["logger"] = TensorBoardLogger(
+                self.run.folder, name="", version="", default_hp_metric=False, purge_step=self.run.resumed_step()
+            )
+        kwargs["default_root_dir"] = str(self.run.folder)
+        kwargs["enable_checkpointing"] = True  # ours; it keeps Lightning from adding its own
+        trainer = super().instantiate_trainer(**kwargs)
+        trainer.callbacks += [ItemScores(), *self._callbacks]  # type: ignore[attr-defined]
+        return trainer
+
+    def _apply_budget(self) -> None:
+        """Put the sizes that meet the budget in its place: the run is what it resolved to, also when it is resumed."""
+        config = self.config[self.subcommand]
+        fit = self.model.resolve_budget()
+        if fit is not None:
+            config["model.budget"] = None
+            for name, value in fit.changes.items():
+                config[f"model.adapter.init_args.{name}"] = value
+
+    # ----------------------------------------------------------------------------------------------- subcommands
+
+    def fit(self, ckpt_path: str | None = None, **kwargs: Any) -> None:
+        """Score the untouched backbone, train, score the best adapter on the report rows, complete the record."""
+        assert self.run is not None
+        self.run.fit(self.trainer, ckpt_path)
+
+    def validate(self, ckpt_path: str | None = None, **kwargs: Any) -> None:
+        """Score the selection rows."""
+        self._evaluate(self.trainer.validate, ckpt_path, verbose=False)
+
+    def test(self, ckpt_path: str | None = None, **kwargs: Any) -> None:
+        """Score the report rows."""
+        self._evaluate(self.trainer.test, ckpt_path, verbose=False)
+
+    def predict(self, ckpt_path: str | None = None, **kwargs: Any) -> None:
+        """Score the report rows and write ``predictions.jsonl``."""
+        self._evaluate(self.trainer.predict, ckpt_path, return_predictions=False)
+
+    def _evaluate(self, function: Any, ckpt_path: str | None, **kwargs: Any) -> None:
+        if ckpt_path is None and not self.model.frozen:
+            raise UserError(needs_checkpoint(str(self.subcommand)))
+        assert self.run is not None
+        self.run.evaluate(self.trainer, function, ckpt_path, **kwargs)
+
+
+def _budget_in(file: Path) -> Any:
+    """Return what a configuration file says under ``model.budget``."""
+    content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    model = content.get("model") if isinstance(content, dict) else None
+    return model.get("budget") if isinstance(model, dict) else None
+
+
+def _flag(args: list[str], name: str) -> str | None:
+    """Return the value of the last ``name VALUE`` or ``name=VALUE`` among the arguments."""
+    value = None
+    for index, argument in enumerate(args):
+        if argument == name and index + 1 < len(args):
+            value = args[index + 1]
+        elif argument.startswith(f"{name}="):
+            value = argument.split("=", 1)[1]
+    return value
+
+
+@contextlib.contextmanager
+def _config_file_of(checkpoint: Path) -> Iterator[Path]:
+    """Give a file with the model and data settings that a checkpoint was written with."""
+    saved = read_checkpoint(checkpoint)["config"]
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "checkpoint.yaml"
+        file.write_text(
+            yaml.safe_dump({key: saved[key] for key in ("seed_everything", "model", "data") if key in saved})
+        )
+        yield file
+
+
+def quiet_libraries() -> None:
+    """Leave out notes of the libraries that say nothing to a user; each one is about library code or a product."""
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)  # lightning 2.6, torch 2.13
+    warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)  # peft 0.21
+    warnings.filterwarnings("ignore", message=".*have invalid shape.*")  # peft, of a layer that AdaLoRA cut to rank 0
+    # BOFT without a CUDA compiler: more than one factor was refused before
+    warnings.filterwarnings("ignore", message=".*(load the CUDA extension|boft_n_butterfly_factor to 1).*")
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")  # rows are in memory, already encoded
+    warnings.filterwarnings("ignore", message=".*Total length of `list` across ranks is zero.*")  # no selection rows
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda r: "litlogger" not in r.getMessage())
+
+
+def main(args: list[str]) -> None:
+    """Run one of Lightning's subcommands."""
+    quiet_libraries()
+    torch.set_float32_matmul_precision("high")
+    FineTuneCLI(args)

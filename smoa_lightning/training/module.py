@@ -1,0 +1,346 @@
+"""FineTuneModule: the LightningModule that hosts a backbone and one adapter strategy."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator, Mapping
+from functools import cached_property, partial
+from typing import Any, Literal, cast
+
+import lightning as L
+import torch
+from lightning.pytorch.cli import OptimizerCallable
+from peft import PeftConfig, PeftModel, PeftType
+from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from smoa_lightning.adapters import attach, without_adapter
+from smoa_lightning.adapters.adalora import RankAllocation
+from smoa_lightning.adapters.budget import Budget, BudgetFit, fit_budget
+from smoa_lightning.adapters.parameters import adapter_parameter_names, adapter_state_names
+from smoa_lightning.adapters.unsupported import check_supported
+from smoa_lightning.backbones.backbone import (
+    BackboneConfig,
+    Location,
+    load_model,
+    load_skeleton,
+    load_tokenizer,
+    locate,
+)
+from smoa_lightning.common.errors import UserError
+from smoa_lightning.data.batches.packing import check_packing
+from smoa_lightning.evaluation.scoring import summed_cross_entropy, target_logits
+from smoa_lightning.evaluation.tasks import TaskEvaluation
+from smoa_lightning.training.schedule import warmup_decay
+
+Batch = dict[str, Any]
+
+DEFAULT_OPTIMIZER = partial(torch.optim.AdamW, lr=1e-3, weight_decay=0.0)
+
+
+class FineTuneModule(L.LightningModule):
+    """A causal language model, an adapter strategy, the loss and the optimizer.
+
+    The loss of an optimizer step is the summed cross-entropy of all its target tokens divided by their number,
+    whatever the number of micro-batches and processes, so that accumulation and DDP change nothing but speed.
+    """
+
+    def __init__(
+        self,
+        backbone: BackboneConfig | None = None,
+        adapter: PeftConfig | None = None,
+        frozen: bool = False,
+        optimizer: OptimizerCallable = DEFAULT_OPTIMIZER,
+        warmup: float = 0.06,
+        decay: Literal["linear", "constant"] = "linear",
+        adapter_seed: int | None = None,
+        budget: str | int | float | dict[str, str] | None = None,
+        budget_tolerance: float | None = None,
+    ) -> None:
+        """Describe the model; nothing is loaded before Lightning calls ``configure_model``.
+
+        Args:
+            backbone: Which language model is adapted.
+            adapter: The strategy: any ``peft.PeftConfig``, by class path. ``null`` is full fine-tuning.
+            frozen: Train nothing: evaluate the untouched backbone. Needs ``adapter: null``.
+            optimizer: The optimizer, built over exactly the trainable parameters.
+            warmup: Linear warm-up of the learning rate: a number of steps from 1 on, a share of all steps below 1.
+            decay: What the learning rate does after the warm-up: ``linear`` to zero, or ``constant``.
+            adapter_seed: Seed of the adapter's initial values; ``null`` follows ``seed_everything`` (0 in Python).
+            budget: Trainable parameters that the strategy's rank or block size is chosen for: ``300k``, or
+                ``like: FILE`` for as many as the strategy of a YAML file has; ``null`` leaves the size as it is.
+            budget_tolerance: Refuse a size that misses the budget by more than this share, such as 0.01; ``null`` takes
+                the nearest size and says how near it is.
+        """
+        super().__init__()
+        if frozen and adapter is not None:
+            raise UserError("model.frozen is true but model.adapter is set: a frozen run takes 'model.adapter: null'")
+        if adapter is not None:
+            check_supported(adapter)
+        if warmup < 0:
+            raise UserError(f"model.warmup is {warmup}; it takes a share of the steps in [0, 1) or a number of steps")
+        self.backbone_config = backbone or BackboneConfig()
+        self.adapter_config = adapter
+        self.frozen = frozen
+        self.optimizer_factory = optimizer
+        self.warmup = warmup
+        self.decay = decay
+        self.adapter_seed = adapter_seed or 0
+        if budget_tolerance is not None and not 0 <= budget_tolerance < 1:
+            raise UserError(f"model.budget_tolerance is {budget_tolerance}; it takes a share of the budget in [0, 1)")
+        self.budget = None if budget is None else Budget.parse(budget)
+        self.budget_tolerance = budget_tolerance
+        self.budget_fit: BudgetFit | None = None
+        self.scoring_untouched = False
+        self.run_config: dict[str, Any] = {}  # kept in checkpoints, so that an evaluation needs no other file
+        self.model: PreTrainedModel | PeftModel | None = None
+        self.allocation: RankAllocation | None = None  # AdaLoRA's work beside the gradient of the loss
+        self.evaluation: TaskEvaluation  # of the pass under way
+        self.step_targets = 0  # target tokens of the optimizer step under way
+        self.seen_tokens = 0  # padded-out tokens excluded; read by the cost monitor
+        self._step_loss: Tensor | None = None
+
+    @cached_property
+    def location(self) -> Location:
+        """Where the backbone is read from; decided once."""
+        return locate(self.backbone_config)
+
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The backbone's tokenizer."""
+        return load_tokenizer(self.location)
+
+    @property
+    def network(self) -> nn.Module:
+        """The backbone with its adapter, once it is loaded."""
+        if self.model is None:
+            raise RuntimeError("the backbone is not loaded yet: Lightning calls configure_model first")
+        return self.model
+
+    def resolve_budget(self) -> BudgetFit | None:
+        """Give the strategy the size that comes nearest to the budget, once; ``None`` without a budget.
+
+        Raises:
+            UserError: It misses the budget by more than ``budget_tolerance``.
+        """
+        if self.budget is not None and self.budget_fit is None:
+            skeleton = load_skeleton(self.backbone_config, self.location)
+            fit = fit_budget(skeleton, self.adapter_config, self.budget, self.frozen)
+            tolerance = self.budget_tolerance
+            if tolerance is not None and abs(fit.relative_error) > tolerance:
+                raise UserError(f"{fit.line()}; it has to be met within {tolerance:.1%} (model.budget_tolerance)")
+            self.budget_fit = fit
+            self.adapter_config = self.budget_fit.config
+        return self.budget_fit
+
+    def configure_model(self) -> None:
+        """Load the backbone, then attach the strategy; called by Lightning before every run, each done once.
+
+        The untouched backbone is scored before anything is attached: some initialisations change its weights.
+        """
+        if self.model is None:
+            self.resolve_budget()
+            model = load_model(self.backbone_config, self.location)
+            self.model = model.requires_grad_(self.adapter_config is None and not self.frozen)
+        if self.adapter_config is not None and not self.scoring_untouched and not isinstance(self.model, PeftModel):
+            self.model = attach(self.model, self.adapter_config, self.adapter_seed)
+            if self.adapter_config.peft_type == PeftType.ADALORA:
+                self.allocation = RankAllocation(self.model)
+
+    # ------------------------------------------------------------------------------------------------- training
+
+    def on_fit_start(self) -> None:
+        """Put every part in training mode: transformers loads models in evaluation mode and Lightning keeps that.
+
+        Raises:
+            UserError: Rows are to be packed, and the model would mix them.
+        """
+        if getattr(self.trainer.datamodule, "packing", False):  # type: ignore[attr-defined]
+            check_packing(self.network)
+        self.network.train()
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return the summed cross-entropy of one micro-batch; it is divided by the step's targets before the step."""
+        loss, targets = summed_cross_entropy(*target_logits(self.network, batch))
+        self.step_targets += int(targets)
+        self.seen_tokens += int(batch["num_tokens"] if "num_tokens" in batch else batch["attention_mask"].sum())
+        detached = loss.detach()
+        self._step_loss = detached if self._step_loss is None else self._step_loss + detached
+        return loss * self.trainer.accumulate_grad_batches  # undoes Lightning's division
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Divide the gradients by the number of target tokens of the whole step, over all processes.
+
+        Raises:
+            UserError: Loss or gradients are not finite; the parameters are still those of the step before.
+        """
+        summed = cast(Tensor, self._step_loss)
+        local = torch.stack([summed, summed.new_tensor(self.step_targets)])
+        loss, targets = self.trainer.strategy.reduce(local, reduce_op="sum").tolist()
+        world = self.trainer.world_size
+        self.step_targets, self._step_loss = 0, None
+        mean = loss / targets
+        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        for gradient in gradients:
+            gradient.mul_(world / targets)  # DDP has averaged over the processes
+        if self.allocation is not None:
+            self.log("train/mean_rank", self.allocation.mean_rank())
+            self.log("train/orthogonality_penalty", self.allocation.add_penalty_gradients())
+        norm = float(torch.nn.utils.get_total_norm(gradients))
+        if not (math.isfinite(mean) and math.isfinite(norm)):
+            raise UserError(
+                f"the training loss is {mean} and its gradient has norm {norm} at step {self.trainer.global_step + 1}: "
+                f"lower the learning rate (now {optimizer.param_groups[0]['lr']:.2e}); the last good checkpoint is kept"
+            )
+        self.log("train/gradient_norm", norm)
+        self.log("train/loss", mean, prog_bar=True)
+        self.log("train/learning_rate", optimizer.param_groups[0]["lr"])
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Make the step, then what a method does after it, while the gradients are still there."""
+        super().optimizer_step(*args, **kwargs)
+        if self.allocation is not None:
+            self.allocation.after_step(self.trainer.global_step + 1)  # Lightning counts the step after this hook
+
+    def configure_optimizers(self) -> Any:
+        """Build the optimizer over exactly the trainable parameters, with warm-up and decay by step.
+
+        Raises:
+            RuntimeError: The trainable parameters are not those of the adapter.
+        """
+        trainable = {name: p for name, p in self.network.named_parameters() if p.requires_grad}
+        if isinstance(self.network, PeftModel):
+            expected = {id(self.network.get_parameter(n)): n for n in adapter_parameter_names(self.network)}
+            held = {id(parameter): name for name, parameter in trainable.items()}
+            if held.keys() != expected.keys():
+                odd = sorted((held | expected)[key] for key in held.keys() ^ expected.keys())
+                raise RuntimeError(f"trainable parameters differ from the adapter's: {', '.join(odd[:5])}")
+        optimizer = self.optimizer_factory(list(trainable.values()))
+        total = int(self.trainer.estimated_stepping_batches)
+        if self.allocation is not None:
+            self.allocation.start(total)
+        scale = partial(warmup_decay, warmup=self.warmup, total=total, decay=self.decay)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, scale)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    # ----------------------------------------------------------------------------------------------- evaluation
+
+    @contextlib.contextmanager
+    def untouched(self) -> Iterator[None]:
+        """Score the backbone without its adapter, under the metric prefix ``base``."""
+        self.scoring_untouched = True
+        try:
+            yield
+        finally:
+            self.scoring_untouched = False
+
+    def _new_evaluation(self, part: Literal["selection", "report"]) -> None:
+        """Begin a pass over the rows of a part, with an evaluator for each of its tasks."""
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        sets = data.scored(part)
+        protocols = {name: rows.protocol for name, rows in sets.items()}
+        ends = {name: rows.reply_ends() for name, rows in sets.items()}
+        selecting = part == "selection" and self.trainer.state.fn == "fit"
+        settings = (selecting, data.max_new_tokens, data.num_beams, ends, data.bert_score)
+        self.evaluation = TaskEvaluation(protocols, self.tokenizer, *settings).to(self.device)
+
+    def score_items(self, batch: Batch, position: int = 0) -> list[dict[str, Any]]:
+        """Score a batch of items of the task at a position; return one record per item."""
+        with (
+            without_adapter(self.network) if self.scoring_untouched else contextlib.nullcontext(self.network) as network
+        ):
+            return self.evaluation.score(network, batch, position)
+
+    def on_validation_epoch_start(self) -> None:
+        """Begin to score the selection rows."""
+        self._new_evaluation("selection")
+
+    def on_test_epoch_start(self) -> None:
+        """Begin to score the report rows."""
+        self._new_evaluation("report")
+
+    def on_predict_epoch_start(self) -> None:
+        """Begin to score the report rows."""
+        self._new_evaluation("report")
+
+    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
+        """Score selection rows."""
+        return {"items": self.score_items(batch, dataloader_idx)}
+
+    def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
+        """Score report rows."""
+        return {"items": self.score_items(batch, dataloader_idx)}
+
+    def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
+        """Score report rows; the callback ``ItemScores`` writes the records."""
+        return {"items": self.score_items(batch, dataloader_idx)}
+
+    def _log_metrics(self, prefix: str) -> None:
+        for name, value in self.evaluation.compute().items():
+            # the evaluators have gathered over the processes already; sync_dist averages equal numbers
+            shown = name in ("acc", "perplexity")
+            self.log(f"{prefix}/{name}", value, prog_bar=shown, sync_dist=True)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the metrics on the selection rows."""
+        self._log_metrics("selection")
+
+    def on_test_epoch_end(self) -> None:
+        """Log the metrics on the report rows: ``base/`` for the untouched backbone, else ``report/``."""
+        self._log_metrics("base" if self.scoring_untouched else "report")
+
+    # ------------------------------------------------------------------------------------------ adapter-only state
+
+    def _own_names(self) -> set[str]:
+        if isinstance(self.network, PeftModel):
+            return {f"model.{name}" for name in adapter_state_names(self.network)}
+        return {name for name, parameter in self.named_parameters() if parameter.requires_grad}
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
+        """Return the trained tensors and the adapter's saved buffers, never the frozen weights."""
+        own = self._own_names()
+        return {name: value for name, value in super().state_dict(*args, **kwargs).items() if name in own}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """Load what :meth:`state_dict` returned.
+
+        Raises:
+            UserError: Missing or unexpected tensors, or a tensor of another shape.
+        """
+        own = self.state_dict()
+        missing, unexpected = sorted(own.keys() - state_dict.keys()), sorted(state_dict.keys() - own.keys())
+        if missing or unexpected:
+            what = f"lacks {missing[0]!r}" if missing else f"holds {unexpected[0]!r}, which the model does not have"
+            raise UserError(
+                f"the checkpoint is of another strategy: it {what} "
+                f"({len(missing)} tensors missing, {len(unexpected)} unexpected)"
+            )
+        for name, value in own.items():
+            if value.shape != state_dict[name].shape:
+                raise UserError(
+                    f"the checkpoint is of another adapter shape: {name!r} is {tuple(state_dict[name].shape)} there "
+                    f"and {tuple(value.shape)} in this configuration"
+                )
+        return super().load_state_dict(state_dict, strict=False, assign=assign)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the configuration, and the state of torch's random generators for the dropout of a resumed run."""
+        checkpoint["config"] = self.run_config
+        if self.allocation is not None:
+            checkpoint["allocation"] = self.allocation.state_dict()
+        checkpoint["rng"] = {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the saved random state until training starts; give AdaLoRA its importances back."""
+        self._rng = checkpoint.get("rng")
+        if self.allocation is not None and "allocation" in checkpoint:
+            self.allocation.load_state_dict(checkpoint["allocation"])
+
+    def on_train_start(self) -> None:
+        """Restore the random state of a resumed run, after everything that draws numbers has been built."""
+        rng = getattr(self, "_rng", None)
+        if rng is not None:
+            torch.set_rng_state(rng["cpu"])
+            if rng["cuda"]:
+                torch.cuda.set_rng_state_all(rng["cuda"])

@@ -1,0 +1,342 @@
+"""One run from its first file to its last: folder, record, base score, training, final score."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import lightning as L
+import torch
+import yaml
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
+
+from smoa_lightning.adapters.inspect import sizes
+from smoa_lightning.backbones.backbone import context_length, provenance
+from smoa_lightning.common.atomic_files import replacing, write_json
+from smoa_lightning.common.errors import UserError
+from smoa_lightning.data.datamodule import TaskDataModule
+from smoa_lightning.data.task_rows import Part
+from smoa_lightning.evaluation.text import signatures
+from smoa_lightning.records.hparams import final_metrics, study_columns
+from smoa_lightning.records.record import (
+    EVALUATION,
+    RECORD,
+    STUDY_FACTS,
+    RunFolder,
+    content,
+    environment,
+    holding,
+    read_record,
+    run_folder,
+    signature,
+)
+from smoa_lightning.records.tables import part_table, result_lines, result_table
+from smoa_lightning.training.callbacks import AdapterCheckpoint, CostMonitor
+from smoa_lightning.training.checkpoint import file_digest, read_checkpoint, tell_differences
+from smoa_lightning.training.module import FineTuneModule
+from smoa_lightning.training.run_names import flat_hyperparameters
+
+Metrics = dict[str, float]
+T = TypeVar("T")
+
+
+class Run:
+    """A configuration on its way to a result.
+
+    Args:
+        module: The model.
+        data: The data.
+        config: The resolved configuration of the subcommand, JSON-safe.
+        name: Readable name.
+        score_base: Score the untouched backbone first.
+        score_report: Score the best adapter at the end.
+        notes: What the record holds beside what is known here: the place of the run in a study.
+    """
+
+    def __init__(
+        self,
+        module: FineTuneModule,
+        data: TaskDataModule,
+        config: dict[str, Any],
+        name: str,
+        score_base: bool = True,
+        score_report: bool = True,
+        notes: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> None:
+        self.notes = dict(notes or {})
+        self._began = time.monotonic()
+        self.module, self.data, self.config, self.name = module, data, config, name
+        self.score_base, self.score_report = score_base, score_report
+        facts = {"backbone": [module.location.source, module.location.revision], "data": data.source}
+        self.signature = signature(config, facts | {"start": file_digest(config.get("ckpt_path"))})
+        self.target = RunFolder(Path(), resume=False)
+        self.record: dict[str, Any] = {}
+        module.run_config = content(config)
+        data.tokenizer = module.tokenizer
+        data.fit_context(context_length(module.location))
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes: the only one, or the first of several that train together."""
+        return rank_zero_only.rank == 0  # type: ignore[attr-defined]
+
+    @property
+    def folder(self) -> Path:
+        """The folder that this run owns."""
+        return self.target.path
+
+    @property
+    def last_checkpoint(self) -> Path:
+        """The checkpoint from which an interrupted run goes on."""
+        return self.folder / "checkpoints" / "last.ckpt"
+
+    def choose_folder(self, root: str, exact: str | None) -> None:
+        """Take the folder of an unfinished run of the same signature, else a new one."""
+        base = Path(exact) if exact else Path(root) / self.name
+        self.target = run_folder(base, self.signature, exact is not None)
+
+    def choose_output(self, root: str, exact: str | None, subcommand: str, checkpoint: str | None) -> None:
+        """Take a folder for an evaluation: inside the checkpoint's run, else under the run's name."""
+        base = Path(root) / self.name
+        if checkpoint is not None and (Path(checkpoint).resolve().parent.parent / RECORD).is_file():
+            base = Path(checkpoint).resolve().parent.parent
+        self.target = RunFolder(Path(exact) if exact else base / subcommand, resume=False)
+        if (self.folder / RECORD).is_file():
+            raise UserError(f"the folder {self.folder} holds a training run: name another --run.folder")
+
+    def resumed_step(self) -> int | None:
+        """Return the step after which TensorBoard must forget what the interrupted run wrote."""
+        if not self.target.resume or not self.last_checkpoint.is_file():
+            return None
+        return int(read_checkpoint(self.last_checkpoint)["global_step"]) + 1
+
+    def announce(self) -> None:
+        """Print where things come from and go to; an embedded stand-in that nobody asked for gets a banner."""
+        backbone, data = self.module.location, self.data
+        if not self.is_main:
+            return
+        fallen = [
+            what
+            for what, asked, got in (
+                ("backbone", self.module.backbone_config.source, backbone.source),
+                ("data", data.requested_source, data.source),
+            )
+            if asked == "auto" and got == "embedded"
+        ]
+        if fallen:
+            text = f"The hub does not answer: embedded {' and '.join(fallen)}. The scores say nothing about real data."
+            print(f"{'=' * len(text)}\n{text}\n{'=' * len(text)}")
+        print(f"backbone: {backbone.source} ({backbone.name})   data: {data.name} from {data.source}")
+        if self.module.budget_fit is not None:
+            print(self.module.budget_fit.line())
+        if (asked := self.config["data"]["max_length"]) > data.encoding.max_length:
+            print(
+                f"data.max_length {asked} is more than the backbone's {data.encoding.max_length} positions: those it is"
+            )
+        print(f"{'resuming' if self.target.resume else 'run folder'}: {self.folder}")
+        if not data.has_report:
+            print(f"no {data.report_split} rows, so nothing will be reported; data.report_tasks names other tasks")
+
+    # ----------------------------------------------------------------------------------------------------- fit
+
+    def fit(self, trainer: L.Trainer, checkpoint: str | None) -> None:
+        """Do the whole run; at the end the record is complete.
+
+        Args:
+            trainer: Made for this folder.
+            checkpoint: Start from this checkpoint instead of the run's own last one.
+        """
+        if checkpoint is not None:
+            read_checkpoint(Path(checkpoint))  # refused before anything is scored or written
+        self._began = time.monotonic()
+        with holding(self.folder) if self.is_main else contextlib.nullcontext(), self._recorded(trainer):
+            metrics = self._base_metrics(trainer)
+            if not self.module.frozen:
+                start = self._start_from(checkpoint)
+                self.data.setup("fit")
+                if self.is_main:
+                    print(part_table(self.data.summary()))
+                trainer.fit(self.module, datamodule=self.data, ckpt_path=start, weights_only=True)
+                if not (self.folder / "adapter" / "last").is_dir():  # stopped between the last step and the files
+                    _callback(trainer, AdapterCheckpoint).on_train_end(trainer, self.module)
+                metrics |= self._report(trainer)
+            self._complete(trainer, metrics)
+
+    def _start_from(self, checkpoint: str | None) -> str | None:
+        """Return the run's own last checkpoint if it has one; else begin with the weights of the one asked for.
+
+        Only the weights: learning rate, schedule, steps and data order are those of this configuration.
+        """
+        if self.target.resume and self.last_checkpoint.is_file():
+            read_checkpoint(self.last_checkpoint)
+            return str(self.last_checkpoint)
+        if checkpoint is not None:
+            saved = read_checkpoint(Path(checkpoint))
+            tell_differences(self.config, saved["config"])
+            self.module.configure_model()
+            self.module.load_state_dict(saved["state_dict"])
+            print(f"starting from the weights of {checkpoint}")
+        return None
+
+    @contextlib.contextmanager
+    def _recorded(self, trainer: L.Trainer) -> Iterator[None]:
+        """Write the record as running; note why, if it ends early."""
+        earlier = read_record(self.folder) or {}
+        backbone = provenance(self.module.location)
+        if self.target.resume and earlier["backbone"].get("sha256") != backbone.get("sha256"):
+            raise UserError(
+                f"the run in {self.folder} began on other weights than {backbone['name']!r} holds now: restore them, "
+                "or move the folder away to start anew"
+            )
+        self.record = {
+            "name": self.name,
+            "signature": self.signature,
+            "status": "running",
+            "started": earlier.get("started") or _now(),
+            "config": self.config,
+            "hyperparameters": flat_hyperparameters(self.module, self.data, self.config),
+            "backbone": backbone,
+            "data": {"task": self.data.name, "source": self.data.source},
+            "metrics": earlier.get("metrics", {}),
+            "environment": environment(),
+            **self.notes,
+        }
+        if self.module.budget is not None and self.module.budget_fit is not None:
+            self.record["budget"] = self.module.budget_fit.facts(self.module.budget)
+        self._write()
+        if self.is_main:
+            with replacing(self.folder / "config.yaml") as temporary:
+                temporary.write_text(yaml.safe_dump(self.config, sort_keys=False), encoding="utf-8")
+        try:
+            yield
+        except BaseException as error:
+            stopped = isinstance(error, KeyboardInterrupt | SystemExit)  # Lightning turns Ctrl-C into SystemExit
+            self.record |= {"status": "stopped" if stopped else "failed", "reason": f"{type(error).__name__}: {error}"}
+            self._write()
+            if stopped:
+                raise KeyboardInterrupt from error
+            if trainer.global_step:  # a trial that was pruned, or a run that broke: TensorBoard is to show it as well
+                self._log_hyperparameters(trainer, self.record["metrics"])
+            raise
+
+    def _write(self) -> None:
+        if self.is_main:
+            write_json(self.folder / RECORD, self.record)
+
+    def _base_metrics(self, trainer: L.Trainer) -> Metrics:
+        """Return the untouched backbone's scores: kept from before an interruption, else measured now."""
+        kept = {k: v for k, v in self.record["metrics"].items() if k.startswith("base/")}
+        if kept or not (self.score_base or self.module.frozen) or not self.data.has_report:
+            return kept
+        print("scoring the untouched backbone on the report rows")
+        with self.module.untouched():
+            trainer.test(self.module, datamodule=self.data, weights_only=True, verbose=False)
+        metrics = _floats(trainer.callback_metrics, "base/")
+        if trainer.logger is not None and self.is_main:
+            as_report = {k.replace("base/", "report/"): v for k, v in metrics.items()}
+            trainer.logger.log_metrics(as_report, step=0)  # so that a plot of report/acc begins at the base
+        self.record["metrics"] = metrics
+        self._write()
+        return metrics
+
+    def _report(self, trainer: L.Trainer) -> Metrics:
+        """Return what was measured of the best adapter in training, and its scores on the report rows."""
+        checkpoint = _callback(trainer, AdapterCheckpoint)
+        metrics = dict(checkpoint.best_metrics)
+        self.record["best"] = {"step": checkpoint.best_step, "selection_score": checkpoint.best_score}
+        if not (self.score_report and self.data.has_report):
+            return metrics
+        best = AdapterCheckpoint.folder(trainer) / "best.ckpt"
+        trainer.test(self.module, datamodule=self.data, ckpt_path=str(best), weights_only=True, verbose=False)
+        return metrics | _floats(trainer.callback_metrics, "report/")
+
+    def _complete(self, trainer: L.Trainer, metrics: Metrics) -> None:
+        if self.module.frozen:
+            metrics |= {k.replace("base/", "report/"): v for k, v in metrics.items()}
+        metrics |= {f"parameters/{k}": v for k, v in sizes(self.module.network).items()}
+        metrics |= {f"cost/{k}": v for k, v in _callback(trainer, CostMonitor).summary().items()}
+        self.record |= {
+            "status": "finished",
+            "finished": _now(),
+            "seconds": time.monotonic() - self._began,  # scoring and training, of a resumed run since it was resumed
+            "device": str(trainer.strategy.root_device),
+            "threads": torch.get_num_threads(),
+            "backbone": provenance(self.module.location, self.module.network),
+            "data": self.data.provenance | {"max_length": self.data.encoding.max_length, "parts": self.data.summary()},
+            "metrics": metrics,
+        }
+        if "report/bleu" in metrics:
+            self.record["metric_signatures"] = signatures()
+        self._log_hyperparameters(trainer, metrics)
+        self._write()
+        if self.is_main:
+            self._tell_result(metrics)
+
+    def _tell_result(self, metrics: Metrics) -> None:
+        facts = self.data.table_facts("report")
+        lines = result_lines("untouched backbone", metrics, "base", facts)
+        lines += [] if self.module.frozen else result_lines("after training", metrics, "report", facts)
+        print(f"\n{self.name}")
+        if lines:
+            print(result_table(lines))
+        trainable = int(metrics["parameters/trainable"])
+        print(f"{trainable:,} trainable parameters, adapter of {int(metrics['parameters/adapter_bytes']):,} bytes")
+        print(f"{self.folder}   (tensorboard --logdir {self.folder.parent})")
+
+    def _log_hyperparameters(self, trainer: L.Trainer, metrics: Metrics) -> None:
+        """Write the HPARAMS entry once, with the real final metrics under the same names for every strategy."""
+        if not isinstance(trainer.logger, TensorBoardLogger) or not self.is_main:
+            return
+        place = study_columns(self.notes[STUDY_FACTS]) if STUDY_FACTS in self.notes else {}
+        columns = self.record["hyperparameters"] | place
+        trainer.logger.log_hyperparams(columns, final_metrics(metrics), step=trainer.global_step)
+
+    # ------------------------------------------------------------------------------------------------- evaluate
+
+    def evaluate(self, trainer: L.Trainer, function: Callable[..., Any], checkpoint: str | None, **kwargs: Any) -> None:
+        """Run one of the trainer's evaluations and write its metrics beside the item scores.
+
+        Args:
+            trainer: Made for this folder.
+            function: ``trainer.validate``, ``trainer.test`` or ``trainer.predict``.
+            checkpoint: The trained state; ``None`` for the frozen backbone.
+            kwargs: For ``function``.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        began = time.monotonic()
+        if checkpoint is not None:
+            saved = read_checkpoint(Path(checkpoint))
+            tell_differences(self.config, saved["config"])
+            kwargs["ckpt_path"] = checkpoint
+        function(self.module, datamodule=self.data, weights_only=True, **kwargs)
+        metrics = _floats(trainer.callback_metrics, "")
+        if not metrics and function != trainer.predict:
+            raise UserError("there are no rows to score: the data have no such split, or data.selection_rows is 0")
+        if not self.is_main:
+            return
+        facts = {"name": self.name, "checkpoint": checkpoint, "config": self.config, "metrics": metrics}
+        write_json(
+            self.folder / EVALUATION, {**facts, "seconds": time.monotonic() - began, "environment": environment()}
+        )
+        part: Part = "selection" if function == trainer.validate else "report"
+        lines = result_lines("", metrics, part, self.data.table_facts(part))
+        if lines:
+            print(result_table(lines))
+        print(f"written to {self.folder}")
+
+
+def _callback(trainer: L.Trainer, kind: type[T]) -> T:
+    return next(c for c in trainer.callbacks if isinstance(c, kind))  # type: ignore[attr-defined]
+
+
+def _floats(metrics: Any, prefix: str) -> Metrics:
+    return {name: float(value) for name, value in metrics.items() if name.startswith(prefix)}
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

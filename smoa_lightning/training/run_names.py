@@ -1,0 +1,121 @@
+"""Names that tell what a run is: strategy labels, flat hyper-parameters, run names."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from peft import PeftConfig
+
+    from smoa_lightning.data.datamodule import TaskDataModule
+    from smoa_lightning.training.module import FineTuneModule
+
+
+# Settings of ``peft.LoraConfig`` that are methods with names of their own.
+NAMED_INITIALISATIONS = ("pissa", "olora", "mica", "loftq")
+NAMED_VARIANTS = {
+    "use_qalora": "qalora",
+    "alora_invocation_tokens": "alora",
+    "velora_config": "velora",
+    "use_bdlora": "bdlora",
+    "arrow_config": "arrow",
+}
+
+
+def strategy_name(adapter: PeftConfig | None, frozen: bool) -> str:
+    """Return the name of a strategy: ``frozen``, ``full``, ``dora``, ``pissa``, ``smoa_spectral_blocks``, ...
+
+    Settings that make another method of the same config class are part of the name; where such a setting is a method
+    with a name of its own (DoRA, rsLoRA, PiSSA, ...), it stands instead of the class's name.
+
+    >>> from peft import LoraConfig, PrefixTuningConfig
+    >>> strategy_name(PrefixTuningConfig(), False), strategy_name(LoraConfig(init_lora_weights="pissa"), False)
+    ('prefix_tuning', 'pissa')
+    """
+    if adapter is None:
+        return "frozen" if frozen else "full"
+    settings: Any = adapter
+    name = method = str(getattr(adapter.peft_type, "value", adapter.peft_type)).lower()
+    if getattr(settings, "use_dora", False):
+        name = "dora"
+    if getattr(settings, "use_rslora", False):
+        name = f"rs{name}"
+    for setting, variant in NAMED_VARIANTS.items():
+        if getattr(settings, setting, None):
+            name = variant if name == method else f"{name}_{variant}"
+    initialisation = getattr(settings, "init_lora_weights", None)
+    if isinstance(initialisation, str):
+        short = initialisation.lower().split("_niter_")[0]
+        name = short if name == "lora" and short in NAMED_INITIALISATIONS else f"{name}_{short}"
+    for setting in ("partition", "structure", "type", "placement"):  # our own families
+        if hasattr(settings, setting) and (setting != "placement" or getattr(settings, "slot", None) != "update"):
+            name = f"{name}_{getattr(settings, setting)}"
+    if getattr(settings, "modulation", "weight") != "weight":
+        name = f"{name}_{settings.modulation}_modulation"
+    return name
+
+
+def rank_of(adapter: PeftConfig | None) -> int:
+    """Return the rank setting, 0 for a strategy without one; for AdaLoRA the mean rank that it ends with."""
+    rank = getattr(adapter, "target_r", getattr(adapter, "r", 0))
+    return rank if isinstance(rank, int) else 0
+
+
+def num_subspaces_of(adapter: PeftConfig | None) -> int:
+    """Return the number of subspaces, 1 for every strategy that has no such setting."""
+    return getattr(adapter, "num_subspaces", 1)
+
+
+def source_name(module: FineTuneModule, data: TaskDataModule) -> str:
+    """Return where backbone and data come from, once if it is the same place, else ``<backbone>+<data>``."""
+    backbone = module.location.source
+    return backbone if backbone == data.source else f"{backbone}+{data.source}"
+
+
+def _task_name(data: TaskDataModule) -> str:
+    """Return the task with what makes its scores others: a protocol that is not its default, and few-shot prompts."""
+    rows = next(iter(data.reported.values()))
+    plain = rows.protocol.name == rows.task.protocols[0].name
+    parts = [data.name, "" if plain else rows.protocol.name, f"{data.num_fewshot}shot" if data.num_fewshot else ""]
+    return "_".join(filter(None, parts))
+
+
+def run_name(module: FineTuneModule, data: TaskDataModule, seed: Any) -> str:
+    """Return task, strategy, rank, K, seed and source in one name."""
+    adapter = module.adapter_config
+    parts = [_task_name(data), strategy_name(adapter, module.frozen)]
+    parts += [f"r{rank_of(adapter)}", f"K{num_subspaces_of(adapter)}", f"seed{seed}", source_name(module, data)]
+    return "-".join(parts)
+
+
+def flat_hyperparameters(module: FineTuneModule, data: TaskDataModule, config: dict[str, Any]) -> dict[str, Any]:
+    """Return the hyper-parameters for TensorBoard: the same keys with values of the same type for every strategy.
+
+    Numbers stand in where a strategy has no such setting (rank 0, one subspace, alpha 0): TensorBoard drops runs whose
+    keys or types differ from the others'.
+    """
+    adapter = module.adapter_config
+    trainer = config["trainer"]
+    optimizer = config["model"]["optimizer"]
+    dropouts = [getattr(adapter, f, None) for f in ("dropout", "lora_dropout", "hira_dropout")]
+    alphas = [getattr(adapter, f, None) for f in ("alpha", "lora_alpha")]
+    if hasattr(adapter, "alpha"):
+        alphas.append(rank_of(adapter))  # SMoA's default: alpha = r
+    return {
+        "task": _task_name(data),
+        "strategy": strategy_name(adapter, module.frozen),
+        "rank": rank_of(adapter),
+        "num_subspaces": num_subspaces_of(adapter),
+        "alpha": float(next((a for a in alphas if isinstance(a, int | float)), 0)),
+        "dropout": float(next((d for d in dropouts if isinstance(d, int | float)), 0)),
+        "learning_rate": float(optimizer["init_args"]["lr"]) if isinstance(optimizer, dict) else -1.0,
+        "warmup": float(module.warmup),
+        "batch_size": int(data.batch_size),
+        "accumulate_grad_batches": int(trainer["accumulate_grad_batches"]),
+        "max_epochs": int(trainer["max_epochs"] or -1),
+        "loss_on": data.encoding.loss_on,
+        "dtype": module.backbone_config.dtype,
+        "backbone": module.location.name if module.location.source != "embedded" else "embedded",
+        "source": source_name(module, data),
+        "seed": int(config["seed_everything"]),
+    }
