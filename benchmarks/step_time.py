@@ -21,8 +21,10 @@ from turns import add_backbone_arguments, spread
 
 from smoa_lightning.adapters import attach
 from smoa_lightning.backbones.backbone import BackboneConfig, load_model, locate
+from smoa_lightning.common.quiet import quiet_libraries
+from smoa_lightning.configuration import expand_bases
 from smoa_lightning.evaluation.scoring import summed_cross_entropy, target_logits
-from smoa_lightning.training.cli import FineTuneCLI, expand_bases, quiet_libraries
+from smoa_lightning.training.cli import FineTuneCLI
 
 ROOT = Path(__file__).parents[1]
 

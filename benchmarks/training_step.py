@@ -33,8 +33,8 @@ from turns import add_backbone_arguments, spread
 
 from smoa_lightning.adapters import SMoAConfig, attach
 from smoa_lightning.backbones.backbone import BackboneConfig, load_model, locate
+from smoa_lightning.common.quiet import quiet_libraries
 from smoa_lightning.evaluation.scoring import summed_cross_entropy, target_logits
-from smoa_lightning.training.cli import quiet_libraries
 
 TARGETS = ["q_proj", "k_proj", "v_proj", "up_proj", "down_proj"]
 SHAPES = ("8x96", "4x256")

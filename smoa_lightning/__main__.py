@@ -10,10 +10,10 @@ from smoa_lightning.common.errors import UserError, nearest
 from smoa_lightning.version import __version__
 
 COMMANDS = {
-    "fit": ("smoa_lightning.training.cli", "train a strategy on a task and score it"),
-    "validate": ("smoa_lightning.training.cli", "score a checkpoint on the selection rows"),
-    "test": ("smoa_lightning.training.cli", "score a checkpoint on the report rows"),
-    "predict": ("smoa_lightning.training.cli", "write the score of every item of the report rows"),
+    "fit": ("smoa_lightning.commands.fit", "train a strategy on a task and score it"),
+    "validate": ("smoa_lightning.commands.fit", "score a checkpoint on the selection rows"),
+    "test": ("smoa_lightning.commands.fit", "score a checkpoint on the report rows"),
+    "predict": ("smoa_lightning.commands.fit", "write the score of every item of the report rows"),
     "generate": ("smoa_lightning.commands.generate", "continue prompts with the best adapter of a run"),
     "params": ("smoa_lightning.commands.params", "show what a configuration adapts and what it costs, without data"),
     "ablate": ("smoa_lightning.commands.ablate", "run a study: a grid of cells with seeds, and searches"),
@@ -41,17 +41,17 @@ def answered_early(command: str, args: list[str]) -> bool:
     Raises:
         UserError: Something in the arguments is wrong.
     """
-    from smoa_lightning import arguments
+    from smoa_lightning import configuration
 
-    if command in arguments.PLAIN:
-        arguments.parse(command, args)
+    if command in configuration.PLAIN:
+        configuration.parse(command, args)
         return False
-    if command not in arguments.COMMANDS:
+    if command not in configuration.COMMANDS:
         return False  # it looks after its own arguments
     if "-h" in args or "--help" in args:
-        print(arguments.describe(command, args, COMMANDS[command][1]))
+        print(configuration.describe(command, args, COMMANDS[command][1]))
         return True
-    arguments.check_arguments(command, args)
+    configuration.check_arguments(command, args)
     return False
 
 

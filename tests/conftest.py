@@ -30,8 +30,9 @@ os.environ["SMOA_LIGHTNING_CACHE"] = CACHE.name
 
 @pytest.fixture(autouse=True)
 def _restore_global_state() -> Iterator[None]:
-    """Leave random state, default dtype and thread count as they were."""
+    """Begin with one random state, whatever ran before; leave state, default dtype and thread count as they were."""
     rng, dtype, threads = torch.get_rng_state(), torch.get_default_dtype(), torch.get_num_threads()
+    torch.manual_seed(0)
     yield
     torch.set_rng_state(rng)
     torch.set_default_dtype(dtype)

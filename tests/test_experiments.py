@@ -12,7 +12,7 @@ from smoa_lightning.__main__ import main
 from smoa_lightning.data.tasks import get_task
 from smoa_lightning.embedded import backbone_folder
 
-from .data.rows import write_folder
+from .data.made_rows import write_folder
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 TASKS = [p for p in sorted(EXPERIMENTS.glob("*.yaml")) if p.stem not in ("base", "paper")]

@@ -155,11 +155,11 @@ def hub_errors(repo_id: str, repo_type: RepoType = "model", revision: str | None
     also where a library wrapped the hub's exception in its own. Everything else passes unchanged: a bug stays a bug.
 
     >>> from huggingface_hub.errors import HFValidationError
-    >>> with hub_errors("a/b/c"):
+    >>> with hub_errors("a/b/c"):  # doctest: +ELLIPSIS
     ...     raise HFValidationError("Repo id must be in the form ...")
     Traceback (most recent call last):
         ...
-    smoa_lightning.common.errors.UserError: 'a/b/c' is no name of a model on the hub ('owner/name'), nor a folder that exists.
+    smoa_lightning.common.errors.UserError: 'a/b/c' is no name of a model on the hub ('owner/name'), nor a folder...
     """
     try:
         yield

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from smoa_lightning.common.quiet import quiet_libraries
 from smoa_lightning.configuration import parse
 from smoa_lightning.data.encoding.encode import AddBos, bos_prefix, encode_pairs
 from smoa_lightning.data.encoding.render import end_ids, texts
@@ -45,8 +46,6 @@ def generate(
 
 def main(args: list[str]) -> None:
     """Print the continuation, after its prompt where there are several."""
-    from smoa_lightning.training.cli import quiet_libraries
-
     parsed = parse("generate", args[1:])
     quiet_libraries()
     texts = generate(parsed.run, parsed.prompt, parsed.max_new_tokens, parsed.num_beams)

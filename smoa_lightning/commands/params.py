@@ -8,6 +8,9 @@ from itertools import groupby
 from smoa_lightning.adapters import attach
 from smoa_lightning.adapters.inspect import AdaptedLayer, adapted_layers, adapter_bytes
 from smoa_lightning.backbones.backbone import load_skeleton
+from smoa_lightning.common.quiet import quiet_libraries
+from smoa_lightning.configuration import expand_bases
+from smoa_lightning.training.cli import FineTuneCLI
 from smoa_lightning.training.run_names import strategy_name
 
 
@@ -31,8 +34,6 @@ def layer_table(layers: list[AdaptedLayer]) -> str:
 
 def main(args: list[str]) -> None:
     """Print the table for the configuration on the command line."""
-    from smoa_lightning.training.cli import FineTuneCLI, expand_bases, quiet_libraries
-
     quiet_libraries()
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # no run follows, so no talk of devices
     module = FineTuneCLI(expand_bases(args[1:]), run=False).model

@@ -64,6 +64,21 @@ def signature(config: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested settings as dotted keys.
+
+    >>> flat({"data": {"task": "piqa"}, "seed_everything": 0})
+    {'data.task': 'piqa', 'seed_everything': 0}
+    """
+    found: dict[str, Any] = {}
+    for name, value in settings.items():
+        if isinstance(value, Mapping) and value:
+            found |= flat(value, f"{prefix}{name}.")
+        else:
+            found[f"{prefix}{name}"] = value
+    return found
+
+
 def read_record(folder: Path) -> dict[str, Any] | None:
     """Return the record of a run folder, ``None`` if it has none.
 

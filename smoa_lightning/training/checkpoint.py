@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from smoa_lightning.common.errors import UserError
-from smoa_lightning.records.record import content
+from smoa_lightning.records.record import content, flat
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -46,14 +46,7 @@ def tell_differences(now: dict[str, Any], then: dict[str, Any]) -> None:
         then: The configuration in the checkpoint.
     """
     for section in ("model", "data"):
-        new, old = _flat(content(now)[section]), _flat(then[section])
+        new, old = flat(content(now)[section]), flat(then[section])
         for key in sorted(new.keys() | old.keys()):
             if new.get(key) != old.get(key):
                 print(f"differs from the checkpoint: {section}.{key}: {old.get(key)} -> {new.get(key)}")
-
-
-def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-import torch
 import yaml
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
@@ -249,22 +247,3 @@ def _config_file_of(checkpoint: Path) -> Iterator[Path]:
             yaml.safe_dump({key: saved[key] for key in ("seed_everything", "model", "data") if key in saved})
         )
         yield file
-
-
-def quiet_libraries() -> None:
-    """Leave out notes of the libraries that say nothing to a user; each one is about library code or a product."""
-    warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)  # lightning 2.6, torch 2.13
-    warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)  # peft 0.21
-    warnings.filterwarnings("ignore", message=".*have invalid shape.*")  # peft, of a layer that AdaLoRA cut to rank 0
-    # BOFT without a CUDA compiler: more than one factor was refused before
-    warnings.filterwarnings("ignore", message=".*(load the CUDA extension|boft_n_butterfly_factor to 1).*")
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")  # rows are in memory, already encoded
-    warnings.filterwarnings("ignore", message=".*Total length of `list` across ranks is zero.*")  # no selection rows
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda r: "litlogger" not in r.getMessage())
-
-
-def main(args: list[str]) -> None:
-    """Run one of Lightning's subcommands."""
-    quiet_libraries()
-    torch.set_float32_matmul_precision("high")
-    FineTuneCLI(args)

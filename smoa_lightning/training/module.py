@@ -29,9 +29,9 @@ from smoa_lightning.backbones.backbone import (
     locate,
 )
 from smoa_lightning.common.errors import UserError
-from smoa_lightning.data.batches.packing import check_packing
 from smoa_lightning.evaluation.scoring import summed_cross_entropy, target_logits
 from smoa_lightning.evaluation.tasks import TaskEvaluation
+from smoa_lightning.training.packing_check import check_packing
 from smoa_lightning.training.schedule import warmup_decay
 
 Batch = dict[str, Any]

@@ -15,9 +15,10 @@ from peft import LoraConfig, get_peft_model
 from scipy import stats
 from transformers import AutoModelForCausalLM
 
+from smoa_lightning.ablation.execution.durations import remaining_seconds
 from smoa_lightning.ablation.execution.folders import MARK
 from smoa_lightning.ablation.planning import estimate, finished_runs
-from smoa_lightning.ablation.planning.cell_cost import CellCost, remaining_seconds, run_seconds
+from smoa_lightning.ablation.planning.cell_cost import CellCost, run_seconds
 from smoa_lightning.ablation.planning.plan import plan
 from smoa_lightning.ablation.planning.plan_table import detectable, render
 from smoa_lightning.ablation.statistics import detectable_difference

@@ -17,9 +17,10 @@ from rich.console import Console
 
 from smoa_lightning.ablation.execution import supervisor as supervising
 from smoa_lightning.ablation.execution import work as working
+from smoa_lightning.ablation.execution.durations import clock
 from smoa_lightning.ablation.execution.folders import Folders, marked
 from smoa_lightning.ablation.execution.ledger import status
-from smoa_lightning.ablation.execution.live import Display, clock, table
+from smoa_lightning.ablation.execution.live import Display, table
 from smoa_lightning.ablation.execution.status import Standing
 from smoa_lightning.ablation.execution.storage import open_storage
 from smoa_lightning.ablation.execution.supervisor import Supervisor

@@ -13,7 +13,7 @@ from smoa_lightning.ablation.planning.plan import plan
 from smoa_lightning.ablation.study.expand import load_study
 from smoa_lightning.configuration import check_arguments
 
-from ..test_arguments import full_parser
+from ..configuration.test_arguments import full_parser
 
 ROOT = Path(__file__).parents[2]
 STUDIES = sorted((ROOT / "ablations").glob("*.yaml"))

@@ -23,7 +23,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from .rows import NUM_TRAIN, ROWS
+from .made_rows import NUM_TRAIN, ROWS
 
 KINDS = ("plain", "bos")
 MERGES = "Ġ t, h e, Ġt he, Ġ a, i n, Ġ c, o l, e r, Ġ w, r e, a n, o n, Ġ s, e n, Ġ I, t s, in g, Ġa n, Ġ b, A n"

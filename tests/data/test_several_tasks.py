@@ -11,7 +11,7 @@ from smoa_lightning.data.batches.loaders import scoring_loader
 from smoa_lightning.data.datamodule import TaskDataModule
 
 from .conftest import character_tokenizer
-from .rows import NUM_TRAIN, write_folder
+from .made_rows import NUM_TRAIN, write_folder
 
 LEFT = NUM_TRAIN - 2  # training rows of a folder
 ROOMY = {"max_length": 4000, "selection_rows": 2, "cache": False}

@@ -17,9 +17,10 @@ from lightning.pytorch.callbacks import Callback
 
 from smoa_lightning.ablation.execution.folders import note
 from smoa_lightning.ablation.study.space import Run
+from smoa_lightning.common.quiet import quiet_libraries
 from smoa_lightning.records.record import RECORD, STUDY_FACTS
 from smoa_lightning.training.callbacks.cost_monitor import reset_peak_memory
-from smoa_lightning.training.cli import FineTuneCLI, quiet_libraries
+from smoa_lightning.training.cli import FineTuneCLI
 
 
 def prepare_process() -> None:

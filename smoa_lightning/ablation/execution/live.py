@@ -12,8 +12,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from smoa_lightning.ablation.execution.durations import clock, remaining_seconds
 from smoa_lightning.ablation.execution.status import CellStanding, Standing
-from smoa_lightning.ablation.planning.cell_cost import remaining_seconds
 from smoa_lightning.ablation.statistics import mean_interval
 
 ROWS = 40  # of the table; cells at work come first
@@ -135,14 +135,3 @@ def time_left(cells: list[CellStanding]) -> float | None:
     """Return the seconds until the end with as many workers as there are now; ``None`` before a run is done."""
     left = {cell.cell: max(0, cell.planned - cell.done - cell.failed) for cell in cells}
     return remaining_seconds({c.cell: c.seconds for c in cells}, left, sum(len(c.running) for c in cells))
-
-
-def clock(seconds: float) -> str:
-    """Return hours, minutes and seconds.
-
-    >>> clock(3725), clock(61)
-    ('1:02:05', '1:01')
-    """
-    minutes, second = divmod(round(seconds), 60)
-    hours, minute = divmod(minutes, 60)
-    return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"

@@ -3,28 +3,12 @@
 from __future__ import annotations
 
 import math
-import statistics
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean, median
 
-# Of a pair of cells whose runs nobody has seen yet. One point over seeds is usual for a few thousand training rows, and
-# adapters of one backbone agree on most items; the plan names both, so that nobody takes them for measured.
-DEFAULT_SEED_SD, DEFAULT_ITEM_CORRELATION = 0.01, 0.5
-
-
-@dataclass(frozen=True)
-class Variation:
-    """How accuracies vary: what the smallest detectable difference is computed from.
-
-    Attributes:
-        seed_sd: Standard deviation of a cell's accuracy over seeds.
-        item_correlation: Correlation of right and wrong between two cells' runs over the items.
-        source: Where the two are from.
-    """
-
-    seed_sd: float = DEFAULT_SEED_SD
-    item_correlation: float = DEFAULT_ITEM_CORRELATION
-    source: str = "assumed: this folder has no two cells with two finished seeds yet"
+from smoa_lightning.ablation.planning.finished_runs import ACCURACIES, Finished, Variation
+from smoa_lightning.ablation.study.base_model import scored_with
+from smoa_lightning.ablation.study.space import Cell, Study
 
 
 @dataclass(frozen=True)
@@ -154,24 +138,95 @@ def selection_passes(steps: int, batches: int, accumulate: int, check_batch: flo
     return epochs // every_n_epochs * int(batches // check_batch) + last
 
 
-def remaining_seconds(durations: Mapping[str, Sequence[float]], left: Mapping[str, int], workers: int) -> float | None:
-    """Return the seconds until all is done, ``None`` while no run is.
+@dataclass(frozen=True)
+class Left:
+    """What is left of a cell.
 
-    A run that is left takes as long as the median of its cell, where that has none yet of all runs.
-
-    Args:
-        durations: Cell -> seconds of each of its finished runs.
-        left: Cell -> runs that are left.
-        workers: Workers that share them.
-
-    >>> remaining_seconds({"a": [10.0, 30.0], "b": []}, {"a": 1, "b": 2}, workers=2)
-    30.0
+    Attributes:
+        final: Final runs.
+        search: Search runs.
+        needs_timing: Whether there is something left of a kind of which nothing has been seen.
     """
-    known = [seconds for each in durations.values() for seconds in each]
-    if not any(left.values()):
-        return 0.0
-    if not known:
-        return None
-    overall = statistics.median(known)
-    own = {cell: statistics.median(each) for cell, each in durations.items() if each}
-    return sum(own.get(cell, overall) * runs for cell, runs in left.items()) / max(1, workers)
+
+    final: int
+    search: int
+    needs_timing: bool
+
+    @classmethod
+    def of(cls, study: Study, done: Finished) -> Left:
+        """Count what is left."""
+        final = len(study.seeds) - len(done.final)
+        search = max(0, study.search.trials * len(study.search.seeds) - done.search) if study.search else 0
+        unseen = (final > 0 and not done.seconds) or (search > 0 and not done.search_seconds)
+        return cls(final, search, unseen)
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large a cell is, and where it was timed.
+
+    Attributes:
+        parameters: Trainable parameters.
+        total: Parameters of the backbone.
+        threads: Threads of the timing.
+        workers: Worker processes that are planned.
+    """
+
+    parameters: int
+    total: int
+    threads: int
+    workers: int
+
+
+def cost_of(
+    study: Study, cell: Cell, done: Finished, work: Work, timing: Timing | None, varies: Variation, size: Size
+) -> CellCost:
+    """Return what a cell costs and what is left of it: by its finished runs where it has some, else by its timing."""
+    left = Left.of(study, done)
+
+    def seconds(seen: list[float], report: bool) -> float:
+        if seen:
+            return median(seen)
+        return run_seconds(timing, work, report) if timing is not None else 0.0
+
+    base_due = cell.name in scored_with(study).values() and study.seeds[0] not in done.final and work.steps > 0
+    accuracy, source = None, ""
+    if cell.report_metric in ACCURACIES and done.scores:
+        accuracy, source = fmean(done.scores.values()), f"mean of {_count(len(done.scores), 'finished run')}"
+    elif timing is not None and timing.accuracy is not None:
+        accuracy, source = timing.accuracy, f"on the {timing.scored} report rows scored for the timing, hardly trained"
+    return CellCost(
+        cell=cell.name,
+        parameters=size.parameters,
+        total=size.total,
+        work=work,
+        timing=timing,
+        final_seconds=seconds(done.seconds, report=True),
+        search_seconds=seconds(done.search_seconds, report=False) if study.search else 0.0,
+        base_seconds=timing.report_pass if timing is not None and base_due else 0.0,
+        final_done=len(done.final),
+        search_done=done.search,
+        final_left=left.final,
+        search_left=left.search,
+        source=_source(done, timing, study.search is not None),
+        accuracy=accuracy,
+        accuracy_source=source,
+        variation=varies,
+        workers=size.workers,
+        threads=size.threads,
+    )
+
+
+def _source(done: Finished, timing: Timing | None, searched: bool) -> str:
+    """Say where the seconds of final and search runs are from."""
+
+    def one(seen: list[float]) -> str:
+        timed = _count(timing.steps, "timed step") if timing is not None else "not needed"
+        return f"median of {_count(len(seen), 'run')}" if seen else timed
+
+    final, search = one(done.seconds), one(done.search_seconds)
+    return final if not searched or final == search else f"final: {final}; search: {search}"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"

@@ -22,9 +22,9 @@ import lightning as L
 import torch
 
 from smoa_lightning.ablation.execution.devices import THREADS, environment_of
+from smoa_lightning.ablation.execution.durations import remaining_seconds
 from smoa_lightning.ablation.execution.fitting import prepare_process
-from smoa_lightning.ablation.planning.cell_cost import CellCost, Timing, Work, remaining_seconds, selection_passes
-from smoa_lightning.ablation.planning.cell_sum import Left, Size, cost_of
+from smoa_lightning.ablation.planning.cell_cost import CellCost, Left, Size, Timing, Work, cost_of, selection_passes
 from smoa_lightning.ablation.planning.finished_runs import ACCURACIES, read_finished, variation
 from smoa_lightning.ablation.planning.probe import WARM_UP, Enough, Probe, limited
 from smoa_lightning.ablation.study.space import Cell, Study, command_line

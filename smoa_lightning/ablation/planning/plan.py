@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from smoa_lightning.ablation.study.space import Study
+from smoa_lightning.records.record import flat
 
 
 @dataclass(frozen=True)
@@ -109,18 +110,3 @@ def plan(study: Study) -> Plan:
         budget=study.budget,
         direction=str(study.objective.direction),
     )
-
-
-def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested settings as dotted keys.
-
-    >>> flat({"data": {"task": "piqa"}, "seed_everything": 0})
-    {'data.task': 'piqa', 'seed_everything': 0}
-    """
-    found: dict[str, Any] = {}
-    for name, value in settings.items():
-        if isinstance(value, Mapping) and value:
-            found |= flat(value, f"{prefix}{name}.")
-        else:
-            found[f"{prefix}{name}"] = value
-    return found

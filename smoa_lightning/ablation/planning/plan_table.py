@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from rich.console import Console
 from rich.table import Table
 
-from smoa_lightning.ablation.execution.live import clock
+from smoa_lightning.ablation.execution.durations import clock
 from smoa_lightning.ablation.planning.cell_cost import CellCost, run_seconds
 from smoa_lightning.ablation.planning.plan import Plan
 from smoa_lightning.ablation.statistics import Detectable, detectable_difference

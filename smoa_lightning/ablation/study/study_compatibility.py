@@ -7,13 +7,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from smoa_lightning.ablation.planning.plan import flat
 from smoa_lightning.ablation.study.base_model import scored_with
 from smoa_lightning.ablation.study.conditions import Condition
 from smoa_lightning.ablation.study.objective import Objective
 from smoa_lightning.ablation.study.search_space import Parameter, Search
 from smoa_lightning.ablation.study.space import Study
 from smoa_lightning.common.errors import UserError
+from smoa_lightning.records.record import flat
 
 DESCRIPTION = "study.json"  # in the study folder
 FORMAT = 1

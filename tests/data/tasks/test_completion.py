@@ -14,7 +14,7 @@ from smoa_lightning.data.tasks import HELLASWAG, WINOGRANDE, RowError
 from smoa_lightning.data.tasks.completion import clean
 from smoa_lightning.evaluation.scoring import choice_scores, row_log_likelihoods, target_logits
 
-from ..rows import ROWS
+from ..made_rows import ROWS
 
 SCENE = {
     "activity_label": "Washing  dishes",

@@ -6,7 +6,7 @@ import pytest
 
 from smoa_lightning.data.tasks import CONVAI2, DAILY_DIALOG, Message, RowError
 
-from ..rows import ROWS
+from ..made_rows import ROWS
 
 PERSONA = ["i have two dogs.", "i  cook ."]
 TURNS = ["hi !", "hello . i cook .", "what ?", "soup\nand bread .", "nice !"]

@@ -8,7 +8,7 @@ from smoa_lightning.data.encoding.encode import move_spaces
 from smoa_lightning.data.tasks import COMMONSENSE_INSTRUCT, EIGHT, TASKS, RowError
 from smoa_lightning.data.tasks.instruct import alpaca
 
-from ..rows import ROWS
+from ..made_rows import ROWS
 
 HEAD = (
     "Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n"

@@ -4,7 +4,7 @@ import pytest
 
 from smoa_lightning.data.tasks import GSM8K, METAMATH_QA, RowError
 
-from ..rows import ROWS
+from ..made_rows import ROWS
 
 SUM = {
     "question": "Ana has 1,000 cups and buys 12 boxes of 6. How many?",

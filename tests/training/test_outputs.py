@@ -10,8 +10,8 @@ import sacrebleu
 
 from smoa_lightning.__main__ import main
 
-from .data.rows import write_folder
-from .runs import only_run
+from ..data.made_rows import write_folder
+from ..runs import only_run
 
 
 def frozen(tiny_arguments: list[str]) -> list[str]:

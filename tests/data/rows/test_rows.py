@@ -14,7 +14,7 @@ from smoa_lightning.data.datamodule import TaskDataModule
 from smoa_lightning.data.encoding.encode import IGNORED, move_spaces
 from smoa_lightning.data.tasks import TASKS, Missing
 
-from .rows import ROWS, write_folder
+from ..made_rows import ROWS, write_folder
 
 
 def test_there_are_rows_for_every_task():

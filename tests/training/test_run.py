@@ -17,14 +17,14 @@ from smoa_lightning.records.record import holding
 from smoa_lightning.training.adapter_folder import load_adapter
 from smoa_lightning.training.module import FineTuneModule
 
-from .runs import Killed, only_run
+from ..runs import Killed, only_run
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory, tiny_backbone: Path, piqa_folder: Path) -> Path:
     """One finished run, looked at by several tests."""
     root = tmp_path_factory.mktemp("finished")
-    experiments = Path(__file__).parents[1] / "experiments"
+    experiments = Path(__file__).parents[2] / "experiments"
     status = main(
         [
             *("fit", "--config", str(experiments / "piqa.yaml")),

@@ -13,9 +13,9 @@ import pytest
 
 from smoa_lightning.__main__ import main
 from smoa_lightning.common.errors import UserError
-from smoa_lightning.training.cli import expand_bases
+from smoa_lightning.configuration import expand_bases
 
-EXPERIMENTS = Path(__file__).parents[1] / "experiments"
+EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 
 
 BAD = {

@@ -15,7 +15,7 @@ from smoa_lightning.adapters import SMoAConfig
 from smoa_lightning.adapters.adalora import AdaLoraConfig
 from smoa_lightning.training.run_names import rank_of, strategy_name
 
-ADAPTERS = sorted((Path(__file__).parents[1] / "experiments" / "adapters").glob("*.yaml"))
+ADAPTERS = sorted((Path(__file__).parents[2] / "experiments" / "adapters").glob("*.yaml"))
 
 PEFT = [
     "lora",

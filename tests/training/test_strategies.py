@@ -11,11 +11,13 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from smoa_lightning.__main__ import main
+from smoa_lightning.common.quiet import quiet_libraries
+from smoa_lightning.configuration import expand_bases
 from smoa_lightning.embedded import backbone_folder
 from smoa_lightning.training.adapter_folder import load_adapter
-from smoa_lightning.training.cli import FineTuneCLI, expand_bases, quiet_libraries
+from smoa_lightning.training.cli import FineTuneCLI
 
-EXPERIMENTS = Path(__file__).parents[1] / "experiments"
+EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 STRATEGIES = [p.stem for p in sorted(EXPERIMENTS.glob("adapters/*.yaml"))]
 WITHOUT_UPDATE_MATRIX = {"prefix", "prompt", "ptuning", "bottleneck", "bottleneck_pfeiffer", "surm_adapter", "frozen"}
 # The base score is that of the backbone, the same before every strategy: one of each kind takes it.

@@ -16,7 +16,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, tiny_backbone: Path, piqa_
     root = tmp_path_factory.mktemp("generate")
     status = main(
         [
-            *("fit", "--config", str(Path(__file__).parents[1] / "experiments" / "piqa.yaml")),
+            *("fit", "--config", str(Path(__file__).parents[2] / "experiments" / "piqa.yaml")),
             *("--model.backbone.source", "local", "--model.backbone.path", str(tiny_backbone)),
             *("--data.source", "local", "--data.path", str(piqa_folder), "--run.root", str(root)),
             *(

@@ -10,7 +10,7 @@ import pytest
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.data.batches.stream import held_out
 
-from .streams import NUM_ROWS, ROWS, TASK, batches, loader, memory, pass_of, streaming
+from ..streams import NUM_ROWS, ROWS, TASK, batches, loader, memory, pass_of, streaming
 
 
 def test_the_hold_out_is_disjoint_and_of_its_share() -> None:

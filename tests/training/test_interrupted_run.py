@@ -18,7 +18,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from smoa_lightning.__main__ import main
 from smoa_lightning.training.module import FineTuneModule
 
-from .runs import Killed, die_at_step, only_run
+from ..runs import Killed, die_at_step, only_run
 
 
 @pytest.mark.parametrize("extra", [[], ["--trainer.accumulate_grad_batches", "2", "--model.adapter.dropout", "0.1"]])

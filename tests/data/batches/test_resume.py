@@ -12,8 +12,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.data.datamodule import TaskDataModule
 
-from .conftest import character_tokenizer
-from .witness import Witness
+from ..conftest import character_tokenizer
+from ..witness import Witness
 
 # 18 training rows in batches of 4: 5 steps an epoch; two epochs
 STEPS = 10

@@ -12,8 +12,8 @@ from lightning.pytorch.callbacks import Callback
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.data.batches.stream import StreamLoader
 
-from .streams import batches, loader, streaming
-from .witness import Witness
+from ..streams import batches, loader, streaming
+from ..witness import Witness
 
 
 @pytest.mark.parametrize("overlong", ["error", "skip"])

@@ -17,8 +17,8 @@ from smoa_lightning.data.encoding.encode_examples import Encoding, encode_traini
 from smoa_lightning.data.rows.row_stream import hub_stream, local_stream
 from smoa_lightning.data.rows.sources import Origin, load_split
 
-from .conftest import character_tokenizer
-from .streams import NUM_ROWS, ROWS, TASK, pass_of, streaming
+from ..conftest import character_tokenizer
+from ..streams import NUM_ROWS, ROWS, TASK, pass_of, streaming
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,9 @@ from peft import LoraConfig, PrefixTuningConfig, PromptTuningConfig, get_peft_mo
 
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.data.batches.collate import pad_rows
-from smoa_lightning.data.batches.packing import PackedRow, check_packing, collate_packed, pack_rows
+from smoa_lightning.data.batches.packing import PackedRow, collate_packed, pack_rows
 from smoa_lightning.data.encoding.encode import IGNORED, TokenRow
+from smoa_lightning.training.packing_check import check_packing
 
 VOCABULARY = 50
 SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "vocab_size": VOCABULARY}

@@ -22,7 +22,7 @@ def records(tmp_path_factory: pytest.TempPathFactory, tiny_backbone: Path, piqa_
     for processes in (1, 2):
         folder = root / str(processes)
         command = ["fit"]
-        command += ["--config", str(Path(__file__).parents[1] / "experiments" / "piqa.yaml")]
+        command += ["--config", str(Path(__file__).parents[2] / "experiments" / "piqa.yaml")]
         command += ["--model.backbone.source", "local", "--model.backbone.path", str(tiny_backbone)]
         command += ["--data.source", "local", "--data.path", str(piqa_folder), "--data.selection_rows", "16"]
         command += ["--model.adapter.r", "4", "--data.batch_size", str(16 // processes)]

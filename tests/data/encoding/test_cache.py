@@ -20,7 +20,7 @@ from smoa_lightning.data.encoding import cache
 from smoa_lightning.data.encoding.encode import IGNORED, TokenRow
 from smoa_lightning.data.encoding.encode_examples import Encoding, PartStatistics
 
-from .conftest import character_tokenizer
+from ..conftest import character_tokenizer
 
 ROWS = [
     TokenRow((5, 6, 7), (IGNORED, 6, 7), truncated=True),

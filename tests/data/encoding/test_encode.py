@@ -15,7 +15,7 @@ from smoa_lightning.data.encoding.encode import (
 )
 from smoa_lightning.data.tasks import RowError
 
-from .conftest import character_ids, character_tokenizer
+from ..conftest import character_ids, character_tokenizer
 
 BOS, EOS = 1, 2
 

@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from smoa_lightning.adapters import SMoAConfig, attach
 from smoa_lightning.data.batches.collate import ChoiceItem, collate_choices
 from smoa_lightning.data.encoding.encode import IGNORED, TokenRow
-from smoa_lightning.evaluation import sharing
+from smoa_lightning.evaluation import prefix_trees
 from smoa_lightning.evaluation.prefix_trees import choice_log_likelihoods, lay_out, shares_prefixes
 from smoa_lightning.evaluation.scoring import row_log_likelihoods, target_logits
 
@@ -56,17 +56,18 @@ def alone(model: Any, batch: dict[str, Tensor]) -> Tensor:
 
 
 def test_the_families_are_those_that_are_tested_here() -> None:
-    assert set(CAUSAL) == sharing.FAMILIES
+    assert set(CAUSAL) == prefix_trees.FAMILIES
 
 
 WITHOUT_SDPA = ("gemma2",)  # its attention caps its scores
 
 
 @pytest.mark.parametrize(
-    ("family", "kernel"), [(f, k) for f in CAUSAL for k in sharing.KERNELS if not (k == "sdpa" and f in WITHOUT_SDPA)]
+    ("family", "kernel"),
+    [(f, k) for f in CAUSAL for k in prefix_trees.KERNELS if not (k == "sdpa" and f in WITHOUT_SDPA)],
 )
 def test_scores_are_those_of_each_row_alone(family: str, kernel: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sharing, "WIDTH", 48)  # several sequences of several trees
+    monkeypatch.setattr(prefix_trees, "WIDTH", 48)  # several sequences of several trees
     model: Any = ARCHITECTURES[family](attn_implementation=kernel)  # type: ignore[call-arg]
     batch = collate_choices(items(), pad_id=0)
     seen: list[torch.Size] = []
@@ -109,7 +110,7 @@ def test_the_tree_by_hand() -> None:
 def test_a_common_bos_does_not_make_one_tree_of_a_batch() -> None:
     rows = [[1, *range(start, start + 20)] for start in range(10, 400, 20)]
     layout = lay_out(rows, rows)
-    assert layout.input_ids.shape[1] <= sharing.WIDTH
+    assert layout.input_ids.shape[1] <= prefix_trees.WIDTH
     assert layout.visible.sum(-1).max() == 20
 
 

@@ -17,7 +17,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from .hub_server import COMMIT, make_server
+from ..hub_server import COMMIT, make_server
 
 HELPERS = """
 import dataclasses, json, sys, time

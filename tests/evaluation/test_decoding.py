@@ -28,7 +28,7 @@ from smoa_lightning.evaluation.decoding import continuations, left_padded
 from smoa_lightning.evaluation.scoring import row_log_likelihoods, target_logits
 from smoa_lightning.training.adapter_folder import load_adapter
 
-EXPERIMENTS = Path(__file__).parents[1] / "experiments"
+EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 PAD, EOS = 0, 2
 VIRTUAL = ["--model.adapter.num_virtual_tokens", "5"]
 FLAGS = {

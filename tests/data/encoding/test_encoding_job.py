@@ -10,7 +10,7 @@ import pytest
 from smoa_lightning.data.datamodule import TaskDataModule
 from smoa_lightning.data.encoding import encoding_job as part_items
 
-from .conftest import character_tokenizer
+from ..conftest import character_tokenizer
 
 PARTS = ("train", "selection", "report")
 ENCODERS = ("encode_training", "encode_choices", "encode_replies")

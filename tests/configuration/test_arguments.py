@@ -20,7 +20,7 @@ from smoa_lightning.configuration.check import flags
 from smoa_lightning.configuration.settings import class_group, groups
 from smoa_lightning.training.cli import FineTuneCLI
 
-EXPERIMENTS = Path(__file__).parents[1] / "experiments"
+EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 FILES = sorted(EXPERIMENTS.rglob("*.yaml"))
 
 
@@ -149,7 +149,8 @@ TAKEN_FILES = [
     "data.batch_size: 3\n",
     "data: null\n",
     "trainer:\n  callbacks+: []\n",
-    "model:\n  backbone:\n    class_path: smoa_lightning.backbones.backbone.BackboneConfig\n    init_args: {dtype: bfloat16}\n",
+    "model:\n  backbone:\n    class_path: smoa_lightning.backbones.backbone.BackboneConfig\n"
+    "    init_args: {dtype: bfloat16}\n",
     "model:\n  adapter:\n    class_path: peft.LoraConfig\n    init_args:\n      r: 4\n    dict_kwargs:\n      z: 4\n",
     "model:\n  warmup: 10\n  decay: constant\n",
 ]

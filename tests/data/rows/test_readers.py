@@ -11,7 +11,7 @@ from smoa_lightning.common.errors import UserError
 from smoa_lightning.data.rows.sources import Origin, has_split, known_splits, load_split
 from smoa_lightning.data.tasks import CHOICE, CONVAI2, GSM8K, METAMATH_QA, PIQA, TASKS, Missing, task_with_fields
 
-from .rows import ROWS, write_folder
+from ..made_rows import ROWS, write_folder
 
 GOOD = [
     {"goal": "Dry a cup, well", "sol1": 'use a "towel"', "sol2": "use a sieve", "label": 0},

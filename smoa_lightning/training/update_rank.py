@@ -1,0 +1,159 @@
+"""How many directions the update of a trained run uses, layer by layer, beside what its method allows."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from peft import PeftConfig, PeftModel
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from smoa_lightning.adapters import UpdateRank, adapted_layers, layer_update
+from smoa_lightning.adapters.inspect import target_layers
+from smoa_lightning.adapters.rank import base_shift, is_matrix_layer, shift_rounding, singular_values, update_rank
+from smoa_lightning.adapters.tuner import frozen_weight
+from smoa_lightning.backbones.backbone import load_model
+from smoa_lightning.common.errors import UserError
+from smoa_lightning.records.record import read_record
+from smoa_lightning.training.adapter_folder import adapter_folder, load_adapter, saved_backbone
+from smoa_lightning.training.callbacks.rank_monitor import evenly, inner_linear_layers
+
+
+@dataclass(frozen=True)
+class LayerRank:
+    """The update D = W' - W of one layer.
+
+    Attributes:
+        name: Full name of the layer in the backbone.
+        shape: (d_out, d_in).
+        trainable: Parameters trained in the layer.
+        bound: What its rank can be at most.
+        rank: What it is.
+        values: Its singular values, descending.
+    """
+
+    name: str
+    shape: tuple[int, int]
+    trainable: int
+    bound: int
+    rank: UpdateRank
+    values: list[float]
+
+    @property
+    def kind(self) -> str:
+        """The name with every index as ``*``."""
+        return ".".join("*" if part.isdigit() else part for part in self.name.split("."))
+
+    @property
+    def lora_rank(self) -> float:
+        """The rank of a LoRA of as many parameters: trainable / (d_out + d_in)."""
+        return self.trainable / sum(self.shape)
+
+    @property
+    def curve(self) -> list[float]:
+        """Singular values over the largest one, without those that are rounding."""
+        return [value / self.values[0] for value in self.values[: self.rank.numerical]]
+
+
+@dataclass(frozen=True)
+class RunRank:
+    """What was measured of one run.
+
+    Attributes:
+        label: Name of the run.
+        trainable: Its trained parameters, in all layers.
+        adapted: How many layers it changes.
+        layers: The measured ones.
+    """
+
+    label: str
+    trainable: int
+    adapted: int
+    layers: list[LayerRank]
+
+    def means(self) -> dict[str, float]:
+        """Return the means of the ranks and the bound over the measured layers."""
+        columns: dict[str, list[float]] = {
+            "effective": [layer.rank.effective for layer in self.layers],
+            "stable": [layer.rank.stable for layer in self.layers],
+            "numerical": [layer.rank.numerical for layer in self.layers],
+            "bound": [layer.bound for layer in self.layers],
+            "smaller side": [min(layer.shape) for layer in self.layers],
+        }
+        return {name: statistics.fmean(column) for name, column in columns.items()}
+
+
+def measure(run: Path, count: int, wanted: list[str] | None = None) -> RunRank:
+    """Measure the update of a run's best adapter against the true weights of its backbone.
+
+    The backbone's weights are kept before the adapter is attached, so that an initialisation that moves them (PiSSA,
+    OLoRA) is part of the update.
+
+    Args:
+        run: A run folder or an adapter folder.
+        count: How many adapted layers are measured, at even distances.
+        wanted: Names of layers to be measured instead, those of them that the run changes.
+
+    Raises:
+        UserError: No adapter there, or one whose update has no rank: prompts, the adapter slot.
+    """
+    folder = adapter_folder(run)
+    config, location = saved_backbone(folder)
+    backbone = load_model(config, location)
+    if not (folder / "adapter_config.json").is_file():
+        return _measure_full(run, folder, backbone, count, wanted)
+    adapter = PeftConfig.from_pretrained(str(folder))
+    names = [name for name, module in target_layers(backbone, adapter).items() if is_matrix_layer(module)]
+    kind = getattr(adapter.peft_type, "value", adapter.peft_type)
+    if not names:
+        raise UserError(f"{run}: {kind} changes no weight matrix, so its update has no rank")
+    chosen = _choose(names, count, wanted)
+    originals = {name: backbone.get_parameter(f"{name}.weight").detach().clone() for name in chosen}
+    model, _ = load_adapter(folder, backbone)
+    assert isinstance(model, PeftModel)
+    model.set_adapter(model.active_adapter)  # marks what was trained, for the counts
+    entries = {layer.name: layer for layer in adapted_layers(model)}
+    layers = []
+    for name in tqdm(chosen, desc="ranks", unit="layer", leave=False, delay=2):
+        layer: Any = model.get_base_model().get_submodule(name)
+        moved = base_shift(layer, originals[name]) is not None
+        delta = layer_update(layer, model.active_adapter, originals[name])
+        rounding = shift_rounding(originals[name]) if moved else 0.0
+        entry = entries[name]
+        layers.append(_layer(name, delta, entry.trainable_parameters, entry.rank_bound, rounding))
+    trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    return RunRank(_label(run), trainable, len(names), layers)
+
+
+def _measure_full(run: Path, folder: Path, backbone: nn.Module, count: int, wanted: list[str] | None) -> RunRank:
+    trained = load_adapter(folder)[0]
+    names = inner_linear_layers(backbone)
+    layers = []
+    for name in tqdm(_choose(names, count, wanted), desc="ranks", unit="layer", leave=False, delay=2):
+        after, before = (_weight(model, name) for model in (trained, backbone))
+        layers.append(_layer(name, after - before, after.numel(), min(after.shape), 0.0))
+    return RunRank(_label(run), sum(p.numel() for p in trained.parameters()), len(names), layers)
+
+
+def _weight(model: nn.Module, name: str) -> Tensor:
+    """The weight of a linear layer, float32 and of shape (d_out, d_in)."""
+    return frozen_weight(model.get_submodule(name)).detach().float()
+
+
+def _layer(name: str, delta: Tensor, trainable: int, bound: int, rounding: float) -> LayerRank:
+    values = singular_values(delta)
+    rank = update_rank(delta, rounding, values)
+    return LayerRank(name, (delta.shape[0], delta.shape[1]), trainable, bound, rank, values.tolist())
+
+
+def _choose(names: list[str], count: int, wanted: list[str] | None) -> list[str]:
+    shared = [name for name in wanted or [] if name in set(names)]
+    return shared or evenly(names, count)
+
+
+def _label(run: Path) -> str:
+    record = read_record(run) or read_record(run.parent.parent) or {}
+    return str(record.get("name", run.name))
