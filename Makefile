@@ -6,7 +6,7 @@ ARGS ?=
 TORCH ?=
 CONFIG ?= experiments/piqa.yaml
 
-.PHONY: fit test check backbone clean
+.PHONY: fit test check schema backbone clean
 
 fit: $(VENV)/.installed
 	$(BIN)/python -m smoa_lightning fit --config $(CONFIG) $(ARGS)
@@ -16,6 +16,9 @@ test: $(VENV)/.installed-test
 
 check: $(VENV)/.installed-dev
 	$(BIN)/python -m ruff check . && $(BIN)/python -m ruff format --check . && $(BIN)/python -m mypy
+
+schema: $(VENV)/.installed
+	$(BIN)/python -m tools.settings_schema
 
 backbone: $(VENV)/.installed
 	$(BIN)/python -m smoa_lightning.embedded.rebuild $(ARGS)

@@ -42,9 +42,10 @@ def answered_early(command: str, args: list[str]) -> bool:
         UserError: Something in the arguments is wrong.
     """
     from smoa_lightning import configuration
+    from smoa_lightning.configuration import plain
 
-    if command in configuration.PLAIN:
-        configuration.parse(command, args)
+    if command in plain.PARSERS:
+        plain.parse(command, args)
         return False
     if command not in configuration.COMMANDS:
         return False  # it looks after its own arguments

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from smoa_lightning.common.quiet import quiet_libraries
-from smoa_lightning.configuration import parse
+from smoa_lightning.configuration.plain import parse
 from smoa_lightning.data.encoding.encode import AddBos, bos_prefix, encode_pairs
 from smoa_lightning.data.encoding.render import end_ids, texts
 from smoa_lightning.data.tasks import ReplyExample

@@ -13,7 +13,7 @@ import torch
 
 from smoa_lightning.common.atomic_files import replacing, write_json
 from smoa_lightning.common.quiet import quiet_libraries
-from smoa_lightning.configuration import parse
+from smoa_lightning.configuration.plain import parse
 from smoa_lightning.records.rank_figure import Panel, draw
 from smoa_lightning.training.update_rank import RunRank, measure
 

@@ -1,21 +1,13 @@
-"""Help and argument errors without torch: settings are read from source files instead of imported classes."""
+"""Everything that knows settings: composition of files and flags, the schema, early checks and help; no torch.
+
+Only ``parser``, the real parser, imports Lightning and peft.
+"""
 
 from __future__ import annotations
 
 from smoa_lightning.configuration.check import check_arguments, needs_checkpoint, unknown_key
 from smoa_lightning.configuration.describe import describe
-from smoa_lightning.configuration.plain import PARSERS as PLAIN
-from smoa_lightning.configuration.plain import parse
 from smoa_lightning.configuration.settings import COMMANDS
 from smoa_lightning.configuration.yaml_files import expand_bases
 
-__all__ = [
-    "COMMANDS",
-    "PLAIN",
-    "check_arguments",
-    "describe",
-    "expand_bases",
-    "needs_checkpoint",
-    "parse",
-    "unknown_key",
-]
+__all__ = ["COMMANDS", "check_arguments", "describe", "expand_bases", "needs_checkpoint", "unknown_key"]

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from smoa_lightning.common.errors import UserError, nearest
-from smoa_lightning.configuration.settings import CLASS_SETTINGS, Setting, class_group, groups
+from smoa_lightning.configuration.check import wrong_value
+from smoa_lightning.configuration.settings import CLASS_SETTINGS, Setting, class_group, groups, owner_of
 
 # Keys that a study decides itself, and what to write instead.
 DECIDED = {
@@ -45,14 +46,14 @@ class Keys:
         """Whether a full key names a setting, or something inside of one that takes any mapping."""
         if key in self.settings:
             return True
-        owner = next((name for name in CLASS_SETTINGS if key.startswith(f"{name}.")), None)
+        owner = owner_of(key)
         if owner is not None:
             rest = key.removeprefix(f"{owner}.")
             return rest.startswith("dict_kwargs.") or (rest.startswith("init_args.") and owner in self.unreadable)
         above = key.rpartition(".")[0]
         while above:
             if above in self.settings:
-                return any(setting.kind.open for setting in self.settings[above])
+                return any(setting.type.takes_mapping or not setting.certain for setting in self.settings[above])
             above = above.rpartition(".")[0]
         return False
 
@@ -64,7 +65,7 @@ class Keys:
         """
         key = _full(name)
         if key in DECIDED:
-            raise UserError(f"{where}{key} can not be set in a study: {DECIDED[key]}")
+            raise UserError(f"{where}{key} cannot be set in a study: {DECIDED[key]}")
         if self.known(key):
             return key
         ends = self._ending(name)
@@ -92,7 +93,7 @@ class Keys:
         """Yield full key and value of each setting of a mapping, which may be nested as configuration files are.
 
         Raises:
-            UserError: An unknown key, or a value that its setting can not take.
+            UserError: An unknown key, or a value that its setting cannot take.
         """
         for name, value in mapping.items():
             inner = f"{prefix}{name}"
@@ -117,7 +118,7 @@ class Keys:
                 yield from self.flatten({name: value}, where, f"{key}.init_args.")
 
     def _nested(self, key: str) -> bool:
-        return any(setting.kind.nested for setting in self.settings.get(key, ()))
+        return any(setting.type.nested is not None for setting in self.settings.get(key, ()))
 
     def check(self, key: str, value: Any, where: str = "") -> None:
         """Refuse a value that none of the settings of a key can take.
@@ -131,16 +132,12 @@ class Keys:
                 f"of an axis, 'method: [{value}]', or name it under 'base'"
             )
         found = self.settings.get(key, [])
-        plain = not isinstance(value, list | Mapping)
-        fits = [s.kind.takes(value) if plain else s.kind.open or s.kind.nested or key in CLASS_SETTINGS for s in found]
-        if found and not any(fits):
-            kind = found[0].kind
-            close = f"; the nearest is {nearest(str(value), kind.values(), 1)}" if kind.literals and plain else ""
-            raise UserError(f"{where}{key} is {value!r}, but takes {kind.told()}{close}")
+        if found and not any(key in CLASS_SETTINGS or not s.certain or s.type.accepts(value) for s in found):
+            raise UserError(f"{where}{wrong_value(found[0], value)}")
 
     def whole(self, key: str) -> bool | None:
         """Whether a setting takes whole numbers only; ``None`` where its type does not tell."""
-        plain = {name for setting in self.settings.get(key, ()) for name in setting.kind.plain}
+        plain = {name for setting in self.settings.get(key, ()) for name in setting.type.plain}
         if "float" in plain:
             return False if "int" not in plain else None
         return True if "int" in plain else None

@@ -1,50 +1,28 @@
-"""The settings of every command as a table of dotted keys, read from the sources of the classes that take them."""
+"""All settings as a table of dotted keys, read from the shipped JSON Schema. Nothing heavy is imported.
+
+``settings.schema.json`` is made from the real parser (``make schema``). It holds the settings of the commands, of every
+strategy of peft and of this package, and of every optimizer of torch, for one version of each library. Where another
+version of a library is installed, its part of the schema is a help text only: nothing is refused because of it.
+"""
 
 from __future__ import annotations
 
-import ast
-from dataclasses import dataclass
+import importlib.metadata
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
+from typing import Any
 
-from smoa_lightning.configuration.docstring import first_sentence
-from smoa_lightning.configuration.kinds import Kind, kind_of
-from smoa_lightning.configuration.source import (
-    ClassSource,
-    Parameter,
-    find_class,
-    look_up,
-    method_docstring,
-    method_parameters,
-    parameters,
-)
+from smoa_lightning.configuration.value_type import Node, ValueType
 
-TRAINER = "lightning.pytorch.trainer.trainer.Trainer"
+SCHEMA_FILE = Path(__file__).with_name("settings.schema.json")
 SUBCOMMANDS = ("fit", "validate", "test", "predict")
 COMMANDS = (*SUBCOMMANDS, "params")  # those that take the settings
-# In the order of the help: what is set most often comes first.
-GROUPS = {
-    "run": "smoa_lightning.training.cli.RunConfig",
-    "data": "smoa_lightning.data.datamodule.TaskDataModule",
-    "model": "smoa_lightning.training.module.FineTuneModule",
-    "trainer": TRAINER,
-    "checkpoint": "smoa_lightning.training.callbacks.adapter_checkpoint.AdapterCheckpoint",
-    "cost_monitor": "smoa_lightning.training.callbacks.cost_monitor.CostMonitor",
-    "rank_monitor": "smoa_lightning.training.callbacks.rank_monitor.RankMonitor",
-    "sample_predictions": "smoa_lightning.training.callbacks.sample_predictions.SamplePredictions",
-    "forgetting": "smoa_lightning.training.callbacks.forgetting.Forgetting",
-}
-# What Lightning's methods take but the command line decides itself; the names are those that LightningCLI skips too.
-DECIDED = {"model", "train_dataloaders", "val_dataloaders", "dataloaders", "datamodule", "weights_only"}
-CLASS_SETTINGS = ("model.adapter", "model.optimizer")  # a class_path with init_args that can be read as well
+CLASS_SETTINGS = ("model.adapter", "model.optimizer")  # a class path with the settings of that class
 DEFAULT_CLASSES = {"model.optimizer": "torch.optim.AdamW"}
-# Where what Lightning says is not what the command line makes of it, or too little.
-MEANINGS = {
-    "ckpt_path": "Checkpoint of a run: fit starts a new run from its weights; validate, test and predict score it.",
-    "model.adapter": "The strategy: any peft.PeftConfig by class path, such as smoa_lightning.adapters.SMoAConfig or "
-    "peft.LoraConfig; null is full fine-tuning.",
-    "trainer.callbacks": "Further callbacks by class path; those below are there anyway.",
-}
-READABLE = ("peft.", "smoa_lightning.", "torch.optim.")
+ABSENT = object()  # the default of a setting that has none
 
 
 @dataclass(frozen=True)
@@ -52,18 +30,20 @@ class Setting:
     """One setting.
 
     Attributes:
-        key: Dotted key.
-        kind: What it takes.
-        default: Its default as YAML would say it, empty where there is none.
+        key: Dotted key; settings of a class stand under ``<owner>.init_args``.
+        type: What it takes.
+        default: Its default; ``ABSENT`` where there is none.
         help: What it means.
         within: Key of the setting whose dataclass it is a field of, empty otherwise.
+        certain: Whether the installed library is the one that the schema was made from.
     """
 
     key: str
-    kind: Kind
-    default: str
+    type: ValueType = field(hash=False, compare=False)
+    default: Any = field(hash=False, compare=False)
     help: str
     within: str = ""
+    certain: bool = True
 
 
 @dataclass(frozen=True)
@@ -76,65 +56,93 @@ class Group:
 
 
 @cache
-def groups(command: str) -> tuple[Group, ...]:
-    """Return the groups of settings of a command: ``fit``, ``validate``, ``test``, ``predict`` or ``params``."""
-    trainer = _class(TRAINER)
-    own = [
-        Setting("config", Kind(open=True), "", "File of settings; later files and flags beat earlier ones."),
-        Setting("base", Kind(plain=frozenset({"str"}), nothing=True, text="str | null"), "null", "In a file: another "
-                "one, relative to it, that is read before it."),
-        Setting("seed_everything", Kind(plain=frozenset({"int", "bool"}), text="int | bool"), "0", "Seed of adapter, "
-                "data and dropout; true takes a random one."),
-    ]  # fmt: skip
-    if command in SUBCOMMANDS:
-        taken = method_parameters(trainer, command)
-        own += [_setting(name, taken[name]) for name in taken if name not in DECIDED]
-    title = method_docstring(trainer, command) if command in SUBCOMMANDS else ""
-    found = [Group("", first_sentence(title), tuple(own))]
-    return (*found, *(_group(name, _class(class_path)) for name, class_path in GROUPS.items()))
+def schema() -> Mapping[str, Any]:
+    """Return the shipped schema."""
+    content: dict[str, Any] = json.loads(SCHEMA_FILE.read_text(encoding="utf-8"))
+    return content
 
 
 @cache
-def class_group(key: str, class_path: str) -> Group | None:
-    """Return the settings of a class under the key that takes its ``class_path``; ``None`` if they cannot be read."""
-    source = find_class(class_path) if class_path.startswith(READABLE) else None
-    taken = parameters(source) if source else None
-    if not source or taken is None:
+def certain(package: str) -> bool:
+    """Whether a package is installed in the version that the schema was made from; true for this package."""
+    made_from = schema()["x-versions"].get(package)
+    if made_from is None:
+        return package == "smoa_lightning"
+    try:
+        return importlib.metadata.version(package).partition("+")[0] == made_from
+    except importlib.metadata.PackageNotFoundError:
+        return False
+
+
+@cache
+def groups(command: str) -> tuple[Group, ...]:
+    """Return the groups of settings of a command: ``fit``, ``validate``, ``test``, ``predict`` or ``params``."""
+    whole = schema()
+    general = whole["x-commands"][command]
+    found = [Group("", general["description"], _settings(general, "", True))]
+    for name, node in whole["properties"].items():
+        if "properties" in node:
+            known = name != "trainer" or certain("lightning")
+            found.append(Group(name, node["description"], _settings(node, f"{name}.", known)))
+    return tuple(found)
+
+
+def class_path_of(owner: str, name: str) -> str | None:
+    """Return the public path of a class, which may be given by its short name; ``None`` for one that is not known."""
+    path: str | None = schema()["x-classes"][owner].get(name)
+    return path if path is not None and certain(path.split(".")[0]) else None
+
+
+def class_paths(owner: str) -> list[str]:
+    """Return the public class paths that are known under a key."""
+    return list(dict.fromkeys(schema()["x-classes"][owner].values()))
+
+
+@cache
+def class_group(owner: str, class_path: str) -> Group | None:
+    """Return the settings of a class under the key that takes its class path; ``None`` if they are not known."""
+    public = class_path_of(owner, class_path)
+    if public is None:
         return None
-    names = [name for name in taken if not (key == "model.optimizer" and name == "params")]
-    settings = tuple(_setting(f"{key}.init_args.{name}", taken[name]) for name in names)
-    return Group(key, f"{class_path}: {first_sentence(source.docstring)}", settings)
+    node = schema()["$defs"][public]
+    settings = _settings(node, f"{owner}.init_args.", True)
+    return Group(owner, f"{public}: {node['description']}", tuple(s for s in settings if not s.within))
 
 
-def _class(class_path: str) -> ClassSource:
-    source = find_class(class_path)
-    assert source is not None, f"{class_path} is in no source file"
-    return source
+@cache
+def class_settings(owner: str, class_path: str) -> Mapping[str, Setting]:
+    """Return full key -> setting of a class; nothing where its settings are not known."""
+    group = class_group(owner, class_path)
+    return {setting.key: setting for setting in group.settings} if group else {}
 
 
-def _group(name: str, source: ClassSource) -> Group:
-    taken = parameters(source) or {}
-    title = first_sentence(source.docstring or method_docstring(source, "__init__"))
+def options_of(class_path: str) -> list[str] | None:
+    """Return the options of a sampler or pruner of Optuna; ``None`` where another version is installed."""
+    return list(schema()["x-options"][class_path]) if certain("optuna") else None
+
+
+def owner_of(key: str) -> str | None:
+    """Return the class setting that a key lies within, ``None`` for any other key."""
+    return next((name for name in CLASS_SETTINGS if key.startswith(f"{name}.")), None)
+
+
+def _settings(node: Node, prefix: str, known: bool) -> tuple[Setting, ...]:
     found: list[Setting] = []
-    for parameter in taken.values():
-        setting = _setting(f"{name}.{parameter.name}", parameter)
+    required = node.get("required", ())
+    for name, own in node["properties"].items():
+        if name == "$schema":
+            continue
+        key = f"{prefix}{name}"
+        setting = _setting(key, own, name in required, known)
         found.append(setting)
-        if setting.kind.nested:
-            fields = parameters(setting.kind.nested) or {}
-            found += [_setting(f"{setting.key}.{f.name}", f, setting.key) for f in fields.values()]
-    return Group(name, title, tuple(found))
+        for field_name, inner in (setting.type.nested or {}).items():
+            found.append(_setting(f"{key}.{field_name}", inner, False, known, key))
+    return tuple(found)
 
 
-def _setting(key: str, parameter: Parameter, within: str = "") -> Setting:
-    default = DEFAULT_CLASSES.get(key) or _default(parameter)
-    return Setting(key, kind_of(parameter), default, MEANINGS.get(key, parameter.help), within)
-
-
-def _default(parameter: Parameter) -> str:
-    """A default as YAML says it; a constant of the module by its value."""
-    node = parameter.default
-    if isinstance(node, ast.Name) and (found := look_up(parameter.module, node.id)) is not None:
-        node = found[1].value if isinstance(found[1], ast.Assign | ast.AnnAssign) else node
-    if isinstance(node, ast.Constant):
-        return {"None": "null", "True": "true", "False": "false"}.get(str(node.value), str(node.value))
-    return ast.unparse(node) if node is not None else ""
+def _setting(key: str, node: Node, required: bool, known: bool, within: str = "") -> Setting:
+    kind = ValueType(node, schema()["$defs"])
+    default = node.get("default", ABSENT if required else None)
+    if key in DEFAULT_CLASSES:
+        default = DEFAULT_CLASSES[key]
+    return Setting(key, kind, default, node.get("description", ""), within, known)

@@ -126,7 +126,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ),
     ({"axes": {"data.protocl": ["x"]}}, "unknown key 'data.protocl'; the nearest valid keys are data.protocol"),
     ({"axes": {"seed": [1, 2]}}, "'seed' may mean data.seed or model.adapter.init_args.seed"),
-    ({"axes": {"seed_everything": [1, 2]}}, "seed_everything can not be set in a study: the study's 'seeds' decide it"),
+    ({"axes": {"seed_everything": [1, 2]}}, "seed_everything cannot be set in a study: the study's 'seeds' decide it"),
     ({"axes": {"r": []}}, "axis 'r' has no values"),
     ({"axes": {"r": [4, "x"]}}, "model.adapter.init_args.r is 'x', but takes a whole number"),
     ({"axes": {"r": [4, 4]}}, "axis 'r' has '4' twice"),
@@ -189,7 +189,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ),
     ({"overrides": {"data.batch_siz": 4}}, "unknown key 'data.batch_siz'; the nearest valid keys are data.batch_size"),
     ({"overrides": {"data.batch_size": 4.5}}, "data.batch_size is 4.5, but takes a whole number"),
-    ({"overrides": {"run.name": "x"}}, "run.name can not be set in a study"),
+    ({"overrides": {"run.name": "x"}}, "run.name cannot be set in a study"),
     ({"overrides": ["x"]}, "overrides are configuration keys and values"),
     ({"retries": -1}, "retries is -1, but must be a whole number"),
     ({"keep": "bst"}, "keep is 'bst', but is best or none; the nearest is best"),
@@ -261,7 +261,7 @@ def test_the_line_of_what_is_wrong_is_told(tmp_path: Path) -> None:
         load_study([written(tmp_path, BASE)], [("sedes", "3")])
     with pytest.raises(UserError, match=r"^--seeds needs a value"):
         load_study([written(tmp_path, BASE)], [("seeds", None)])
-    twice = r"study\.yaml, line 9: 'seeds' stands there a second time; the first is in line 8"
+    twice = r"study\.yaml, line 9: the key 'seeds' is there twice; the first is in line 8"
     with pytest.raises(UserError, match=twice):
         load_study([written(tmp_path, BASE + "seeds: 3\n")])
 

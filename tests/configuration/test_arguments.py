@@ -242,6 +242,24 @@ def test_files_that_are_refused_early_the_full_parser_refuses_too(
         fit_parser.parse_args(["fit", "--config", str(file)])
 
 
+@pytest.mark.parametrize("key", ["data.batch_size", "data.packing", "model.decay", "model.backbone.dtype", "run.root"])
+def test_null_is_refused_early_where_it_means_nothing(key: str, tmp_path: Path) -> None:
+    """The full parser takes it from a file, and the run breaks later."""
+    (tmp_path / "settings.yaml").write_text(f"{key}: null\n")
+    with pytest.raises(UserError, match=f"line 1: {key} is None, but takes"):
+        check_arguments("fit", ["--config", str(tmp_path / "settings.yaml")])
+
+
+@pytest.mark.parametrize(
+    "text", ["run.name: 2020-01-01\n", "data.seed: null\n", "trainer: {max_steps: -1, callbacks: null}\n"]
+)
+def test_dates_are_texts_and_null_is_taken_where_it_is_the_default(text: str, fit_parser: Any, tmp_path: Path) -> None:
+    file = tmp_path / "settings.yaml"
+    file.write_text(text)
+    fit_parser.parse_args(["fit", "--config", str(file)])
+    check_arguments("fit", ["--config", str(file)])
+
+
 def test_a_later_class_is_the_one_whose_settings_count(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text(
         "model: {adapter: {class_path: peft.LoraConfig, init_args: {lora_alpha: 4}}}\nbase: b.yaml\n"
@@ -278,8 +296,16 @@ def test_help_tells_every_setting(command: str, capsys: pytest.CaptureFixture[st
 
 def test_help_tells_the_settings_of_a_named_strategy() -> None:
     assert "--model.adapter.num_subspaces" not in describe("fit", [], "")
-    for named in (["--config", str(EXPERIMENTS / "piqa.yaml")], ["--model.adapter", "peft.LoraConfig", "--oh", "no"]):
+    for named in (["--model.adapter", "SMoAConfig"], ["--model.adapter", "peft.LoraConfig", "--oh", "no"]):
         assert "--model.adapter.r int = 8 " in describe("fit", [*named, "--help"], "")
+
+
+def test_help_shows_what_the_given_files_and_flags_make() -> None:
+    shown = describe("fit", ["--config", str(EXPERIMENTS / "piqa.yaml"), "--data.batch_size", "7", "--help"], "")
+    for line in ("--model.adapter.r int = 32 ", "--model.adapter.num_subspaces int = 2 ", "--data.batch_size int = 7 "):
+        assert line in shown
+    assert "smoa_lightning.adapters.SMoAConfig" in shown
+    assert "= peft.HiraConfig" in describe("fit", ["--model.adapter", "peft.HiraConfig"], "")
 
 
 def test_no_answer_imports_torch() -> None:

@@ -13,8 +13,8 @@ from typing import Any
 from smoa_lightning.ablation.study.study_file import find_file
 from smoa_lightning.common.errors import UserError, nearest
 from smoa_lightning.configuration.keys import Keys
-from smoa_lightning.configuration.located_yaml import Tree
 from smoa_lightning.configuration.settings import CLASS_SETTINGS
+from smoa_lightning.configuration.yaml_files import LocatedYaml
 
 FILE_ENDINGS = (".yaml", ".yml")
 FILE_SETTINGS = ("like", "path")  # last words of settings whose value may be the name of a YAML file
@@ -85,7 +85,7 @@ def names_file(value: Any, name: str) -> bool:
     return isinstance(value, str) and value.endswith(FILE_ENDINGS) and name.rpartition(".")[2] not in FILE_SETTINGS
 
 
-def parse_axes(tree: Tree, keys: Keys) -> tuple[Axis, ...]:
+def parse_axes(tree: LocatedYaml, keys: Keys) -> tuple[Axis, ...]:
     """Read the axes of a study; one that is ``null`` is not there.
 
     Raises:
@@ -117,7 +117,7 @@ def _shown(name: str, names: Mapping[str, Any]) -> str:
     return label_of(name)
 
 
-def _axis(name: str, given: Any, tree: Tree, keys: Keys, shown: str) -> Axis:
+def _axis(name: str, given: Any, tree: LocatedYaml, keys: Keys, shown: str) -> Axis:
     steps: tuple[str | int, ...] = ("axes", name)
     where = tree.where(*steps)
     if not given or not isinstance(given, list | Mapping):
@@ -136,7 +136,7 @@ def _axis(name: str, given: Any, tree: Tree, keys: Keys, shown: str) -> Axis:
     return Axis(name, shown, key, tuple(values))
 
 
-def _value(item: Any, name: str, key: str | None, tree: Tree, steps: tuple[str | int, ...], keys: Keys) -> Value:
+def _value(item: Any, name: str, key: str | None, tree: LocatedYaml, steps: tuple[str | int, ...], keys: Keys) -> Value:
     where = tree.where(*steps)
     if isinstance(item, Mapping):
         label, inner = next(iter(item.items()), ("", None))
@@ -148,16 +148,16 @@ def _value(item: Any, name: str, key: str | None, tree: Tree, steps: tuple[str |
             raise UserError(f"{where}a value of axis {name!r} sets nothing")
         return Value("+".join(words), "+".join(words), files, settings)
     if names_file(item, name):
-        file = find_file(item, tree.mark(*steps), f"axis {name!r}")
+        file = find_file(item, tree.location(*steps), f"axis {name!r}")
         return Value(label_of(file.stem), label_of(file.stem), (file,))
     assert key is not None
     keys.check(key, item, where)
     return Value(label_of(item, key), item, (), {key: item})
 
 
-def _labelled(label: str, given: Any, name: str, tree: Tree, steps: tuple[str | int, ...], keys: Keys) -> Value:
+def _labelled(label: str, given: Any, name: str, tree: LocatedYaml, steps: tuple[str | int, ...], keys: Keys) -> Value:
     if names_file(given, name):
-        return Value(label_of(label), label_of(label), (find_file(given, tree.mark(*steps), f"axis {name!r}"),))
+        return Value(label_of(label), label_of(label), (find_file(given, tree.location(*steps), f"axis {name!r}"),))
     if not isinstance(given, Mapping):
         raise UserError(f"{tree.where(*steps)}{label!r} of axis {name!r} is {given!r}, but holds keys and values")
     settings, files = _settings(given, tree, steps, keys)
@@ -165,7 +165,7 @@ def _labelled(label: str, given: Any, name: str, tree: Tree, steps: tuple[str | 
 
 
 def _settings(
-    given: Mapping[str, Any], tree: Tree, steps: tuple[str | int, ...], keys: Keys
+    given: Mapping[str, Any], tree: LocatedYaml, steps: tuple[str | int, ...], keys: Keys
 ) -> tuple[dict[str, Any], tuple[Path, ...]]:
     """What a mapping of configuration keys sets, and the files under its key ``config``."""
     settings: dict[str, Any] = {}
@@ -174,7 +174,7 @@ def _settings(
         where = tree.where(*steps, name)
         if name == "config":
             listed = value if isinstance(value, list) else [value]
-            files = tuple(find_file(item, tree.mark(*steps, name), "config") for item in listed)
+            files = tuple(find_file(item, tree.location(*steps, name), "config") for item in listed)
             continue
         for key, setting in keys.flatten({name: value}, where):
             if key in settings:
@@ -183,7 +183,7 @@ def _settings(
     return settings, files
 
 
-def parse_zip(tree: Tree, axes: Sequence[Axis]) -> tuple[tuple[str, ...], ...]:
+def parse_zip(tree: LocatedYaml, axes: Sequence[Axis]) -> tuple[tuple[str, ...], ...]:
     """Read the lists of axes that go together.
 
     Raises:

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from smoa_lightning.ablation.study.axes import Axis, label_of
 from smoa_lightning.ablation.study.space import Cell
 from smoa_lightning.common.errors import UserError, nearest
-from smoa_lightning.configuration.located_yaml import Tree
-from smoa_lightning.configuration.resolve import Resolver
+from smoa_lightning.configuration.composition import Composer
+from smoa_lightning.configuration.yaml_files import LocatedYaml
 
 # Cells that are reported on other rows are not compared item by item: each of these makes a group with its baseline.
 ROWS = (
@@ -24,7 +24,7 @@ ROWS = (
 )
 
 
-def baselines(tree: Tree, axes: Sequence[Axis], cells: Sequence[Cell], resolver: Resolver) -> dict[str, str]:
+def baselines(tree: LocatedYaml, axes: Sequence[Axis], cells: Sequence[Cell], resolver: Composer) -> dict[str, str]:
     """Return the name of each cell -> that of the cell that it is compared with; nothing without a baseline.
 
     Raises:
@@ -54,7 +54,7 @@ def baselines(tree: Tree, axes: Sequence[Axis], cells: Sequence[Cell], resolver:
     return result
 
 
-def _groups(cells: Sequence[Cell], resolver: Resolver) -> list[list[Cell]]:
+def _groups(cells: Sequence[Cell], resolver: Composer) -> list[list[Cell]]:
     """The cells that are reported on the same rows."""
     groups: dict[str, list[Cell]] = {}
     for cell in cells:

@@ -10,7 +10,7 @@ from smoa_lightning.ablation.study.axes import Axis, label_of
 from smoa_lightning.ablation.study.search_space import Search
 from smoa_lightning.ablation.study.study_file import find_file
 from smoa_lightning.common.errors import UserError
-from smoa_lightning.configuration.located_yaml import Tree
+from smoa_lightning.configuration.yaml_files import LocatedYaml
 
 BUDGET = "model.budget"
 TOLERANCE = "model.budget_tolerance"
@@ -25,7 +25,7 @@ SIZES = frozenset(
 _NUMBER = re.compile(r"\d[\d_,]*(\.\d+)?(e\d+)?\s*[kmb]?", re.IGNORECASE)
 
 
-def parse_budget(given: Any, tree: Tree) -> Any:
+def parse_budget(given: Any, tree: LocatedYaml) -> Any:
     """Return a budget as ``model.budget`` takes it: a number, ``300k``, or ``{like: FILE}`` with the file found.
 
     Raises:
@@ -37,7 +37,7 @@ def parse_budget(given: Any, tree: Tree) -> Any:
             raise UserError(
                 f"{where}budget is {dict(given)!r}; as a mapping it holds one key, 'like': a strategy's file"
             )
-        return {"like": str(find_file(given["like"], tree.mark("budget", "like"), "budget.like"))}
+        return {"like": str(find_file(given["like"], tree.location("budget", "like"), "budget.like"))}
     number = not isinstance(given, bool) and _NUMBER.fullmatch(str(given).strip())
     if not number or not re.search("[1-9]", str(given)):
         raise UserError(
@@ -47,7 +47,11 @@ def parse_budget(given: Any, tree: Tree) -> Any:
 
 
 def check_budget(
-    tree: Tree, overrides: Mapping[str, Any], places: Mapping[str, str], axes: Sequence[Axis], search: Search | None
+    tree: LocatedYaml,
+    overrides: Mapping[str, Any],
+    places: Mapping[str, str],
+    axes: Sequence[Axis],
+    search: Search | None,
 ) -> None:
     """Refuse a study that has a budget and sets the size of its strategies as well.
 

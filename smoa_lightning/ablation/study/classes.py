@@ -10,15 +10,15 @@ from typing import Any
 from smoa_lightning.ablation.study.axes import names_file
 from smoa_lightning.ablation.study.study_file import find_file
 from smoa_lightning.common.errors import UserError
-from smoa_lightning.configuration.located_yaml import Steps, Tree
-from smoa_lightning.configuration.resolve import Resolver
-from smoa_lightning.configuration.settings import CLASS_SETTINGS, DEFAULT_CLASSES, READABLE
+from smoa_lightning.configuration.composition import Composer
+from smoa_lightning.configuration.settings import CLASS_SETTINGS, DEFAULT_CLASSES, class_path_of
+from smoa_lightning.configuration.yaml_files import LocatedYaml, Steps
 
 ADAPTER, OPTIMIZER = "model.adapter", "model.optimizer"
 _HOLDERS = {"class_path", "adapter", ADAPTER, "optimizer", OPTIMIZER}  # keys under which a text is a class path
 
 
-def classes_of(tree: Tree, base: Sequence[Path], resolver: Resolver) -> dict[str, set[str]]:
+def classes_of(tree: LocatedYaml, base: Sequence[Path], resolver: Composer) -> dict[str, set[str]]:
     """Return the class paths of ``model.adapter`` and ``model.optimizer``, wherever the study or its files name them.
 
     Args:
@@ -41,12 +41,14 @@ def classes_of(tree: Tree, base: Sequence[Path], resolver: Resolver) -> dict[str
     add(base)
     layers = [layer for layer, _ in tree.value["overrides"]]
     for steps, text in [*_texts(tree.value.get("axes"), ("axes",)), *_texts(layers, ("overrides",))]:
-        in_optimizer = text.startswith("torch.optim.") or bool({"optimizer", OPTIMIZER} & {*steps})
+        owner = next((key for key in CLASS_SETTINGS if class_path_of(key, text)), None)
         if steps[0] == "axes" and names_file(text, str(steps[-1])):
             with contextlib.suppress(UserError):  # told with its place when the axis is read
-                add([find_file(text, tree.mark(*steps), "axes")])
-        elif text.startswith(READABLE) or (_HOLDERS & {*steps[-2:]} and "." in text):
-            found[OPTIMIZER if in_optimizer else ADAPTER].add(text)
+                add([find_file(text, tree.location(*steps), "axes")])
+        elif owner is not None:
+            found[owner].add(text)
+        elif _HOLDERS & {*steps[-2:]} and "." in text:  # a class of another package
+            found[OPTIMIZER if {"optimizer", OPTIMIZER} & {*steps} else ADAPTER].add(text)
     return found
 
 

@@ -21,8 +21,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from smoa_lightning.common.errors import UserError
+from smoa_lightning.configuration.settings import ABSENT
 
-ABSENT = object()  # what a cell that has no such setting answers with
 _COMPARISON = re.compile(r"\s*(>=|<=|==|!=|>|<)\s*(\S.*?)\s*")
 _ORDER: dict[str, Callable[[float, float], bool]] = {
     ">": operator.gt,

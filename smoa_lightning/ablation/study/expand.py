@@ -7,13 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from smoa_lightning.ablation.study.axes import Value, combined, label_of, parse_axes, parse_zip
 from smoa_lightning.ablation.study.baseline import baselines
 from smoa_lightning.ablation.study.budget import BUDGET, DEFAULT_TOLERANCE, TOLERANCE, check_budget, parse_budget
 from smoa_lightning.ablation.study.classes import classes_of
-from smoa_lightning.ablation.study.conditions import ABSENT, Condition, Lookup, parse_condition
+from smoa_lightning.ablation.study.conditions import Condition, Lookup, parse_condition
 from smoa_lightning.ablation.study.objective import DIRECTIONS, Objective, metric_of
 from smoa_lightning.ablation.study.search_space import parse_search
 from smoa_lightning.ablation.study.space import Cell, Study, command_line
@@ -28,10 +26,10 @@ from smoa_lightning.ablation.study.study_file import (
 )
 from smoa_lightning.common.errors import UserError, nearest
 from smoa_lightning.configuration import check_arguments
+from smoa_lightning.configuration.composition import Composer, Settings, value_at
 from smoa_lightning.configuration.keys import Keys
-from smoa_lightning.configuration.located_yaml import Tree
-from smoa_lightning.configuration.resolve import Resolver, Settings, members
-from smoa_lightning.configuration.settings import CLASS_SETTINGS
+from smoa_lightning.configuration.settings import ABSENT, class_settings, owner_of
+from smoa_lightning.configuration.yaml_files import LocatedYaml
 
 
 def load_study(files: Sequence[Path], flags: Iterable[tuple[str, str | None]] = ()) -> Study:
@@ -51,8 +49,8 @@ def load_study(files: Sequence[Path], flags: Iterable[tuple[str, str | None]] = 
 class _Expansion:
     """A study on its way from file to cells."""
 
-    def __init__(self, tree: Tree) -> None:
-        self.tree, self.resolver = tree, Resolver()
+    def __init__(self, tree: LocatedYaml) -> None:
+        self.tree, self.resolver = tree, Composer()
         self.name = study_name(tree)
         self.base = base_files(tree)
         self.keys = Keys(classes_of(tree, self.base, self.resolver))
@@ -171,7 +169,7 @@ class _Expansion:
         if axis is None:
             self.keys.check(name, value, where)
         elif axis.find(value) is None:
-            literals = [v for s in self.keys.settings.get(axis.key or "", ()) for v in s.kind.literals]
+            literals = [v for s in self.keys.settings.get(axis.key or "", ()) for v in s.type.values]
             open_ended = axis.key is not None and not literals
             if open_ended:
                 self.keys.check(str(axis.key), value, where)
@@ -183,19 +181,19 @@ class _Expansion:
         def look(key: str) -> tuple[Any, ...]:
             if key in chosen:
                 return (chosen[key].value, chosen[key].label)
-            value = _at(settings, key)
+            value = value_at(settings, key)
             return (self._default(key, settings) if value is ABSENT else value,)
 
         return look
 
     def _default(self, key: str, settings: Settings) -> Any:
         """The default of a setting as its source tells it; of a strategy, only where the cell's own has the setting."""
-        owner = next((name for name in CLASS_SETTINGS if key.startswith(f"{name}.")), None)
+        owner = owner_of(key)
         if owner is not None:
-            setting = members(owner, str(_at(settings, f"{owner}.class_path"))).get(key)
+            setting = class_settings(owner, str(value_at(settings, f"{owner}.class_path"))).get(key)
         else:
             setting = next(iter(self.keys.settings.get(key, ())), None)
-        return yaml.safe_load(setting.default) if setting and setting.default else ABSENT
+        return setting.default if setting else ABSENT
 
     # ----------------------------------------------------------------------------------------------------------- cells
 
@@ -264,12 +262,3 @@ class _Expansion:
             raise UserError(f"{self.tree.where('objective')}the tasks' own metrics are to be {found}d, not "
                             f"{self.objective.direction}d")  # fmt: skip
         return Objective(None, found)
-
-
-def _at(settings: Mapping[str, Any], key: str) -> Any:
-    value: Any = settings
-    for word in key.split("."):
-        if not isinstance(value, Mapping) or word not in value:
-            return ABSENT
-        value = value[word]
-    return value

@@ -13,8 +13,8 @@ from smoa_lightning.ablation.study.objective import Objective
 from smoa_lightning.ablation.study.study_file import seed_list
 from smoa_lightning.common.errors import UserError, nearest
 from smoa_lightning.configuration.keys import Keys
-from smoa_lightning.configuration.located_yaml import Tree
-from smoa_lightning.configuration.source import find_class, parameters
+from smoa_lightning.configuration.settings import options_of
+from smoa_lightning.configuration.yaml_files import LocatedYaml
 
 # Name in a study -> class in optuna.samplers, optuna.pruners
 SAMPLERS = {
@@ -190,11 +190,9 @@ def parse_named(given: Any, table: Mapping[str, str], module: str, default: str,
     name = options.pop("name", None)
     if name not in table:
         raise UserError(f"{where}unknown {kind} {name!r}; the nearest are {nearest(str(name), table, 3)}")
-    source = find_class(f"{module}.{table[name]}")
-    taken = parameters(source) if source else None
+    known = options_of(f"{module}.{table[name]}")
     for option in options:
-        known = [word for word in taken if word not in OWN_ARGUMENTS] if taken is not None else [option]
-        if option not in known:
+        if known is not None and option not in known:
             raise UserError(
                 f"{where}{kind} {name} has no option {option!r}; the nearest are {nearest(option, known, 3)}"
             )
@@ -202,7 +200,11 @@ def parse_named(given: Any, table: Mapping[str, str], module: str, default: str,
 
 
 def parse_search(
-    tree: Tree, keys: Keys, seeds: Sequence[int], objective: Objective, condition: Callable[[Any, str], Condition]
+    tree: LocatedYaml,
+    keys: Keys,
+    seeds: Sequence[int],
+    objective: Objective,
+    condition: Callable[[Any, str], Condition],
 ) -> Search | None:
     """Read the search of a study, ``None`` where it has none.
 

@@ -18,7 +18,7 @@ from smoa_lightning.ablation.study.objective import Objective
 from smoa_lightning.ablation.study.search_space import Parameter, Search
 from smoa_lightning.ablation.study.study_file import Keep
 from smoa_lightning.common.errors import UserError, nearest
-from smoa_lightning.configuration.resolve import Resolver, Settings
+from smoa_lightning.configuration.composition import Composer, Settings
 
 Stage = Literal["final", "search"]
 
@@ -112,7 +112,7 @@ class Study:
     search: Search | None
     retries: int
     keep: Keep
-    resolver: Resolver = field(repr=False)
+    resolver: Composer = field(repr=False)
 
     def cell(self, name: str) -> Cell:
         """Return a cell by its name.

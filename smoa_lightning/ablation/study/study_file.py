@@ -36,7 +36,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from smoa_lightning.common.errors import UserError, nearest
-from smoa_lightning.configuration.located_yaml import Mark, Steps, Tree, merged, read_tree, text_tree
+from smoa_lightning.configuration.yaml_files import LocatedYaml, SourceLocation, Steps, merged, read_flag, read_yaml
 
 STUDY_KEYS = {
     "name": "name of the study and of its folder; that of the file without it",
@@ -66,7 +66,7 @@ def is_study_key(key: str) -> bool:
     return key.split(".")[0] in STUDY_KEYS
 
 
-def read_study(files: Sequence[Path], flags: Iterable[tuple[str, str | None]] = ()) -> Tree:
+def read_study(files: Sequence[Path], flags: Iterable[tuple[str, str | None]] = ()) -> LocatedYaml:
     """Read study files, each over those before, and flags over all of them.
 
     Axes, overrides and the parameters of a search are united key by key; anything else is replaced. An axis, a
@@ -81,10 +81,10 @@ def read_study(files: Sequence[Path], flags: Iterable[tuple[str, str | None]] = 
     """
     if not files:
         raise UserError("ablate needs a study: --config ablations/NAME.yaml")
-    tree = Tree({}, {(): Mark(str(files[0]), Path(files[0]).parent)})
+    tree = LocatedYaml({}, {(): SourceLocation(str(files[0]), Path(files[0]).parent)})
     layers: list[Layer] = []
     for index, file in enumerate(files):
-        layer = read_tree(Path(file), "--config")
+        layer = read_yaml(Path(file), "--config")
         _check_keys(layer, str(file))
         layers += _overrides(layer)
         if index == 0:
@@ -98,7 +98,7 @@ def read_study(files: Sequence[Path], flags: Iterable[tuple[str, str | None]] = 
     return tree
 
 
-def _check_keys(tree: Tree, file: str) -> None:
+def _check_keys(tree: LocatedYaml, file: str) -> None:
     if not isinstance(tree.value, dict):
         raise UserError(f"{file} is no study: it needs 'base' and 'axes'")
     for key in tree.value:
@@ -108,22 +108,22 @@ def _check_keys(tree: Tree, file: str) -> None:
             )
 
 
-def _flag(key: str, text: str | None) -> Tree:
+def _flag(key: str, text: str | None) -> LocatedYaml:
     """What a flag sets: something of the study, or a configuration key of all runs."""
     if text is None:
         raise UserError(f"--{key} needs a value")
-    given = text_tree(text, key)
+    given = read_flag(text, key)
     head, *rest = key.split(".", 1) if is_study_key(key) else ("overrides", key)
     parameter = head == "search" and rest and rest[0].startswith("parameters.")
     steps = (head, *(rest[0].split(".", 1) if parameter else rest))
     value: Any = given.value
     for step in reversed(steps[1:]):
         value = {step: value}
-    marks: dict[Steps, Mark] = {steps[: length + 1]: given.mark() for length in range(len(steps))}
-    return Tree({head: value}, marks)
+    marks: dict[Steps, SourceLocation] = {steps[: length + 1]: given.location() for length in range(len(steps))}
+    return LocatedYaml({head: value}, marks)
 
 
-def _overrides(layer: Tree) -> list[Layer]:
+def _overrides(layer: LocatedYaml) -> list[Layer]:
     """Take the overrides of a file or flag out of it."""
     given = layer.value.pop("overrides", None)
     if given is None:
@@ -137,7 +137,7 @@ def _overrides(layer: Tree) -> list[Layer]:
 # ------------------------------------------------------------------------------------------------------- plain values
 
 
-def study_name(tree: Tree) -> str:
+def study_name(tree: LocatedYaml) -> str:
     """Return the name of a study.
 
     Raises:
@@ -168,7 +168,7 @@ def seed_list(given: Any, first: int, where: str, name: str) -> tuple[int, ...]:
     return tuple(seeds)
 
 
-def retries(tree: Tree) -> int:
+def retries(tree: LocatedYaml) -> int:
     """Return how often a failed run is tried again: once where the study does not say.
 
     Raises:
@@ -180,7 +180,7 @@ def retries(tree: Tree) -> int:
     return given
 
 
-def keep(tree: Tree) -> Keep:
+def keep(tree: LocatedYaml) -> Keep:
     """Return what a finished run keeps beside its record: ``best``, the best adapter, or ``none``.
 
     Raises:
@@ -196,7 +196,7 @@ def keep(tree: Tree) -> Keep:
 # -------------------------------------------------------------------------------------------------------------- files
 
 
-def find_file(name: Any, mark: Mark, what: str) -> Path:
+def find_file(name: Any, mark: SourceLocation, what: str) -> Path:
     """Return a file that a study names: relative to the folder of the study file, else to the working directory.
 
     Raises:
@@ -214,7 +214,7 @@ def find_file(name: Any, mark: Mark, what: str) -> Path:
     raise UserError(f"{where}{what}: there is no file {name!r}; {str(folder)!r} holds {found}")
 
 
-def base_files(tree: Tree) -> tuple[Path, ...]:
+def base_files(tree: LocatedYaml) -> tuple[Path, ...]:
     """Return the experiment files that every run begins with.
 
     Raises:
@@ -224,4 +224,4 @@ def base_files(tree: Tree) -> tuple[Path, ...]:
     given = [given] if isinstance(given, str) else given
     if not isinstance(given, list) or not given:
         raise UserError(f"{tree.where('base')}base is a list of experiment files, such as [experiments/piqa.yaml]")
-    return tuple(find_file(name, tree.mark("base", index), "base") for index, name in enumerate(given))
+    return tuple(find_file(name, tree.location("base", index), "base") for index, name in enumerate(given))

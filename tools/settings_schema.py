@@ -1,0 +1,263 @@
+"""Write the JSON Schema of all settings: ``python -m tools.settings_schema`` (or ``make schema``).
+
+The schema is made from the real parser by jsonargparse's own generator. Help, early errors, the checks of study files
+and completion in editors read it. ``tests/configuration/test_schema.py`` compares the shipped file with a fresh one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import importlib.metadata
+import inspect
+import json
+import re
+from collections.abc import Iterator
+from typing import Any, NoReturn
+
+import optuna
+import peft
+import torch
+from jsonargparse._completions_jsonschema import ParserJsonschema, parser_context, restore_suppressed_required
+from lightning.pytorch import Trainer
+
+import smoa_lightning.adapters.adalora
+from smoa_lightning.ablation.study.search_space import OWN_ARGUMENTS, PRUNERS, SAMPLERS
+from smoa_lightning.common.atomic_files import replacing
+from smoa_lightning.configuration.settings import SCHEMA_FILE, SUBCOMMANDS
+from smoa_lightning.data.tasks import TASKS
+from smoa_lightning.training.cli import FineTuneCLI
+
+PACKAGES = ("lightning", "optuna", "peft", "torch")
+# In the order of the help: what is set most often comes first.
+GROUPS = (
+    *("run", "data", "model", "trainer", "checkpoint", "cost_monitor", "rank_monitor", "sample_predictions"),
+    "forgetting",
+)
+MEANINGS = {
+    "base": "In a file: another file, relative to this one, that is read before it.",
+    "config": "File of settings; later files and flags beat earlier ones.",
+    "seed_everything": "Seed of adapter, data and dropout; true takes a random one.",
+    "ckpt_path": "Checkpoint of a run: fit starts a new run from its weights; validate, test and predict score it.",
+    "model.adapter": "The strategy: any peft.PeftConfig by class path, such as smoa_lightning.adapters.SMoAConfig or "
+    "peft.LoraConfig; null is full fine-tuning.",
+    "trainer.callbacks": "Further callbacks by class path; those below are there anyway.",
+}
+ANY_CLASS = {"anyOf": [{"type": "string"}, {"type": "object"}]}
+
+Node = dict[str, Any]
+
+
+class _ParserReady(Exception):
+    """Carries the complete parser out of the command line."""
+
+
+class _ParserOnly(FineTuneCLI):
+    def parse_arguments(self, parser: Any, args: Any) -> NoReturn:
+        raise _ParserReady(parser)
+
+
+def parser_of(command: str) -> Any:
+    """Return the real parser of ``fit``, ``validate``, ``test``, ``predict`` or ``params``."""
+    try:
+        if command in SUBCOMMANDS:
+            _ParserOnly([command])
+        _ParserOnly([], run=False)
+    except _ParserReady as ready:
+        parser = ready.args[0]
+    return parser._subcommands_action._name_parser_map[command] if command in SUBCOMMANDS else parser
+
+
+class _Generator(ParserJsonschema):  # type: ignore[misc]
+    """jsonargparse's generator; classes are described where a study or a help text needs their settings."""
+
+    def subclass_def(self, class_type: Any, action: Any) -> Node:
+        return dict(ANY_CLASS)
+
+    def settings_of(self, class_type: type, parser: Any, key: str) -> Node:
+        """Return the settings of one class that may stand under a key."""
+        action = next(action for action in parser._actions if action.dest == key)
+        with restore_suppressed_required(), parser_context(parent_parser=parser):
+            return dict(self.class_parser_schema(class_type, action))
+
+
+def strategies() -> dict[str, type]:
+    """Return public class path -> class of every strategy, ours before those of peft."""
+    found: dict[str, type] = {}
+    for module in (smoa_lightning.adapters, smoa_lightning.adapters.adalora, peft):
+        for name, member in sorted(vars(module).items()):
+            if inspect.isclass(member) and issubclass(member, peft.PeftConfig) and not name.startswith("_"):
+                found.setdefault(f"{module.__name__}.{name}", member)
+    return found
+
+
+def optimizers() -> dict[str, type]:
+    """Return class path -> class of every optimizer of torch."""
+    return {
+        f"torch.optim.{name}": member
+        for name, member in sorted(vars(torch.optim).items())
+        if inspect.isclass(member) and issubclass(member, torch.optim.Optimizer) and member is not torch.optim.Optimizer
+    }
+
+
+def options() -> dict[str, list[str]]:
+    """Return class path -> the options of each sampler and pruner of Optuna that a study may name."""
+    found = {}
+    for module, table in ((optuna.samplers, SAMPLERS), (optuna.pruners, PRUNERS)):
+        for name in table.values():
+            taken = inspect.signature(getattr(module, name)).parameters
+            found[f"{module.__name__}.{name}"] = [option for option in taken if option not in OWN_ARGUMENTS]
+    return found
+
+
+def make_schema() -> Node:
+    """Return the schema of the installed versions."""
+    parser, generator = parser_of("fit"), _Generator()
+    whole = generator.generate(parser)
+    definitions: Node = {}
+    classes: dict[str, dict[str, str]] = {}
+    for key, found in (("model.adapter", strategies()), ("model.optimizer", optimizers())):
+        classes[key] = {}
+        by_class: dict[type, str] = {}
+        for class_path, member in found.items():
+            public = by_class.setdefault(member, class_path)
+            names = {class_path, f"{member.__module__}.{member.__qualname__}", member.__name__, *_shorter(member)}
+            classes[key] |= {name: public for name in sorted(names) if name not in classes[key]}
+            if public == class_path:
+                definitions[public] = _class_node(generator.settings_of(member, parser, key), member)
+    definitions |= generator.reachable_defs({"all": [whole["properties"], definitions]})
+    general = {name: node for name, node in whole["properties"].items() if name not in GROUPS}
+    schema: Node = {
+        "$schema": whole["$schema"],
+        "title": "Settings of smoa_lightning",
+        "x-versions": {name: importlib.metadata.version(name).partition("+")[0] for name in PACKAGES},
+        "x-commands": {command: _general(command) for command in (*SUBCOMMANDS, "params")},
+        "x-classes": classes,
+        "x-options": options(),
+        "type": "object",
+        "additionalProperties": False,
+        "patternProperties": {r"\.": {}, r"\+$": {}},
+        "properties": general | {name: whole["properties"][name] for name in GROUPS},
+        "$defs": definitions,
+    }
+    for key in classes:
+        group, name = key.split(".")
+        node = schema["properties"][group]["properties"][name]
+        schema["properties"][group]["properties"][name] = _any_of_classes(node, classes[key])
+    schema["properties"]["data"]["properties"]["task"]["x-names"] = [*TASKS, "mixture"]
+    _tidy(schema, "")
+    return schema
+
+
+def _shorter(member: type) -> Iterator[str]:
+    """The class paths through the packages around a class that show it under its name, as the parser takes them."""
+    package = member.__module__
+    while package := package.rpartition(".")[0]:
+        if getattr(importlib.import_module(package), member.__name__, None) is member:
+            yield f"{package}.{member.__name__}"
+
+
+def _class_node(node: Node, member: type) -> Node:
+    """The settings of a class, each with its meaning; what the parser has none for, a dataclass's field tells."""
+    node["description"] = _first_sentence(inspect.getdoc(member) or "")
+    fields = dataclasses.fields(member) if dataclasses.is_dataclass(member) else ()
+    for field in fields:
+        own = node["properties"].get(field.name)
+        if own is not None and field.metadata.get("help"):
+            meaning = field.metadata["help"]  # peft 0.21 writes a tuple in one place
+            own["description"] = meaning if isinstance(meaning, str) else "".join(meaning)
+    for name in ("$schema", "params"):  # what an optimizer optimizes is no setting of it
+        node["properties"].pop(name, None)
+    node["required"] = [name for name in node.get("required", ()) if name != "params"]
+    return node
+
+
+def _any_of_classes(node: Node, names: dict[str, str]) -> Node:
+    """The node of a setting that takes a class: the settings under ``init_args`` are those of the class."""
+    rules = [
+        {
+            "if": {"properties": {"class_path": {"const": public}}, "required": ["class_path"]},
+            "then": {"properties": {"init_args": {"$ref": f"#/$defs/{public}"}}},
+        }
+        for public in dict.fromkeys(names.values())
+    ]
+    whole = {
+        "type": "object",
+        "additionalProperties": False,
+        "properties": {
+            "class_path": {"type": "string", "examples": list(dict.fromkeys(names.values()))},
+            "init_args": {"type": "object"},
+            "dict_kwargs": {"type": "object"},
+        },
+        "allOf": rules,
+    }
+    kinds = [{"type": "string"}, whole]
+    if any(kind == {"type": "null"} for kind in node["anyOf"]):
+        kinds.insert(0, {"type": "null"})
+    return {**node, "anyOf": kinds}
+
+
+def _general(command: str) -> Node:
+    """The title of a command, and those of its settings that stand in no group."""
+    node = _Generator().generate(parser_of(command))
+    names = [name for name in node["properties"] if name not in (*GROUPS, "$schema")]
+    properties = {"config": {"x-notation": "FILE", "description": MEANINGS["config"]}} | {
+        name: node["properties"][name] for name in names
+    }
+    method = getattr(Trainer, command, None)
+    title = _first_sentence(inspect.getdoc(method) or "") if method else ""
+    return {"description": title, "properties": properties}
+
+
+def _tidy(node: Any, key: str) -> None:
+    """Clean the descriptions, and take out what says nothing: the key ``$schema`` of every object."""
+    if isinstance(node, list):
+        for item in node:
+            _tidy(item, key)
+    if not isinstance(node, dict):
+        return
+    if isinstance(node.get("properties"), dict):
+        if key:
+            node["properties"].pop("$schema", None)
+        for name, inner in node["properties"].items():
+            inner_key = f"{key}.{name}" if key and not key.startswith(("x-", "$")) else name
+            if meaning := MEANINGS.get(inner_key):
+                inner["description"] = meaning
+    if isinstance(node.get("description"), str):
+        node["description"] = _plain(node["description"])
+    for name, inner in node.items():
+        if name == "properties":
+            for own, value in inner.items():
+                _tidy(value, f"{key}.{own}" if key else own)
+        elif name not in ("description", "default"):
+            _tidy(inner, key or name)
+
+
+def _plain(text: str) -> str:
+    """A meaning in one line, without the marks of reStructuredText and without the default, which stands beside it."""
+    text = " ".join(text.split())
+    text = re.sub(r"\s*(?:Default(?:s to)?:? ``[^`]*``\.?|\(default: [^()]*\))", "", text)
+    text = re.sub(r":\w+:`~?([^`]*)`", lambda found: found[1].split(" <")[0], text)
+    return text.replace("``", "").replace("`", "")
+
+
+def _first_sentence(docstring: str) -> str:
+    """The summary of a docstring, without its full stop."""
+    paragraph = " ".join(docstring.strip().split("\n\n")[0].split())
+    return re.split(r"(?<=[a-z)`])\.(?:\s|$)", _plain(paragraph))[0].rstrip(".")
+
+
+def text_of(schema: Node) -> str:
+    """Return the schema as it is shipped."""
+    return json.dumps(schema, indent=1, ensure_ascii=False) + "\n"
+
+
+def main() -> None:
+    """Write the schema into the package."""
+    with replacing(SCHEMA_FILE) as temporary:
+        temporary.write_text(text_of(make_schema()), encoding="utf-8")
+    print(f"written: {SCHEMA_FILE}")
+
+
+if __name__ == "__main__":
+    main()
