@@ -1,58 +1,42 @@
-"""What the project brings along for machines without a network: generated rows, a generated corpus and a small
-backbone.
+"""A small model, rows of every task and a general text, shipped with the package for machines without a network.
 
-Importing this package loads no torch.
+All of them are data files, which ``tools/embedded`` in the repository generates. Importing this package loads no torch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import gzip
+import json
 from pathlib import Path
 from typing import Any
 
 from smoa_lightning.common.errors import UserError, nearest
-from smoa_lightning.embedded import (
-    activities,
-    boolq,
-    everyday,
-    instruct,
-    messages,
-    persona,
-    piqa,
-    science,
-    social,
-    sums,
-    winogrande,
-)
+
+__all__ = ["SPLITS", "TASKS", "backbone_folder", "held_out_text", "rows", "rows_folder"]
 
 SPLITS = ("train", "validation", "test")
-
-#: task name -> generator of its rows, ``(split) -> rows`` in the Hub schema of the task
-GENERATORS: dict[str, Callable[[str], list[dict[str, Any]]]] = {
-    "boolq": boolq.rows,
-    "piqa": piqa.rows,
-    "social_i_qa": social.rows,
-    "hellaswag": activities.rows,
-    "winogrande": winogrande.rows,
-    "arc_easy": science.arc_easy_rows,
-    "arc_challenge": science.arc_challenge_rows,
-    "openbookqa": science.openbookqa_rows,
-    "gsm8k": sums.gsm8k_rows,
-    "metamath_qa": sums.metamath_rows,
-    "convai2": persona.rows,
-    "daily_dialog": everyday.rows,
-    "commonsense_instruct": instruct.rows,
-    "choice": instruct.choice_rows,
-    "instruction": instruct.instruction_rows,
-    "chat": messages.rows,
-}
-TASKS: tuple[str, ...] = tuple(GENERATORS)
-
-__all__ = ["GENERATORS", "SPLITS", "TASKS", "backbone_folder", "rows"]
+TASKS = (
+    "boolq",
+    "piqa",
+    "social_i_qa",
+    "hellaswag",
+    "winogrande",
+    "arc_easy",
+    "arc_challenge",
+    "openbookqa",
+    "gsm8k",
+    "metamath_qa",
+    "convai2",
+    "daily_dialog",
+    "commonsense_instruct",
+    "choice",
+    "instruction",
+    "chat",
+)
 
 
 def rows(task: str, split: str) -> list[dict[str, Any]]:
-    """Return the embedded rows of a task in its Hub schema; deterministic, a fresh list at every call.
+    """Return the embedded rows of a task in its Hub schema: the same rows in a fresh list at every call.
 
     Raises:
         UserError: the task has no embedded rows, or the split is not train, validation or test.
@@ -60,13 +44,26 @@ def rows(task: str, split: str) -> list[dict[str, Any]]:
     >>> sorted(rows("piqa", "validation")[0])
     ['goal', 'label', 'sol1', 'sol2']
     """
-    if task not in GENERATORS:
-        raise UserError(
-            f"there are no embedded rows for task {task!r}; the nearest tasks that have some: {nearest(task, TASKS)}"
-        )
+    if task not in TASKS:
+        raise UserError(f"task {task!r} has no embedded rows; the nearest tasks that have some: {nearest(task, TASKS)}")
     if split not in SPLITS:
         raise UserError(f"the embedded rows of {task!r} have no split {split!r}; nearest: {nearest(split, SPLITS)}")
-    return GENERATORS[task](split)
+    return _read(f"{task}/{split}.jsonl.gz")
+
+
+def held_out_text() -> list[str]:
+    """Return general documents like those that the embedded model was trained on, but held out from its training."""
+    return [row["text"] for row in _read("general_text.jsonl.gz")]
+
+
+def _read(name: str) -> list[dict[str, Any]]:
+    with gzip.open(rows_folder() / name, "rt", encoding="utf-8") as lines:
+        return [json.loads(line) for line in lines]
+
+
+def rows_folder() -> Path:
+    """Return the folder of the shipped rows: ``<task>/<split>.jsonl.gz`` and ``general_text.jsonl.gz``."""
+    return Path(__file__).resolve().parent / "rows"
 
 
 def backbone_folder() -> Path:

@@ -16,8 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 from smoa_lightning.backbones.backbone import BackboneConfig
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.data.datamodule import TaskDataModule
-from smoa_lightning.embedded import backbone_folder
-from smoa_lightning.embedded.corpus import held_out_text
+from smoa_lightning.embedded import backbone_folder, held_out_text
 from smoa_lightning.training.callbacks.forgetting import Forgetting, documents, general_perplexity, text_rows
 from smoa_lightning.training.module import FineTuneModule
 
