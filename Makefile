@@ -6,7 +6,7 @@ ARGS ?=
 TORCH ?=
 CONFIG ?= experiments/piqa.yaml
 
-.PHONY: fit test check schema backbone clean
+.PHONY: fit test check schema backbone rows clean
 
 fit: $(VENV)/.installed
 	$(BIN)/python -m smoa_lightning fit --config $(CONFIG) $(ARGS)
@@ -21,7 +21,10 @@ schema: $(VENV)/.installed
 	$(BIN)/python -m tools.settings_schema
 
 backbone: $(VENV)/.installed
-	$(BIN)/python -m smoa_lightning.embedded.rebuild $(ARGS)
+	$(BIN)/python -m tools.embedded.rebuild $(ARGS)
+
+rows: $(VENV)/.installed
+	$(BIN)/python -m tools.embedded.write_rows $(ARGS)
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

@@ -12,9 +12,10 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from smoa_lightning.data.tasks import get_task
-from smoa_lightning.embedded import backbone_folder, corpus, rows
-from smoa_lightning.embedded.wording import prompt_text, sentence
-from smoa_lightning.embedded.world import properties, things
+from smoa_lightning.embedded import backbone_folder, rows
+from tools.embedded import corpus
+from tools.embedded.wording import prompt_text, sentence
+from tools.embedded.world import properties, things
 
 # measured on the shipped weights, minus a margin for another CPU's rounding
 KNOWN_FACTS = 0.95

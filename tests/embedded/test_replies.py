@@ -9,7 +9,7 @@ import pytest
 
 from smoa_lightning import embedded
 from smoa_lightning.data.tasks import TASKS, get_task
-from smoa_lightning.embedded import instruct, sums
+from tools.embedded import instruct, sums
 
 FIELDS = {
     "gsm8k": ["question", "answer"],

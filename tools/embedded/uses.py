@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from functools import cache
 
-from smoa_lightning.embedded.world import Need
+from tools.embedded.world import Need
 
 # property -> deed asked about in ARC-Challenge; deed asked about in OpenBookQA
 _USES: dict[str, str] = {

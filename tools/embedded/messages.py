@@ -6,7 +6,7 @@ import random
 from functools import cache
 from typing import Any
 
-from smoa_lightning.embedded import everyday
+from tools.embedded import everyday
 
 COUNTS = {"train": 160, "validation": 40, "test": 40}
 

@@ -11,9 +11,9 @@ import random
 from functools import cache
 from typing import Any
 
-from smoa_lightning.embedded.pairs import by_need, split_pairs
-from smoa_lightning.embedded.wording import QUESTIONS, SOLUTIONS
-from smoa_lightning.embedded.world import needs, things
+from tools.embedded.pairs import by_need, split_pairs
+from tools.embedded.wording import QUESTIONS, SOLUTIONS
+from tools.embedded.world import needs, things
 
 ROUNDS = {"train": 4, "validation": 2, "test": 2}  # how often each pair of a split is asked
 

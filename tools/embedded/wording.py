@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from smoa_lightning.embedded.world import PEOPLE
+from tools.embedded.world import PEOPLE
 
 QUESTIONS: tuple[str, ...] = (
     "How can you {deed}?",

@@ -18,7 +18,7 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass
 from functools import cache
 
-from smoa_lightning.embedded.world import needs, properties, things
+from tools.embedded.world import needs, properties, things
 
 SPLITS = ("train", "validation", "test")
 MOST = 28  # objects of a property that are asked for at most, so that common properties do not crowd out rare ones

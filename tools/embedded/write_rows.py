@@ -1,6 +1,6 @@
 """Write the embedded rows that ship with the package: those of every task, and the general text.
 
-``python -m smoa_lightning.embedded.write_rows [--output FOLDER]``
+``python -m tools.embedded.write_rows [--output FOLDER]``
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from smoa_lightning.common.atomic_files import replacing
-from smoa_lightning.embedded import (
-    SPLITS,
+from smoa_lightning.embedded import SPLITS, rows_folder
+from tools.embedded import (
     activities,
     boolq,
     corpus,
@@ -24,7 +24,6 @@ from smoa_lightning.embedded import (
     messages,
     persona,
     piqa,
-    rows_folder,
     science,
     social,
     sums,
@@ -82,7 +81,7 @@ def write(path: Path, content: bytes) -> bool:
 def main(arguments: list[str] | None = None) -> None:
     """Read the command line and write the rows."""
     summary = (__doc__ or "").partition("\n")[0]
-    parser = argparse.ArgumentParser(prog="python -m smoa_lightning.embedded.write_rows", description=summary)
+    parser = argparse.ArgumentParser(prog="python -m tools.embedded.write_rows", description=summary)
     parser.add_argument("--output", type=Path, default=rows_folder(), help="folder to write (default: the shipped one)")
     output = parser.parse_args(arguments).output
     changed = [write(output / name, content) for name, content in files()]

@@ -15,7 +15,7 @@ import random
 from dataclasses import dataclass
 from functools import cache
 
-from smoa_lightning.embedded.world import properties, things
+from tools.embedded.world import properties, things
 
 SPLITS = ("train", "validation", "test")
 MOST = 14  # objects of a property in a group at most

@@ -13,10 +13,10 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-from smoa_lightning.embedded.cliques import Clique, cliques
-from smoa_lightning.embedded.uses import book_uses, challenge_uses
-from smoa_lightning.embedded.wording import sentence
-from smoa_lightning.embedded.world import PEOPLE, Thing, properties, things
+from tools.embedded.cliques import Clique, cliques
+from tools.embedded.uses import book_uses, challenge_uses
+from tools.embedded.wording import sentence
+from tools.embedded.world import PEOPLE, Thing, properties, things
 
 MIXED = (5, 4, 4, 4, 3, 3, 3)  # ARC offers three to five choices
 FOURS = (4,) * 6

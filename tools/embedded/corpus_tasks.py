@@ -11,10 +11,10 @@ from __future__ import annotations
 import random
 from functools import cache
 
-from smoa_lightning.embedded import activities, boolq, everyday, instruct, persona, science, social, sums, winogrande
-from smoa_lightning.embedded.pairs import split_pairs
-from smoa_lightning.embedded.wording import ALPACA, QUESTIONS, SOLUTIONS, conversation_text, prompt_text
-from smoa_lightning.embedded.world import needs, things
+from tools.embedded import activities, boolq, everyday, instruct, persona, science, social, sums, winogrande
+from tools.embedded.pairs import split_pairs
+from tools.embedded.wording import ALPACA, QUESTIONS, SOLUTIONS, conversation_text, prompt_text
+from tools.embedded.world import needs, things
 
 RIGHT, WRONG = "Right.\n", "Wrong.\n"
 SHARE_MARKED = 0.5

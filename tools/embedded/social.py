@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from smoa_lightning.embedded.social_tables import SOCIAL_QUESTIONS, TRIPLES
-from smoa_lightning.embedded.world import PEOPLE
+from tools.embedded.social_tables import SOCIAL_QUESTIONS, TRIPLES
+from tools.embedded.world import PEOPLE
 
 ROUNDS = {"train": 2, "validation": 2, "test": 2}
 SCENES = ("{event}.", "Last week {event}.", "{event} in the morning.", "On Monday {event}.")

@@ -13,8 +13,8 @@ from functools import cache
 from itertools import combinations
 from typing import Any
 
-from smoa_lightning.embedded.world import PEOPLE, PLACES, materials, properties
-from smoa_lightning.embedded.world_tables import MATERIALS
+from tools.embedded.world import PEOPLE, PLACES, materials, properties
+from tools.embedded.world_tables import MATERIALS
 
 FINDS = ("thing", "toy", "tool", "piece", "gift", "part", "sample", "object")
 ROUNDS = {"train": 3, "validation": 1, "test": 1}  # passages with one couple of properties

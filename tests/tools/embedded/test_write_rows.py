@@ -6,7 +6,7 @@ import gzip
 from pathlib import Path
 
 from smoa_lightning import embedded
-from smoa_lightning.embedded import write_rows
+from tools.embedded import write_rows
 
 
 def unpacked(folder: Path) -> dict[str, bytes]:

@@ -9,7 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from smoa_lightning.common.errors import UserError
-from smoa_lightning.embedded import corpus, rebuild
+from tools.embedded import corpus, rebuild
 
 TINY = rebuild.Recipe(
     vocabulary=300,

@@ -1,6 +1,6 @@
 """Rebuild the embedded backbone: tokenizer and weights, from nothing but this package.
 
-``python -m smoa_lightning.embedded.rebuild [--output FOLDER] [--steps N] [--threads N]``
+``python -m tools.embedded.rebuild [--output FOLDER] [--steps N] [--threads N]``
 
 The same versions of torch and tokenizers, the same thread count and the same kind of CPU give the same bytes:
 everything is seeded, and matrix products in bfloat16 round alike only where the same kernels run. `provenance.json`
@@ -27,7 +27,8 @@ from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTra
 
 from smoa_lightning.common.atomic_files import replacing, write_json
 from smoa_lightning.common.errors import UserError
-from smoa_lightning.embedded import backbone_folder, corpus
+from smoa_lightning.embedded import backbone_folder
+from tools.embedded import corpus
 
 PAD, BOS, EOS = "<pad>", "<s>", "</s>"
 # the split of Llama 3, so that words carry their leading space and digits come in threes at most
@@ -240,7 +241,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Read the command line and rebuild."""
     default = Recipe()
     summary = (__doc__ or "").partition("\n")[0]
-    parser = argparse.ArgumentParser(prog="python -m smoa_lightning.embedded.rebuild", description=summary)
+    parser = argparse.ArgumentParser(prog="python -m tools.embedded.rebuild", description=summary)
     parser.add_argument(
         "--output", type=Path, default=backbone_folder(), help="folder to write (default: the shipped one)"
     )

@@ -14,8 +14,8 @@ import random
 from collections.abc import Callable
 from functools import cache
 
-from smoa_lightning.embedded import corpus_facts, corpus_tasks
-from smoa_lightning.embedded.corpus_tasks import RIGHT, unmarked
+from tools.embedded import corpus_facts, corpus_tasks
+from tools.embedded.corpus_tasks import RIGHT, unmarked
 
 DOCUMENTS = 92_000
 SETTLING_DOCUMENTS = 30_000

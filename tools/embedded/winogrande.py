@@ -11,9 +11,9 @@ import random
 from functools import cache
 from typing import Any
 
-from smoa_lightning.embedded.pairs import by_need, decoys, split_pairs
-from smoa_lightning.embedded.wording import sentence
-from smoa_lightning.embedded.world import PEOPLE, PLACES, needs, things
+from tools.embedded.pairs import by_need, decoys, split_pairs
+from tools.embedded.wording import sentence
+from tools.embedded.world import PEOPLE, PLACES, needs, things
 
 # twins drawn for each couple of needs; there are 39 couples
 TWINS = {"train": 16, "validation": 3, "test": 3}

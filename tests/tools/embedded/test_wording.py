@@ -6,9 +6,9 @@ import pytest
 
 from smoa_lightning import embedded
 from smoa_lightning.data.tasks import get_task
-from smoa_lightning.embedded.wording import ALPACA, conversation_text, pronoun
+from tools.embedded.wording import ALPACA, conversation_text, pronoun
 
-from .frequencies import read
+from ...embedded.frequencies import read
 
 PROMPTS = {
     "boolq": "{passage}\nQuestion: {question}?\nAnswer:",

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from smoa_lightning.embedded.persona_tables import BACK, FAREWELL, GREETINGS, PARTNER_REMARKS, TOPICS
+from tools.embedded.persona_tables import BACK, FAREWELL, GREETINGS, PARTNER_REMARKS, TOPICS
 
 COUNTS = {"train": 120, "validation": 40, "test": 40}
 

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-from smoa_lightning.embedded import world
-from smoa_lightning.embedded.world_tables import MATERIALS, OBJECTS
+from tools.embedded import world
+from tools.embedded.world_tables import MATERIALS, OBJECTS
 
 
 def test_size_and_distinct_names():

@@ -9,13 +9,13 @@ from __future__ import annotations
 import random
 from functools import cache
 
-from smoa_lightning.embedded import activities, science, social
-from smoa_lightning.embedded.cliques import cliques
-from smoa_lightning.embedded.pairs import by_need, split_pairs
-from smoa_lightning.embedded.uses import book_uses, challenge_uses
-from smoa_lightning.embedded.wording import sentence
-from smoa_lightning.embedded.world import PEOPLE, PLACES, Need, Thing, materials, needs, properties, things
-from smoa_lightning.embedded.world_tables import MATERIALS
+from tools.embedded import activities, science, social
+from tools.embedded.cliques import cliques
+from tools.embedded.pairs import by_need, split_pairs
+from tools.embedded.uses import book_uses, challenge_uses
+from tools.embedded.wording import sentence
+from tools.embedded.world import PEOPLE, PLACES, Need, Thing, materials, needs, properties, things
+from tools.embedded.world_tables import MATERIALS
 
 
 def fact(thing: Thing, name: str, wording: int, positive: bool | None = None) -> str:

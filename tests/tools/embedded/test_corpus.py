@@ -7,15 +7,15 @@ from itertools import takewhile
 import pytest
 
 from smoa_lightning import embedded
-from smoa_lightning.embedded import activities, boolq, corpus, instruct, persona, science, social, sums
-from smoa_lightning.embedded.corpus_facts import fact
-from smoa_lightning.embedded.corpus_tasks import RIGHT, WRONG, unmarked
-from smoa_lightning.embedded.pairs import split_pairs
-from smoa_lightning.embedded.uses import book_uses, challenge_uses
-from smoa_lightning.embedded.wording import ALPACA, SOLUTIONS, conversation_text
-from smoa_lightning.embedded.world import needs, properties, suits, things
+from tools.embedded import activities, boolq, corpus, instruct, persona, science, social, sums
+from tools.embedded.corpus_facts import fact
+from tools.embedded.corpus_tasks import RIGHT, WRONG, unmarked
+from tools.embedded.pairs import split_pairs
+from tools.embedded.uses import book_uses, challenge_uses
+from tools.embedded.wording import ALPACA, SOLUTIONS, conversation_text
+from tools.embedded.world import needs, properties, suits, things
 
-from .frequencies import read
+from ...embedded.frequencies import read
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,9 @@ import pytest
 
 from smoa_lightning import embedded
 from smoa_lightning.common.errors import UserError
-from smoa_lightning.embedded.pairs import by_need, decoys, split_pairs
-from smoa_lightning.embedded.wording import QUESTIONS, SOLUTIONS
-from smoa_lightning.embedded.world import needs, suits, things
+from tools.embedded.pairs import by_need, decoys, split_pairs
+from tools.embedded.wording import QUESTIONS, SOLUTIONS
+from tools.embedded.world import needs, suits, things
 
 SPLITS = ("train", "validation", "test")
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from smoa_lightning.embedded.activity_tables import GROUPS
-from smoa_lightning.embedded.wording import pronoun
-from smoa_lightning.embedded.world import PEOPLE
+from tools.embedded.activity_tables import GROUPS
+from tools.embedded.wording import pronoun
+from tools.embedded.world import PEOPLE
 
 ROUNDS = {"train": 4, "validation": 2, "test": 2}
 FRAMES = (

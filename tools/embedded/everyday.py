@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from smoa_lightning.embedded.everyday_tables import SCRIPTS
+from tools.embedded.everyday_tables import SCRIPTS
 
 COUNTS = {"train": 240, "validation": 50, "test": 50}
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from smoa_lightning.embedded.sum_tables import ITEMS, STORIES
-from smoa_lightning.embedded.wording import pronoun
-from smoa_lightning.embedded.world import PEOPLE
+from tools.embedded.sum_tables import ITEMS, STORIES
+from tools.embedded.wording import pronoun
+from tools.embedded.world import PEOPLE
 
 MOST = 30  # no number of a problem, nor of its solution, is larger
 SECOND = 12  # largest second number of a sum or difference

@@ -9,12 +9,12 @@ from itertools import combinations
 import pytest
 
 from smoa_lightning import embedded
-from smoa_lightning.embedded import activities, boolq, cliques, everyday, persona, science, social, sums
-from smoa_lightning.embedded.pairs import split_pairs
-from smoa_lightning.embedded.uses import book_uses, challenge_uses
-from smoa_lightning.embedded.world import needs, properties, suits, things
+from tools.embedded import activities, boolq, cliques, everyday, persona, science, social, sums
+from tools.embedded.pairs import split_pairs
+from tools.embedded.uses import book_uses, challenge_uses
+from tools.embedded.world import needs, properties, suits, things
 
-from .frequencies import read
+from ...embedded.frequencies import read
 
 
 def apart(found: dict[str, set]) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 
-from smoa_lightning.embedded.world_tables import MATERIALS, NEEDS, OBJECTS, PROPERTIES
+from tools.embedded.world_tables import MATERIALS, NEEDS, OBJECTS, PROPERTIES
 
 __all__ = ["PEOPLE", "PLACES", "Need", "Property", "Thing", "materials", "needs", "properties", "suits", "things"]
 

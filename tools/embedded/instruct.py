@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any
 
-from smoa_lightning.embedded import activities, boolq, piqa, science, social, winogrande
-from smoa_lightning.embedded.cliques import cliques
-from smoa_lightning.embedded.world import things
+from tools.embedded import activities, boolq, piqa, science, social, winogrande
+from tools.embedded.cliques import cliques
+from tools.embedded.world import things
 
 Asked = tuple[str, str]  # instruction, answer
 EACH = {"train": 200, "validation": 30, "test": 30}  # rows of each layout
