@@ -14,7 +14,7 @@ from tools.embedded.pairs import split_pairs
 from tools.embedded.uses import book_uses, challenge_uses
 from tools.embedded.world import needs, properties, suits, things
 
-from ...embedded.frequencies import read
+from .frequencies import read
 
 
 def apart(found: dict[str, set]) -> None:

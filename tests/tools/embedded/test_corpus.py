@@ -15,7 +15,7 @@ from tools.embedded.uses import book_uses, challenge_uses
 from tools.embedded.wording import ALPACA, SOLUTIONS, conversation_text
 from tools.embedded.world import needs, properties, suits, things
 
-from ...embedded.frequencies import read
+from .frequencies import read
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from smoa_lightning import embedded
 from smoa_lightning.data.tasks import get_task
 from tools.embedded.wording import ALPACA, conversation_text, pronoun
 
-from ...embedded.frequencies import read
+from .frequencies import read
 
 PROMPTS = {
     "boolq": "{passage}\nQuestion: {question}?\nAnswer:",
