@@ -46,21 +46,6 @@ def test_no_row_stands_twice(name):
     assert len(set(seen)) == len(seen)
 
 
-@pytest.mark.parametrize("name", embedded.TASKS)
-def test_calls_are_equal_and_independent(name):
-    first = embedded.rows(name, "validation")
-    second = embedded.rows(name, "validation")
-    assert first == second
-    first[0].clear()
-    for value in first[1].values():
-        if isinstance(value, list):
-            value.clear()
-        elif isinstance(value, dict):
-            for part in value.values():
-                part.clear()
-    assert embedded.rows(name, "validation") == second
-
-
 def test_problems_are_calculated_rightly():
     for split in embedded.SPLITS:
         for row in embedded.rows("gsm8k", split):

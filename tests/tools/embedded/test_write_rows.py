@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 from smoa_lightning import embedded
@@ -29,6 +32,18 @@ def test_files_read_back_are_the_generated_rows_with_their_types_and_order():
     for task, generate in write_rows.GENERATORS.items():
         for split in embedded.SPLITS:
             assert repr(embedded.rows(task, split)) == repr(generate(split))
+
+
+def test_no_generator_depends_on_the_seed_of_hashes():
+    code = "import zlib; from tools.embedded.write_rows import files; print(zlib.crc32(repr(list(files())).encode()))"
+    environment = {"PYTHONPATH": os.pathsep.join(sys.path)}
+    found = {
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, check=True, env={**environment, "PYTHONHASHSEED": seed}
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert len(found) == 1
 
 
 def test_two_writes_give_identical_files_without_a_time_stamp(tmp_path):
