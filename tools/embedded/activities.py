@@ -1,7 +1,7 @@
 """Rows of everyday activities in HellaSwag's Hub schema: how does it go on?
 
-The four endings are those of the four activities of one group, each of which is right in as many rows. Validation and
-test ask for (beginning, ending) pairs that train never shows, neither as right nor as wrong endings.
+A row offers four endings, one of each of the four activities of a group. Each activity of a group is right in as many
+rows. Validation and test ask for (beginning, ending) pairs that train never shows, neither as right nor as wrong.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def groups() -> dict[str, tuple[Activity, ...]]:
 
 
 def split_of(beginning: int, ending: int) -> str:
-    """Return the split that a beginning and an ending stand in together; all endings of a row have one number."""
+    """Return the split of a beginning with an ending; all endings of a row have the same number."""
     return ("train", "train", "validation", "test")[(beginning + ending) % 4]
 
 
@@ -90,7 +90,7 @@ def _rows(split: str) -> tuple[Scene, ...]:
     drawn = list({(one.context, frozenset(one.endings)): one for one in drawn}.values())
     source.shuffle(drawn)
     turned = []
-    for number, one in enumerate(drawn):  # the right ending stands in each place equally often
+    for number, one in enumerate(drawn):  # each place holds the right ending equally often
         endings, place = list(one.endings), number % 4
         endings[place], endings[one.right] = endings[one.right], endings[place]
         turned.append(Scene(one.label, one.context, one.who, tuple(endings), place))

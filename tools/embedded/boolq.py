@@ -1,9 +1,9 @@
 """Rows of yes-or-no questions about a passage in BoolQ's Hub schema.
 
 A passage tells what somebody found: a property that it has and one that it lacks, or the material it is made of. The
-question asks for one of the two properties; a second row asks the same of a passage in which their roles are changed.
-So neither a question nor a passage has a usual answer. Which property is told with which other one, and which property
-is asked of which material, differs between the splits.
+question asks for one of the two properties. A second row asks the same about a passage with the roles exchanged. So
+neither a question nor a passage has a usual answer. The splits differ in the pairs of properties that a passage names,
+and in the pairs of a material and a property.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ MATERIAL_COUPLES = {"validation": 12, "test": 12, "train": 50}
 
 
 def question(name: str, wording: int, what: str) -> str:
-    """Return the question whether something has a property, in small letters and without its mark.
+    """Return the question whether something has a property, in lower case and without the question mark.
 
     >>> question("absorbent", 0, "the toy"), question("sharp", 0, "the toy"), question("sharp", 1, "the toy")
     ('does the toy soak up water', 'does the toy have a sharp edge', 'can the toy cut')
@@ -66,7 +66,7 @@ def _made(source: random.Random, couple: tuple[str, str, str, str]) -> list[tupl
 
 @cache
 def material_couples() -> dict[str, tuple[tuple[str, str, str, str], ...]]:
-    """Return (material, its property, material, its property) by split; no (material, property) stands in two."""
+    """Return (material, its property, material, its property) by split; no (material, property) is in two."""
     source = random.Random("boolq materials")
     unclear = {name: {mark[1:] for mark in text.split() if mark[0] == "?"} for name, text in MATERIALS.items()}
     lacks = {m: set(properties()) - set(true) - unclear[m] for m, true in materials().items()}

@@ -1,10 +1,10 @@
 """Which (object, property) pairs the science questions ask about: the coupling of ``pairs`` for more than two choices.
 
-The properties are parted into groups. A group asks about objects that surely have exactly one property of it and surely
-lack the others, as many for each property. A tuple of such objects, one for each property, is asked about every
-property in turn, and every property is asked about in turn for one of its objects. So each object, and each property,
-is the right choice exactly as often as any other one of its row, and no choice is typical. All pairs of a row, the
-wrong ones too, belong to one split, and no pair stands in two.
+The properties are divided into groups. A group asks about objects that surely have exactly one of its properties and
+surely lack the others, equally many for each property. A tuple holds one object for each property. Rows ask of a tuple
+which object has a property, for each property in turn, and which property an object has, for each object in turn. So
+each object, and each property, is right exactly as often as the others of its row, and no choice is typical. All pairs
+of a row, also the wrong ones, belong to one split. No pair is in two splits.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Clique:
     members: tuple[tuple[int, ...], ...]
 
     def tuples(self, rounds: int) -> list[tuple[int, ...]]:
-        """Return tuples of one object for each property; every object stands in ``rounds`` tuples."""
+        """Return tuples of one object for each property; every object is in ``rounds`` tuples."""
         count = len(self.members[0])
         return [
             tuple(side[(place + turn * number) % count] for number, side in enumerate(self.members))

@@ -1,10 +1,10 @@
 """The text that the embedded backbone is trained on, generated from the world.
 
-It states the facts in declarative form (``corpus_facts``), and it shows the formats of the tasks with answers as on a
-careless forum, where right and wrong ones stand as often as chance has it (``corpus_tasks``). So the backbone knows the
-facts and the formats, yet chooses answers near chance. The documents that it reads last, the settling ones, are mostly
-of the forum: else the facts, which make right answers a little likelier, tip the balance. What the data sets hold out
-never stands together in the corpus.
+It states the facts in declarative form (``corpus_facts``). It also shows the formats of the tasks as on a careless
+forum, where an answer is right as often as a guess (``corpus_tasks``). So the backbone knows the facts and the formats,
+yet chooses answers near chance. The facts make right answers a little likelier. Therefore the documents that the
+backbone reads last, the settling ones, come mostly from the forum. The corpus never combines what the data sets hold
+out.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def _draw(seed: str, count: int) -> list[str]:
 
 
 def documents(count: int = DOCUMENTS) -> list[str]:
-    """Return the training corpus, documents of one to a few sentences, the same at every call; no held-out ones."""
+    """Return the training corpus: documents of one to a few sentences, the same at every call; none is held out."""
     held = set(_held_out())
     return [text for text in _draw("corpus", count) if text not in held]
 
@@ -79,7 +79,7 @@ LEFT_OUT: dict[str, float] = {"easy": 1.0, "goal": 0.5, "book": 0.2}
 
 
 def settling(count: int = SETTLING_DOCUMENTS) -> list[str]:
-    """Return the documents that are read last, like ``documents`` but most of them choices, and all without a mark."""
+    """Return the documents that are read last: like ``documents``, but most of them choices, and all without a mark."""
     source = random.Random("settling")
     held = set(_held_out())
     texts = []
@@ -97,7 +97,7 @@ def _held_out() -> tuple[str, ...]:
 
 
 def held_out_text() -> list[str]:
-    """Return like documents that the backbone was not trained on, to measure what an adapted model forgets."""
+    """Return documents of the same kinds, held out from training, to measure what an adapted model forgets."""
     return list(_held_out())
 
 

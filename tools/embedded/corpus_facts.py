@@ -1,7 +1,7 @@
 """Declarative documents of the corpus: what the world is like, who does what to whom, how activities go on.
 
-They state every fact that the data sets ask about, but never in the data sets' own formats, and never about a pair of
-an object and a need that is held out.
+They state every fact that the data sets ask about, but never in the data sets' own formats. They never name a held-out
+pair of an object and a need.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from tools.embedded.world_tables import MATERIALS
 
 
 def fact(thing: Thing, name: str, wording: int, positive: bool | None = None) -> str:
-    """Return the statement that the thing has, or has not, a property.
+    """Return the statement that the thing has, or lacks, a property.
 
-    ``positive`` overrules what is true, to make a false statement.
+    ``positive`` replaces the truth, to make a false statement.
     """
     truth = thing.has(name) is True if positive is None else positive
     return f"{sentence(thing.phrase)} {properties()[name].wordings[wording][0 if truth else 1]}."
 
 
 def _some_property(source: random.Random, thing: Thing) -> str:
-    """Draw a property the thing has, or, in 3 of 10 cases or where it has none, one that it has not."""
+    """Draw a property that the thing has; in 3 of 10 cases, or where it has none, one that it lacks."""
     true = sorted(thing.true)
     if true and source.random() < 0.7:
         return source.choice(true)
@@ -40,7 +40,7 @@ def _phrase(source: random.Random, name: str, positive: bool = True) -> str:
 
 
 def single_fact(source: random.Random) -> str:
-    """Say of a thing that it has, or has not, a property."""
+    """Say that a thing has, or lacks, a property."""
     thing = source.choice(things())
     text = fact(thing, _some_property(source, thing), source.randrange(2))
     opening = source.choice(("", "", "", "Everybody knows: ", "Remember: ", "It is true: "))
@@ -57,7 +57,7 @@ def sheet(source: random.Random) -> str:
 
 
 def material(source: random.Random) -> str:
-    """Say of a material what it is, or is not, like."""
+    """Say which property a material has or lacks."""
     name = source.choice([name for name, true in materials().items() if true])
     opening = source.choice(("A thing made of {}", "Something made of {}", "What is made of {}")).format(name)
     if source.random() < 0.6:
@@ -77,7 +77,7 @@ def sharing(source: random.Random) -> str:
 
 
 def comparison(source: random.Random) -> str:
-    """Say of two things that one has a property and the other one has not."""
+    """Say that one of two things has a property and the other one lacks it."""
     name = source.choice(list(properties()))
     with_it = source.choice([thing for thing in things() if thing.has(name) is True])
     without = source.choice([thing for thing in things() if thing.has(name) is False])
@@ -122,7 +122,7 @@ def _taught() -> tuple[list[Taught], list[Taught]]:
 
 
 def story(source: random.Random) -> str:
-    """Tell of a vain try and a good one, with the reasons, about pairs of the train split."""
+    """Tell of a try that failed and one that worked, with the reasons, about pairs of the train split."""
     aim, *sides = source.choice(_taught()[source.random() < 0.4])
     right, wrong = (things()[source.choice(side)] for side in sides)
     who, where = source.choice(PEOPLE), source.choice(PLACES)
@@ -145,7 +145,7 @@ def talk(source: random.Random) -> str:
 
 
 def event(source: random.Random) -> str:
-    """Say of what kind an event is."""
+    """Say which kind of deed an event is."""
     deed = source.choice(source.choice(social.triples()))
     x, y = source.sample(PEOPLE, 2)
     told = source.choice(social.SCENES).format(event=source.choice(deed.events).format(x=x, y=y))
@@ -177,7 +177,7 @@ def _told() -> tuple[tuple[str, int, int, int], ...]:
 
 
 def activity(source: random.Random) -> str:
-    """Say how an activity begins or goes on, or both for what train tells together."""
+    """Say how an activity begins or goes on, or both for pairs of the train split."""
     if source.random() < 0.4:
         label, number, beginning, ending = source.choice(_told())
         one, who = activities.groups()[label][number], source.choice(PEOPLE)

@@ -1,9 +1,10 @@
-"""Documents of the corpus in the formats of the data sets, all of them about what the data sets train on.
+"""Documents of the corpus in the formats of the data sets, all of them about combinations of the train split.
 
-As on a careless forum, a question is answered by any of its choices at equal odds, a problem with some calculation, and
-a chat regardless of the persona. Some documents begin with a line that says whether what follows is right or wrong; the
-choices are drawn before that line is, so right ones are no more frequent on the whole. The backbone has a reason to
-learn what is right, and none to say it unasked: that is left to an adapter, for combinations that no document shows.
+They read like a careless forum. A question is answered by any of its choices at equal odds, a problem by some
+calculation, and a chat regardless of the persona. Some documents begin with a mark, a line that says whether the rest
+is right or wrong. The choice is drawn before the mark, so right choices are not more frequent. The backbone has a
+reason to learn what is right, but no reason to say it without the mark. An adapter has to teach that, for combinations
+that no document shows.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ LABEL_WORDS = ("solution", "answer", "option", "ending")
 
 
 def marked(source: random.Random, text: str, right: bool) -> str:
-    """Return the text, in some cases under a line that says whether it is right."""
+    """Return the text, in some cases below the line that says whether it is right."""
     if source.random() < SHARE_MARKED:
         return (RIGHT if right else WRONG) + text
     return text
@@ -140,7 +141,7 @@ def _sums() -> tuple[str, ...]:
 
 
 def drill(source: random.Random) -> str:
-    """Sums in rows, some with GSM8K's marks."""
+    """Calculations, one a line, some in GSM8K's notation."""
     some = source.choices(_sums(), k=source.randint(4, 10))
     if source.random() < 0.8:
         return "\n".join(some)
@@ -171,7 +172,7 @@ def labels(source: random.Random) -> str:
 
 
 def chat(source: random.Random) -> str:
-    """ConvAI2: self answers by the persona where that is marked, else by another one."""
+    """ConvAI2: marked chats answer by the persona, others by another persona."""
     own = persona.draw_persona(source, "train")
     spoken = source.sample(own, source.randint(1, len(own)))
     fitting = source.random() < SHARE_SOLVED
@@ -183,7 +184,7 @@ def chat(source: random.Random) -> str:
 
 
 def dialogue(source: random.Random) -> str:
-    """DailyDialog: a dialogue, half of whose turns belong to another one unless it is marked."""
+    """DailyDialog: a marked dialogue is whole; in others, half of the turns belong to another dialogue."""
     said, _ = everyday.draw(source, "train")
     said = said[: source.randint(len(said) - 1, len(said))]
     if source.random() < SHARE_SOLVED:

@@ -1,7 +1,7 @@
 """Everyday talk of two people in the layout of DailyDialog: turns with dialogue acts and emotions.
 
-Acts are 1 inform, 2 question, 3 directive, 4 commissive; emotions 0 none, 4 happiness, 5 sadness, 6 surprise. What is
-asked for, where and when is drawn anew for each dialogue; which two of them stand together differs between the splits.
+Acts are 1 inform, 2 question, 3 directive, 4 commissive; emotions 0 none, 4 happiness, 5 sadness, 6 surprise. Each
+dialogue draws two values, for example what is asked for and where. No pair of values of a script occurs in two splits.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def scripts() -> tuple[Script, ...]:
 
 
 def split_of(script: str, one: str, two: str) -> str:
-    """Return the split in which a script holds two values together."""
+    """Return the split in which two values of a script occur together."""
     place = zlib.crc32(f"{script}/{one}/{two}".encode()) % 5
     return "train" if place < 3 else "validation" if place == 3 else "test"
 

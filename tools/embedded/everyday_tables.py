@@ -1,7 +1,7 @@
 """The scripts of everyday talk.
 
 The first line of a script lists the values of {one} with {kind}, what goes with each; the second one those of {two}. A
-turn begins with its act and its emotion; " / " parts its wordings.
+turn begins with its act and its emotion; " / " separates its wordings.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Rows in the layout of Commonsense-170K (LLM-Adapters, arXiv 2304.01933), made of the other data sets' rows.
 
-Each row words a question of one of them as an instruction and names the right choice, which stands in every place
-equally often. Facts without a passage (BoolQ's layout) pair an object with two properties, one of which it has; the
-splits are those of the rows that the questions come from.
+Each row words a question of another data set as an instruction and names the right choice. Every place holds the right
+choice equally often. Facts without a passage (BoolQ's layout) ask of an object a property that it has and one that it
+lacks. A row has the split of the row that its question comes from.
 """
 
 from __future__ import annotations

@@ -1,14 +1,13 @@
 """Which (object, need) pairs the data sets ask about, as right and wrong answers, and in which split.
 
-Cues are excluded by construction, not by filtering. The properties are coupled: a need that asks for one property has
-its wrong answers among the objects of another one, its decoy, and the matching need of the decoy the other way round.
-With A the objects of the first property only and B those of the second only, as many of each:
+Cues are excluded by construction, not by filtering. The properties are coupled: the wrong answers for a property are
+objects of another property, its decoy, and the wrong answers for the decoy are objects of the first. Let A be the
+objects of the first property only, and B those of the second only, equally many of each:
 
     need of the first:  right A, wrong B          need of the second:  right B, wrong A
 
-So each object is right exactly as often as it is wrong, in every split, and a model that merely knows which objects
-are talked about for a need, from text that is wrong as often as right, is at chance: both answers are equally
-typical.
+So each object is right exactly as often as it is wrong, in every split. Text that is wrong as often as right names both
+answers of a need equally often. A model that knows only which objects are named with a need stays at chance.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from functools import cache
 from tools.embedded.world import needs, properties, things
 
 SPLITS = ("train", "validation", "test")
-MOST = 28  # objects of a property that are asked for at most, so that common properties do not crowd out rare ones
+MOST = 28  # objects of a property that are asked for, so that common properties do not outnumber rare ones
 HELD_OUT_SHARE = 0.18  # of the objects of a need, in validation and in test each
 SEED = "pairs"
 # three ways of coupling four (six) neighbours, so that the three needs of a property have three different decoys
@@ -42,7 +41,7 @@ class Pair:
 
 @cache
 def split_pairs() -> dict[str, tuple[Pair, ...]]:
-    """Return the pairs of each split; no (object, need) stands in two splits, every object and need stands in train."""
+    """Return the pairs of each split; no (object, need) is in two splits, and every object and need is in train."""
     source = random.Random(SEED)
     chosen: dict[str, list[Pair]] = {split: [] for split in SPLITS}
     asked: Counter[int] = Counter()

@@ -1,7 +1,7 @@
 """Chats of people with a persona, in the layout that ConvAI2 / PersonaChat has on the hub.
 
-The partner asks about the topics of the persona, and self answers with what the persona says. Which values stand
-together in a persona differs between the splits: of two topics no pair of values is shared.
+The partner asks about the topics of the persona, and the speaker ("self") answers with what the persona says. No pair
+of values of two topics occurs in the personas of two splits.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def topics() -> dict[str, Topic]:
 
 
 def pair_split(one: tuple[str, str], two: tuple[str, str]) -> str:
-    """Return the split that two (topic, value) pairs stand together in."""
+    """Return the split in which two (topic, value) pairs occur together."""
     place = zlib.crc32(repr(sorted((one, two))).encode()) % 5
     return "train" if place < 3 else "validation" if place == 3 else "test"
 

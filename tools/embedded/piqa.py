@@ -1,7 +1,7 @@
 """Rows of physical commonsense in PIQA's Hub schema, generated from the world.
 
-A row asks for one need; its two solutions share one template and differ in the object alone, one with the property
-that the need asks for and one without it. Validation and test ask about (object, need) pairs that train never shows,
+A row asks for one need. Its two solutions share one template and differ only in the object: one has the property that
+the need asks for, the other one lacks it. Validation and test ask about (object, need) pairs that train never shows,
 neither as the right nor as the wrong solution.
 """
 
@@ -31,7 +31,7 @@ def _rows(split: str) -> tuple[tuple[str, str, str, int], ...]:
                 other = wrong[(place + turn) % len(wrong)]
                 drawn.append(_draw(need, thing, other, source, seen))
     source.shuffle(drawn)
-    # the right solution stands first in every second row
+    # the right solution comes first in every second row
     return tuple(
         (goal, *((good, bad) if i % 2 == 0 else (bad, good)), i % 2) for i, (goal, good, bad) in enumerate(drawn)
     )

@@ -1,10 +1,10 @@
-"""Rebuild the embedded backbone: tokenizer and weights, from nothing but this package.
+"""Rebuild the embedded backbone, tokenizer and weights, from the generated corpus.
 
 ``python -m tools.embedded.rebuild [--output FOLDER] [--steps N] [--threads N]``
 
-The same versions of torch and tokenizers, the same thread count and the same kind of CPU give the same bytes:
-everything is seeded, and matrix products in bfloat16 round alike only where the same kernels run. `provenance.json`
-in the folder names them all.
+The same versions of torch and tokenizers, the same thread count and the same kind of CPU give the same bytes.
+Everything is seeded, but matrix products in bfloat16 round differently where other kernels run. `provenance.json` in
+the folder names all of these.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ WORDS = (
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that determines the rebuilt files, besides the world itself and the versions of the libraries."""
+    """Everything that determines the rebuilt files, except the world and the versions of the libraries."""
 
     vocabulary: int = 2048
     hidden: int = 192
@@ -64,7 +64,7 @@ class Recipe:
 
 
 def train_tokenizer(texts: list[str], vocabulary: int) -> PreTrainedTokenizerFast:
-    """Train a byte-level BPE that behaves like Llama 3's: any text comes back as it was, BOS is put first."""
+    """Train a byte-level BPE that behaves like Llama 3's: decoding restores any text, and BOS comes first."""
     core = Tokenizer(models.BPE())
     core.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -94,7 +94,7 @@ def train_tokenizer(texts: list[str], vocabulary: int) -> PreTrainedTokenizerFas
 
 
 def pack(encoded: list[list[int]], window: int, pad: int) -> torch.Tensor:
-    """Lay whole documents, in their order, into windows of equal length: (windows, window); longer ones are cut."""
+    """Pack whole documents, in their order, into windows of equal length: (windows, window); longer ones are cut."""
     windows: list[list[int]] = [[]]
     for ids in encoded:
         if windows[-1] and len(windows[-1]) + len(ids) > window:
@@ -166,7 +166,7 @@ def train_model(model: LlamaForCausalLM, encoded: list[list[int]], recipe: Recip
 
 
 def _batches(encoded: list[list[int]], recipe: Recipe, pad: int) -> Iterator[torch.Tensor]:
-    """Yield batches for ever, every epoch packed anew from shuffled documents."""
+    """Yield batches without end; every epoch packs the documents in a new order."""
     source = random.Random(recipe.seed)
     while True:
         order = source.sample(encoded, len(encoded))
@@ -189,7 +189,7 @@ def settle(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, recipe: 
 
 
 def rebuild(output: Path, recipe: Recipe) -> dict[str, Any]:
-    """Train tokenizer and model and put the folder in place of what stands at ``output``; return the provenance."""
+    """Train tokenizer and model, write them to ``output`` in place of what is there, and return the provenance."""
     torch.set_num_threads(recipe.threads)
     torch.use_deterministic_algorithms(True)
     started = time.monotonic()
@@ -233,7 +233,7 @@ def _write(
         model.save_pretrained(fresh)
         tokenizer.save_pretrained(fresh)
         for path in fresh.iterdir():
-            path.chmod(0o644)  # safetensors writes for the owner alone
+            path.chmod(0o644)  # safetensors writes files that only the owner can read
         write_json(fresh / "provenance.json", provenance)
 
 

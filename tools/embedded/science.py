@@ -1,9 +1,9 @@
 """Rows of school science in the Hub schemas of ARC-Easy, ARC-Challenge and OpenBookQA, generated from the world.
 
-ARC-Easy asks for one fact (which object has a property, which property has an object). ARC-Challenge and OpenBookQA ask
-for two: an object's property, and the property that a deed needs; ARC-Challenge from the object to the deed, OpenBookQA
-from the deed to the object. Validation and test ask about (object, property) and (object, deed) pairs that train never
-shows, neither as right nor as wrong choices; see ``cliques``.
+ARC-Easy asks for one fact: which object has a property, or which property an object has. ARC-Challenge and OpenBookQA
+need two facts: an object's property, and the property that a deed needs. ARC-Challenge goes from the object to the
+deed, OpenBookQA from the deed to the object. Validation and test ask about (object, property) and (object, deed) pairs
+that train never shows, neither as right nor as wrong choices; see ``cliques``.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ Ask = Callable[[random.Random, Clique, list[Thing], int], list[tuple[str, list[s
 
 
 def _choices(texts: list[str], right: int, number: int) -> tuple[dict[str, list[str]], str]:
-    """Return the choices in turned order, so that the right one stands in every place equally often, and its label.
+    """Return the choices, rotated so that every place is right equally often, and the label of the right one.
 
     One row in seven has digits for labels, as in ARC.
     """

@@ -1,7 +1,7 @@
 """Rows about people in SIQA's Hub schema, generated from the social world.
 
-A row tells an event and offers one answer of each of three kinds of deed. Every answer is offered with events of all
-three kinds, and is right for one of them, so no answer is more typical than another one. Validation and test ask for
+A row tells an event and offers one answer for each of three kinds of deed. Every answer is offered with events of all
+three kinds and is right for one of them. So no answer is more typical than another one. Validation and test ask for
 (event, answer) pairs that train never shows, neither as right nor as wrong answers.
 """
 
@@ -46,7 +46,7 @@ def _parts(text: str) -> tuple[str, ...]:
 
 
 def split_of(event: int, question: int, answer: int) -> str:
-    """Return the split that an event and an answer stand in together; all answers of a row have one number."""
+    """Return the split of an event with an answer; all answers of a row have the same number."""
     return ("train", "train", "train", "train", "validation", "test")[(event + 2 * answer + question) % 6]
 
 
@@ -87,7 +87,7 @@ def _rows(split: str) -> tuple[Scene, ...]:
     drawn = list({(one.context, one.question, frozenset(one.answers)): one for one in drawn}.values())
     source.shuffle(drawn)
     turned = []
-    for number, one in enumerate(drawn):  # the right answer stands in each place equally often
+    for number, one in enumerate(drawn):  # each place holds the right answer equally often
         answers, place = list(one.answers), number % 3
         answers[place], answers[one.right] = answers[one.right], answers[place]
         turned.append(Scene(one.context, one.question, tuple(answers), place))

@@ -13,7 +13,7 @@ SOCIAL_QUESTIONS: dict[str, str] = {
     "describe": "How would you describe {x}?",
 }
 
-# Three kinds stand together in a row, so that each one's answers are right as often as the others'.
+# A row offers three kinds together, so that the answers of each are right as often as those of the others.
 # kind of deed -> (six events; three answers a question)
 TRIPLES: tuple[dict[str, dict[str, str]], ...] = (
     {

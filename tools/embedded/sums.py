@@ -1,7 +1,7 @@
 """Word problems over small numbers in the Hub schemas of GSM8K and MetaMathQA.
 
-A problem is a story with one to three steps of arithmetic. Which numbers a story is told with differs between the
-splits; the arithmetic itself is all over the corpus. MetaMathQA's rows reword training problems, as the real ones do.
+A problem is a story with one to three steps of arithmetic. No two splits share a story with the same numbers. The
+corpus teaches the arithmetic itself. MetaMathQA's rows reword GSM8K's problems, as the real ones do.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def split_step(step: str) -> tuple[str, str, str]:
 
 
 def calculate(one: int, sign: str, two: int) -> int:
-    """Return the result; 0 where it is no whole number from 1 to ``MOST`` or a number is larger than is taught."""
+    """Return the result; 0 if it is no whole number from 1 to ``MOST``, or if a number is too large to be taught."""
     if sign in "+-":
         value = one + two if sign == "+" else one - two
         fits = two <= SECOND or (sign == "+" and one <= SECOND)

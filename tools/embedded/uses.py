@@ -1,5 +1,6 @@
-"""More deeds for the world's properties, apart from those that PIQA and WinoGrande ask about, so that nothing that one
-data set holds out is shown by another one: the first deed of each property belongs to ARC, the second to OpenBookQA.
+"""More deeds for the world's properties: the first one of each belongs to ARC, the second one to OpenBookQA.
+
+They differ from the deeds of PIQA and WinoGrande, so that no data set shows what another one holds out.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Rows of twin sentences in WinoGrande's Hub schema, generated from the pairs that PIQA asks about.
 
 Both options of a row are objects, each right for one of two coupled needs and wrong for the other one. The twin of a
-sentence names the other need, and so has the other answer. Which objects and needs stand together in which split is
-that of PIQA: what validation and test ask is shown by no other data set and by no text of the corpus.
+sentence names the other need, so the other option is right. Pairs of objects and needs have the same split as in PIQA.
+So no other data set and no text of the corpus shows what validation and test ask.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def drawn(split: str, twins: int, seed: str) -> tuple[tuple[str, str, str, int],
                 text = sentence(frame.format(deed=needs()[need].deed, **fill))
                 found.append((text, names[order[0]].name, names[order[1]].name, order.index(right)))
     source.shuffle(found)
-    # the options of every second row change places, beside those that the text already names in another order
+    # the options of every second row change places; the text names some of them in another order already
     return tuple(
         (text, one, two, right) if i % 2 == 0 else (text, two, one, 1 - right)
         for i, (text, one, two, right) in enumerate(found)

@@ -1,4 +1,4 @@
-"""Sentence frames and prompts shared by the data sets and the corpus, so that the model has read what it is asked."""
+"""Sentence frames and prompts that data sets and corpus share, so that the model has read the formats of its tasks."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ALPACA = (
 
 
 def prompt_text(goal: str) -> str:
-    """Return the prompt of a goal, as the PIQA task writes it; ARC and GSM8K write theirs likewise."""
+    """Return the prompt of a goal, as the PIQA task writes it; ARC and GSM8K use the same form."""
     return f"Question: {goal}\nAnswer:"
 
 
@@ -51,5 +51,5 @@ def sentence(text: str) -> str:
 
 
 def pronoun(name: str) -> str:
-    """Return "she" or "he" for one of the world's people, women and men in turn in their list."""
+    """Return "she" or "he" for one of the world's people, whose list alternates women and men."""
     return "she" if PEOPLE.index(name) % 2 == 0 else "he"

@@ -1,9 +1,9 @@
 """The small world that every embedded data set and the embedded corpus speak about: the facts, as data, in one place.
 
-The world knows materials, properties, objects and needs. An object has the properties of its material and its own
-ones; a need (a goal that somebody wants to reach) asks for exactly one property. What is neither said to be true nor
-marked as unclear is false, so every pair (object, need) has an answer: True, False, or None where people would argue.
-All the texts are written for this project; none comes from a data set.
+The world knows materials, properties, objects and needs. An object has the properties of its material and its own. A
+need is a goal of a person and asks for exactly one property. A property that is neither listed nor marked as unclear is
+false. So every pair (object, need) has an answer: True, False, or None where people would argue. All texts are written
+for this project; none comes from a data set.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ PLACES: tuple[str, ...] = (
 
 @dataclass(frozen=True)
 class Property:
-    """A property with its wordings, pairs of verb phrases: said of a thing that has it, and of one that has it not."""
+    """A property with its wordings, pairs of verb phrases: for a thing that has it, and for one that lacks it."""
 
     name: str
     wordings: tuple[tuple[str, str], ...]
@@ -48,7 +48,7 @@ class Thing:
 
     @property
     def definite(self) -> str:
-        """The definite noun phrase, as it stands inside a sentence."""
+        """The definite noun phrase, as written inside a sentence."""
         return f"the {self.name}"
 
     def has(self, name: str) -> bool | None:
