@@ -15,9 +15,9 @@ import random
 from dataclasses import dataclass
 from functools import cache
 
+from smoa_lightning.embedded import SPLITS
 from tools.embedded.world import properties, things
 
-SPLITS = ("train", "validation", "test")
 MOST = 14  # objects of a property in a group at most
 LEAST = 7  # and at least, so that each split has some
 EXCHANGES = 1500

@@ -17,9 +17,9 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass
 from functools import cache
 
+from smoa_lightning.embedded import SPLITS
 from tools.embedded.world import needs, properties, things
 
-SPLITS = ("train", "validation", "test")
 MOST = 28  # objects of a property that are asked for, so that common properties do not outnumber rare ones
 HELD_OUT_SHARE = 0.18  # of the objects of a need, in validation and in test each
 SEED = "pairs"

@@ -1,4 +1,4 @@
-"""Write the embedded rows that ship with the package: those of every task, and the general text.
+"""Write the embedded rows of every task and the general text, which ship with the package.
 
 ``python -m tools.embedded.write_rows [--output FOLDER]``
 """

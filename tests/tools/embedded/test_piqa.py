@@ -6,11 +6,10 @@ from collections import Counter
 import pytest
 
 from smoa_lightning import embedded
+from smoa_lightning.embedded import SPLITS
 from tools.embedded.pairs import by_need, decoys, split_pairs
 from tools.embedded.wording import QUESTIONS, SOLUTIONS
 from tools.embedded.world import needs, suits, things
-
-SPLITS = ("train", "validation", "test")
 
 
 def words(text: str) -> list[str]:
