@@ -68,7 +68,7 @@ def parser_of(command: str) -> Any:
     return parser._subcommands_action._name_parser_map[command] if command in SUBCOMMANDS else parser
 
 
-class _Generator(ParserJsonschema):  # type: ignore[misc]
+class _Generator(ParserJsonschema):
     """jsonargparse's generator; classes are described where a study or a help text needs their settings."""
 
     def subclass_def(self, class_type: Any, action: Any) -> Node:
