@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from typing import Any
 
@@ -66,25 +67,38 @@ def imported(command: str) -> Any:
 
 
 def main(args: list[str] | None = None) -> int:
-    """Run a command and return the exit status: 0, 2 on bad input, 130 when stopped by Ctrl-C."""
+    """Run a command and return the exit status: 0, 2 on bad input, 130 after Ctrl-C, 141 after a closed pipe."""
     args = sys.argv[1:] if args is None else args
-    if not args or args[0] in ("-h", "--help"):
-        print(overview())
-        return 0 if args else 2
-    if args[0] == "--version":
-        print(__version__)
-        return 0
     try:
-        if args[0] not in COMMANDS:
-            raise UserError(f"unknown command {args[0]!r}; did you mean {nearest(args[0], COMMANDS, 1)}?")
-        if not answered_early(args[0], args[1:]):
-            imported(args[0]).main(args)
+        status = run(args)
+        sys.stdout.flush()
+        return status
     except UserError as error:
         print(f"smoa_lightning: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("smoa_lightning: stopped; the same command goes on where it stopped", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # the reader has gone, as in `fit --help | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python flushes at its end
+        return 141
+
+
+def run(args: list[str]) -> int:
+    """Run a command and return its exit status.
+
+    Raises:
+        UserError: Bad input.
+    """
+    if not args or args[0] in ("-h", "--help"):
+        print(overview())
+        return 0 if args else 2
+    if args[0] == "--version":
+        print(__version__)
+    elif args[0] not in COMMANDS:
+        raise UserError(f"unknown command {args[0]!r}; did you mean {nearest(args[0], COMMANDS, 1)}?")
+    elif not answered_early(args[0], args[1:]):
+        imported(args[0]).main(args)
     return 0
 
 

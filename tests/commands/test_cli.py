@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from smoa_lightning.__main__ import main
+from smoa_lightning.__main__ import COMMANDS, main
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.configuration import expand_bases
 
@@ -131,6 +131,19 @@ def test_process_exit_status_and_stream() -> None:
     assert done.returncode == 2
     assert done.stderr.startswith("smoa_lightning: --config: there is no file 'nowhere.yaml'")
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_help_into_a_closed_pipe_is_no_traceback(command: str) -> None:
+    """As in ``fit --help | head -1``: the reader takes one line and goes."""
+    words = [sys.executable, "-u", "-m", "smoa_lightning", *command.split(), "--help"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode in (0, 141)  # a short help was written before the reader went
 
 
 def test_bases_come_before_the_files_that_name_them(tmp_path: Path) -> None:
