@@ -26,7 +26,7 @@ from transformers import (
 from smoa_lightning.backbones.hub import hub_answers, hub_errors, resolve_source
 from smoa_lightning.backbones.quantization import prepare_quantized, quantization, quantization_config, quantized_layers
 from smoa_lightning.common.errors import UserError
-from smoa_lightning.common.process_cache import is_keeping, kept
+from smoa_lightning.common.process_cache import cached, is_active
 from smoa_lightning.embedded import backbone_folder
 
 
@@ -114,7 +114,7 @@ def load_tokenizer(location: Location) -> PreTrainedTokenizerBase:
     A model without a pad token pads with its EOS token. That never touches the loss: targets are masked by length,
     never by comparing token ids, so a real EOS stays a target.
     """
-    return copy.deepcopy(kept("tokenizer", _content(location), lambda: _read_tokenizer(location)))
+    return copy.deepcopy(cached("tokenizer", _content(location), lambda: _read_tokenizer(location)))
 
 
 def _read_tokenizer(location: Location) -> PreTrainedTokenizerBase:
@@ -140,10 +140,10 @@ def load_model(config: BackboneConfig, location: Location) -> PreTrainedModel:
         UserError: The folder or repository cannot be read, bitsandbytes is missing, or the checkpoint is quantised
             already.
     """
-    if not is_keeping() or config.quantization is not None:  # packed weights come with state of their library
+    if not is_active() or config.quantization is not None:  # packed weights come with state of their library
         return _read_model(config, location)
     key = config.dtype, config.gradient_checkpointing, config.attn_implementation, _content(location)
-    return copy.deepcopy(kept("backbone", key, lambda: _read_model(config, location), most=1))
+    return copy.deepcopy(cached("backbone", key, lambda: _read_model(config, location), most=1))
 
 
 def _content(location: Location) -> Hashable:

@@ -85,8 +85,8 @@ def carry_out(study: Study, folder: Path, options: Options, args: list[str]) -> 
         supervisor = Supervisor(study, folder, storage, options.workers, args)
         write_json(folder / DESCRIPTION, describe_study(study))
         if options.retry_failed:
-            supervisor.forgive()
-        for name in supervisor.open_lost():
+            supervisor.reset_failures()
+        for name in supervisor.reopen_lost():
             print(f"{name} was done, but its folder is gone or damaged: it is open again")
         with stopping_like_ctrl_c():
             supervisor.run()

@@ -1,6 +1,6 @@
-"""Things that are expensive to make and the same for many runs of one process, kept in memory while that is asked for.
+"""A cache in memory for what is expensive to make and the same in many runs of one process.
 
-Outside of :func:`keeping` nothing is kept: a command that makes one run pays nothing for it.
+It is active only inside :func:`process_cache`: a command that makes one run keeps nothing.
 """
 
 from __future__ import annotations
@@ -11,25 +11,25 @@ from collections.abc import Callable, Hashable, Iterator
 from typing import TypeVar
 
 T = TypeVar("T")
-_kept: OrderedDict[tuple[str, Hashable], object] | None = None
-MOST = 16  # of each kind; the one that was not asked for longest goes first
+_cache: OrderedDict[tuple[str, Hashable], object] | None = None
+MOST = 16  # entries of each kind; the one that was not asked for longest is dropped first
 
 
 @contextlib.contextmanager
-def keeping() -> Iterator[None]:
-    """Keep what is made inside, until the end."""
-    global _kept
-    before, _kept = _kept, OrderedDict()
+def process_cache() -> Iterator[None]:
+    """Keep what :func:`cached` makes until the end of the block."""
+    global _cache
+    before, _cache = _cache, OrderedDict()
     try:
         yield
     finally:
-        _kept = before
+        _cache = before
 
 
-def kept(kind: str, key: Hashable, make: Callable[[], T], most: int = MOST) -> T:
+def cached(kind: str, key: Hashable, make: Callable[[], T], most: int = MOST) -> T:
     """Return what was made for a key, or make it.
 
-    Whoever gets it must not change it: the next one gets the same object.
+    The caller must not change the result: the next caller gets the same object.
 
     Args:
         kind: What it is.
@@ -37,17 +37,17 @@ def kept(kind: str, key: Hashable, make: Callable[[], T], most: int = MOST) -> T
         make: Makes it.
         most: How many of this kind are kept.
     """
-    if _kept is None:
+    if _cache is None:
         return make()
     place = kind, key
-    if place not in _kept:
-        _kept[place] = make()
-        for old in [other for other in _kept if other[0] == kind][:-most]:
-            del _kept[old]
-    _kept.move_to_end(place)
-    return _kept[place]  # type: ignore[return-value]
+    if place not in _cache:
+        _cache[place] = make()
+        for old in [other for other in _cache if other[0] == kind][:-most]:
+            del _cache[old]
+    _cache.move_to_end(place)
+    return _cache[place]  # type: ignore[return-value]
 
 
-def is_keeping() -> bool:
-    """Whether anything is kept."""
-    return _kept is not None
+def is_active() -> bool:
+    """Whether anything is cached."""
+    return _cache is not None

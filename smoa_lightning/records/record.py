@@ -169,23 +169,25 @@ def _git_state(folder: Path) -> dict[str, Any] | None:
         return None  # an installed package, or no git: the version number tells what ran
 
 
-class UnderWay(UserError):
+class RunInProgress(UserError):
     """Another process is at work in the folder of a run."""
 
 
 @contextlib.contextmanager
-def holding(folder: Path) -> Iterator[None]:
+def run_lock(folder: Path) -> Iterator[None]:
     """Hold a run folder, so that no second process writes into it; the hold ends with the process, however it ends.
 
     Raises:
-        UnderWay: Another process holds it.
+        RunInProgress: Another process holds it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UnderWay(f"the run in {folder} is under way in another process: wait for it or stop it") from None
+            raise RunInProgress(
+                f"the run in {folder} is under way in another process: wait for it or stop it"
+            ) from None
         try:
             yield
         finally:

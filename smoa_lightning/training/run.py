@@ -30,9 +30,9 @@ from smoa_lightning.records.record import (
     RunFolder,
     content,
     environment,
-    holding,
     read_record,
     run_folder,
+    run_lock,
     signature,
 )
 from smoa_lightning.records.tables import part_table, result_lines, result_table
@@ -154,7 +154,7 @@ class Run:
         if checkpoint is not None:
             read_checkpoint(Path(checkpoint))  # refused before anything is scored or written
         self._began = time.monotonic()
-        with holding(self.folder) if self.is_main else contextlib.nullcontext(), self._recorded(trainer):
+        with run_lock(self.folder) if self.is_main else contextlib.nullcontext(), self._recorded(trainer):
             metrics = self._base_metrics(trainer)
             if not self.module.frozen:
                 start = self._start_from(checkpoint)

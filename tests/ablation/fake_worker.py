@@ -21,7 +21,7 @@ from smoa_lightning.ablation.study.expand import load_study
 from smoa_lightning.ablation.study.space import Run
 from smoa_lightning.common.atomic_files import write_json
 from smoa_lightning.common.errors import UserError
-from smoa_lightning.records.record import RECORD, holding
+from smoa_lightning.records.record import RECORD, run_lock
 
 SECONDS = float(os.environ.get("FAKE_SECONDS", "0"))
 
@@ -35,7 +35,7 @@ def score(run: Run) -> float:
 def fit(run: Run, folder: Path, facts: Mapping[str, Any], base: bool, callbacks: Sequence[Any] = ()) -> None:
     """Write a finished record after a pause; ``FAIL_SEED`` raises, ``LOG`` gets a line at the beginning and the end."""
     tell(f"begin {run.signature}")
-    with holding(folder):
+    with run_lock(folder):
         time.sleep(random.Random(os.getpid() + time.time_ns()).uniform(0.5, 1.5) * SECONDS)
         if os.environ.get("FAIL_SEED") == str(run.seed):
             raise UserError("this seed always fails")

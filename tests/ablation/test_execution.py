@@ -19,14 +19,14 @@ from smoa_lightning.ablation.execution import supervisor as supervising
 from smoa_lightning.ablation.execution import work as working
 from smoa_lightning.ablation.execution.durations import clock
 from smoa_lightning.ablation.execution.folders import Folders, marked
-from smoa_lightning.ablation.execution.ledger import status
+from smoa_lightning.ablation.execution.ledger import run_state
 from smoa_lightning.ablation.execution.live import Display, table
-from smoa_lightning.ablation.execution.status import Standing
+from smoa_lightning.ablation.execution.status import StudyStatus
 from smoa_lightning.ablation.execution.storage import open_storage
 from smoa_lightning.ablation.execution.supervisor import Supervisor
 from smoa_lightning.ablation.execution.worker_id import Watch, WorkerId
 from smoa_lightning.ablation.study.expand import load_study
-from smoa_lightning.records.record import holding
+from smoa_lightning.records.record import run_lock
 from tests.ablation import fake_worker
 from tests.ablation.small_study import GRID, SEARCH, study_file, work
 
@@ -35,17 +35,17 @@ def test_a_worker_does_every_run_once(tmp_path: Path) -> None:
     study = load_study([study_file(tmp_path)])
     worker = work(study, tmp_path / "out")
     worker.until_done(poll=0.01)
-    standing = worker.standing
+    status = worker.status
     runs = list(study.final_runs())
     assert len(runs) == 12
-    assert [t.state for t in standing.final.attempts()] == [TrialState.COMPLETE] * 12
-    by_cell = {cell.cell: cell.values for cell in standing.cells()}
+    assert [t.state for t in status.final.attempts()] == [TrialState.COMPLETE] * 12
+    by_cell = {cell.cell: cell.values for cell in status.cells()}
     for run in runs:
         record = json.loads((tmp_path / "out" / "runs" / run.name / "record.json").read_text())
         assert record["ablation"]["signature"] == run.signature
         assert fake_worker.score(run) in by_cell[run.cell.name]
     worker.until_done(poll=0.01)
-    assert len(standing.final.attempts()) == 12  # nothing was run again
+    assert len(status.final.attempts()) == 12  # nothing was run again
 
 
 def test_other_studies_are_not_run_again(tmp_path: Path) -> None:
@@ -88,18 +88,18 @@ def test_failed_runs_are_retried_told_and_do_not_stop_the_study(
     study = load_study([study_file(tmp_path)])
     worker = work(study, tmp_path / "out")
     worker.until_done(poll=0.01)
-    failures = worker.standing.failures()
+    failures = worker.status.failures()
     assert [f.run for f in failures] == [f"r={r},seed=1" for r in (2, 4, 8, 16)]
     assert {f.attempts for f in failures} == {2}  # retries: 1
     assert failures[0].reason == "UserError: this seed always fails"
-    assert sum(cell.done for cell in worker.standing.cells()) == 8
+    assert sum(cell.done for cell in worker.status.cells()) == 8
     monkeypatch.delenv("FAIL_SEED")
     worker.until_done(poll=0.01)
-    assert sum(cell.done for cell in worker.standing.cells()) == 8  # given up
-    worker.standing.final.forgive()
+    assert sum(cell.done for cell in worker.status.cells()) == 8  # given up
+    worker.status.final.reset_failures()
     worker.until_done(poll=0.01)
-    assert sum(cell.done for cell in worker.standing.cells()) == 12
-    assert worker.standing.failures() == []
+    assert sum(cell.done for cell in worker.status.cells()) == 12
+    assert worker.status.failures() == []
 
 
 def test_ctrl_c_gives_the_run_back(tmp_path: Path) -> None:
@@ -111,9 +111,9 @@ def test_ctrl_c_gives_the_run_back(tmp_path: Path) -> None:
     worker = work(study, tmp_path / "out", fit=stop)
     with pytest.raises(KeyboardInterrupt):
         worker.until_done(poll=0.01)
-    (attempt,) = worker.standing.final.attempts()
+    (attempt,) = worker.status.final.attempts()
     assert attempt.user_attrs["ended"] == "stopped"
-    assert status([attempt], retries=0) == "open"
+    assert run_state([attempt], retries=0) == "open"
 
 
 def test_a_run_that_scores_nothing_fails(tmp_path: Path) -> None:
@@ -127,7 +127,7 @@ def test_a_run_that_scores_nothing_fails(tmp_path: Path) -> None:
 
     worker = work(study, tmp_path / "out", fit=fit)
     worker.until_done(poll=0.01)
-    assert "has no report/acc" in worker.standing.failures()[0].reason
+    assert "has no report/acc" in worker.status.failures()[0].reason
 
 
 # ------------------------------------------------------------------------------------------------------- searches
@@ -160,7 +160,7 @@ def test_a_search_that_grows_runs_its_cell_again_if_it_finds_better_values(tmp_p
     few.until_done(poll=0.01)
     many = work(load_study([file], [*flags, ("search.trials", "12")]), tmp_path / "out")
     many.until_done(poll=0.01)
-    search = many.standing.searches["r=2"]
+    search = many.status.searches["r=2"]
     assert len(search.trials()) == 12
     best = search.best()
     assert best is not None
@@ -174,12 +174,12 @@ def test_a_trial_whose_worker_died_keeps_its_values_and_its_number(tmp_path: Pat
     study = load_study([study_file(tmp_path, GRID + SEARCH)], [("axes.r", "[2]"), ("baseline", "{r: 2}")])
     dead = WorkerId(WorkerId.of(os.getpid()).machine, 2**22 + 1, "1")  # no such process
     storage = open_storage(None, tmp_path / "out")
-    standing = Standing(study, storage, dead, Watch())
-    held = standing.searches["r=2"].claim()
+    status = StudyStatus(study, storage, dead, Watch())
+    held = status.searches["r=2"].claim()
     assert held is not None
     worker = work(study, tmp_path / "out")
     worker.until_done(poll=0.01)
-    attempts = worker.standing.searches["r=2"].trials()
+    attempts = worker.status.searches["r=2"].trials()
     assert len(attempts) == 5
     assert [t.user_attrs.get("ended") for t in attempts[held.number]] == ["died", None]
     assert attempts[held.number][1].params == held.parameters
@@ -199,11 +199,11 @@ def test_every_cell_has_as_many_trials_when_some_fail(tmp_path: Path) -> None:
     worker = work(study, tmp_path / "out", fit=fit)
     worker.until_done(poll=0.01)
     for cell in study.cells:
-        attempts = worker.standing.searches[cell.name].trials()
+        attempts = worker.status.searches[cell.name].trials()
         assert len(attempts) == 5
         assert len(attempts[1]) == 2  # retries: 1
         assert count[f"{cell.name},trial=1,seed=1000"] == 2
-    assert [f.reason for f in worker.standing.failures()] == ["ValueError: no"] * 2
+    assert [f.reason for f in worker.status.failures()] == ["ValueError: no"] * 2
 
 
 # ---------------------------------------------------------------------------------------------------------- for people
@@ -213,7 +213,7 @@ def test_the_table_and_the_lines(tmp_path: Path) -> None:
     study = load_study([study_file(tmp_path)])
     worker = work(study, tmp_path / "out")
     output = io.StringIO()
-    with Display(worker.standing, tmp_path / "out", Console(file=output, width=200)) as display:
+    with Display(worker.status, tmp_path / "out", Console(file=output, width=200)) as display:
         worker.step()
         display.refresh()
         display.refresh()
@@ -225,7 +225,7 @@ def test_the_table_and_the_lines(tmp_path: Path) -> None:
     assert lines[3].startswith("r=2: 2 of 3 done, 0.508 ± 0.064 (2 seeds)")  # t = 12.706, s = 0.01 / sqrt 2
     assert len(lines) == 5  # nothing is told twice
     shown = Console(width=120, record=True, file=io.StringIO())
-    shown.print(table(worker.standing.cells(), "maximize"))
+    shown.print(table(worker.status.cells(), "maximize"))
     text = shown.export_text()
     assert "2/3" in text
     assert "0.508 ± 0.064 (2 seeds) *" in text
@@ -237,7 +237,7 @@ def test_failures_are_told_when_they_happen(tmp_path: Path, monkeypatch: pytest.
     study = load_study([study_file(tmp_path)], [("seeds", "1"), ("axes.r", "[2, 4]"), ("retries", "0")])
     worker = work(study, tmp_path / "out")
     output = io.StringIO()
-    with Display(worker.standing, tmp_path / "out", Console(file=output, width=60)) as display:
+    with Display(worker.status, tmp_path / "out", Console(file=output, width=60)) as display:
         worker.until_done(poll=0.01)
         display.refresh()
         display.refresh()
@@ -268,8 +268,8 @@ def test_a_grid_is_tried_whole_though_a_worker_died_before_its_values_were_known
     search = "search:\n  parameters: {lr: {choices: [0.01, 0.02, 0.04]}}\n  objective: acc\n  sampler: grid\n"
     study = load_study([study_file(tmp_path, GRID + search)], [("axes.r", "[2]"), ("baseline", "{r: 2}")])
     worker = work(study, tmp_path / "out")
-    lost = worker.standing.searches["r=2"].study().ask()  # as a worker does that is killed at once
-    worker.standing.searches["r=2"].ledger.end(lost._trial_id, "died", "killed")
+    lost = worker.status.searches["r=2"].study().ask()  # as a worker does that is killed at once
+    worker.status.searches["r=2"].ledger.end(lost._trial_id, "died", "killed")
     worker.until_done(poll=0.01)
     trials = json.loads((tmp_path / "out" / "trials.json").read_text())["searches"]["r=2"]["trials"]
     rates = [t["parameters"]["model.optimizer.init_args.lr"] for t in trials if t["state"] == "COMPLETE"]
@@ -283,15 +283,15 @@ def test_a_finished_run_whose_folder_is_lost_is_opened_again(tmp_path: Path, mon
     runs = [run.name for run in study.final_runs()]
     (tmp_path / "out" / "runs" / runs[3] / "record.json").write_text("{")  # damaged, as by a power cut
     shutil.rmtree(tmp_path / "out" / "runs" / runs[5])
-    supervisor = Supervisor(study, tmp_path / "out", worker.standing.storage, 1, [])
-    assert supervisor.open_lost() == []  # another machine may have written it a moment ago
+    supervisor = Supervisor(study, tmp_path / "out", worker.status.storage, 1, [])
+    assert supervisor.reopen_lost() == []  # another machine may have written it a moment ago
     monkeypatch.setattr(supervising, "SETTLED", datetime.timedelta(0))
-    assert supervisor.open_lost() == [runs[3], runs[5]]
-    assert [run.name for run in supervisor.standing.open_runs()] == [runs[3], runs[5]]
+    assert supervisor.reopen_lost() == [runs[3], runs[5]]
+    assert [run.name for run in supervisor.status.open_runs()] == [runs[3], runs[5]]
     work(study, tmp_path / "out").until_done(poll=0.01)
     assert len(list((tmp_path / "out" / "runs").glob("*/record.json"))) == 12
-    assert supervisor.open_lost() == []
-    assert len(worker.standing.final.attempts()) == 14
+    assert supervisor.reopen_lost() == []
+    assert len(worker.status.final.attempts()) == 14
 
 
 def test_a_folder_that_is_being_copied_is_no_run(tmp_path: Path) -> None:
@@ -330,8 +330,8 @@ def test_a_run_that_the_rest_of_a_killed_worker_still_holds_is_no_failure(
     study = load_study([study_file(tmp_path)], [("axes.r", "[2]"), ("baseline", "{r: 2}"), ("seeds", "1")])
     worker = work(study, tmp_path / "out")
     run = next(study.final_runs())
-    with holding(worker.folders.take(run)):
+    with run_lock(worker.folders.take(run)):
         assert worker.step()
     worker.until_done(poll=0.01)
-    assert [t.user_attrs.get("ended") for t in worker.standing.final.attempts()] == ["stopped", None]
-    assert worker.standing.failures() == []
+    assert [t.user_attrs.get("ended") for t in worker.status.final.attempts()] == ["stopped", None]
+    assert worker.status.failures() == []

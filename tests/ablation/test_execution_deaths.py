@@ -16,8 +16,8 @@ import pytest
 from optuna.trial import TrialState
 
 from smoa_lightning.ablation.execution import supervisor as supervising
-from smoa_lightning.ablation.execution.ledger import Ledger, status
-from smoa_lightning.ablation.execution.status import Standing
+from smoa_lightning.ablation.execution.ledger import Ledger, run_state
+from smoa_lightning.ablation.execution.status import StudyStatus
 from smoa_lightning.ablation.execution.storage import close_storage, drop_unfinished_line, open_storage
 from smoa_lightning.ablation.execution.supervisor import Supervisor
 from smoa_lightning.ablation.execution.work import Work
@@ -40,10 +40,10 @@ def test_of_two_claims_the_first_one_holds(tmp_path: Path) -> None:
     attempt = one.claim("run", "signature", {})
     assert attempt is not None
     assert two.claim("run", "signature", {}) is None
-    assert status(two.by_signature()["signature"], 0) == "running"
+    assert run_state(two.by_signature()["signature"], 0) == "running"
     assert one.complete(attempt, 0.5, 1.0)
     assert two.claim("run", "signature", {}) is None
-    assert status(two.by_signature()["signature"], 0) == "done"
+    assert run_state(two.by_signature()["signature"], 0) == "done"
 
 
 def test_a_sleeper_that_was_taken_for_dead_can_not_hand_in(tmp_path: Path) -> None:
@@ -55,12 +55,12 @@ def test_a_sleeper_that_was_taken_for_dead_can_not_hand_in(tmp_path: Path) -> No
     attempt = asleep.claim("run", "signature", {})
     assert attempt is not None
     for now[0] in (0.0, 89.0):
-        assert ledger.bury() == []
+        assert ledger.reap_dead() == []
     asleep.storage.set_trial_user_attr(attempt, "pulse", 1)
     for now[0] in (100.0, 189.0):
-        assert ledger.bury() == []  # it gave a sign of life at 100 at the latest
+        assert ledger.reap_dead() == []  # it gave a sign of life at 100 at the latest
     now[0] = 191.0
-    assert [t.number for t in ledger.bury()] == [0]
+    assert [t.number for t in ledger.reap_dead()] == [0]
     again = ledger.claim("run", "signature", {})
     assert again is not None
     assert not asleep.complete(attempt, 0.1, 1.0)
@@ -103,7 +103,7 @@ def test_a_line_that_was_never_ended_is_removed_from_the_journal(tmp_path: Path)
         stream.write(b'{"op_code": 4, "worker')  # power went
     worker = work(study, tmp_path / "out")
     worker.until_done(poll=0.01)
-    assert sum(cell.done for cell in worker.standing.cells()) == 12
+    assert sum(cell.done for cell in worker.status.cells()) == 12
     for text, kept in ((b"", b""), (b"abc", b""), (b"a\n" + b"b" * 9000, b"a\n"), (b"a\nb\n", b"a\nb\n")):
         journal.write_bytes(text)
         drop_unfinished_line(journal)
@@ -114,11 +114,11 @@ def test_another_study_in_the_same_storage_is_refused(tmp_path: Path) -> None:
     storage = open_storage(None, tmp_path)
     me = WorkerId.of(os.getpid())
     first = load_study([study_file(tmp_path)])
-    Standing(first, storage, me, Watch())
-    Standing(load_study([study_file(tmp_path)], [("axes.r", "[2, 4, 32]")]), storage, me, Watch())  # it may grow
+    StudyStatus(first, storage, me, Watch())
+    StudyStatus(load_study([study_file(tmp_path)], [("axes.r", "[2, 4, 32]")]), storage, me, Watch())  # it may grow
     other = load_study([study_file(tmp_path)], [("data.batch_size", "4")])
     with pytest.raises(UserError, match="the storage holds another study 'grid': its cell r=2 has other settings"):
-        Standing(other, storage, me, Watch())
+        StudyStatus(other, storage, me, Watch())
 
 
 @pytest.mark.parametrize(
@@ -192,10 +192,10 @@ def test_killed_workers_lose_nothing_and_repeat_nothing(
     url = "" if kind == "journal" else request.getfixturevalue("database")(kind)
     monkeypatch.setenv("FAKE_SECONDS", "0.8")
     worker = carry_out_under_fire(tmp_path, url, 10 if kind == "journal" else 3, monkeypatch, request)
-    complete = [t for t in worker.standing.final.attempts() if t.state == TrialState.COMPLETE]
+    complete = [t for t in worker.status.final.attempts() if t.state == TrialState.COMPLETE]
     assert len(complete) == 12
     assert len({t.user_attrs["signature"] for t in complete}) == 12
-    assert not [t for t in worker.standing.final.attempts() if t.state == TrialState.RUNNING]
+    assert not [t for t in worker.status.final.attempts() if t.state == TrialState.RUNNING]
     for run in worker.study.final_runs():
         record = worker.folders.finished(run)
         assert record is not None

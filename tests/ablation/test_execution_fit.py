@@ -25,7 +25,7 @@ from smoa_lightning.ablation.study.expand import load_study
 from smoa_lightning.ablation.study.space import Study
 from smoa_lightning.backbones.backbone import BackboneConfig, load_model, locate
 from smoa_lightning.common.errors import UserError
-from smoa_lightning.common.process_cache import keeping, kept
+from smoa_lightning.common.process_cache import cached, process_cache
 from smoa_lightning.training.callbacks.cost_monitor import peak_memory_megabytes, reset_peak_memory
 from tests.browser import BROWSER, shown, tensorboard
 from tests.conftest import EXPERIMENTS
@@ -69,10 +69,10 @@ def done(study: Study, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the study, carried out by one worker."""
     folder = tmp_path_factory.mktemp("studies") / "small"
     storage = open_storage(None, folder)
-    with keeping():
+    with process_cache():
         work = Work(study, folder, storage, TOOLS, WorkerId.of(os.getpid()))
         work.until_done(poll=0.01)
-        assert work.standing.failures() == []
+        assert work.status.failures() == []
     return folder
 
 
@@ -150,7 +150,7 @@ def test_a_browser_shows_every_run_and_cell_in_the_hparams_tab(study: Study, don
 def test_what_is_kept_is_never_given_away(tiny_backbone: Path) -> None:
     config = BackboneConfig(source="local", path=str(tiny_backbone))
     location = locate(config)
-    with keeping():
+    with process_cache():
         first = load_model(config, location)
         before = {name: p.clone() for name, p in first.state_dict().items()}
         for parameter in first.parameters():
@@ -158,10 +158,10 @@ def test_what_is_kept_is_never_given_away(tiny_backbone: Path) -> None:
         second = load_model(config, location)
     for name, tensor in second.state_dict().items():
         assert torch.equal(tensor, before[name])
-    assert kept("x", 1, lambda: 1) == 1
-    assert kept("x", 1, lambda: 2) == 2  # outside nothing is kept
-    with keeping():
-        made = [kept("x", key, object, most=2) for key in (1, 2, 3, 1)]
+    assert cached("x", 1, lambda: 1) == 1
+    assert cached("x", 1, lambda: 2) == 2  # outside nothing is kept
+    with process_cache():
+        made = [cached("x", key, object, most=2) for key in (1, 2, 3, 1)]
     assert made[0] is not made[3]  # the oldest one had gone
 
 
@@ -226,7 +226,7 @@ def test_a_study_with_a_pruner_ends_trials_early(study: Study, tmp_path: Path) -
     one = f"{{method: [{{smoa: {{config: {EXPERIMENTS}/adapters/smoa_blocks.yaml, r: 4}}}}]}}"
     small = [("axes", one), ("baseline", "{method: smoa}"), ("trainer.val_check_interval", "1")]
     found = load_study([tmp_path / "search.yaml"], [*small, ("data.limit_train_rows", "48")])
-    with keeping():
+    with process_cache():
         work = Work(found, tmp_path / "out", open_storage(None, tmp_path / "out"), TOOLS, WorkerId.of(os.getpid()))
         work.until_done(poll=0.01)
     (search,) = json.loads((tmp_path / "out" / "trials.json").read_text())["searches"].values()

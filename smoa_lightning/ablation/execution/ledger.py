@@ -58,29 +58,29 @@ class Ledger:
     def by_signature(self) -> dict[str, list[FrozenTrial]]:
         """Return the attempts at each run, first to last, without those that lost it, are forgiven or are void."""
         found: dict[str, list[FrozenTrial]] = {}
-        forgiven, void = self.forgiven(), self.void()
+        forgiven, void = self.first_counted(), self.invalidated()
         for trial in self.attempts():
             gone = (trial.state == TrialState.FAIL and trial.number < forgiven) or trial.number in void
             if not gone and trial.user_attrs.get(ENDED) != "lost" and SIGNATURE in trial.user_attrs:
                 found.setdefault(trial.user_attrs[SIGNATURE], []).append(trial)
         return found
 
-    def forgive(self) -> None:
+    def reset_failures(self) -> None:
         """Let the failures so far no longer count, so that their runs are tried again."""
         attempts = self.attempts()
         self.storage.set_study_user_attr(self.study_id, FORGIVEN, attempts[-1].number + 1 if attempts else 0)
 
-    def forgiven(self) -> int:
+    def first_counted(self) -> int:
         """Return the number of the first attempt whose failure counts."""
         return int(self.storage.get_study_user_attrs(self.study_id).get(FORGIVEN, 0))
 
-    def void(self) -> set[int]:
+    def invalidated(self) -> set[int]:
         """Return the numbers of the attempts whose results are on disk no more."""
         return set(self.storage.get_study_user_attrs(self.study_id).get(VOID, ()))
 
-    def make_void(self, numbers: Iterable[int]) -> None:
+    def invalidate(self, numbers: Iterable[int]) -> None:
         """Take attempts for never made, so that their runs are open again."""
-        self.storage.set_study_user_attr(self.study_id, VOID, sorted(self.void() | set(numbers)))
+        self.storage.set_study_user_attr(self.study_id, VOID, sorted(self.invalidated() | set(numbers)))
 
     def claim(self, run: str, signature: str, facts: Mapping[str, Any]) -> int | None:
         """Hold a run; return the attempt, or ``None`` if another one holds it or has done it.
@@ -94,7 +94,7 @@ class Ledger:
         mine = self.storage.create_new_trial(
             self.study_id, template_trial=create_trial(state=TrialState.RUNNING, user_attrs=attrs)
         )
-        number, void = self.storage.get_trial_number_from_id(mine), self.void()
+        number, void = self.storage.get_trial_number_from_id(mine), self.invalidated()
         for trial in self.attempts():
             same = trial.user_attrs.get(SIGNATURE) == signature and trial.number != number
             done = trial.state == TrialState.COMPLETE and trial.number not in void
@@ -132,7 +132,7 @@ class Ledger:
             return False
         return True
 
-    def bury(self) -> list[FrozenTrial]:
+    def reap_dead(self) -> list[FrozenTrial]:
         """End the attempts whose workers are gone; return those that nobody else has ended before."""
         gone = []
         for trial in self.attempts():
@@ -170,10 +170,10 @@ class Ledger:
             thread.join()
 
 
-def status(attempts: Sequence[FrozenTrial], retries: int) -> Literal["done", "running", "failed", "open"]:
+def run_state(attempts: Sequence[FrozenTrial], retries: int) -> Literal["done", "running", "failed", "open"]:
     """Return how a run stands, from its attempts.
 
-    >>> status([], retries=1)
+    >>> run_state([], retries=1)
     'open'
     """
     if any(trial.state in (TrialState.COMPLETE, TrialState.PRUNED) for trial in attempts):

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from smoa_lightning.ablation.execution.durations import clock, remaining_seconds
-from smoa_lightning.ablation.execution.status import CellStanding, Standing
+from smoa_lightning.ablation.execution.status import CellStatus, StudyStatus
 from smoa_lightning.ablation.statistics import mean_interval
 
 ROWS = 40  # of the table; cells at work come first
@@ -23,28 +23,28 @@ class Display:
     """The state of a study, shown until the end of the ``with`` block.
 
     Args:
-        standing: How the study stands.
+        status: How the study stands.
         folder: Its folder.
         console: Where to show it.
     """
 
-    def __init__(self, standing: Standing, folder: Path, console: Console | None = None) -> None:
-        self.standing, self.folder = standing, folder
+    def __init__(self, status: StudyStatus, folder: Path, console: Console | None = None) -> None:
+        self.status, self.folder = status, folder
         self.console = console or Console()
         self.began = time.monotonic()
         self.live = Live(console=self.console, auto_refresh=False) if self.console.is_terminal else None
-        self._told: dict[str, tuple[int, int]] = {}
+        self._shown: dict[str, tuple[int, int]] = {}
         self._failed: set[str] = set()
 
     def __enter__(self) -> Display:
-        study, cells = self.standing.study, self.standing.cells()
+        study, cells = self.status.study, self.status.cells()
         planned = sum(cell.planned for cell in cells)
         self.console.print(
             f"study {study.name}: {len(cells)} cells, {planned} runs and trials, {sum(c.done for c in cells)} done; "
             f"{self.folder}",
             highlight=False,
         )
-        self._told = {cell.cell: (cell.done, cell.failed) for cell in cells}
+        self._shown = {cell.cell: (cell.done, cell.failed) for cell in cells}
         if self.live is not None:
             self.live.__enter__()
         return self
@@ -57,9 +57,9 @@ class Display:
 
     def refresh(self) -> None:
         """Show how it stands now."""
-        cells = self.standing.cells()
+        cells = self.status.cells()
         if sum(cell.failed for cell in cells) > len(self._failed):
-            for failure in self.standing.failures():
+            for failure in self.status.failures():
                 if failure.run not in self._failed:
                     self._failed.add(failure.run)
                     self.console.print(f"{failure.run} failed: {failure.reason}", highlight=False, soft_wrap=True)
@@ -67,14 +67,14 @@ class Display:
             self.live.update(Group(table(cells, self._better()), Text(self._line(cells))), refresh=True)
             return
         for cell in cells:
-            if (now := (cell.done, cell.failed)) != self._told.get(cell.cell):
-                self._told[cell.cell] = now
+            if (now := (cell.done, cell.failed)) != self._shown.get(cell.cell):
+                self._shown[cell.cell] = now
                 failed = f", {cell.failed} failed" if cell.failed else ""
                 score = f", {interval(cell.values)}" if cell.values else ""
                 self.console.print(f"{cell.cell}: {cell.done} of {cell.planned} done{failed}{score}", highlight=False)
                 self.console.print(f"  {self._line(cells)}", highlight=False)
 
-    def tell_end(self) -> None:
+    def describe_end(self) -> None:
         """Say where the results are."""
         self.console.print(
             f"{self.folder}   (python -m smoa_lightning report {self.folder}; tensorboard --logdir {self.folder})",
@@ -83,9 +83,9 @@ class Display:
         )
 
     def _better(self) -> str:
-        return str(self.standing.study.objective.direction)
+        return str(self.status.study.objective.direction)
 
-    def _line(self, cells: list[CellStanding]) -> str:
+    def _line(self, cells: list[CellStatus]) -> str:
         done, planned = sum(cell.done for cell in cells), sum(cell.planned for cell in cells)
         failed, running = sum(cell.failed for cell in cells), sum(len(cell.running) for cell in cells)
         left = time_left(cells)
@@ -96,7 +96,7 @@ class Display:
         return ", ".join(parts)
 
 
-def table(cells: list[CellStanding], direction: str) -> Table:
+def table(cells: list[CellStatus], direction: str) -> Table:
     """Return the cells as a table: those at work first, then those that are not done."""
     order = sorted(cells, key=lambda cell: (not cell.running, cell.done + cell.failed >= cell.planned))
     means = {cell.cell: statistics.fmean(cell.values) for cell in cells if cell.values}
@@ -131,7 +131,7 @@ def interval(values: tuple[float, ...]) -> str:
     return f"{found.value:.3f} ± {(found.high - found.low) / 2:.3f} ({len(values)} seeds)"
 
 
-def time_left(cells: list[CellStanding]) -> float | None:
+def time_left(cells: list[CellStatus]) -> float | None:
     """Return the seconds until the end with as many workers as there are now; ``None`` before a run is done."""
     left = {cell.cell: max(0, cell.planned - cell.done - cell.failed) for cell in cells}
     return remaining_seconds({c.cell: c.seconds for c in cells}, left, sum(len(c.running) for c in cells))

@@ -10,7 +10,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from smoa_lightning.ablation.execution.ledger import REASON, SECONDS
-from smoa_lightning.ablation.execution.status import Standing
+from smoa_lightning.ablation.execution.status import StudyStatus
 from smoa_lightning.ablation.execution.trials import ORIGIN, CellSearch
 from smoa_lightning.ablation.study.objective import DIRECTIONS
 from smoa_lightning.common.atomic_files import write_json
@@ -19,10 +19,10 @@ TRIALS = "trials.json"
 FORMAT = 1
 
 
-def write_trials(folder: Path, standing: Standing) -> None:
+def write_trials(folder: Path, status: StudyStatus) -> None:
     """Write ``trials.json`` into the study folder."""
-    searches = {name: describe(search) for name, search in standing.searches.items()}
-    failed = [dataclasses.asdict(failure) for failure in standing.failures()]
+    searches = {name: describe(search) for name, search in status.searches.items()}
+    failed = [dataclasses.asdict(failure) for failure in status.failures()]
     write_json(folder / TRIALS, {"format": FORMAT, "searches": searches, "failed": failed})
 
 

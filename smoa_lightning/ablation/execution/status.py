@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from smoa_lightning.ablation.execution.ledger import REASON, SECONDS, WORKER, Ledger, count, status
+from smoa_lightning.ablation.execution.ledger import REASON, SECONDS, WORKER, Ledger, count, run_state
 from smoa_lightning.ablation.execution.trials import CellSearch
 from smoa_lightning.ablation.execution.worker_id import Watch, WorkerId
 from smoa_lightning.ablation.study.objective import DIRECTIONS
@@ -36,7 +36,7 @@ class Failure:
 
 
 @dataclass(frozen=True)
-class CellStanding:
+class CellStatus:
     """How one cell stands.
 
     Args:
@@ -58,7 +58,7 @@ class CellStanding:
     seconds: tuple[float, ...]
 
 
-class Standing:
+class StudyStatus:
     """A study and its storage.
 
     Args:
@@ -118,7 +118,7 @@ class Standing:
         attempts = self.final.by_signature()
         for cell in self.study.cells:
             for run in self.final_runs(cell):
-                if status(attempts.get(run.signature, []), self.study.retries) == "open":
+                if run_state(attempts.get(run.signature, []), self.study.retries) == "open":
                     yield run
 
     def known(self, pid: int) -> bool:
@@ -133,28 +133,28 @@ class Standing:
             return False
         attempts = self.final.by_signature()
         return all(
-            status(attempts.get(run.signature, []), self.study.retries) in ("done", "failed")
+            run_state(attempts.get(run.signature, []), self.study.retries) in ("done", "failed")
             for cell in self.study.cells
             for run in self.final_runs(cell)
         )
 
     # ------------------------------------------------------------------------------------------------------- for people
 
-    def cells(self) -> list[CellStanding]:
+    def cells(self) -> list[CellStatus]:
         """Return how each cell stands."""
         attempts = self.final.by_signature()
         return [self._cell(cell, attempts) for cell in self.study.cells]
 
-    def _cell(self, cell: Cell, attempts: dict[str, list[FrozenTrial]]) -> CellStanding:
+    def _cell(self, cell: Cell, attempts: dict[str, list[FrozenTrial]]) -> CellStatus:
         runs = [attempts.get(run.signature, []) for run in self.final_runs(cell)]
         search = self.searches.get(cell.name)
         trials = list(search.trials().values()) if search else []
         done = [t for each in (*runs, *trials) for t in each if t.state in (TrialState.COMPLETE, TrialState.PRUNED)]
         running = [t for each in (*runs, *trials) for t in each if t.state == TrialState.RUNNING]
-        failed = sum(status(run, self.study.retries) == "failed" for run in runs)
-        failed += sum(search.given_up(each) for each in trials) if search else 0
+        failed = sum(run_state(run, self.study.retries) == "failed" for run in runs)
+        failed += sum(search.failed_too_often(each) for each in trials) if search else 0
         final = [t.value for each in runs for t in each if t.state == TrialState.COMPLETE]
-        return CellStanding(
+        return CellStatus(
             cell=cell.name,
             planned=len(self.study.seeds) + (search.search.trials if search else 0),
             done=len(done),
@@ -171,11 +171,11 @@ class Standing:
         for cell in self.study.cells:
             for run in self.final_runs(cell):
                 tried = attempts.get(run.signature, [])
-                if status(tried, self.study.retries) == "failed":
+                if run_state(tried, self.study.retries) == "failed":
                     found.append(_failure(run.name, cell.name, tried))
             search = self.searches.get(cell.name)
             for number, tried in (search.trials() if search else {}).items():
-                if search is not None and search.given_up(tried):
+                if search is not None and search.failed_too_often(tried):
                     found.append(_failure(f"{cell.name},trial={number}", cell.name, tried))
             if search is not None and search.ended() and search.best() is None:
                 found.append(Failure(f"{cell.name}, final runs", cell.name, 0, "no trial was run to its end"))

@@ -18,7 +18,7 @@ from smoa_lightning.ablation.execution.devices import environment_of
 from smoa_lightning.ablation.execution.folders import Folders
 from smoa_lightning.ablation.execution.live import Display
 from smoa_lightning.ablation.execution.progress import write_trials
-from smoa_lightning.ablation.execution.status import Standing
+from smoa_lightning.ablation.execution.status import StudyStatus
 from smoa_lightning.ablation.execution.worker_id import Watch, WorkerId
 from smoa_lightning.ablation.study.space import Study
 from smoa_lightning.common.errors import UserError
@@ -46,28 +46,28 @@ class Supervisor:
 
     def __init__(self, study: Study, folder: Path, storage: BaseStorage, workers: int, args: list[str]) -> None:
         self.study, self.folder, self.storage, self.count, self.args = study, folder, storage, workers, args
-        self.standing = Standing(study, storage, WorkerId.of(os.getpid()), Watch())
+        self.status = StudyStatus(study, storage, WorkerId.of(os.getpid()), Watch())
         self.processes: dict[int, subprocess.Popen[bytes]] = {}
         self.started: dict[int, float] = {}
         self.quick_deaths = self.killed = 0
 
-    def forgive(self) -> None:
+    def reset_failures(self) -> None:
         """Let the failures so far no longer count."""
-        for ledger in (self.standing.final, *(search.ledger for search in self.standing.searches.values())):
-            ledger.forgive()
+        for ledger in (self.status.final, *(search.ledger for search in self.status.searches.values())):
+            ledger.reset_failures()
 
-    def open_lost(self) -> list[str]:
+    def reopen_lost(self) -> list[str]:
         """Open the finished runs whose folder is gone or damaged, as after a power cut; return their names."""
-        folders, attempts = Folders(self.study.name, self.folder, self.study.keep), self.standing.final.by_signature()
+        folders, attempts = Folders(self.study.name, self.folder, self.study.keep), self.status.final.by_signature()
         lost: dict[int, str] = {}
         for cell in self.study.cells:
-            for run in self.standing.final_runs(cell):
+            for run in self.status.final_runs(cell):
                 done = [t for t in attempts.get(run.signature, []) if t.state == TrialState.COMPLETE]
                 ended = done[-1].datetime_complete if done else None
                 if ended is not None and datetime.datetime.now() - ended > SETTLED and folders.finished(run) is None:
                     lost |= dict.fromkeys((trial.number for trial in done), run.name)
         if lost:
-            self.standing.final.make_void(lost)
+            self.status.final.invalidate(lost)
         return list(dict.fromkeys(lost.values()))
 
     def run(self) -> None:
@@ -77,18 +77,18 @@ class Supervisor:
             UserError: Runs failed, or workers die as soon as they are started.
             KeyboardInterrupt: Ctrl-C; the workers have given their runs back.
         """
-        with Display(self.standing, self.folder) as display:
+        with Display(self.status, self.folder) as display:
             try:
-                while not self.standing.ended():
+                while not self.status.ended():
                     self._replace()
                     display.refresh()
                     time.sleep(REFRESH_SECONDS)
                 display.refresh()
             finally:
                 self._stop()
-                write_trials(self.folder, self.standing)
-        display.tell_end()
-        failures = self.standing.failures()
+                write_trials(self.folder, self.status)
+        display.describe_end()
+        failures = self.status.failures()
         if failures:
             more = f" and {len(failures) - 1} more" if len(failures) > 1 else ""
             raise UserError(f"{failures[0].run}{more} failed: {failures[0].reason}; mend it and add --retry_failed")
@@ -101,7 +101,7 @@ class Supervisor:
                 continue
             if process is not None:
                 self._died(number, process)
-            if not self.standing.ended():
+            if not self.status.ended():
                 self._start(number)
 
     def command(self, number: int) -> list[str]:
@@ -129,7 +129,7 @@ class Supervisor:
             return
         if process.returncode > 0 and time.monotonic() - self.started[number] < 60:
             self.quick_deaths += 1
-        did = self.standing.known(process.pid)
+        did = self.status.known(process.pid)
         self.killed = 0 if did else self.killed + 1
         if process.returncode == 2 or self.quick_deaths >= QUICK_DEATHS or self.killed >= KILLED:
             lines = self.log(number).read_text(encoding="utf-8", errors="replace").strip().splitlines()

@@ -67,9 +67,9 @@ class CellSearch:
                 found.setdefault(trial.user_attrs.get(ORIGIN, trial.number), []).append(trial)
         return found
 
-    def given_up(self, attempts: Sequence[FrozenTrial]) -> bool:
+    def failed_too_often(self, attempts: Sequence[FrozenTrial]) -> bool:
         """Whether a trial has failed too often."""
-        forgiven = self.ledger.forgiven()
+        forgiven = self.ledger.first_counted()
         counted = [trial for trial in attempts if trial.number >= forgiven]
         failed = count(counted, "error") > self.retries or count(counted, "died") > MOST_DEATHS
         return attempts[-1].state == TrialState.FAIL and failed
@@ -79,7 +79,7 @@ class CellSearch:
         return [
             attempts[-1]
             for attempts in self.trials().values()
-            if attempts[-1].state != TrialState.FAIL or self.given_up(attempts)
+            if attempts[-1].state != TrialState.FAIL or self.failed_too_often(attempts)
         ]
 
     def ended(self) -> bool:
@@ -109,7 +109,7 @@ class CellSearch:
         queued = {t.user_attrs.get(ORIGIN) for t in self.ledger.attempts() if t.state == TrialState.WAITING}
         for number, attempts in self.trials().items():
             last = attempts[-1]
-            if last.state == TrialState.FAIL and number not in queued and not self.given_up(attempts):
+            if last.state == TrialState.FAIL and number not in queued and not self.failed_too_often(attempts):
                 self.study().enqueue_trial(dict(last.params), user_attrs={ORIGIN: number})
 
     def _grid(self) -> list[dict[str, Any]]:

@@ -18,12 +18,12 @@ from optuna.trial import Trial
 from smoa_lightning.ablation.execution.folders import CELLS, Folders, seconds_of
 from smoa_lightning.ablation.execution.ledger import Ledger, Pruned
 from smoa_lightning.ablation.execution.progress import write_trials
-from smoa_lightning.ablation.execution.status import Standing
+from smoa_lightning.ablation.execution.status import StudyStatus
 from smoa_lightning.ablation.execution.trials import CellSearch, Held
 from smoa_lightning.ablation.execution.worker_id import Watch, WorkerId
 from smoa_lightning.ablation.study.base_model import scored_with
 from smoa_lightning.ablation.study.space import Cell, Run, Study
-from smoa_lightning.records.record import UnderWay
+from smoa_lightning.records.record import RunInProgress
 
 POLL_SECONDS = 2.0
 
@@ -77,37 +77,37 @@ class Work:
     ) -> None:
         self.study, self.folder, self.worker, self.say = study, folder, worker, say
         self.tools = tools
-        self.standing = Standing(study, storage, worker, watch or Watch())
+        self.status = StudyStatus(study, storage, worker, watch or Watch())
         self.folders = Folders(study.name, folder, study.keep)
 
     def until_done(self, poll: float = POLL_SECONDS) -> None:
         """Do runs until all have ended; wait while others hold the last ones, since they may die."""
-        while not self.standing.ended():
-            self.bury()
+        while not self.status.ended():
+            self.reap_dead()
             if not self.step():
                 time.sleep(poll)
         for cell in self.study.cells:  # a worker may have died between its last run and the aggregate
             if not (self.folder / CELLS / cell.name).is_dir():
                 self._gather(cell)
 
-    def bury(self) -> None:
+    def reap_dead(self) -> None:
         """End the attempts of workers that are gone, so that their runs are open again."""
-        for trial in self.standing.final.bury():
+        for trial in self.status.final.reap_dead():
             self.say(f"the worker of {trial.user_attrs.get('run')} is gone: it is open again")
-        for search in self.standing.searches.values():
-            for trial in search.ledger.bury():
+        for search in self.status.searches.values():
+            for trial in search.ledger.reap_dead():
                 self.say(f"the worker of {trial.user_attrs.get('run')} is gone: it is open again")
 
     def step(self) -> bool:
         """Do one trial or final run; return whether there was one."""
         for cell in self.study.cells:
-            search = self.standing.searches.get(cell.name)
+            search = self.status.searches.get(cell.name)
             if search is not None and (held := search.claim()) is not None:
                 self._trial(cell, search, held)
                 return True
-        for run in self.standing.open_runs():
+        for run in self.status.open_runs():
             facts = {"cell": run.cell.name, "seed": run.seed, **run.parameters}
-            attempt = self.standing.final.claim(run.name, run.signature, facts)
+            attempt = self.status.final.claim(run.name, run.signature, facts)
             if attempt is not None:
                 self._final(run, attempt)
                 return True
@@ -116,7 +116,7 @@ class Work:
     # ---------------------------------------------------------------------------------------------------- one run
 
     def _final(self, run: Run, attempt: int) -> None:
-        ledger = self.standing.final
+        ledger = self.status.final
         with self._attempt(ledger, attempt, run.name) as result:
             record = self._done(run)
             result.value = score_of(record, f"report/{run.cell.report_metric}")
@@ -128,7 +128,7 @@ class Work:
 
     def _gather(self, cell: Cell) -> None:
         """Write the aggregate of a cell whose final runs are all done."""
-        records = [self.folders.finished(run) for run in self.standing.final_runs(cell)]
+        records = [self.folders.finished(run) for run in self.status.final_runs(cell)]
         done = [record for record in records if record is not None]
         if done and len(done) == len(records):
             self.tools.aggregate(self.folder, cell, done)
@@ -149,7 +149,7 @@ class Work:
             ledger.prune(held.attempt, result.reason or "", result.seconds)
         elif result.reason is None:
             ledger.complete(held.attempt, result.value, result.seconds)
-        write_trials(self.folder, self.standing)
+        write_trials(self.folder, self.status)
 
     def _attempt(self, ledger: Ledger, attempt: int, name: str) -> Attempt:
         return Attempt(ledger, attempt, name, self.say)
@@ -205,7 +205,7 @@ class Attempt:
         if isinstance(error, KeyboardInterrupt | SystemExit):
             self.ledger.end(self.attempt, "stopped", "stopped")
             return False
-        if isinstance(error, UnderWay):  # what is left of a killed worker still holds the folder, but not for long
+        if isinstance(error, RunInProgress):  # what is left of a killed worker still holds the folder, but not for long
             self.ledger.end(self.attempt, "stopped", self.reason)
             time.sleep(POLL_SECONDS)
             return True

@@ -13,7 +13,7 @@ from smoa_lightning.ablation.execution.work import Tools, Work
 from smoa_lightning.ablation.execution.worker_id import WorkerId
 from smoa_lightning.ablation.study.space import Study
 from smoa_lightning.common.fast_imports import import_command, without_collection
-from smoa_lightning.common.process_cache import keeping
+from smoa_lightning.common.process_cache import process_cache
 
 
 def be_worker(study: Study, folder: Path, options: Options) -> None:
@@ -32,7 +32,7 @@ def be_worker(study: Study, folder: Path, options: Options) -> None:
     assign_device(options.worker or 0)
     storage = open_storage(options.storage, folder)
     try:
-        with keeping():
+        with process_cache():
             tools = Tools(fit, write_cell, TrialPruning)
             Work(study, folder, storage, tools, WorkerId.of(os.getpid())).until_done()
     finally:

@@ -31,7 +31,7 @@ from smoa_lightning.ablation.study.space import Cell, Study, command_line
 from smoa_lightning.adapters import attach
 from smoa_lightning.backbones.backbone import context_length, load_model, load_skeleton
 from smoa_lightning.common.errors import UserError
-from smoa_lightning.common.process_cache import keeping
+from smoa_lightning.common.process_cache import process_cache
 from smoa_lightning.data.batches.loaders import BucketOrder
 from smoa_lightning.data.datamodule import TaskDataModule
 from smoa_lightning.training.cli import FineTuneCLI
@@ -84,7 +84,7 @@ def measure(study: Study, folder: Path, workers: int, tell: Callable[[str], None
         UserError: Cells that can not be run: names the first with its reason, and counts the others.
     """
     tell = tell or (lambda text: print(text, file=sys.stderr))
-    with tempfile.TemporaryDirectory() as temporary, _threads_of(workers), _silence(), keeping():
+    with tempfile.TemporaryDirectory() as temporary, _threads_of(workers), _silence(), process_cache():
         found = read_finished(study, folder)
         varies = variation(study, found)
         built = deque(_each(study.cells, lambda cell: build(cell, study, Path(temporary))))
