@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from smoa_lightning.evaluation.choice_metrics import ACCURACIES, ChoiceAccuracy
+from smoa_lightning.evaluation.choice_metrics import ChoiceAccuracy
 from smoa_lightning.evaluation.prefix_trees import choice_log_likelihoods
 from smoa_lightning.evaluation.scoring import choice_scores
+from smoa_lightning.records.metric_table import ACCURACIES, prediction_field
 
 
 class ChoiceEvaluator(nn.Module):
@@ -34,7 +35,7 @@ class ChoiceEvaluator(nn.Module):
             record: dict[str, Any] = {"row": int(batch["row"][item]), "label": int(batch["label"][item])}
             record["log_likelihood"] = scores.log_likelihood[item, :count].tolist()
             for name, field in zip(ACCURACIES, scores, strict=True):
-                record[f"prediction_{name}"] = int(field[item].argmax())
+                record[prediction_field(name)] = int(field[item].argmax())
             records.append(record)
         return records
 

@@ -7,18 +7,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from smoa_lightning.evaluation.scoring import ChoiceScores
-
-ACCURACIES = ("acc", "acc_norm", "acc_token")
-LOWER_IS_BETTER = ("nll", "perplexity", "unparsed_rate")  # of what may select a checkpoint; the others: higher
-
-
-def better(metric: str, score: float, best: float) -> bool:
-    """Say whether a score of a metric beats the best one so far.
-
-    >>> better("acc", 0.6, 0.5), better("selection/perplexity", 20.0, 21.0)
-    (True, True)
-    """
-    return score < best if metric.rsplit("/", 1)[-1] in LOWER_IS_BETTER else score > best
+from smoa_lightning.records.metric_table import ACCURACIES, COUNT
 
 
 def accuracy_stderr(accuracy: Tensor, count: Tensor) -> Tensor:
@@ -48,7 +37,7 @@ class ChoiceAccuracy(Metric):
 
     def __init__(self) -> None:
         super().__init__()
-        self.add_state("correct", torch.zeros(3, dtype=torch.long), dist_reduce_fx="sum")
+        self.add_state("correct", torch.zeros(len(ACCURACIES), dtype=torch.long), dist_reduce_fx="sum")
         self.add_state("nll", torch.zeros(()), dist_reduce_fx="sum")
         self.add_state("nll_squares", torch.zeros(()), dist_reduce_fx="sum")
         self.add_state("total", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
@@ -70,7 +59,7 @@ class ChoiceAccuracy(Metric):
         """Return each accuracy and ``nll`` and, under ``<name>_stderr``, their standard errors; and ``num_items``."""
         count, mean = self.total.clamp(min=1), self.nll / self.total.clamp(min=1)
         variance = (self.nll_squares / count - mean.square()).clamp(min=0) / (count - 1).clamp(min=1)
-        values: dict[str, Tensor] = {"num_items": self.total, "nll": mean, "nll_stderr": variance.sqrt()}
+        values: dict[str, Tensor] = {COUNT: self.total, "nll": mean, "nll_stderr": variance.sqrt()}
         for name, correct in zip(ACCURACIES, self.correct, strict=True):
             accuracy = correct / self.total.clamp(min=1)
             values[name] = accuracy.float()

@@ -21,6 +21,7 @@ from smoa_lightning.evaluation.text import (
     load_encoder,
     reply_metrics,
 )
+from smoa_lightning.records.metric_table import COUNT
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -111,7 +112,7 @@ class ReplyEvaluator(nn.Module):
     def compute(self) -> dict[str, float]:
         """Return the metrics over all processes and forget the items."""
         records, self.records = gathered(self.records), []
-        values = {"num_items": float(len(records))}
+        values = {COUNT: float(len(records))}
         values |= likelihood_metrics([r["nll"] for r in records], [r["tokens"] for r in records])
         if records and "answer" in records[0]:
             values |= answer_metrics([r["answer"] for r in records], [r["label"] for r in records])

@@ -11,11 +11,10 @@ from torch import nn
 from smoa_lightning.data.tasks import Generation, Protocol
 from smoa_lightning.evaluation.choice import ChoiceEvaluator
 from smoa_lightning.evaluation.reply import ReplyEvaluator
+from smoa_lightning.records.metric_table import COUNT, METRICS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-WITHOUT_REPLY = ("nll", "perplexity")  # metrics of the gold reply
 
 
 class TaskEvaluation(nn.Module):
@@ -50,7 +49,7 @@ class TaskEvaluation(nn.Module):
             else ChoiceEvaluator()
             for name, protocol in protocols.items()
         )
-        self.write = [not selecting or p.selection_metric not in WITHOUT_REPLY for p in protocols.values()]
+        self.write = [not selecting or METRICS[p.selection_metric].needs_reply for p in protocols.values()]
 
     def score(self, network: Any, batch: dict[str, Any], position: int = 0) -> list[dict[str, Any]]:
         """Score a batch of the task at a position; return a record of each item, with the task's name among several."""
@@ -66,7 +65,7 @@ class TaskEvaluation(nn.Module):
         if len(self.names) == 1:
             return values[self.names[0]]
         single = {f"{name}/{metric}": value for name, own in values.items() for metric, value in own.items()}
-        return means(list(values.values())) | {"num_items": sum(own["num_items"] for own in values.values())} | single
+        return means(list(values.values())) | {COUNT: sum(own[COUNT] for own in values.values())} | single
 
 
 def means(tables: list[dict[str, float]]) -> dict[str, float]:

@@ -6,7 +6,9 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-SCORES = ("acc", "acc_norm", "acc_token", "nll", "perplexity")
+from smoa_lightning.records.metric_table import METRICS
+
+SCORES = tuple(name for name, metric in METRICS.items() if metric.in_hparams)
 COSTS = ("rank/effective_mean", "parameters/trainable", "cost/tokens_per_second", "cost/peak_memory_mb")
 # Name in the tab -> name in a record.
 FINAL_METRICS = {

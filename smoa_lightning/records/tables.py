@@ -7,11 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-COUNT = "num_items"
-ORDER = (
-    *("acc", "acc_norm", "acc_token", "unparsed_rate", "perplexity", "nll", "bleu", "chrf", "rouge_l", "token_f1"),
-    *("distinct_1", "distinct_2", "reply_length", "general_perplexity"),
-)
+from smoa_lightning.records.metric_table import COUNT, METRICS
 
 
 @dataclass(frozen=True)
@@ -68,7 +64,7 @@ def result_table(lines: Sequence[Line], bold: bool | None = None) -> str:
     """
     bold = sys.stdout.isatty() if bold is None else bold
     found = {name for line in lines for name in line.metrics if not name.endswith("_stderr") and name != COUNT}
-    columns = [name for name in ORDER if name in found] + sorted(found - set(ORDER))
+    columns = [name for name in METRICS if name in found] + sorted(found - METRICS.keys())
     table = [["", "task", "protocol", "rows from", "n", *columns]]
     marks = [[False] * len(table[0])]
     for line in lines:

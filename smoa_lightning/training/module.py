@@ -31,6 +31,7 @@ from smoa_lightning.backbones.backbone import (
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.evaluation.scoring import summed_cross_entropy, target_logits
 from smoa_lightning.evaluation.tasks import TaskEvaluation
+from smoa_lightning.records.metric_table import METRICS
 from smoa_lightning.training.packing_check import check_packing
 from smoa_lightning.training.schedule import warmup_decay
 
@@ -242,8 +243,16 @@ class FineTuneModule(L.LightningModule):
         protocols = {name: rows.protocol for name, rows in sets.items()}
         ends = {name: rows.reply_ends() for name, rows in sets.items()}
         selecting = part == "selection" and self.trainer.state.fn == "fit"
-        settings = (selecting, data.max_new_tokens, data.num_beams, ends, data.bert_score)
-        self.evaluation = TaskEvaluation(protocols, self.tokenizer, *settings).to(self.device)
+        evaluation = TaskEvaluation(
+            protocols,
+            self.tokenizer,
+            selecting=selecting,
+            max_new_tokens=data.max_new_tokens,
+            num_beams=data.num_beams,
+            ends=ends,
+            bert_score=data.bert_score,
+        )
+        self.evaluation = evaluation.to(self.device)
 
     def score_items(self, batch: Batch, position: int = 0) -> list[dict[str, Any]]:
         """Score a batch of items of the task at a position; return one record per item."""
@@ -279,7 +288,7 @@ class FineTuneModule(L.LightningModule):
     def _log_metrics(self, prefix: str) -> None:
         for name, value in self.evaluation.compute().items():
             # the evaluators have gathered over the processes already; sync_dist averages equal numbers
-            shown = name in ("acc", "perplexity")
+            shown = name in METRICS and METRICS[name].in_progress_bar
             self.log(f"{prefix}/{name}", value, prog_bar=shown, sync_dist=True)
 
     def on_validation_epoch_end(self) -> None:

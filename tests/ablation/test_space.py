@@ -17,7 +17,7 @@ from smoa_lightning.ablation.study.space import Study
 from smoa_lightning.adapters.size_settings import KNOBS
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.data.tasks import TASKS
-from smoa_lightning.evaluation.choice_metrics import LOWER_IS_BETTER, ChoiceAccuracy
+from smoa_lightning.evaluation.choice_metrics import ChoiceAccuracy
 from smoa_lightning.evaluation.scoring import ChoiceScores
 from smoa_lightning.evaluation.text import answer_metrics, likelihood_metrics, reply_metrics
 
@@ -190,7 +190,9 @@ def test_metrics_are_those_that_are_measured() -> None:
             assert found == (choice if protocol.name == "likelihood" else answers if given else texts), task.name
             assert protocol.metric in found
             assert protocol.selection_metric in measured([protocol], "selection")
-    assert {name for name in DIRECTIONS if DIRECTIONS[name] == "minimize"} == {*LOWER_IS_BETTER, "general_perplexity"}
+    assert {name for name in DIRECTIONS if DIRECTIONS[name] == "minimize"} == {
+        *("nll", "perplexity", "unparsed_rate", "general_perplexity")
+    }
 
 
 def test_tasks_of_a_mixture() -> None:

@@ -13,9 +13,8 @@ import pytest
 import scipy.stats
 import torch
 from sacrebleu.metrics import BLEU, CHRF
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torchmetrics.text import CHRFScore, ROUGEScore, SacreBLEUScore, SQuAD
-from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+from transformers import BertModel, PreTrainedTokenizerFast
 
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.evaluation.text import (
@@ -216,25 +215,6 @@ def test_perplexity_of_one_item_and_of_a_broken_model() -> None:
 
 def test_standard_error_of_a_mean_is_scipys() -> None:
     assert mean_and_stderr([1.0, 2.0, 6.0]) == pytest.approx((3, scipy.stats.sem([1, 2, 6])))
-
-
-@pytest.fixture(scope="module")
-def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a random BERT of two layers and a tokenizer of words."""
-    special = ["[PAD]", "[CLS]", "[SEP]", "[UNK]"]
-    words = ["the", "a", "cat", "dog", "sat", "on", "mat", "with", "some", "food", "and", "then", "it", "ran", "away"]
-    core = Tokenizer(models.WordLevel({w: i for i, w in enumerate([*special, *words])}, unk_token="[UNK]"))
-    core.pre_tokenizer = pre_tokenizers.Whitespace()
-    core.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
-    )
-    names = dict(zip(("pad_token", "cls_token", "sep_token", "unk_token"), special, strict=True))
-    folder = tmp_path_factory.mktemp("bert")
-    PreTrainedTokenizerFast(tokenizer_object=core, model_max_length=64, **names).save_pretrained(folder)
-    torch.manual_seed(0)
-    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
-    BertModel(BertConfig(vocab_size=19, max_position_embeddings=64, **sizes)).save_pretrained(folder)
-    return folder
 
 
 @pytest.mark.parametrize("layer", [None, 1])

@@ -6,9 +6,10 @@ import math
 from dataclasses import dataclass
 from statistics import fmean, median
 
-from smoa_lightning.ablation.planning.finished_runs import ACCURACIES, Finished, Variation
+from smoa_lightning.ablation.planning.finished_runs import Finished, Variation
 from smoa_lightning.ablation.study.base_model import scored_with
 from smoa_lightning.ablation.study.space import Cell, Study
+from smoa_lightning.records.metric_table import ACCURACIES
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from smoa_lightning.ablation.execution.devices import THREADS, environment_of
 from smoa_lightning.ablation.execution.durations import remaining_seconds
 from smoa_lightning.ablation.execution.fitting import prepare_process
 from smoa_lightning.ablation.planning.cell_cost import CellCost, Left, Size, Timing, Work, cost_of, selection_passes
-from smoa_lightning.ablation.planning.finished_runs import ACCURACIES, read_finished, variation
+from smoa_lightning.ablation.planning.finished_runs import read_finished, variation
 from smoa_lightning.ablation.planning.probe import WARM_UP, Enough, Probe, limited
 from smoa_lightning.ablation.study.space import Cell, Study, command_line
 from smoa_lightning.adapters import attach
@@ -34,6 +34,7 @@ from smoa_lightning.common.errors import UserError
 from smoa_lightning.common.process_cache import process_cache
 from smoa_lightning.data.batches.loaders import BucketOrder
 from smoa_lightning.data.datamodule import TaskDataModule
+from smoa_lightning.records.metric_table import ACCURACIES
 from smoa_lightning.training.cli import FineTuneCLI
 from smoa_lightning.training.module import FineTuneModule
 

@@ -16,10 +16,8 @@ from smoa_lightning.ablation.execution.folders import STAGES, marked, run_folder
 from smoa_lightning.ablation.execution.progress import TRIALS
 from smoa_lightning.ablation.study.space import Cell, Study
 from smoa_lightning.common.errors import UserError
+from smoa_lightning.records.metric_table import ACCURACIES, METRICS
 from smoa_lightning.records.record import ITEMS, STUDY_FACTS, read_record
-
-ACCURACIES = ("acc", "acc_norm", "acc_token")  # metrics that are a share of right items
-
 
 # Of a pair of cells whose runs nobody has seen yet. One point over seeds is usual for a few thousand training rows, and
 # adapters of one backbone agree on most items; the plan names both, so that nobody takes them for measured.
@@ -180,10 +178,10 @@ def _item_correlations(study: Study, cells: list[Cell], found: Mapping[str, Fini
 
 def _right(folder: Path, metric: str) -> dict[tuple[str, int], bool]:
     """Task and row -> whether it is right."""
-    file = folder / ITEMS
+    file, score = folder / ITEMS, METRICS[metric].item
+    assert score is not None  # an accuracy has one
     found = {}
     for line in file.read_text(encoding="utf-8").splitlines() if file.is_file() else ():
         item = json.loads(line)
-        correct = item["correct"] if "correct" in item else item.get(f"prediction_{metric}") == item.get("label")
-        found[str(item.get("task", "")), int(item["row"])] = bool(correct)
+        found[str(item.get("task", "")), int(item["row"])] = bool(score(item))
     return found

@@ -9,9 +9,9 @@ from typing import Any
 
 from smoa_lightning.ablation.report.folder import FinishedRun, StudyFolder
 from smoa_lightning.ablation.statistics import Estimate, interquartile_mean, mean_interval
+from smoa_lightning.records.metric_table import METRICS
 
 IQM_SEEDS = 5  # fewer leave nothing in the middle half to speak of
-SHARES = ("acc", "acc_norm", "acc_token", "unparsed_rate", "rouge_l", "token_f1", "distinct_1", "distinct_2")
 
 
 @dataclass(frozen=True)
@@ -107,4 +107,4 @@ def unit(metric: str) -> tuple[float, str]:
     >>> unit("acc"), unit("nll")
     ((100.0, 'points'), (1.0, ''))
     """
-    return (100.0, "points") if metric in SHARES else (1.0, "")
+    return (100.0, "points") if metric in METRICS and METRICS[metric].unit == "share" else (1.0, "")

@@ -13,11 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smoa_lightning.common.errors import UserError
+from smoa_lightning.records.metric_table import METRICS
 from smoa_lightning.records.record import ITEMS, RECORD, read_record
 
 DESCRIPTION, TRIALS, BASE_ITEMS, FORMAT = "study.json", "trials.json", f"base_{ITEMS}", 1
-# Metrics that are a mean over items -> the score of an item: a prediction that is right, or a reply's answer.
-PREDICTIONS = {name: f"prediction_{name}" for name in ("acc", "acc_norm", "acc_token")}
 
 
 @dataclass(frozen=True)
@@ -191,13 +190,13 @@ def _run(folder: Path, description: Mapping[str, Any]) -> FinishedRun | None:
 
 
 def _items(file: Path, metric: str) -> tuple[tuple[tuple[str, int], ...], NDArray[np.float64]]:
-    """Read the score of each item, where the metric is a mean over items."""
+    """Read which items are right, where the metric is their share."""
     nothing: tuple[tuple[tuple[str, int], ...], NDArray[np.float64]] = ((), np.empty(0))
-    if metric not in PREDICTIONS or not file.is_file():
+    score = METRICS[metric].item if metric in METRICS and METRICS[metric].is_accuracy else None
+    if score is None or not file.is_file():
         return nothing
     rows = json.loads(f"[{','.join(file.read_text(encoding='utf-8').splitlines())}]")  # one call is twice as fast
-    prediction = PREDICTIONS[metric]
-    if not rows or not all(prediction in row or (metric == "acc" and "correct" in row) for row in rows):
+    scores = [score(row) for row in rows]
+    if not rows or None in scores:
         return nothing
-    scores = [bool(row["correct"]) if "correct" in row else row[prediction] == row["label"] for row in rows]
     return tuple((row.get("task", ""), row["row"]) for row in rows), np.array(scores, dtype=np.float64)

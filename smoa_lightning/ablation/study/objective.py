@@ -8,20 +8,11 @@ from typing import Any, Literal
 
 from smoa_lightning.common.errors import UserError, nearest
 from smoa_lightning.data.tasks import Generation, Protocol, get_task
+from smoa_lightning.records.metric_table import COMMON, METRICS, Direction, Source
 
-Direction = Literal["maximize", "minimize"]
 Part = Literal["report", "selection"]
 
-# Every metric that is written for a part of the rows and that has a better direction.
-DIRECTIONS: dict[str, Direction] = {
-    **dict.fromkeys(("acc", "acc_norm", "acc_token"), "maximize"),
-    **dict.fromkeys(("bleu", "chrf", "rouge_l", "token_f1", "distinct_1", "distinct_2", "bert_score"), "maximize"),
-    **dict.fromkeys(("nll", "perplexity", "unparsed_rate", "general_perplexity"), "minimize"),
-}
-CHOICE = ("acc", "acc_norm", "acc_token", "nll")
-GOLD = ("nll", "perplexity")  # of the gold reply; the model writes none for them
-ANSWERS = ("acc", "unparsed_rate")
-TEXTS = ("bleu", "chrf", "rouge_l", "token_f1", "distinct_1", "distinct_2", "bert_score")
+DIRECTIONS = {name: metric.direction for name, metric in METRICS.items() if metric.direction is not None}
 
 
 @dataclass(frozen=True)
@@ -82,21 +73,27 @@ def tasks_of(settings: Mapping[str, Any], part: Part) -> dict[str, Protocol]:
 
 
 def measured(protocols: Sequence[Protocol], part: Part) -> tuple[str, ...]:
-    """Return the metrics that all protocols have in a part.
+    """Return the metrics with a better direction that all protocols have in a part.
 
     On the selection rows replies are written only where the metric that selects the checkpoint needs them, and the
     perplexity of general text is taken beside the report rows alone.
     """
-    common = [name for name in DIRECTIONS if all(name in _of(protocol, part) for protocol in protocols)]
-    return (*common, *(["general_perplexity"] if part == "report" else []))
+    taken_of = [_sources(protocol, part) for protocol in protocols]
+    return tuple(
+        name
+        for name in DIRECTIONS
+        if (part == "report" or METRICS[name].selects)
+        and all(sources & {*METRICS[name].sources} for sources in taken_of)
+    )
 
 
-def _of(protocol: Protocol, part: Part) -> tuple[str, ...]:
+def _sources(protocol: Protocol, part: Part) -> set[Source]:
+    """Return what metrics are taken of under a protocol."""
     if not isinstance(protocol, Generation):
-        return CHOICE
-    if part == "selection" and protocol.selection_metric in GOLD:
-        return GOLD
-    return GOLD + (ANSWERS if protocol.answer is not None else TEXTS)
+        return {"choices", "general text"}
+    if part == "selection" and not METRICS[protocol.selection_metric].needs_reply:
+        return {"gold replies"}
+    return {"gold replies", "answers" if protocol.answer is not None else "reply texts", "general text"}
 
 
 def metric_of(objective: Objective, settings: Mapping[str, Any], part: Part, where: str = "") -> str:
@@ -107,11 +104,11 @@ def metric_of(objective: Objective, settings: Mapping[str, Any], part: Part, whe
     """
     protocols = tasks_of(settings, part)
     if not protocols:
-        return objective.metric or "nll"
+        return objective.metric or COMMON
     known = measured(list(protocols.values()), part)
     if objective.metric is None:
         own = {p.metric if part == "report" else p.selection_metric for p in protocols.values()}
-        return own.pop() if len(own) == 1 else "nll"
+        return own.pop() if len(own) == 1 else COMMON
     if objective.metric not in known:
         rows = "report rows" if part == "report" else "selection rows"
         hint = "" if part == "report" else "; name one of them under search.objective"

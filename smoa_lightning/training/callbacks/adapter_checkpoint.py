@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from smoa_lightning.common.atomic_files import replacing
 from smoa_lightning.data.datamodule import TaskDataModule
-from smoa_lightning.evaluation.choice_metrics import better
+from smoa_lightning.records.metric_table import better
 from smoa_lightning.training.adapter_folder import save_adapter
 from smoa_lightning.training.callbacks.rank_monitor import RankMonitor
 

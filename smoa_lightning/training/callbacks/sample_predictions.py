@@ -8,6 +8,8 @@ import lightning as L
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 
+from smoa_lightning.records.metric_table import prediction_field
+
 
 def _cell(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|")
@@ -42,7 +44,7 @@ def prediction_table(items: list[dict[str, Any]], examples: list[Any]) -> str:
         for index, (choice, score) in enumerate(zip(example.choices, item["log_likelihood"], strict=True)):
             text = f"{_cell(example.prompt[index] + choice if partial else choice)} ({score:.2f})"
             choices.append(f"**{text}**" if index == item["label"] else text)
-        right = "yes" if item["prediction_acc"] == item["label"] else "no"
+        right = "yes" if item[prediction_field("acc")] == item["label"] else "no"
         prompt = "" if partial else _cell(example.prompt)
         lines.append(f"| {prompt} | {' <br> '.join(choices)} | {right} |")
     return "\n".join(lines)
