@@ -24,7 +24,8 @@ from torch import Tensor, nn
 from smoa_lightning.adapters import SMoAConfig, attach
 from smoa_lightning.backbones.backbone import BackboneConfig, load_model, locate
 from smoa_lightning.backbones.quantization import quantization
-from smoa_lightning.evaluation.scoring import IGNORE, summed_cross_entropy, target_logits
+from smoa_lightning.data.encoding.encode import IGNORED
+from smoa_lightning.evaluation.scoring import summed_cross_entropy, target_logits
 
 STRATEGIES: dict[str, Callable[[], Any]] = {
     "smoa_blocks": lambda: SMoAConfig(r=32, num_subspaces=2, partition="random_blocks"),
@@ -57,7 +58,7 @@ def held_bytes(model: nn.Module) -> int:
 
 def batch(rows: int, length: int, response: int, vocabulary: int) -> dict[str, Tensor]:
     ids = torch.randint(3, vocabulary, (rows, length))
-    labels = torch.full_like(ids, IGNORE)
+    labels = torch.full_like(ids, IGNORED)
     labels[:, -response:] = ids[:, -response:]
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels}
 

@@ -11,7 +11,8 @@ from smoa_lightning.data.encoding.encode import AddBos, bos_prefix, encode_pairs
 from smoa_lightning.data.encoding.render import end_ids, texts
 from smoa_lightning.data.tasks import ReplyExample
 from smoa_lightning.evaluation.decoding import continuations
-from smoa_lightning.training.adapter_folder import FACTS, adapter_folder, load_adapter
+from smoa_lightning.records.record import ADAPTER_FACTS
+from smoa_lightning.training.adapter_folder import adapter_folder, load_adapter
 
 
 def generate(
@@ -33,7 +34,7 @@ def generate(
         UserError: The folder holds no adapter.
     """
     model, tokenizer = load_adapter(run, backbone)
-    facts = json.loads((adapter_folder(run) / FACTS).read_text(encoding="utf-8"))
+    facts = json.loads((adapter_folder(run) / ADAPTER_FACTS).read_text(encoding="utf-8"))
     add_bos: AddBos = facts.get("add_bos", "auto")
     template: bool = facts.get("chat_template", False)
     adds_bos = bool(bos_prefix(tokenizer, add_bos))

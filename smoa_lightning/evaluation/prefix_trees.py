@@ -21,7 +21,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from smoa_lightning.evaluation.scoring import IGNORE, log_probabilities, logits_at, row_log_likelihoods, target_logits
+from smoa_lightning.data.encoding.encode import IGNORED
+from smoa_lightning.evaluation.scoring import log_probabilities, logits_at, row_log_likelihoods, target_logits
 
 FAMILIES = frozenset(
     {"gemma", "gemma2", "gemma3_text", "gpt2", "gpt_neox", "llama", "mistral", "mixtral"}
@@ -200,7 +201,7 @@ def lay_out(rows: Sequence[list[int]], labels: Sequence[Sequence[int]]) -> Layou
                 nodes = np.array(path, dtype=np.int64) + start
                 visible[number][np.ix_(nodes[common:], nodes)] = np.tri(len(nodes), dtype=bool)[common:]
                 tokens = np.array(labels[row][1:], dtype=np.int64)
-                chosen = tokens != IGNORE
+                chosen = tokens != IGNORED
                 found.append((number * length + nodes[chosen], tokens[chosen], np.full(chosen.sum(), row)))
             start = stop
     predicting, token, row_of = (np.concatenate(part) for part in zip(*found, strict=True))

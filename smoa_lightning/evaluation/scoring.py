@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-IGNORE = -100
+from smoa_lightning.data.encoding.encode import IGNORED
 
 # Logits whose normaliser is made at a time. On a CPU 1 MB of float32: what is written stays in its second-level cache.
 PIECE = {"cpu": 2**18}
@@ -55,7 +55,7 @@ def target_logits(model: Any, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
     inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
     if "position_ids" in batch:  # packed rows, which the model parts by their positions, if it keeps no cache
         inputs = {"input_ids": batch["input_ids"], "position_ids": batch["position_ids"], "use_cache": False}
-    return logits_at(model, inputs, (labels != IGNORE).nonzero(as_tuple=True)), labels
+    return logits_at(model, inputs, (labels != IGNORED).nonzero(as_tuple=True)), labels
 
 
 def logits_at(model: Any, inputs: dict[str, Any], places: tuple[Tensor, Tensor]) -> Tensor:
@@ -106,7 +106,7 @@ def summed_cross_entropy(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor
         logits: (targets, vocabulary), see ``target_logits``.
         labels: (rows, columns), -100 where nothing is predicted.
     """
-    chosen = labels != IGNORE
+    chosen = labels != IGNORED
     return F.cross_entropy(logits.float(), labels[chosen], reduction="sum"), chosen.sum()
 
 
@@ -117,7 +117,7 @@ def row_log_likelihoods(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]
         logits: (targets, vocabulary), see ``target_logits``.
         labels: (rows, columns), -100 where nothing is predicted.
     """
-    chosen = labels != IGNORE
+    chosen = labels != IGNORED
     token = log_probabilities(logits, torch.arange(len(logits), device=logits.device), labels[chosen])
     rows = chosen.nonzero(as_tuple=True)[0]
     total = torch.zeros(labels.shape[0], dtype=torch.float32, device=labels.device).index_add_(0, rows, token)

@@ -20,6 +20,9 @@ RECORD = "record.json"
 STUDY_FACTS = "ablation"  # what a record says about the study that its run belongs to
 EVALUATION = "evaluation.json"
 ITEMS = "items.jsonl"
+BASE_ITEMS = f"base_{ITEMS}"
+STUDY, TRIALS = "study.json", "trials.json"  # in the folder of a study
+ADAPTER_FACTS = "smoa_lightning.json"  # in every adapter folder
 PACKAGES = ("smoa-lightning", "torch", "lightning", "peft", "transformers", "datasets", "torchmetrics", "tokenizers")
 
 # Settings that change where or how fast a run goes, but not what it computes.

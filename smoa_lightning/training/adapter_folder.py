@@ -25,12 +25,11 @@ from smoa_lightning.backbones.backbone import (
     size_name,
 )
 from smoa_lightning.common.errors import UserError
+from smoa_lightning.records.record import ADAPTER_FACTS
 from smoa_lightning.version import __version__
 
 if TYPE_CHECKING:
     from smoa_lightning.training.module import FineTuneModule
-
-FACTS = "smoa_lightning.json"
 
 
 def save_adapter(module: FineTuneModule, folder: Path, facts: dict[str, Any]) -> None:
@@ -53,7 +52,7 @@ def save_adapter(module: FineTuneModule, folder: Path, facts: dict[str, Any]) ->
         "adapter_seed": module.adapter_seed,
         **facts,
     }
-    (folder / FACTS).write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
+    (folder / ADAPTER_FACTS).write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
     (folder / "README.md").write_text(_card(module, kept), encoding="utf-8")
 
 
@@ -108,14 +107,14 @@ def adapter_folder(run_or_folder: str | Path) -> Path:
     folder = Path(run_or_folder)
     if (folder / "adapter" / "best").is_dir():
         folder = folder / "adapter" / "best"
-    if not (folder / FACTS).is_file():
-        raise UserError(f"{folder} is neither a run with an adapter nor an adapter folder: it has no {FACTS}")
+    if not (folder / ADAPTER_FACTS).is_file():
+        raise UserError(f"{folder} is neither a run with an adapter nor an adapter folder: it has no {ADAPTER_FACTS}")
     return folder
 
 
 def saved_backbone(folder: Path) -> tuple[BackboneConfig, Location]:
     """Return the backbone that the adapter in a folder was trained on, and where it is read from."""
-    facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+    facts = json.loads((folder / ADAPTER_FACTS).read_text(encoding="utf-8"))
     config = BackboneConfig(**facts["backbone"])
     return config, _location(config, facts["location"])
 
@@ -137,7 +136,7 @@ def load_adapter(
         UserError: The folder holds no adapter.
     """
     folder = adapter_folder(run_or_folder)
-    facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+    facts = json.loads((folder / ADAPTER_FACTS).read_text(encoding="utf-8"))
     config = BackboneConfig(**facts["backbone"])
     if backbone is None:
         location = _location(config, facts["location"])

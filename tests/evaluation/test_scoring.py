@@ -14,9 +14,9 @@ from torchmetrics.classification import MulticlassAccuracy
 from transformers import LlamaForCausalLM
 
 from smoa_lightning.data.datamodule import TaskDataModule
+from smoa_lightning.data.encoding.encode import IGNORED
 from smoa_lightning.evaluation.choice_metrics import ChoiceAccuracy, accuracy_stderr
 from smoa_lightning.evaluation.scoring import (
-    IGNORE,
     PIECE,
     choice_scores,
     log_probabilities,
@@ -89,11 +89,11 @@ def test_only_targets_are_projected(tiny_backbone: Path) -> None:
     model.lm_head.register_forward_hook(lambda module, inputs, output: seen.append(tuple(output.shape)))
     ids = torch.randint(3, 200, (3, 12))
     labels = ids.clone()
-    labels[:, :5] = IGNORE
-    labels[0, 9:] = IGNORE
+    labels[:, :5] = IGNORED
+    labels[0, 9:] = IGNORED
     logits, _ = target_logits(model, {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels})
     assert seen == [(1, 4 + 7 + 7, model.config.vocab_size)]
-    whole = model(ids).logits[:, :-1][labels[:, 1:] != IGNORE]
+    whole = model(ids).logits[:, :-1][labels[:, 1:] != IGNORED]
     assert len(seen) == 2
     assert seen[1][1] == 12  # the hook is gone
     torch.testing.assert_close(logits, whole)
@@ -119,8 +119,8 @@ def test_architectures_without_an_output_embedding_score_alike(tiny_backbone: Pa
     model = LlamaForCausalLM.from_pretrained(tiny_backbone).eval()
     ids = torch.randint(3, 200, (3, 12))
     labels = ids.clone()
-    labels[:, :5] = IGNORE
-    labels[0, 9:] = IGNORE
+    labels[:, :5] = IGNORED
+    labels[0, 9:] = IGNORED
     batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels}
     with torch.no_grad():
         one = row_log_likelihoods(*target_logits(model, batch))
@@ -135,7 +135,7 @@ def test_virtual_tokens_do_not_shift_the_targets(tiny_backbone: Path) -> None:
     adapted = peft.get_peft_model(model, config).eval()
     ids = torch.randint(3, 200, (2, 10))
     labels = ids.clone()
-    labels[:, :6] = IGNORE
+    labels[:, :6] = IGNORED
     with torch.no_grad():
         found, _ = row_log_likelihoods(
             *target_logits(adapted, {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels})
@@ -150,10 +150,10 @@ def test_virtual_tokens_do_not_shift_the_targets(tiny_backbone: Path) -> None:
 
 def test_summed_cross_entropy_counts_only_targets() -> None:
     logits, labels = torch.randn(2, 5, 7), torch.randint(0, 7, (2, 5))
-    labels[0, :3] = IGNORE
-    total, count = summed_cross_entropy(logits[labels != IGNORE], labels)
+    labels[0, :3] = IGNORED
+    total, count = summed_cross_entropy(logits[labels != IGNORED], labels)
     by_hand = -sum(
-        logits[i, j].log_softmax(-1)[labels[i, j]] for i in range(2) for j in range(5) if labels[i, j] != IGNORE
+        logits[i, j].log_softmax(-1)[labels[i, j]] for i in range(2) for j in range(5) if labels[i, j] != IGNORED
     )
     assert count == 7
     torch.testing.assert_close(total, by_hand)

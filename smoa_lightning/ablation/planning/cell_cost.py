@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from statistics import fmean, median
 
 from smoa_lightning.ablation.planning.finished_runs import Finished, Variation
+from smoa_lightning.ablation.statistics import counted
 from smoa_lightning.ablation.study.base_model import scored_with
 from smoa_lightning.ablation.study.space import Cell, Study
 from smoa_lightning.records.metric_table import ACCURACIES
@@ -193,7 +194,7 @@ def cost_of(
     base_due = cell.name in scored_with(study).values() and study.seeds[0] not in done.final and work.steps > 0
     accuracy, source = None, ""
     if cell.report_metric in ACCURACIES and done.scores:
-        accuracy, source = fmean(done.scores.values()), f"mean of {_count(len(done.scores), 'finished run')}"
+        accuracy, source = fmean(done.scores.values()), f"mean of {counted(len(done.scores), 'finished run')}"
     elif timing is not None and timing.accuracy is not None:
         accuracy, source = timing.accuracy, f"on the {timing.scored} report rows scored for the timing, hardly trained"
     return CellCost(
@@ -222,12 +223,8 @@ def _source(done: Finished, timing: Timing | None, searched: bool) -> str:
     """Say where the seconds of final and search runs are from."""
 
     def one(seen: list[float]) -> str:
-        timed = _count(timing.steps, "timed step") if timing is not None else "not needed"
-        return f"median of {_count(len(seen), 'run')}" if seen else timed
+        timed = counted(timing.steps, "timed step") if timing is not None else "not needed"
+        return f"median of {counted(len(seen), 'run')}" if seen else timed
 
     final, search = one(done.seconds), one(done.search_seconds)
     return final if not searched or final == search else f"final: {final}; search: {search}"
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"

@@ -13,11 +13,10 @@ from typing import Any
 import numpy as np
 
 from smoa_lightning.ablation.execution.folders import STAGES, marked, run_folders, seconds_of
-from smoa_lightning.ablation.execution.progress import TRIALS
 from smoa_lightning.ablation.study.space import Cell, Study
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.records.metric_table import ACCURACIES, METRICS
-from smoa_lightning.records.record import ITEMS, STUDY_FACTS, read_record
+from smoa_lightning.records.record import ITEMS, RECORD, STUDY, STUDY_FACTS, TRIALS, read_record
 
 # Of a pair of cells whose runs nobody has seen yet. One point over seeds is usual for a few thousand training rows, and
 # adapters of one backbone agree on most items; the plan names both, so that nobody takes them for measured.
@@ -87,7 +86,7 @@ def read_finished(study: Study, folder: Path) -> dict[str, Finished]:
 
 def _folders(folder: Path, stage: str) -> Iterator[Path]:
     """The run folders of a study, then those of the studies beside it."""
-    others = [f.parent for f in sorted(folder.parent.glob("*/study.json")) if f.parent != folder]
+    others = [f.parent for f in sorted(folder.parent.glob(f"*/{STUDY}")) if f.parent != folder]
     for study in (folder, *others):
         yield from run_folders(study / STAGES[stage])
 
@@ -126,7 +125,7 @@ def _read_search(study: Study, folder: Path, found: Mapping[str, Finished]) -> N
         trials = searches.get(cell.name, {}).get("trials", [])
         pruned = sum(trial["state"] == "PRUNED" for trial in trials)
         found[cell.name].search = pruned * len(study.search.seeds)
-    for run in sorted((folder / STAGES["search"]).glob("*/record.json")):
+    for run in sorted((folder / STAGES["search"]).glob(f"*/{RECORD}")):
         record = _finished_record(run.parent)
         facts = record.get(STUDY_FACTS, {}) if record is not None else {}
         if record is None or facts.get("cell") not in found or facts.get("signature") != marked(run.parent):

@@ -13,7 +13,7 @@ from rich.table import Table
 from smoa_lightning.ablation.execution.durations import clock
 from smoa_lightning.ablation.planning.cell_cost import CellCost, run_seconds
 from smoa_lightning.ablation.planning.plan import Plan
-from smoa_lightning.ablation.statistics import Detectable, detectable_difference
+from smoa_lightning.ablation.statistics import Detectable, counted, detectable_difference
 
 WIDTH = 140  # of text that goes to a file
 DROPPED = 10  # combinations that are listed
@@ -42,17 +42,17 @@ def render(plan: Plan, costs: Sequence[CellCost], width: int | None = None) -> s
 
 
 def _head(plan: Plan, costs: Sequence[CellCost]) -> Iterator[str]:
-    text = f"study {plan.study}: {_count(len(plan.rows), 'cell')} x {_count(len(plan.seeds), 'seed')}"
-    text += f" = {_count(plan.final_runs, 'final run')}"
+    text = f"study {plan.study}: {counted(len(plan.rows), 'cell')} x {counted(len(plan.seeds), 'seed')}"
+    text += f" = {counted(plan.final_runs, 'final run')}"
     if plan.search_runs:
-        seeds = _count(len(plan.search_seeds), "seed")
-        text += f", after {plan.trials} trials x {seeds} for each cell = {_count(plan.search_runs, 'search run')}"
+        seeds = counted(len(plan.search_seeds), "seed")
+        text += f", after {plan.trials} trials x {seeds} for each cell = {counted(plan.search_runs, 'search run')}"
     yield f"{text}; {sum(c.final_done + c.search_done for c in costs)} done"
     if plan.budget is not None:
         yield f"budget: {plan.budget} trainable parameters in every cell"
     if plan.dropped:
         more = f", and {len(plan.dropped) - DROPPED} more" if len(plan.dropped) > DROPPED else ""
-        count = _count(len(plan.dropped), "combination")
+        count = counted(len(plan.dropped), "combination")
         yield f"{count} dropped by the conditions: {'; '.join(plan.dropped[:DROPPED])}{more}"
 
 
@@ -85,11 +85,11 @@ def _table(plan: Plan, costs: Sequence[CellCost]) -> Table:
 def _times(plan: Plan, costs: Sequence[CellCost]) -> Iterator[str]:
     workers, threads = costs[0].workers, costs[0].threads
     total = sum(cost.seconds_left for cost in costs)
-    text = f"time left: about {clock(total / workers)} with {_count(workers, 'worker')}"
+    text = f"time left: about {clock(total / workers)} with {counted(workers, 'worker')}"
     if workers > 1:
         text += f" ({clock(total)} of one worker, divided by {workers}; what workers on one machine take from one "
         text += "another's memory and caches is not measured, so expect more)"
-    yield f"{text}; each was timed with {_count(threads, 'thread')}"
+    yield f"{text}; each was timed with {counted(threads, 'thread')}"
     yield (
         "parameters: trainable ones, with their share of the backbone's; the adapter was put into it, so every cell "
         "can be built"
@@ -181,8 +181,8 @@ def _differences(plan: Plan, costs: Sequence[CellCost]) -> Iterator[str]:
             more = "more items" if what.share_of_items > 0.5 else "more seeds"
             yield (
                 f"smallest difference from {name} that is detected with a chance of {what.power:.0%}: "
-                f"{100 * what.difference:.1f} points of {metrics[name]}, with {_count(len(plan.seeds), 'seed')}, "
-                f"{cost.work.report_rows:,} items and {_count(_comparisons(plan), 'comparison')} at 5 % in all; "
+                f"{100 * what.difference:.1f} points of {metrics[name]}, with {counted(len(plan.seeds), 'seed')}, "
+                f"{cost.work.report_rows:,} items and {counted(_comparisons(plan), 'comparison')} at 5 % in all; "
                 f"{more} would help most"
             )
     accurate = [by_name[name] for name, what in found.items() if what is not None]
@@ -195,7 +195,3 @@ def _differences(plan: Plan, costs: Sequence[CellCost]) -> Iterator[str]:
         for cost in accurate:
             assert cost.accuracy is not None
             yield f"and an accuracy of {100 * expected(cost.accuracy):.0f} % for {cost.cell}: {cost.accuracy_source}"
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"

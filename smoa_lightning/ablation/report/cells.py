@@ -10,6 +10,7 @@ from typing import Any
 from smoa_lightning.ablation.report.folder import FinishedRun, StudyFolder
 from smoa_lightning.ablation.statistics import Estimate, interquartile_mean, mean_interval
 from smoa_lightning.records.metric_table import METRICS
+from smoa_lightning.records.record import STUDY_FACTS
 
 IQM_SEEDS = 5  # fewer leave nothing in the middle half to speak of
 
@@ -60,7 +61,7 @@ class CellResult:
 def _trained_with(record: Mapping[str, Any], key: str, value: Any) -> Any:
     start, _, last = key.rpartition(".")
     by_budget = (record.get("budget") or {}).get("changes", {}) if start == "model.adapter.init_args" else {}
-    return record["ablation"]["parameters"].get(key, by_budget.get(last, value))
+    return record[STUDY_FACTS]["parameters"].get(key, by_budget.get(last, value))
 
 
 # Name of a cost -> where a record has it.
@@ -71,7 +72,7 @@ COSTS: dict[str, Callable[[Mapping[str, Any]], Any]] = {
     "step": lambda record: _positive(record["metrics"].get("cost/step_seconds")),
     "tokens_per_second": lambda record: _positive(record["metrics"].get("cost/tokens_per_second")),
     "memory": lambda record: _positive(record["metrics"].get("cost/peak_memory_mb")),
-    "seconds": lambda record: record["ablation"].get("seconds"),
+    "seconds": lambda record: record[STUDY_FACTS].get("seconds"),
 }
 
 

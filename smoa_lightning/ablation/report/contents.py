@@ -21,7 +21,8 @@ from smoa_lightning.ablation.report.document import (
 )
 from smoa_lightning.ablation.report.provenance import provenance
 from smoa_lightning.ablation.report.searches import search_blocks
-from smoa_lightning.ablation.statistics import Estimate
+from smoa_lightning.ablation.statistics import Estimate, counted
+from smoa_lightning.records.record import STUDY_FACTS
 
 DIFFERENCE_TITLES = (
     "cell", "baseline", "test", "verdict", "difference", "95 % interval", "p", "p (Holm)", "g", "seeds", "items",
@@ -64,7 +65,7 @@ def _opening(analysis: Analysis) -> str:
     cells, runs, seeds = len(analysis.cells), len(analysis.study.finished), len(description["seeds"])
     metrics = sorted({cell.metric for cell in analysis.cells})
     better = "higher is better" if analysis.direction == "maximize" else "lower is better"
-    text = f"{_counted(cells, 'cell')} with {_counted(seeds, 'seed')} each, {runs} of {cells * seeds} final runs "
+    text = f"{counted(cells, 'cell')} with {counted(seeds, 'seed')} each, {runs} of {cells * seeds} final runs "
     text += f"finished. Scored by {', '.join(metrics)} on the report rows ({better})."
     for base, cells_of in analysis.untouched:
         where = "" if len(cells_of) == cells else f" in {cells_of[0].name} and the cells with its rows and backbone"
@@ -94,7 +95,7 @@ def _gain_summary(analysis: Analysis) -> list[str]:
     found = []
     for kind, names in kinds.items():
         which = "" if len(names) == len(analysis.gains) else f", {'; '.join(names)}"
-        found.append(f"{says[kind]}: {len(names)} of {_counted(len(analysis.gains), 'cell')}{which}.")
+        found.append(f"{says[kind]}: {len(names)} of {counted(len(analysis.gains), 'cell')}{which}.")
     return found
 
 
@@ -105,7 +106,7 @@ def _difference_summary(analysis: Analysis) -> list[str]:
     open_ = [c for c in analysis.comparisons if not c.verdict.established]
     found = []
     if not established:
-        number = _counted(len(analysis.comparisons), "comparison")
+        number = counted(len(analysis.comparisons), "comparison")
         found.append(
             f"No difference from the baseline is established: none of {number} has an adjusted p below 0.05 with "
             "enough seeds."
@@ -236,7 +237,7 @@ def _cell_note(analysis: Analysis) -> str:
     text += "Costs are medians over runs. "
     if analysis.study.description.get("search") is not None:
         text += "Each cell ran with the best values of its own search. "
-    if len({run.record["ablation"].get("worker") for run in analysis.study.finished}) > 1:
+    if len({run.record[STUDY_FACTS].get("worker") for run in analysis.study.finished}) > 1:
         text += "Runs of several workers may have shared a machine, so times are no clean measurement."
     return text.strip()
 
@@ -295,7 +296,3 @@ def _missing(analysis: Analysis) -> list[str]:
 
 def _number(value: float | None, form: str) -> str:
     return "" if value is None else format(value, form)
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number:,} {what}{'' if number == 1 else 's'}"

@@ -18,6 +18,7 @@ from smoa_lightning.common.atomic_files import replacing
 # Okabe and Ito's colours, which people with any colour vision tell apart.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999933")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+LINES = ("-", "--", ":", "-.")
 RANK, SUBSPACES = "model.adapter.init_args.r", "model.adapter.init_args.num_subspaces"
 DPI = 110
 LEFT, RIGHT, BOTTOM, TOP = 0.8, 0.15, 0.55, 0.2  # margins in inches

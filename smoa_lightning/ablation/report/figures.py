@@ -11,6 +11,8 @@ from smoa_lightning.ablation.report.analysis import Analysis
 from smoa_lightning.ablation.report.cells import CellResult, unit
 from smoa_lightning.ablation.report.drawing import (
     BOTTOM,
+    COLOURS,
+    LINES,
     RANK,
     SUBSPACES,
     Drawn,
@@ -26,7 +28,6 @@ from smoa_lightning.ablation.report.figures_search import sensitivity
 
 INTERVALS = "Points are means over seeds, bars 95 % t-intervals over seeds."
 MOST_DIFFERENCES = 40  # in the forest plot
-LINES = ("-", "--", ":", "-.")
 MOST_LABELS = 16  # with more points none is labelled
 
 
@@ -50,7 +51,7 @@ def forest(analysis: Analysis, styles: Styles) -> Drawn | None:
     shown.reverse()
     figure, (axes,) = new_figure(4.6 + (left := 0.2 + 0.082 * max(len(c.cell) for c in shown)), 0.95 + 0.3 * len(shown))
     scale, name = unit(shown[0].metric)
-    for kind, colour in ((True, "#0072B2"), (False, "#888888")):
+    for kind, colour in ((True, COLOURS[0]), (False, "#888888")):
         rows = [row for row, c in enumerate(shown) if c.verdict.established == kind]
         found = [shown[row].difference for row in rows]
         axes.hlines(rows, [scale * float(d.low or 0) for d in found], [scale * float(d.high or 0) for d in found],

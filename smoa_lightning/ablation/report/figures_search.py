@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from smoa_lightning.ablation.report.analysis import Analysis
-from smoa_lightning.ablation.report.drawing import Drawn, Styles, arrange, logarithmic, new_figure
+from smoa_lightning.ablation.report.drawing import LINES, Drawn, Styles, arrange, logarithmic, new_figure
 from smoa_lightning.ablation.report.searches import short
 
 FAMILY = ("lr",)  # what a sensitivity curve is most asked for, if it was searched
@@ -28,7 +28,7 @@ def sensitivity(analysis: Analysis, styles: Styles) -> Drawn | None:
             points = _points(analysis, cell.name, key)
             method = styles.method(cell)
             if points:
-                line = ("-", "--", ":", "-.")[number % 4 if many else 0]
+                line = LINES[number % len(LINES) if many else 0]
                 axes.plot(
                     *zip(*points, strict=True), linestyle=line, color=styles.colour(method),
                     marker=styles.marker(method), markersize=4.5, linewidth=1, label=cell.name if many else method,

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.records.metric_table import METRICS
-from smoa_lightning.records.record import ITEMS, RECORD, read_record
+from smoa_lightning.records.record import BASE_ITEMS, ITEMS, RECORD, STUDY, STUDY_FACTS, TRIALS, read_record
 
-DESCRIPTION, TRIALS, BASE_ITEMS, FORMAT = "study.json", "trials.json", f"base_{ITEMS}", 1
+FORMAT = 1  # of the description of a study
 
 
 @dataclass(frozen=True)
@@ -102,11 +102,11 @@ def read_study(folder: Path) -> StudyFolder:
     """
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder}")
-    description = _json(folder / DESCRIPTION)
+    description = _json(folder / STUDY)
     if description is None:
-        raise UserError(f"{folder} holds no study: it has no {DESCRIPTION}")
+        raise UserError(f"{folder} holds no study: it has no {STUDY}")
     if description.get("format") != FORMAT:
-        raise UserError(f"{folder / DESCRIPTION} has the format {description.get('format')!r}, this version {FORMAT}")
+        raise UserError(f"{folder / STUDY} has the format {description.get('format')!r}, this version {FORMAT}")
     damaged: list[str] = []
     found: dict[str, list[FinishedRun]] = {cell: [] for cell in description["cells"]}
     trials = _json(folder / TRIALS) or {}
@@ -119,7 +119,7 @@ def read_study(folder: Path) -> StudyFolder:
             continue
         if run is None:
             continue
-        values = run.record["ablation"]["parameters"]
+        values = run.record[STUDY_FACTS]["parameters"]
         if (best.get(run.cell) or values) != values:
             damaged.append(f"{run.name} is left out: it ran with {values}, but by now its search found others better")
         else:
@@ -179,7 +179,7 @@ def _run(folder: Path, description: Mapping[str, Any]) -> FinishedRun | None:
     record = read_record(folder)
     if record is None or record["status"] != "finished":
         return None
-    place = record["ablation"]
+    place = record[STUDY_FACTS]
     cell = description["cells"].get(place["cell"])
     if cell is None or place["seed"] not in description["seeds"] or place["stage"] != "final":
         return None

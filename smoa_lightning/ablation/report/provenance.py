@@ -9,6 +9,8 @@ from typing import Any
 
 from smoa_lightning.ablation.report.analysis import Analysis
 from smoa_lightning.ablation.report.document import Block, Paragraph, Points, Table, columns
+from smoa_lightning.ablation.report.searches import short_values
+from smoa_lightning.records.record import STUDY_FACTS
 
 # What should be alike in all runs of a study -> where a record has it.
 ALIKE: dict[str, Callable[[Mapping[str, Any]], Any]] = {
@@ -60,10 +62,8 @@ def run_table(analysis: Analysis) -> Table:
     rows = []
     for cell in analysis.cells:
         for run in cell.runs:
-            facts = run.record["ablation"]
-            chosen = ", ".join(
-                f"{key.rpartition('.')[2]} {_short(value)}" for key, value in facts["parameters"].items()
-            )
+            facts = run.record[STUDY_FACTS]
+            chosen = short_values(facts["parameters"])
             seconds = facts.get("seconds")
             reused = PurePath(facts["reused_from"]).parts[-3] if facts.get("reused_from") else ""
             row = (run.cell, chosen, facts["signature"], reused, str(run.seed), f"{run.score:.4f}")
@@ -107,7 +107,3 @@ def _text(value: Any) -> str:
 
 def _listed(counts: Mapping[str, int]) -> str:
     return "; ".join(f"{value} ({count} runs)" for value, count in counts.items())
-
-
-def _short(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)

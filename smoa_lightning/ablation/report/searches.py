@@ -19,7 +19,7 @@ def search_blocks(study: StudyFolder) -> list[Block]:
         states = [trial["state"] for trial in search["trials"]]
         counts = f"{states.count('COMPLETE')} / {states.count('PRUNED')} / {states.count('FAIL')}"
         best = best_trial(search)
-        chosen = "" if best is None else ", ".join(f"{short(k)} {_value(v)}" for k, v in best["parameters"].items())
+        chosen = "" if best is None else short_values(best["parameters"])
         score = "" if best is None else f"{best['value']:.4f}"
         weights = ", ".join(f"{short(k)} {v:.2f}" for k, v in search["importances"].items())
         rows.append((cell, search["metric"], chosen, weights, score, counts))
@@ -75,10 +75,19 @@ def trial_table(study: StudyFolder) -> Table:
     rows = []
     for cell, search in study.searches.items():
         for trial in search["trials"]:
-            values = ", ".join(f"{short(k)} {_value(v)}" for k, v in trial["parameters"].items())
             score = "" if trial["value"] is None else f"{trial['value']:.4f}"
             seconds = "" if trial["seconds"] is None else f"{trial['seconds']:.0f}"
-            rows.append((cell, trial["state"].lower(), values, trial["reason"], str(trial["number"]), score, seconds))
+            rows.append(
+                (
+                    cell,
+                    trial["state"].lower(),
+                    short_values(trial["parameters"]),
+                    trial["reason"],
+                    str(trial["number"]),
+                    score,
+                    seconds,
+                )
+            )
     titles = ["cell", "state", "values", "reason", "trial", "score", "seconds"]
     return Table("trials", "All trials.", columns(titles, 4), tuple(rows))
 
@@ -86,6 +95,15 @@ def trial_table(study: StudyFolder) -> Table:
 def short(key: str) -> str:
     """Return the last word of a configuration key."""
     return key.rpartition(".")[2]
+
+
+def short_values(parameters: Mapping[str, Any]) -> str:
+    """Return searched values with the last words of their keys.
+
+    >>> short_values({"model.optimizer.init_args.lr": 0.0123, "model.adapter.init_args.r": 8})
+    'lr 0.0123, r 8'
+    """
+    return ", ".join(f"{short(key)} {_value(value)}" for key, value in parameters.items())
 
 
 def _value(value: Any) -> str:

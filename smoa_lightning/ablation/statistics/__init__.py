@@ -27,7 +27,7 @@ from smoa_lightning.ablation.statistics.items import McNemar, OddsRatio, mcnemar
 from smoa_lightning.ablation.statistics.multiple import holm
 from smoa_lightning.ablation.statistics.pairing import Paired, Scores, pair
 from smoa_lightning.ablation.statistics.power import Detectable, detectable_difference
-from smoa_lightning.ablation.statistics.verdict import Verdict, verdict
+from smoa_lightning.ablation.statistics.verdict import Verdict, counted, verdict
 
 __all__ = [
     "Detectable",
@@ -42,6 +42,7 @@ __all__ = [
     "SeedEffect",
     "Term",
     "Verdict",
+    "counted",
     "crossed_difference",
     "detectable_difference",
     "grid_effects",

@@ -71,9 +71,9 @@ def verdict(
         start = f"{cell} is {'better' if better else 'worse'} than {baseline} by {size}"
     else:
         start = f"{cell} is not shown to differ from {baseline}: {size} {'better' if better else 'worse'}"
-    parts = [start, _interval(difference, scale), _p_value(adjusted_p), _counted(difference.n_seeds, "seed")]
+    parts = [start, _interval(difference, scale), _p_value(adjusted_p), counted(difference.n_seeds, "seed")]
     if difference.n_items is not None:
-        parts.append(_counted(difference.n_items, "item"))
+        parts.append(counted(difference.n_items, "item"))
     ending = ESTABLISHED if established else NOT_ESTABLISHED + ("" if enough else f", {minimum_seeds} seeds needed")
     return Verdict(established, better, f"{', '.join(parts)}: {ending}.")
 
@@ -91,5 +91,10 @@ def _p_value(p: float | None) -> str:
     return "adjusted p < 0.001" if p < 0.001 else f"adjusted p = {p:.3f}"
 
 
-def _counted(number: int, what: str) -> str:
+def counted(number: int, what: str) -> str:
+    """Return a number with what it counts.
+
+    >>> counted(1, "seed"), counted(1200, "item")
+    ('1 seed', '1,200 items')
+    """
     return f"{number:,} {what}{'' if number == 1 else 's'}"

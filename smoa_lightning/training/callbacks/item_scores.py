@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import Callback
 
 from smoa_lightning.common.atomic_files import write_jsonl
 from smoa_lightning.evaluation.choice import gathered
-from smoa_lightning.records.record import ITEMS
+from smoa_lightning.records.record import BASE_ITEMS, ITEMS
 
 
 class ItemScores(Callback):
@@ -35,7 +35,7 @@ class ItemScores(Callback):
     def on_test_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Write the items of the report rows."""
         if pl_module.scoring_untouched:
-            self._write(trainer, f"base_{ITEMS}")
+            self._write(trainer, BASE_ITEMS)
         if pl_module.frozen or not pl_module.scoring_untouched:
             self._write(trainer, ITEMS)
 
