@@ -6,7 +6,6 @@ import copy
 import dataclasses
 import importlib
 import math
-import re
 import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -21,15 +20,14 @@ from torch import nn
 
 from smoa_lightning.adapters.attach import attach
 from smoa_lightning.adapters.inspect import target_layers
-from smoa_lightning.adapters.size_settings import OUT_OF_REACH, Knob, Shapes, knobs_of, method_name
+from smoa_lightning.adapters.method_names import method_name
+from smoa_lightning.adapters.size_settings import OUT_OF_REACH, Knob, Shapes, knobs_of
 from smoa_lightning.adapters.tuner import linear_shape
 from smoa_lightning.common.errors import UserError, nearest
+from smoa_lightning.common.parameter_budget import number_of_parameters
 
 TOLERANCE = 0.01  # a budget is met by a number of parameters that differs from it by this share at most
 TRIALS = 24  # how many values may be refused, or counted to correct an estimate; one or two counts do where it is exact
-
-_UNITS = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9}
-_NUMBER = re.compile(r"(\d[\d_,]*(?:\.\d+)?(?:e\d+)?)\s*([kmb]?)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -67,16 +65,13 @@ class Budget:
                     f"model.budget is {value!r}; as a mapping it holds one key, 'like': a strategy's YAML file"
                 )
             return cls(value, like=_strategy_of(like_file(value["like"], folder)))
-        match = _NUMBER.fullmatch(str(value).strip())
-        number = 0.0
-        if match and not isinstance(value, bool):
-            number = float(match[1].replace("_", "").replace(",", "")) * _UNITS[match[2].lower()]
-        if not 1 <= number < 10**15:
+        number = number_of_parameters(value)
+        if number is None:
             raise UserError(
                 f"model.budget is {value!r}; it takes a number of trainable parameters, such as 300000, 300k or 1.2M, "
                 "or 'like: FILE'"
             )
-        return cls(value, parameters=round(number))
+        return cls(value, parameters=number)
 
     def target(self, skeleton: nn.Module) -> int:
         """Return the number of parameters that the budget means for a backbone."""

@@ -14,6 +14,7 @@ from peft.utils import get_peft_model_state_dict
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
+from smoa_lightning.adapters.method_names import method_name
 from smoa_lightning.adapters.targets import matched_modules, resolve_targets
 from smoa_lightning.adapters.tuner import SlotLayer, UpdateLayer
 
@@ -59,7 +60,7 @@ def adapted_layers(model: PeftModel) -> list[AdaptedLayer]:
         found.append(
             AdaptedLayer(
                 name=name,
-                kind=str(getattr(model.peft_config[active[0]].peft_type, "value", "unknown")).lower(),
+                kind=method_name(model.peft_config[active[0]]).lower(),
                 out_features=out_features,
                 in_features=in_features,
                 trainable_parameters=_trainable(module),
@@ -111,7 +112,7 @@ def _rank_bound(layer: Any, adapter: str, config: Any, limit: int) -> int:
         return layer.rank_bound(adapter)
     if isinstance(layer, SlotLayer):
         return 0
-    known = _BOUNDS.get(str(getattr(config.peft_type, "value", "")))
+    known = _BOUNDS.get(method_name(config))
     bound = None if known is None else known(layer, adapter, config)
     return limit if bound is None else min(limit, bound)
 

@@ -11,6 +11,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from smoa_lightning.adapters import gram
 from smoa_lightning.adapters.tuner import SlotLayer, UpdateLayer
 from smoa_lightning.common.errors import UserError
 
@@ -45,12 +46,7 @@ def singular_values(delta: Tensor) -> Tensor:
     """
     if not torch.isfinite(delta).all():
         raise UserError(f"the update of shape {tuple(delta.shape)} has entries that are not finite, so it has no rank.")
-    device = "cpu" if delta.device.type == "mps" else delta.device  # no float64 there
-    matrix = delta.detach().to(device=device, dtype=torch.float64)
-    if delta.dtype == torch.float64:
-        return torch.linalg.svdvals(matrix)
-    gram = matrix @ matrix.T if matrix.shape[0] <= matrix.shape[1] else matrix.T @ matrix
-    return torch.linalg.eigvalsh(gram).flip(0).clamp_min(0).sqrt()
+    return torch.linalg.svdvals(delta.detach()) if delta.dtype == torch.float64 else gram.singular_values(delta)
 
 
 def update_rank(delta: Tensor, rounding: float = 0.0, values: Tensor | None = None) -> UpdateRank:

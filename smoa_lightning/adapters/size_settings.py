@@ -12,6 +12,7 @@ from typing import Any
 from peft import PeftConfig
 from peft.tuners.lokr.layer import factorization
 
+from smoa_lightning.adapters.method_names import method_name
 from smoa_lightning.common.errors import UserError
 
 Shapes = Mapping[tuple[int, int], int]  # (d_out, d_in) of the layers that are adapted: how many there are of each
@@ -260,8 +261,3 @@ def knobs_of(config: PeftConfig) -> tuple[Knob, ...]:
     if isinstance(getattr(config, "r", None), int) and settings.r > 0:
         return (Knob("r", _ranks, _alpha("alpha")),)
     return (_TOKENS,) if hasattr(config, "num_virtual_tokens") else ()
-
-
-def method_name(config: PeftConfig) -> str:
-    """Return the name under which peft knows a method, as ``LORA``."""
-    return str(getattr(config.peft_type, "value", config.peft_type))

@@ -8,6 +8,7 @@ from typing import Any
 from peft import PeftConfig
 from peft.tuners.boft.layer import get_fbd_cuda
 
+from smoa_lightning.adapters.method_names import method_name
 from smoa_lightning.common.errors import UserError
 
 _DATA_DRIVEN = {"eva", "corda", "lora_ga"}
@@ -31,7 +32,7 @@ def check_supported(config: PeftConfig) -> None:
         UserError: The method would train as something else than its name says.
     """
     settings: Any = config
-    kind = str(getattr(config.peft_type, "value", config.peft_type))
+    kind = method_name(config)
     initialisation = getattr(settings, "init_lora_weights", None)
     if kind in _TYPES:
         raise UserError(f"model.adapter: {kind} {_TYPES[kind]}, which is not done here: choose another strategy")

@@ -7,11 +7,11 @@ from itertools import groupby
 
 from smoa_lightning.adapters import attach
 from smoa_lightning.adapters.inspect import AdaptedLayer, adapted_layers, adapter_bytes
+from smoa_lightning.adapters.method_names import strategy_name
 from smoa_lightning.backbones.backbone import load_skeleton
 from smoa_lightning.common.quiet import quiet_libraries
 from smoa_lightning.configuration import expand_bases
 from smoa_lightning.training.cli import FineTuneCLI
-from smoa_lightning.training.run_names import strategy_name
 
 
 def layer_table(layers: list[AdaptedLayer]) -> str:

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from smoa_lightning.adapters.method_names import method_name
+
 
 def left_padded(rows: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:
     """Return token ids padded on the left, and their attention mask, both (rows, length).
@@ -99,4 +101,4 @@ def _puts_embeddings_before_the_row(model: Any) -> bool:
     config: Any = getattr(model, "active_peft_config", None)
     if not getattr(config, "is_prompt_learning", False):
         return False
-    return str(getattr(config.peft_type, "value", config.peft_type)) not in ("PREFIX_TUNING", "CARTRIDGE")
+    return method_name(config) not in ("PREFIX_TUNING", "CARTRIDGE")

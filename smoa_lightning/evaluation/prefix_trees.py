@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from smoa_lightning.adapters.method_names import method_name
 from smoa_lightning.data.encoding.encode import IGNORED
 from smoa_lightning.evaluation.scoring import log_probabilities, logits_at, row_log_likelihoods, target_logits
 
@@ -66,9 +67,8 @@ def shares_prefixes(model: Any, length: int) -> bool:
 
 
 def _is_by_token(adapter: Any) -> bool:
-    kind = str(getattr(adapter.peft_type, "value", adapter.peft_type))
     starts_at_a_token = getattr(adapter, "alora_invocation_tokens", None) is not None  # activated LoRA
-    return not (adapter.is_prompt_learning or starts_at_a_token or kind in NOT_BY_TOKEN)
+    return not (adapter.is_prompt_learning or starts_at_a_token or method_name(adapter) in NOT_BY_TOKEN)
 
 
 def shared_log_likelihoods(model: Any, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:

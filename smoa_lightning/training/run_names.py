@@ -1,69 +1,14 @@
-"""Names that tell what a run is: strategy labels, flat hyper-parameters, run names."""
+"""Names that tell what a run is: run names and flat hyper-parameters."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from peft import PeftConfig
+from smoa_lightning.adapters.method_names import num_subspaces_of, rank_of, strategy_name
 
+if TYPE_CHECKING:
     from smoa_lightning.data.datamodule import TaskDataModule
     from smoa_lightning.training.module import FineTuneModule
-
-
-# Settings of ``peft.LoraConfig`` that are methods with names of their own.
-NAMED_INITIALISATIONS = ("pissa", "olora", "mica", "loftq")
-NAMED_VARIANTS = {
-    "use_qalora": "qalora",
-    "alora_invocation_tokens": "alora",
-    "velora_config": "velora",
-    "use_bdlora": "bdlora",
-    "arrow_config": "arrow",
-}
-
-
-def strategy_name(adapter: PeftConfig | None, frozen: bool) -> str:
-    """Return the name of a strategy: ``frozen``, ``full``, ``dora``, ``pissa``, ``smoa_spectral_blocks``, ...
-
-    Settings that make another method of the same config class are part of the name; where such a setting is a method
-    with a name of its own (DoRA, rsLoRA, PiSSA, ...), it stands instead of the class's name.
-
-    >>> from peft import LoraConfig, PrefixTuningConfig
-    >>> strategy_name(PrefixTuningConfig(), False), strategy_name(LoraConfig(init_lora_weights="pissa"), False)
-    ('prefix_tuning', 'pissa')
-    """
-    if adapter is None:
-        return "frozen" if frozen else "full"
-    settings: Any = adapter
-    name = method = str(getattr(adapter.peft_type, "value", adapter.peft_type)).lower()
-    if getattr(settings, "use_dora", False):
-        name = "dora"
-    if getattr(settings, "use_rslora", False):
-        name = f"rs{name}"
-    for setting, variant in NAMED_VARIANTS.items():
-        if getattr(settings, setting, None):
-            name = variant if name == method else f"{name}_{variant}"
-    initialisation = getattr(settings, "init_lora_weights", None)
-    if isinstance(initialisation, str):
-        short = initialisation.lower().split("_niter_")[0]
-        name = short if name == "lora" and short in NAMED_INITIALISATIONS else f"{name}_{short}"
-    for setting in ("partition", "structure", "type", "placement"):  # our own families
-        if hasattr(settings, setting) and (setting != "placement" or getattr(settings, "slot", None) != "update"):
-            name = f"{name}_{getattr(settings, setting)}"
-    if getattr(settings, "modulation", "weight") != "weight":
-        name = f"{name}_{settings.modulation}_modulation"
-    return name
-
-
-def rank_of(adapter: PeftConfig | None) -> int:
-    """Return the rank setting, 0 for a strategy without one; for AdaLoRA the mean rank that it ends with."""
-    rank = getattr(adapter, "target_r", getattr(adapter, "r", 0))
-    return rank if isinstance(rank, int) else 0
-
-
-def num_subspaces_of(adapter: PeftConfig | None) -> int:
-    """Return the number of subspaces, 1 for every strategy that has no such setting."""
-    return getattr(adapter, "num_subspaces", 1)
 
 
 def source_name(module: FineTuneModule, data: TaskDataModule) -> str:

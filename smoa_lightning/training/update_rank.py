@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from smoa_lightning.adapters import UpdateRank, adapted_layers, layer_update
 from smoa_lightning.adapters.inspect import target_layers
+from smoa_lightning.adapters.method_names import method_name
 from smoa_lightning.adapters.rank import base_shift, is_matrix_layer, shift_rounding, singular_values, update_rank
 from smoa_lightning.adapters.tuner import frozen_weight
 from smoa_lightning.backbones.backbone import load_model
@@ -107,9 +108,8 @@ def measure(run: Path, count: int, wanted: list[str] | None = None) -> RunRank:
         return _measure_full(run, folder, backbone, count, wanted)
     adapter = PeftConfig.from_pretrained(str(folder))
     names = [name for name, module in target_layers(backbone, adapter).items() if is_matrix_layer(module)]
-    kind = getattr(adapter.peft_type, "value", adapter.peft_type)
     if not names:
-        raise UserError(f"{run}: {kind} changes no weight matrix, so its update has no rank")
+        raise UserError(f"{run}: {method_name(adapter)} changes no weight matrix, so its update has no rank")
     chosen = _choose(names, count, wanted)
     originals = {name: backbone.get_parameter(f"{name}.weight").detach().clone() for name in chosen}
     model, _ = load_adapter(folder, backbone)

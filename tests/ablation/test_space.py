@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from smoa_lightning.ablation.study.axes import combined
-from smoa_lightning.ablation.study.budget import SIZES
 from smoa_lightning.ablation.study.objective import DIRECTIONS, measured, tasks_of
 from smoa_lightning.ablation.study.space import Study
 from smoa_lightning.adapters.size_settings import KNOBS
 from smoa_lightning.common.errors import UserError
+from smoa_lightning.common.parameter_budget import SIZES
 from smoa_lightning.data.tasks import TASKS
 from smoa_lightning.evaluation.choice_metrics import ChoiceAccuracy
 from smoa_lightning.evaluation.scoring import ChoiceScores

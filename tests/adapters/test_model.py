@@ -11,8 +11,8 @@ import torch
 from peft import PeftModel, get_peft_model
 from torch import Tensor, nn
 
-from smoa_lightning.adapters import SMoAConfig, attach
-from smoa_lightning.adapters.smoa import SmoaLinear, subspaces
+from smoa_lightning.adapters import SMoAConfig, attach, gram
+from smoa_lightning.adapters.smoa import SmoaLinear
 from smoa_lightning.common.errors import UserError
 
 Maker = Callable[..., Any]
@@ -59,7 +59,7 @@ def test_layers_that_are_prepared_in_turn_get_the_same_state(
 ) -> None:
     """As large layers are, whose weights are read side by side before."""
     side_by_side = attach(llama(), config(partition), seed=0).state_dict()
-    monkeypatch.setattr(subspaces, "SMALL", 0)
+    monkeypatch.setattr(gram, "SMALL", 0)
     monkeypatch.setenv("SMOA_LIGHTNING_CACHE", str(tmp_path))  # nothing is kept from before
     model = attach(llama(), config(partition), seed=0)
     assert not any(layer.prepared_by_one_thread for layer in layers(model))

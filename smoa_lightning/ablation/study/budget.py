@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,19 +9,12 @@ from smoa_lightning.ablation.study.axes import Axis, label_of
 from smoa_lightning.ablation.study.search_space import Search
 from smoa_lightning.ablation.study.study_file import find_file
 from smoa_lightning.common.errors import UserError
+from smoa_lightning.common.parameter_budget import SIZES, number_of_parameters
 from smoa_lightning.configuration.yaml_files import LocatedYaml
 
 BUDGET = "model.budget"
 TOLERANCE = "model.budget_tolerance"
 DEFAULT_TOLERANCE = 0.01  # a run alone takes the nearest size, but cells are compared at one
-# The settings that a budget decides, see adapters.knobs, which needs torch: a study with a budget sets none of them.
-SIZES = frozenset(
-    {
-        "r", "init_r", "block_size", "oft_block_size", "boft_block_size", "n_frequency", "num_virtual_tokens",
-        "encoder_hidden_size", "bottleneck_size", "displacement_rank", "decompose_factor",
-    }
-)  # fmt: skip
-_NUMBER = re.compile(r"\d[\d_,]*(\.\d+)?(e\d+)?\s*[kmb]?", re.IGNORECASE)
 
 
 def parse_budget(given: Any, tree: LocatedYaml) -> Any:
@@ -38,8 +30,7 @@ def parse_budget(given: Any, tree: LocatedYaml) -> Any:
                 f"{where}budget is {dict(given)!r}; as a mapping it holds one key, 'like': a strategy's file"
             )
         return {"like": str(find_file(given["like"], tree.location("budget", "like"), "budget.like"))}
-    number = not isinstance(given, bool) and _NUMBER.fullmatch(str(given).strip())
-    if not number or not re.search("[1-9]", str(given)):
+    if number_of_parameters(given) is None:
         raise UserError(
             f"{where}budget is {given!r}; it takes a number of trainable parameters, such as 300k, or {{like: FILE}}"
         )

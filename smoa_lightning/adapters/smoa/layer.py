@@ -8,6 +8,7 @@ import torch
 from peft.tuners._buffer_dict import BufferDict
 from torch import Tensor, nn
 
+from smoa_lightning.adapters import gram
 from smoa_lightning.adapters.smoa import subspaces
 from smoa_lightning.adapters.smoa.config import BLOCK_PARTITIONS, SMoAConfig
 from smoa_lightning.adapters.smoa.functional import delta_weight, merged_weight, smoa_linear
@@ -110,7 +111,7 @@ class SmoaLinear(BoundLayer):
     @property
     def prepared_by_one_thread(self) -> bool:
         """Small weights on the CPU are decomposed by one thread."""
-        small = min(self.out_features, self.in_features) <= subspaces.SMALL
+        small = min(self.out_features, self.in_features) <= gram.SMALL
         return small and self._base().weight.device.type == "cpu"
 
     def plan(self, adapter_name: str) -> Plan:

@@ -15,6 +15,7 @@ import numpy
 import torch
 from torch import Tensor
 
+from smoa_lightning.adapters import gram
 from smoa_lightning.adapters.smoa import subspaces
 from smoa_lightning.adapters.tuner.fingerprint import fingerprint_text
 from smoa_lightning.common.atomic_files import CACHE, cache_folder, replacing
@@ -49,10 +50,10 @@ class SpectraOf:
         return rows, cols
 
     def singular_values(self) -> Tensor:
-        """The singular values, descending, float64, as ``subspaces.singular_values``."""
+        """The singular values, descending, float64, as ``gram.singular_values``."""
         kept = _read(self._file("singular_values"), min(self.weight.shape))
         if kept is None:
-            kept = subspaces.singular_values(self.weight).cpu()
+            kept = gram.singular_values(self.weight).cpu()
             _write(self._file("singular_values"), kept)
         return kept.to(torch.float64)
 

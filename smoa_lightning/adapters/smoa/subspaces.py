@@ -1,19 +1,19 @@
 """Which rows, columns and singular directions belong to which subspace: pure functions of one weight matrix.
 
-Everything spectral is computed in float64 from the eigenvectors of the smaller Gram matrix. The results are *frozen
-state*: index orders and cut points travel in the adapter file, because a rounded weight (or another number of threads)
-gives another order, and a moved position would attach a trained row to another output coordinate.
+Everything spectral is computed in float64 (:mod:`smoa_lightning.adapters.gram`). The results are *frozen state*: index
+orders and cut points travel in the adapter file. A rounded weight, or another number of threads, gives another order,
+and a moved position would attach a trained row to another output coordinate.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-SMALL = 1024  # up to this side a decomposition has one thread, and several layers are decomposed at once
+from smoa_lightning.adapters.gram import double, one_thread, spectrum
+
 UNSET = -1  # fills an index buffer whose values are not known yet
 
 
@@ -36,53 +36,6 @@ def is_permutation(order: Tensor) -> bool:
     return torch.equal(order.sort().values, torch.arange(order.numel(), dtype=order.dtype, device=order.device))
 
 
-def spectrum(weight: Tensor) -> tuple[Tensor, Tensor, bool]:
-    """Eigen-decompose the smaller Gram matrix of a weight in float64.
-
-    Args:
-        weight: W of shape (d_out, d_in), any floating dtype.
-
-    Returns:
-        ``(vectors, singular_values, left)``: q = min(d_out, d_in) singular vectors as columns, the singular values in
-        descending order, and whether the vectors are the left ones (U, d_out x q) or the right ones (V, d_in x q).
-    """
-    matrix = _double(weight)
-    left = matrix.shape[0] <= matrix.shape[1]
-    with _one_thread(min(matrix.shape)):
-        values, vectors = torch.linalg.eigh(_gram(matrix))
-    return vectors.flip(1), values.flip(0).clamp_min(0).sqrt(), left
-
-
-def singular_values(weight: Tensor) -> Tensor:
-    """The min(d_out, d_in) singular values of a weight, descending, float64; a third of the work of the vectors."""
-    matrix = _double(weight)
-    with _one_thread(min(matrix.shape)):
-        return torch.linalg.eigvalsh(_gram(matrix)).flip(0).clamp_min(0).sqrt()
-
-
-def _double(weight: Tensor) -> Tensor:
-    device = torch.device("cpu") if weight.device.type == "mps" else weight.device  # mps has no float64
-    return weight.detach().to(device=device, dtype=torch.float64)
-
-
-def _gram(matrix: Tensor) -> Tensor:
-    return matrix @ matrix.T if matrix.shape[0] <= matrix.shape[1] else matrix.T @ matrix
-
-
-@contextmanager
-def _one_thread(size: int) -> Iterator[None]:
-    """Decompose small matrices with one thread: more gain little, and cost a factor of ten on cores that are in use."""
-    threads = torch.get_num_threads()
-    if size > SMALL or threads == 1:
-        yield
-        return
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
 def spectral_scores(weight: Tensor) -> tuple[Tensor, Tensor]:
     """Energy-weighted mean index of the singular directions that each coordinate uses (arXiv 2605.21147).
 
@@ -96,8 +49,8 @@ def spectral_scores(weight: Tensor) -> tuple[Tensor, Tensor]:
         ``(row_scores, col_scores)`` of shapes (d_out,) and (d_in,), float64.
     """
     vectors, values, left = spectrum(weight)
-    matrix = _double(weight)
-    with _one_thread(min(matrix.shape)):
+    matrix = double(weight)
+    with one_thread(min(matrix.shape)):
         # For the other side v_ij^2 s_j^2 = ((W^T U)_ij)^2: no division by small singular values.
         own = (vectors * values).square()
         other = ((matrix.T if left else matrix) @ vectors).square()
@@ -200,7 +153,7 @@ def energy_masks(weight: Tensor, cuts: Tensor, dtype: torch.dtype | None = None)
         K - 1 matrices of shape (d_out, d_in) on the device of the weight.
     """
     vectors, _, left = spectrum(weight)
-    matrix = _double(weight)
+    matrix = double(weight)
     masks = []
     start = 0
     for stop in cuts.tolist():

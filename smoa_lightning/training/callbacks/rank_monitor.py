@@ -14,6 +14,7 @@ from transformers.pytorch_utils import Conv1D
 
 from smoa_lightning.adapters import UpdateRank, adapted_layers, layer_update, update_rank
 from smoa_lightning.adapters.inspect import target_layers
+from smoa_lightning.adapters.method_names import method_name
 from smoa_lightning.adapters.rank import base_shift, is_matrix_layer, shift_rounding
 from smoa_lightning.common.errors import UserError
 
@@ -90,8 +91,8 @@ class RankMonitor(Callback):
         self.bounds = {name: bounds[name] for name in names}
         try:
             if not names:
-                kind = pl_module.adapter_config.peft_type
-                raise UserError(f"{getattr(kind, 'value', kind)} changes no weight matrix, so its update has no rank")
+                kind = method_name(pl_module.adapter_config)
+                raise UserError(f"{kind} changes no weight matrix, so its update has no rank")
             return {name: self._rank(base.get_submodule(name), network.active_adapter, name) for name in names}
         except UserError as error:
             print(f"the rank of the update is not measured: {error}")

@@ -13,7 +13,7 @@ import yaml
 
 from smoa_lightning.adapters import SMoAConfig
 from smoa_lightning.adapters.adalora import AdaLoraConfig
-from smoa_lightning.training.run_names import rank_of, strategy_name
+from smoa_lightning.adapters.method_names import rank_of, strategy_name
 
 ADAPTERS = sorted((Path(__file__).parents[2] / "experiments" / "adapters").glob("*.yaml"))
 

@@ -1,0 +1,67 @@
+"""What a strategy is called, and the sizes that stand in the name of its run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from peft import PeftConfig
+
+# Settings of ``peft.LoraConfig`` that are methods with names of their own.
+NAMED_INITIALISATIONS = ("pissa", "olora", "mica", "loftq")
+NAMED_VARIANTS = {
+    "use_qalora": "qalora",
+    "alora_invocation_tokens": "alora",
+    "velora_config": "velora",
+    "use_bdlora": "bdlora",
+    "arrow_config": "arrow",
+}
+
+
+def method_name(config: PeftConfig) -> str:
+    """Return the name under which peft knows a method, as ``LORA``."""
+    return str(getattr(config.peft_type, "value", config.peft_type))
+
+
+def strategy_name(adapter: PeftConfig | None, frozen: bool) -> str:
+    """Return the name of a strategy: ``frozen``, ``full``, ``dora``, ``pissa``, ``smoa_spectral_blocks``, ...
+
+    Settings that make another method of the same config class are part of the name; where such a setting is a method
+    with a name of its own (DoRA, rsLoRA, PiSSA, ...), it stands instead of the class's name.
+
+    >>> from peft import LoraConfig, PrefixTuningConfig
+    >>> strategy_name(PrefixTuningConfig(), False), strategy_name(LoraConfig(init_lora_weights="pissa"), False)
+    ('prefix_tuning', 'pissa')
+    """
+    if adapter is None:
+        return "frozen" if frozen else "full"
+    settings: Any = adapter
+    name = method = method_name(adapter).lower()
+    if getattr(settings, "use_dora", False):
+        name = "dora"
+    if getattr(settings, "use_rslora", False):
+        name = f"rs{name}"
+    for setting, variant in NAMED_VARIANTS.items():
+        if getattr(settings, setting, None):
+            name = variant if name == method else f"{name}_{variant}"
+    initialisation = getattr(settings, "init_lora_weights", None)
+    if isinstance(initialisation, str):
+        short = initialisation.lower().split("_niter_")[0]
+        name = short if name == "lora" and short in NAMED_INITIALISATIONS else f"{name}_{short}"
+    for setting in ("partition", "structure", "type", "placement"):  # our own families
+        if hasattr(settings, setting) and (setting != "placement" or getattr(settings, "slot", None) != "update"):
+            name = f"{name}_{getattr(settings, setting)}"
+    if getattr(settings, "modulation", "weight") != "weight":
+        name = f"{name}_{settings.modulation}_modulation"
+    return name
+
+
+def rank_of(adapter: PeftConfig | None) -> int:
+    """Return the rank setting, 0 for a strategy without one; for AdaLoRA the mean rank that it ends with."""
+    rank = getattr(adapter, "target_r", getattr(adapter, "r", 0))
+    return rank if isinstance(rank, int) else 0
+
+
+def num_subspaces_of(adapter: PeftConfig | None) -> int:
+    """Return the number of subspaces, 1 for every strategy that has no such setting."""
+    return getattr(adapter, "num_subspaces", 1)
