@@ -42,20 +42,32 @@ def attach(model: nn.Module, config: PeftConfig, seed: int) -> PeftModel:
     if isinstance(config, TunerConfig):
         for name, module in matched_modules(model, config):
             config.check_target(name, module)  # before any layer has been replaced
-    devices = sorted({p.device.index or 0 for p in model.parameters() if p.device.type == "cuda"})
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
-        try:
-            with warnings.catch_warnings():
-                # peft asks transformers through a deprecated name; nothing a user could change.
-                warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
-                adapted = get_peft_model(model, config)
-        except ValueError as error:
-            raise UserError(f"peft refuses this {type(config).__name__}: {_one_sentence(error)}") from error
+    try:
+        with seeded(model, seed), quiet_peft():
+            adapted = get_peft_model(model, config)
+    except ValueError as error:
+        raise UserError(f"peft refuses this {type(config).__name__}: {_one_sentence(error)}") from error
     if isinstance(adapted.base_model, AdapterModel):
         for adapter_name in adapted.active_adapters:
             adapted.base_model.prepare(adapter_name)
     return cast(PeftModel, adapted)
+
+
+@contextlib.contextmanager
+def seeded(model: nn.Module, seed: int) -> Iterator[None]:
+    """Draw random numbers from a seed alone, on the devices of a model; the caller's random state stays as it was."""
+    devices = sorted({p.device.index or 0 for p in model.parameters() if p.device.type == "cuda"})
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        yield
+
+
+@contextlib.contextmanager
+def quiet_peft() -> Iterator[None]:
+    """Leave out a warning of peft 0.21, which asks transformers through a deprecated name: no user can change that."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
+        yield
 
 
 @contextlib.contextmanager

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
 from peft import PeftConfig, PeftModel, PeftModelForCausalLM, TaskType
 from torch import nn
 
-from smoa_lightning.adapters.attach import attach
+from smoa_lightning.adapters.attach import attach, quiet_peft, seeded
 from smoa_lightning.common.errors import UserError
 
 WEIGHTS = "weights"  # folder of the adapter of weights, inside that of the prompt
@@ -77,9 +75,7 @@ def attach_both(model: nn.Module, weights: PeftConfig, prompt: PeftConfig, seed:
     adapted = attach(model, weights, seed)
     prompt = copy.deepcopy(prompt)  # peft fills in sizes of this backbone
     prompt.task_type = TaskType.CAUSAL_LM
-    devices = sorted({p.device.index or 0 for p in model.parameters() if p.device.type == "cuda"})
-    with torch.random.fork_rng(devices=devices), _quiet():
-        torch.manual_seed(seed)
+    with seeded(model, seed), quiet_peft():
         return CombinedModel(adapted, prompt)
 
 
@@ -92,7 +88,7 @@ def load_both(model: nn.Module, folder: str | Path, is_trainable: bool = False) 
     inner = Path(folder) / WEIGHTS
     if not (inner / "adapter_config.json").is_file():
         raise UserError(f"{folder} holds no pair of adapters: {WEIGHTS}/adapter_config.json is missing there.")
-    with _quiet():
+    with quiet_peft():
         weights = PeftModel.from_pretrained(model, str(inner), is_trainable=is_trainable)
         prompt = PeftConfig.from_pretrained(str(folder))
         prompt.inference_mode = not is_trainable
@@ -101,11 +97,3 @@ def load_both(model: nn.Module, folder: str | Path, is_trainable: bool = False) 
     if not is_trainable:
         combined.requires_grad_(False)
     return combined
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    with warnings.catch_warnings():
-        # peft asks transformers through a deprecated name; nothing a user could change.
-        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
-        yield

@@ -14,7 +14,7 @@ from peft import PeftModel
 from peft.utils.warning import PeftWarning
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
-import smoa_lightning.adapters  # noqa: F401  registers our methods, so that peft can load them
+from smoa_lightning.adapters.attach import quiet_peft  # importing adapters lets peft load our methods
 from smoa_lightning.backbones.backbone import (
     BackboneConfig,
     Location,
@@ -59,9 +59,7 @@ def save_adapter(module: FineTuneModule, folder: Path, facts: dict[str, Any]) ->
 @contextlib.contextmanager
 def _quiet_peft() -> Iterator[None]:
     """Leave out three warnings of peft 0.21 that say nothing to a user."""
-    with warnings.catch_warnings():
-        # it asks transformers through a deprecated name
-        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
+    with quiet_peft():
         # it takes a layer whose rank AdaLoRA has cut to 0 for a shard that was not gathered
         warnings.filterwarnings("ignore", message=".*have invalid shape.*", category=PeftWarning)
         # it compares AdaLoRA's rank pattern, one entry a tensor, with LoRA's, one entry a module
