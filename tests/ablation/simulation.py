@@ -23,12 +23,12 @@ from scipy import special, stats
 from smoa_lightning.ablation.statistics import (
     crossed_difference,
     mean_squares,
-    paired_bootstrap,
     paired_difference,
     standard_error,
 )
-from smoa_lightning.ablation.statistics.bootstrap import _counts
 from smoa_lightning.ablation.statistics.differences import MeanSquares
+
+from .bootstrap import counts, paired_bootstrap
 
 Interval = tuple[float | None, float | None]
 
@@ -143,7 +143,7 @@ def percentile(cell: np.ndarray, baseline: np.ndarray) -> Interval:
     """Percentiles of the differences with seeds and items resampled."""
     differences, rng = cell - baseline, np.random.default_rng(0)
     n, m = differences.shape
-    by_seed, by_item = _counts(rng, 500, n) / n, _counts(rng, 500, m) / m
+    by_seed, by_item = counts(rng, 500, n) / n, counts(rng, 500, m) / m
     low, high = np.quantile(((by_item @ differences.T) * by_seed).sum(axis=1), [0.025, 0.975])
     return float(low), float(high)
 
@@ -171,12 +171,12 @@ METHODS = {
     "t over all pairs": over_pairs,
     "Hillis": hillis,
     "percentile bootstrap": percentile,
-    "`paired_bootstrap`": bootstrap,
+    "studentised bootstrap": bootstrap,
     "`crossed_difference`": crossed,
 }
 
 
-SLOW = {"percentile bootstrap", "`paired_bootstrap`"}
+SLOW = {"percentile bootstrap", "studentised bootstrap"}
 
 
 def main() -> None:

@@ -14,9 +14,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers.pytorch_utils import Conv1D
 
 from smoa_lightning.adapters import SMoAConfig
-from smoa_lightning.adapters.smoa import SmoaLinear, functional, gradients, subspaces
+from smoa_lightning.adapters.smoa import SmoaLinear, functional, gradients, scratch, subspaces
 from smoa_lightning.adapters.smoa.config import BLOCK_PARTITIONS
-from smoa_lightning.adapters.smoa.scratch import release_scratch
 
 PARTITIONS = ["none", "spectral_energy", "spectral_blocks", "contiguous_blocks", "random_blocks", "grid_blocks"]
 MODULATIONS = ["weight", "none", "random"]
@@ -227,9 +226,9 @@ def test_merged_weight_is_the_one_that_forward_multiplies_with(partition: str, d
     torch.testing.assert_close(rows, layer.base_layer(identity) - layer.base_layer.bias, rtol=0, atol=0)
 
 
-def test_scratch_made_in_inference_serves_training() -> None:
+def test_scratch_made_in_inference_serves_training(monkeypatch: pytest.MonkeyPatch) -> None:
     layer = make_layer(settings("none", "weight", SPLITS[0]))
-    release_scratch()
+    monkeypatch.setattr(scratch, "_scratch", scratch._Scratch())  # nothing is there from before
     with torch.inference_mode():
         layer(torch.randn(2, IN, dtype=torch.float64))
     layer(torch.randn(2, IN, dtype=torch.float64)).sum().backward()

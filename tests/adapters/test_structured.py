@@ -80,15 +80,18 @@ def test_dense_matrices_are_those_of_scipy(n: int) -> None:
 
 @pytest.mark.parametrize("n", SIZES)
 def test_fast_products(n: int) -> None:
+    """Through FFT, of one tile; a first unit vector as one factor leaves the matrix of the other one."""
     c, d, x = random(n), random(n), random(2, 4, n)
-    vectors = x.numpy()
-    for product, matrix in (
-        (structured.circulant_product(c, x), scipy.linalg.circulant(c.numpy())),
-        (structured.skew_circulant_product(c, x), skew(c.numpy())),
-        (structured.toeplitz_product(c, x), scipy.linalg.toeplitz(c.numpy())),
-        (structured.ldr_product(c[None], d[None], x), REFERENCES["ldr"](c[None].numpy(), d[None].numpy())),
+    unit = torch.eye(n, dtype=torch.float64)[0]
+    for structure, left, right, matrix in (
+        ("circulant", c, torch.ones_like(c), scipy.linalg.circulant(c.numpy())),
+        ("ldr", unit, c, skew(c.numpy())),
+        ("toeplitz", c, unit, scipy.linalg.toeplitz(c.numpy())),
+        ("ldr", c, d, REFERENCES["ldr"](c[None].numpy(), d[None].numpy())),
     ):
-        np.testing.assert_allclose(product, vectors @ matrix.T, rtol=1e-11, atol=1e-11)
+        tile = (1, 1, 1, n) if structure == "ldr" else (1, 1, n)
+        product = structured_product(structure, left.view(tile), right.view(tile), x, n, "fft")
+        np.testing.assert_allclose(product, x.numpy() @ matrix.T, rtol=1e-11, atol=1e-11)
 
 
 @pytest.mark.parametrize(("k", "r", "s", "width"), [(1, 1, 1, 1), (3, 2, 4, 5), (4, 4, 4, 4)])

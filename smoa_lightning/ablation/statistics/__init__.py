@@ -11,7 +11,6 @@ may take); the tests compare with ``scipy.stats``.
 
 from __future__ import annotations
 
-from smoa_lightning.ablation.statistics.bootstrap import paired_bootstrap
 from smoa_lightning.ablation.statistics.differences import (
     Difference,
     crossed_difference,
@@ -23,7 +22,7 @@ from smoa_lightning.ablation.statistics.effects import SeedEffect, seed_effect
 from smoa_lightning.ablation.statistics.grid import GridEffects, LevelEffect, Term, grid_effects
 from smoa_lightning.ablation.statistics.intervals import Estimate, mean_interval
 from smoa_lightning.ablation.statistics.iqm import interquartile_mean
-from smoa_lightning.ablation.statistics.items import McNemar, OddsRatio, mcnemar, odds_ratio
+from smoa_lightning.ablation.statistics.items import McNemar, mcnemar
 from smoa_lightning.ablation.statistics.multiple import holm
 from smoa_lightning.ablation.statistics.pairing import Paired, Scores, pair
 from smoa_lightning.ablation.statistics.power import Detectable, detectable_difference
@@ -36,7 +35,6 @@ __all__ = [
     "GridEffects",
     "LevelEffect",
     "McNemar",
-    "OddsRatio",
     "Paired",
     "Scores",
     "SeedEffect",
@@ -51,9 +49,7 @@ __all__ = [
     "mcnemar",
     "mean_interval",
     "mean_squares",
-    "odds_ratio",
     "pair",
-    "paired_bootstrap",
     "paired_difference",
     "seed_effect",
     "standard_error",

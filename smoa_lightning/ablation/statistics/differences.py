@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from smoa_lightning.ablation.statistics.intervals import ROUNDING, finite, student, student_p
+from smoa_lightning.ablation.statistics.intervals import ROUNDING, finite, paired_spread, student, student_p
 from smoa_lightning.common.errors import UserError
 
 # Both constants were chosen by the coverage of the interval over all shares of the variances (docs/statistics.md).
@@ -48,10 +48,10 @@ class Difference:
         high: Upper end of its interval, None where there is none.
         p: Two-sided p-value of "no difference", None where nothing can be tested.
         standard_error: Standard error of ``value``, None for one seed.
-        df: Degrees of freedom of the interval, None where it comes from a bootstrap or there is none.
+        df: Degrees of freedom of the interval, None where there is none.
         n_seeds: Number of paired seeds.
         n_items: Number of paired items; None where the items were not looked at.
-        method: ``seeds``, ``seeds and items``, or ``bootstrap``.
+        method: ``seeds``, ``items``, or ``seeds and items``.
         confidence: Nominal coverage of the interval.
     """
 
@@ -84,13 +84,8 @@ def paired_difference(cell: ArrayLike, baseline: ArrayLike, confidence: float = 
     Raises:
         UserError: Not as many of one as of the other, or a score that is no finite number.
     """
-    first, second = finite(cell, "the scores of the cell", 1), finite(baseline, "the scores of the baseline", 1)
-    if len(first) != len(second):
-        raise UserError(f"{len(first)} scores are paired with {len(second)}: give both for the same seeds")
-    n, differences = len(first), first - second
-    value = float(differences.mean())
-    spread = float(differences.std(ddof=1)) if n > 1 else 0.0
-    if spread <= ROUNDING * max(np.abs(first).max(), np.abs(second).max()):
+    n, value, spread = paired_spread(cell, baseline)
+    if not spread:
         return Difference(value, None, None, None, None, None, n, None, "seeds", confidence)
     return _student(value, spread / math.sqrt(n), n - 1, (n, None), "seeds", confidence)
 

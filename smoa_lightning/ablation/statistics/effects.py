@@ -5,12 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import numpy as np
 from numpy.typing import ArrayLike
 from scipy import special
 
-from smoa_lightning.ablation.statistics.intervals import ROUNDING, finite
-from smoa_lightning.common.errors import UserError
+from smoa_lightning.ablation.statistics.intervals import paired_spread
 
 
 @dataclass(frozen=True)
@@ -45,14 +43,10 @@ def seed_effect(cell: ArrayLike, baseline: ArrayLike) -> SeedEffect:
     Raises:
         UserError: Not as many scores of one as of the other, or one that is no finite number.
     """
-    first, second = finite(cell, "the scores of the cell", 1), finite(baseline, "the scores of the baseline", 1)
-    if len(first) != len(second):
-        raise UserError(f"{len(first)} scores are paired with {len(second)}: give both for the same seeds")
-    n, differences = len(first), first - second
-    spread = float(differences.std(ddof=1)) if n > 1 else 0.0
-    if spread <= ROUNDING * max(np.abs(first).max(), np.abs(second).max()):
+    n, mean, spread = paired_spread(cell, baseline)
+    if not spread:
         return SeedEffect(None, None, n)
-    d_z = float(differences.mean()) / spread
+    d_z = mean / spread
     return SeedEffect(d_z, hedges(n - 1) * d_z if n > 2 else None, n)
 
 

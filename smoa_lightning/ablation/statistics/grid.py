@@ -92,23 +92,12 @@ class GridEffects:
         levels: The levels of each axis against its first.
         residual_df: Degrees of freedom of the residual.
         residual_variance: Its mean square, None without degrees of freedom.
-        n_runs: Number of runs.
-        n_cells: Number of cells with a run.
-        n_grid: Number of cells of the complete grid.
     """
 
     terms: tuple[Term, ...]
     levels: tuple[LevelEffect, ...]
     residual_df: int
     residual_variance: float | None
-    n_runs: int
-    n_cells: int
-    n_grid: int
-
-    @property
-    def not_estimable(self) -> tuple[str, ...]:
-        """Names of the terms that the runs say nothing about."""
-        return tuple(term.name for term in self.terms if term.estimable == "no")
 
 
 def grid_effects(
@@ -159,9 +148,6 @@ def grid_effects(
         levels=_level_effects(mains, centred, varied, start.shape[1], (variance, residual_df), confidence),
         residual_df=residual_df,
         residual_variance=variance,
-        n_runs=len(y),
-        n_cells=len(set(zip(*varied.values(), strict=True))),
-        n_grid=math.prod(len(set(levels)) for levels in varied.values()),
     )
 
 

@@ -64,6 +64,27 @@ def mean_interval(values: ArrayLike, confidence: float = 0.95) -> Estimate:
     return Estimate(mean, mean - half, mean + half, n, sd, confidence)
 
 
+def paired_spread(cell: ArrayLike, baseline: ArrayLike) -> tuple[int, float, float]:
+    """Return number, mean and standard deviation of the differences of paired seeds.
+
+    The deviation is 0 for one seed, and where the differences vary by the rounding of floats only.
+
+    Args:
+        cell: (n,), a score a seed.
+        baseline: (n,), the scores of the same seeds.
+
+    Raises:
+        UserError: Not as many of one as of the other, or a score that is no finite number.
+    """
+    first, second = finite(cell, "the scores of the cell", 1), finite(baseline, "the scores of the baseline", 1)
+    if len(first) != len(second):
+        raise UserError(f"{len(first)} scores are paired with {len(second)}: give both for the same seeds")
+    differences = first - second
+    spread = float(differences.std(ddof=1)) if len(first) > 1 else 0.0
+    rounding = ROUNDING * max(np.abs(first).max(), np.abs(second).max())
+    return len(first), float(differences.mean()), spread if spread > rounding else 0.0
+
+
 def student(confidence: float, df: float) -> float:
     """Return the two-sided critical value of Student's t with ``df`` degrees of freedom."""
     return float(special.stdtrit(df, (1 + checked(confidence, "the confidence")) / 2))

@@ -1,15 +1,13 @@
-"""Two runs on the same items, right or wrong: the exact McNemar test and the paired odds ratio."""
+"""Two runs on the same items, right or wrong: the exact McNemar test."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
-from smoa_lightning.ablation.statistics.intervals import checked
 from smoa_lightning.common.errors import UserError
 
 
@@ -28,26 +26,6 @@ class McNemar:
     only_second: int
     p: float
     n_items: int
-
-
-@dataclass(frozen=True)
-class OddsRatio:
-    """A paired odds ratio.
-
-    Args:
-        value: Items that the cell alone has right over those that the baseline alone has; infinite if the latter are
-            none, None if both are.
-        low: Lower end of the exact interval, None where there is none.
-        high: Upper end of the exact interval, None where there is none.
-        only_cell: Number of items (of all seeds) that the cell alone has right.
-        only_baseline: Number of items (of all seeds) that the baseline alone has right.
-    """
-
-    value: float | None
-    low: float | None
-    high: float | None
-    only_cell: int
-    only_baseline: int
 
 
 def mcnemar(first: ArrayLike, second: ArrayLike) -> McNemar:
@@ -75,35 +53,6 @@ def mcnemar(first: ArrayLike, second: ArrayLike) -> McNemar:
     count = only_first + only_second
     p = min(1.0, 2 * float(special.bdtr(min(only_first, only_second), count, 0.5))) if count else 1.0
     return McNemar(only_first, only_second, p, len(a))
-
-
-def odds_ratio(cell: ArrayLike, baseline: ArrayLike, confidence: float = 0.95) -> OddsRatio:
-    r"""Return the paired (conditional) odds ratio of right answers, with the item as the stratum.
-
-    :math:`b / c`, with b and c counted over all items and seeds: the Mantel-Haenszel estimate of strata of one pair.
-    Its interval is that of the exact binomial share :math:`\pi = b / (b + c)` (Clopper and Pearson 1934), mapped by
-    :math:`\pi / (1 - \pi)`; only one seed has it, as the seeds of one item are not independent.
-
-    Args:
-        cell: (m,) or (n, m), 1 or 0 for right and wrong.
-        baseline: The same shape, the same seeds and items.
-        confidence: Nominal coverage.
-
-    Raises:
-        UserError: Other values than 0 and 1, or not the same shape.
-    """
-    a, b = _right_or_wrong(cell, baseline)
-    for_cell, for_baseline = int((a & ~b).sum()), int((b & ~a).sum())
-    if not for_cell + for_baseline:
-        return OddsRatio(None, None, None, 0, 0)
-    value = for_cell / for_baseline if for_baseline else math.inf
-    if a.ndim == 2 and len(a) > 1:
-        return OddsRatio(value, None, None, for_cell, for_baseline)
-    tail = (1 - checked(confidence, "the confidence")) / 2
-    low = float(special.betaincinv(for_cell, for_baseline + 1, tail)) if for_cell else 0.0
-    high = float(special.betaincinv(for_cell + 1, for_baseline, 1 - tail)) if for_baseline else 1.0
-    ends = [share / (1 - share) if share < 1 else math.inf for share in (low, high)]
-    return OddsRatio(value, ends[0], ends[1], for_cell, for_baseline)
 
 
 def _right_or_wrong(first: ArrayLike, second: ArrayLike) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:

@@ -55,9 +55,3 @@ def scratch_like(weight: Tensor, dtype: torch.dtype, slot: int) -> Tensor:
         view = flat.view(cols, rows).t() if transposed else flat.view(rows, cols)
         _scratch.views[place, rows, cols, transposed] = view
     return view
-
-
-def release_scratch() -> None:
-    """Free the scratch buffers of the calling thread."""
-    _scratch.buffers.clear()
-    _scratch.views.clear()

@@ -124,28 +124,6 @@ def _embedded(t: Tensor, length: int) -> Tensor:
 # ------------------------------------------------------------------------------------------------------- fast products
 
 
-def circulant_product(c: Tensor, x: Tensor) -> Tensor:
-    """``C(c) x`` for c (n,) and every x of shape (..., n): ``irfft(rfft(c) * rfft(x), n)``."""
-    return convolve(c, x.reshape(-1, x.shape[-1]), ("", "t", "t")).view(x.shape)
-
-
-def skew_circulant_product(h: Tensor, x: Tensor) -> Tensor:
-    """``S(h) x`` for h (n,) and every x of shape (..., n), through the twisted transform (see ``convolution``)."""
-    return convolve(h, x.reshape(-1, x.shape[-1]), ("", "t", "t"), negacyclic=True).view(x.shape)
-
-
-def toeplitz_product(t: Tensor, x: Tensor) -> Tensor:
-    """``T(t) x`` for t (n,) and every x of shape (..., n), inside a circulant of length 2n - 1 or more."""
-    kernel = _embedded(t, fast_length(2 * t.shape[-1] - 1))
-    return convolve(kernel, x.reshape(-1, x.shape[-1]), ("", "t", "t"), keep=x.shape[-1]).view(x.shape)
-
-
-def ldr_product(g: Tensor, h: Tensor, x: Tensor) -> Tensor:
-    """``sum_i C(g_i) S(h_i) x`` for g and h (m, n) and every x of shape (..., n)."""
-    z = convolve(h, x.reshape(-1, x.shape[-1]), ("m", "t", "tm"), negacyclic=True)
-    return convolve(g, z, ("m", "tm", "t")).view(x.shape)
-
-
 def kronecker_product(B: Tensor, A: Tensor, x: Tensor) -> Tensor:
     """``(B (x) A) x`` for B (k, r), A (s, l) and every x of shape (..., r l): ``B X A^T`` with x as X (r, l)."""
     X = x.reshape(*x.shape[:-1], B.shape[1], A.shape[1])
