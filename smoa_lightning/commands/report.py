@@ -10,7 +10,7 @@ from pathlib import Path
 
 from smoa_lightning.ablation.report.analysis import Analysis, analyse
 from smoa_lightning.ablation.report.contents import contents
-from smoa_lightning.ablation.report.document import Document, Table
+from smoa_lightning.ablation.report.document import FIGURES, Document, Table
 from smoa_lightning.ablation.report.folder import read_study
 from smoa_lightning.ablation.report.html import page
 from smoa_lightning.ablation.report.latex import latex
@@ -60,7 +60,7 @@ def write_report(folder: Path, out: Path) -> tuple[Analysis, Document]:
     from smoa_lightning.ablation.report.drawing import save
     from smoa_lightning.ablation.report.figures import all_figures
 
-    pictures = save(all_figures(analysis), out / "figures")
+    pictures = save(all_figures(analysis), out / FIGURES)
     document = contents(
         analysis, pictures, f"python -m smoa_lightning report studies/{analysis.study.description['name']}"
     )

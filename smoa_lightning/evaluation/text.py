@@ -80,8 +80,10 @@ def reply_metrics(replies: Sequence[str], references: Sequence[str]) -> dict[str
 def _corpus_score(metric: Any, replies: list[str], references: list[str]) -> tuple[float, float]:
     """Return a score of sacrebleu and its standard error.
 
-    The resampled scores are taken from where ``corpus_score(n_bootstrap=...)`` takes them, not from its interval: that
-    is made by code which fails where chrF scores 0 in some resamples (2.6.0: a float among numpy numbers).
+    sacrebleu shows no resampled score to its callers, and no statistics of the sentences from which they could be made.
+    So the two private functions that ``corpus_score(n_bootstrap=...)`` calls are called here; sacrebleu is pinned for
+    that. Its public interval does not serve: the code that makes it fails where chrF scores 0 in some resamples (2.6.0:
+    a float among numpy numbers).
     """
     from sacrebleu.significance import _bootstrap_resample
 

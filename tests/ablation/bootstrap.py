@@ -1,4 +1,4 @@
-"""The studentised bootstrap over seeds and items: tried for the reports, now a check that needs no normal distribution."""
+"""The studentised bootstrap over seeds and items, which was tried for the reports: a check without normality."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from peft import AutoPeftModelForCausalLM, PeftModel
+from peft import AutoPeftModelForCausalLM, PeftModel, get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -265,6 +265,16 @@ def test_a_file_of_another_rank_is_refused(saved: Maker, llama: Maker) -> None:
     (folder / "adapter_config.json").write_text(json.dumps({**settings, "r": 6}))
     with pytest.raises(UserError, match=r"does not fit: .*smoa_[AB].* has shape"):
         PeftModel.from_pretrained(llama(hidden_size=24), folder)
+
+
+def test_what_is_saved_is_told_by_layers_and_not_by_names() -> None:
+    """A module of the backbone may be called as the tensors of the method are."""
+    backbone = nn.ModuleDict({"smoa_gate": nn.Linear(8, 8), "proj": nn.Linear(8, 8)})
+    model = attach(backbone, config(target_modules=["proj"]), seed=0)
+    (layer,) = (module for module in model.modules() if isinstance(module, SmoaLinear))
+    own = {f"base_model.model.proj.{name.removesuffix('.default')}" for name in layer.saved_tensors("default")}
+    assert own == get_peft_model_state_dict(model).keys()
+    assert layer.saved_tensors("other") == {}
 
 
 def test_a_plain_state_dict_is_checked_too(saved: Maker, llama: Maker) -> None:

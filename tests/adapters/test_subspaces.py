@@ -110,7 +110,7 @@ def test_energy_masks_are_the_spectral_parts(shape: tuple[int, int]) -> None:
     for mask, (start, stop) in zip(masks, [(0, 2), (2, 5)], strict=True):
         expected = u[:, start:stop] * s[start:stop] @ vt[start:stop]
         np.testing.assert_allclose(mask.numpy(), expected, atol=1e-10)
-    assert subspaces.energy_masks(weight, torch.tensor([2]), torch.bfloat16)[0].dtype == torch.bfloat16
+    assert subspaces.energy_masks(weight.bfloat16(), torch.tensor([2]))[0].dtype == torch.bfloat16
 
 
 def splitmix64(value: int) -> int:

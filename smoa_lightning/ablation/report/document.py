@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+
+FIGURES = "figures"  # the folder of the drawings, beside the report
 
 
 @dataclass(frozen=True)
@@ -104,8 +105,3 @@ class Document:
 def columns(titles: Sequence[str], texts: int = 1) -> tuple[Column, ...]:
     """Return columns of which the first ``texts`` hold words."""
     return tuple(Column(title, number >= texts) for number, title in enumerate(titles))
-
-
-def relative(folder: str, name: str) -> str:
-    """Return the path of a file of the report from its page."""
-    return (Path(folder) / name).as_posix()

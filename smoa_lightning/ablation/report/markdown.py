@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from smoa_lightning.ablation.report.document import (
+    FIGURES,
     Block,
     Document,
     Heading,
@@ -10,22 +11,16 @@ from smoa_lightning.ablation.report.document import (
     Picture,
     Points,
     Table,
-    relative,
 )
 
 
-def markdown(document: Document, figures: str = "figures") -> str:
-    """Return a document as Markdown.
-
-    Args:
-        document: The report.
-        figures: Folder of the figures, seen from the file.
-    """
-    parts = [f"# {document.title}", *(_block(block, figures) for block in document.blocks)]
+def markdown(document: Document) -> str:
+    """Return a document as Markdown; its figures are in the folder ``figures`` beside it."""
+    parts = [f"# {document.title}", *(_block(block) for block in document.blocks)]
     return "\n\n".join(parts) + "\n"
 
 
-def _block(block: Block, figures: str) -> str:
+def _block(block: Block) -> str:
     if isinstance(block, Heading):
         return f"## {block.text}"
     if isinstance(block, Paragraph):
@@ -33,7 +28,7 @@ def _block(block: Block, figures: str) -> str:
     if isinstance(block, Points):
         return "\n".join(f"* {sentence}" for sentence in block.sentences)
     if isinstance(block, Picture):
-        return f"![{_plain(block.caption)}]({relative(figures, block.name)}.svg)\n\n*{block.caption}*"
+        return f"![{_plain(block.caption)}]({FIGURES}/{block.name}.svg)\n\n*{block.caption}*"
     return _table(block)
 
 

@@ -139,7 +139,7 @@ def energy_cuts(singular_values: Tensor, num_subspaces: int, energy: str = "l1")
     return torch.tensor(cuts, dtype=torch.int32)
 
 
-def energy_masks(weight: Tensor, cuts: Tensor, dtype: torch.dtype | None = None) -> list[Tensor]:
+def energy_masks(weight: Tensor, cuts: Tensor) -> list[Tensor]:
     """Spectral parts ``W_k = U_k S_k V_k^T`` of all subspaces but the last; the last is W minus the others.
 
     Computed as the projection ``U_k U_k^T W`` (or ``W V_k V_k^T``), so that no sign of a singular vector matters.
@@ -147,10 +147,9 @@ def energy_masks(weight: Tensor, cuts: Tensor, dtype: torch.dtype | None = None)
     Args:
         weight: W of shape (d_out, d_in).
         cuts: The K - 1 cut points of :func:`energy_cuts`.
-        dtype: Dtype of the result; that of the weight if absent.
 
     Returns:
-        K - 1 matrices of shape (d_out, d_in) on the device of the weight.
+        K - 1 matrices of shape (d_out, d_in), of the dtype and on the device of the weight.
     """
     vectors, _, left = spectrum(weight)
     matrix = double(weight)
@@ -159,7 +158,7 @@ def energy_masks(weight: Tensor, cuts: Tensor, dtype: torch.dtype | None = None)
     for stop in cuts.tolist():
         part = vectors[:, start:stop]
         mask = part @ (part.T @ matrix) if left else (matrix @ part) @ part.T
-        masks.append(mask.to(device=weight.device, dtype=dtype or weight.dtype))
+        masks.append(mask.to(weight))
         start = stop
     return masks
 

@@ -104,6 +104,11 @@ class AdapterLayer(nn.Module, BaseTunerLayer):
             if not (isinstance(item, Tensor) and item.is_meta):
                 container[adapter_name] = item.to(device)
 
+    def saved_tensors(self, adapter_name: str) -> dict[str, Tensor]:
+        """Return the tensors of an adapter that are saved, ``<container>.<adapter>`` -> tensor."""
+        containers = {name: getattr(self, name) for name in (*self.adapter_layer_names, *self.frozen_state)}
+        return {f"{name}.{adapter_name}": c[adapter_name] for name, c in containers.items() if adapter_name in c}
+
     def own_adapters(self) -> list[str]:
         """Return the active adapters that this layer has, in the order in which they were activated."""
         return [name for name in self.active_adapters if name in self.configs]

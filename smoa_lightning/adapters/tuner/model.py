@@ -37,7 +37,7 @@ class AdapterModel(BaseTuner):
         """Refuse a module that cannot be adapted, before anything is replaced."""
         config.check_target(name, target)
 
-    def prepare(self, adapter_name: str, show_progress: bool = True) -> None:
+    def prepare(self, adapter_name: str) -> None:
         """Fill what an adapter derives from the frozen weights in all layers at once, with progress shown."""
         layers = [module for module in self.model.modules() if isinstance(module, AdapterLayer) and module.frozen_state]
         # What one thread prepares runs side by side, the rest in turn.
@@ -53,8 +53,7 @@ class AdapterModel(BaseTuner):
         try:
             results = pool.map(prepare, side_by_side)
             done = itertools.chain(results, map(prepare, in_turn, _read_weights(in_turn, adapter_name, pool)))
-            show: dict[str, Any] = {"unit": "layer", "leave": False, "delay": 2, "disable": not show_progress}
-            for _ in tqdm(done, desc="frozen state", total=len(layers), **show):
+            for _ in tqdm(done, desc="frozen state", total=len(layers), unit="layer", leave=False, delay=2):
                 pass
         finally:
             pool.shutdown(cancel_futures=True)
@@ -138,16 +137,18 @@ class AdapterModel(BaseTuner):
     ) -> dict[str, Tensor]:
         """Refuse tensors of another shape in one sentence before any tensor is copied; then let the layers read W."""
         remapped = super()._remap_adapter_state_dict_for_load(model, config, adapter_name, state_dict)
-        own = {name: tensor.shape for name, tensor in model.state_dict().items() if f".{cls.prefix}" in name}
-        for name, tensor in remapped.items():
-            if isinstance(tensor, torch.Tensor) and name in own and own[name] != tensor.shape:
-                raise UserError(
-                    f"the adapter file does not fit: {name} has shape {tuple(tensor.shape)} in the file, but the model "
-                    f"and its {type(config).__name__} need {tuple(own[name])}."
-                )
+        layers = {name: module for name, module in model.named_modules() if isinstance(module, AdapterLayer)}
+        for layer_name, layer in layers.items():
+            for place, own in layer.saved_tensors(adapter_name).items():
+                name = f"{layer_name}.{place}"
+                given = remapped.get(name)
+                if given is not None and given.shape != own.shape:
+                    raise UserError(
+                        f"the adapter file does not fit: {name} has shape {tuple(given.shape)} in the file, but the "
+                        f"model and its {type(config).__name__} need {tuple(own.shape)}."
+                    )
         with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-            layers = [module for module in model.modules() if isinstance(module, AdapterLayer)]
-            for read in _read_weights(layers, adapter_name, pool):
+            for read in _read_weights(list(layers.values()), adapter_name, pool):
                 read.result()
         return remapped
 
