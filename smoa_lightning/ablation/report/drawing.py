@@ -12,7 +12,6 @@ from typing import Any
 from smoa_lightning.ablation.report.analysis import Analysis
 from smoa_lightning.ablation.report.cells import CellResult
 from smoa_lightning.ablation.report.document import Picture
-from smoa_lightning.ablation.report.processes import in_processes
 from smoa_lightning.common.atomic_files import replacing
 
 # Okabe and Ito's colours, which people with any colour vision tell apart.
@@ -144,7 +143,7 @@ def save(makers: Sequence[Callable[[], Drawn | None]], folder: Path) -> list[Pic
     import matplotlib.backends.backend_svg
 
     with matplotlib.rc_context({"svg.hashsalt": "smoa_lightning", "font.size": 9.5, "svg.fonttype": "none"}):
-        pictures = in_processes(lambda make: _saved(make(), folder), makers)
+        pictures = [_saved(make(), folder) for make in makers]
     return [picture for picture in pictures if picture is not None]
 
 
