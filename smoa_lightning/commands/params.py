@@ -11,6 +11,7 @@ from smoa_lightning.adapters.method_names import strategy_name
 from smoa_lightning.backbones.backbone import load_skeleton
 from smoa_lightning.common.quiet import quiet_libraries
 from smoa_lightning.configuration import expand_bases
+from smoa_lightning.records.tables import text_table
 from smoa_lightning.training.cli import FineTuneCLI
 
 
@@ -21,15 +22,13 @@ def layer_table(layers: list[AdaptedLayer]) -> str:
         name = ".".join("*" if part.isdigit() else part for part in layer.name.split("."))
         return name, layer.kind, layer.out_features, layer.in_features, layer.trainable_parameters, layer.rank_bound
 
-    header = ("layers", "kind", "out", "in", "trainable", "rank bound", "count")
-    rows: list[tuple[str, ...]] = [header]
+    titles = ("layers", "kind", "out", "in", "trainable", "rank bound", "count")
+    rows: list[tuple[str, ...]] = []
     for key, group in groupby(sorted(layers, key=kind), key=kind):
         shown = [f"{value:,}" if isinstance(value, int) else value for value in key]
         shown[-1] = shown[-1] if key[-1] else "none"  # a map in the adapter slot is no update of a weight
         rows.append((*shown, f"{len(list(group)):,}"))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
-    aligned = ["<", "<", ">", ">", ">", ">", ">"]
-    return "\n".join("  ".join(f"{c:{a}{w}}" for c, a, w in zip(row, aligned, widths, strict=True)) for row in rows)
+    return text_table(titles, rows, words=2)
 
 
 def main(args: list[str]) -> None:

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 from smoa_lightning.records.metric_table import COUNT, METRICS
+
+WIDEST = 10_000  # columns of the terminal that rich writes to: more than any table needs
 
 
 @dataclass(frozen=True)
@@ -65,15 +72,13 @@ def result_table(lines: Sequence[Line], bold: bool | None = None) -> str:
     bold = sys.stdout.isatty() if bold is None else bold
     found = {name for line in lines for name in line.metrics if not name.endswith("_stderr") and name != COUNT}
     columns = [name for name in METRICS if name in found] + sorted(found - METRICS.keys())
-    table = [["", "task", "protocol", "rows from", "n", *columns]]
-    marks = [[False] * len(table[0])]
+    rows = []
     for line in lines:
-        cells = [line.label, line.task, line.protocol, line.source, f"{line.metrics.get(COUNT, 0):,.0f}"]
-        cells += [_value(line.metrics, name) for name in columns]
-        main = [name == line.primary for name in columns]
-        marks.append([*[False] * 5, *main])
-        table.append([f"*{c}*" if main and not bold else c for c, main in zip(cells, marks[-1], strict=True)])
-    return _aligned(table, marks if bold else None)
+        values = [(_value(line.metrics, name), name == line.primary) for name in columns]
+        marked = [text if not main else Text.assemble((text, "bold")) if bold else f"*{text}*" for text, main in values]
+        facts = [line.label, line.task, line.protocol, line.source, f"{line.metrics.get(COUNT, 0):,.0f}"]
+        rows.append([*facts, *marked])
+    return text_table(["", "task", "protocol", "rows from", "n", *columns], rows, words=4, terminal=bold)
 
 
 def _value(metrics: Mapping[str, float], name: str) -> str:
@@ -86,14 +91,14 @@ def _value(metrics: Mapping[str, float], name: str) -> str:
 
 def part_table(summary: Mapping[str, Any]) -> str:
     """Return rows, lengths and losses of the parts of a data summary, of each task where there are several."""
-    header = "data, rows, tokens, targets, mean length, median, longest, truncated, skipped, merged"
-    table = [header.split(", ")]
+    titles = ("data", "rows", "tokens", "targets", "mean length", "median", "longest", "truncated", "skipped", "merged")
+    rows = []
     for name, facts in _parts(summary):
         numbers = [facts[key] for key in ("rows", "tokens", "target_tokens")]
         lengths = [f"{facts['length_mean']:.1f}", *(f"{facts[key]:,}" for key in ("length_median", "length_max"))]
         lost = [f"{facts['share_truncated']:.1%}", f"{facts['skipped_overlong']:,}", f"{facts['prefix_mismatches']:,}"]
-        table.append([name, *(f"{number:,}" for number in numbers), *lengths, *lost])
-    return _aligned(table, None)
+        rows.append([name, *(f"{number:,}" for number in numbers), *lengths, *lost])
+    return text_table(titles, rows, words=1)
 
 
 def _parts(summary: Mapping[str, Any], before: str = "") -> Iterable[tuple[str, Mapping[str, Any]]]:
@@ -104,12 +109,22 @@ def _parts(summary: Mapping[str, Any], before: str = "") -> Iterable[tuple[str, 
             yield from _parts(facts, f"{before}{name} ")
 
 
-def _aligned(table: list[list[str]], marks: list[list[bool]] | None) -> str:
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    lines = []
-    for number, cells in enumerate(table):
-        padded = [cell.ljust(width) for cell, width in zip(cells, widths, strict=True)]
-        if marks is not None:
-            padded = [f"\033[1m{c}\033[0m" if m else c for c, m in zip(padded, marks[number], strict=True)]
-        lines.append("  ".join(padded).rstrip())
-    return "\n".join(lines)
+def text_table(titles: Sequence[str], rows: Iterable[Sequence[str | Text]], words: int, terminal: bool = False) -> str:
+    """Return a table as text that is as wide as its content: neither a file nor a pipe has a width.
+
+    Args:
+        titles: Of the columns.
+        rows: A text for each column.
+        words: How many columns hold words, which stand to the left; the others hold numbers.
+        terminal: Whether styles of texts become the terminal's signs; without, they are left out.
+    """
+    table = Table(box=None, pad_edge=False, header_style="")
+    for number, title in enumerate(titles):
+        table.add_column(title, justify="left" if number < words else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in row))
+    colours: Literal["standard"] | None = "standard" if terminal else None
+    console = Console(file=io.StringIO(), width=WIDEST, force_terminal=terminal, color_system=colours)
+    with console.capture() as shown:
+        console.print(table)
+    return "\n".join(line.rstrip() for line in shown.get().splitlines())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from smoa_lightning.records.tables import part_table, result_lines, result_table
+from smoa_lightning.records.tables import part_table, result_lines, result_table, text_table
 
 ONE = {"name": "piqa", "source": "local", "primary": "acc", "tasks": {"piqa": ("likelihood", "acc")}}
 TWO = {
@@ -47,3 +47,14 @@ def test_parts_of_one_task_and_of_several():
     assert row.split() == ["train", "1,200", "9,000", "800", "7.5", "7", "31", "25.0%", "3", "0"]
     rows = part_table({"piqa": {"train": part}, "boolq": {"train": part}}).splitlines()
     assert [row.split()[:2] for row in rows[1:]] == [["piqa", "train"], ["boolq", "train"]]
+
+
+def test_a_table_is_as_wide_as_its_content_whatever_stands_in_it(monkeypatch):
+    """Files and pipes have no width, and a name may look like rich's own marks."""
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    name = "a name of [red]many[/] words :smile: " * 5
+    for terminal in (False, True):
+        header, row = text_table(["name", "value"], [[name, "1.0"]], words=1, terminal=terminal).splitlines()
+        assert row == f"{name}    1.0"
+        assert header.split() == ["name", "value"]

@@ -39,10 +39,9 @@ class Display:
     def __enter__(self) -> Display:
         study, cells = self.status.study, self.status.cells()
         planned = sum(cell.planned for cell in cells)
-        self.console.print(
+        self._say(
             f"study {study.name}: {len(cells)} cells, {planned} runs and trials, {sum(c.done for c in cells)} done; "
-            f"{self.folder}",
-            highlight=False,
+            f"{self.folder}"
         )
         self._shown = {cell.cell: (cell.done, cell.failed) for cell in cells}
         if self.live is not None:
@@ -62,7 +61,7 @@ class Display:
             for failure in self.status.failures():
                 if failure.run not in self._failed:
                     self._failed.add(failure.run)
-                    self.console.print(f"{failure.run} failed: {failure.reason}", highlight=False, soft_wrap=True)
+                    self._say(f"{failure.run} failed: {failure.reason}")
         if self.live is not None:
             self.live.update(Group(table(cells, self._better()), Text(self._line(cells))), refresh=True)
             return
@@ -71,16 +70,18 @@ class Display:
                 self._shown[cell.cell] = now
                 failed = f", {cell.failed} failed" if cell.failed else ""
                 score = f", {interval(cell.values)}" if cell.values else ""
-                self.console.print(f"{cell.cell}: {cell.done} of {cell.planned} done{failed}{score}", highlight=False)
-                self.console.print(f"  {self._line(cells)}", highlight=False)
+                self._say(f"{cell.cell}: {cell.done} of {cell.planned} done{failed}{score}")
+                self._say(f"  {self._line(cells)}")
 
     def describe_end(self) -> None:
         """Say where the results are."""
-        self.console.print(
-            f"{self.folder}   (python -m smoa_lightning report {self.folder}; tensorboard --logdir {self.folder})",
-            highlight=False,
-            soft_wrap=True,
+        self._say(
+            f"{self.folder}   (python -m smoa_lightning report {self.folder}; tensorboard --logdir {self.folder})"
         )
+
+    def _say(self, text: str) -> None:
+        """Print a line as it is: neither cut where a file has no width, nor read as rich's own marks."""
+        self.console.print(Text(text), soft_wrap=True)
 
     def _better(self) -> str:
         return str(self.status.study.objective.direction)
@@ -109,7 +110,7 @@ def table(cells: list[CellStatus], direction: str) -> Table:
         state += f", {cell.failed} failed" if cell.failed else ""
         mark = " *" if cell.cell == best else ""
         seconds = f"{statistics.median(cell.seconds):.0f}" if cell.seconds else ""
-        shown.add_row(cell.cell, f"{cell.done}/{cell.planned}", state, interval(cell.values) + mark, seconds)
+        shown.add_row(Text(cell.cell), f"{cell.done}/{cell.planned}", state, interval(cell.values) + mark, seconds)
     if len(order) > ROWS:
         shown.add_row(f"... and {len(order) - ROWS} more", "", "", "", "")
     return shown
