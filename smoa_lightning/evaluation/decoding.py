@@ -45,16 +45,30 @@ def continuations(
         num_beams: Width of the beam search; 1 is greedy.
         ended: Says of the tokens written so far that nothing more is wanted; they are returned with what ended them.
     """
+    ends = [eos] if isinstance(eos, int) else list(eos)
+    device = next(model.parameters()).device
+    ids, mask = (tensor.to(device) for tensor in left_padded(prompts, pad))
+    criteria = None if ended is None else [_Ended(ended)]
+    how = {"generation_config": _settings(pad, ends, max_new_tokens, num_beams), "stopping_criteria": criteria}
+    if _puts_embeddings_before_the_row(model):
+        made = model.get_base_model().generate(**_with_virtual_tokens(model, ids, mask), **how)
+    else:
+        if criteria:
+            criteria[0].prompt = ids.shape[1]
+        made = model.generate(input_ids=ids, attention_mask=mask, **how)[:, ids.shape[1] :]
+    return [list(itertools.takewhile(lambda token: token not in ends, row)) for row in made.tolist()]
+
+
+def _settings(pad: int, ends: list[int], max_new_tokens: int, num_beams: int) -> Any:
+    """Return settings for transformers; what a model's own generation_config.json would fill in is set here."""
     from transformers import GenerationConfig
 
-    ends = [eos] if isinstance(eos, int) else list(eos)
-    settings = GenerationConfig(
+    return GenerationConfig(
         max_new_tokens=max_new_tokens,
         num_beams=num_beams,
         pad_token_id=pad,
         eos_token_id=ends,
         use_cache=True,
-        # What a model's own generation_config.json would fill in, were it absent here:
         do_sample=False,
         temperature=1.0,
         top_p=1.0,
@@ -62,27 +76,20 @@ def continuations(
         repetition_penalty=1.0,
         no_repeat_ngram_size=0,
     )
-    criteria = None if ended is None else [_Ended(ended)]
-    device = next(model.parameters()).device
-    ids, mask = (tensor.to(device) for tensor in left_padded(prompts, pad))
-    if _puts_embeddings_before_the_row(model):
-        # peft puts the virtual tokens before the padding and drops the position ids, so that the padding moves every
-        # token away from them. Here they stand between padding and prompt, where they stood in training.
-        rows = len(prompts)
-        words, virtual = model.word_embeddings(ids), model.get_prompt(rows)
-        joined, seen = [], []
-        for row, count in enumerate(mask.sum(dim=1).tolist()):
-            blank = ids.shape[1] - count
-            joined.append(torch.cat([words[row, :blank], virtual[row].to(words.dtype), words[row, blank:]]))
-            seen.append(torch.cat([mask[row, :blank], mask.new_ones(len(virtual[row])), mask[row, blank:]]))
-        inputs = {"inputs_embeds": torch.stack(joined), "attention_mask": torch.stack(seen)}
-        made = model.get_base_model().generate(**inputs, generation_config=settings, stopping_criteria=criteria)
-    else:
-        if criteria:
-            criteria[0].prompt = ids.shape[1]
-        inputs = {"input_ids": ids, "attention_mask": mask}
-        made = model.generate(**inputs, generation_config=settings, stopping_criteria=criteria)[:, ids.shape[1] :]
-    return [list(itertools.takewhile(lambda token: token not in ends, row)) for row in made.tolist()]
+
+
+def _with_virtual_tokens(model: Any, ids: Tensor, mask: Tensor) -> dict[str, Tensor]:
+    """Return embeddings with the virtual tokens between padding and prompt, where they stood in training.
+
+    peft puts them before the padding and drops the position ids, so that the padding moves every token away from them.
+    """
+    words, virtual = model.word_embeddings(ids), model.get_prompt(len(ids))
+    joined, seen = [], []
+    for row, count in enumerate(mask.sum(dim=1).tolist()):
+        blank = ids.shape[1] - count
+        joined.append(torch.cat([words[row, :blank], virtual[row].to(words.dtype), words[row, blank:]]))
+        seen.append(torch.cat([mask[row, :blank], mask.new_ones(len(virtual[row])), mask[row, blank:]]))
+    return {"inputs_embeds": torch.stack(joined), "attention_mask": torch.stack(seen)}
 
 
 class _Ended:

@@ -243,15 +243,8 @@ class FineTuneModule(L.LightningModule):
         protocols = {name: rows.protocol for name, rows in sets.items()}
         ends = {name: rows.reply_ends() for name, rows in sets.items()}
         selecting = part == "selection" and self.trainer.state.fn == "fit"
-        evaluation = TaskEvaluation(
-            protocols,
-            self.tokenizer,
-            selecting=selecting,
-            max_new_tokens=data.max_new_tokens,
-            num_beams=data.num_beams,
-            ends=ends,
-            bert_score=data.bert_score,
-        )
+        written = {"max_new_tokens": data.max_new_tokens, "num_beams": data.num_beams, "bert_score": data.bert_score}
+        evaluation = TaskEvaluation(protocols, self.tokenizer, selecting=selecting, ends=ends, **written)
         self.evaluation = evaluation.to(self.device)
 
     def score_items(self, batch: Batch, position: int = 0) -> list[dict[str, Any]]:

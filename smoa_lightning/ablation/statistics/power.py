@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -76,17 +77,12 @@ def detectable_difference(
     Raises:
         UserError: A number out of its range, or no variance at all.
     """
-    checked(accuracy, "the accuracy")
+    _check_variation(accuracy, seed_sd, {"items": item_correlation, "seeds": seed_correlation})
     level = checked(alpha, "the level") / _at_least(comparisons, 1, "comparisons")
     if checked(power, "the power") <= alpha:
         raise UserError(f"a power of {power} is no more than the level {alpha}: ask for 0.8, the usual one")
     _at_least(n_seeds, 1, "seeds")
     _at_least(n_items, 2, "items")
-    for name, rho in (("items", item_correlation), ("seeds", seed_correlation)):
-        if not -1 <= rho <= 1:
-            raise UserError(f"the correlation over {name} is {rho}: it has to lie in [-1, 1]")
-    if not 0 <= seed_sd < 1:
-        raise UserError(f"the standard deviation over seeds is {seed_sd}: it has to lie in [0, 1), 0.01 is one point")
     by_seeds = 2 * seed_sd**2 * (1 - seed_correlation) / n_seeds
     by_items = 2 * accuracy * (1 - accuracy) * (1 - item_correlation) / n_items
     variance = by_seeds + by_items
@@ -97,6 +93,16 @@ def detectable_difference(
         return Detectable(None, error, share, level, power)
     ends = _half_widths(by_seeds, by_items, n_seeds, n_items, level)
     return Detectable(_solved(ends, error, power), error, share, level, power)
+
+
+def _check_variation(accuracy: float, seed_sd: float, correlations: Mapping[str, float]) -> None:
+    """Refuse numbers that no accuracies have."""
+    checked(accuracy, "the accuracy")
+    for name, rho in correlations.items():
+        if not -1 <= rho <= 1:
+            raise UserError(f"the correlation over {name} is {rho}: it has to lie in [-1, 1]")
+    if not 0 <= seed_sd < 1:
+        raise UserError(f"the standard deviation over seeds is {seed_sd}: it has to lie in [0, 1), 0.01 is one point")
 
 
 def _half_widths(by_seeds: float, by_items: float, n: int, m: int, level: float) -> NDArray[np.float64]:
