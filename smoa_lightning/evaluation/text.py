@@ -219,7 +219,7 @@ def bert_score_metrics(
             roberta-large.
 
     Raises:
-        UserError: the encoder can not be had, or it has fewer layers.
+        UserError: no such encoder, or one with fewer layers.
     """
     _same_number(replies, references)
     from torchmetrics.functional.text.bert import bert_score

@@ -169,14 +169,14 @@ def test_a_frozen_cell_costs_its_scoring_alone(make: Callable[..., Study], tmp_p
 
 def test_bad_cells_are_named_together(make: Callable[..., Study], tmp_path: Path) -> None:
     study = make({"num_subspaces": [2, 5, 7]}, {"partition": "spectral_blocks", "r": 4})
-    with pytest.raises(UserError, match=r"^cell num_subspaces=5 can not be run: .*; 1 other cell can not be run ") as e:
+    with pytest.raises(UserError, match=r"^cell num_subspaces=5 cannot be run: .*; 1 other cell cannot be run ") as e:
         measured(study, tmp_path / "study")
     assert "num_subspaces=7" not in str(e.value)
 
 
 def test_a_budget_out_of_reach_is_found_without_a_step(make: Callable[..., Study], tmp_path: Path) -> None:
     study = make({"partition": ["none"]}, {"num_subspaces": 1, "model.budget": 7})
-    with pytest.raises(UserError, match=r"^cell partition=none can not be run: budget 7: not met within 1%"):
+    with pytest.raises(UserError, match=r"^cell partition=none cannot be run: budget 7: not met within 1%"):
         measured(study, tmp_path / "study")
 
 

@@ -82,7 +82,7 @@ def measure(study: Study, folder: Path, workers: int, tell: Callable[[str], None
         tell: Is told what is being timed; by default the standard error.
 
     Raises:
-        UserError: Cells that can not be run: names the first with its reason, and counts the others.
+        UserError: Cells that cannot be run: names the first with its reason, and counts the others.
     """
     tell = tell or (lambda text: print(text, file=sys.stderr))
     with tempfile.TemporaryDirectory() as temporary, _threads_of(workers), _silence(), process_cache():
@@ -114,9 +114,9 @@ def _each(cells: Iterable[Any], function: Callable[[Any], Any]) -> list[Any]:
             refused.append((name, error))
     if refused:
         name, first = refused[0]
-        others = f"; {len(refused) - 1} other cells can not be run either" if len(refused) > 1 else ""
+        others = f"; {len(refused) - 1} other cells cannot be run either" if len(refused) > 1 else ""
         others = others.replace("1 other cells", "1 other cell")
-        raise UserError(f"cell {name} can not be run: {' '.join(str(first).split()).rstrip('.')}{others}") from first
+        raise UserError(f"cell {name} cannot be run: {' '.join(str(first).split()).rstrip('.')}{others}") from first
     return results
 
 
@@ -159,7 +159,7 @@ def work_of(built: Built) -> Work:
     """Return what a run of a cell does, from its rows and its trainer's settings; the rows are encoded here.
 
     Raises:
-        UserError: Rows that can not be used, or validations further apart than an epoch is long.
+        UserError: Rows that cannot be used, or validations further apart than an epoch is long.
     """
     data, trainer, began = built.data, built.trainer, time.monotonic()
     steps, passes, selection, report = 0, 0, 0, 0
@@ -193,7 +193,7 @@ def _check_batch(trainer: L.Trainer, batches: int) -> int:
     """Return how many micro-batches lie between two validations."""
     interval = trainer.val_check_interval
     if interval is None or isinstance(interval, str):
-        raise UserError("the time of a run whose validations follow the clock can not be told before it: give "
+        raise UserError("the time of a run whose validations follow the clock cannot be told before it: give "
                         "trainer.val_check_interval a number")  # fmt: skip
     if isinstance(interval, int):
         if interval > batches and trainer.check_val_every_n_epoch is not None:

@@ -20,7 +20,7 @@ class Analysis:
         direction: ``maximize`` or ``minimize``.
         cells: In the order of the study.
         comparisons: Of the cells that can be compared.
-        incomparable: Why others can not, one sentence each.
+        incomparable: Why others cannot, one sentence each.
         grid: Main effects and interactions, where the axes make a grid.
         gains: Of the cells whose untouched backbone was scored, their differences from it.
     """

@@ -60,7 +60,7 @@ Pair = tuple[CellResult, CellResult]
 def with_baselines(
     cells: Sequence[CellResult], baselines: Mapping[str, str], direction: str
 ) -> tuple[tuple[Comparison, ...], tuple[str, ...]]:
-    """Compare each cell with its baseline; also return why some can not be, one sentence each."""
+    """Compare each cell with its baseline; also return why some cannot be, one sentence each."""
     by_name = {cell.name: cell for cell in cells}
     pairs: list[Pair] = []
     refused: list[str] = []
@@ -94,7 +94,7 @@ def _as_cell(cell: CellResult, base: Untouched) -> CellResult:
 
 
 def _compared(pairs: Sequence[Pair], direction: str) -> tuple[tuple[Comparison, ...], tuple[str, ...]]:
-    """Compare pairs, with one correction for the number of all; and say why some can not be compared."""
+    """Compare pairs, with one correction for the number of all; and say why some cannot be compared."""
     made: list[tuple[CellResult, CellResult, Difference, str, tuple[Any, ...]]] = []
     refused: list[str] = []
     for cell, other in pairs:

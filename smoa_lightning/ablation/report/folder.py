@@ -95,7 +95,7 @@ class StudyFolder:
 def read_study(folder: Path) -> StudyFolder:
     """Read a study folder.
 
-    A record that can not be read is told and left out.
+    A record that cannot be read is told and left out.
 
     Raises:
         UserError: No such folder, no study in it, or no finished run.

@@ -85,7 +85,7 @@ def _write(file: Path, values: Tensor) -> None:
             numpy.save(stream, values.numpy())
     except OSError as error:
         reason = error.strerror or error
-        _tell(file.parent, f"spectra can not be kept in {file.parent} ({reason}); set {CACHE} elsewhere.")
+        _tell(file.parent, f"spectra cannot be kept in {file.parent} ({reason}); set {CACHE} elsewhere.")
 
 
 def _tell(place: Path, sentence: str) -> None:

@@ -17,7 +17,7 @@ from lightning.pytorch.callbacks import Callback
 def peak_memory_megabytes() -> float:
     """Return the peak memory since :func:`reset_peak_memory` in MB: of the GPU where one is used, else of the process.
 
-    Where the peak of a process can not be reset (not Linux), it is that since its start.
+    Where the peak of a process cannot be reset (not Linux), it is that since its start.
     """
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 1e6
