@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerFast
 from smoa_lightning.adapters import BottleneckConfig, SMoAConfig, adapted_layers, attach
 from smoa_lightning.backbones.backbone import BackboneConfig
 from smoa_lightning.data.datamodule import TaskDataModule
+from smoa_lightning.data.encoding.encode import IGNORED
 from smoa_lightning.evaluation import scoring
 from smoa_lightning.training.module import FineTuneModule
 
@@ -95,7 +96,7 @@ def test_scores_do_not_depend_on_padding_or_batch(family: str, monkeypatch: pyte
     batch = {
         "input_ids": padded,
         "attention_mask": (place < length).long(),
-        "labels": padded.where(answer, torch.tensor(scoring.IGNORE)),
+        "labels": padded.where(answer, torch.tensor(IGNORED)),
     }
     head, seen = model.get_output_embeddings(), []
     head.register_forward_hook(lambda module, inputs, output: seen.append(output.shape[1]))
