@@ -71,11 +71,12 @@ def prediction_field(accuracy: str) -> str:
 
 
 def _accuracy(name: str, *sources: Source, in_progress_bar: bool = False) -> Metric:
+    field, of_answers = prediction_field(name), "answers" in sources
+
     def right(item: Item) -> float | None:
-        if "answers" in sources and "correct" in item:
-            return float(item["correct"])
-        predicted = item.get(prediction_field(name))
-        return None if predicted is None else float(predicted == item["label"])
+        if field in item:
+            return float(item[field] == item["label"])
+        return float(item["correct"]) if of_answers and "correct" in item else None
 
     return Metric(
         name,

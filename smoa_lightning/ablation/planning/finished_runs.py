@@ -15,7 +15,8 @@ import numpy as np
 from smoa_lightning.ablation.execution.folders import STAGES, marked, run_folders, seconds_of
 from smoa_lightning.ablation.study.space import Cell, Study
 from smoa_lightning.common.errors import UserError
-from smoa_lightning.records.metric_table import ACCURACIES, METRICS
+from smoa_lightning.records.items import read_right
+from smoa_lightning.records.metric_table import ACCURACIES
 from smoa_lightning.records.record import ITEMS, RECORD, STUDY, STUDY_FACTS, TRIALS, read_record
 
 # Of a pair of cells whose runs nobody has seen yet. One point over seeds is usual for a few thousand training rows, and
@@ -157,7 +158,7 @@ def variation(study: Study, found: Mapping[str, Finished]) -> Variation:
 
 def _item_correlations(study: Study, cells: list[Cell], found: Mapping[str, Finished]) -> list[float]:
     right = {
-        (cell.name, seed): _right(folder, cell.report_metric)
+        (cell.name, seed): read_right(folder / ITEMS, cell.report_metric)
         for cell in cells
         for seed, folder in found[cell.name].final.items()
     }
@@ -173,14 +174,3 @@ def _item_correlations(study: Study, cells: list[Cell], found: Mapping[str, Fini
             if both.std(axis=0).all():  # a run that has all items right, or all wrong, correlates with nothing
                 values.append(float(np.corrcoef(both.T)[0, 1]))
     return values
-
-
-def _right(folder: Path, metric: str) -> dict[tuple[str, int], bool]:
-    """Task and row -> whether it is right."""
-    file, score = folder / ITEMS, METRICS[metric].item
-    assert score is not None  # an accuracy has one
-    found = {}
-    for line in file.read_text(encoding="utf-8").splitlines() if file.is_file() else ():
-        item = json.loads(line)
-        found[str(item.get("task", "")), int(item["row"])] = bool(score(item))
-    return found

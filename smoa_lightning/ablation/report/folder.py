@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smoa_lightning.common.errors import UserError
-from smoa_lightning.records.metric_table import METRICS
+from smoa_lightning.records.items import read_right
 from smoa_lightning.records.record import BASE_ITEMS, ITEMS, RECORD, STUDY, STUDY_FACTS, TRIALS, read_record
 
 FORMAT = 1  # of the description of a study
@@ -156,8 +156,9 @@ def _base_of(folder: Path, run: FinishedRun, metric: str) -> Untouched | None:
     score = run.metrics.get(f"base/{metric}")
     if score is None:
         return None
-    items, values = _items(folder / "runs" / run.name / BASE_ITEMS, metric)
-    return Untouched(float(score), float(run.metrics.get(f"base/{metric}_stderr", math.nan)), items, values)
+    right = read_right(folder / "runs" / run.name / BASE_ITEMS, metric)
+    error = float(run.metrics.get(f"base/{metric}_stderr", math.nan))
+    return Untouched(float(score), error, tuple(right), np.array(list(right.values())))
 
 
 def _best_values(search: Mapping[str, Any]) -> Mapping[str, Any] | None:
@@ -185,18 +186,6 @@ def _run(folder: Path, description: Mapping[str, Any]) -> FinishedRun | None:
         return None
     metric = cell["report_metric"]
     score = float(record["metrics"][f"report/{metric}"])
-    items, values = _items(folder / ITEMS, metric)
+    right = read_right(folder / ITEMS, metric)
+    items, values = tuple(right), np.array(list(right.values()))
     return FinishedRun(folder.name, place["cell"], place["seed"], record, score, items, values)
-
-
-def _items(file: Path, metric: str) -> tuple[tuple[tuple[str, int], ...], NDArray[np.float64]]:
-    """Read which items are right, where the metric is their share."""
-    nothing: tuple[tuple[tuple[str, int], ...], NDArray[np.float64]] = ((), np.empty(0))
-    score = METRICS[metric].item if metric in METRICS and METRICS[metric].is_accuracy else None
-    if score is None or not file.is_file():
-        return nothing
-    rows = json.loads(f"[{','.join(file.read_text(encoding='utf-8').splitlines())}]")  # one call is twice as fast
-    scores = [score(row) for row in rows]
-    if not rows or None in scores:
-        return nothing
-    return tuple((row.get("task", ""), row["row"]) for row in rows), np.array(scores, dtype=np.float64)
