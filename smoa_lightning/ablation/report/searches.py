@@ -77,17 +77,8 @@ def trial_table(study: StudyFolder) -> Table:
         for trial in search["trials"]:
             score = "" if trial["value"] is None else f"{trial['value']:.4f}"
             seconds = "" if trial["seconds"] is None else f"{trial['seconds']:.0f}"
-            rows.append(
-                (
-                    cell,
-                    trial["state"].lower(),
-                    short_values(trial["parameters"]),
-                    trial["reason"],
-                    str(trial["number"]),
-                    score,
-                    seconds,
-                )
-            )
+            what = (trial["state"].lower(), short_values(trial["parameters"]), trial["reason"])
+            rows.append((cell, *what, str(trial["number"]), score, seconds))
     titles = ["cell", "state", "values", "reason", "trial", "score", "seconds"]
     return Table("trials", "All trials.", columns(titles, 4), tuple(rows))
 
