@@ -1,7 +1,7 @@
 """Draw the rooms of the package from its imports: ``python -m tools.architecture`` (or ``make architecture``).
 
-The figure is written between two marks in ``docs/architecture.md``, as Mermaid. ``tests/test_imports.py`` compares it with
-a fresh one.
+The figure is written between two marks in ``docs/architecture.md``, as Mermaid. ``tests/test_imports.py`` compares it
+with a fresh one.
 """
 
 from __future__ import annotations

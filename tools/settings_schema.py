@@ -19,10 +19,10 @@ import optuna
 import peft
 import torch
 from jsonargparse._completions_jsonschema import ParserJsonschema, parser_context, restore_suppressed_required
-from lightning.pytorch import Trainer
 
 import smoa_lightning.adapters.adalora
 from smoa_lightning.ablation.study.search_space import OWN_ARGUMENTS, PRUNERS, SAMPLERS
+from smoa_lightning.commands import COMMANDS
 from smoa_lightning.common.atomic_files import replacing
 from smoa_lightning.configuration.settings import SCHEMA_FILE, SUBCOMMANDS
 from smoa_lightning.data.tasks import TASKS
@@ -204,9 +204,7 @@ def _general(command: str) -> Node:
     properties = {"config": {"x-notation": "FILE", "description": MEANINGS["config"]}} | {
         name: node["properties"][name] for name in names
     }
-    method = getattr(Trainer, command, None)
-    title = _first_sentence(inspect.getdoc(method) or "") if method else ""
-    return {"description": title, "properties": properties}
+    return {"description": COMMANDS[command].capitalize(), "properties": properties}
 
 
 def _tidy(node: Any, key: str) -> None:

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from peft import PeftConfig
 from torch import nn
 
@@ -23,8 +22,9 @@ from smoa_lightning.adapters.inspect import target_layers
 from smoa_lightning.adapters.method_names import method_name
 from smoa_lightning.adapters.size_settings import OUT_OF_REACH, Knob, Shapes, knobs_of
 from smoa_lightning.adapters.tuner import linear_shape
-from smoa_lightning.common.errors import UserError, nearest
+from smoa_lightning.common.errors import UserError
 from smoa_lightning.common.parameter_budget import number_of_parameters
+from smoa_lightning.configuration.yaml_files import no_such_file, read_yaml
 
 TOLERANCE = 0.01  # a budget is met by a number of parameters that differs from it by this share at most
 TRIALS = 24  # how many values may be refused, or counted to correct an estimate; one or two counts do where it is exact
@@ -300,18 +300,12 @@ def like_file(path: str, folder: Path | None) -> Path:
     for file in places:
         if file.is_file():
             return file.resolve()
-    near = next((p.parent for p in places if p.parent.is_dir()), Path())
-    found = nearest(Path(path).name, [p.name for p in sorted(near.glob("*.yaml"))] or ["no YAML file"])
-    tried = " or ".join(repr(str(p)) for p in places)
-    raise UserError(f"model.budget.like: there is no file {tried}; {str(near)!r} holds {found}")
+    raise no_such_file(places, "model.budget.like")
 
 
 def _strategy_of(file: Path) -> PeftConfig | None:
     """Return the strategy that a YAML file names under ``model.adapter``."""
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{file} is not valid YAML: {' '.join(str(error).split())}") from error
+    content = read_yaml(file, "model.budget.like").value
     model = content.get("model") if isinstance(content, dict) else None
     if not isinstance(model, dict) or "adapter" not in model or model.get("frozen"):
         raise UserError(f"model.budget.like: {str(file)!r} names no strategy that trains anything under model.adapter")

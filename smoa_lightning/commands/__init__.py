@@ -1,1 +1,15 @@
-"""One file for each command of the command line."""
+"""One file for each command of the command line; each imports what is heavy only when it runs."""
+
+from __future__ import annotations
+
+COMMANDS = {
+    "fit": "train a strategy on a task and score it",
+    "validate": "score a checkpoint on the selection rows",
+    "test": "score a checkpoint on the report rows",
+    "predict": "write the score of every item of the report rows",
+    "generate": "continue prompts with the best adapter of a run",
+    "params": "show what a configuration adapts and what it costs, without data",
+    "ablate": "run a study: a grid of cells with seeds, and searches",
+    "report": "turn a study's folder into tables, figures and one page",
+    "rank": "measure the rank of a run's update, as a table and a figure",
+}

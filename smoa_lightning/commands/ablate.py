@@ -10,14 +10,15 @@ from pathlib import Path
 from smoa_lightning.ablation.execution.options import Options, parse_options, usage
 from smoa_lightning.ablation.study.expand import load_study
 from smoa_lightning.ablation.study.space import Study
-from smoa_lightning.ablation.study.study_compatibility import DESCRIPTION, check_folder, describe_study
+from smoa_lightning.ablation.study.study_compatibility import check_folder, describe_study
 from smoa_lightning.common.atomic_files import write_json
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.common.fast_imports import import_command
+from smoa_lightning.records.record import STUDY
 
 
 def main(args: list[str]) -> None:
-    """Run the command; the first word is its name.
+    """Plan a study, carry it out, or be one of its workers.
 
     Raises:
         UserError: Anything that is wrong with the study, its folder or its storage, in one sentence.
@@ -25,7 +26,6 @@ def main(args: list[str]) -> None:
     if "-h" in args or "--help" in args:
         print(usage())
         return
-    args = args[1:]
     options = parse_options(args)
     study = load_study(options.files, options.study_flags)
     check_devices(study)
@@ -83,7 +83,7 @@ def carry_out(study: Study, folder: Path, options: Options, args: list[str]) -> 
     storage = open_storage(options.storage, folder)
     try:
         supervisor = Supervisor(study, folder, storage, options.workers, args)
-        write_json(folder / DESCRIPTION, describe_study(study))
+        write_json(folder / STUDY, describe_study(study))
         if options.retry_failed:
             supervisor.reset_failures()
         for name in supervisor.reopen_lost():

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-import torch
-
-from smoa_lightning.common.quiet import quiet_libraries
-from smoa_lightning.training.cli import FineTuneCLI
+from smoa_lightning.common.fast_imports import import_command
+from smoa_lightning.configuration import answered_early
 
 
-def main(args: list[str]) -> None:
-    """Run one of Lightning's subcommands."""
+def main(args: list[str], command: str = "fit") -> None:
+    """Run one of Lightning's subcommands.
+
+    Raises:
+        UserError: Bad input.
+    """
+    if answered_early(command, args):
+        return
+    FineTuneCLI = import_command("smoa_lightning.training.cli").FineTuneCLI
+    import torch
+
+    from smoa_lightning.common.quiet import quiet_libraries
+
     quiet_libraries()
     torch.set_float32_matmul_precision("high")
-    FineTuneCLI(args)
+    FineTuneCLI([command, *args])

@@ -1,54 +1,39 @@
-"""Try the result: ``python -m smoa_lightning generate RUN --prompt "..."``."""
+"""``generate RUN --prompt TEXT``: continue prompts with the best adapter of a run."""
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
-from smoa_lightning.common.quiet import quiet_libraries
-from smoa_lightning.configuration.plain import parse
-from smoa_lightning.data.encoding.encode import AddBos, bos_prefix, encode_pairs
-from smoa_lightning.data.encoding.render import end_ids, texts
-from smoa_lightning.data.tasks import ReplyExample
-from smoa_lightning.evaluation.decoding import continuations
-from smoa_lightning.records.record import ADAPTER_FACTS
-from smoa_lightning.training.adapter_folder import adapter_folder, load_adapter
+from smoa_lightning.commands.arguments import ArgumentParser, check_adapter_folder
+from smoa_lightning.common.errors import UserError
+from smoa_lightning.common.fast_imports import import_command
 
 
-def generate(
-    run: str | Path, prompts: list[str], max_new_tokens: int = 64, num_beams: int = 1, backbone: str | None = None
-) -> list[str]:
-    """Return the continuation of each prompt by the best adapter of a run, or by the adapter of a folder.
-
-    Prompts are tokenised as in training: blanks at their end belong to the response and are dropped, and a prompt is
-    one user message of the tokenizer's chat template if the adapter was trained under it.
-
-    Args:
-        run: A run folder or an adapter folder.
-        prompts: Texts to continue.
-        max_new_tokens: Most tokens in a continuation.
-        num_beams: Width of the beam search; 1 is greedy.
-        backbone: Folder of the backbone, if it is not where it was in training.
-
-    Raises:
-        UserError: The folder holds no adapter.
-    """
-    model, tokenizer = load_adapter(run, backbone)
-    facts = json.loads((adapter_folder(run) / ADAPTER_FACTS).read_text(encoding="utf-8"))
-    add_bos: AddBos = facts.get("add_bos", "auto")
-    template: bool = facts.get("chat_template", False)
-    adds_bos = bool(bos_prefix(tokenizer, add_bos))
-    pairs = [(texts(ReplyExample("", (text,), ""), tokenizer, template, adds_bos)[0], "") for text in prompts]
-    rows = [pair.prefix + pair.prompt for pair in encode_pairs(tokenizer, pairs, add_bos, breaks=False)]
-    ends = end_ids(tokenizer, template)
-    made = continuations(model, rows, tokenizer.pad_token_id, ends, max_new_tokens, num_beams)
-    return [str(tokenizer.decode(ids, skip_special_tokens=True)) for ids in made]
+def parser() -> ArgumentParser:
+    """Return the parser of the command."""
+    found = ArgumentParser(
+        prog="python -m smoa_lightning generate", description="Continue prompts with the best adapter of a run."
+    )
+    found.add_argument("run", metavar="RUN", help="a run folder, whose best adapter is taken, or an adapter folder")
+    found.add_argument("--prompt", action="append", required=True, help="text to continue; may be given several times")
+    found.add_argument("--max_new_tokens", type=int, default=64, help="most tokens in a continuation (default: 64)")
+    found.add_argument("--num_beams", type=int, default=1, help="width of the beam search; 1 is greedy (default)")
+    return found
 
 
 def main(args: list[str]) -> None:
-    """Print the continuation, after its prompt where there are several."""
-    parsed = parse("generate", args[1:])
+    """Print the continuation, after its prompt where there are several.
+
+    Raises:
+        UserError: An argument that makes no sense, or a folder without an adapter.
+    """
+    options = parser().parse_args(args)
+    for name in ("max_new_tokens", "num_beams"):
+        if getattr(options, name) < 1:
+            raise UserError(f"generate: --{name} is {getattr(options, name)}; the smallest value is 1")
+    check_adapter_folder(options.run)
+    generate = import_command("smoa_lightning.training.generate").generate
+    from smoa_lightning.common.quiet import quiet_libraries
+
     quiet_libraries()
-    texts = generate(parsed.run, parsed.prompt, parsed.max_new_tokens, parsed.num_beams)
-    for prompt, text in zip(parsed.prompt, texts, strict=True):
+    texts = generate(options.run, options.prompt, options.max_new_tokens, options.num_beams)
+    for prompt, text in zip(options.prompt, texts, strict=True):
         print(text.strip() if len(texts) == 1 else f"> {prompt}\n{text.strip()}\n")

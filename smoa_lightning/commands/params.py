@@ -1,18 +1,17 @@
-"""The dry run: what a configuration adapts, with how many parameters, at which rank; no data and no weights read."""
+"""``params``: what a configuration adapts, with how many parameters, at which rank; no data and no weights are read."""
 
 from __future__ import annotations
 
 import logging
 from itertools import groupby
+from typing import TYPE_CHECKING
 
-from smoa_lightning.adapters import attach
-from smoa_lightning.adapters.inspect import AdaptedLayer, adapted_layers, adapter_bytes
-from smoa_lightning.adapters.method_names import strategy_name
-from smoa_lightning.backbones.backbone import load_skeleton
-from smoa_lightning.common.quiet import quiet_libraries
-from smoa_lightning.configuration import expand_bases
+from smoa_lightning.common.fast_imports import import_command
+from smoa_lightning.configuration import answered_early, expand_bases
 from smoa_lightning.records.tables import text_table
-from smoa_lightning.training.cli import FineTuneCLI
+
+if TYPE_CHECKING:
+    from smoa_lightning.adapters.inspect import AdaptedLayer
 
 
 def layer_table(layers: list[AdaptedLayer]) -> str:
@@ -32,10 +31,23 @@ def layer_table(layers: list[AdaptedLayer]) -> str:
 
 
 def main(args: list[str]) -> None:
-    """Print the table for the configuration on the command line."""
+    """Print the table for the configuration on the command line.
+
+    Raises:
+        UserError: Bad input.
+    """
+    if answered_early("params", args):
+        return
+    FineTuneCLI = import_command("smoa_lightning.training.cli").FineTuneCLI
+    from smoa_lightning.adapters import attach
+    from smoa_lightning.adapters.inspect import adapted_layers, adapter_bytes
+    from smoa_lightning.adapters.method_names import strategy_name
+    from smoa_lightning.backbones.backbone import load_skeleton
+    from smoa_lightning.common.quiet import quiet_libraries
+
     quiet_libraries()
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # no run follows, so no talk of devices
-    module = FineTuneCLI(expand_bases(args[1:]), run=False).model
+    module = FineTuneCLI(expand_bases(args), run=False).model
     fit = module.resolve_budget()
     network = load_skeleton(module.backbone_config, module.location)
     total = sum(p.numel() for p in network.parameters())

@@ -1,105 +1,53 @@
-"""``rank RUN``: how many directions the update of a trained run uses, layer by layer, beside what its method allows.
-
-Writes ``rank.md``, ``rank.json``, ``rank.png`` and ``rank.svg`` into the run's folder and prints the table.
-"""
+"""``rank RUN``: how many directions the update of a run uses, layer by layer, beside what its method allows."""
 
 from __future__ import annotations
 
-import statistics
-from dataclasses import asdict
 from pathlib import Path
 
-import torch
+from smoa_lightning.commands.arguments import ArgumentParser, check_adapter_folder
+from smoa_lightning.common.errors import UserError
+from smoa_lightning.common.fast_imports import import_command
 
-from smoa_lightning.common.atomic_files import replacing, write_json
-from smoa_lightning.common.quiet import quiet_libraries
-from smoa_lightning.configuration.plain import parse
-from smoa_lightning.records.rank_figure import Panel, draw
-from smoa_lightning.training.update_rank import RunRank, measure
+LAYERS = 12  # measured by default
 
 
-def _table(header: list[str], rows: list[list[str]]) -> str:
-    lines = [header, [":--", *["--:"] * (len(header) - 1)], *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def markdown(runs: list[RunRank]) -> str:
-    """Return the means of all runs, then the layers of the first one."""
-    main = runs[0]
-    means = list(main.means())
-    rows = [
-        [
-            run.label,
-            f"{run.trainable:,}",
-            *(f"{run.means()[name]:.1f}" for name in means),
-            f"{len(run.layers)} of {run.adapted}",
-        ]
-        for run in runs
-    ]
-    layers = [
-        [
-            layer.name,
-            f"{layer.shape[0]:,} x {layer.shape[1]:,}",
-            f"{layer.trainable:,}",
-            f"{layer.lora_rank:.3g}",
-            f"{layer.rank.effective:.1f}",
-            f"{layer.rank.stable:.1f}",
-            f"{layer.rank.numerical:,}",
-            f"{layer.bound:,}",
-        ]
-        for layer in main.layers
-    ]
-    header = ["layer", "shape", "trainable", "LoRA rank of that size", "effective", "stable", "numerical", "bound"]
-    return f"""# Rank of the update: {main.label}
-
-Means over the measured layers. effective: exp of the entropy of σ / Σσ; stable: Σσ² / σ_1²; numerical: σ above float32
-rounding; bound: what the method allows. The update is W' - W with W the weight of the backbone itself.
-
-{_table(["run", "trainable", *means, "layers measured"], rows)}
-
-{main.label}, layer by layer:
-
-{_table(header, layers)}
-"""
-
-
-def panels(runs: list[RunRank]) -> list[Panel]:
-    """Return a panel for every kind of layer of the first run: for each run the median over its layers of that kind.
-
-    Alone, a run is set against the rank of a LoRA of as many parameters.
-    """
-    found: dict[str, Panel] = {}
-    for number, run in enumerate(runs):
-        label = f"{run.label}, {run.trainable:,} parameters"
-        label = label if all(label not in panel.curves for panel in found.values()) else f"{label} ({number + 1})"
-        curves: dict[str, list[list[float]]] = {}
-        for layer in run.layers:
-            if number == 0 and layer.kind not in found:
-                title = f"{layer.kind.rpartition('.')[2]} ({layer.shape[0]:,} x {layer.shape[1]:,})"
-                found[layer.kind] = Panel(title, lora_rank=layer.lora_rank if len(runs) == 1 else None)
-            if layer.curve:
-                curves.setdefault(layer.kind, []).append(layer.curve)
-        for kind, group in curves.items():
-            if kind in found:
-                shortest = min(map(len, group))
-                found[kind].curves[label] = [statistics.median(c[i] for c in group) for i in range(shortest)]
-    return list(found.values())
+def parser() -> ArgumentParser:
+    """Return the parser of the command."""
+    found = ArgumentParser(
+        prog="python -m smoa_lightning rank",
+        description="How many directions the update of a trained run uses, layer by layer, beside what its method "
+        "allows. Writes rank.md, rank.json, rank.png and rank.svg into the run's folder and prints the table.",
+    )
+    found.add_argument("run", type=Path, help="folder of a run, or of an adapter")
+    found.add_argument("--against", type=Path, nargs="+", default=[], metavar="RUN", help="runs to compare with")
+    found.add_argument("--layers", type=int, default=LAYERS, help="how many layers are measured (default: 12)")
+    found.add_argument("--output", type=Path, default=None, help="folder to write to (default: the run's)")
+    return found
 
 
 def main(args: list[str]) -> None:
-    """Measure, print and write."""
-    options = parse("rank", args[1:])
+    """Measure, print and write.
+
+    Raises:
+        UserError: An argument that makes no sense, a folder without an adapter, an update without a rank.
+    """
+    options = parser().parse_args(args)
+    if options.layers < 1:
+        raise UserError(f"rank: --layers is {options.layers}, but at least 1 layer must be measured")
+    for run in (options.run, *options.against):
+        check_adapter_folder(run)
+    import_command("smoa_lightning.training.update_rank")
+    import torch
+
+    from smoa_lightning.common.quiet import quiet_libraries
+    from smoa_lightning.training.rank_report import FILES, write_ranks
+    from smoa_lightning.training.update_rank import measure
+
     quiet_libraries()
     with torch.no_grad():
         runs = [measure(options.run, options.layers)]
         names = [layer.name for layer in runs[0].layers]
         runs += [measure(run, options.layers, names) for run in options.against]
     folder: Path = options.output or options.run
-    text = markdown(runs)
-    with replacing(folder / "rank.md") as temporary:
-        temporary.write_text(text, encoding="utf-8")
-    write_json(folder / "rank.json", [asdict(run) for run in runs])
-    files = [folder / "rank.png", folder / "rank.svg"]
-    draw(panels(runs), "Singular values of the update", files)
-    print(text)
-    print(f"written to {folder}: rank.md, rank.json, rank.png, rank.svg")
+    print(write_ranks(runs, folder))
+    print(f"written to {folder}: {', '.join(FILES)}")

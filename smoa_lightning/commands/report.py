@@ -15,26 +15,26 @@ from smoa_lightning.ablation.report.folder import read_study
 from smoa_lightning.ablation.report.html import page
 from smoa_lightning.ablation.report.latex import latex
 from smoa_lightning.ablation.report.markdown import markdown
+from smoa_lightning.commands.arguments import ArgumentParser
 from smoa_lightning.common.atomic_files import replacing
-from smoa_lightning.configuration.plain import PlainParser
 
 LATEX = ("cells", "differences", "gains")  # tables that papers print
 
 
 def main(args: list[str]) -> None:
-    """Run the command; the first word is its name.
+    """Write the report of a study's folder.
 
     Raises:
         UserError: No study in the folder, or nothing of it is finished.
     """
-    parser = PlainParser(
+    parser = ArgumentParser(
         prog="python -m smoa_lightning report",
         description="Turn the finished runs of a study into report.html (one page), report.md, tables (CSV, LaTeX) and "
         "figures (SVG, PNG). Needs no torch, and may be run while the study is under way.",
     )
     parser.add_argument("folder", type=Path, help="folder of the study, such as studies/rank")
     parser.add_argument("--out", type=Path, default=None, help="folder to write to (default: FOLDER/report)")
-    parsed = parser.parse_args(args[1:])
+    parsed = parser.parse_args(args)
     out = parsed.out or parsed.folder / "report"
     analysis, document = write_report(parsed.folder, out)
     for sentence in analysis.study.damaged:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from smoa_lightning.common.errors import UserError
-from smoa_lightning.configuration.check import Check
+from smoa_lightning.configuration.check import Check, check_arguments
 from smoa_lightning.configuration.composition import value_at
 from smoa_lightning.configuration.settings import (
     ABSENT,
@@ -33,20 +33,35 @@ After --model.adapter CLASS (or a file that names one) this help lists the setti
 A value after = is the default, or what the given files and flags make of it."""
 
 
-def describe(command: str, args: list[str], purpose: str) -> str:
+def answered_early(command: str, args: list[str]) -> bool:
+    """Give help, or refuse what is wrong in the arguments, before anything heavy is imported.
+
+    Returns:
+        Whether help was asked for and printed, so that the command is done.
+
+    Raises:
+        UserError: Something in the arguments is certainly wrong.
+    """
+    if "-h" in args or "--help" in args:
+        print(describe(command, args))
+        return True
+    check_arguments(command, args)
+    return False
+
+
+def describe(command: str, args: list[str]) -> str:
     """Return the help of a command.
 
     Args:
         command: ``fit``, ``validate``, ``test``, ``predict`` or ``params``.
-        args: What stands after it: classes that are named there are explained too, and given values are shown.
-        purpose: What the command does.
+        args: What is given after it: classes that are named there are explained too, and given values are shown.
     """
     width = min(shutil.get_terminal_size((120, 24)).columns, 140)
     given = _given(command, args)
     lines = [
         f"usage: python -m smoa_lightning {command} [--config FILE ...] [--KEY VALUE ...]",
         "",
-        purpose.capitalize(),
+        groups(command)[0].title,
         "",
         EXAMPLES.format(command=command),
         *_other_versions(),

@@ -20,9 +20,9 @@ from smoa_lightning.__main__ import main
 from smoa_lightning.adapters import SMoAConfig
 from smoa_lightning.adapters.bottleneck import BottleneckConfig
 from smoa_lightning.backbones.backbone import BackboneConfig
-from smoa_lightning.commands.rank import measure
 from smoa_lightning.records.rank_figure import Panel, draw
 from smoa_lightning.training.adapter_folder import load_adapter, save_adapter
+from smoa_lightning.training.update_rank import measure
 
 Folder = Callable[..., Path]
 FACTS = {

@@ -15,7 +15,7 @@ import torch
 import smoa_lightning.adapters as adapters
 from smoa_lightning.__main__ import main
 from smoa_lightning.common.errors import UserError
-from smoa_lightning.configuration import COMMANDS, check_arguments, describe, expand_bases, plain
+from smoa_lightning.configuration import COMMANDS, check_arguments, describe, expand_bases
 from smoa_lightning.configuration.check import flags
 from smoa_lightning.configuration.settings import class_group, groups
 from smoa_lightning.training.cli import FineTuneCLI
@@ -295,17 +295,17 @@ def test_help_tells_every_setting(command: str, capsys: pytest.CaptureFixture[st
 
 
 def test_help_tells_the_settings_of_a_named_strategy() -> None:
-    assert "--model.adapter.num_subspaces" not in describe("fit", [], "")
+    assert "--model.adapter.num_subspaces" not in describe("fit", [])
     for named in (["--model.adapter", "SMoAConfig"], ["--model.adapter", "peft.LoraConfig", "--oh", "no"]):
-        assert "--model.adapter.r int = 8 " in describe("fit", [*named, "--help"], "")
+        assert "--model.adapter.r int = 8 " in describe("fit", [*named, "--help"])
 
 
 def test_help_shows_what_the_given_files_and_flags_make() -> None:
-    shown = describe("fit", ["--config", str(EXPERIMENTS / "piqa.yaml"), "--data.batch_size", "7", "--help"], "")
+    shown = describe("fit", ["--config", str(EXPERIMENTS / "piqa.yaml"), "--data.batch_size", "7", "--help"])
     for line in ("--model.adapter.r int = 32 ", "--model.adapter.num_subspaces int = 2 ", "--data.batch_size int = 7 "):
         assert line in shown
     assert "smoa_lightning.adapters.SMoAConfig" in shown
-    assert "= peft.HiraConfig" in describe("fit", ["--model.adapter", "peft.HiraConfig"], "")
+    assert "= peft.HiraConfig" in describe("fit", ["--model.adapter", "peft.HiraConfig"])
 
 
 def test_no_answer_imports_torch() -> None:
@@ -336,13 +336,3 @@ def test_bases_are_named_once(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("base: b.yaml\n")
     (tmp_path / "b.yaml").write_text("base: a.yaml\n")
     assert len(expand_bases(["--config", str(tmp_path / "a.yaml")])) == 6  # the circle is cut where it closes
-
-
-def test_plain_commands(tmp_path: Path) -> None:
-    (tmp_path / plain.FACTS).write_text("{}")
-    given = [str(tmp_path), "--prompt", "a", "--prompt", "b", "--num_beams", "3"]
-    asked = plain.parse("generate", given)
-    assert (asked.prompt, asked.num_beams, asked.max_new_tokens) == (["a", "b"], 3, 64)
-    assert plain.parse("rank", [str(tmp_path)]).layers == plain.LAYERS
-    with pytest.raises(UserError, match="neither a run with an adapter"):
-        plain.parse("rank", [str(tmp_path), "--against", "/nowhere"])

@@ -14,7 +14,7 @@ from smoa_lightning.ablation.study.space import Run
 from smoa_lightning.ablation.study.study_file import Keep
 from smoa_lightning.common.atomic_files import replacing, write_json
 from smoa_lightning.common.errors import UserError
-from smoa_lightning.records.record import RECORD, STUDY_FACTS, read_record
+from smoa_lightning.records.record import RECORD, STUDY, STUDY_FACTS, read_record
 
 MARK = ".run"  # holds the signature of the run whose folder it is
 STAGES = {"final": "runs", "search": "search"}
@@ -103,7 +103,7 @@ class Folders:
         return scored and (run.stage == "search" or self.keep == "none" or (other / "adapter").is_dir())
 
     def _others(self) -> Iterator[Path]:
-        for study in sorted(self.folder.parent.glob("*/study.json")):
+        for study in sorted(self.folder.parent.glob(f"*/{STUDY}")):
             if study.parent != self.folder:
                 for stage in STAGES.values():
                     yield from run_folders(study.parent / stage)

@@ -14,8 +14,8 @@ from smoa_lightning.ablation.execution.status import StudyStatus
 from smoa_lightning.ablation.execution.trials import ORIGIN, CellSearch
 from smoa_lightning.ablation.study.objective import DIRECTIONS
 from smoa_lightning.common.atomic_files import write_json
+from smoa_lightning.records.record import TRIALS
 
-TRIALS = "trials.json"
 FORMAT = 1
 
 

@@ -13,9 +13,8 @@ from smoa_lightning.ablation.study.objective import Objective
 from smoa_lightning.ablation.study.search_space import Parameter, Search
 from smoa_lightning.ablation.study.space import Study
 from smoa_lightning.common.errors import UserError
-from smoa_lightning.records.record import flat
+from smoa_lightning.records.record import STUDY, flat
 
-DESCRIPTION = "study.json"  # in the study folder
 FORMAT = 1
 
 
@@ -69,7 +68,7 @@ def check_folder(folder: Path, study: Study) -> list[str]:
     Raises:
         UserError: The folder holds another study, a damaged description, or other files.
     """
-    file = folder / DESCRIPTION
+    file = folder / STUDY
     if not file.is_file():
         if folder.is_dir() and any(not entry.name.startswith(".") for entry in folder.iterdir()):
             raise UserError(f"the folder {folder} is not empty and holds no study: name another --folder")

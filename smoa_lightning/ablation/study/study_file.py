@@ -36,7 +36,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 from smoa_lightning.common.errors import UserError, nearest
-from smoa_lightning.configuration.yaml_files import LocatedYaml, SourceLocation, Steps, merged, read_flag, read_yaml
+from smoa_lightning.configuration.yaml_files import (
+    LocatedYaml,
+    SourceLocation,
+    Steps,
+    merged,
+    no_such_file,
+    read_flag,
+    read_yaml,
+)
 
 STUDY_KEYS = {
     "name": "name of the study and of its folder; that of the file without it",
@@ -209,9 +217,7 @@ def find_file(name: Any, mark: SourceLocation, what: str) -> Path:
     for file in places:
         if file.is_file():
             return file.resolve()
-    folder = next((p.parent for p in places if p.parent.is_dir()), Path())
-    found = nearest(Path(name).name, [p.name for p in sorted(folder.glob("*.yaml"))] or ["no YAML file"])
-    raise UserError(f"{where}{what}: there is no file {name!r}; {str(folder)!r} holds {found}")
+    raise no_such_file(places, f"{where}{what}")
 
 
 def base_files(tree: LocatedYaml) -> tuple[Path, ...]:

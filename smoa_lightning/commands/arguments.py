@@ -1,0 +1,29 @@
+"""What the plain commands share: a parser whose errors are one sentence, and the check of a folder with an adapter."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import NoReturn
+
+from smoa_lightning.common.errors import UserError
+from smoa_lightning.records.record import ADAPTER_FACTS
+
+
+class ArgumentParser(argparse.ArgumentParser):
+    """A parser whose errors are one sentence, raised as UserError."""
+
+    def error(self, message: str) -> NoReturn:
+        """Name the command and where its help is."""
+        command = self.prog.rpartition(" ")[2]
+        raise UserError(f"{command}: {message}; see {command} --help")
+
+
+def check_adapter_folder(folder: str | Path) -> None:
+    """Refuse a folder that is neither a run with an adapter nor an adapter folder, before anything heavy is imported.
+
+    Raises:
+        UserError: It holds no adapter.
+    """
+    if not any((Path(folder) / inner / ADAPTER_FACTS).is_file() for inner in ("", "adapter/best")):
+        raise UserError(f"{folder} is neither a run with an adapter nor an adapter folder: it has no {ADAPTER_FACTS}")

@@ -1,0 +1,43 @@
+"""Continue prompts with a trained adapter."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from smoa_lightning.data.encoding.encode import AddBos, bos_prefix, encode_pairs
+from smoa_lightning.data.encoding.render import end_ids, texts
+from smoa_lightning.data.tasks import ReplyExample
+from smoa_lightning.evaluation.decoding import continuations
+from smoa_lightning.records.record import ADAPTER_FACTS
+from smoa_lightning.training.adapter_folder import adapter_folder, load_adapter
+
+
+def generate(
+    run: str | Path, prompts: list[str], max_new_tokens: int = 64, num_beams: int = 1, backbone: str | None = None
+) -> list[str]:
+    """Return the continuation of each prompt by the best adapter of a run, or by the adapter of a folder.
+
+    Prompts are tokenised as in training: blanks at their end belong to the response and are dropped, and a prompt is
+    one user message of the tokenizer's chat template if the adapter was trained under it.
+
+    Args:
+        run: A run folder or an adapter folder.
+        prompts: Texts to continue.
+        max_new_tokens: Most tokens in a continuation.
+        num_beams: Width of the beam search; 1 is greedy.
+        backbone: Folder of the backbone, if it is not where it was in training.
+
+    Raises:
+        UserError: The folder holds no adapter.
+    """
+    model, tokenizer = load_adapter(run, backbone)
+    facts = json.loads((adapter_folder(run) / ADAPTER_FACTS).read_text(encoding="utf-8"))
+    add_bos: AddBos = facts.get("add_bos", "auto")
+    template: bool = facts.get("chat_template", False)
+    adds_bos = bool(bos_prefix(tokenizer, add_bos))
+    pairs = [(texts(ReplyExample("", (text,), ""), tokenizer, template, adds_bos)[0], "") for text in prompts]
+    rows = [pair.prefix + pair.prompt for pair in encode_pairs(tokenizer, pairs, add_bos, breaks=False)]
+    ends = end_ids(tokenizer, template)
+    made = continuations(model, rows, tokenizer.pad_token_id, ends, max_new_tokens, num_beams)
+    return [str(tokenizer.decode(ids, skip_special_tokens=True)) for ids in made]

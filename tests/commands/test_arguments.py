@@ -1,0 +1,30 @@
+"""The commands with arguments of their own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from smoa_lightning.commands import generate, rank
+from smoa_lightning.commands.arguments import check_adapter_folder
+from smoa_lightning.common.errors import UserError
+from smoa_lightning.records.record import ADAPTER_FACTS
+
+
+def test_arguments_of_generate_and_rank(tmp_path: Path) -> None:
+    (tmp_path / ADAPTER_FACTS).write_text("{}")
+    check_adapter_folder(tmp_path)
+    given = [str(tmp_path), "--prompt", "a", "--prompt", "b", "--num_beams", "3"]
+    asked = generate.parser().parse_args(given)
+    assert (asked.prompt, asked.num_beams, asked.max_new_tokens) == (["a", "b"], 3, 64)
+    assert rank.parser().parse_args([str(tmp_path)]).layers == rank.LAYERS
+    with pytest.raises(UserError, match="neither a run with an adapter"):
+        rank.main([str(tmp_path), "--against", "/nowhere"])
+
+
+def test_a_check_of_arguments_comes_first(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--num_beams is 0; the smallest value is 1"):
+        generate.main([str(tmp_path), "--prompt", "x", "--num_beams", "0"])
+    with pytest.raises(UserError, match="--layers is 0, but at least 1 layer"):
+        rank.main([str(tmp_path), "--layers", "0"])
