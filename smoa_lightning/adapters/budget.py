@@ -300,7 +300,7 @@ def like_file(path: str, folder: Path | None) -> Path:
     for file in places:
         if file.is_file():
             return file.resolve()
-    raise no_such_file(places, "model.budget.like")
+    raise no_such_file(path, places, "model.budget.like")
 
 
 def _strategy_of(file: Path) -> PeftConfig | None:

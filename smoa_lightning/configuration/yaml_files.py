@@ -76,7 +76,7 @@ def read_yaml(file: Path, named_by: str) -> LocatedYaml:
         UserError: The file does not exist, is not YAML, or has a key twice in one mapping.
     """
     if not file.is_file():
-        raise no_such_file([file], named_by)
+        raise no_such_file(str(file), [file], named_by)
     try:
         node = _syntax_tree(file.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -87,12 +87,11 @@ def read_yaml(file: Path, named_by: str) -> LocatedYaml:
     return found
 
 
-def no_such_file(places: Sequence[Path], named_by: str) -> UserError:
+def no_such_file(name: str, places: Sequence[Path], named_by: str) -> UserError:
     """Return the error about a YAML file that is in none of some places, with the nearest names in the first folder."""
     folder = next((place.parent for place in places if place.parent.is_dir()), Path())
     found = nearest(places[0].name, [p.name for p in sorted(folder.glob("*.yaml"))] or ["no YAML file"])
-    tried = " or ".join(repr(str(place)) for place in places)
-    return UserError(f"{named_by}: there is no file {tried}; {str(folder)!r} holds {found}")
+    return UserError(f"{named_by}: there is no file {name!r}; {str(folder)!r} holds {found}")
 
 
 def read_flag(text: str, flag: str) -> LocatedYaml:

@@ -225,7 +225,7 @@ def test_the_table_and_the_lines(tmp_path: Path) -> None:
     assert lines[3].startswith("r=2: 2 of 3 done, 0.508 ± 0.064 (2 seeds)")  # t = 12.706, s = 0.01 / sqrt 2
     assert len(lines) == 5  # nothing is told twice
     plain = io.StringIO()
-    with Display(worker.standing, tmp_path / ("x" * 90 + "[q,v]"), Console(file=plain, width=80)):
+    with Display(worker.status, tmp_path / ("x" * 90 + "[q,v]"), Console(file=plain, width=80)):
         assert plain.getvalue().endswith(f"2 done; {tmp_path / ('x' * 90 + '[q,v]')}\n")  # whole, on one line
     shown = Console(width=120, record=True, file=io.StringIO())
     shown.print(table(worker.status.cells(), "maximize"))

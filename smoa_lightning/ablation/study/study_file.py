@@ -217,7 +217,7 @@ def find_file(name: Any, mark: SourceLocation, what: str) -> Path:
     for file in places:
         if file.is_file():
             return file.resolve()
-    raise no_such_file(places, f"{where}{what}")
+    raise no_such_file(name, places, f"{where}{what}")
 
 
 def base_files(tree: LocatedYaml) -> tuple[Path, ...]:

@@ -10,8 +10,9 @@ import pytest
 
 from smoa_lightning.ablation.planning.plan import plan
 from smoa_lightning.ablation.study.expand import load_study
-from smoa_lightning.ablation.study.study_compatibility import DESCRIPTION, check_folder, describe_study
+from smoa_lightning.ablation.study.study_compatibility import check_folder, describe_study
 from smoa_lightning.common.errors import UserError
+from smoa_lightning.records.record import STUDY
 
 ADAPTER = "model.adapter.init_args"
 
@@ -60,13 +61,13 @@ def test_a_study_goes_on_in_its_folder(change: dict[str, Any], told: list[str], 
     folder = tmp_path / "folder"
     assert check_folder(folder, made(**GRID)) == []
     folder.mkdir()
-    (folder / DESCRIPTION).write_text(json.dumps(describe_study(made(**GRID))))
+    (folder / STUDY).write_text(json.dumps(describe_study(made(**GRID))))
     assert check_folder(folder, made(**GRID | change)) == told
 
 
 @pytest.mark.parametrize(("change", "words"), MAY_NOT, ids=lambda v: str(v)[:60])
 def test_a_folder_of_another_study_is_refused(change: dict[str, Any], words: str, made: Any, tmp_path: Path) -> None:
-    (tmp_path / DESCRIPTION).write_text(json.dumps(describe_study(made(**GRID))))
+    (tmp_path / STUDY).write_text(json.dumps(describe_study(made(**GRID))))
     with pytest.raises(UserError) as refused:
         check_folder(tmp_path, made(**GRID | change))
     assert f"the folder {tmp_path} holds another study: " in str(refused.value)
@@ -75,7 +76,7 @@ def test_a_folder_of_another_study_is_refused(change: dict[str, Any], words: str
 
 def test_a_search_may_get_more_trials_and_nothing_else(made: Any, tmp_path: Path) -> None:
     content = GRID | {"search": SEARCH}
-    (tmp_path / DESCRIPTION).write_text(json.dumps(describe_study(made(**content))))
+    (tmp_path / STUDY).write_text(json.dumps(describe_study(made(**content))))
     assert check_folder(tmp_path, made(**GRID | {"search": SEARCH | {"trials": 5}})) == ["search.trials was 3 and is 5"]
     rewritten = {"parameters": {"model.optimizer.lr": {"log": True, "high": 0.1, "low": 0.001}}, "trials": 3}
     assert check_folder(tmp_path, made(**GRID | {"search": rewritten | {"sampler": {"name": "tpe"}}})) == []
@@ -88,10 +89,10 @@ def test_folders_that_hold_no_study(made: Any, tmp_path: Path) -> None:
     study = made(**GRID)  # writes study.yaml there
     with pytest.raises(UserError, match="is not empty and holds no study"):
         check_folder(tmp_path, study)
-    (tmp_path / DESCRIPTION).write_text("{")
+    (tmp_path / STUDY).write_text("{")
     with pytest.raises(UserError, match="is damaged"):
         check_folder(tmp_path, study)
-    (tmp_path / DESCRIPTION).write_text('{"format": 0}')
+    (tmp_path / STUDY).write_text('{"format": 0}')
     with pytest.raises(UserError, match="written by another version"):
         check_folder(tmp_path, study)
 
