@@ -78,7 +78,7 @@ def running(command: list[str], folder: Path, user: dict[str, int], ready: Calla
 @contextlib.contextmanager
 def postgresql_server(folder: Path) -> Iterator[str]:
     """Start PostgreSQL; yield the URL of an empty database."""
-    pytest.importorskip("psycopg")
+    pytest.importorskip("psycopg", reason="psycopg is not installed (extra 'postgresql')")
     places = [str(p) for p in sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)]
     initdb, postgres = program("initdb", *places), program("postgres", *places)
     psql, port = program("pg_isready", *places), free_port()
@@ -97,7 +97,7 @@ def postgresql_server(folder: Path) -> Iterator[str]:
 @contextlib.contextmanager
 def mysql_server(folder: Path) -> Iterator[str]:
     """Start MySQL or MariaDB; yield the URL of an empty database."""
-    pymysql = pytest.importorskip("pymysql")
+    pymysql = pytest.importorskip("pymysql", reason="pymysql is not installed (extra 'mysql')")
     install, server = program("mysql_install_db"), program("mariadbd")
     user, data, port = unprivileged("mysql", folder), folder / "data", free_port()
     made = [install, "--no-defaults", f"--datadir={data}", "--auth-root-authentication-method=normal"]

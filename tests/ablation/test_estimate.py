@@ -253,7 +253,8 @@ def test_the_detectable_difference_is_that_of_the_plan(make: Callable[..., Study
             finish(folder, study.final_run(cell, seed), 1.0, scores[cell.name, seed], right.tolist())
     costs = measured(study, folder)
     sd = np.sqrt(np.mean([stats.tvar([scores[c.name, 0], scores[c.name, 1]]) for c in study.cells]))
-    pairs = [stats.pearsonr(answers[c, s], answers["r=4", s])[0] for c in ("r=2", "r=8") for s in (0, 1)]
+    numbers = {place: right.astype(float) for place, right in answers.items()}
+    pairs = [stats.pearsonr(numbers[c, s], numbers["r=4", s])[0] for c in ("r=2", "r=8") for s in (0, 1)]
     assert costs[0].variation.seed_sd == pytest.approx(sd)
     assert costs[0].variation.item_correlation == pytest.approx(np.mean(pairs))
     accuracy = (scores["r=4", 0] + scores["r=4", 1]) / 2

@@ -21,6 +21,8 @@ from smoa_lightning.evaluation.choice_metrics import ChoiceAccuracy
 from smoa_lightning.evaluation.scoring import ChoiceScores
 from smoa_lightning.evaluation.text import answer_metrics, likelihood_metrics, reply_metrics
 
+from ..pinned import pinned_versions_only
+
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 ADAPTER = "model.adapter.init_args"
 
@@ -70,6 +72,7 @@ def test_values_of_all_forms(made: Any) -> None:
     assert "packing" not in hira.settings["data"]
 
 
+@pinned_versions_only
 def test_strategies_of_other_packages_take_any_setting(made: Any) -> None:
     axes = {"adapter": ["peft.LoraConfig", "elsewhere.OtherConfig"], "model.adapter.gamma": [1, 2]}
     with pytest.raises(

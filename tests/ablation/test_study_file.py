@@ -12,6 +12,8 @@ from smoa_lightning.ablation.study.expand import load_study
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.configuration.check import flags
 
+from ..pinned import pinned_versions_only
+
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 
 BASE = f"""\
@@ -140,7 +142,11 @@ WRONG: list[tuple[dict[str, Any], str]] = [
         {"axes": {"r": [4], "x": [{"a": {"model.adapter.r": 4}}]}},
         "the axes 'r' and 'x' both set model.adapter.init_args.r",
     ),
-    ({"axes": {"adapter": ["peft.LorraConfig"]}}, "cell adapter=LorraConfig: model.adapter: there is no strategy"),
+    pytest.param(
+        {"axes": {"adapter": ["peft.LorraConfig"]}},
+        "cell adapter=LorraConfig: model.adapter: there is no strategy",
+        marks=pinned_versions_only,
+    ),
     ({"axes": {"task": ["piqa", "pika"]}}, "cell task=pika: data.task: unknown task 'pika'; did you mean piqa"),
     ({"axes": {"optimizer.lr": [{"config": "x.yaml"}]}}, "config: there is no file 'x.yaml'"),
     ({"zip": [["partition", "K"]]}, "zip names 'K', which is no axis"),

@@ -201,13 +201,14 @@ def test_several_adapters(cell: Cell) -> None:
 def test_gradient_checkpointing_gives_the_same_gradients(cell: Cell) -> None:
     gradients = []
     model, own = cell.model.get_base_model(), adapter_parameters(cell.model)
+    name = "activation" if hasattr(model, "activation_checkpointing_enable") else "gradient"  # before transformers 5.23
     for checkpointing in (False, True):
         if checkpointing:
-            model.activation_checkpointing_enable({"use_reentrant": False})
+            getattr(model, f"{name}_checkpointing_enable")({"use_reentrant": False})
         torch.manual_seed(0)  # the backbone's own dropout
         loss = logits(cell.model.train(), **inputs(cell.base)).square().mean()
         gradients.append(torch.autograd.grad(loss, own))
-    model.activation_checkpointing_disable()
+    getattr(model, f"{name}_checkpointing_disable")()
     cell.model.eval()
     assert all(gradient.abs().max() > 0 for gradient in gradients[0])
     torch.testing.assert_close(*gradients)
@@ -221,6 +222,10 @@ def test_bfloat16_backbone_keeps_float32_adapters(cell: Cell) -> None:
     with torch.no_grad():
         for parameter, value in zip(adapter_parameters(model), adapter_parameters(cell.model), strict=True):
             parameter.copy_(value)
+        for own, other in zip(layers(model), layers(cell.model), strict=True):
+            for name in own.frozen_state:  # rounding can exchange two indices whose values nearly tie
+                if "default" in getattr(own, name):
+                    getattr(own, name)["default"].copy_(getattr(other, name)["default"])
         found = logits(model, **inputs(base))
     assert found.dtype == torch.bfloat16
     assert distance(found, cell.adapted) < 0.2 * distance(cell.adapted, cell.plain)

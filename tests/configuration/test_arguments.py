@@ -20,6 +20,8 @@ from smoa_lightning.configuration.check import flags
 from smoa_lightning.configuration.settings import class_group, groups
 from smoa_lightning.training.cli import FineTuneCLI
 
+from ..pinned import pinned_versions_only
+
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 FILES = sorted(EXPERIMENTS.rglob("*.yaml"))
 
@@ -70,6 +72,7 @@ def strategies() -> list[str]:
     return [*found, "smoa_lightning.adapters.adalora.AdaLoraConfig"]
 
 
+@pinned_versions_only
 @pytest.mark.parametrize("class_path", strategies())
 def test_strategies_take_what_their_sources_say(class_path: str) -> None:
     module, _, name = class_path.rpartition(".")
@@ -79,6 +82,7 @@ def test_strategies_take_what_their_sources_say(class_path: str) -> None:
     assert [s.key.rpartition(".")[2] for s in group.settings] == list(taken)
 
 
+@pinned_versions_only
 @pytest.mark.parametrize("name", ["AdamW", "SGD", "Adam", "RMSprop"])
 def test_optimizers_take_what_their_sources_say(name: str) -> None:
     taken = set(inspect.signature(getattr(torch.optim, name)).parameters) - {"params"}
@@ -194,6 +198,7 @@ REFUSED = [
 ]
 
 
+@pinned_versions_only
 @pytest.mark.parametrize(("arguments", "words"), REFUSED, ids=[" ".join(a) for a, _ in REFUSED])
 def test_what_is_refused_early_the_full_parser_refuses_too(arguments: list[str], words: str, fit_parser: Any) -> None:
     with pytest.raises(UserError) as refused:
@@ -228,6 +233,7 @@ REFUSED_FILES = [
 ]
 
 
+@pinned_versions_only
 @pytest.mark.parametrize(("text", "words"), REFUSED_FILES)
 def test_files_that_are_refused_early_the_full_parser_refuses_too(
     text: str, words: str, fit_parser: Any, tmp_path: Path
@@ -260,6 +266,7 @@ def test_dates_are_texts_and_null_is_taken_where_it_is_the_default(text: str, fi
     check_arguments("fit", ["--config", str(file)])
 
 
+@pinned_versions_only
 def test_a_later_class_is_the_one_whose_settings_count(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text(
         "model: {adapter: {class_path: peft.LoraConfig, init_args: {lora_alpha: 4}}}\nbase: b.yaml\n"
@@ -294,6 +301,7 @@ def test_help_tells_every_setting(command: str, capsys: pytest.CaptureFixture[st
     assert "--data.num_beams int = 1 " in shown
 
 
+@pinned_versions_only
 def test_help_tells_the_settings_of_a_named_strategy() -> None:
     assert "--model.adapter.num_subspaces" not in describe("fit", [])
     for named in (["--model.adapter", "SMoAConfig"], ["--model.adapter", "peft.LoraConfig", "--oh", "no"]):
