@@ -12,6 +12,7 @@ import importlib.metadata
 import inspect
 import json
 import re
+import sys
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
@@ -250,12 +251,16 @@ def text_of(schema: Node) -> str:
     return json.dumps(schema, indent=1, ensure_ascii=False) + "\n"
 
 
-def main() -> None:
-    """Write the schema into the package."""
+def main(args: list[str]) -> int:
+    """Write the schema into the package; with ``--check`` only say whether the shipped one is fresh."""
+    text = text_of(make_schema())
+    if "--check" in args:
+        return int(text != SCHEMA_FILE.read_text(encoding="utf-8"))
     with replacing(SCHEMA_FILE) as temporary:
-        temporary.write_text(text_of(make_schema()), encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8")
     print(f"written: {SCHEMA_FILE}")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(sys.argv[1:]))

@@ -136,13 +136,13 @@ class Check:
         if part == "init_args" and isinstance(class_path, str) and class_group(owner, class_path) is not None:
             taken, first = class_settings(owner, class_path), name.split(".")[0]
             setting = taken.get(f"{owner}.init_args.{first}")
-            if setting is None:
+            if setting is None and all(known.certain for known in taken.values()):
                 known = [key.removeprefix(f"{owner}.init_args.") for key in taken]
                 close = ", ".join(f"{owner}.{near}" for near in nearest(first, known, 3).split(", "))
                 raise UserError(
                     f"{where}unknown key {f'{owner}.{first}'!r} of {class_path}; the nearest valid keys are {close}"
                 )
-            if first == name:
+            if setting is not None and first == name:
                 self._value(setting, leaf, where, from_flag)
                 return
         put(self.settings, leaf)

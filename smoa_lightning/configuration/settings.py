@@ -90,7 +90,7 @@ def groups(command: str) -> tuple[Group, ...]:
 def class_path_of(owner: str, name: str) -> str | None:
     """Return the public path of a class, which may be given by its short name; ``None`` for one that is not known."""
     path: str | None = schema()["x-classes"][owner].get(name)
-    return path if path is not None and certain(path.split(".")[0]) else None
+    return path
 
 
 def class_paths(owner: str) -> list[str]:
@@ -105,7 +105,7 @@ def class_group(owner: str, class_path: str) -> Group | None:
     if public is None:
         return None
     node = schema()["$defs"][public]
-    settings = _settings(node, f"{owner}.init_args.", True)
+    settings = _settings(node, f"{owner}.init_args.", certain(public.split(".")[0]))
     return Group(owner, f"{public}: {node['description']}", tuple(s for s in settings if not s.within))
 
 

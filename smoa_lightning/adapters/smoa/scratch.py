@@ -47,6 +47,9 @@ def scratch_like(weight: Tensor, dtype: torch.dtype, slot: int) -> Tensor:
     rows, cols = weight.shape
     transposed = weight.stride(0) == 1 and weight.stride(1) != 1  # Conv1D: elementwise passes stay contiguous
     device = weight.device
+    if torch.compiler.is_compiling():  # a compiled graph plans its own memory
+        fresh = torch.empty((cols, rows) if transposed else (rows, cols), dtype=dtype, device=device)
+        return fresh.t() if transposed else fresh
     stream = torch.cuda.current_stream(device).stream_id if device.type == "cuda" else 0
     place = (device, stream, dtype, slot)
     view = _scratch.views.get((place, rows, cols, transposed))
