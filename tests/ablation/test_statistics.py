@@ -253,33 +253,33 @@ def test_verdicts() -> None:
     assert worse.sentence.startswith("smoa is worse than lora by 0.50, 95 % interval [0.01, 0.99], adjusted p < 0.001,")
     weak = verdict("smoa", "lora", difference(0.02, 3), 0.05)
     assert weak.label == "not established"
-    assert weak.sentence.startswith("smoa is not shown to differ from lora: 2.00 points better, ")
+    assert weak.sentence.startswith("smoa is not shown to differ from lora: its mean is 2.00 points better, ")
     assert weak.sentence.endswith("400 items: not established.")
     two = verdict("smoa", "lora", difference(0.02, 2), 0.001)
     assert not two.established
-    assert two.sentence.endswith("not established, 3 seeds needed.")
+    assert two.sentence.endswith("not established, since at least 3 seeds are needed.")
     one = verdict("smoa", "lora", difference(0.02, 1, low=None, n_items=None), None)
-    assert ", no interval, not tested, 1 seed: not established, 3 seeds needed." in one.sentence
-    assert verdict("smoa", "lora", difference(0.0, 3), 1.0).sentence.startswith("smoa scores as lora, 95 %")
+    assert ", no interval, not tested, 1 seed: not established, since at least 3 seeds are needed." in one.sentence
+    assert verdict("smoa", "lora", difference(0.0, 3), 1.0).sentence.startswith("smoa scores the same as lora, 95 %")
 
 
 @pytest.mark.parametrize(
     ("call", "words"),
     [
         (lambda: mean_interval([]), "one entry"),
-        (lambda: mean_interval([0.5, np.nan]), "1 entries that are no finite number"),
+        (lambda: mean_interval([0.5, np.nan]), r"1 value\(s\) that are not finite numbers"),
         (lambda: mean_interval([0.5, 0.6], confidence=95), "between 0 and 1"),
-        (lambda: paired_difference([1, 2], [1]), "2 scores are paired with 1"),
-        (lambda: seed_effect([1, 2], [1]), "2 scores are paired with 1"),
+        (lambda: paired_difference([1, 2], [1]), "cannot pair 2 scores with 1 scores"),
+        (lambda: seed_effect([1, 2], [1]), "cannot pair 2 scores with 1 scores"),
         (lambda: crossed_difference(np.ones((2, 3)), np.ones((3, 3))), "the same seeds and items"),
         (lambda: crossed_difference(np.ones((2, 1)), np.ones((2, 1))), "at least two items"),
-        (lambda: interquartile_mean([[0.1, 0.2]], resamples=10), "100 at least"),
+        (lambda: interquartile_mean([[0.1, 0.2]], resamples=10), "at least 100"),
         (lambda: interquartile_mean([]), "no task"),
-        (lambda: mcnemar([0.5], [1]), "neither 1 nor 0"),
+        (lambda: mcnemar([0.5], [1]), r"needs 1 \(right\) or 0 \(wrong\) for each item"),
         (lambda: mcnemar([1, 0], [1]), "the same items"),
-        (lambda: mcnemar([[1, 0]], [[1, 1]]), "choose a seed"),
+        (lambda: mcnemar([[1, 0]], [[1, 1]]), "choose one seed"),
         (lambda: Scores(np.ones((1, 2)), (0,), ("a",)), "1 seeds and 1 items"),
-        (lambda: Scores(np.ones((2, 1)), (0, 0), ("a",)), "seed 0 is there twice"),
+        (lambda: Scores(np.ones((2, 1)), (0, 0), ("a",)), "have the seed 0 twice"),
         (lambda: Scores(np.full((1, 1), np.inf), (0,), ("a",)), "infinite"),
         (
             lambda: pair(Scores(np.ones((1, 1)), (0,), ("a",)), Scores(np.ones((1, 1)), (1,), ("a",))),

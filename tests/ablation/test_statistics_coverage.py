@@ -145,8 +145,8 @@ def test_more_seeds_items_and_fewer_comparisons_detect_less() -> None:
         ({"n_seeds": 0}, "0 seeds"),
         ({"n_items": 1}, "1 items"),
         ({"comparisons": 0}, "0 comparisons"),
-        ({"power": 0.01}, "no more than the level"),
-        ({"seed_sd": 0.0, "item_correlation": 1.0}, "neither seeds nor items vary"),
+        ({"power": 0.01}, "must be above the level"),
+        ({"seed_sd": 0.0, "item_correlation": 1.0}, "seeds and items do not vary"),
     ],
 )
 def test_impossible_plans_are_refused(change: dict[str, float], words: str) -> None:

@@ -1,12 +1,12 @@
-"""What a table of runs says: intervals, paired differences, corrections, effects. Pure functions of numpy arrays.
+"""Statistics of a table of runs: intervals, paired differences, corrections, effects.
 
-A cell of an ablation is run with n seeds and scored on m items. Both vary: another seed gives another adapter, other
-items another accuracy. A difference between two cells is established when it is large against both, and only after the
-number of comparisons has been corrected for. ``docs/statistics.md`` has the models, the measured coverage of every
-interval, and when to trust what.
+Each cell of an ablation is run with n seeds and scored on m items. Both vary: a different seed gives a different
+adapter, and different items give a different accuracy. A difference between two cells is established when it is large
+compared with both, after a correction for the number of comparisons. ``docs/statistics.md`` has the models, the
+measured coverage of every interval, and when to trust which result.
 
-Nothing here imports more than numpy and ``scipy.special`` (``scipy.stats`` alone takes longer to import than a report
-may take); the tests compare with ``scipy.stats``.
+All functions are pure functions of numpy arrays. They import only numpy and ``scipy.special``, since the import of
+``scipy.stats`` takes longer than a whole report may take. The tests compare the results with ``scipy.stats``.
 """
 
 from __future__ import annotations

@@ -1,16 +1,16 @@
-r"""A cell against the baseline: over paired seeds, and over paired seeds and items.
+r"""The difference of a cell from the baseline: over paired seeds, and over paired seeds and items.
 
-The model of ``crossed_difference``. With :math:`y_{si}` the score of the run with seed s on item i, the difference of
-the two cells :math:`d_{si} = y^{cell}_{si} - y^{base}_{si}` is
+The model of ``crossed_difference``: let :math:`y_{si}` be the score of the run with seed s on item i. The difference of
+the two cells, :math:`d_{si} = y^{cell}_{si} - y^{base}_{si}`, is
 
 .. math:: d_{si} = \delta + a_s + b_i + e_{si}, \qquad s = 1..n,\; i = 1..m
 
 with independent random effects of the seed (:math:`\sigma_S^2`), of the item (:math:`\sigma_I^2`: some items suit one
 method), and of both (:math:`\sigma_E^2`). :math:`\delta` is the difference for *new seeds and new items of the same
-kind*, and :math:`\mathrm{Var}(\bar d) = \sigma_S^2/n + \sigma_I^2/m + \sigma_E^2/(nm)`. A t-test over seeds leaves the
-middle term out (it speaks of these items only); a test over the items of one run, or of all runs pooled, leaves the
-first one out. This is the crossed design of readers and cases in diagnostic imaging: Dorfman, Berbaum and Metz 1992
-(Investigative Radiology 27, 723), with the degrees of freedom of Hillis 2007 (Statistics in Medicine 26, 596).
+kind*, and :math:`\mathrm{Var}(\bar d) = \sigma_S^2/n + \sigma_I^2/m + \sigma_E^2/(nm)`. A t-test over seeds leaves out
+the middle term, so its result holds for these items only. A test over the items of one run, or of all runs pooled,
+leaves out the first term. The design is that of crossed readers and cases in diagnostic imaging: Dorfman, Berbaum and
+Metz 1992 (Investigative Radiology 27, 723). The degrees of freedom follow Hillis 2007 (Statistics in Medicine 26, 596).
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from numpy.typing import ArrayLike, NDArray
 from smoa_lightning.ablation.statistics.intervals import ROUNDING, finite, paired_spread, student, student_p
 from smoa_lightning.common.errors import UserError
 
-# Both constants were chosen by the coverage of the interval over all shares of the variances (docs/statistics.md).
-RESIDUAL_FLOOR = 0.3  # the seeds' mean square counts as this much of the residual's at least
+# Both constants were chosen so that the interval covers well for all shares of the variances (docs/statistics.md).
+RESIDUAL_FLOOR = 0.3  # lower bound of the seeds' mean square, as a share of the residual's
 MIXING = 1.5  # how much the degrees of freedom shrink where seeds and items both matter
 
 
 class MeanSquares(NamedTuple):
-    """Mean squares of differences by seeds and items: floats, or arrays of one shape."""
+    """Mean squares of differences by seeds and items: floats, or arrays of the same shape."""
 
     seeds: Any
     items: Any
@@ -44,13 +44,13 @@ class Difference:
 
     Args:
         value: The difference.
-        low: Lower end of its interval, None where there is none.
-        high: Upper end of its interval, None where there is none.
-        p: Two-sided p-value of "no difference", None where nothing can be tested.
+        low: Lower end of the interval, None without an interval.
+        high: Upper end of the interval, None without an interval.
+        p: Two-sided p-value of "no difference", None if no test is possible.
         standard_error: Standard error of ``value``, None for one seed.
-        df: Degrees of freedom of the interval, None where there is none.
+        df: Degrees of freedom of the interval, None without an interval.
         n_seeds: Number of paired seeds.
-        n_items: Number of paired items; None where the items were not looked at.
+        n_items: Number of paired items, None if the items were not used.
         method: ``seeds``, ``items``, or ``seeds and items``.
         confidence: Nominal coverage of the interval.
     """
@@ -72,17 +72,17 @@ def paired_difference(cell: ArrayLike, baseline: ArrayLike, confidence: float = 
 
     .. math:: t = \bar d / (s_d / \sqrt n), \qquad n - 1 \text{ degrees of freedom}
 
-    For metrics that have no score of each item (BLEU of a corpus). It speaks of other seeds on *the same items*: where
-    items have scores, use ``crossed_difference``. One seed, or differences without a spread, have neither interval nor
-    p (no evidence is not evidence of a spread of zero).
+    Use this for metrics without a score for each item (BLEU of a corpus). The result holds for new seeds on *the same
+    items*; where items have scores, use ``crossed_difference``. There is no interval and no p for one seed, or for
+    differences without a spread: an observed spread of zero does not show that seeds do not vary.
 
     Args:
-        cell: (n,), a score a seed.
+        cell: (n,), one score for each seed.
         baseline: (n,), the scores of the same seeds.
         confidence: Nominal coverage.
 
     Raises:
-        UserError: Not as many of one as of the other, or a score that is no finite number.
+        UserError: The two have different lengths, or a score is not a finite number.
     """
     n, value, spread = paired_spread(cell, baseline)
     if not spread:
@@ -91,27 +91,27 @@ def paired_difference(cell: ArrayLike, baseline: ArrayLike, confidence: float = 
 
 
 def crossed_difference(cell: ArrayLike, baseline: ArrayLike, confidence: float = 0.95) -> Difference:
-    r"""Return the difference over paired seeds *and* paired items (the model is that of the module).
+    r"""Return the difference over paired seeds *and* paired items (model: see the module).
 
-    With the mean squares of the seeds S, of the items I and of the rest E, and :math:`A = \max(I - E, 0)`,
+    With the mean squares S of the seeds, I of the items and E of the residual, and :math:`A = \max(I - E, 0)`,
 
     .. math:: \widehat{\mathrm{Var}}(\bar d) = \frac{\max(S, 0.3 E) + A}{nm}, \qquad
         \nu = \frac{(\max(S, 0.3 E) + A)^2}{S'^2/(n-1) + [I > E]\, I^2/(m-1)}, \qquad
         S' = S \left(1 + \frac{1.5\, A}{(S + A)(n-1)}\right)
 
-    and the interval :math:`\bar d \pm t_\nu \sqrt{\widehat{\mathrm{Var}}}`, with :math:`\nu \le m - 1`. Without item
-    effects it is the t-test over seeds. The floor under S and the factor of S' keep the coverage between 94 and 96 %
-    for three and more seeds, whatever the shares of the variances; Hillis' own :math:`\nu` falls to 92 %
-    (docs/statistics.md). Two seeds have an interval that may cover 90 % only. One seed has none: the spread of seeds
-    is not known then, and ``mcnemar`` compares the two runs.
+    and the interval is :math:`\bar d \pm t_\nu \sqrt{\widehat{\mathrm{Var}}}`, with :math:`\nu \le m - 1`. Without item
+    effects the test equals the t-test over seeds. The lower bound of S and the factor of S' keep the coverage between
+    94 and 96 % for three or more seeds and all shares of the variances. With the original :math:`\nu` of Hillis the
+    coverage falls to 92 % (docs/statistics.md). With two seeds the interval may cover only 90 %. With one seed there is
+    no interval, since the spread over seeds is unknown; ``mcnemar`` then compares the two runs.
 
     Args:
-        cell: (n, m), a row a seed, a column an item: 1 and 0, or any score.
+        cell: (n, m), one row for each seed, one column for each item: 1 and 0, or any score.
         baseline: (n, m), the same seeds and items.
         confidence: Nominal coverage.
 
     Raises:
-        UserError: Not the same shape, fewer than two items, or a score that is no finite number.
+        UserError: The shapes differ, there are fewer than two items, or a score is not a finite number.
     """
     differences, scale = paired_table(cell, baseline)
     n, m = differences.shape
@@ -126,7 +126,7 @@ def crossed_difference(cell: ArrayLike, baseline: ArrayLike, confidence: float =
 
 
 def mean_squares(differences: NDArray[np.float64]) -> MeanSquares:
-    """Return the mean squares of seeds, items and rest.
+    """Return the mean squares of seeds, items and residual.
 
     Args:
         differences: (..., n, m) with n, m > 1.
@@ -150,7 +150,7 @@ def standard_error(squares: MeanSquares, n: int, m: int) -> tuple[NDArray[np.flo
     """Return standard error and degrees of freedom of the mean of n x m differences (``crossed_difference``).
 
     Args:
-        squares: Their mean squares, floats or arrays.
+        squares: Mean squares of the differences, floats or arrays.
         n: Number of seeds, two or more.
         m: Number of items, two or more.
     """
@@ -166,16 +166,16 @@ def standard_error(squares: MeanSquares, n: int, m: int) -> tuple[NDArray[np.flo
 
 
 def paired_table(cell: ArrayLike, baseline: ArrayLike) -> tuple[NDArray[np.float64], float]:
-    """Return the (n, m) differences of two cells, and the greatest size of a score.
+    """Return the (n, m) differences of two cells, and the largest absolute score.
 
     Raises:
-        UserError: Not the same shape, fewer than two items, or a score that is no finite number.
+        UserError: The shapes differ, there are fewer than two items, or a score is not a finite number.
     """
     first, second = finite(cell, "the scores of the cell", 2), finite(baseline, "the scores of the baseline", 2)
     if first.shape != second.shape or first.shape[1] < 2:
         raise UserError(
-            f"scores of the shapes {first.shape} and {second.shape} are compared: both need the same seeds and items, "
-            "and at least two items"
+            f"cannot compare scores of the shapes {first.shape} and {second.shape}: both need the same seeds and "
+            "items, and at least two items"
         )
     return first - second, float(max(np.abs(first).max(), np.abs(second).max()))
 

@@ -1,4 +1,4 @@
-"""How large a difference over seeds is, in units of its own spread."""
+"""The size of a difference over seeds, in units of its own standard deviation."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class SeedEffect:
     """A standardised difference over paired seeds.
 
     Args:
-        d_z: Mean of the differences over their standard deviation; None for one seed or without a spread.
-        g_z: ``d_z`` without its bias for few seeds; None for fewer than three.
+        d_z: Mean of the differences divided by their standard deviation; None for one seed or without a spread.
+        g_z: ``d_z`` corrected for its bias with few seeds; None for fewer than three seeds.
         n: Number of seeds.
     """
 
@@ -27,21 +27,21 @@ class SeedEffect:
 
 
 def seed_effect(cell: ArrayLike, baseline: ArrayLike) -> SeedEffect:
-    r"""Return Cohen's :math:`d_z` of paired seeds, and Hedges' correction of it.
+    r"""Return Cohen's :math:`d_z` of paired seeds, and its value after Hedges' correction.
 
     .. math:: d_z = \bar d / s_d, \qquad g_z = J(n-1)\, d_z, \qquad
         J(\nu) = \frac{\Gamma(\nu/2)}{\sqrt{\nu/2}\;\Gamma((\nu-1)/2)}
 
     J is exact for normal differences (Hedges 1981, Journal of Educational Statistics 6, 107): .564 for three seeds,
-    .798 for five. It is zero for two seeds, whose d_z has no mean, so there is no g_z of two. d_z grows without bound
-    as the training gets more repeatable: read it beside the difference in points, never in its place.
+    .798 for five. For two seeds J is zero and d_z has no expected value, so there is no g_z. d_z grows without bound
+    as training becomes more repeatable. Read d_z together with the difference in points, never instead of it.
 
     Args:
-        cell: (n,), a score a seed.
+        cell: (n,), one score for each seed.
         baseline: (n,), the scores of the same seeds.
 
     Raises:
-        UserError: Not as many scores of one as of the other, or one that is no finite number.
+        UserError: The two have different lengths, or a score is not a finite number.
     """
     n, mean, spread = paired_spread(cell, baseline)
     if not spread:

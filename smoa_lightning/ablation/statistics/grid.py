@@ -1,17 +1,17 @@
-r"""What the axes of a grid of cells do: main effects and two-way interactions.
+r"""Effects of the axes of a grid of cells: main effects and two-way interactions.
 
-Least squares with fixed effects, the seed as a block:
+The model is least squares with fixed effects, and the seed is a block:
 
 .. math:: y = \mu + \text{seed} + \sum_a \alpha_a + \sum_{a<b} (\alpha\beta)_{ab} + \varepsilon
 
-Each term is tested against the model of all terms that do not contain it (marginality, "type II": Nelder 1977,
-Journal of the Royal Statistical Society A 140, 48; Langsrud 2003, Statistics and Computing 13, 163), with the residual
-of the whole model in the denominator. Equal numbers of runs in all cells give the classical analysis of variance. Cells
-that a condition drops make the design rank-deficient: degrees of freedom come from the ranks of the nested designs and
-sums of squares from their residuals, so that neither depends on a coding, and a term is said to be estimable in full,
-in part, or not at all.
+Each term is tested against the model of all terms that do not contain it. The denominator is the residual of the full
+model. This is the principle of marginality, "type II" (Nelder 1977, Journal of the Royal Statistical Society A 140, 48;
+Langsrud 2003, Statistics and Computing 13, 163). With equal numbers of runs in all cells it is the classical analysis
+of variance. If a condition drops cells, the design may lose rank. Degrees of freedom come from the ranks of the nested
+designs and sums of squares from their residuals, so both are independent of the coding. Each term is reported as
+estimable in full, in part, or not at all.
 
-F-tests over seeds speak of other seeds on the same items.
+The F-tests are over seeds: their results hold for new seeds on the same items.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ class Term:
 
     Args:
         axes: The axis, or the two axes.
-        df: Degrees of freedom that the runs can tell apart from all other terms.
-        full_df: Degrees of freedom that it would have in a complete grid.
-        sum_of_squares: What it explains beyond the terms that do not contain it.
-        f: F statistic, None where nothing is left to test against.
-        p: Its p-value.
-        partial_eta_squared: Its share of itself and the residual; None where ``f`` is None.
+        df: Degrees of freedom that the runs can separate from all other terms.
+        full_df: Degrees of freedom of the term in a complete grid.
+        sum_of_squares: Variation that the term explains in addition to the terms that do not contain it.
+        f: F statistic, None without a residual to test against.
+        p: p-value of ``f``.
+        partial_eta_squared: Sum of squares divided by the sum of itself and the residual's; None if ``f`` is None.
     """
 
     axes: tuple[str, ...]
@@ -58,21 +58,21 @@ class Term:
 
     @property
     def estimable(self) -> str:
-        """``yes``, ``in part`` (some of its contrasts only) or ``no``."""
+        """``yes``, ``in part`` (only some contrasts) or ``no``."""
         return "no" if self.df == 0 else "yes" if self.df == self.full_df else "in part"
 
 
 @dataclass(frozen=True)
 class LevelEffect:
-    """A level of an axis against the axis' first level, the other axes and the seeds held fixed (no interactions).
+    """The difference of a level from the first level of its axis, with other axes and seeds fixed (no interactions).
 
     Args:
         axis: The axis.
         level: The level.
-        against: The axis' first level.
-        value: The difference, None where the runs cannot tell it from other effects.
-        low: Lower end of its interval; None where there is none.
-        high: Upper end of its interval; None where there is none.
+        against: The first level of the axis.
+        value: The difference, None if the runs cannot separate it from other effects.
+        low: Lower end of the interval, None without an interval.
+        high: Upper end of the interval, None without an interval.
     """
 
     axis: str
@@ -85,13 +85,13 @@ class LevelEffect:
 
 @dataclass(frozen=True)
 class GridEffects:
-    """What the axes of a grid do.
+    """Effects of the axes of a grid.
 
     Args:
         terms: Main effects, then interactions.
-        levels: The levels of each axis against its first.
+        levels: Differences of the levels of each axis from its first level.
         residual_df: Degrees of freedom of the residual.
-        residual_variance: Its mean square, None without degrees of freedom.
+        residual_variance: Mean square of the residual, None without degrees of freedom.
     """
 
     terms: tuple[Term, ...]
@@ -108,19 +108,19 @@ def grid_effects(
     interactions: bool = True,
     confidence: float = 0.95,
 ) -> GridEffects:
-    """Return main effects and two-way interactions of a grid of runs (equation and sources: the module).
+    """Return main effects and two-way interactions of a grid of runs (equation and sources: see the module).
 
-    An axis with one level is no axis and is left out. Interactions of three axes go into the residual.
+    An axis with one level is left out. Interactions of three axes are part of the residual.
 
     Args:
         scores: (N,), the score of each run.
-        axes: Axis -> its level in each of the N runs; the first level that occurs is what the others are held against.
+        axes: Axis -> its level in each of the N runs. The first level that occurs is the reference of its axis.
         seeds: The seed of each run, a block.
         interactions: Include the two-way interactions.
         confidence: Nominal coverage of the levels' intervals.
 
     Raises:
-        UserError: Lengths that do not fit, a score that is no finite number, or no axis with two levels.
+        UserError: The lengths differ, a score is not a finite number, or no axis has two levels.
     """
     y = finite(scores, "the scores of the runs", 1)
     for name, labels in {**axes, "seeds": seeds}.items():
@@ -129,14 +129,14 @@ def grid_effects(
     varied = {name: list(levels) for name, levels in axes.items() if len(set(levels)) > 1}
     if not varied:
         raise UserError(
-            f"no axis has two levels among the runs ({', '.join(axes) or 'no axis given'}): nothing to compare"
+            f"no axis has two levels in the runs ({', '.join(axes) or 'no axis given'}), so there is nothing to compare"
         )
     columns: dict[tuple[str, ...], NDArray[np.float64]] = {(name,): _indicators(v) for name, v in varied.items()}
     if interactions:
         for first, second in itertools.combinations(varied, 2):
             columns[first, second] = _indicators(list(zip(varied[first], varied[second], strict=True)))
     start = np.hstack([np.ones((len(y), 1)), _indicators(list(seeds))])
-    centred = y - y.mean()  # no change of any effect, and no cancellation in the sums of squares
+    centred = y - y.mean()  # changes no effect, and avoids cancellation in the sums of squares
     whole = _fit(centred, [start, *columns.values()])
     residual_df = len(y) - whole.rank
     noise = (ROUNDING * float(np.abs(y).max())) ** 2 * len(y)
@@ -192,7 +192,7 @@ def _level_effects(
     confidence: float,
 ) -> tuple[LevelEffect, ...]:
     inverse = np.linalg.pinv(design)
-    space = inverse @ design  # projects on what the runs can tell: a contrast outside of it is not estimable
+    space = inverse @ design  # projects on the estimable contrasts
     variance, residual_df = residual
     effects = []
     for axis, labels in varied.items():
@@ -215,6 +215,6 @@ def _level_effects(
 
 
 def _indicators(labels: Sequence[Hashable]) -> NDArray[np.float64]:
-    """Return (N, levels): a column for each level, in the order of their first run."""
+    """Return (N, levels): one column for each level, in order of first appearance."""
     number = {label: column for column, label in enumerate(dict.fromkeys(labels))}
     return np.eye(len(number))[[number[label] for label in labels]]

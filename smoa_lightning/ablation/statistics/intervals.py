@@ -11,7 +11,7 @@ from scipy import special
 
 from smoa_lightning.common.errors import UserError
 
-ROUNDING = 1e-12  # a spread below this share of the values is the rounding of floats, not a spread
+ROUNDING = 1e-12  # a spread below this share of the values is rounding error
 
 
 @dataclass(frozen=True)
@@ -20,10 +20,10 @@ class Estimate:
 
     Args:
         value: The estimate.
-        low: Lower end of the interval; None where there is no interval.
-        high: Upper end of the interval; None where there is no interval.
-        n: Number of seeds, or of scores where there are several a seed.
-        sd: Standard deviation over the seeds (with n - 1), None for one.
+        low: Lower end of the interval, None without an interval.
+        high: Upper end of the interval, None without an interval.
+        n: Number of seeds, or of scores if a seed has several.
+        sd: Standard deviation over the seeds (with n - 1), None for one seed.
         confidence: Nominal coverage of the interval.
     """
 
@@ -40,15 +40,15 @@ def mean_interval(values: ArrayLike, confidence: float = 0.95) -> Estimate:
 
     .. math:: \bar x \pm t_{(1+c)/2,\,n-1}\, s / \sqrt n
 
-    One seed has no interval, and neither have equal scores of several seeds: a spread of zero is no evidence that
-    another seed would score the same (``scipy.stats.t.interval`` says nan there).
+    There is no interval for one seed, or if all seeds have the same score: a spread of zero does not show that a new
+    seed would score the same (``scipy.stats.t.interval`` returns nan in this case).
 
     Args:
-        values: (n,), a score a seed.
+        values: (n,), one score for each seed.
         confidence: Nominal coverage c.
 
     Raises:
-        UserError: No score, or one that is not a finite number.
+        UserError: There is no score, or a score is not a finite number.
 
     >>> round(mean_interval([0.61, 0.64, 0.62]).low, 4), mean_interval([0.61]).low
     (0.5854, None)
@@ -67,18 +67,18 @@ def mean_interval(values: ArrayLike, confidence: float = 0.95) -> Estimate:
 def paired_spread(cell: ArrayLike, baseline: ArrayLike) -> tuple[int, float, float]:
     """Return number, mean and standard deviation of the differences of paired seeds.
 
-    The deviation is 0 for one seed, and where the differences vary by the rounding of floats only.
+    The deviation is 0 for one seed, and if the differences vary only by rounding error.
 
     Args:
-        cell: (n,), a score a seed.
+        cell: (n,), one score for each seed.
         baseline: (n,), the scores of the same seeds.
 
     Raises:
-        UserError: Not as many of one as of the other, or a score that is no finite number.
+        UserError: The two have different lengths, or a score is not a finite number.
     """
     first, second = finite(cell, "the scores of the cell", 1), finite(baseline, "the scores of the baseline", 1)
     if len(first) != len(second):
-        raise UserError(f"{len(first)} scores are paired with {len(second)}: give both for the same seeds")
+        raise UserError(f"cannot pair {len(first)} scores with {len(second)} scores: give both for the same seeds")
     differences = first - second
     spread = float(differences.std(ddof=1)) if len(first) > 1 else 0.0
     rounding = ROUNDING * max(np.abs(first).max(), np.abs(second).max())
@@ -96,26 +96,28 @@ def student_p(t: float, df: float) -> float:
 
 
 def checked(share: float, what: str) -> float:
-    """Return ``share`` if it lies strictly between 0 and 1.
+    """Return ``share`` if it is strictly between 0 and 1.
 
     Raises:
-        UserError: It does not.
+        UserError: ``share`` is outside of this range.
     """
     if not 0 < share < 1:
-        raise UserError(f"{what} is {share}: it has to lie between 0 and 1, 0.95 for instance")
+        raise UserError(f"{what} is {share}, but must be between 0 and 1, for example 0.95")
     return share
 
 
 def finite(values: ArrayLike, what: str, dimensions: int) -> NDArray[np.float64]:
-    """Return ``values`` as a float array that has so many dimensions, at least one entry, and finite ones only.
+    """Return ``values`` as a float array, after checking its dimensions and entries.
 
     Raises:
-        UserError: It has not.
+        UserError: The number of dimensions is different, there is no entry, or an entry is not finite.
     """
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != dimensions or array.size == 0:
-        raise UserError(f"{what} have the shape {array.shape}: {dimensions} dimension(s) and one entry at least needed")
+        raise UserError(
+            f"{what} have the shape {array.shape}, but need {dimensions} dimension(s) and at least one entry"
+        )
     if not np.isfinite(array).all():
         count = int((~np.isfinite(array)).sum())
-        raise UserError(f"{what} have {count} entries that are no finite number: leave those runs or items out")
+        raise UserError(f"{what} have {count} value(s) that are not finite numbers: leave out those runs or items")
     return array

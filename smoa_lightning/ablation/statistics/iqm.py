@@ -12,7 +12,7 @@ from scipy import special
 from smoa_lightning.ablation.statistics.intervals import ROUNDING, Estimate, checked, finite, student
 from smoa_lightning.common.errors import UserError
 
-CHUNK = 4_000_000  # resampled scores that are held at once: 32 MB
+CHUNK = 4_000_000  # resampled scores in memory at once: 32 MB
 
 
 def interquartile_mean(
@@ -20,34 +20,35 @@ def interquartile_mean(
 ) -> Estimate:
     r"""Return the mean of the middle half of all scores, with a stratified bootstrap interval.
 
-    All N scores of all tasks are sorted, a quarter (:math:`\lfloor N/4 \rfloor`) is cut at each end, the rest averaged:
-    less moved by one task or seed than the mean, less wasteful than the median (Agarwal et al. 2021, arXiv 2108.13264).
-    Each resample draws the seeds of each task (a stratum) with replacement. Percentiles of so few seeds are too narrow:
-    the variance of a resampled mean is short by (n - 1)/n, and their tails are the normal distribution's. Both are put
-    right, as Hesterberg 2015 (The American Statistician 69, 371) does for one sample: with :math:`q` a percentile,
+    All N scores of all tasks are sorted, a quarter (:math:`\lfloor N/4 \rfloor`) is cut at each end, and the rest is
+    averaged. One task or seed moves this mean less than the plain mean, and it uses more of the scores than the median
+    (Agarwal et al. 2021, arXiv 2108.13264). Each resample draws the seeds of each task (a stratum) with replacement.
+    Percentiles of few seeds are too narrow: the variance of a resampled mean is too small by the factor (n - 1)/n, and
+    the tails are those of a normal distribution. Both are corrected, as in Hesterberg 2015 (The American Statistician
+    69, 371) for one sample. With a percentile :math:`q` and k tasks, an end of the interval is
 
     .. math:: \hat\theta + f (q - \hat\theta), \qquad
         f = \sqrt{\tfrac{\bar n}{\bar n - 1}}\; t_{N - k} / z, \qquad \bar n = N/k
 
-    for k tasks. Scores must be comparable: all accuracies, or normalised. The interval speaks of other seeds of *these*
-    tasks, and not of their items.
+    Scores must be comparable: all accuracies, or normalised. The interval holds for new seeds on *the same* tasks and
+    items.
 
     Args:
-        tasks: For each task the scores of its seeds; (k, n), or of different lengths.
+        tasks: The scores of the seeds of each task; (k, n), or different lengths.
         confidence: Nominal coverage.
         resamples: Number of resamples.
-        seed: Of the generator.
+        seed: Seed of the generator.
 
     Raises:
-        UserError: No task, or a score that is no finite number.
+        UserError: There is no task, or a score is not a finite number.
     """
     strata = [finite(scores, f"the scores of task {number}", 1) for number, scores in enumerate(tasks)]
     if not strata:
-        raise UserError("an interquartile mean of no task was asked for: give the scores of one task at least")
+        raise UserError("there is no task: an interquartile mean needs the scores of at least one task")
     checked(confidence, "the confidence")
     if resamples < 100:
         raise UserError(
-            f"{resamples} resamples cannot tell a tail from a middle: ask for 100 at least, 4000 by default"
+            f"{resamples} resamples are too few to estimate an interval: use at least 100; the default is 4000"
         )
     pooled = np.concatenate(strata)
     count, df = len(pooled), len(pooled) - len(strata)
@@ -66,7 +67,7 @@ def interquartile_mean(
 
 
 def middle_mean(scores: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the interquartile mean over the last axis, with no weights on the borders (as rliable does)."""
+    """Return the interquartile mean over the last axis, without weights at the borders (as in rliable)."""
     count = scores.shape[-1]
     cut = count // 4
     middle: NDArray[np.float64] = np.sort(scores, axis=-1)[..., cut : count - cut].mean(axis=-1)

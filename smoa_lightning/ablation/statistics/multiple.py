@@ -1,4 +1,4 @@
-"""Several comparisons at once: Holm's correction."""
+"""Holm's correction for several comparisons."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from smoa_lightning.common.errors import UserError
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    r"""Return p-values adjusted so that the chance of any false rejection in the family stays below the level.
+    r"""Return adjusted p-values, so that the chance of any false rejection in the family stays below the level.
 
-    With the p-values sorted, :math:`\tilde p_{(i)} = \max_{j \le i} \min(1, (c - j + 1)\, p_{(j)})` for a family of c
-    comparisons, whatever their dependence (Holm 1979, Scandinavian Journal of Statistics 6, 65). Never less powerful
-    than Bonferroni's :math:`c\,p`. Equal p-values stay equal, and the order stays.
+    For c comparisons with sorted p-values, :math:`\tilde p_{(i)} = \max_{j \le i} \min(1, (c - j + 1)\, p_{(j)})`. This
+    holds for any dependence of the comparisons (Holm 1979, Scandinavian Journal of Statistics 6, 65), and is never less
+    powerful than Bonferroni's :math:`c\,p`. Equal p-values stay equal, and the order is kept.
 
     Args:
-        p_values: One for each comparison; None where nothing could be tested, which stays None and is not counted.
+        p_values: One for each comparison. None, for a comparison without a test, stays None and is not counted.
 
     Raises:
-        UserError: A p-value outside of [0, 1].
+        UserError: A p-value is outside of [0, 1].
 
     >>> holm([0.01, 0.04, None, 0.03])
     [0.03, 0.06, None, 0.06]
@@ -28,7 +28,7 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     tested = [number for number, p in enumerate(p_values) if p is not None]
     p = np.array([p_values[number] for number in tested], dtype=np.float64)
     if not ((p >= 0) & (p <= 1)).all():
-        raise UserError(f"a p-value is {p[~((p >= 0) & (p <= 1))][0]}: it has to lie in [0, 1], None if not tested")
+        raise UserError(f"a p-value is {p[~((p >= 0) & (p <= 1))][0]}, but must be in [0, 1], or None without a test")
     order = np.argsort(p, kind="stable")
     stepped = np.minimum(1, np.maximum.accumulate((len(p) - np.arange(len(p))) * p[order]))
     adjusted: list[float | None] = [None] * len(p_values)

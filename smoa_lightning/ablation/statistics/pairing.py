@@ -1,4 +1,4 @@
-"""Two cells, item by item and seed by seed: what both have is compared, what one lacks is counted."""
+"""Pairing of two cells by seed and item: shared scores are compared, the others are counted."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ class Scores:
     """The scores of one cell.
 
     Args:
-        values: (n, m), a row for each seed, a column for each item; 1 and 0 for right and wrong, or any score of an
-            item. nan where a score is missing.
+        values: (n, m), one row for each seed, one column for each item; 1 and 0 for right and wrong, or any score of an
+            item. nan is a missing score.
         seeds: n names of the rows.
         items: m names of the columns.
 
     Raises:
-        UserError: Names and shape do not fit, a name is there twice, or a score is infinite.
+        UserError: Names and shape do not fit, a name appears twice, or a score is infinite.
     """
 
     values: NDArray[np.float64]
@@ -33,15 +33,15 @@ class Scores:
         values = np.asarray(self.values, dtype=np.float64)
         if values.shape != (len(self.seeds), len(self.items)):
             raise UserError(
-                f"scores of the shape {values.shape} came with {len(self.seeds)} seeds and {len(self.items)} items: "
-                f"({len(self.seeds)}, {len(self.items)}) needed"
+                f"the scores have the shape {values.shape}, but {len(self.seeds)} seeds and {len(self.items)} items "
+                f"need the shape ({len(self.seeds)}, {len(self.items)})"
             )
         for name, labels in (("seed", self.seeds), ("item", self.items)):
             if len(set(labels)) < len(labels):
                 twice = next(label for label in labels if labels.count(label) > 1)
-                raise UserError(f"the {name} {twice!r} is there twice in the scores of a cell: give each {name} once")
+                raise UserError(f"the scores of a cell have the {name} {twice!r} twice: give each {name} once")
         if np.isinf(values).any():
-            raise UserError("a score of an item is infinite: give nan for a missing one")
+            raise UserError("the score of an item is infinite: use nan for a missing score")
         object.__setattr__(self, "values", values)
 
 
@@ -54,8 +54,8 @@ class Paired:
         baseline: (n, m) scores of the baseline, with the same seeds and items.
         seeds: The n seeds.
         items: The m items.
-        dropped_seeds: Seeds that only one of the two has.
-        dropped_items: Number of items that one of the two lacks, in any of the shared seeds.
+        dropped_seeds: Seeds that only one of the cells has.
+        dropped_items: Number of items that lack a score in one of the cells, in any shared seed.
     """
 
     cell: NDArray[np.float64]
@@ -74,11 +74,11 @@ class Paired:
 def pair(cell: Scores, baseline: Scores) -> Paired:
     """Return the scores of both cells on the seeds and items that both have.
 
-    A seed without any score is a missing seed; after that an item that lacks a score in a shared seed of either cell is
-    left out for all seeds, so that what remains is complete.
+    A seed without any score counts as missing. Then an item is left out for all seeds if it lacks a score in a shared
+    seed of either cell, so that the result is complete.
 
     Raises:
-        UserError: They share no seed, or no item.
+        UserError: The cells share no seed, or no item.
     """
     runs = [_scored(scores) for scores in (cell, baseline)]
     seeds = tuple(seed for seed in runs[0] if seed in runs[1])
@@ -93,13 +93,13 @@ def pair(cell: Scores, baseline: Scores) -> Paired:
         scores.values[np.ix_([rows[seed] for seed in seeds], [column[item] for item in shared])]
         for scores, rows, column in zip((cell, baseline), runs, columns, strict=True)
     ]
-    whole = np.asarray(~np.isnan(arrays).any(axis=(0, 1)))
-    if not whole.any():
+    complete = np.asarray(~np.isnan(arrays).any(axis=(0, 1)))
+    if not complete.any():
         raise UserError("the two cells share no item: score both on the same rows")
-    items = tuple(item for item, kept in zip(shared, whole, strict=True) if kept)
+    items = tuple(item for item, is_complete in zip(shared, complete, strict=True) if is_complete)
     return Paired(
-        cell=arrays[0][:, whole],
-        baseline=arrays[1][:, whole],
+        cell=arrays[0][:, complete],
+        baseline=arrays[1][:, complete],
         seeds=seeds,
         items=items,
         dropped_seeds=tuple(seed for seed in dict.fromkeys([*cell.seeds, *baseline.seeds]) if seed not in seeds),

@@ -1,4 +1,4 @@
-"""The sentence that a report says of a difference."""
+"""The sentence that a report gives for a difference."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class Verdict:
     """Whether a difference is established.
 
     Args:
-        established: It is.
-        better: The cell's mean is the better one; None for no difference at all.
-        sentence: Everything that a reader needs to judge it.
+        established: Whether the difference is established.
+        better: Whether the cell's mean is the better one; None for equal means.
+        sentence: Everything that a reader needs to judge the difference.
     """
 
     established: bool
@@ -43,18 +43,18 @@ def verdict(
     unit: str = "points",
     minimum_seeds: int = 3,
 ) -> Verdict:
-    """Return the verdict on a difference: established if the adjusted p is below ``alpha`` with enough seeds.
+    """Return the verdict on a difference: established if there are enough seeds and the adjusted p is below ``alpha``.
 
     Args:
         cell: Name of the cell.
         baseline: Name of the baseline.
         difference: The cell minus the baseline.
-        adjusted_p: Its p-value after the correction for all comparisons of the table (``holm``); None if not tested.
+        adjusted_p: p-value after the correction for all comparisons of the table (``holm``); None if not tested.
         alpha: Level of the family.
         higher_is_better: Direction of the metric.
-        scale: Factor to the unit: 100 makes points of accuracies.
-        unit: What the scaled difference is counted in; empty for none.
-        minimum_seeds: With fewer the spread over seeds is too uncertain: two seeds' interval may cover 90 % only.
+        scale: Factor to the unit: 100 turns accuracies into points.
+        unit: Unit of the scaled difference; empty for none.
+        minimum_seeds: Number of seeds that a verdict needs. The interval of two seeds may cover only 90 %.
 
     >>> found = Difference(0.023, 0.004, 0.042, 0.009, 0.008, 6.0, 5, None, "seeds")
     >>> verdict("A", "B", found, 0.018).sentence
@@ -66,15 +66,16 @@ def verdict(
     better = None if difference.value == 0 else (difference.value > 0) == higher_is_better
     size = f"{abs(difference.value) * scale:.2f}" + (f" {unit}" if unit else "")
     if better is None:
-        start = f"{cell} scores as {baseline}"
+        start = f"{cell} scores the same as {baseline}"
     elif established:
         start = f"{cell} is {'better' if better else 'worse'} than {baseline} by {size}"
     else:
-        start = f"{cell} is not shown to differ from {baseline}: {size} {'better' if better else 'worse'}"
+        start = f"{cell} is not shown to differ from {baseline}: its mean is {size} {'better' if better else 'worse'}"
     parts = [start, _interval(difference, scale), _p_value(adjusted_p), counted(difference.n_seeds, "seed")]
     if difference.n_items is not None:
         parts.append(counted(difference.n_items, "item"))
-    ending = ESTABLISHED if established else NOT_ESTABLISHED + ("" if enough else f", {minimum_seeds} seeds needed")
+    ending = ESTABLISHED if established else NOT_ESTABLISHED
+    ending += "" if enough else f", since at least {minimum_seeds} seeds are needed"
     return Verdict(established, better, f"{', '.join(parts)}: {ending}.")
 
 
@@ -92,7 +93,7 @@ def _p_value(p: float | None) -> str:
 
 
 def counted(number: int, what: str) -> str:
-    """Return a number with what it counts.
+    """Return a number with the noun that it counts.
 
     >>> counted(1, "seed"), counted(1200, "item")
     ('1 seed', '1,200 items')
