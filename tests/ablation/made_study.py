@@ -50,18 +50,18 @@ def make_study(
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "study.json").write_text(json.dumps(description))
     scores: dict[str, np.ndarray] = {}
-    untouched = (rng.uniform(size=items) < 0.35 + 0.3 * (easy - 0.5)).astype(float)
+    base_model = (rng.uniform(size=items) < 0.35 + 0.3 * (easy - 0.5)).astype(float)
     for name, facts in cells.items():
         chance = np.clip(facts["accuracy"] + 0.3 * (easy - 0.5) + rng.normal(0, 0.01, (len(seeds), 1)), 0, 1)
         scores[name] = (rng.uniform(size=(len(seeds), items)) < chance).astype(float)
         for row, seed in enumerate(seeds):
             if (name, seed) not in missing:
                 scores_base = name == names[0] and row == 0
-                base, values = untouched if scores_base else None, {LR: RATES[-1]} if search else {}
+                base, values = base_model if scores_base else None, {LR: RATES[-1]} if search else {}
                 _run(folder, name, facts, seed, scores[name][row], metric, base, values)
     if search:
         _trials(folder, names)
-    return {**scores, "untouched": untouched}
+    return {**scores, "base model": base_model}
 
 
 def _cell(facts: Mapping[str, Any], metric: str, search: bool) -> dict[str, Any]:

@@ -62,28 +62,28 @@ def test_a_difference_is_of_paired_items_whatever_their_order(tmp_path: Path) ->
     assert found.effect == pytest.approx(means.mean() / means.std(ddof=1) * (1 - 3 / (4 * 2 - 1)), rel=0.02)
 
 
-def test_each_cell_is_compared_with_the_untouched_backbone(tmp_path: Path) -> None:
+def test_each_cell_is_compared_with_the_base_model(tmp_path: Path) -> None:
     analysis, scores = analysed(tmp_path)
     assert [gain.cell for gain in analysis.gains] == list(CELLS)
     for gain in analysis.gains:
-        differences = scores[gain.cell] - scores["untouched"]  # the same items, and the same scores for every seed
+        differences = scores[gain.cell] - scores["base model"]  # the same items, and the same scores for every seed
         assert gain.difference.value == pytest.approx(differences.mean())
         assert (gain.difference.n_seeds, gain.difference.n_items) == (3, 300)
         by_items = stats.ttest_1samp(differences.mean(axis=0), 0).confidence_interval()
         assert gain.difference.low is not None
-        assert gain.difference.low == pytest.approx(by_items.low, abs=0.01)  # items vary most, seeds hardly here
+        assert gain.difference.low == pytest.approx(by_items.low, abs=0.01)  # here items vary much, seeds little
         assert gain.verdict.better
     write_report(tmp_path, tmp_path / "out")
     text = (tmp_path / "out" / "report.md").read_text()
-    assert "Established to be better than the untouched backbone: 3 of 3 cells." in text
+    assert "Established to be better than the base model: 3 of 3 cells." in text
     assert [row["cell"] for row in table(tmp_path / "out", "gains")] == list(CELLS)
 
 
-def test_a_study_whose_backbone_was_not_scored_says_nothing_of_it(tmp_path: Path) -> None:
+def test_a_report_without_a_score_of_the_base_model_does_not_mention_it(tmp_path: Path) -> None:
     analysis, _ = analysed(tmp_path, missing=[("method=lora", 0)])
-    assert (analysis.gains, analysis.untouched) == ((), [])
+    assert (analysis.gains, analysis.base_models) == ((), [])
     write_report(tmp_path, tmp_path / "out")
-    assert "untouched" not in (tmp_path / "out" / "report.md").read_text()
+    assert "base model" not in (tmp_path / "out" / "report.md").read_text()
 
 
 def test_what_is_large_is_established_and_what_is_not_is_called_so(tmp_path: Path) -> None:
@@ -136,7 +136,7 @@ def test_seeds_that_only_one_of_two_has_are_left_out_and_told(tmp_path: Path) ->
     write_report(tmp_path, tmp_path / "out")
     text = (tmp_path / "out" / "report.md").read_text()
     assert "method=same: 3 of 4 seeds are finished." in text
-    assert "method=same and its baseline do not share the seeds 2: these are not compared." in text
+    assert "method=same and its baseline do not both have these seeds, which are not compared: 2." in text
 
 
 def test_effects_of_a_grid(tmp_path: Path) -> None:
@@ -162,7 +162,8 @@ def test_failed_trials_edges_and_pruned_ones_are_told(tmp_path: Path) -> None:
     make_study(tmp_path, CELLS, search=True)
     write_report(tmp_path, tmp_path / "out")
     text = (tmp_path / "out" / "report.md").read_text()
-    assert "method=lora: the best lr, 0.1, lies at the upper end of its range; a better one may lie beyond." in text
+    end = "method=lora: the best lr, 0.1, is at the upper end of its range; a better value may be outside of the range."
+    assert end in text
     assert "method=same,seed=9 failed after 2 attempts: UserError: no memory" in text
     assert {row["complete / pruned / failed"] for row in table(tmp_path / "out", "searches")} == {"4 / 0 / 1"}
     assert [row["reason"] for row in table(tmp_path / "out", "trials")].count("UserError: it broke") == 3
@@ -196,7 +197,7 @@ def test_runs_with_other_values_than_the_search_found_best_are_left_out(tmp_path
     study = read_study(tmp_path)
     assert [run.seed for run in study.runs["method=same"]] == [0, 2]
     assert study.damaged == (
-        f"method=same,seed=1 is left out: it ran with {{'{LR}': 0.03}}, but by now its search found others better",
+        f"method=same,seed=1 is left out: it ran with {{'{LR}': 0.03}}, but its search has since found better values",
     )
 
 
@@ -240,20 +241,20 @@ def test_what_differs_among_runs_is_told(tmp_path: Path) -> None:
     file.write_text(json.dumps(record))
     write_report(tmp_path, tmp_path / "out")
     text = (tmp_path / "out" / "report.md").read_text()
-    assert "package versions differ among runs: torch 2.13.0 (8 runs); torch 2.12.0 (1 runs)" in text
-    assert "/somewhere" not in text  # where a model lay on one's machine is nobody's business
+    assert "different package versions: torch 2.13.0 (8 runs); torch 2.12.0 (1 run)" in text
+    assert "/somewhere" not in text  # the path of a local model is private
 
 
 @pytest.mark.parametrize(
     ("prepare", "says"),
     [
         (lambda folder: None, "there is no folder "),
-        (lambda folder: folder.mkdir(), "holds no study: it has no study.json"),
+        (lambda folder: folder.mkdir(), "is not a study folder: it has no study.json"),
         (lambda folder: make_study(folder, CELLS, missing=[(c, s) for c in CELLS for s in range(3)]),
          "no final run of the study in "),
         (lambda folder: (make_study(folder, CELLS), (folder / "study.json").write_text("{")), "study.json is damaged"),
         (lambda folder: (make_study(folder, CELLS), (folder / "study.json").write_text('{"format": 7}')),
-         "has the format 7, this version 1"),
+         "has the format 7, but this version reads the format 1"),
     ],
     ids=["no folder", "no study", "nothing finished", "damaged", "newer"],
 )  # fmt: skip

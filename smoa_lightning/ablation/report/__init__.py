@@ -1,1 +1,1 @@
-"""What a study has shown, from its folder: numbers, tables, figures, one page. No torch, no Optuna."""
+"""The report of a study, made from its folder: numbers, tables, figures and one page. Needs no torch and no Optuna."""

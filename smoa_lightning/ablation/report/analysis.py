@@ -1,4 +1,4 @@
-"""From runs to numbers: all that a report says."""
+"""All numbers of a report, computed from the runs."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from smoa_lightning.ablation.report.cells import CellResult, cell_result
-from smoa_lightning.ablation.report.comparisons import Comparison, with_baselines, with_untouched
-from smoa_lightning.ablation.report.folder import StudyFolder, Untouched
+from smoa_lightning.ablation.report.comparisons import Comparison, with_base_model, with_baselines
+from smoa_lightning.ablation.report.folder import BaseModelScore, StudyFolder
 from smoa_lightning.ablation.statistics import GridEffects, grid_effects
 
 
@@ -16,13 +16,13 @@ class Analysis:
     """All numbers of a report.
 
     Args:
-        study: The folder.
+        study: The study folder.
         direction: ``maximize`` or ``minimize``.
-        cells: In the order of the study.
-        comparisons: Of the cells that can be compared.
-        incomparable: Why others cannot, one sentence each.
-        grid: Main effects and interactions, where the axes make a grid.
-        gains: Of the cells whose untouched backbone was scored, their differences from it.
+        cells: Cells in the order of the study.
+        comparisons: Comparisons of cells with their baselines.
+        incomparable: Why other cells cannot be compared, one sentence each.
+        grid: Main effects and interactions; ``None`` if fewer than two axes vary.
+        gains: Comparisons of cells with the base model, if the base model was scored.
     """
 
     study: StudyFolder
@@ -35,7 +35,7 @@ class Analysis:
 
     @property
     def scored(self) -> tuple[CellResult, ...]:
-        """The cells that have a run."""
+        """The cells with a finished run."""
         return tuple(cell for cell in self.cells if cell.runs)
 
     def comparison(self, cell: str) -> Comparison | None:
@@ -43,28 +43,28 @@ class Analysis:
         return next((each for each in self.comparisons if each.cell == cell), None)
 
     @property
-    def untouched(self) -> list[tuple[Untouched, list[CellResult]]]:
-        """The scores of the untouched backbone, each with the cells that share it."""
-        found: dict[int, tuple[Untouched, list[CellResult]]] = {}
+    def base_models(self) -> list[tuple[BaseModelScore, list[CellResult]]]:
+        """The scores of the base models, each with the cells that share it."""
+        groups: dict[int, tuple[BaseModelScore, list[CellResult]]] = {}
         for cell in self.cells:
-            base = self.study.untouched.get(cell.name)
+            base = self.study.base_models.get(cell.name)
             if base is not None:
-                found.setdefault(id(base), (base, []))[1].append(cell)
-        return list(found.values())
+                groups.setdefault(id(base), (base, []))[1].append(cell)
+        return list(groups.values())
 
 
 def analyse(study: StudyFolder) -> Analysis:
-    """Compute everything that a report says."""
+    """Compute all numbers of a report."""
     description = study.description
     direction = str(description["objective"]["direction"])
     cells = tuple(cell_result(name, facts, study) for name, facts in description["cells"].items())
     comparisons, incomparable = with_baselines(cells, description["baselines"], direction)
-    gains = with_untouched(cells, study.untouched, direction)
+    gains = with_base_model(cells, study.base_models, direction)
     return Analysis(study, direction, cells, comparisons, incomparable, _grid(cells), gains)
 
 
 def _grid(cells: Sequence[CellResult]) -> GridEffects | None:
-    """Main effects and interactions, where at least two axes vary and all cells have one metric."""
+    """Return main effects and interactions, if at least two axes vary and all cells have the same metric."""
     scored = [cell for cell in cells if cell.runs]
     axes = [axis for axis in (scored[0].labels if scored else ()) if len({c.labels[axis] for c in scored}) > 1]
     if len(axes) < 2 or len({cell.metric for cell in scored}) > 1:

@@ -1,4 +1,4 @@
-"""What a cell of a study scores and costs."""
+"""Score and cost of a cell of a study."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from smoa_lightning.ablation.statistics import Estimate, interquartile_mean, mea
 from smoa_lightning.records.metric_table import METRICS
 from smoa_lightning.records.record import STUDY_FACTS
 
-IQM_SEEDS = 5  # fewer leave nothing in the middle half to speak of
+IQM_SEEDS = 5  # with fewer seeds the middle half has too few scores
 
 
 @dataclass(frozen=True)
 class CellResult:
-    """What a cell scores and costs.
+    """Score and cost of a cell.
 
     Args:
-        name: Its name.
+        name: Name of the cell.
         labels: Axis -> label.
-        settings: Full key -> value of its settings, nested.
-        metric: What it is scored by.
-        planned: Seeds of the study.
-        runs: Its finished runs.
+        settings: Nested settings of the cell.
+        metric: Metric of the scores.
+        planned: Number of seeds of the study.
+        runs: Finished runs of the cell.
         estimate: Mean over seeds with its interval; ``None`` without a run.
-        iqm: Interquartile mean with its interval, of enough seeds.
-        costs: Name -> median over its runs, of what was measured.
+        iqm: Interquartile mean with its interval; ``None`` with too few seeds.
+        costs: Name of a cost -> median over the runs that measured it.
     """
 
     name: str
@@ -47,15 +47,15 @@ class CellResult:
         return [run.score for run in self.runs]
 
     def setting(self, key: str) -> Any:
-        """Return a setting by its full key, as the runs had it; ``None`` where there is none, or runs differ.
+        """Return a setting of the runs by its full key; ``None`` if the setting is missing or the runs differ.
 
-        A budget or a search may have decided it instead of the study's files.
+        A budget or a search may have set the value instead of the study's files.
         """
         value: Any = self.settings
         for word in key.split("."):
             value = value.get(word) if isinstance(value, Mapping) else None
-        found = [_trained_with(run.record, key, value) for run in self.runs] or [value]
-        return found[0] if all(each == found[0] for each in found) else None
+        values = [_trained_with(run.record, key, value) for run in self.runs] or [value]
+        return values[0] if all(each == values[0] for each in values) else None
 
 
 def _trained_with(record: Mapping[str, Any], key: str, value: Any) -> Any:
@@ -64,7 +64,7 @@ def _trained_with(record: Mapping[str, Any], key: str, value: Any) -> Any:
     return record[STUDY_FACTS]["parameters"].get(key, by_budget.get(last, value))
 
 
-# Name of a cost -> where a record has it.
+# Name of a cost -> how to read it from a record.
 COSTS: dict[str, Callable[[Mapping[str, Any]], Any]] = {
     "parameters": lambda record: record["metrics"].get("parameters/trainable"),
     "bytes": lambda record: record["metrics"].get("parameters/adapter_bytes"),
@@ -77,7 +77,7 @@ COSTS: dict[str, Callable[[Mapping[str, Any]], Any]] = {
 
 
 def cell_result(name: str, facts: Mapping[str, Any], study: StudyFolder) -> CellResult:
-    """Return what a cell scores and costs; its facts are those of ``study.json``."""
+    """Return score and cost of a cell; ``facts`` is its entry in ``study.json``."""
     runs = study.runs[name]
     scores = [run.score for run in runs]
     costs = {}
@@ -103,7 +103,7 @@ def _positive(value: Any) -> float | None:
 
 
 def unit(metric: str) -> tuple[float, str]:
-    """Return factor and unit of differences: points for shares, none for other metrics.
+    """Return factor and unit of differences: points for shares, no unit for other metrics.
 
     >>> unit("acc"), unit("nll")
     ((100.0, 'points'), (1.0, ''))

@@ -1,4 +1,4 @@
-"""What a cell's difference from its baseline, and from the untouched backbone, is worth."""
+"""Comparisons of each cell with its baseline and with the base model: difference, test and verdict."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from smoa_lightning.ablation.report.cells import CellResult, unit
-from smoa_lightning.ablation.report.folder import Untouched
+from smoa_lightning.ablation.report.folder import BaseModelScore
 from smoa_lightning.ablation.statistics import (
     Difference,
     Scores,
@@ -24,22 +24,22 @@ from smoa_lightning.ablation.statistics import (
 )
 from smoa_lightning.common.errors import UserError
 
-UNTOUCHED = "the untouched backbone"
+BASE_MODEL = "the base model"
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A cell against its baseline, or against the untouched backbone.
+    """A cell compared with its baseline, or with the base model.
 
     Args:
         cell: Name of the cell.
-        baseline: Name of what it is compared with.
-        metric: What both are scored by.
+        baseline: Name of the baseline.
+        metric: Metric of both scores.
         difference: The cell minus the baseline.
-        test: What p comes from, in words.
+        test: The test that p comes from, in words.
         adjusted: p after Holm's correction over all comparisons.
-        effect: Hedges' g of the seeds, ``None`` where there is none.
-        verdict: What it says.
+        effect: Hedges' g of the seeds, ``None`` without one.
+        verdict: Whether the difference is established, and its sentence.
         dropped: Seeds that only one of the two has.
     """
 
@@ -60,7 +60,7 @@ Pair = tuple[CellResult, CellResult]
 def with_baselines(
     cells: Sequence[CellResult], baselines: Mapping[str, str], direction: str
 ) -> tuple[tuple[Comparison, ...], tuple[str, ...]]:
-    """Compare each cell with its baseline; also return why some cannot be, one sentence each."""
+    """Compare each cell with its baseline; also return why some cannot be compared, one sentence each."""
     by_name = {cell.name: cell for cell in cells}
     pairs: list[Pair] = []
     refused: list[str] = []
@@ -77,44 +77,44 @@ def with_baselines(
     return found, (*refused, *more)
 
 
-def with_untouched(
-    cells: Sequence[CellResult], untouched: Mapping[str, Untouched], direction: str
+def with_base_model(
+    cells: Sequence[CellResult], scores: Mapping[str, BaseModelScore], direction: str
 ) -> tuple[Comparison, ...]:
-    """Compare each cell with the untouched backbone on the same rows, where that was scored.
+    """Compare each cell with the base model on the same rows, if the base model was scored there.
 
-    The backbone has no seed: its score of each item is subtracted from that of every seed.
+    The base model has no seed: its score of each item is subtracted from the score of every seed.
     """
-    pairs = [(cell, _as_cell(cell, untouched[cell.name])) for cell in cells if cell.runs and cell.name in untouched]
+    pairs = [(cell, _as_cell(cell, scores[cell.name])) for cell in cells if cell.runs and cell.name in scores]
     return _compared(pairs, direction)[0]
 
 
-def _as_cell(cell: CellResult, base: Untouched) -> CellResult:
+def _as_cell(cell: CellResult, base: BaseModelScore) -> CellResult:
     runs = tuple(replace(run, score=base.score, items=base.items, values=base.values) for run in cell.runs)
-    return replace(cell, name=UNTOUCHED, runs=runs)
+    return replace(cell, name=BASE_MODEL, runs=runs)
 
 
 def _compared(pairs: Sequence[Pair], direction: str) -> tuple[tuple[Comparison, ...], tuple[str, ...]]:
-    """Compare pairs, with one correction for the number of all; and say why some cannot be compared."""
-    made: list[tuple[CellResult, CellResult, Difference, str, tuple[Any, ...]]] = []
+    """Compare pairs, corrected for the number of all pairs; also return why some cannot be compared."""
+    differences: list[tuple[CellResult, CellResult, Difference, str, tuple[Any, ...]]] = []
     refused: list[str] = []
     for cell, other in pairs:
         try:
-            made.append((cell, other, *_difference(cell, other)))
+            differences.append((cell, other, *_difference(cell, other)))
         except UserError as error:
             refused.append(f"{cell.name} is not compared: {error}")
-    adjusted = holm([difference.p for _, _, difference, _, _ in made])
-    found = []
-    for (cell, other, difference, test, dropped), p in zip(made, adjusted, strict=True):
+    adjusted = holm([difference.p for _, _, difference, _, _ in differences])
+    comparisons = []
+    for (cell, other, difference, test, dropped), p in zip(differences, adjusted, strict=True):
         scale, name = unit(cell.metric)
         higher = direction == "maximize"
-        said = verdict(cell.name, other.name, difference, p, higher_is_better=higher, scale=scale, unit=name)
+        judged = verdict(cell.name, other.name, difference, p, higher_is_better=higher, scale=scale, unit=name)
         effect = _effect(cell, other)
-        found.append(Comparison(cell.name, other.name, cell.metric, difference, test, p, effect, said, dropped))
-    return tuple(found), tuple(refused)
+        comparisons.append(Comparison(cell.name, other.name, cell.metric, difference, test, p, effect, judged, dropped))
+    return tuple(comparisons), tuple(refused)
 
 
 def _difference(cell: CellResult, baseline: CellResult) -> tuple[Difference, str, tuple[Any, ...]]:
-    """Compare by seeds and items where items have scores, else by seeds; two single runs by McNemar's test."""
+    """Compare over seeds and items if items have scores, else over seeds; two single runs by McNemar's test."""
     if all(run.items for run in (*cell.runs, *baseline.runs)):
         paired = pair(_scores(cell), _scores(baseline))
         difference = crossed_difference(paired.cell, paired.baseline)

@@ -1,4 +1,4 @@
-"""What a report says, in its order: what is established, the numbers, the figures, where everything comes from."""
+"""The contents of a report in order: established differences, numbers, figures, and where everything comes from."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from smoa_lightning.ablation.report.analysis import Analysis
 from smoa_lightning.ablation.report.cells import CellResult, unit
-from smoa_lightning.ablation.report.comparisons import UNTOUCHED, Comparison
+from smoa_lightning.ablation.report.comparisons import BASE_MODEL, Comparison
 from smoa_lightning.ablation.report.document import (
     Block,
     Document,
@@ -29,8 +29,8 @@ DIFFERENCE_TITLES = (
 )  # fmt: skip
 MEASURED = (("rank", ".1f"), ("step", ".3f"), ("tokens_per_second", ",.0f"), ("memory", ",.0f"), ("seconds", ".0f"))
 GAIN_NOTE = (
-    "The untouched backbone has no seed: its score of each item is subtracted from that of every seed of a cell. p is "
-    "corrected for the comparisons of this table, apart from those with the baseline."
+    "The base model has no seed, so its score of each item is subtracted from the score of every seed of a cell. p is "
+    "corrected for the comparisons of this table, separately from those with the baseline."
 )
 
 
@@ -49,9 +49,9 @@ def contents(analysis: Analysis, pictures: Sequence[Picture], made_by: str) -> D
     if analysis.comparisons:
         blocks += [Heading("Differences from the baseline"), difference_table(analysis), Paragraph(_difference_note())]
     if analysis.gains:
-        blocks += [Heading("Differences from the untouched backbone"), gain_table(analysis), Paragraph(GAIN_NOTE)]
+        blocks += [Heading("Differences from the base model"), gain_table(analysis), Paragraph(GAIN_NOTE)]
     if analysis.grid is not None:
-        blocks += [Heading("What the axes do"), *_grid_blocks(analysis)]
+        blocks += [Heading("Effects of the axes"), *_grid_blocks(analysis)]
     blocks += search_blocks(analysis.study)
     if pictures:
         blocks += [Heading("Figures"), *pictures]
@@ -67,10 +67,12 @@ def _opening(analysis: Analysis) -> str:
     better = "higher is better" if analysis.direction == "maximize" else "lower is better"
     text = f"{counted(cells, 'cell')} with {counted(seeds, 'seed')} each, {runs} of {cells * seeds} final runs "
     text += f"finished. Scored by {', '.join(metrics)} on the report rows ({better})."
-    for base, cells_of in analysis.untouched:
-        where = "" if len(cells_of) == cells else f" in {cells_of[0].name} and the cells with its rows and backbone"
-        text += f" The untouched backbone has {cells_of[0].metric} {base.score:.3f}"
-        text += f"{where}." if math.isnan(base.error) else f" ± {base.error:.3f}{where} (standard error over items)."
+    for base, cells_of in analysis.base_models:
+        where = (
+            "" if len(cells_of) == cells else f" for {cells_of[0].name} and the cells with the same rows and backbone"
+        )
+        text += f" The base model (the backbone before training) has {cells_of[0].metric} {base.score:.3f}"
+        text += f"{where}." if math.isnan(base.error) else f" ± {base.error:.3f} (standard error over items){where}."
     return text
 
 
@@ -82,21 +84,21 @@ def _summary(analysis: Analysis) -> list[str]:
 
 
 def _gain_summary(analysis: Analysis) -> list[str]:
-    """Say which cells are better and worse than the untouched backbone, and of which that is not established."""
+    """Say which cells are better or worse than the base model, and for which cells neither is established."""
     kinds: dict[str, list[str]] = {}
     for gain in analysis.gains:
         kind = "not established" if not gain.verdict.established else "better" if gain.verdict.better else "worse"
         kinds.setdefault(kind, []).append(gain.cell)
-    says = {
-        "better": "Established to be better than the untouched backbone",
-        "worse": "Established to be WORSE than the untouched backbone",
-        "not established": "Not shown to differ from the untouched backbone",
+    beginnings = {
+        "better": "Established to be better than the base model",
+        "worse": "Established to be WORSE than the base model",
+        "not established": "Not shown to differ from the base model",
     }
-    found = []
+    sentences = []
     for kind, names in kinds.items():
         which = "" if len(names) == len(analysis.gains) else f", {'; '.join(names)}"
-        found.append(f"{says[kind]}: {len(names)} of {counted(len(analysis.gains), 'cell')}{which}.")
-    return found
+        sentences.append(f"{beginnings[kind]}: {len(names)} of {counted(len(analysis.gains), 'cell')}{which}.")
+    return sentences
 
 
 def _difference_summary(analysis: Analysis) -> list[str]:
@@ -118,7 +120,7 @@ def _difference_summary(analysis: Analysis) -> list[str]:
     if best is not None and open_ and best.name not in {c.cell for c in established}:
         baseline = analysis.study.description["baselines"].get(best.name)
         if baseline != best.name:
-            found.append(f"{best.name} has the best mean, which is not shown to be more than chance.")
+            found.append(f"{best.name} has the best mean, but its difference from the baseline may be chance.")
     return found
 
 
@@ -134,7 +136,7 @@ def _best(analysis: Analysis) -> CellResult | None:
 
 
 def cell_table(analysis: Analysis) -> Table:
-    """Return the table of cells: scores, sizes and costs."""
+    """Return the table of cells with scores, sizes and costs."""
     with_iqm = any(cell.iqm is not None for cell in analysis.cells)
     titles = ["cell", "metric", "mean over seeds, 95 % interval", *(["IQM, 95 %"] if with_iqm else [])]
     titles += [
@@ -158,27 +160,32 @@ def cell_table(analysis: Analysis) -> Table:
         rows.append(tuple(row))
     best = _best(analysis)
     marked = frozenset(n for n, cell in enumerate(analysis.cells) if best is not None and cell.name == best.name)
-    return told_once(
+    return without_constant_columns(
         Table("cells", "Cells: score, size and cost.", columns(titles, 2), tuple(rows), marked), ["metric"]
     )
 
 
-def told_once(table: Table, titles: Sequence[str]) -> Table:
-    """Move columns that say the same in all rows to the caption, and leave out empty ones: the others have room."""
-    caption, kept = table.caption, list(range(len(table.columns)))
+def without_constant_columns(table: Table, titles: Sequence[str]) -> Table:
+    """Move columns with the same text in all rows to the caption, and leave out empty columns.
+
+    Args:
+        table: The table.
+        titles: The columns that may be moved.
+    """
+    caption, places = table.caption, list(range(len(table.columns)))
     for place, column in enumerate(table.columns):
         texts = {row[place] for row in table.rows}
         if column.title in titles and len(texts) == 1:
-            caption += f" {column.title.capitalize()} of all: {texts.pop()}."
-            kept.remove(place)
+            caption += f" The {column.title} is the same in all rows: {texts.pop()}."
+            places.remove(place)
         elif texts == {""}:
-            kept.remove(place)
-    return _with_columns(replace(table, caption=caption), kept)
+            places.remove(place)
+    return _with_columns(replace(table, caption=caption), places)
 
 
-def _with_columns(table: Table, kept: Sequence[int]) -> Table:
-    rows = tuple(tuple(row[place] for place in kept) for row in table.rows)
-    return replace(table, columns=tuple(table.columns[place] for place in kept), rows=rows)
+def _with_columns(table: Table, places: Sequence[int]) -> Table:
+    rows = tuple(tuple(row[place] for place in places) for row in table.rows)
+    return replace(table, columns=tuple(table.columns[place] for place in places), rows=rows)
 
 
 def estimate_text(estimate: Estimate | None) -> str:
@@ -198,14 +205,14 @@ def difference_table(analysis: Analysis) -> Table:
     """Return the table of differences from the baseline."""
     rows = tuple(_difference_row(comparison) for comparison in analysis.comparisons)
     table = Table("differences", "Differences from the baseline.", columns(DIFFERENCE_TITLES, 4), rows)
-    return told_once(table, ["baseline", "test"])
+    return without_constant_columns(table, ["baseline", "test"])
 
 
 def gain_table(analysis: Analysis) -> Table:
-    """Return the table of differences from the untouched backbone."""
+    """Return the table of differences from the base model."""
     rows = tuple(_difference_row(gain) for gain in analysis.gains)
-    caption = f"Differences from {UNTOUCHED}, on the same items."
-    table = told_once(Table("gains", caption, columns(DIFFERENCE_TITLES, 4), rows), ["test"])
+    caption = f"Differences from {BASE_MODEL}, on the same items."
+    table = without_constant_columns(Table("gains", caption, columns(DIFFERENCE_TITLES, 4), rows), ["test"])
     return _with_columns(table, [n for n, column in enumerate(table.columns) if column.title != "baseline"])
 
 
@@ -232,22 +239,22 @@ def p_text(p: float | None) -> str:
 
 
 def _cell_note(analysis: Analysis) -> str:
-    text = "Intervals of cells are Student's over seeds: they speak of another seed on the same items, and two cells "
-    text += "whose intervals overlap may still differ, and the other way round; the differences below are paired. "
-    text += "Costs are medians over runs. "
+    text = "The intervals of cells are Student's t-intervals over seeds: they hold for new seeds on the same items. "
+    text += "Cells with overlapping intervals may differ, and cells with separate intervals may not: use the paired "
+    text += "differences below to compare cells. Costs are medians over runs. "
     if analysis.study.description.get("search") is not None:
         text += "Each cell ran with the best values of its own search. "
     if len({run.record[STUDY_FACTS].get("worker") for run in analysis.study.finished}) > 1:
-        text += "Runs of several workers may have shared a machine, so times are no clean measurement."
+        text += "Several workers ran this study. They may have shared a machine, so times are not exact."
     return text.strip()
 
 
 def _difference_note() -> str:
     return (
-        "Differences are of paired seeds and paired items, with the spread of both in the interval; "
+        "Each difference is over paired seeds and paired items, and its interval covers the variation of both. "
         "p is corrected by Holm's method for all comparisons of this table. Established means an adjusted p below 0.05 "
-        "with at least three seeds. g is Hedges' effect size over seeds, which grows with how repeatable training is: "
-        "read the difference first. Metrics without a score for each item are compared by seeds only."
+        "with at least three seeds. g is Hedges' effect size over seeds. It grows as training becomes more repeatable, "
+        "so read the difference first. Metrics without a score for each item are compared over seeds only."
     )
 
 
@@ -269,10 +276,10 @@ def _grid_blocks(analysis: Analysis) -> list[Block]:
         for e in grid.levels
     )  # fmt: skip
     effects = Table(
-        "levels", "Each level against the first of its axis, the other axes held fixed, interactions left out.",
+        "levels", "Difference of each level from the first level of its axis, other axes fixed, without interactions.",
         columns(["axis", "level", "against", "difference", "95 % interval"], 3), levels,
     )  # fmt: skip
-    note = "p of this table is not corrected for the number of terms, and speaks of other seeds on the same items."
+    note = "These p-values are not corrected for the number of terms. They hold for new seeds on the same items."
     return [terms, effects, Paragraph(note)]
 
 
@@ -287,11 +294,12 @@ def _missing(analysis: Analysis) -> list[str]:
     ]
     found += [f"{sentence}." for sentence in analysis.study.damaged]
     found += [
-        f"{c.cell} and its baseline do not share the seeds {', '.join(map(str, c.dropped))}: these are not compared."
+        f"{c.cell} and its baseline do not both have these seeds, which are not compared: "
+        f"{', '.join(map(str, c.dropped))}."
         for c in analysis.comparisons
         if c.dropped
     ]
-    return found or ["Nothing: every planned run is finished and was read."]
+    return found or ["Nothing is missing: every planned run is finished and was read."]
 
 
 def _number(value: float | None, form: str) -> str:

@@ -1,11 +1,11 @@
-"""A report before it has a format: paragraphs, tables and figures in their order."""
+"""A report independent of its format: paragraphs, tables and figures in order."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-FIGURES = "figures"  # the folder of the drawings, beside the report
+FIGURES = "figures"  # folder of the figures, next to the report
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,8 @@ class Column:
     """A column of a table.
 
     Args:
-        title: Its heading.
-        numbers: Whether it holds numbers, which stand to the right.
+        title: Heading of the column.
+        numbers: Whether the column has numbers, which are aligned to the right.
     """
 
     title: str
@@ -47,11 +47,11 @@ class Table:
     """A table.
 
     Args:
-        name: Of its files.
-        caption: What it shows.
-        columns: Its columns.
+        name: Name of its files.
+        caption: Text above the table.
+        columns: The columns.
         rows: Texts, one for each column.
-        best: Rows that are printed in bold.
+        best: Numbers of the rows in bold.
     """
 
     name: str
@@ -71,9 +71,9 @@ class Picture:
     """A figure.
 
     Args:
-        name: Of its files, ``<name>.svg`` and ``<name>.png``.
-        caption: What it shows, and what its marks and bars mean.
-        svg: The drawing.
+        name: Name of its files, ``<name>.svg`` and ``<name>.png``.
+        caption: Subject of the figure, and the meaning of its marks and bars.
+        svg: The figure as SVG.
     """
 
     name: str
@@ -89,8 +89,8 @@ class Document:
     """A report.
 
     Args:
-        title: Its title.
-        blocks: What stands below it.
+        title: Title of the report.
+        blocks: The contents below the title.
     """
 
     title: str
@@ -103,5 +103,5 @@ class Document:
 
 
 def columns(titles: Sequence[str], texts: int = 1) -> tuple[Column, ...]:
-    """Return columns of which the first ``texts`` hold words."""
+    """Return columns; the first ``texts`` columns have words, the others numbers."""
     return tuple(Column(title, number >= texts) for number, title in enumerate(titles))

@@ -1,4 +1,4 @@
-"""What all figures of a report share: colours, axes, and how a figure becomes files."""
+"""Common parts of all figures of a report: colours, axes, and how a figure is saved."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from smoa_lightning.ablation.report.cells import CellResult
 from smoa_lightning.ablation.report.document import Picture
 from smoa_lightning.common.atomic_files import replacing
 
-# Okabe and Ito's colours, which people with any colour vision tell apart.
+# Okabe and Ito's colours, which people with any colour vision can distinguish.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999933")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 LINES = ("-", "--", ":", "-.")
 RANK, SUBSPACES = "model.adapter.init_args.r", "model.adapter.init_args.num_subspaces"
 DPI = 110
 LEFT, RIGHT, BOTTOM, TOP = 0.8, 0.15, 0.55, 0.2  # margins in inches
-LEGEND_LINE, LEGEND_LETTER = 0.45, 0.067  # inches that a legend takes for its lines and for each letter
-NARROW, WIDE = 3, 500  # largest over smallest value: of a range that stays linear, of one with powers of ten alone
-MOST_ENTRIES = 24  # of a legend; with more of them colours say nothing any more
+LEGEND_LINE, LEGEND_LETTER = 0.45, 0.067  # inches of a legend's line and of each letter
+NARROW, WIDE = 3, 500  # largest over smallest value: below NARROW an axis is linear, above WIDE only powers of ten
+MOST_ENTRIES = 24  # of a legend; with more entries there is no legend
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """A figure.
+class NamedFigure:
+    """A figure with its name and caption.
 
     Args:
-        name: Of its files.
-        caption: What it shows.
+        name: Name of its files.
+        caption: Text below the figure.
         figure: A ``matplotlib.figure.Figure``.
     """
 
@@ -42,34 +42,34 @@ class Drawn:
 
 
 def new_figure(width: float = 6.0, height: float = 4.0, panels: int = 1) -> tuple[Any, list[Any]]:
-    """Return a figure with panels side by side, without a window or a state; :func:`arrange` ends it.
+    """Return a figure with panels side by side, without a window or global state; :func:`arrange` completes it.
 
     Args:
-        width: Of a panel with its labels, in inches.
-        height: Of the figure, in inches.
-        panels: How many.
+        width: Width of a panel with its labels, in inches.
+        height: Height of the figure, in inches.
+        panels: Number of panels.
     """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width * panels, height))
-    found = list(figure.subplots(1, panels, squeeze=False)[0])
-    for axes in found:
+    all_axes = list(figure.subplots(1, panels, squeeze=False)[0])
+    for axes in all_axes:
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(True, color="#e6e6e6", linewidth=0.7)
         axes.set_axisbelow(True)
-    return figure, found
+    return figure, all_axes
 
 
 def arrange(figure: Any, left: float = LEFT, right: float = RIGHT, top: float = TOP) -> None:
-    """Set the margins, and the legend to the right of all panels, where it hides nothing.
+    """Set the margins, and put the legend to the right of all panels, where it hides nothing.
 
-    Margins are fixed: to compute them from the drawn labels takes longer than to draw the figure.
+    Margins are fixed, since computing them from the labels takes longer than drawing the figure.
 
     Args:
-        figure: With everything that is drawn, and the handles of the legend in its first panel.
-        left: Width of what stands to the left of each panel, in inches.
-        right: Width of what stands to the right of the last panel, without the legend.
-        top: Height of what stands above the panels.
+        figure: The complete figure; its first panel has the handles of the legend.
+        left: Space to the left of each panel, in inches.
+        right: Space to the right of the last panel, without the legend.
+        top: Space above the panels.
     """
     width, height = figure.get_size_inches()
     handles, labels = figure.axes[0].get_legend_handles_labels()
@@ -86,14 +86,14 @@ def arrange(figure: Any, left: float = LEFT, right: float = RIGHT, top: float = 
 
 
 def logarithmic(axis: Any, values: Sequence[float], ticks: Sequence[float] = ()) -> None:
-    """Make an axis of positive values logarithmic, with plain numbers as labels; one of a narrow range stays linear.
+    """Make an axis of positive values logarithmic, with plain numbers as labels; a narrow range stays linear.
 
-    Matplotlib's own labels, 10 to a power, are formulas, which take longer to set than all the rest of a figure.
+    Matplotlib's own labels, powers of ten, are formulas, which take longer to set than the rest of a figure.
 
     Args:
         axis: ``axes.xaxis`` or ``axes.yaxis``.
-        values: What is drawn.
-        ticks: What is labelled, instead of round numbers.
+        values: The drawn values.
+        ticks: Values with a label, instead of round numbers.
     """
     low, high = min(values), max(values)
     if high < NARROW * low:
@@ -106,7 +106,7 @@ def logarithmic(axis: Any, values: Sequence[float], ticks: Sequence[float] = ())
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """Return the round numbers of a range: powers of ten, and 2 and 5 times them in all but a wide one.
+    """Return the round numbers of a range: powers of ten; unless the range is wide, also 2 and 5 times these.
 
     >>> log_ticks(300, 4000), log_ticks(0.0008, 20)
     ([500.0, 1000.0, 2000.0], [0.001, 0.01, 0.1, 1.0, 10.0])
@@ -129,14 +129,14 @@ def plain(value: float) -> str:
     return f"{value:.10f}".rstrip("0").rstrip(".") if value < 1 else f"{value:g}"
 
 
-def save(makers: Sequence[Callable[[], Drawn | None]], folder: Path) -> list[Picture]:
-    """Draw figures and write each as SVG and PNG, whole or not at all; return them for the page.
+def save(makers: Sequence[Callable[[], NamedFigure | None]], folder: Path) -> list[Picture]:
+    """Draw figures, write each as SVG and PNG in one atomic step, and return them for the page.
 
     The same numbers give the same bytes.
 
     Args:
-        makers: Each draws a figure, or nothing where there is nothing to show.
-        folder: Where to write.
+        makers: Functions that each draw a figure, or return ``None`` without data.
+        folder: Folder of the files.
     """
     import matplotlib
     import matplotlib.backends.backend_agg
@@ -147,7 +147,7 @@ def save(makers: Sequence[Callable[[], Drawn | None]], folder: Path) -> list[Pic
     return [picture for picture in pictures if picture is not None]
 
 
-def _saved(drawn: Drawn | None, folder: Path) -> Picture | None:
+def _saved(drawn: NamedFigure | None, folder: Path) -> Picture | None:
     if drawn is None:
         return None
     text = io.StringIO()
@@ -162,13 +162,13 @@ def _saved(drawn: Drawn | None, folder: Path) -> Picture | None:
 
 
 def swept(cell: CellResult, analysis: Analysis) -> dict[str, str]:
-    """Return the labels of a cell without the axes that are rank or number of subspaces."""
+    """Return the labels of a cell without the axes for rank, number of subspaces and alpha."""
     sizes = {axis for axis in cell.labels if axis.rpartition(".")[2] in ("r", "num_subspaces", "alpha")}
     return {axis: label for axis, label in cell.labels.items() if axis not in sizes}
 
 
 class Styles:
-    """Colour and marker of each method, the same in all figures.
+    """Colours and markers of the methods, the same in all figures.
 
     Args:
         analysis: The numbers.
@@ -180,7 +180,7 @@ class Styles:
         self._place = {name: number for number, name in enumerate(names)}
 
     def method(self, cell: CellResult) -> str:
-        """Return what a cell is called when rank and number of subspaces are left out."""
+        """Return the name of a cell without rank and number of subspaces."""
         labels = swept(cell, self.analysis)
         varied = {axis: text for axis, text in labels.items() if self._varies(axis)}
         return ", ".join(f"{text}" if len(varied) == 1 else f"{axis} {text}" for axis, text in varied.items()) or "all"
@@ -199,24 +199,24 @@ class Styles:
 
     def marker(self, method: str) -> str:
         """Return the marker of a method."""
-        place = self._place[method]  # with the ninth method colours begin again, with other markers
+        place = self._place[method]  # from the ninth method on, colours repeat with different markers
         return MARKERS[(place + place // len(COLOURS)) % len(MARKERS)]
 
 
 def size_label(cell: CellResult) -> str:
-    """Return rank and number of subspaces of a cell, as far as it has them."""
+    """Return rank and number of subspaces of a cell; a size that the cell does not have is left out."""
     parts = [(name, cell.setting(key)) for name, key in (("r", RANK), ("K", SUBSPACES))]
     return " ".join(f"{name}={value}" for name, value in parts if isinstance(value, int))
 
 
 def bars(cells: Sequence[CellResult]) -> list[list[float]]:
-    """Return the lengths of the error bars of cells, below and above; nan where a cell has no interval."""
+    """Return the lengths of the error bars of cells, below and above; nan for a cell without an interval."""
     below, above = [], []
     for cell in cells:
-        found = cell.estimate
-        known = found is not None and found.low is not None and found.high is not None
-        below.append(found.value - found.low if known else math.nan)  # type: ignore[union-attr, operator]
-        above.append(found.high - found.value if known else math.nan)  # type: ignore[union-attr, operator]
+        mean = cell.estimate
+        known = mean is not None and mean.low is not None and mean.high is not None
+        below.append(mean.value - mean.low if known else math.nan)  # type: ignore[union-attr, operator]
+        above.append(mean.high - mean.value if known else math.nan)  # type: ignore[union-attr, operator]
     return [below, above]
 
 

@@ -1,4 +1,4 @@
-"""The figures of a report; each is drawn only where there is something to show."""
+"""The figures of a report. A figure without data is not drawn."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from smoa_lightning.ablation.report.drawing import (
     LINES,
     RANK,
     SUBSPACES,
-    Drawn,
+    NamedFigure,
     Styles,
     arrange,
     bars,
@@ -26,23 +26,24 @@ from smoa_lightning.ablation.report.drawing import (
 )
 from smoa_lightning.ablation.report.figures_search import sensitivity
 
-INTERVALS = "Points are means over seeds, bars 95 % t-intervals over seeds."
+INTERVALS = "Points are means over seeds; bars are 95 % t-intervals over seeds."
+SHARED_MACHINE = "Times of runs that shared a machine are not exact."
 MOST_DIFFERENCES = 40  # in the forest plot
-MOST_LABELS = 16  # with more points none is labelled
+MOST_LABELS = 16  # with more points, no point has a label
 
 
-def all_figures(analysis: Analysis) -> list[Callable[[], Drawn | None]]:
-    """Return what draws each figure, or nothing where the study has no numbers for it."""
+def all_figures(analysis: Analysis) -> list[Callable[[], NamedFigure | None]]:
+    """Return functions that each draw a figure, or return ``None`` without numbers for it."""
     styles = Styles(analysis)
-    makers: list[Callable[[Analysis, Styles], Drawn | None]] = [
+    makers: list[Callable[[Analysis, Styles], NamedFigure | None]] = [
         forest, parameters, by_rank, by_subspaces, heat_map, sensitivity, update_rank, costs,
         costs_by_subspaces,
     ]  # fmt: skip
     return [functools.partial(make, analysis, styles) for make in makers]
 
 
-def forest(analysis: Analysis, styles: Styles) -> Drawn | None:
-    """Differences from the baseline with their intervals."""
+def forest(analysis: Analysis, styles: Styles) -> NamedFigure | None:
+    """Draw the differences from the baseline with their intervals."""
     shown = [c for c in analysis.comparisons if c.difference.low is not None and c.difference.high is not None]
     if not shown:
         return None
@@ -62,15 +63,15 @@ def forest(analysis: Analysis, styles: Styles) -> Drawn | None:
     axes.set_ylim(-0.6, len(shown) - 0.4)
     axes.set_xlabel(f"difference from the baseline in {shown[0].metric}{f', {name}' if name else ''}")
     arrange(figure, left)
-    caption = "Differences from the baseline with 95 % intervals over seeds and items, before the correction for their "
-    caption += "number; blue: established after it, grey: not established."
+    caption = "Differences from the baseline with 95 % intervals over seeds and items. The intervals are not corrected "
+    caption += "for the number of comparisons. Blue: established after the correction; grey: not established."
     if cut > 0:
         caption += f" The {MOST_DIFFERENCES} largest are shown; differences.csv has all."
-    return Drawn("forest", caption, figure)
+    return NamedFigure("forest", caption, figure)
 
 
-def parameters(analysis: Analysis, styles: Styles) -> Drawn | None:
-    """Score against trainable parameters, with the Pareto front."""
+def parameters(analysis: Analysis, styles: Styles) -> NamedFigure | None:
+    """Draw score against trainable parameters, with the Pareto front."""
     shown = _with(analysis, "parameters")
     if len({cell.costs["parameters"] for cell in shown}) < 2:
         return None
@@ -83,11 +84,12 @@ def parameters(analysis: Analysis, styles: Styles) -> Drawn | None:
     axes.set_xlabel("trainable parameters")
     _score(axes, analysis)
     arrange(figure)
-    return Drawn("parameters", f"Score against size. {INTERVALS} Dashed: no smaller cell has a better mean.", figure)
+    caption = f"Score against size. {INTERVALS} Dashed: cells with a better mean than every smaller cell."
+    return NamedFigure("parameters", caption, figure)
 
 
 def pareto(points: list[tuple[float, float]], direction: str) -> list[tuple[float, float]]:
-    """Return the points that no other one beats at the same cost or less.
+    """Return the points with a better score than every point of the same or a lower cost.
 
     >>> pareto([(1, 0.5), (2, 0.4), (3, 0.6)], "maximize")
     [(1, 0.5), (3, 0.6)]
@@ -100,17 +102,18 @@ def pareto(points: list[tuple[float, float]], direction: str) -> list[tuple[floa
     return front
 
 
-def by_rank(analysis: Analysis, styles: Styles) -> Drawn | None:
-    """Score against r for each method."""
+def by_rank(analysis: Analysis, styles: Styles) -> NamedFigure | None:
+    """Draw score against r for each method."""
     return _curves(analysis, styles, RANK, "rank", "rank r", "Score against the rank.")
 
 
-def by_subspaces(analysis: Analysis, styles: Styles) -> Drawn | None:
-    """Score against K for each method."""
-    return _curves(analysis, styles, SUBSPACES, "subspaces", "number of subspaces K", "Score against the subspaces.")
+def by_subspaces(analysis: Analysis, styles: Styles) -> NamedFigure | None:
+    """Draw score against K for each method."""
+    label = "number of subspaces K"
+    return _curves(analysis, styles, SUBSPACES, "subspaces", label, "Score against the number of subspaces.")
 
 
-def _curves(analysis: Analysis, styles: Styles, key: str, name: str, label: str, says: str) -> Drawn | None:
+def _curves(analysis: Analysis, styles: Styles, key: str, name: str, label: str, caption: str) -> NamedFigure | None:
     shown = [cell for cell in analysis.scored if isinstance(cell.setting(key), int)]
     others = SUBSPACES if key == RANK else RANK
     curves: dict[tuple[str, Any], list[CellResult]] = {}
@@ -124,7 +127,7 @@ def _curves(analysis: Analysis, styles: Styles, key: str, name: str, label: str,
         curve.sort(key=lambda cell: cell.setting(key))
         letter = "K" if key == RANK else "r"
         text = f"{method}, {letter}={size}" if len(sizes) > 1 and size is not None else method
-        shift = 1 + 0.012 * (number - len(curves) / 2)  # so that bars do not hide one another
+        shift = 1 + 0.012 * (number - len(curves) / 2)  # so that bars do not overlap
         x = [cell.setting(key) * shift for cell in curve]
         style = LINES[sizes.index(size) % len(LINES)] if size in sizes else "-"
         axes.errorbar(
@@ -135,11 +138,11 @@ def _curves(analysis: Analysis, styles: Styles, key: str, name: str, label: str,
     axes.set_xlabel(label)
     _score(axes, analysis)
     arrange(figure)
-    return Drawn(name, f"{says} {INTERVALS}", figure)
+    return NamedFigure(name, f"{caption} {INTERVALS}", figure)
 
 
-def heat_map(analysis: Analysis, styles: Styles) -> Drawn | None:
-    """Mean score by r and K, a panel for each method that has both."""
+def heat_map(analysis: Analysis, styles: Styles) -> NamedFigure | None:
+    """Draw the mean score by r and K, with a panel for each method that has both."""
     found: dict[str, dict[tuple[int, int], float]] = {}
     for cell in analysis.scored:
         rank, count = cell.setting(RANK), cell.setting(SUBSPACES)
@@ -169,11 +172,11 @@ def heat_map(analysis: Analysis, styles: Styles) -> Drawn | None:
     width, height = figure.get_size_inches()
     edges = [1 - 0.95 / width, BOTTOM / height, 0.15 / width, 1 - (BOTTOM + 0.35) / height]
     figure.colorbar(image, cax=figure.add_axes(edges), label=score_axis(analysis).split(" (")[0])
-    return Drawn("heat_map", "Mean score by rank and number of subspaces. Empty cells were not run.", figure)
+    return NamedFigure("heat_map", "Mean score by rank and number of subspaces. Empty fields were not run.", figure)
 
 
-def update_rank(analysis: Analysis, styles: Styles) -> Drawn | None:
-    """Score against the effective rank of the trained update."""
+def update_rank(analysis: Analysis, styles: Styles) -> NamedFigure | None:
+    """Draw score against the effective rank of the trained update."""
     shown = _with(analysis, "rank")
     if len(shown) < 2:
         return None
@@ -183,11 +186,11 @@ def update_rank(analysis: Analysis, styles: Styles) -> Drawn | None:
     axes.set_xlabel("effective rank of the update, mean over measured layers")
     _score(axes, analysis)
     arrange(figure)
-    return Drawn("update_rank", f"Score against how many directions the update uses. {INTERVALS}", figure)
+    return NamedFigure("update_rank", f"Score against the effective rank of the update. {INTERVALS}", figure)
 
 
-def costs(analysis: Analysis, styles: Styles) -> Drawn | None:
-    """Score against training speed and memory."""
+def costs(analysis: Analysis, styles: Styles) -> NamedFigure | None:
+    """Draw score against training speed and memory."""
     panels = [("tokens_per_second", "training tokens per second"), ("memory", "peak memory of the run, MB")]
     panels = [(name, label) for name, label in panels if len(_with(analysis, name)) > 1]
     if not panels:
@@ -200,12 +203,11 @@ def costs(analysis: Analysis, styles: Styles) -> Drawn | None:
     for axes in found[1:]:
         axes.set_ylabel("")
     arrange(figure)
-    caption = f"Score beside cost. {INTERVALS} Runs that shared a machine are not clean measurements of time."
-    return Drawn("costs", caption, figure)
+    return NamedFigure("costs", f"Score against cost. {INTERVALS} {SHARED_MACHINE}", figure)
 
 
-def costs_by_subspaces(analysis: Analysis, styles: Styles) -> Drawn | None:
-    """Step time and memory against K, for each method and rank."""
+def costs_by_subspaces(analysis: Analysis, styles: Styles) -> NamedFigure | None:
+    """Draw step time and memory against K, for each method and rank."""
     panels = [("step", "seconds of a training step"), ("memory", "peak memory of the run, MB")]
     curves: dict[tuple[str, Any], list[CellResult]] = {}
     for cell in analysis.scored:
@@ -228,15 +230,15 @@ def costs_by_subspaces(analysis: Analysis, styles: Styles) -> Drawn | None:
         axes.set_xlabel("number of subspaces K")
         axes.set_ylabel(label)
     arrange(figure)
-    caption = "What subspaces cost: medians over runs. Runs that shared a machine are not clean measurements of time."
-    return Drawn("costs_by_subspaces", caption, figure)
+    caption = f"Cost against the number of subspaces: medians over runs. {SHARED_MACHINE}"
+    return NamedFigure("costs_by_subspaces", caption, figure)
 
 
 # -------------------------------------------------------------------------------------------------------------- helpers
 
 
 def _doubling(axes: Any, values: list[int]) -> None:
-    """Make the horizontal axis one of powers of two, with a label at each value."""
+    """Give the horizontal axis a scale of powers of two, with a label at each value."""
     axes.set_xscale("log", base=2)
     axes.set_xticks(sorted(set(values)), [str(value) for value in sorted(set(values))])
     axes.minorticks_off()
@@ -265,8 +267,8 @@ def _scatter(axes: Any, analysis: Analysis, styles: Styles, shown: list[CellResu
 
 
 def _label(axes: Any, points: list[tuple[float, float, str]]) -> None:
-    """Write at each point what it is, unless that would cover what is written at another."""
-    axes.get_xlim(), axes.get_ylim()  # settles the limits, which places depend on
+    """Write a label at each point, unless it would cover another label."""
+    axes.get_xlim(), axes.get_ylim()  # fixes the limits, which the positions depend on
     to_axes = (axes.transData + axes.transAxes.inverted()).transform
     taken: list[tuple[float, float]] = []
     for x, y, text in points:
@@ -278,8 +280,8 @@ def _label(axes: Any, points: list[tuple[float, float, str]]) -> None:
 
 
 def _score(axes: Any, analysis: Analysis) -> None:
-    """Label the axis of scores, and draw the untouched backbone's."""
-    if len(analysis.untouched) == 1 and len(analysis.untouched[0][1]) == len(analysis.cells):
-        value = analysis.untouched[0][0].score
-        axes.axhline(value, color="#999999", linewidth=0.9, linestyle=":", label="untouched backbone")
+    """Label the axis of scores, and draw the score of the base model."""
+    if len(analysis.base_models) == 1 and len(analysis.base_models[0][1]) == len(analysis.cells):
+        value = analysis.base_models[0][0].score
+        axes.axhline(value, color="#999999", linewidth=0.9, linestyle=":", label="base model")
     axes.set_ylabel(score_axis(analysis))

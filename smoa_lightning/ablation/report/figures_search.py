@@ -1,4 +1,4 @@
-"""The figure of a search: how a cell's score depends on what was searched."""
+"""The figure of a search: how a cell's score depends on the searched settings."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import math
 from typing import Any
 
 from smoa_lightning.ablation.report.analysis import Analysis
-from smoa_lightning.ablation.report.drawing import LINES, Drawn, Styles, arrange, logarithmic, new_figure
+from smoa_lightning.ablation.report.drawing import LINES, NamedFigure, Styles, arrange, logarithmic, new_figure
 from smoa_lightning.ablation.report.searches import short
 
-FAMILY = ("lr",)  # what a sensitivity curve is most asked for, if it was searched
+FIRST = ("lr",)  # the setting of the first panel, if it was searched
 
 
-def sensitivity(analysis: Analysis, styles: Styles) -> Drawn | None:
-    """Score of each trial against the value of a parameter, one panel for each, the learning rate first."""
+def sensitivity(analysis: Analysis, styles: Styles) -> NamedFigure | None:
+    """Draw the score of each trial against the value of a parameter: one panel each, the learning rate first."""
     search = analysis.study.description.get("search")
     if search is None or not analysis.study.searches:
         return None
     keys = [key for key in search["parameters"] if _numbers(analysis, key)]
-    keys = sorted(keys, key=lambda key: short(key) not in FAMILY)[:3]
+    keys = sorted(keys, key=lambda key: short(key) not in FIRST)[:3]
     if not keys:
         return None
     figure, panels = new_figure(5.0, 3.9, len(keys))
@@ -43,9 +43,9 @@ def sensitivity(analysis: Analysis, styles: Styles) -> Drawn | None:
         for axes in figure.axes:
             logarithmic(axes.yaxis, _values(analysis))
     arrange(figure)
-    caption = "Sensitivity to what was searched: each point is a trial, other searched values vary with it. Pruned and "
-    caption += "failed trials are left out."
-    return Drawn("sensitivity", caption, figure)
+    caption = "Sensitivity to the searched settings. Each point is a trial; the other searched settings vary too. "
+    caption += "Pruned and failed trials are left out."
+    return NamedFigure("sensitivity", caption, figure)
 
 
 def _points(analysis: Analysis, cell: str, key: str) -> list[tuple[float, float]]:
@@ -68,7 +68,7 @@ def _numbers(analysis: Analysis, key: str) -> bool:
 
 
 def _logarithmic(parameter: Any) -> bool:
-    """Whether values are best seen on a logarithmic axis: a logarithmic range, or choices that far apart."""
+    """Whether a parameter needs a logarithmic axis: the range is logarithmic, or choices differ by more than 3 times."""
     if "choices" in parameter:
         return min(parameter["choices"]) > 0 and max(parameter["choices"]) / min(parameter["choices"]) > 3
     return bool(parameter.get("log"))
@@ -84,6 +84,6 @@ def _values(analysis: Analysis) -> list[float]:
 
 
 def _spread(analysis: Analysis) -> bool:
-    """Whether scores span so much that a few diverged trials would hide all others."""
+    """Whether scores vary so much that a few diverged trials would hide all others."""
     values = _values(analysis)
     return bool(values) and min(values) > 0 and max(values) / min(values) > 3

@@ -1,4 +1,4 @@
-"""Reading a study folder: its cells, the final runs of each with the scores of their items, its trials and failures."""
+"""Reading a study folder: cells, final runs with the scores of their items, trials and failures."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ FORMAT = 1  # of the description of a study
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """One final run.
+    """One finished final run.
 
     Args:
-        name: Its folder.
-        cell: Its cell.
-        seed: Its seed.
-        record: Its record.
-        score: The study's metric.
-        items: Names of its items, task and row; empty where items have no score of this metric.
+        name: Name of its folder.
+        cell: Name of its cell.
+        seed: Seed of the run.
+        record: Record of the run.
+        score: Value of the study's metric.
+        items: Items as (task, row); empty if items have no score of this metric.
         values: (m,), the score of each item.
     """
 
@@ -43,18 +43,18 @@ class FinishedRun:
 
     @property
     def metrics(self) -> Mapping[str, float]:
-        """Everything that was measured."""
+        """All measured values."""
         return dict(self.record["metrics"])
 
 
 @dataclass(frozen=True)
-class Untouched:
-    """The untouched backbone on the report rows.
+class BaseModelScore:
+    """The score of the base model (the backbone before training) on the report rows.
 
     Args:
-        score: Its score.
-        error: Its standard error over items; nan where the metric has none.
-        items: Names of the items, empty where they have no score of this metric.
+        score: Value of the study's metric.
+        error: Standard error over items; nan if the metric has none.
+        items: Items as (task, row); empty if items have no score of this metric.
         values: (m,), the score of each item.
     """
 
@@ -66,22 +66,22 @@ class Untouched:
 
 @dataclass(frozen=True)
 class StudyFolder:
-    """A study as it lies on disk.
+    """The contents of a study folder.
 
     Args:
-        folder: Its folder.
-        description: ``study.json``.
+        folder: Path of the folder.
+        description: Contents of ``study.json``.
         runs: Cell -> its finished final runs, by seed.
-        untouched: Cell -> the untouched backbone on its rows, where that was scored.
-        searches: Cell -> its search, as ``trials.json`` has it.
+        base_models: Cell -> score of the base model on its rows; only cells with such a score.
+        searches: Cell -> its search from ``trials.json``.
         failed: Runs that failed too often.
-        damaged: What could not be read, one sentence each.
+        damaged: Runs that could not be read, one sentence each.
     """
 
     folder: Path
     description: Mapping[str, Any]
     runs: Mapping[str, tuple[FinishedRun, ...]]
-    untouched: Mapping[str, Untouched]
+    base_models: Mapping[str, BaseModelScore]
     searches: Mapping[str, Any]
     failed: tuple[Mapping[str, Any], ...]
     damaged: tuple[str, ...]
@@ -95,23 +95,25 @@ class StudyFolder:
 def read_study(folder: Path) -> StudyFolder:
     """Read a study folder.
 
-    A record that cannot be read is told and left out.
+    A record that cannot be read is reported and left out.
 
     Raises:
-        UserError: No such folder, no study in it, or no finished run.
+        UserError: The folder does not exist, has no study, or has no finished run.
     """
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder}")
     description = _json(folder / STUDY)
     if description is None:
-        raise UserError(f"{folder} holds no study: it has no {STUDY}")
+        raise UserError(f"{folder} is not a study folder: it has no {STUDY}")
     if description.get("format") != FORMAT:
-        raise UserError(f"{folder / STUDY} has the format {description.get('format')!r}, this version {FORMAT}")
+        raise UserError(
+            f"{folder / STUDY} has the format {description.get('format')!r}, but this version reads the format {FORMAT}"
+        )
     damaged: list[str] = []
     found: dict[str, list[FinishedRun]] = {cell: [] for cell in description["cells"]}
     trials = _json(folder / TRIALS) or {}
     best = {cell: _best_values(search) for cell, search in trials.get("searches", {}).items()}
-    for file in sorted((folder / "runs").glob(f"[!.]*/{RECORD}")):  # those with a dot are still being copied
+    for file in sorted((folder / "runs").glob(f"[!.]*/{RECORD}")):  # a folder with a dot is still being copied
         try:
             run = _run(file.parent, description)
         except (UserError, ValueError, KeyError, TypeError) as error:
@@ -121,7 +123,9 @@ def read_study(folder: Path) -> StudyFolder:
             continue
         values = run.record[STUDY_FACTS]["parameters"]
         if (best.get(run.cell) or values) != values:
-            damaged.append(f"{run.name} is left out: it ran with {values}, but by now its search found others better")
+            damaged.append(
+                f"{run.name} is left out: it ran with {values}, but its search has since found better values"
+            )
         else:
             found[run.cell].append(run)
     runs = {cell: tuple(sorted(each, key=lambda run: run.seed)) for cell, each in found.items()}
@@ -129,17 +133,17 @@ def read_study(folder: Path) -> StudyFolder:
         more = f"; {damaged[0]}" if damaged else ""
         raise UserError(f"no final run of the study in {folder} is finished yet{more}")
     return StudyFolder(
-        folder, description, runs, _untouched(folder, description, runs), trials.get("searches", {}),
+        folder, description, runs, _base_models(folder, description, runs), trials.get("searches", {}),
         tuple(trials.get("failed", ())), tuple(damaged),
     )  # fmt: skip
 
 
-def _untouched(
+def _base_models(
     folder: Path, description: Mapping[str, Any], runs: Mapping[str, Sequence[FinishedRun]]
-) -> dict[str, Untouched]:
-    """Read the score of the untouched backbone for each cell, from the run that it was scored with."""
-    found: dict[str, Untouched] = {}
-    scored: dict[tuple[str, str], Untouched | None] = {}
+) -> dict[str, BaseModelScore]:
+    """Read the score of the base model for each cell, from the run that measured it."""
+    found: dict[str, BaseModelScore] = {}
+    scored: dict[tuple[str, str], BaseModelScore | None] = {}
     for cell, other in description["untouched"].items():
         metric = description["cells"][cell]["report_metric"]
         if (other, metric) not in scored:
@@ -152,17 +156,17 @@ def _untouched(
     return found
 
 
-def _base_of(folder: Path, run: FinishedRun, metric: str) -> Untouched | None:
+def _base_of(folder: Path, run: FinishedRun, metric: str) -> BaseModelScore | None:
     score = run.metrics.get(f"base/{metric}")
     if score is None:
         return None
     right = read_right(folder / "runs" / run.name / BASE_ITEMS, metric)
     error = float(run.metrics.get(f"base/{metric}_stderr", math.nan))
-    return Untouched(float(score), error, tuple(right), np.array(list(right.values())))
+    return BaseModelScore(float(score), error, tuple(right), np.array(list(right.values())))
 
 
 def _best_values(search: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """The values that the final runs of a cell are to have."""
+    """Return the values that the final runs of a cell must have."""
     return next((trial["parameters"] for trial in search["trials"] if trial["number"] == search["best"]), None)
 
 
@@ -176,7 +180,7 @@ def _json(file: Path) -> dict[str, Any] | None:
 
 
 def _run(folder: Path, description: Mapping[str, Any]) -> FinishedRun | None:
-    """Read one run; ``None`` if it is not finished, or of a cell or seed that the study has no more."""
+    """Read one run; ``None`` if it is not finished, or if the study no longer has its cell or seed."""
     record = read_record(folder)
     if record is None or record["status"] != "finished":
         return None

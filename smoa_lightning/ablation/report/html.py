@@ -1,4 +1,4 @@
-"""A report as one HTML page that loads nothing: styles and drawings are in it, and there are no scripts."""
+"""A report as one HTML page that loads nothing: it contains the styles and figures, and has no scripts."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def _block(block: Block) -> str:
 
 
 def _inline(svg: str, name: str, caption: str) -> str:
-    """An SVG for use inside a page: without its header, and with names that no other drawing of the page has."""
+    """Return an SVG for use inside a page: without its header, and with identifiers that are unique on the page."""
     drawing = svg[svg.index("<svg") :]
     drawing = re.sub(r"<metadata>.*?</metadata>", "", drawing, flags=re.DOTALL)
     drawing = re.sub(r'\bid="', f'id="{name}-', drawing)

@@ -26,7 +26,7 @@ def latex(table: Table) -> str:
 
 
 def escape(text: str) -> str:
-    r"""Return text that LaTeX prints as it stands.
+    r"""Return a text with its special characters escaped for LaTeX.
 
     >>> escape("50 % of r_1 & K")
     '50 \\% of r\\_1 \\& K'

@@ -15,7 +15,7 @@ from smoa_lightning.ablation.report.document import (
 
 
 def markdown(document: Document) -> str:
-    """Return a document as Markdown; its figures are in the folder ``figures`` beside it."""
+    """Return a document as Markdown; its figures are in the folder ``figures`` next to it."""
     parts = [f"# {document.title}", *(_block(block) for block in document.blocks)]
     return "\n\n".join(parts) + "\n"
 

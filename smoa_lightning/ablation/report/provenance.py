@@ -1,4 +1,4 @@
-"""Where the numbers of a report come from, and what is not alike among runs that are compared."""
+"""Where the numbers of a report come from, and which facts differ between the compared runs."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from typing import Any
 from smoa_lightning.ablation.report.analysis import Analysis
 from smoa_lightning.ablation.report.document import Block, Paragraph, Points, Table, columns
 from smoa_lightning.ablation.report.searches import short_values
+from smoa_lightning.ablation.statistics import counted
 from smoa_lightning.records.record import STUDY_FACTS
 
-# What should be alike in all runs of a study -> where a record has it.
-ALIKE: dict[str, Callable[[Mapping[str, Any]], Any]] = {
+# A fact that should be the same in all runs of a study -> how to read it from a record.
+COMPARED_FACTS: dict[str, Callable[[Mapping[str, Any]], Any]] = {
     "backbone": lambda record: _backbone(record["backbone"]),
     "package versions": lambda record: record["environment"]["packages"],
     "Python": lambda record: record["environment"]["python"],
@@ -26,7 +27,7 @@ ALIKE: dict[str, Callable[[Mapping[str, Any]], Any]] = {
 
 
 def provenance(analysis: Analysis, made_by: str) -> list[Block]:
-    """Return the section: what all runs share, what differs, and the table of runs.
+    """Return the section: facts that all runs share, facts that differ, and the table of runs.
 
     Args:
         analysis: The numbers.
@@ -34,31 +35,31 @@ def provenance(analysis: Analysis, made_by: str) -> list[Block]:
     """
     runs = analysis.study.finished
     shared, differing = [], []
-    for name, read in ALIKE.items():
+    for name, read in COMPARED_FACTS.items():
         values = [_text(read(run.record)) for run in runs]
         counts = {value: values.count(value) for value in dict.fromkeys(values)}
         if len(counts) == 1:
             shared.append(f"{name}: {values[0]}")
         elif name == "report rows" and len({run.record["data"].get("task") for run in runs}) == len(counts):
-            shared.append(f"{name}, of several tasks: {_listed(counts)}")
+            shared.append(f"{name} of several tasks: {_listed(counts)}")
         else:
-            differing.append(f"{name} differ among runs: {_listed(counts)}")
+            differing.append(f"different {name}: {_listed(counts)}")
     blocks: list[Block] = [
         Paragraph(
-            f"Made by `{made_by}`, after `python -m smoa_lightning ablate` had run the study, from the records in "
-            "`runs/`. A mean is over the rows of its cell in the table of runs (runs.csv); each record has the whole "
-            "configuration, hashes and item scores beside it."
+            f"Made by `{made_by}` from the records in `runs/`, after `python -m smoa_lightning ablate` had run the "
+            "study. Each mean is over the rows of its cell in the table of runs (runs.csv). Each record has the whole "
+            "configuration and the hashes; the item scores are in the same folder."
         ),
         Points(tuple(shared)),
     ]
     if differing:
-        blocks += [Paragraph("Not alike in all runs, which a difference between cells may come from:")]
+        blocks += [Paragraph("Not the same in all runs, so a difference between cells may come from it:")]
         blocks += [Points(tuple(differing))]
     return [*blocks, run_table(analysis)]
 
 
 def run_table(analysis: Analysis) -> Table:
-    """Return the table of runs: score and signature of each."""
+    """Return the table of runs with score and signature."""
     rows = []
     for cell in analysis.cells:
         for run in cell.runs:
@@ -86,7 +87,7 @@ def _commit(git: Mapping[str, Any] | None) -> str:
 
 
 def _rows(data: Mapping[str, Any]) -> str:
-    """Task, number of report rows, and the content of each split."""
+    """Return task, number of report rows, and the hash of each split."""
     splits = {
         name: facts.get("sha256") or facts.get("commit") or ""
         for name, facts in sorted((data.get("splits") or {}).items())
@@ -106,4 +107,4 @@ def _text(value: Any) -> str:
 
 
 def _listed(counts: Mapping[str, int]) -> str:
-    return "; ".join(f"{value} ({count} runs)" for value, count in counts.items())
+    return "; ".join(f"{value} ({counted(count, 'run')})" for value, count in counts.items())

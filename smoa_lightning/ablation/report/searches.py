@@ -1,4 +1,4 @@
-"""What a report says of the searches: best values, what mattered, and whether the ranges were wide enough."""
+"""The section of a report on searches: best values, importances, and whether the ranges were wide enough."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from smoa_lightning.ablation.report.folder import StudyFolder
 
 
 def search_blocks(study: StudyFolder) -> list[Block]:
-    """Return the section on searches; nothing where the study has none."""
+    """Return the section on searches; empty if the study has no search."""
     if not study.searches or study.description.get("search") is None:
         return []
     rows, edges = [], []
@@ -27,31 +27,31 @@ def search_blocks(study: StudyFolder) -> list[Block]:
     titles = ["cell", "metric", "best values", "importance (PED-ANOVA)", "best score", "complete / pruned / failed"]
     table = Table("searches", "The search of each cell, on held-out training rows.", columns(titles, 4), tuple(rows))
     numbers = {len(search["trials"]) for search in study.searches.values()}
-    alike = "Every cell has the same number of trials" if len(numbers) == 1 else "Cells do not have as many trials yet"
+    same = "Every cell has" if len(numbers) == 1 else "The cells do not yet have"
     note = (
-        f"Trials use seeds of their own and never see the report rows. {alike}; the best score of a search is the best "
-        "of several and therefore too good, so cells are compared by fresh runs."
+        f"Trials use separate seeds and never see the report rows. {same} the same number of trials. The best score of "
+        "a search is the best of several and therefore too good, so the cells are compared by separate final runs."
     )
     return [Heading("Searches"), table, *([Points(tuple(edges))] if edges else []), Paragraph(note), trial_table(study)]
 
 
 def best_trial(search: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """Return the best trial of a search as ``trials.json`` has it."""
+    """Return the best trial of a search from ``trials.json``."""
     return next((trial for trial in search["trials"] if trial["number"] == search["best"]), None)
 
 
 def edge_sentences(cell: str, chosen: Mapping[str, Any], search: Mapping[str, Any]) -> list[str]:
-    """Say which best values lie at an end of their range, so that a better one may lie beyond.
+    """Return one sentence for each best value at an end of its range.
 
-    A value counts as the end if it is the smallest or largest choice, or within 2 % of the range's width from its end.
+    A value is at an end if it is the smallest or largest choice, or within 2 % of the range's width from the end.
     """
     found = []
     for key, value in chosen.items():
         ends = _ends(search["parameters"].get(key, {}), value)
         if ends is not None:
             found.append(
-                f"{cell}: the best {short(key)}, {_value(value)}, lies at the {ends} end of its range; a better one "
-                "may lie beyond."
+                f"{cell}: the best {short(key)}, {_value(value)}, is at the {ends} end of its range; a better value "
+                "may be outside of the range."
             )
     return found
 
