@@ -60,7 +60,7 @@ def make(tiny_backbone: Path, piqa_folder: Path, tmp_path: Path) -> Callable[...
 
 
 def measured(study: Study, folder: Path, workers: int = 1) -> list[CellCost]:
-    return estimate.measure(study, folder, workers, tell=lambda text: None)
+    return estimate.measure(study, folder, workers, notify=lambda text: None)
 
 
 def finish(
@@ -200,7 +200,7 @@ def test_finished_runs_are_used_and_not_run_again(
     other = folder.parent / "other"  # a study beside this one has done the same run
     finish(other, study.final_run(four, 1), 40.0)
     (other / "study.json").write_text("{}")
-    monkeypatch.setattr(estimate, "clock", lambda built: pytest.fail("there was nothing to time"))
+    monkeypatch.setattr(estimate, "time_cell", lambda built: pytest.fail("there was nothing to time"))
     costs = measured(study, folder)
     assert [(c.final_seconds, c.final_done, c.final_left, c.seconds_left) for c in costs] == [
         (20.0, 2, 1, 20.0),
@@ -274,13 +274,13 @@ def test_what_is_assumed_or_not_computed_is_said(make: Callable[..., Study], tmp
     for cell in study.cells:
         finish(folder, study.final_run(cell, 0), 1.0)
     text = " ".join(render(plan(study), measured(study, folder), width=120).split())
-    assert "not computed, since nll is no accuracy" in text
+    assert "not computed, since nll is not an accuracy" in text
     study = make({"r": [2, 4]}, seeds=[7])
     for cell in study.cells:
         finish(folder, study.final_run(cell, 7), 1.0)
     text = " ".join(render(plan(study), measured(study, folder), width=120).split())
-    assert "one seed establishes no difference from r=2" in text
-    assert "assumed: this folder has no two cells with two finished seeds yet" in text
+    assert "one seed cannot establish a difference from r=2" in text
+    assert "assumed, since this folder does not yet have two cells with two finished seeds each" in text
 
 
 # ------------------------------------------------------------------------------------------------------- what is left

@@ -1,1 +1,1 @@
-"""What a study costs and what it can detect, before it runs."""
+"""The plan of a study: its cost and the differences that it can detect."""

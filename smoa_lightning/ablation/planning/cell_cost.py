@@ -1,4 +1,4 @@
-"""What a cell of a study costs, as numbers: steps and scorings of a run, seconds, and what is left to do."""
+"""The cost of a cell of a study as numbers: steps and scorings of a run, seconds, and remaining runs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from statistics import fmean, median
 
-from smoa_lightning.ablation.planning.finished_runs import Finished, Variation
+from smoa_lightning.ablation.planning.finished_runs import FinishedRuns, Variation
 from smoa_lightning.ablation.statistics import counted
 from smoa_lightning.ablation.study.base_model import scored_with
 from smoa_lightning.ablation.study.space import Cell, Study
@@ -15,16 +15,16 @@ from smoa_lightning.records.metric_table import ACCURACIES
 
 @dataclass(frozen=True)
 class Timing:
-    """What was timed of a cell; seconds.
+    """Measured times of a cell, in seconds.
 
     Attributes:
         start: From the command line to the first batch, with the backbone already in memory.
-        step: One optimizer step, all its micro-batches.
-        selection_pass: One scoring of the selection rows, and the ranks that are measured with it.
-        report_pass: One scoring of the report rows, and the general text that is read with it.
-        steps: Optimizer steps that were timed.
-        accuracy: Value of the report metric on the rows that were scored for the timing, if it is an accuracy.
-        scored: How many report rows that were.
+        step: One optimizer step with all its micro-batches.
+        selection_pass: One scoring of the selection rows, with the measurement of ranks.
+        report_pass: One scoring of the report rows, with the scoring of the general text.
+        steps: Number of timed optimizer steps.
+        accuracy: Report metric on the rows scored for the timing; ``None`` if it is not an accuracy.
+        scored: Number of report rows scored for the timing.
     """
 
     start: float
@@ -38,13 +38,13 @@ class Timing:
 
 @dataclass(frozen=True)
 class Work:
-    """What a run of a cell does.
+    """The amount of work of one run of a cell.
 
     Attributes:
         steps: Optimizer steps.
         selection_passes: How often the selection rows are scored.
-        selection_rows: How many rows that are.
-        report_rows: How many rows are reported on.
+        selection_rows: Number of selection rows.
+        report_rows: Number of report rows.
     """
 
     steps: int
@@ -55,27 +55,27 @@ class Work:
 
 @dataclass(frozen=True)
 class CellCost:
-    """What a cell costs, and what is left of it.
+    """The cost of a cell and its remaining runs.
 
     Attributes:
-        cell: Its name.
-        parameters: Trainable parameters; of a search that goes over the adapter's size, those of its first values.
+        cell: Name of the cell.
+        parameters: Trainable parameters; with a search over the adapter's size, those of its first values.
         total: Parameters of the backbone.
-        work: What one of its final runs does.
-        timing: What was timed; ``None`` where finished runs say all that is needed.
+        work: Work of one final run.
+        timing: Measured times; ``None`` if finished runs give all times.
         final_seconds: Seconds of a final run.
         search_seconds: Seconds of a search run, 0 without a search.
-        base_seconds: Seconds for scoring the untouched backbone, once; 0 where that is not due.
-        final_done: Final runs that are finished.
-        search_done: Search runs that are finished or were pruned.
-        final_left: Final runs that are not.
-        search_left: Search runs that are not.
-        source: Where ``final_seconds`` and ``search_seconds`` are from.
-        accuracy: Accuracy that is expected, ``None`` for another kind of metric.
-        accuracy_source: Where that is from.
+        base_seconds: Seconds to score the base model once; 0 if this cell does not score it.
+        final_done: Number of finished final runs.
+        search_done: Number of finished or pruned search runs.
+        final_left: Number of remaining final runs.
+        search_left: Number of remaining search runs.
+        source: Source of ``final_seconds`` and ``search_seconds``.
+        accuracy: Expected accuracy; ``None`` if the metric is not an accuracy.
+        accuracy_source: Source of ``accuracy``.
         variation: How accuracies vary in this study.
-        workers: Worker processes that are planned.
-        threads: Threads that the timing ran with: those of one of so many workers.
+        workers: Number of planned worker processes.
+        threads: Number of threads of the timing: those of one worker.
     """
 
     cell: str
@@ -99,7 +99,7 @@ class CellCost:
 
     @property
     def seconds_left(self) -> float:
-        """Seconds of one worker for all that is left of the cell."""
+        """Seconds that one worker needs for the remaining runs of the cell."""
         return (
             self.final_left * self.final_seconds
             + self.search_left * self.search_seconds
@@ -108,7 +108,7 @@ class CellCost:
 
 
 def run_seconds(timing: Timing, work: Work, report: bool) -> float:
-    """Return the seconds of a run: start + steps x step + selection passes x pass, and one pass over the report rows.
+    """Return the seconds of a run: start + steps x step + selection passes x pass + one pass over the report rows.
 
     >>> run_seconds(Timing(2.0, 0.5, 3.0, 7.0, 3), Work(100, 4, 64, 200), report=True)
     71.0
@@ -118,20 +118,20 @@ def run_seconds(timing: Timing, work: Work, report: bool) -> float:
 
 
 def selection_passes(steps: int, batches: int, accumulate: int, check_batch: float, every_n_epochs: int | None) -> int:
-    """Return how often Lightning goes through the selection rows.
+    """Return how often Lightning scores the selection rows.
 
     Args:
         steps: Optimizer steps of the run.
         batches: Micro-batches of an epoch.
         accumulate: Micro-batches of a step; the last step of an epoch may have fewer.
-        check_batch: Micro-batches between two validations, ``inf`` for the ends of epochs.
-        every_n_epochs: Epochs with validations are every n-th; ``None``: micro-batches are counted over epochs.
+        check_batch: Micro-batches between two validations; ``inf`` for validation at the end of an epoch.
+        every_n_epochs: Only every n-th epoch has validations; with ``None`` micro-batches are counted across epochs.
 
     >>> selection_passes(steps=12, batches=10, accumulate=2, check_batch=5, every_n_epochs=1)  # 2 epochs and 4 batches
     4
     """
     epochs, rest = divmod(steps, math.ceil(batches / accumulate))
-    left = rest * accumulate  # micro-batches of an epoch that max_steps cuts off
+    left = rest * accumulate  # micro-batches of a last epoch that max_steps ends early
     if every_n_epochs is None:
         return int((epochs * batches + left) // check_batch)
     if math.isinf(check_batch):
@@ -141,13 +141,13 @@ def selection_passes(steps: int, batches: int, accumulate: int, check_batch: flo
 
 
 @dataclass(frozen=True)
-class Left:
-    """What is left of a cell.
+class RemainingRuns:
+    """The runs of a cell that are not finished.
 
     Attributes:
-        final: Final runs.
-        search: Search runs.
-        needs_timing: Whether there is something left of a kind of which nothing has been seen.
+        final: Number of final runs.
+        search: Number of search runs.
+        needs_timing: Whether runs of a kind remain, and no run of this kind is finished.
     """
 
     final: int
@@ -155,8 +155,8 @@ class Left:
     needs_timing: bool
 
     @classmethod
-    def of(cls, study: Study, done: Finished) -> Left:
-        """Count what is left."""
+    def of(cls, study: Study, done: FinishedRuns) -> RemainingRuns:
+        """Count the remaining runs of a cell."""
         final = len(study.seeds) - len(done.final)
         search = max(0, study.search.trials * len(study.search.seeds) - done.search) if study.search else 0
         unseen = (final > 0 and not done.seconds) or (search > 0 and not done.search_seconds)
@@ -164,14 +164,14 @@ class Left:
 
 
 @dataclass(frozen=True)
-class Size:
-    """How large a cell is, and where it was timed.
+class CellSize:
+    """The size of a cell, and the threads and workers of its timing.
 
     Attributes:
         parameters: Trainable parameters.
         total: Parameters of the backbone.
-        threads: Threads of the timing.
-        workers: Worker processes that are planned.
+        threads: Number of threads of the timing.
+        workers: Number of planned worker processes.
     """
 
     parameters: int
@@ -181,14 +181,14 @@ class Size:
 
 
 def cost_of(
-    study: Study, cell: Cell, done: Finished, work: Work, timing: Timing | None, varies: Variation, size: Size
+    study: Study, cell: Cell, done: FinishedRuns, work: Work, timing: Timing | None, varies: Variation, size: CellSize
 ) -> CellCost:
-    """Return what a cell costs and what is left of it: by its finished runs where it has some, else by its timing."""
-    left = Left.of(study, done)
+    """Return the cost of a cell and its remaining runs, from its finished runs if it has any, else from its timing."""
+    left = RemainingRuns.of(study, done)
 
-    def seconds(seen: list[float], report: bool) -> float:
-        if seen:
-            return median(seen)
+    def seconds(measured: list[float], report: bool) -> float:
+        if measured:
+            return median(measured)
         return run_seconds(timing, work, report) if timing is not None else 0.0
 
     base_due = cell.name in scored_with(study).values() and study.seeds[0] not in done.final and work.steps > 0
@@ -196,7 +196,8 @@ def cost_of(
     if cell.report_metric in ACCURACIES and done.scores:
         accuracy, source = fmean(done.scores.values()), f"mean of {counted(len(done.scores), 'finished run')}"
     elif timing is not None and timing.accuracy is not None:
-        accuracy, source = timing.accuracy, f"on the {timing.scored} report rows scored for the timing, hardly trained"
+        source = f"on the {timing.scored} report rows scored for the timing, with an almost untrained model"
+        accuracy = timing.accuracy
     return CellCost(
         cell=cell.name,
         parameters=size.parameters,
@@ -219,12 +220,12 @@ def cost_of(
     )
 
 
-def _source(done: Finished, timing: Timing | None, searched: bool) -> str:
-    """Say where the seconds of final and search runs are from."""
+def _source(done: FinishedRuns, timing: Timing | None, searched: bool) -> str:
+    """Return the source of the seconds of final and search runs."""
 
-    def one(seen: list[float]) -> str:
+    def source_of(measured: list[float]) -> str:
         timed = counted(timing.steps, "timed step") if timing is not None else "not needed"
-        return f"median of {counted(len(seen), 'run')}" if seen else timed
+        return f"median of {counted(len(measured), 'run')}" if measured else timed
 
-    final, search = one(done.seconds), one(done.search_seconds)
+    final, search = source_of(done.seconds), source_of(done.search_seconds)
     return final if not searched or final == search else f"final: {final}; search: {search}"

@@ -1,7 +1,7 @@
-"""What the cells of a study cost, measured: each is built as ``fit`` builds it, and a few of its steps are timed.
+"""Measures the cost of the cells of a study: each cell is built as in ``fit``, and a few of its steps are timed.
 
-Times are those of the steps, rows and callbacks that a run has; left out are the writing of checkpoints and logs, and
-what workers on the same machine take from one another beyond their share of the threads.
+The times cover the steps, rows and callbacks of a run. They do not cover writing checkpoints and logs. They also do not
+cover that workers on one machine slow each other down beyond their share of the threads.
 """
 
 from __future__ import annotations
@@ -24,9 +24,17 @@ import torch
 from smoa_lightning.ablation.execution.devices import THREADS, environment_of
 from smoa_lightning.ablation.execution.durations import remaining_seconds
 from smoa_lightning.ablation.execution.fitting import prepare_process
-from smoa_lightning.ablation.planning.cell_cost import CellCost, Left, Size, Timing, Work, cost_of, selection_passes
+from smoa_lightning.ablation.planning.cell_cost import (
+    CellCost,
+    CellSize,
+    RemainingRuns,
+    Timing,
+    Work,
+    cost_of,
+    selection_passes,
+)
 from smoa_lightning.ablation.planning.finished_runs import read_finished, variation
-from smoa_lightning.ablation.planning.probe import WARM_UP, Enough, Probe, limited
+from smoa_lightning.ablation.planning.probe import WARM_UP, Probe, ProbeFinished, limited
 from smoa_lightning.ablation.study.space import Cell, Study, command_line
 from smoa_lightning.adapters import attach
 from smoa_lightning.backbones.backbone import context_length, load_model, load_skeleton
@@ -40,7 +48,7 @@ from smoa_lightning.training.module import FineTuneModule
 
 __all__ = ["CellCost", "Timing", "Work", "measure", "remaining_seconds"]
 
-# Beside what a run is asked for: nothing is written or shown, and the plan is no place to start further processes.
+# Flags in addition to those of the run: nothing is written or shown, and no other process is started.
 QUIET = (
     *("--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"),
     *("--trainer.num_sanity_val_steps=0", "--trainer.devices=1", "--trainer.num_nodes=1"),
@@ -48,17 +56,17 @@ QUIET = (
 
 
 @dataclass
-class Built:
-    """A cell, built but without its weights.
+class BuiltCell:
+    """The objects of a cell, without the backbone's weights.
 
     Attributes:
         cell: The cell.
-        module: Its model.
-        data: Its data.
-        trainer: Its trainer, which writes nothing.
+        module: The model.
+        data: The data module.
+        trainer: The trainer, which writes nothing.
         parameters: Trainable parameters.
         total: Parameters of the backbone.
-        seconds: How long the command line took to become these.
+        seconds: Time to make these objects from the command line.
     """
 
     cell: Cell
@@ -70,41 +78,42 @@ class Built:
     seconds: float
 
 
-def measure(study: Study, folder: Path, workers: int, tell: Callable[[str], None] | None = None) -> list[CellCost]:
-    """Return what each cell of a study costs, in the study's order.
+def measure(study: Study, folder: Path, workers: int, notify: Callable[[str], None] | None = None) -> list[CellCost]:
+    """Return the cost of each cell of a study, in the study's order.
 
-    All cells are built before any is timed. A cell is timed if it has runs left of a kind of which none is finished.
+    All cells are built before the first is timed. A cell is timed if runs of a kind remain, and no run of this kind is
+    finished.
 
     Args:
         study: The study.
-        folder: Its folder; nothing is written there.
-        workers: Worker processes that are planned; the timing takes one worker's share of the threads.
-        tell: Is told what is being timed; by default the standard error.
+        folder: The study folder; nothing is written there.
+        workers: Number of planned worker processes; the timing uses one worker's share of the threads.
+        notify: Takes one line about each timing; by default the lines go to the standard error.
 
     Raises:
-        UserError: Cells that cannot be run: names the first with its reason, and counts the others.
+        UserError: Cells cannot be run. The message names the first cell with its reason, and counts the others.
     """
-    tell = tell or (lambda text: print(text, file=sys.stderr))
+    notify = notify or (lambda text: print(text, file=sys.stderr))
     with tempfile.TemporaryDirectory() as temporary, _threads_of(workers), _silence(), process_cache():
         found = read_finished(study, folder)
         varies = variation(study, found)
         built = deque(_each(study.cells, lambda cell: build(cell, study, Path(temporary))))
-        to_time = [cell.name for cell in study.cells if Left.of(study, found[cell.name]).needs_timing]
+        to_time = [cell.name for cell in study.cells if RemainingRuns.of(study, found[cell.name]).needs_timing]
 
-        def cost(cell: Built) -> CellCost:
+        def cost(cell: BuiltCell) -> CellCost:
             name = cell.cell.name
             work, timing = work_of(cell), None
             if name in to_time:
-                tell(f"timing {name} ({to_time.index(name) + 1} of {len(to_time)})")
-                timing = clock(cell)
-            size = Size(cell.parameters, cell.total, torch.get_num_threads(), workers)
+                notify(f"timing {name} ({to_time.index(name) + 1} of {len(to_time)})")
+                timing = time_cell(cell)
+            size = CellSize(cell.parameters, cell.total, torch.get_num_threads(), workers)
             return cost_of(study, cell.cell, found[name], work, timing, varies, size)
 
-        return _each((built.popleft() for _ in study.cells), cost)  # one after the other is let go of
+        return _each((built.popleft() for _ in study.cells), cost)  # each cell's memory is freed after its timing
 
 
 def _each(cells: Iterable[Any], function: Callable[[Any], Any]) -> list[Any]:
-    """Apply a function to all cells, and name those it fails for together."""
+    """Apply a function to all cells; report all cells for which it fails in one message."""
     results, refused = [], []
     for cell in cells:
         try:
@@ -123,20 +132,20 @@ def _each(cells: Iterable[Any], function: Callable[[Any], Any]) -> list[Any]:
 # ------------------------------------------------------------------------------------------------------------ building
 
 
-def build(cell: Cell, study: Study, temporary: Path) -> Built:
+def build(cell: Cell, study: Study, temporary: Path) -> BuiltCell:
     """Build a cell as ``fit`` does, with its adapter on a backbone without weights.
 
     Args:
         cell: The cell.
-        study: Its study.
-        temporary: Folder for what should write nevertheless.
+        study: The study of the cell.
+        temporary: Folder for files that a library writes anyway.
 
     Raises:
-        UserError: Its settings, its budget, its adapter or its data's sources are refused.
+        UserError: Settings, budget, adapter or data source of the cell are refused.
     """
     began = time.monotonic()
     flags = {**cell.flags, **{parameter.key: parameter.example for parameter in cell.parameters}}
-    flags = {key: value for key, value in flags.items() if key != "ckpt_path"}  # of `fit` alone
+    flags = {key: value for key, value in flags.items() if key != "ckpt_path"}  # only `fit` has this flag
     flags["seed_everything"] = study.seeds[0]
     arguments = [*command_line(cell.files, flags), *QUIET, f"--trainer.default_root_dir={temporary}"]
     cli = FineTuneCLI(arguments, run=False)
@@ -152,14 +161,14 @@ def build(cell: Cell, study: Study, temporary: Path) -> Built:
     if module.adapter_config is not None:
         adapted = attach(network, module.adapter_config, module.adapter_seed)
         parameters = sum(p.numel() for p in adapted.parameters() if p.requires_grad)
-    return Built(cell, module, data, cli.trainer, parameters, total, seconds)
+    return BuiltCell(cell, module, data, cli.trainer, parameters, total, seconds)
 
 
-def work_of(built: Built) -> Work:
-    """Return what a run of a cell does, from its rows and its trainer's settings; the rows are encoded here.
+def work_of(built: BuiltCell) -> Work:
+    """Return the work of a run of a cell, from its rows and its trainer's settings. This encodes the rows.
 
     Raises:
-        UserError: Rows that cannot be used, or validations further apart than an epoch is long.
+        UserError: Rows cannot be used, or the interval between validations is longer than an epoch.
     """
     data, trainer, began = built.data, built.trainer, time.monotonic()
     steps, passes, selection, report = 0, 0, 0, 0
@@ -180,7 +189,7 @@ def work_of(built: Built) -> Work:
 
 
 def _steps(trainer: L.Trainer, batches: int) -> int:
-    """Return what ``Trainer.estimated_stepping_batches`` will say."""
+    """Return the value that ``Trainer.estimated_stepping_batches`` will have."""
     if trainer.max_epochs == -1:
         if trainer.max_steps == -1:
             raise UserError("the run has no end: set trainer.max_epochs or trainer.max_steps")
@@ -190,11 +199,11 @@ def _steps(trainer: L.Trainer, batches: int) -> int:
 
 
 def _check_batch(trainer: L.Trainer, batches: int) -> int:
-    """Return how many micro-batches lie between two validations."""
+    """Return the number of micro-batches between two validations."""
     interval = trainer.val_check_interval
     if interval is None or isinstance(interval, str):
-        raise UserError("the time of a run whose validations follow the clock cannot be told before it: give "
-                        "trainer.val_check_interval a number")  # fmt: skip
+        raise UserError("the plan cannot predict the time of a run with validations by clock time: set "
+                        "trainer.val_check_interval to a number")  # fmt: skip
     if isinstance(interval, int):
         if interval > batches and trainer.check_val_every_n_epoch is not None:
             raise UserError(
@@ -206,7 +215,7 @@ def _check_batch(trainer: L.Trainer, batches: int) -> int:
 
 
 def _rows(loaders: Any, limit: int | float | None) -> int:
-    """Rows in the batches that a limit leaves."""
+    """Return the number of rows in the batches within a limit."""
     each = loaders if isinstance(loaders, list) else [loaders]
     return sum(len(batch) for loader in each for batch in loader.batches[: limited(len(loader), limit)])
 
@@ -214,29 +223,29 @@ def _rows(loaders: Any, limit: int | float | None) -> int:
 # -------------------------------------------------------------------------------------------------------------- timing
 
 
-def clock(built: Built) -> Timing:
-    """Time a cell: the way to its first batch, its steps, and the scoring of its rows.
+def time_cell(built: BuiltCell) -> Timing:
+    """Time a cell: the start up to its first batch, its steps, and the scoring of its rows.
 
-    The first step and the first batch of each scoring warm up. Training batches are those that the run begins with; the
-    time of a step is scaled to the mean number of tokens of all steps.
+    The first step and the first batch of each scoring warm up and are not timed. The timed steps are the first steps of
+    the run; the time of a step is scaled to the mean number of tokens of all steps.
 
     Raises:
-        UserError: The run would fail in its first steps.
+        UserError: The run has no training rows and no report rows.
     """
     module, data, trainer = built.module, built.data, built.trainer
-    if module.backbone_config.quantization is None:  # workers keep it from run to run: reading it is no part of a run
+    if module.backbone_config.quantization is None:  # workers cache the backbone, so reading it is not part of a run
         load_model(module.backbone_config, module.location)
     probe = Probe(trainer.limit_val_batches, trainer.limit_test_batches)
     trainer.callbacks.append(probe)  # type: ignore[attr-defined]
     trainer.limit_val_batches = 0  # the probe scores those rows
     began = time.monotonic()
-    with contextlib.suppress(Enough):
+    with contextlib.suppress(ProbeFinished):
         if module.frozen:
             trainer.test(module, datamodule=data, weights_only=True, verbose=False)
         else:
             trainer.fit(module, datamodule=data, weights_only=True)
     if probe.begun is None:
-        raise UserError("there is nothing to run: no training row and no report row")
+        raise UserError("there is nothing to run: the cell has no training row and no report row")
     selection, report = probe.selection, probe.report
     step = 0.0 if module.frozen else probe.step_seconds * _mean_tokens(built, probe) / probe.step_tokens
     metric = built.cell.report_metric
@@ -251,8 +260,8 @@ def clock(built: Built) -> Timing:
     )
 
 
-def _mean_tokens(built: Built, probe: Probe) -> float:
-    """Return the mean tokens of a step over an epoch; of a stream, whose rows nobody has seen, those of timed steps."""
+def _mean_tokens(built: BuiltCell, probe: Probe) -> float:
+    """Return the mean tokens of a step over an epoch; for a stream, with unknown lengths, those of the timed steps."""
     loader = built.data.train_dataloader()
     if not isinstance(loader.order, BucketOrder):
         return probe.step_tokens
@@ -264,7 +273,7 @@ def _mean_tokens(built: Built, probe: Probe) -> float:
 
 @contextlib.contextmanager
 def _threads_of(workers: int) -> Iterator[None]:
-    """Take the share of the threads that one of several workers has."""
+    """Use one worker's share of the threads."""
     before, share = torch.get_num_threads(), environment_of(0, workers).get(THREADS[0])
     if share is not None:
         torch.set_num_threads(int(share))
@@ -276,7 +285,7 @@ def _threads_of(workers: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _silence() -> Iterator[None]:
-    """No talk of devices and seeds: no run follows."""
+    """Hide messages about devices and seeds, since no run follows."""
     prepare_process()
     loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
     levels = [logger.level for logger in loggers]

@@ -1,4 +1,4 @@
-"""What a study's folder knows already: which runs are finished, how long they took, how their accuracies vary."""
+"""The finished runs in a study folder: their times, and how their accuracies vary."""
 
 from __future__ import annotations
 
@@ -19,36 +19,36 @@ from smoa_lightning.records.items import read_right
 from smoa_lightning.records.metric_table import ACCURACIES
 from smoa_lightning.records.record import ITEMS, RECORD, STUDY, STUDY_FACTS, TRIALS, read_record
 
-# Of a pair of cells whose runs nobody has seen yet. One point over seeds is usual for a few thousand training rows, and
-# adapters of one backbone agree on most items; the plan names both, so that nobody takes them for measured.
+# Assumed values before runs are finished. One point over seeds is usual for a few thousand training rows, and adapters
+# of one backbone agree on most items. The plan says that both values are assumed.
 DEFAULT_SEED_SD, DEFAULT_ITEM_CORRELATION = 0.01, 0.5
 
 
 @dataclass(frozen=True)
 class Variation:
-    """How accuracies vary: what the smallest detectable difference is computed from.
+    """How accuracies vary; the smallest detectable difference is computed from it.
 
     Attributes:
         seed_sd: Standard deviation of a cell's accuracy over seeds.
-        item_correlation: Correlation of right and wrong between two cells' runs over the items.
-        source: Where the two are from.
+        item_correlation: Correlation of right and wrong answers between two cells' runs, over the items.
+        source: Source of the two values.
     """
 
     seed_sd: float = DEFAULT_SEED_SD
     item_correlation: float = DEFAULT_ITEM_CORRELATION
-    source: str = "assumed: this folder has no two cells with two finished seeds yet"
+    source: str = "assumed, since this folder does not yet have two cells with two finished seeds each"
 
 
 @dataclass
-class Finished:
+class FinishedRuns:
     """The finished runs of a cell.
 
     Attributes:
         final: Seed -> folder of the final run.
-        seconds: How long each final run took.
-        scores: Seed -> its metric.
-        search: How many search runs are finished or were pruned.
-        search_seconds: How long each finished search run took.
+        seconds: Seconds of each final run.
+        scores: Seed -> value of the metric.
+        search: Number of finished or pruned search runs.
+        search_seconds: Seconds of each finished search run.
     """
 
     final: dict[int, Path] = field(default_factory=dict)
@@ -58,13 +58,13 @@ class Finished:
     search_seconds: list[float] = field(default_factory=list)
 
 
-def read_finished(study: Study, folder: Path) -> dict[str, Finished]:
-    """Return the finished runs of each cell: those of the study's folder, and of studies beside it that are the same.
+def read_finished(study: Study, folder: Path) -> dict[str, FinishedRuns]:
+    """Return the finished runs of each cell, from the study folder and from the other studies in the same root.
 
-    A final run counts by its signature: one of other settings, or with what an earlier search found best, does not. A
-    damaged record counts as none, as it does for the workers, but nothing is touched.
+    A final run counts if its signature is that of the study. So a run with different settings, or with the best values
+    of an earlier search, does not count. A damaged record is ignored, as by the workers, but is left unchanged.
     """
-    found = {cell.name: Finished() for cell in study.cells}
+    found = {cell.name: FinishedRuns() for cell in study.cells}
     _read_search(study, folder, found)
     known = {study.final_run(c, seed).signature: (c, seed) for c in study.cells if not c.parameters
              for seed in study.seeds}  # fmt: skip
@@ -86,7 +86,7 @@ def read_finished(study: Study, folder: Path) -> dict[str, Finished]:
 
 
 def _folders(folder: Path, stage: str) -> Iterator[Path]:
-    """The run folders of a study, then those of the studies beside it."""
+    """Yield the run folders of a study, then those of the other studies in the same root."""
     others = [f.parent for f in sorted(folder.parent.glob(f"*/{STUDY}")) if f.parent != folder]
     for study in (folder, *others):
         yield from run_folders(study / STAGES[stage])
@@ -101,9 +101,9 @@ def _finished_record(run: Path) -> dict[str, Any] | None:
 
 
 def _of_search(
-    study: Study, record: Mapping[str, Any], signature: str, found: Mapping[str, Finished]
+    study: Study, record: Mapping[str, Any], signature: str, found: Mapping[str, FinishedRuns]
 ) -> tuple[Cell, int] | None:
-    """The cell and seed of a final run after a search, if that search has ended and the run is of the present study."""
+    """Return cell and seed of a final run after a search, if the search has ended and the run is of this study."""
     facts = record.get(STUDY_FACTS, {})
     cell = next((c for c in study.cells if c.name == facts.get("cell") and c.parameters), None)
     if cell is None or study.search is None or facts.get("seed") not in study.seeds:
@@ -112,12 +112,12 @@ def _of_search(
         return None
     try:
         run = study.final_run(cell, facts["seed"], facts["parameters"])
-    except UserError:  # another search, over other settings
+    except UserError:  # the run's search had different settings
         return None
     return (cell, run.seed) if run.signature == signature else None
 
 
-def _read_search(study: Study, folder: Path, found: Mapping[str, Finished]) -> None:
+def _read_search(study: Study, folder: Path, found: Mapping[str, FinishedRuns]) -> None:
     if study.search is None:
         return
     file = folder / TRIALS
@@ -138,11 +138,11 @@ def _read_search(study: Study, folder: Path, found: Mapping[str, Finished]) -> N
 # ------------------------------------------------------------------------------------------------------ how they vary
 
 
-def variation(study: Study, found: Mapping[str, Finished]) -> Variation:
-    """Return how accuracies vary in the finished runs; assumed values for fewer than two cells with two seeds.
+def variation(study: Study, found: Mapping[str, FinishedRuns]) -> Variation:
+    """Return how accuracies vary in the finished runs; assumed values with fewer than two cells with two seeds.
 
-    The standard deviation over seeds is pooled over cells; the correlation over items is the mean over pairs of a cell
-    and its baseline (without baselines: the first cell), run with the same seed.
+    The standard deviation over seeds is pooled over cells. The correlation over items is the mean over pairs of a cell
+    and its baseline (without baselines: the first cell) with the same seed.
     """
     cells = [c for c in study.cells if c.report_metric in ACCURACIES and len(found[c.name].scores) >= 2]
     if len(cells) < 2:
@@ -156,7 +156,7 @@ def variation(study: Study, found: Mapping[str, Finished]) -> Variation:
     return Variation(math.sqrt(spread), statistics.fmean(pairs), source)
 
 
-def _item_correlations(study: Study, cells: list[Cell], found: Mapping[str, Finished]) -> list[float]:
+def _item_correlations(study: Study, cells: list[Cell], found: Mapping[str, FinishedRuns]) -> list[float]:
     right = {
         (cell.name, seed): read_right(folder / ITEMS, cell.report_metric)
         for cell in cells
@@ -171,6 +171,6 @@ def _item_correlations(study: Study, cells: list[Cell], found: Mapping[str, Fini
             if other == cell.name or len(shared) < 2:
                 continue
             both = np.array([[mine[item], theirs[item]] for item in shared], dtype=float)
-            if both.std(axis=0).all():  # a run that has all items right, or all wrong, correlates with nothing
+            if both.std(axis=0).all():  # a run with all items right, or all wrong, has no correlation
                 values.append(float(np.corrcoef(both.T)[0, 1]))
     return values

@@ -1,4 +1,4 @@
-"""What a study will run, as data: for ``ablate --plan``, which adds parameters and times to it."""
+"""The runs of a study as data, for ``ablate --plan``, which adds parameters and times."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ class PlanRow:
         cell: Name of the cell.
         signature: Hash of its settings.
         labels: Axis -> label.
-        settings: Full key -> value of what is not the same in all cells; a key that a cell does not set is not there.
-        final_runs: How many final runs it has.
-        search_runs: How many search runs it has, before any is pruned.
-        searched: Full keys of what is searched.
-        baseline: The cell that it is compared with, itself for a baseline; empty without one.
-        metric: The metric of its final runs.
+        settings: Full key -> value of the settings that differ between cells; keys that the cell sets.
+        final_runs: Number of final runs.
+        search_runs: Number of search runs without pruning.
+        searched: Full keys of the searched settings.
+        baseline: Name of its baseline; for a baseline its own name; empty without a baseline.
+        metric: Metric of the final runs.
     """
 
     cell: str
@@ -42,15 +42,15 @@ class Plan:
     """All cells and runs of a study.
 
     Attributes:
-        study: Its name.
-        rows: One a cell.
-        shared: Full key -> value of the settings that all cells have.
-        dropped: Names of the combinations that are left out.
+        study: Name of the study.
+        rows: One row for each cell.
+        shared: Full key -> value of the settings that are the same in all cells.
+        dropped: Names of the dropped combinations.
         seeds: Seeds of the final runs.
         search_seeds: Seeds of the trials, empty without a search.
         trials: Trials of each cell, 0 without a search.
-        budget: Trainable parameters that every cell has to meet, ``None`` for none.
-        direction: Which direction of the metric is better.
+        budget: Required trainable parameters of every cell, ``None`` without a budget.
+        direction: Better direction of the metric: ``maximize`` or ``minimize``.
     """
 
     study: str
@@ -65,22 +65,22 @@ class Plan:
 
     @property
     def final_runs(self) -> int:
-        """How many final runs there are."""
+        """Number of final runs."""
         return sum(row.final_runs for row in self.rows)
 
     @property
     def search_runs(self) -> int:
-        """How many search runs there are, before any is pruned."""
+        """Number of search runs without pruning."""
         return sum(row.search_runs for row in self.rows)
 
     @property
     def runs(self) -> int:
-        """How many runs there are in all."""
+        """Number of all runs."""
         return self.final_runs + self.search_runs
 
 
 def plan(study: Study) -> Plan:
-    """Return what a study will run."""
+    """Return all cells and runs of a study."""
     contents = {cell.name: flat(study.resolver.content(cell.settings)) for cell in study.cells}
     first = next(iter(contents.values()))
     shared = {k: v for k, v in first.items() if all(k in c and c[k] == v for c in contents.values())}

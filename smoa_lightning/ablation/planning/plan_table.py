@@ -1,4 +1,4 @@
-"""The plan of a study as text: cells, runs, parameters, times, and the smallest difference that it can detect."""
+"""The plan of a study as text: cells, runs, parameters, times, and the smallest detectable difference."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from smoa_lightning.ablation.planning.cell_cost import CellCost, run_seconds
 from smoa_lightning.ablation.planning.plan import Plan
 from smoa_lightning.ablation.statistics import Detectable, counted, detectable_difference
 
-WIDTH = 140  # of text that goes to a file
-DROPPED = 10  # combinations that are listed
-MOST_ACCURATE = 0.95  # a handful of rows that are all right do not make a task without errors
+WIDTH = 140  # of text that is not printed to a terminal
+DROPPED = 10  # most dropped combinations that are listed
+MOST_ACCURATE = 0.95  # even if all of a few rows are right, a task has errors
 
 
 def render(plan: Plan, costs: Sequence[CellCost], width: int | None = None) -> str:
@@ -25,7 +25,7 @@ def render(plan: Plan, costs: Sequence[CellCost], width: int | None = None) -> s
 
     Args:
         plan: The plan.
-        costs: What each of its cells costs, as ``estimate.measure`` returns them.
+        costs: Cost of each cell, from ``estimate.measure``.
         width: Columns; by default those of the terminal.
     """
     columns = width or (shutil.get_terminal_size().columns if sys.stdout.isatty() else WIDTH)
@@ -87,45 +87,45 @@ def _times(plan: Plan, costs: Sequence[CellCost]) -> Iterator[str]:
     total = sum(cost.seconds_left for cost in costs)
     text = f"time left: about {clock(total / workers)} with {counted(workers, 'worker')}"
     if workers > 1:
-        text += f" ({clock(total)} of one worker, divided by {workers}; what workers on one machine take from one "
-        text += "another's memory and caches is not measured, so expect more)"
-    yield f"{text}; each was timed with {counted(threads, 'thread')}"
+        text += f" ({clock(total)} of one worker, divided by {workers}; workers on one machine also share memory and "
+        text += "caches, which is not measured, so expect more)"
+    yield f"{text}; timed with {counted(threads, 'thread')}"
     yield (
-        "parameters: trainable ones, with their share of the backbone's; the adapter was put into it, so every cell "
-        "can be built"
+        "parameters: trainable parameters, and their share of the backbone's parameters; every cell was built with its "
+        "adapter, so every cell can be built"
     )
     if any(row.searched for row in plan.rows):
         yield (
-            "of a search: parameters and times are those of the first value of each searched setting; s/run is that of "
-            "a final / a search run; trials that are pruned end earlier"
+            "search: parameters and times are those of the first value of each searched setting; s/run is that of a "
+            "final run / of a search run; pruned trials end earlier"
         )
     timed = [(cost.cell, cost.work, cost.timing) for cost in costs if cost.timing is not None]
     if timed:
         yield (
-            "timed: s/run = start + steps x one step + scorings of the selection rows + one of the report rows; "
-            "writing of checkpoints and logs is left out, and replies are those of a model that is hardly trained"
+            "timing: s/run = start + steps x one step + scorings of the selection rows + one scoring of the report "
+            "rows; writing checkpoints and logs is not included, and replies are those of an almost untrained model"
         )
         first, work, t = timed[0]
         yield (
-            f"for instance {first}: {t.start:.1f} s + {work.steps:,} x {t.step:.3f} s + {work.selection_passes}"
+            f"for example {first}: {t.start:.1f} s + {work.steps:,} x {t.step:.3f} s + {work.selection_passes}"
             f" x {t.selection_pass:.2f} s ({work.selection_rows:,} rows) + {t.report_pass:.1f} s "
             f"({work.report_rows:,} rows) = {run_seconds(t, work, report=True):.1f} s"
         )
     base = sum(cost.base_seconds for cost in costs if cost.final_left)
     if base:
-        yield f"the untouched backbone is scored once for each baseline: {clock(base)} of the time left"
+        yield f"the base model is scored once for each baseline: {clock(base)} of the time left"
     if any("median" in cost.source for cost in costs):
-        yield "median of runs: cells with finished runs take as long as those did"
+        yield "median of runs: the remaining runs of a cell are expected to take the median of its finished runs"
 
 
 # ---------------------------------------------------------------------------------------------------------- detectable
 
 
 def detectable(plan: Plan, costs: Sequence[CellCost]) -> dict[str, Detectable | None]:
-    """Return what can be detected against each baseline; ``None`` where its metric is no accuracy.
+    """Return the detectable difference from each baseline; ``None`` if its metric is not an accuracy.
 
-    Without baselines the first cell stands for one. The comparisons are those of the whole table, all cells but the
-    baselines.
+    Without baselines the first cell is used as the baseline. The number of comparisons is that of the whole table: all
+    cells but the baselines.
     """
     by_name = {cost.cell: cost for cost in costs}
     found: dict[str, Detectable | None] = {}
@@ -137,7 +137,7 @@ def detectable(plan: Plan, costs: Sequence[CellCost]) -> dict[str, Detectable | 
         found[name] = detectable_difference(
             len(plan.seeds),
             cost.work.report_rows,
-            expected(cost.accuracy),
+            bounded_accuracy(cost.accuracy),
             cost.variation.seed_sd,
             cost.variation.item_correlation,
             comparisons=_comparisons(plan),
@@ -145,10 +145,10 @@ def detectable(plan: Plan, costs: Sequence[CellCost]) -> dict[str, Detectable | 
     return found
 
 
-def expected(accuracy: float) -> float:
-    """Return the accuracy that is reckoned with: no nearer to 0 or 1 than one in twenty.
+def bounded_accuracy(accuracy: float) -> float:
+    """Return the accuracy for the estimate: at least 0.05 from 0 and from 1.
 
-    >>> expected(1.0), expected(0.6)
+    >>> bounded_accuracy(1.0), bounded_accuracy(0.6)
     (0.95, 0.6)
     """
     return min(MOST_ACCURATE, max(1 - MOST_ACCURATE, accuracy))
@@ -164,34 +164,33 @@ def _comparisons(plan: Plan) -> int:
 
 def _differences(plan: Plan, costs: Sequence[CellCost]) -> Iterator[str]:
     if len(plan.rows) < 2:
-        yield "one cell has nothing to differ from"
+        yield "the study has only one cell, so no difference can be tested"
         return
     found, by_name = detectable(plan, costs), {cost.cell: cost for cost in costs}
     metrics = {row.cell: row.metric for row in plan.rows}
-    for name, what in found.items():
+    for name, smallest in found.items():
         cost = by_name[name]
-        if what is None:
-            yield (
-                f"smallest difference from {name} that can be detected: not computed, since {metrics[name]} is no "
-                "accuracy"
-            )
-        elif what.difference is None:
-            yield f"one seed establishes no difference from {name}, whatever its size: plan at least two, better five"
+        if smallest is None:
+            yield f"smallest detectable difference from {name}: not computed, since {metrics[name]} is not an accuracy"
+        elif smallest.difference is None:
+            yield f"one seed cannot establish a difference from {name}: plan at least two seeds, better five"
         else:
-            more = "more items" if what.share_of_items > 0.5 else "more seeds"
+            more = "more items" if smallest.share_of_items > 0.5 else "more seeds"
             yield (
-                f"smallest difference from {name} that is detected with a chance of {what.power:.0%}: "
-                f"{100 * what.difference:.1f} points of {metrics[name]}, with {counted(len(plan.seeds), 'seed')}, "
-                f"{cost.work.report_rows:,} items and {counted(_comparisons(plan), 'comparison')} at 5 % in all; "
-                f"{more} would help most"
+                f"smallest difference from {name} that is detected with a chance of {smallest.power:.0%}: "
+                f"{100 * smallest.difference:.1f} points of {metrics[name]}, with {counted(len(plan.seeds), 'seed')}, "
+                f"{cost.work.report_rows:,} items and {counted(_comparisons(plan), 'comparison')} at a total level of "
+                f"5 %; {more} would help most"
             )
-    accurate = [by_name[name] for name, what in found.items() if what is not None]
+    accurate = [by_name[name] for name, smallest in found.items() if smallest is not None]
     if accurate:
         v = accurate[0].variation
         yield (
-            f"reckoned with a standard deviation over seeds of {100 * v.seed_sd:.1f} points and a correlation of "
-            f"{v.item_correlation:.2f} between two cells' answers ({v.source}), none between their seeds"
+            f"this estimate uses a standard deviation over seeds of {100 * v.seed_sd:.1f} points and a correlation of "
+            f"{v.item_correlation:.2f} between two cells' answers ({v.source}); the effects of a seed on two cells are "
+            "taken as independent"
         )
         for cost in accurate:
             assert cost.accuracy is not None
-            yield f"and an accuracy of {100 * expected(cost.accuracy):.0f} % for {cost.cell}: {cost.accuracy_source}"
+            accuracy = 100 * bounded_accuracy(cost.accuracy)
+            yield f"this estimate uses an accuracy of {accuracy:.0f} % for {cost.cell}: {cost.accuracy_source}"

@@ -1,4 +1,4 @@
-"""A fit that ends after a few steps, having timed them and the scoring of a few batches of each part."""
+"""A callback that times a few steps of a fit and the scoring of a few batches of each part, and then ends the fit."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from smoa_lightning.data.task_rows import Part
 from smoa_lightning.training.callbacks import Forgetting, RankMonitor
 from smoa_lightning.training.callbacks.forgetting import documents, general_perplexity, text_rows
 
-WARM_UP, TIMED = 1, 3  # optimizer steps, and batches of a scoring
-TEXTS = 10  # documents of the general text
+WARM_UP, TIMED = 1, 3  # number of optimizer steps, and of batches of a scoring
+TEXTS = 10  # number of scored documents of the general text
 
 
-class Enough(Exception):
-    """Ends a fit or test of which enough was seen."""
+class ProbeFinished(Exception):
+    """Ends a fit or test after its timing."""
 
 
 def limited(length: int, limit: int | float | None) -> int:
-    """Return how many of so many batches a ``limit_*_batches`` of the trainer leaves.
+    """Return the number of batches that a ``limit_*_batches`` of the trainer leaves.
 
     >>> limited(10, 3), limited(10, 0.25), limited(10, 1.0), limited(10, None)
     (3, 2, 10, 10)
@@ -45,12 +45,12 @@ class Probe(Callback):
         test_limit: The trainer's ``limit_test_batches``.
 
     Attributes:
-        steps: Seconds of each optimizer step, the first one included.
+        steps: Seconds of each optimizer step, including the first.
         tokens: Tokens of each of these steps.
-        begun: When the first batch began; ``None`` before.
-        total_steps: Optimizer steps of the whole run, as the trainer counts them.
-        selection: What the selection rows cost.
-        report: What the report rows cost.
+        begun: Time at the start of the first batch; ``None`` before it.
+        total_steps: Optimizer steps of the whole run, from the trainer.
+        selection: Timing of the selection rows.
+        report: Timing of the report rows.
     """
 
     def __init__(self, val_limit: int | float | None, test_limit: int | float | None) -> None:
@@ -70,7 +70,7 @@ class Probe(Callback):
         self._since = _now()
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Stop the clock; after the last step that is wanted, time the scorings."""
+        """Stop the clock; after the last timed step, time the scorings."""
         self._seconds += _now() - self._since
         if trainer.global_step == len(self.steps):
             return  # within an accumulated step
@@ -81,7 +81,7 @@ class Probe(Callback):
             self._score(trainer, pl_module)
 
     def on_test_start(self, trainer: L.Trainer, pl_module: Any) -> None:
-        """Of a backbone that is not trained: time the scoring alone."""
+        """Time only the scoring, for a model that is not trained."""
         self.begun = time.monotonic()
         self._score(trainer, pl_module)
 
@@ -93,11 +93,11 @@ class Probe(Callback):
                 self.selection = score(trainer, module, data.val_dataloader(), "selection", self.limits["selection"])
             if data.has_report:
                 self.report = score(trainer, module, data.test_dataloader(), "report", self.limits["report"])
-        raise Enough
+        raise ProbeFinished
 
     @property
     def step_seconds(self) -> float:
-        """Mean seconds of the steps after the first, of the first one where there is no other."""
+        """Mean seconds of the steps after the first; of the first step if it is the only one."""
         return fmean(self.steps[WARM_UP:] or self.steps)
 
     @property
@@ -108,11 +108,11 @@ class Probe(Callback):
 
 @dataclass
 class Scored:
-    """A part of the rows of which some batches were scored.
+    """The timing of a part of the rows, from some of its batches.
 
     Attributes:
-        seconds: Seconds for all of the part, as the timed batches suggest.
-        scored: Rows in the timed batches.
+        seconds: Estimated seconds for the whole part.
+        scored: Number of rows in the timed batches.
         metrics: Metrics on the timed batches.
     """
 
@@ -122,10 +122,9 @@ class Scored:
 
 
 def score(trainer: L.Trainer, module: Any, loaders: Any, part: Part, limit: int | float | None) -> Scored:
-    """Score some batches of a part, and what a run measures beside its rows.
+    """Time the scoring of some batches of a part, and the callbacks that measure something in addition to its rows.
 
-    The batches come by falling length and those that are scored are spread evenly over them, so that their mean is that
-    of all.
+    The batches are sorted by length. The timed batches are spread evenly over them, so that their mean is that of all.
     """
     each: list[BatchLoader] = loaders if isinstance(loaders, list) else [loaders]
     begin = module.on_validation_epoch_start if part == "selection" else module.on_test_epoch_start
@@ -141,18 +140,18 @@ def score(trainer: L.Trainer, module: Any, loaders: Any, part: Part, limit: int 
     spread = {i: _spread(limited(len(loader), limit)) for i, loader in enumerate(each)}
     for position, numbers in spread.items():
         run(each[position], numbers[len(numbers) // 2 :][:WARM_UP], position)
-    begin()  # forgets what warmed up
+    begin()  # discards the warm-up
     for position, numbers in spread.items():
         if numbers:
             share = limited(len(each[position]), limit) / len(numbers)
             seconds += run(each[position], numbers, position) * share
             scored += sum(len(each[position].batches[n]) for n in numbers)
-    seconds += _beside(trainer, module, part)
+    seconds += _callback_seconds(trainer, module, part)
     return Scored(seconds, scored, module.evaluation.compute() if scored else {})
 
 
-def _beside(trainer: L.Trainer, module: Any, part: Part) -> float:
-    """Seconds of the callbacks that measure something beside the rows: ranks at selections, general text at reports."""
+def _callback_seconds(trainer: L.Trainer, module: Any, part: Part) -> float:
+    """Return the seconds of further measurements: ranks with the selection rows, general text with the report rows."""
     seconds = 0.0
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         began = _now()
@@ -172,7 +171,7 @@ def _beside(trainer: L.Trainer, module: Any, part: Part) -> float:
 
 
 def _spread(length: int) -> list[int]:
-    """Return the middles of as many equal pieces of ``range(length)`` as are timed.
+    """Return the middle indices of equal pieces of ``range(length)``, one piece for each timed batch.
 
     >>> _spread(30), _spread(2)
     ([5, 15, 25], [0, 1])
@@ -183,5 +182,5 @@ def _spread(length: int) -> list[int]:
 
 def _now() -> float:
     if torch.cuda.is_available():
-        torch.cuda.synchronize()  # kernels run on after their call
+        torch.cuda.synchronize()  # kernels run asynchronously
     return time.perf_counter()

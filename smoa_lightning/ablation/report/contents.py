@@ -279,7 +279,7 @@ def _grid_blocks(analysis: Analysis) -> list[Block]:
         "levels", "Difference of each level from the first level of its axis, other axes fixed, without interactions.",
         columns(["axis", "level", "against", "difference", "95 % interval"], 3), levels,
     )  # fmt: skip
-    note = "These p-values are not corrected for the number of terms. They hold for new seeds on the same items."
+    note = "The p-values of the terms are not corrected for their number. They hold for new seeds on the same items."
     return [terms, effects, Paragraph(note)]
 
 

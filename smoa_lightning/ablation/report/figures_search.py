@@ -68,7 +68,7 @@ def _numbers(analysis: Analysis, key: str) -> bool:
 
 
 def _logarithmic(parameter: Any) -> bool:
-    """Whether a parameter needs a logarithmic axis: the range is logarithmic, or choices differ by more than 3 times."""
+    """Whether a parameter needs a logarithmic axis: its range is logarithmic, or its choices differ by more than 3x."""
     if "choices" in parameter:
         return min(parameter["choices"]) > 0 and max(parameter["choices"]) / min(parameter["choices"]) > 3
     return bool(parameter.get("log"))
