@@ -1,1 +1,1 @@
-"""Ablations: grids and searches of runs, their statistics and their report."""
+"""Ablation studies: grids and searches of runs, their statistics and their report."""

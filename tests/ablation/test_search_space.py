@@ -92,6 +92,6 @@ def test_runs_of_a_search(made: Any) -> None:
     assert study.search_run(cell, 5, 1000, {lr: 0.05}).signature == run.signature
     assert study.search_run(cell, 1, 1000, {lr: 0.06}).signature != run.signature
     with pytest.raises(
-        UserError, match=r"cell r=4 is searched over model\.optimizer\.init_args\.lr, but was given nothing"
+        UserError, match=r"the search of cell r=4 needs values of model\.optimizer\.init_args\.lr, but got nothing"
     ):
         study.final_run(cell, 7)

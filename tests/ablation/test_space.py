@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from smoa_lightning.ablation.study.axes import combined
-from smoa_lightning.ablation.study.objective import DIRECTIONS, measured, tasks_of
+from smoa_lightning.ablation.study.objective import DIRECTIONS, measured_metrics, tasks_of
 from smoa_lightning.ablation.study.space import Study
 from smoa_lightning.adapters.size_settings import KNOBS
 from smoa_lightning.common.errors import UserError
@@ -150,7 +150,9 @@ def test_each_set_of_rows_has_its_baseline(made: Any) -> None:
         "task=boolq,r=4": "task=boolq,r=4",
         "task=boolq,r=8": "task=boolq,r=4",
     }
-    with pytest.raises(UserError, match="is no cell among those with the rows of task=boolq,r=4; the nearest cell is"):
+    with pytest.raises(
+        UserError, match="matches no cell among those with the rows of task=boolq,r=4; the nearest cell is"
+    ):
         made(axes={"task": ["piqa", "boolq"], "r": [4, 8]}, baseline={"task": "piqa", "r": 4})
 
 
@@ -158,7 +160,7 @@ def test_without_an_objective_each_task_has_its_own_metric(made: Any) -> None:
     study = made(axes={"task": ["piqa", "hellaswag"]})
     assert [cell.report_metric for cell in study.cells] == ["acc", "acc_norm"]
     assert (study.objective.metric, study.objective.direction) == (None, "maximize")
-    with pytest.raises(UserError, match="do not agree on a direction"):
+    with pytest.raises(UserError, match="have different directions"):
         made(axes={"task": ["piqa", "convai2"]})
 
 
@@ -188,11 +190,11 @@ def test_metrics_are_those_that_are_measured() -> None:
     texts = plain(reply_metrics(["a b"], ["a c"])) | gold | {"bert_score"}
     for task in TASKS.values():
         for protocol in task.protocols:
-            found = set(measured([protocol], "report")) - {"general_perplexity"}
+            found = set(measured_metrics([protocol], "report")) - {"general_perplexity"}
             given = getattr(protocol, "answer", None)
             assert found == (choice if protocol.name == "likelihood" else answers if given else texts), task.name
             assert protocol.metric in found
-            assert protocol.selection_metric in measured([protocol], "selection")
+            assert protocol.selection_metric in measured_metrics([protocol], "selection")
     assert {name for name in DIRECTIONS if DIRECTIONS[name] == "minimize"} == {
         *("nll", "perplexity", "unparsed_rate", "general_perplexity")
     }

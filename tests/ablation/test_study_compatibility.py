@@ -40,19 +40,25 @@ SEARCH = {"parameters": {"lr": {"low": 1e-3, "high": 1e-1, "log": True}}, "trial
 MAY_CHANGE: list[tuple[dict[str, Any], list[str]]] = [
     ({}, []),
     ({"axes": {"r": [8, 4]}}, []),
-    ({"seeds": 3}, ["more seeds: 2"]),
-    ({"axes": {"r": [4, 8, 16]}}, ["1 more cells, r=16 the first"]),
+    ({"seeds": 3}, ["new seeds: 2"]),
+    ({"axes": {"r": [4, 8, 16]}}, ["new cells: r=16"]),
     ({"baseline": {"r": 8}}, ['baselines was ["r=4"] and is ["r=8"]']),
     ({"keep": "none", "retries": 3}, ["retries was 1 and is 3", 'keep was "best" and is "none"']),
 ]
 MAY_NOT: list[tuple[dict[str, Any], str]] = [
-    ({"axes": {"r": [4, 8], "lr": [0.02]}, "baseline": {"r": 4}}, "its cell r=4 is called r=4,lr=0.02 in this one"),
-    ({"name": "other"}, "it is 'study', this is 'other'"),
-    ({"seeds": 1}, "its seed 1 is not in this one"),
-    ({"axes": {"r": [4]}}, "its cell r=8 is not in this one"),
-    ({"overrides": {"lr": 0.5}}, "lr of cell r=4 was 0.02 and is 0.5, and 1 more differences; name another --folder"),
+    (
+        {"axes": {"r": [4, 8], "lr": [0.02]}, "baseline": {"r": 4}},
+        "its cell r=4 has the name r=4,lr=0.02 in this study",
+    ),
+    ({"name": "other"}, "its name is 'study', but this study is 'other'"),
+    ({"seeds": 1}, "its seed 1 is not in this study"),
+    ({"axes": {"r": [4]}}, "its cell r=8 is not in this study"),
+    (
+        {"overrides": {"lr": 0.5}},
+        "lr of cell r=4 was 0.02 and is 0.5 (first of 2 differences); choose a different --folder",
+    ),
     ({"overrides": {"data.packing": True}}, "data.packing of cell r=4 was not set and is true"),
-    ({"search": SEARCH}, "it has no search and this one has one"),
+    ({"search": SEARCH}, "it has no search, but this study has one"),
 ]
 
 
@@ -70,7 +76,7 @@ def test_a_folder_of_another_study_is_refused(change: dict[str, Any], words: str
     (tmp_path / STUDY).write_text(json.dumps(describe_study(made(**GRID))))
     with pytest.raises(UserError) as refused:
         check_folder(tmp_path, made(**GRID | change))
-    assert f"the folder {tmp_path} holds another study: " in str(refused.value)
+    assert f"the folder {tmp_path} has a different study: " in str(refused.value)
     assert words in str(refused.value)
 
 
@@ -81,19 +87,19 @@ def test_a_search_may_get_more_trials_and_nothing_else(made: Any, tmp_path: Path
     rewritten = {"parameters": {"model.optimizer.lr": {"log": True, "high": 0.1, "low": 0.001}}, "trials": 3}
     assert check_folder(tmp_path, made(**GRID | {"search": rewritten | {"sampler": {"name": "tpe"}}})) == []
     for change in ({"trials": 2}, {"sampler": "random"}, {"seeds": 2}, {"pruner": "median"}, {"objective": "nll"}):
-        with pytest.raises(UserError, match=rf"holds another study: search\.{next(iter(change))} was"):
+        with pytest.raises(UserError, match=rf"has a different study: search\.{next(iter(change))} was"):
             check_folder(tmp_path, made(**GRID | {"search": SEARCH | change}))
 
 
 def test_folders_that_hold_no_study(made: Any, tmp_path: Path) -> None:
     study = made(**GRID)  # writes study.yaml there
-    with pytest.raises(UserError, match="is not empty and holds no study"):
+    with pytest.raises(UserError, match="is not empty, but has no study"):
         check_folder(tmp_path, study)
     (tmp_path / STUDY).write_text("{")
     with pytest.raises(UserError, match="is damaged"):
         check_folder(tmp_path, study)
     (tmp_path / STUDY).write_text('{"format": 0}')
-    with pytest.raises(UserError, match="written by another version"):
+    with pytest.raises(UserError, match="a different version wrote the folder"):
         check_folder(tmp_path, study)
 
 

@@ -113,9 +113,9 @@ def test_numbers_are_the_same_however_they_are_written(tmp_path: Path) -> None:
 
 
 WRONG: list[tuple[dict[str, Any], str]] = [
-    ({"axis": {}}, ": a study has no 'axis'; the nearest keys are axes"),
-    ({"name": "a/b"}, "name is 'a/b', but is made of letters"),
-    ({"base": None}, "base is a list of experiment files"),
+    ({"axis": {}}, ": a study has no key 'axis'; the nearest keys are axes"),
+    ({"name": "a/b"}, "name is 'a/b', but may have only letters"),
+    ({"base": None}, "base must be a list of experiment files"),
     ({"base": ["piqqa.yaml"]}, "base: there is no file 'piqqa.yaml'"),
     ({"axes": None}, "a study needs axes"),
     (
@@ -131,12 +131,12 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"axes": {"seed_everything": [1, 2]}}, "seed_everything cannot be set in a study: the study's 'seeds' decide it"),
     ({"axes": {"r": []}}, "axis 'r' has no values"),
     ({"axes": {"r": [4, "x"]}}, "model.adapter.init_args.r is 'x', but takes a whole number"),
-    ({"axes": {"r": [4, 4]}}, "axis 'r' has '4' twice"),
+    ({"axes": {"r": [4, 4]}}, "axis 'r' has the value '4' twice"),
     ({"axes": {"r": [4, [8]]}}, "model.adapter.init_args.r is [8], but takes a whole number"),
     ({"axes": {"m": [{"model.adapter": "lora.yaml"}]}}, "model.adapter is the file 'lora.yaml', but files hold whole"),
     ({"axes": {"partition": ["spectral_block"]}}, "the nearest is spectral_blocks"),
     ({"axes": {"x": [{"a": {"rank": 4}}]}}, "unknown key 'rank'"),
-    ({"axes": {"x": {"a": {"r": 4}, "b": 3}}}, "'b' of axis 'x' is 3, but holds keys and values"),
+    ({"axes": {"x": {"a": {"r": 4}, "b": 3}}}, "'b' of axis 'x' is 3, but must be keys and values"),
     ({"axes": {"x": ["lorra.yaml"]}}, "axis 'x': there is no file 'lorra.yaml'"),
     (
         {"axes": {"r": [4], "x": [{"a": {"model.adapter.r": 4}}]}},
@@ -149,46 +149,52 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ),
     ({"axes": {"task": ["piqa", "pika"]}}, "cell task=pika: data.task: unknown task 'pika'; did you mean piqa"),
     ({"axes": {"optimizer.lr": [{"config": "x.yaml"}]}}, "config: there is no file 'x.yaml'"),
-    ({"zip": [["partition", "K"]]}, "zip names 'K', which is no axis"),
-    ({"zip": [["partition"]]}, "zip is a list of lists of two axes or more"),
+    ({"zip": [["partition", "K"]]}, "zip has 'K', which is not an axis"),
+    ({"zip": [["partition"]]}, "zip must be a list of lists of two or more axes"),
     (
         {"zip": ["partition", "num_subspaces"], "axes": {"partition": ["none"], "num_subspaces": [1, 2]}},
         "same number of",
     ),
     (
         {"zip": [["partition", "num_subspaces"], ["num_subspaces", "partition"]]},
-        "axis 'num_subspaces' stands in zip twice",
+        "axis 'num_subspaces' is in zip twice",
     ),
-    ({"drop": [{"partitoin": "none"}]}, "neither an axis nor a configuration key; the nearest axes are partition"),
+    ({"drop": [{"partitoin": "none"}]}, "is not an axis or a configuration key; the nearest axes are partition"),
     ({"drop": [{"partition": "nne"}]}, "axis 'partition' has no value 'nne'; the nearest is none"),
-    ({"drop": [{"num_subspaces": ">x"}]}, "'x' is neither an axis"),
-    ({"drop": [{"num_subspaces": "=1"}]}, "'=1' is no comparison"),
-    ({"drop": [{"partition": ">1"}]}, "partition is 'none' in a cell, which is no number to be compared by '>'"),
-    ({"drop": ["partition"]}, "a condition is {KEY: VALUE}"),
-    ({"drop": [{"num_subspaces": [1, 2]}]}, "nothing is left: the conditions drop all 4 cells"),
-    ({"baseline": {"partitions": "none"}}, "baseline: 'partitions' is no axis; the nearest are partition"),
+    ({"drop": [{"num_subspaces": ">x"}]}, "'x' is not an axis"),
+    ({"drop": [{"num_subspaces": "=1"}]}, "'=1' is not a comparison"),
+    ({"drop": [{"partition": ">1"}]}, "partition is 'none' in a cell, but '>' can compare only numbers"),
+    ({"drop": ["partition"]}, "a condition must be {KEY: VALUE}"),
+    ({"drop": [{"num_subspaces": [1, 2]}]}, "no cell is left: the conditions drop all 4 cells"),
+    ({"baseline": {"partitions": "none"}}, "baseline: 'partitions' is not an axis; the nearest axes are partition"),
     ({"baseline": {"partition": "non"}}, "baseline: axis 'partition' has no value 'non'; the nearest is none"),
     (
         {"baseline": {"partition": "none", "num_subspaces": 2}},
         "no cell; the nearest cell is partition=none,num_subspaces=1",
     ),
-    ({"baseline": {"partition": "spectral_blocks"}}, "the baseline partition=spectral_blocks is 2 cells"),
-    ({"seeds": [1, 1]}, "seeds names a seed twice"),
-    ({"seeds": 0}, "seeds is 0, but takes a list of whole numbers"),
+    ({"baseline": {"partition": "spectral_blocks"}}, "the baseline partition=spectral_blocks matches 2 cells"),
+    ({"seeds": [1, 1]}, "seeds has a seed twice"),
+    ({"seeds": 0}, "seeds is 0, but must be a list of whole numbers"),
     ({"objective": {"metric": "accuracy"}}, "unknown metric 'accuracy'; the nearest are acc"),
-    ({"objective": {"metric": "acc", "direction": "max"}}, "direction is 'max', but is maximize or minimize"),
-    ({"objective": {"metric": "nll", "direction": "maximize"}}, "nll gets better the other way: minimize"),
+    ({"objective": {"metric": "acc", "direction": "max"}}, "direction is 'max', but must be maximize or minimize"),
+    (
+        {"objective": {"metric": "nll", "direction": "maximize"}},
+        "direction is maximize, but for nll it must be minimize",
+    ),
     ({"objective": "bleu"}, "the objective bleu is not measured on the report rows of piqa, which have acc"),
-    ({"budget": "many"}, "budget is 'many'; it takes a number of trainable parameters"),
+    ({"budget": "many"}, "budget is 'many', but must be a number of trainable parameters"),
     ({"budget": {"like": "lorra.yaml"}}, "budget.like: there is no file 'lorra.yaml'"),
     (
         {"budget": "80k", "axes": {"r": [4, 8]}},
         "axis 'r' sets model.adapter.init_args.r, but the budget 80k decides the size",
     ),
-    ({"budget": "80k", "overrides": {"r": 4}}, "the overrides sets model.adapter.init_args.r, but the budget 80k"),
+    ({"budget": "80k", "overrides": {"r": 4}}, "an override sets model.adapter.init_args.r, but the budget 80k"),
     ({"budget": "80k", "overrides": {"model.budget": "90k"}}, "the overrides set model.budget to '90k'"),
     ({"budget": "80k", "axes": {"model.budget": ["80k"]}}, "sets model.budget, but the study has one budget"),
-    ({"budget": "80k", "axes": {"x": {"full": {"adapter": None}}}}, "no adapter whose size could meet the budget 80k"),
+    (
+        {"budget": "80k", "axes": {"x": {"full": {"adapter": None}}}},
+        "the cell has no adapter, so it cannot meet the budget 80k",
+    ),
     (
         {"overrides": {"partition": "none"}},
         "axis 'partition' and the overrides both set model.adapter.init_args.partition",
@@ -196,12 +202,12 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"overrides": {"data.batch_siz": 4}}, "unknown key 'data.batch_siz'; the nearest valid keys are data.batch_size"),
     ({"overrides": {"data.batch_size": 4.5}}, "data.batch_size is 4.5, but takes a whole number"),
     ({"overrides": {"run.name": "x"}}, "run.name cannot be set in a study"),
-    ({"overrides": ["x"]}, "overrides are configuration keys and values"),
+    ({"overrides": ["x"]}, "overrides must be configuration keys and values"),
     ({"retries": -1}, "retries is -1, but must be a whole number"),
-    ({"keep": "bst"}, "keep is 'bst', but is best or none; the nearest is best"),
+    ({"keep": "bst"}, "keep is 'bst', but must be best or none; the nearest is best"),
     (
         {"axes": {"x": [{"a": {"r": 8}}, {"b": {"model.adapter": {"r": 8}}}]}},
-        "the cells x=a and x=b come to the same settings",
+        "the cells x=a and x=b have the same settings",
     ),
 ]
 LR = {"lr": {"low": 1e-4, "high": 1e-1, "log": True}}
@@ -214,25 +220,31 @@ WRONG_SEARCHES: list[tuple[dict[str, Any], str]] = [
     ),
     ({"parameters": LR, "trials": 2, "sampler": "grid"}, "so lr needs choices or a step"),
     ({"parameters": {"lr": {"choices": [1e-3, 1e-2]}}, "trials": 3, "sampler": "grid"}, "only 2 combinations"),
-    ({"parameters": {"lr": {"choices": [1e-3]}}, "trials": 3, "sampler": "cmaes"}, "lr has choices; tpe takes both"),
+    (
+        {"parameters": {"lr": {"choices": [1e-3]}}, "trials": 3, "sampler": "cmaes"},
+        "lr has choices; tpe can search both",
+    ),
     ({"parameters": LR}, "search.trials is None, but must be a whole number"),
-    ({"parameters": {}}, "a search has 'parameters'"),
+    ({"parameters": {}}, "a search needs 'parameters'"),
     ({"parameter": LR}, "unknown key 'search.parameter'; the nearest is search.parameters"),
     ({"parameters": {"lrr": LR["lr"]}, "trials": 2}, "unknown key 'lrr'"),
-    ({"parameters": {"lr": [1, 2]}, "trials": 2}, "lr takes a range"),
+    ({"parameters": {"lr": [1, 2]}, "trials": 2}, "lr must be a range"),
     ({"parameters": {"lr": {"low": 1, "hihg": 2}}, "trials": 2}, "lr: unknown key 'hihg'; the nearest is high"),
-    ({"parameters": {"lr": {"low": 1, "high": 1}}, "trials": 2}, "low must be the smaller one"),
-    ({"parameters": {"lr": {"low": 0, "high": 1, "log": True}}, "trials": 2}, "a logarithmic range has a low above 0"),
+    ({"parameters": {"lr": {"low": 1, "high": 1}}, "trials": 2}, "low must be smaller than high"),
+    (
+        {"parameters": {"lr": {"low": 0, "high": 1, "log": True}}, "trials": 2},
+        "a logarithmic range needs a low above 0",
+    ),
     ({"parameters": {"r": {"low": 4, "high": 8.5}}, "trials": 2}, "init_args.r is 8.5, but takes a whole number"),
     ({"parameters": {"r": {"choices": [4, "x"]}}, "trials": 2}, "init_args.r is 'x', but takes a whole number"),
-    ({"parameters": {"lr": {"choices": [1, 1]}}, "trials": 2}, "choices name 1 twice"),
+    ({"parameters": {"lr": {"choices": [1, 1]}}, "trials": 2}, "choices have 1 twice"),
     ({"parameters": {"lr": LR["lr"], "optimizer.lr": LR["lr"]}, "trials": 2}, "lr are the same setting"),
     ({"parameters": {"num_subspaces": {"choices": [1, 2]}}, "trials": 2}, "num_subspaces is searched, but an axis or"),
     ({"parameters": LR, "trials": 2, "seeds": [3, 9]}, "seed 3 is in search.seeds and in seeds"),
     ({"parameters": LR, "trials": 2, "objective": "general_perplexity"}, "not measured on the selection rows of piqa"),
     (
         {"parameters": {"lr": {**LR["lr"], "only": {"partition": "none"}}}, "trials": 2},
-        "no parameter of the search is for it",
+        "no parameter of the search applies to this cell",
     ),
     ({"parameters": {"momentum": {"low": 0.0, "high": 0.9}}, "trials": 2}, "unknown key 'momentum'"),
 ]
@@ -261,7 +273,9 @@ def test_the_line_of_what_is_wrong_is_told(tmp_path: Path) -> None:
         load_study([written(tmp_path, BASE), over])
     with pytest.raises(UserError, match=r"^--seeds: seeds is 'x'"):
         load_study([written(tmp_path, BASE)], [("seeds", "x")])
-    with pytest.raises(UserError, match=r"^--data\.tsk: unknown key 'data\.tsk'; .* of a configuration data\.task"):
+    with pytest.raises(
+        UserError, match=r"^--data\.tsk: unknown key 'data\.tsk'; .* the nearest configuration keys are data\.task"
+    ):
         load_study([written(tmp_path, BASE)], [("data.tsk", "x")])
     with pytest.raises(UserError, match=r"^--sedes: unknown key 'sedes'; the nearest keys of a study are seeds"):
         load_study([written(tmp_path, BASE)], [("sedes", "3")])
@@ -274,11 +288,11 @@ def test_the_line_of_what_is_wrong_is_told(tmp_path: Path) -> None:
 
 def test_files_that_are_no_study(tmp_path: Path) -> None:
     for text in ("", "- 1\n", "text\n"):
-        with pytest.raises(UserError, match="is no study: it needs 'base' and 'axes'"):
+        with pytest.raises(UserError, match="is not a study file: it needs the keys 'base' and 'axes'"):
             load_study([written(tmp_path, text)])
     with pytest.raises(UserError, match="--config: there is no file"):
         load_study([tmp_path / "none.yaml"])
     with pytest.raises(UserError, match="is not valid YAML"):
         load_study([written(tmp_path, "axes: [\n")])
-    with pytest.raises(UserError, match="ablate needs a study"):
+    with pytest.raises(UserError, match="ablate needs a study file"):
         load_study([])

@@ -17,7 +17,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from smoa_lightning.ablation.execution.ledger import ENDED, MOST_DEATHS, PULSE, RUN, WORKER, Ledger, count
 from smoa_lightning.ablation.study.objective import DIRECTIONS
-from smoa_lightning.ablation.study.search_space import Named, Parameter, Search
+from smoa_lightning.ablation.study.search_space import OptunaClass, Parameter, Search
 from smoa_lightning.ablation.study.space import Cell
 
 ORIGIN = "origin"  # number of a trial's first attempt
@@ -181,7 +181,7 @@ class CellSearch:
         return DIRECTIONS[self.cell.search_metric]
 
 
-def sampler(named: Named, parameters: Sequence[Parameter], seed: int) -> optuna.samplers.BaseSampler:
+def sampler(named: OptunaClass, parameters: Sequence[Parameter], seed: int) -> optuna.samplers.BaseSampler:
     """Make a sampler; its seed is that of the study file where it has one."""
     make = getattr(optuna.samplers, named.class_name)
     options = dict(named.options)

@@ -1,1 +1,1 @@
-"""A study file, and the cells and runs that it stands for."""
+"""Study files, and the cells and runs that they describe."""

@@ -1,4 +1,4 @@
-"""Axes of a study: their values, what each sets, and which combinations there are."""
+"""Axes of a study: their values, the settings of each value, and all combinations."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from smoa_lightning.configuration.settings import CLASS_SETTINGS
 from smoa_lightning.configuration.yaml_files import LocatedYaml
 
 FILE_ENDINGS = (".yaml", ".yml")
-FILE_SETTINGS = ("like", "path")  # last words of settings whose value may be the name of a YAML file
-_NOT_IN_NAMES = re.compile(r"[^\w.+:@-]+")  # labels become parts of names of folders and runs
+FILE_SETTINGS = ("like", "path")  # last words of settings that may have the name of a YAML file as value
+_NOT_IN_NAMES = re.compile(r"[^\w.+:@-]+")  # labels are parts of the names of folders and runs
 
 
 @dataclass(frozen=True)
@@ -26,9 +26,9 @@ class Value:
     """One value of an axis.
 
     Attributes:
-        label: What names call it; unique on its axis.
+        label: Label in names of cells; unique on its axis.
         value: The plain value of a configuration key, else the label.
-        files: Configuration files that it adds.
+        files: Configuration files that the value adds.
         settings: Full configuration key -> value.
     """
 
@@ -43,10 +43,10 @@ class Axis:
     """One axis.
 
     Attributes:
-        name: What the file calls it.
-        shown: What names of cells call it: its last word, if no other axis has the same.
-        key: Full configuration key, ``None`` where the values are files or set several keys.
-        values: In the order of the file.
+        name: Name in the study file.
+        shown: Name in names of cells: the last word of ``name``, if no other axis ends with it.
+        key: Full configuration key; ``None`` if the values are files or set several keys.
+        values: Values in the order of the file.
     """
 
     name: str
@@ -56,17 +56,17 @@ class Axis:
 
     @property
     def keys(self) -> set[str]:
-        """All configuration keys that some value sets by itself; those of files are not among them."""
+        """All configuration keys that a value sets directly, without the keys in its files."""
         return {key for value in self.values for key in value.settings}
 
     def find(self, given: Any) -> Value | None:
-        """Return the value that is meant by its label or as it stands in the file."""
+        """Return the value with this label, or with this text in the study file."""
         text = label_of(Path(given).stem if names_file(given, self.name) else given, self.key)
         return next((value for value in self.values if value.label in (given, text)), None)
 
 
 def label_of(value: Any, key: str | None = None) -> str:
-    """Return a plain value as names show it.
+    """Return the label of a plain value.
 
     >>> label_of(0.001), label_of(None), label_of(["q_proj", "v_proj"]), label_of("peft.LoraConfig", "model.adapter")
     ('0.001', 'null', 'q_proj+v_proj', 'LoraConfig')
@@ -81,20 +81,20 @@ def label_of(value: Any, key: str | None = None) -> str:
 
 
 def names_file(value: Any, name: str) -> bool:
-    """Whether a plain value of an axis is a configuration file rather than the value of a setting."""
+    """Whether a plain value of an axis is the name of a configuration file, and not the value of a setting."""
     return isinstance(value, str) and value.endswith(FILE_ENDINGS) and name.rpartition(".")[2] not in FILE_SETTINGS
 
 
 def parse_axes(tree: LocatedYaml, keys: Keys) -> tuple[Axis, ...]:
-    """Read the axes of a study; one that is ``null`` is not there.
+    """Read the axes of a study; an axis that is ``null`` is removed.
 
     Raises:
-        UserError: None, an unknown key, a value that its setting can not take, a value twice, two axes that set one
-            key.
+        UserError: There is no axis, a key is unknown, a setting cannot take a value, an axis has a value twice, or two
+            axes set the same key.
     """
     given = tree.value.get("axes")
     if given is not None and not isinstance(given, dict):
-        raise UserError(f"{tree.where('axes')}axes are names with lists of values, such as r: [4, 8]")
+        raise UserError(f"{tree.where('axes')}axes must be names with lists of values, such as r: [4, 8]")
     listed = {name: values for name, values in (given or {}).items() if values is not None}
     if not listed:
         raise UserError(f"{tree.where('axes')}a study needs axes, such as r: [4, 8]")
@@ -108,7 +108,7 @@ def parse_axes(tree: LocatedYaml, keys: Keys) -> tuple[Axis, ...]:
 
 
 def _shown(name: str, names: Mapping[str, Any]) -> str:
-    """The fewest last words that no other axis ends with."""
+    """Return the fewest last words of a name that no other axis ends with."""
     words = name.split(".")
     for count in range(1, len(words)):
         short = ".".join(words[-count:])
@@ -132,7 +132,7 @@ def _axis(name: str, given: Any, tree: LocatedYaml, keys: Keys, shown: str) -> A
         key = key if len(plain) == len(given) else None
     labels = [value.label for value in values]
     if twice := next((label for index, label in enumerate(labels) if label in labels[:index]), None):
-        raise UserError(f"{where}axis {name!r} has {twice!r} twice")
+        raise UserError(f"{where}axis {name!r} has the value {twice!r} twice")
     return Axis(name, shown, key, tuple(values))
 
 
@@ -145,7 +145,7 @@ def _value(item: Any, name: str, key: str | None, tree: LocatedYaml, steps: tupl
         settings, files = _settings(item, tree, steps, keys)
         words = [f.stem for f in files] + [f"{k.rpartition('.')[2]}:{label_of(v, k)}" for k, v in settings.items()]
         if not words:
-            raise UserError(f"{where}a value of axis {name!r} sets nothing")
+            raise UserError(f"{where}a value of axis {name!r} sets no key")
         return Value("+".join(words), "+".join(words), files, settings)
     if names_file(item, name):
         file = find_file(item, tree.location(*steps), f"axis {name!r}")
@@ -159,7 +159,7 @@ def _labelled(label: str, given: Any, name: str, tree: LocatedYaml, steps: tuple
     if names_file(given, name):
         return Value(label_of(label), label_of(label), (find_file(given, tree.location(*steps), f"axis {name!r}"),))
     if not isinstance(given, Mapping):
-        raise UserError(f"{tree.where(*steps)}{label!r} of axis {name!r} is {given!r}, but holds keys and values")
+        raise UserError(f"{tree.where(*steps)}{label!r} of axis {name!r} is {given!r}, but must be keys and values")
     settings, files = _settings(given, tree, steps, keys)
     return Value(label_of(label), label_of(label), files, settings)
 
@@ -167,7 +167,7 @@ def _labelled(label: str, given: Any, name: str, tree: LocatedYaml, steps: tuple
 def _settings(
     given: Mapping[str, Any], tree: LocatedYaml, steps: tuple[str | int, ...], keys: Keys
 ) -> tuple[dict[str, Any], tuple[Path, ...]]:
-    """What a mapping of configuration keys sets, and the files under its key ``config``."""
+    """Return the settings of a mapping of configuration keys, and the files under its key ``config``."""
     settings: dict[str, Any] = {}
     files: tuple[Path, ...] = ()
     for name, value in given.items():
@@ -184,10 +184,10 @@ def _settings(
 
 
 def parse_zip(tree: LocatedYaml, axes: Sequence[Axis]) -> tuple[tuple[str, ...], ...]:
-    """Read the lists of axes that go together.
+    """Read the lists of axes that change together.
 
     Raises:
-        UserError: A name that is no axis, an axis in two lists, a list of one, axes of different lengths.
+        UserError: A name is not an axis, an axis is in two lists, a list has one axis, or axes have different lengths.
     """
     given = tree.value.get("zip") or []
     if isinstance(given, list) and given and all(isinstance(name, str) for name in given):
@@ -198,25 +198,26 @@ def parse_zip(tree: LocatedYaml, axes: Sequence[Axis]) -> tuple[tuple[str, ...],
         where = tree.where("zip", index)
         if not isinstance(group, list) or len(group) < 2:
             raise UserError(
-                f"{where}zip is a list of lists of two axes or more, such as [[r, alpha]], but has {group!r}"
+                f"{where}zip must be a list of lists of two or more axes, such as [[r, alpha]], but has {group!r}"
             )
         for name in group:
             if name not in by_name:
                 raise UserError(
-                    f"{where}zip names {name!r}, which is no axis; the nearest are {nearest(str(name), by_name, 3)}"
+                    f"{where}zip has {name!r}, which is not an axis; the nearest axes are "
+                    f"{nearest(str(name), by_name, 3)}"
                 )
             if name in seen:
-                raise UserError(f"{where}axis {name!r} stands in zip twice")
+                raise UserError(f"{where}axis {name!r} is in zip twice")
             seen.add(name)
         lengths = {name: len(by_name[name].values) for name in group}
         if len(set(lengths.values())) > 1:
-            told = ", ".join(f"{name} has {length}" for name, length in lengths.items())
-            raise UserError(f"{where}axes in zip need the same number of values, but {told}")
+            counts = ", ".join(f"{name} has {length}" for name, length in lengths.items())
+            raise UserError(f"{where}axes in zip need the same number of values, but {counts}")
     return tuple(map(tuple, given))
 
 
 def combined(axes: Sequence[Axis], zipped: Sequence[Sequence[str]]) -> Iterator[dict[str, Value]]:
-    """Yield axis -> value of every combination, the last axis changing fastest; zipped axes change together."""
+    """Yield axis -> value for every combination. The last axis changes fastest; zipped axes change together."""
     partners = {name: tuple(group) for group in zipped for name in group}
     groups = list(dict.fromkeys(partners.get(axis.name, (axis.name,)) for axis in axes))
     by_name = {axis.name: axis for axis in axes}

@@ -1,10 +1,10 @@
-"""Which run scores the untouched backbone, and for which cells: once for all with the same backbone and report rows."""
+"""Which run scores the base model for which cells: once for all cells with the same backbone and report rows."""
 
 from __future__ import annotations
 
 from smoa_lightning.ablation.study.space import Study
 
-# Settings of the data that concern training and speed alone: the untouched backbone scores the same under all of them.
+# Data settings that only affect training and speed: the base model has the same score for all their values.
 TRAINING = {
     "batch_size", "bucket_batches", "cache", "limit_train_rows", "num_workers", "packing", "pad_multiple", "pin_memory",
     "seed", "selection_rows", "stream_buffer_rows", "stream_epoch_batches", "streaming",
@@ -12,9 +12,9 @@ TRAINING = {
 
 
 def scored_with(study: Study) -> dict[str, str]:
-    """Return the name of each cell -> that of the cell whose first final run scores the untouched backbone for it.
+    """Return the name of each cell -> the name of the cell that scores the base model for it, in its first final run.
 
-    It is the baseline where one is among the cells that share a score, else the first of them.
+    Of the cells that share a score, this is the baseline if it is among them, else the first cell.
     """
     groups: dict[str, list[str]] = {}
     for cell in study.cells:

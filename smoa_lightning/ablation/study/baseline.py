@@ -1,4 +1,4 @@
-"""The cell that the others are compared with."""
+"""The baseline of each cell."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from smoa_lightning.common.errors import UserError, nearest
 from smoa_lightning.configuration.composition import Composer
 from smoa_lightning.configuration.yaml_files import LocatedYaml
 
-# Cells that are reported on other rows are not compared item by item: each of these makes a group with its baseline.
+# Cells with different report rows cannot be compared item by item. So each group of cells with the same values of these
+# settings has its own baseline.
 ROWS = (
     "task",
     "mixture",
@@ -25,22 +26,26 @@ ROWS = (
 
 
 def baselines(tree: LocatedYaml, axes: Sequence[Axis], cells: Sequence[Cell], resolver: Composer) -> dict[str, str]:
-    """Return the name of each cell -> that of the cell that it is compared with; nothing without a baseline.
+    """Return the name of each cell -> the name of its baseline; empty without a baseline.
 
     Raises:
-        UserError: The baseline is no cell, or several, among the cells that are reported on the same rows.
+        UserError: Among the cells with the same report rows, no cell or several cells match the baseline.
     """
     given = tree.value.get("baseline")
     if given is None:
         return {}
     if not isinstance(given, Mapping) or not given:
-        raise UserError(f"{tree.where('baseline')}baseline is {{AXIS: VALUE}} of one cell, such as {{partition: none}}")
+        raise UserError(
+            f"{tree.where('baseline')}baseline must be {{AXIS: VALUE}} of one cell, such as {{partition: none}}"
+        )
     by_name = {axis.name: axis for axis in axes}
     wanted = {}
     for name, value in given.items():
         where = tree.where("baseline", name)
         if name not in by_name:
-            raise UserError(f"{where}baseline: {name!r} is no axis; the nearest are {nearest(name, by_name, 3)}")
+            raise UserError(
+                f"{where}baseline: {name!r} is not an axis; the nearest axes are {nearest(name, by_name, 3)}"
+            )
         found = by_name[name].find(value)
         if found is None:
             near = nearest(label_of(value), [v.label for v in by_name[name].values], 1)
@@ -55,7 +60,7 @@ def baselines(tree: LocatedYaml, axes: Sequence[Axis], cells: Sequence[Cell], re
 
 
 def _groups(cells: Sequence[Cell], resolver: Composer) -> list[list[Cell]]:
-    """The cells that are reported on the same rows."""
+    """Return the groups of cells with the same report rows."""
     groups: dict[str, list[Cell]] = {}
     for cell in cells:
         data = cell.settings.get("data") or {}
@@ -64,15 +69,15 @@ def _groups(cells: Sequence[Cell], resolver: Composer) -> list[list[Cell]]:
 
 
 def _only(group: Sequence[Cell], wanted: Mapping[str, str], what: str, partial: bool) -> str:
-    """The name of the one cell with the wanted labels."""
+    """Return the name of the only cell with the wanted labels."""
     found = [cell.name for cell in group if all(cell.labels[name] == label for name, label in wanted.items())]
     among = f" among those with the rows of {group[0].name}" if partial else ""
     if not found:
         near = nearest(what.rpartition("baseline ")[2], [cell.name for cell in group], 1)
-        raise UserError(f"{what} is no cell{among}; the nearest cell is {near}")
+        raise UserError(f"{what} matches no cell{among}; the nearest cell is {near}")
     if len(found) > 1:
         some = f"{found[0]} and {found[1]}"
         raise UserError(
-            f"{what} is {len(found)} cells{among}, {some} of them: name a value of the axes that they differ in"
+            f"{what} matches {len(found)} cells{among}, for example {some}: add a value of each axis that differs"
         )
     return found[0]

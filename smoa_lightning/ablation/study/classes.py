@@ -1,4 +1,4 @@
-"""Which strategies and optimizers the cells of a study may have: their settings are the keys that its axes may name."""
+"""The strategies and optimizers of a study's cells. Axes may set the settings of these classes."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from smoa_lightning.configuration.settings import CLASS_SETTINGS, DEFAULT_CLASSE
 from smoa_lightning.configuration.yaml_files import LocatedYaml, Steps
 
 ADAPTER, OPTIMIZER = "model.adapter", "model.optimizer"
-_HOLDERS = {"class_path", "adapter", ADAPTER, "optimizer", OPTIMIZER}  # keys under which a text is a class path
+_CLASS_KEYS = {"class_path", "adapter", ADAPTER, "optimizer", OPTIMIZER}  # keys with a class path as value
 
 
 def classes_of(tree: LocatedYaml, base: Sequence[Path], resolver: Composer) -> dict[str, set[str]]:
-    """Return the class paths of ``model.adapter`` and ``model.optimizer``, wherever the study or its files name them.
+    """Return all class paths of ``model.adapter`` and ``model.optimizer`` in the study and its files.
 
     Args:
         tree: The study.
-        base: The files that its runs begin with.
-        resolver: Composes them.
+        base: The base files of the study.
+        resolver: Composes the files.
 
     Raises:
-        UserError: A file of the base can not be read.
+        UserError: A base file cannot be read.
     """
     found = {key: {DEFAULT_CLASSES[key]} if key in DEFAULT_CLASSES else set() for key in CLASS_SETTINGS}
 
@@ -43,17 +43,17 @@ def classes_of(tree: LocatedYaml, base: Sequence[Path], resolver: Composer) -> d
     for steps, text in [*_texts(tree.value.get("axes"), ("axes",)), *_texts(layers, ("overrides",))]:
         owner = next((key for key in CLASS_SETTINGS if class_path_of(key, text)), None)
         if steps[0] == "axes" and names_file(text, str(steps[-1])):
-            with contextlib.suppress(UserError):  # told with its place when the axis is read
+            with contextlib.suppress(UserError):  # reported with its place when the axis is read
                 add([find_file(text, tree.location(*steps), "axes")])
         elif owner is not None:
             found[owner].add(text)
-        elif _HOLDERS & {*steps[-2:]} and "." in text:  # a class of another package
+        elif _CLASS_KEYS & {*steps[-2:]} and "." in text:  # a class of a different package
             found[OPTIMIZER if {"optimizer", OPTIMIZER} & {*steps} else ADAPTER].add(text)
     return found
 
 
 def _texts(value: Any, steps: Steps) -> Iterator[tuple[Steps, str]]:
-    """Every text in nested values, with the keys and positions that lead to it."""
+    """Yield every text in nested values, with its path of keys and positions."""
     if isinstance(value, str):
         yield steps, value
     elif isinstance(value, Mapping):

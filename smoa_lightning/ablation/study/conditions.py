@@ -1,15 +1,15 @@
-"""Conditions on cells: which are dropped, and which parameters of a search are for which cells.
+"""Conditions on cells: which cells are dropped, and which cells a parameter of a search applies to.
 
-A condition is a mapping that holds where all of its entries hold. An entry is ``KEY: TEST``; the key is an axis or a
+A condition is a mapping. It is true if all its entries are true. An entry is ``KEY: TEST``; the key is an axis or a
 configuration key, and the test is one of
 
 * a value: ``partition: none``;
-* a list, one of whose tests holds: ``num_subspaces: [2, '>=8']``;
-* a comparison, ``> >= < <= == !=`` and a number, or an axis or configuration key whose value is compared with:
-  ``num_subspaces: '>1'``, ``r: '<num_subspaces'``; after ``==`` and ``!=`` also text: ``partition: '!=none'``.
+* a list of tests, of which at least one must be true: ``num_subspaces: [2, '>=8']``;
+* a comparison: one of ``> >= < <= == !=``, then a number, an axis or a configuration key:
+  ``num_subspaces: '>1'``, ``r: '<num_subspaces'``; after ``==`` and ``!=`` also a text: ``partition: '!=none'``.
 
-An axis is compared by its value or by its label. What a cell does not set has the default of its setting; a key that
-its strategy does not have fulfils no test.
+An axis is compared by its value or by its label. A key that a cell does not set has its default value. If the strategy
+of a cell does not have the key, every test is false.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ _ORDER: dict[str, Callable[[float, float], bool]] = {
     "<=": operator.le,
 }
 
-Lookup = Callable[[str], tuple[Any, ...]]  # key -> what it may be compared by: value and label; (ABSENT,) without
+Lookup = Callable[[str], tuple[Any, ...]]  # key -> its value and label; (ABSENT,) if the cell does not have the key
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A comparison with a value, or with what another key holds.
+    """A comparison with a value, or with the value of a different key.
 
     Attributes:
         sign: One of ``== != > >= < <=``.
@@ -49,10 +49,10 @@ class Comparison:
     key: bool = False
 
     def holds(self, key: str, lookup: Lookup, where: str) -> bool:
-        """Whether a cell fulfils the test.
+        """Whether the test is true for a cell.
 
         Raises:
-            UserError: Something that is no number is compared by size.
+            UserError: A value that is not a number is compared by size.
         """
         mine, theirs = lookup(key), lookup(self.operand) if self.key else (self.operand,)
         if ABSENT in mine or ABSENT in theirs:
@@ -61,26 +61,24 @@ class Comparison:
             return any(equal(a, b) for a in mine for b in theirs) == (self.sign == "==")
         for name, value in ((key, mine[0]), (str(self.operand), theirs[0])):
             if isinstance(value, bool) or not isinstance(value, int | float):
-                raise UserError(
-                    f"{where}{name} is {value!r} in a cell, which is no number to be compared by {self.sign!r}"
-                )
+                raise UserError(f"{where}{name} is {value!r} in a cell, but {self.sign!r} can compare only numbers")
         return _ORDER[self.sign](mine[0], theirs[0])
 
 
 @dataclass(frozen=True)
 class Condition:
-    """Tests of several keys, of which those of one key are alternatives.
+    """Tests of several keys; several tests of one key are alternatives.
 
     Attributes:
         entries: Key -> its tests.
-        where: Where it is written, for messages.
+        where: Place in the file, for messages.
     """
 
     entries: Mapping[str, tuple[Comparison, ...]]
     where: str = ""
 
     def holds(self, lookup: Lookup) -> bool:
-        """Whether a cell fulfils it."""
+        """Whether the condition is true for a cell."""
         return all(any(t.holds(key, lookup, self.where) for t in tests) for key, tests in self.entries.items())
 
 
@@ -90,16 +88,16 @@ def parse_condition(
     """Read a condition.
 
     Args:
-        given: What the file says.
-        where: Where it says so.
-        find: (name, where) -> the axis or full configuration key; raises UserError where there is none.
+        given: The condition in the file.
+        where: Its place in the file.
+        find: (name, where) -> the axis or full configuration key; raises UserError if there is none.
         values: (key, value, where) -> None; raises UserError if the key can never have the value.
 
     Raises:
-        UserError: It is no mapping, or a test that the grammar does not have.
+        UserError: The condition is not a mapping, or a test has wrong syntax.
     """
     if not isinstance(given, Mapping) or not given:
-        raise UserError(f"{where}a condition is {{KEY: VALUE}}, such as {{partition: none, num_subspaces: '>1'}}")
+        raise UserError(f"{where}a condition must be {{KEY: VALUE}}, such as {{partition: none, num_subspaces: '>1'}}")
     entries = {}
     for name, tests in given.items():
         key = find(str(name), where)
@@ -116,10 +114,11 @@ def _test(
     if match is None:
         if isinstance(given, Mapping | list):
             raise UserError(
-                f"{where}{key} is compared with {given!r}; a test is a value, a list of values or like '>1'"
+                f"{where}the test of {key} is {given!r}, but must be a value, a list of values, or a comparison such "
+                "as '>1'"
             )
         if isinstance(given, str) and given[:1] in "<>=!":
-            raise UserError(f"{where}{key}: {given!r} is no comparison; write one like '>1', '<=8' or '!=none'")
+            raise UserError(f"{where}{key}: {given!r} is not a comparison; write for example '>1', '<=8' or '!=none'")
         values(key, given, where)
         return Comparison("==", given)
     sign, text = match.groups()
@@ -137,7 +136,7 @@ def _test(
 
 
 def equal(first: Any, second: Any) -> bool:
-    """Whether two values are the same: 1 is 1.0, but true is not 1.
+    """Whether two values are equal: 1 equals 1.0, but true does not equal 1.
 
     >>> equal(1, 1.0), equal(True, 1), equal("r", "r")
     (True, False, True)

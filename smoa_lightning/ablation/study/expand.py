@@ -1,4 +1,4 @@
-"""Reading a study and expanding it: every check that needs no torch is made here, before a run is started."""
+"""Reads a study and expands it to cells. All checks that need no torch run here, before the first run starts."""
 
 from __future__ import annotations
 
@@ -36,18 +36,18 @@ def load_study(files: Sequence[Path], flags: Iterable[tuple[str, str | None]] = 
     """Read study files and flags, and expand them to cells.
 
     Args:
-        files: A study file, and further ones that are laid over it.
-        flags: Key -> text, as ``arguments.check.flags`` yields them: keys of a study (``seeds``, ``search.trials``,
+        files: A study file, and further files that change it.
+        flags: Key -> text, from ``configuration.check.flags``: keys of a study (``seeds``, ``search.trials``,
             ``axes.r``) or configuration keys, which become overrides.
 
     Raises:
-        UserError: One sentence about the first thing that is wrong, with file and line.
+        UserError: One sentence about the first error, with file and line.
     """
     return _Expansion(read_study(files, flags)).study()
 
 
 class _Expansion:
-    """A study on its way from file to cells."""
+    """The expansion of a study file to cells."""
 
     def __init__(self, tree: LocatedYaml) -> None:
         self.tree, self.resolver = tree, Composer()
@@ -93,7 +93,7 @@ class _Expansion:
     # ------------------------------------------------------------------------------------------------------- overrides
 
     def _overrides(self) -> dict[str, Any]:
-        """The settings of all runs, the budget among them."""
+        """Return the settings of all runs, including the budget."""
         found: dict[str, Any] = {}
         self.places: dict[str, str] = {}
         for layer, places in self.tree.value["overrides"]:
@@ -102,7 +102,7 @@ class _Expansion:
                 self._check_flag(name, places[name])
                 for key, setting in self.keys.flatten({name: value}, places[name]):
                     if key in given:
-                        raise UserError(f"{places[name]}overrides set {key} twice")
+                        raise UserError(f"{places[name]}the overrides set {key} twice")
                     given[key] = setting
                     self.places[key] = places[name]
             found |= given
@@ -120,9 +120,9 @@ class _Expansion:
         return found
 
     def _check_flag(self, name: str, where: str) -> None:
-        """A flag that is no configuration key may be meant for the study."""
+        """Refuse an unknown flag, and name the nearest study keys too, since the flag may be a study key."""
         if where.startswith("--") and not self.keys.is_key(name):
-            near = f"{nearest(name, STUDY_KEYS, 2)}; of a configuration {self.keys.near(name)}"
+            near = f"{nearest(name, STUDY_KEYS, 2)}; the nearest configuration keys are {self.keys.near(name)}"
             raise UserError(f"{where}unknown key {name!r}; the nearest keys of a study are {near}")
 
     # -------------------------------------------------------------------------------------------------- contradictions
@@ -160,11 +160,11 @@ class _Expansion:
                 raise UserError(f"{where}{error}") from None
             near = f"{nearest(name, self.by_name, 2)}; the nearest keys are {self.keys.near(name)}"
             raise UserError(
-                f"{where}{name!r} is neither an axis nor a configuration key; the nearest axes are {near}"
+                f"{where}{name!r} is not an axis or a configuration key; the nearest axes are {near}"
             ) from None
 
     def _check_value(self, name: str, value: Any, where: str) -> None:
-        """Refuse a value that no cell can have: it is neither on the axis nor one that the setting takes."""
+        """Refuse a value that no cell can have: it is not on the axis, and the setting cannot take it."""
         axis = self.by_name.get(name)
         if axis is None:
             self.keys.check(name, value, where)
@@ -187,7 +187,7 @@ class _Expansion:
         return look
 
     def _default(self, key: str, settings: Settings) -> Any:
-        """The default of a setting as its source tells it; of a strategy, only where the cell's own has the setting."""
+        """Return the default of a setting; ``ABSENT`` if the cell's strategy does not have the setting."""
         owner = owner_of(key)
         if owner is not None:
             setting = class_settings(owner, str(value_at(settings, f"{owner}.class_path"))).get(key)
@@ -209,7 +209,7 @@ class _Expansion:
         return Cell(name, labels, values, files, flags, settings, self.resolver.signature(settings))
 
     def _complete(self, cell: Cell, chosen: Mapping[str, Value]) -> Cell:
-        """The cell with its search and metrics, after its command line has been examined."""
+        """Return the cell with its search and metrics, after a check of its command line."""
         where = f"{self.tree.where()}cell {cell.name}: "
         lookup = self._lookup(chosen, cell.settings)
         searched = tuple(p for p in self.search.parameters if p.for_cell(lookup)) if self.search else ()
@@ -230,35 +230,36 @@ class _Expansion:
         if self.search and (cell.settings.get("data") or {}).get("selection_rows") == 0:
             raise UserError(f"{where}a search compares trials on selection rows, but data.selection_rows is 0")
         if self.search and not searched:
-            raise UserError(f"{where}no parameter of the search is for it: see their 'only'")
+            raise UserError(f"{where}no parameter of the search applies to this cell: check 'only' of each parameter")
         model = cell.settings.get("model") or {}
         if model.get("budget") is not None and model.get("adapter") is None:
             raise UserError(
-                f"{where}it has no adapter whose size could meet the budget {label_of(model['budget'])}: drop it"
+                f"{where}the cell has no adapter, so it cannot meet the budget {label_of(model['budget'])}: drop it"
             )
         return replace(cell, parameters=searched, report_metric=report, search_metric=trial)
 
     def _check_cells(self, cells: Sequence[Cell], dropped: Sequence[str]) -> None:
         if not cells:
-            raise UserError(f"{self.tree.where('drop')}nothing is left: the conditions drop all {len(dropped)} cells")
+            raise UserError(f"{self.tree.where('drop')}no cell is left: the conditions drop all {len(dropped)} cells")
         seen: dict[str, Cell] = {}
         for cell in cells:
             other = seen.setdefault(cell.signature, cell)
             if other is not cell:
                 both = f"the cells {other.name} and {cell.name}"
-                raise UserError(f"{self.tree.where('axes')}{both} come to the same settings: drop one of them")
+                raise UserError(f"{self.tree.where('axes')}{both} have the same settings: drop one of them")
 
     def _direction(self, cells: Sequence[Cell]) -> Objective:
-        """The objective, with the direction of the tasks' own metrics where it names none."""
+        """Return the objective; without a metric, with the direction of the tasks' primary metrics."""
         if self.objective.metric is not None:
             return self.objective
         directions = {DIRECTIONS[cell.report_metric] for cell in cells}
         if len(directions) > 1:
             raise UserError(
-                f"{self.tree.where('objective')}the tasks' own metrics do not agree on a direction: name an objective"
+                f"{self.tree.where('objective')}the primary metrics of the tasks have different directions: "
+                "set an objective"
             )
         found = directions.pop()
         if self.objective.direction not in (None, found):
-            raise UserError(f"{self.tree.where('objective')}the tasks' own metrics are to be {found}d, not "
-                            f"{self.objective.direction}d")  # fmt: skip
+            raise UserError(f"{self.tree.where('objective')}direction is {self.objective.direction}, but for the "
+                            f"primary metrics of the tasks it must be {found}")  # fmt: skip
         return Objective(None, found)

@@ -1,4 +1,4 @@
-"""What is compared: the metric of a study, which tasks measure it, and which direction is better."""
+"""The objective of a study: its metric, the tasks that measure it, and its better direction."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Objective:
     """A metric and its better direction.
 
     Attributes:
-        metric: Its name without the part; ``None`` for the primary metric of each cell's task.
+        metric: Name without the part; ``None`` for the primary metric of each cell's task.
         direction: ``maximize`` or ``minimize``; ``None`` until the metric is known.
     """
 
@@ -32,36 +32,36 @@ class Objective:
         """Read ``{metric: acc, direction: maximize}``, ``acc``, or nothing.
 
         Raises:
-            UserError: An unknown metric or direction, or the direction in which the metric gets worse.
+            UserError: Metric or direction is unknown, or the metric gets worse in this direction.
         """
         given = {} if given is None else {"metric": given} if isinstance(given, str) else given
         if not isinstance(given, Mapping):
-            raise UserError(f"{where}the objective is {given!r}, but is written {{metric: acc, direction: maximize}}")
+            raise UserError(f"{where}the objective is {given!r}, but must be like {{metric: acc, direction: maximize}}")
         for key in given:
             if key not in ("metric", "direction"):
-                raise UserError(f"{where}the objective has 'metric' and 'direction', but no {key!r}")
+                raise UserError(f"{where}unknown key {key!r} of the objective; its keys are 'metric' and 'direction'")
         metric, direction = given.get("metric"), given.get("direction")
         if metric is not None and metric not in DIRECTIONS:
             raise UserError(f"{where}unknown metric {metric!r}; the nearest are {nearest(str(metric), DIRECTIONS, 3)}")
         if direction not in (None, "maximize", "minimize"):
             near = nearest(str(direction), ("maximize", "minimize"), 1)
-            raise UserError(f"{where}direction is {direction!r}, but is maximize or minimize; the nearest is {near}")
-        if metric is not None and direction not in (None, DIRECTIONS[metric]):
             raise UserError(
-                f"{where}direction is {direction}, but {metric} gets better the other way: {DIRECTIONS[metric]}"
+                f"{where}direction is {direction!r}, but must be maximize or minimize; the nearest is {near}"
             )
+        if metric is not None and direction not in (None, DIRECTIONS[metric]):
+            raise UserError(f"{where}direction is {direction}, but for {metric} it must be {DIRECTIONS[metric]}")
         return cls(metric, direction or DIRECTIONS.get(metric or ""))
 
 
 def tasks_of(settings: Mapping[str, Any], part: Part) -> dict[str, Protocol]:
-    """Return the tasks whose rows are scored in a part, with their protocols; none where that can not be told here.
+    """Return the tasks with scored rows in a part, and their protocols; empty for a mixture without tasks.
 
     Args:
         settings: Resolved settings of a run.
         part: ``report`` or ``selection``.
 
     Raises:
-        UserError: An unknown task, or a protocol that it does not have.
+        UserError: A task is unknown, or does not have the protocol.
     """
     data = settings.get("data") or {}
     names = [data.get("task", "piqa")]
@@ -72,23 +72,23 @@ def tasks_of(settings: Mapping[str, Any], part: Part) -> dict[str, Protocol]:
     return {name: get_task(name).protocol(data.get("protocol")) for name in names}
 
 
-def measured(protocols: Sequence[Protocol], part: Part) -> tuple[str, ...]:
-    """Return the metrics with a better direction that all protocols have in a part.
+def measured_metrics(protocols: Sequence[Protocol], part: Part) -> tuple[str, ...]:
+    """Return the metrics with a better direction that all protocols measure in a part.
 
-    On the selection rows replies are written only where the metric that selects the checkpoint needs them, and the
-    perplexity of general text is taken beside the report rows alone.
+    On the selection rows replies are generated only if the metric that selects the checkpoint needs them. The
+    perplexity of general text is measured only with the report rows.
     """
-    taken_of = [_sources(protocol, part) for protocol in protocols]
+    sources_of = [_sources(protocol, part) for protocol in protocols]
     return tuple(
         name
         for name in DIRECTIONS
         if (part == "report" or METRICS[name].selects)
-        and all(sources & {*METRICS[name].sources} for sources in taken_of)
+        and all(sources & {*METRICS[name].sources} for sources in sources_of)
     )
 
 
 def _sources(protocol: Protocol, part: Part) -> set[Source]:
-    """Return what metrics are taken of under a protocol."""
+    """Return the sources of metrics under a protocol."""
     if not isinstance(protocol, Generation):
         return {"choices", "general text"}
     if part == "selection" and not METRICS[protocol.selection_metric].needs_reply:
@@ -97,21 +97,21 @@ def _sources(protocol: Protocol, part: Part) -> set[Source]:
 
 
 def metric_of(objective: Objective, settings: Mapping[str, Any], part: Part, where: str = "") -> str:
-    """Return the metric by which a cell is compared in a part of the rows: that of the objective, else its task's own.
+    """Return the metric of a cell in a part of the rows: the objective's metric, else the task's primary metric.
 
     Raises:
-        UserError: The task does not measure the objective's metric there.
+        UserError: The task does not measure the objective's metric in this part.
     """
     protocols = tasks_of(settings, part)
     if not protocols:
         return objective.metric or COMMON
-    known = measured(list(protocols.values()), part)
+    known = measured_metrics(list(protocols.values()), part)
     if objective.metric is None:
         own = {p.metric if part == "report" else p.selection_metric for p in protocols.values()}
         return own.pop() if len(own) == 1 else COMMON
     if objective.metric not in known:
         rows = "report rows" if part == "report" else "selection rows"
-        hint = "" if part == "report" else "; name one of them under search.objective"
+        hint = "" if part == "report" else "; set search.objective to one of them"
         raise UserError(f"{where}the objective {objective.metric} is not measured on the {rows} of "
                         f"{', '.join(protocols)}, which have {', '.join(known)}{hint}")  # fmt: skip
     return objective.metric

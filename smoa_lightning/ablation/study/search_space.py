@@ -1,4 +1,4 @@
-"""The search of a study: its parameters and their ranges, trials, sampler and pruner, as data."""
+"""The search of a study as data: parameters with their ranges, trials, sampler and pruner."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ PRUNERS = {
     "successive_halving": "SuccessiveHalvingPruner",
     "threshold": "ThresholdPruner",
 }
-FINITE = ("grid", "brute_force")  # samplers that need to list all values
-OWN_ARGUMENTS = ("search_space", "wrapped_pruner")  # given by the study, not by its file
+FINITE = ("grid", "brute_force")  # samplers that need a list of all values
+OWN_ARGUMENTS = ("search_space", "wrapped_pruner")  # set by this code, not by the study file
 
 RANGE_KEYS = ("low", "high", "log", "step", "only")
 CHOICE_KEYS = ("choices", "only")
@@ -46,18 +46,18 @@ SEARCH_KEYS = ("parameters", "trials", "sampler", "pruner", "seeds", "objective"
 
 @dataclass(frozen=True)
 class Parameter:
-    """One setting that is searched, over a range or over choices.
+    """One searched setting, with a range or choices.
 
     Attributes:
         key: Full configuration key.
-        name: What the file calls it.
+        name: Name in the study file.
         choices: The values; empty for a range.
         low: Smallest value of a range.
-        high: Largest value of a range, itself included.
-        log: Whether the logarithm is searched evenly.
-        step: Distance of neighbouring values; ``None`` for every value, which for whole numbers are 1 apart.
-        integer: Whether the range holds whole numbers only.
-        only: The cells that it is for; ``None`` for all.
+        high: Largest value of a range, included in the range.
+        log: Whether the range is searched on a logarithmic scale.
+        step: Distance between values; ``None`` for all numbers, or all whole numbers.
+        integer: Whether the range has only whole numbers.
+        only: The cells that the parameter applies to; ``None`` for all cells.
     """
 
     key: str
@@ -72,7 +72,7 @@ class Parameter:
 
     @property
     def values(self) -> tuple[Any, ...] | None:
-        """All values in order, ``None`` where they are not finite or not evenly spaced."""
+        """All values in order; ``None`` if their number is not finite or they are not evenly spaced."""
         if self.choices:
             return self.choices
         step = self.step if self.step is not None else 1 if self.integer and not self.log else None
@@ -85,17 +85,17 @@ class Parameter:
 
     @property
     def example(self) -> Any:
-        """A value that can come up, to check the setting with."""
+        """One possible value, to check the setting with."""
         return self.choices[0] if self.choices else self.low
 
     def for_cell(self, lookup: Lookup) -> bool:
-        """Whether a cell is searched over it."""
+        """Whether the parameter applies to a cell."""
         return self.only is None or self.only.holds(lookup)
 
 
 @dataclass(frozen=True)
-class Named:
-    """A sampler or pruner: its name in a study, its class in Optuna, and what the file gives it."""
+class OptunaClass:
+    """A sampler or pruner: its name in a study, its class in Optuna, and its options in the study file."""
 
     name: str
     class_name: str
@@ -107,18 +107,18 @@ class Search:
     """An Optuna study for each cell, all with the same number of trials.
 
     Attributes:
-        parameters: What is searched.
+        parameters: The searched settings.
         trials: Trials of each cell.
-        sampler: How values are drawn.
-        pruner: Which trials end early.
-        seeds: Every trial is run with each of them; none is a seed of the final runs.
-        objective: What the trials are compared by, on the selection rows.
+        sampler: Draws the values.
+        pruner: Ends trials early.
+        seeds: Seeds of every trial, different from those of the final runs.
+        objective: Compares the trials on the selection rows.
     """
 
     parameters: tuple[Parameter, ...]
     trials: int
-    sampler: Named
-    pruner: Named
+    sampler: OptunaClass
+    pruner: OptunaClass
     seeds: tuple[int, ...]
     objective: Objective
 
@@ -129,12 +129,12 @@ def parse_parameter(
     """Read ``{low, high, log, step}`` or ``{choices}`` of a configuration key.
 
     Raises:
-        UserError: An unknown key, bounds that make no range, or a value that the setting can not take.
+        UserError: A key is unknown, the bounds are not a range, or the setting cannot take a value.
     """
     key = keys.find(name, where)
     if not isinstance(given, Mapping) or ("choices" in given) == ("low" in given or "high" in given):
         raise UserError(
-            f"{where}{name} takes a range, {{low: 1e-4, high: 1e-1, log: true}}, or {{choices: [0.0, 0.1]}}"
+            f"{where}{name} must be a range, {{low: 1e-4, high: 1e-1, log: true}}, or {{choices: [0.0, 0.1]}}"
         )
     allowed = CHOICE_KEYS if "choices" in given else RANGE_KEYS
     for word in given:
@@ -148,12 +148,12 @@ def parse_parameter(
 
 def _choices(name: str, key: str, given: Any, keys: Keys, where: str) -> tuple[Any, ...]:
     if not isinstance(given, list) or not given:
-        raise UserError(f"{where}{name}: choices are a list of values, such as [0.0, 0.05]")
+        raise UserError(f"{where}{name}: choices must be a list of values, such as [0.0, 0.05]")
     for index, value in enumerate(given):
         if isinstance(value, list | Mapping):
-            raise UserError(f"{where}{name}: {value!r} can not be searched; choices are numbers, words or null")
+            raise UserError(f"{where}{name}: {value!r} cannot be searched; choices must be numbers, words or null")
         if value in given[:index]:
-            raise UserError(f"{where}{name}: choices name {value!r} twice")
+            raise UserError(f"{where}{name}: choices have {value!r} twice")
         keys.check(key, value, where)
     return tuple(given)
 
@@ -169,21 +169,21 @@ def _range(name: str, key: str, given: Mapping[str, Any], keys: Keys, where: str
     whole = keys.whole(key)
     integer = all(isinstance(v, int) for v in (low, high, step or 1)) if whole is None else whole
     if not isinstance(log, bool):
-        raise UserError(f"{where}{name}: log is {log!r}, but is true or false")
+        raise UserError(f"{where}{name}: log is {log!r}, but must be true or false")
     if not low < high:
-        raise UserError(f"{where}{name}: low is {low} and high is {high}, but low must be the smaller one")
+        raise UserError(f"{where}{name}: low is {low} and high is {high}, but low must be smaller than high")
     if log and (low <= 0 or step is not None):
-        raise UserError(f"{where}{name}: a logarithmic range has a low above 0 and no step")
+        raise UserError(f"{where}{name}: a logarithmic range needs a low above 0 and no step")
     if step is not None and (step <= 0 or (integer and not isinstance(step, int))):
         raise UserError(f"{where}{name}: step is {step}, but must be a {'whole ' if integer else ''}number above 0")
     return Parameter(key, name, (), low, high, log, step, integer, only)
 
 
-def parse_named(given: Any, table: Mapping[str, str], module: str, default: str, where: str) -> Named:
+def parse_optuna_class(given: Any, table: Mapping[str, str], module: str, default: str, where: str) -> OptunaClass:
     """Read a sampler or pruner: its name, or its name with options, ``{name: tpe, n_startup_trials: 5}``.
 
     Raises:
-        UserError: There is none of this name, or it has no such option.
+        UserError: The name or an option is unknown.
     """
     kind = module.rpartition(".")[2].removesuffix("s")
     options = dict(given) if isinstance(given, Mapping) else {"name": default if given is None else given}
@@ -196,7 +196,7 @@ def parse_named(given: Any, table: Mapping[str, str], module: str, default: str,
             raise UserError(
                 f"{where}{kind} {name} has no option {option!r}; the nearest are {nearest(option, known, 3)}"
             )
-    return Named(name, table[name], options)
+    return OptunaClass(name, table[name], options)
 
 
 def parse_search(
@@ -206,23 +206,23 @@ def parse_search(
     objective: Objective,
     condition: Callable[[Any, str], Condition],
 ) -> Search | None:
-    """Read the search of a study, ``None`` where it has none.
+    """Read the search of a study; ``None`` without a search.
 
     Args:
         tree: The study.
         keys: Its configuration keys.
-        seeds: Those of the final runs.
-        objective: That of the study.
+        seeds: Seeds of the final runs.
+        objective: Objective of the study.
         condition: Reads a condition.
 
     Raises:
-        UserError: Anything in it that can not be.
+        UserError: The search has an error.
     """
     given = tree.value.get("search")
     if given is None:
         return None
     if not isinstance(given, dict):
-        raise UserError(f"{tree.where('search')}search is a mapping of {', '.join(SEARCH_KEYS)}")
+        raise UserError(f"{tree.where('search')}search must be a mapping with the keys {', '.join(SEARCH_KEYS)}")
     for key in given:
         if key not in SEARCH_KEYS:
             near = nearest(str(key), SEARCH_KEYS, 1)
@@ -231,7 +231,7 @@ def parse_search(
     listed = {n: s for n, s in listed.items() if s is not None} if isinstance(listed, dict) else None
     if not listed:
         raise UserError(
-            f"{tree.where('search')}a search has 'parameters', such as lr: {{low: 1e-4, high: 1e-1, log: true}}"
+            f"{tree.where('search')}a search needs 'parameters', such as lr: {{low: 1e-4, high: 1e-1, log: true}}"
         )
     found: dict[str, Parameter] = {}
     for name, spec in listed.items():
@@ -241,37 +241,38 @@ def parse_search(
             raise UserError(f"{where}{name} and {found[parameter.key].name} are the same setting, {parameter.key}")
         found[parameter.key] = parameter
     parsed = tuple(found.values())
-    sampler = parse_named(given.get("sampler"), SAMPLERS, "optuna.samplers", "tpe", tree.where("search", "sampler"))
-    _check_sampler(sampler, parsed, tree.where("search", "sampler"))
+    where = tree.where("search", "sampler")
+    sampler = parse_optuna_class(given.get("sampler"), SAMPLERS, "optuna.samplers", "tpe", where)
+    _check_sampler(sampler, parsed, where)
     return Search(
         parsed,
         _trials(given.get("trials"), sampler, parsed, tree.where("search", "trials")),
         sampler,
-        parse_named(given.get("pruner"), PRUNERS, "optuna.pruners", "none", tree.where("search", "pruner")),
+        parse_optuna_class(given.get("pruner"), PRUNERS, "optuna.pruners", "none", tree.where("search", "pruner")),
         search_seeds(given.get("seeds", 1), seeds, tree.where("search", "seeds")),
         Objective.parse(given["objective"], tree.where("search", "objective")) if "objective" in given else objective,
     )
 
 
-def _check_sampler(sampler: Named, parsed: Sequence[Parameter], where: str) -> None:
+def _check_sampler(sampler: OptunaClass, parsed: Sequence[Parameter], where: str) -> None:
     for parameter in parsed:
         if sampler.name in FINITE and parameter.values is None:
             raise UserError(
-                f"{where}sampler {sampler.name} goes through all values, so {parameter.name} needs choices or a step"
+                f"{where}sampler {sampler.name} tries all values, so {parameter.name} needs choices or a step"
             )
         if sampler.name == "cmaes" and parameter.choices:
-            raise UserError(f"{where}sampler cmaes searches ranges, but {parameter.name} has choices; tpe takes both")
+            raise UserError(f"{where}sampler cmaes needs ranges, but {parameter.name} has choices; tpe can search both")
 
 
-def _trials(given: Any, sampler: Named, parsed: Sequence[Parameter], where: str) -> int:
-    """The number of trials; going through all values gives it as well."""
+def _trials(given: Any, sampler: OptunaClass, parsed: Sequence[Parameter], where: str) -> int:
+    """Return the number of trials; by default a sampler that tries all values has one trial for each combination."""
     everywhere = [p for p in parsed if p.only is None]
     size = math.prod(len(p.values or ()) for p in everywhere) if sampler.name in FINITE else None
     if given is None and len(everywhere) == len(parsed) and size is not None:
         return size
     if isinstance(given, bool) or not isinstance(given, int) or given < 1:
         raise UserError(
-            f"{where}search.trials is {given!r}, but must be a whole number from 1 on, the same for each cell"
+            f"{where}search.trials is {given!r}, but must be a whole number of at least 1, the same for each cell"
         )
     if size is not None and given > size:
         raise UserError(
@@ -280,19 +281,19 @@ def _trials(given: Any, sampler: Named, parsed: Sequence[Parameter], where: str)
     return given
 
 
-FIRST_SEARCH_SEED = 1000  # a count of search seeds begins here, away from the final ones
+FIRST_SEARCH_SEED = 1000  # search seeds given as a number begin here, to differ from the seeds of the final runs
 
 
 def search_seeds(given: Any, final: Sequence[int], where: str) -> tuple[int, ...]:
     """Return the seeds of the trials.
 
     Raises:
-        UserError: One of them is a seed of the final runs, which would then not be fresh.
+        UserError: A seed is also a seed of the final runs, which need seeds that no trial has used.
     """
     first = FIRST_SEARCH_SEED if max(final) < FIRST_SEARCH_SEED else max(final) + 1
     seeds = seed_list(given, first, where, "search.seeds")
     if both := sorted({*seeds} & {*final}):
         raise UserError(
-            f"{where}seed {both[0]} is in search.seeds and in seeds, but the final runs need seeds of their own"
+            f"{where}seed {both[0]} is in search.seeds and in seeds, but the final runs need different seeds"
         )
     return seeds

@@ -1,8 +1,8 @@
-"""From a study file to its cells and runs. Nothing here is executed, and no torch is imported.
+"""The cells and runs of a study. This file executes nothing and imports no torch.
 
-A study is a grid of *cells*: every combination of its axes' values but those that are dropped. A cell with a seed is a
-*final run*; with a search, a cell with a trial's values and a seed is a *search run*. A run is a command line of
-``fit`` and a signature of what decides its result.
+A study is a grid of *cells*: all combinations of its axes' values, without the dropped ones. A cell with a seed is a
+*final run*. With a search, a cell with a trial's values and a seed is a *search run*. A run has a command line of
+``fit`` and a signature: the hash of all settings that decide its result.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from smoa_lightning.configuration.composition import Composer, Settings
 
 Stage = Literal["final", "search"]
 
-# The trials of a search never see the report rows; scoring the untouched backbone for each would be a waste.
+# The trials of a search never see the report rows, and do not need a score of the base model.
 STAGE_FLAGS: dict[Stage, dict[str, Any]] = {"final": {}, "search": {"run.score_base": False, "run.score_report": False}}
 
 
@@ -31,16 +31,16 @@ class Cell:
     """One combination of the axes' values.
 
     Attributes:
-        name: ``partition=spectral_blocks,r=8``; unique in the study, fit for a folder.
+        name: ``partition=spectral_blocks,r=8``; unique in the study, and valid as the name of a folder.
         labels: Axis -> label of its value.
-        values: Axis -> its value, for figures; the label where it is no plain value.
+        values: Axis -> its value, for figures; the label if the value is not plain.
         files: Configuration files, the base first.
-        flags: Full configuration key -> value, over the files.
-        settings: What files and flags come to.
-        signature: Hash of the settings that decide the result, whatever they were written in.
-        parameters: What its search goes over; empty without a search.
-        report_metric: The metric of the final runs, without the part.
-        search_metric: The metric of the trials; empty without a search.
+        flags: Full configuration key -> value; replaces the settings of the files.
+        settings: Composed settings of files and flags.
+        signature: Hash of the settings that decide the result; independent of how they are written.
+        parameters: The searched settings; empty without a search.
+        report_metric: Metric of the final runs, without the part.
+        search_metric: Metric of the trials; empty without a search.
     """
 
     name: str
@@ -60,15 +60,15 @@ class Run:
     """One fit.
 
     Attributes:
-        cell: Its cell.
-        stage: ``final``, scored on the report rows, or ``search``, scored on the selection rows alone.
+        cell: The cell of the run.
+        stage: ``final``, scored on the report rows, or ``search``, scored only on the selection rows.
         seed: ``seed_everything``.
-        trial: Number of the trial of a search run, ``None`` for a final one.
-        parameters: Full configuration key -> value that a search chose: the trial's, or the best one's.
+        trial: Number of the trial for a search run, ``None`` for a final run.
+        parameters: Full configuration key -> searched value: of the trial, or of the best trial for a final run.
         name: ``<cell>,seed=0`` or ``<cell>,trial=3,seed=1000``.
-        arguments: What stands after ``fit``.
-        signature: Hash of what decides the result. The same in every study in which the run is the same, whatever its
-            trial is called; other for a final and for a search run, since only one of them is reported.
+        arguments: Arguments of ``fit``.
+        signature: Hash of all settings that decide the result. It is the same for the same run in different studies and
+            for any trial number. It differs between final and search runs, since only final runs are reported.
     """
 
     cell: Cell
@@ -83,19 +83,19 @@ class Run:
 
 @dataclass(frozen=True)
 class Study:
-    """A study, expanded.
+    """An expanded study.
 
     Attributes:
-        name: Name of its folder.
+        name: Name of the study and its folder.
         axes: The axes.
-        cells: In the order of the file, the last axis changing fastest.
-        dropped: Names of the combinations that its conditions drop.
+        cells: Cells in the order of the file; the last axis changes fastest.
+        dropped: Names of the combinations that the conditions drop.
         seeds: Seeds of the final runs.
-        baselines: Name of a cell -> name of the cell that it is compared with; empty without a baseline. There is one
-            for each set of rows that cells are reported on.
-        objective: The metric that cells are compared by.
-        budget: Trainable parameters that every cell has to meet, as ``model.budget`` takes them; ``None`` for none.
-        search: The search of each cell, ``None`` for none.
+        baselines: Name of a cell -> name of its baseline; empty without a baseline. Each set of report rows has its own
+            baseline.
+        objective: The metric that compares cells.
+        budget: Required trainable parameters of every cell, in the form of ``model.budget``; ``None`` without a budget.
+        search: The search of each cell, ``None`` without a search.
         retries: How often a failed run is tried again.
         keep: Whether finished runs keep their best adapter: ``best`` or ``none``.
         resolver: Composes settings.
@@ -118,7 +118,7 @@ class Study:
         """Return a cell by its name.
 
         Raises:
-            UserError: There is none; names the nearest.
+            UserError: There is no such cell; the message names the nearest cell.
         """
         found = next((cell for cell in self.cells if cell.name == name), None)
         if found is None:
@@ -131,11 +131,11 @@ class Study:
 
         Args:
             cell: A cell of the study.
-            seed: One of its seeds.
-            parameters: Full key -> value of the best trial; needed where the study has a search.
+            seed: A seed of the study.
+            parameters: Full key -> value of the best trial; needed if the study has a search.
 
         Raises:
-            UserError: A value for something that is not searched, or a searched setting without one.
+            UserError: The keys of ``parameters`` are not the searched settings of the cell.
         """
         return self._run(cell, "final", seed, None, parameters or {})
 
@@ -145,11 +145,11 @@ class Study:
         Args:
             cell: A cell of the study.
             trial: Number of the trial.
-            seed: One of the search's seeds.
-            parameters: Full key -> value of each of the cell's parameters.
+            seed: A seed of the search.
+            parameters: Full key -> value of each searched setting of the cell.
 
         Raises:
-            UserError: As for a final run.
+            UserError: The keys of ``parameters`` are not the searched settings of the cell.
         """
         return self._run(cell, "search", seed, trial, parameters)
 
@@ -157,7 +157,7 @@ class Study:
         """Yield all final runs, cell by cell and seed by seed.
 
         Args:
-            best: Name of a cell -> values of its best trial, where the study has a search.
+            best: Name of a cell -> values of its best trial; needed if the study has a search.
         """
         for cell in self.cells:
             for seed in self.seeds:
@@ -167,7 +167,7 @@ class Study:
         wanted = {parameter.key for parameter in cell.parameters}
         if wanted != parameters.keys():
             expected, got = (", ".join(sorted(keys)) or "nothing" for keys in (wanted, parameters))
-            raise UserError(f"cell {cell.name} is searched over {expected}, but was given {got}")
+            raise UserError(f"the search of cell {cell.name} needs values of {expected}, but got {got}")
         own = {**parameters, "seed_everything": seed}
         settings = self.resolver.settings(cell.files, {**cell.flags, **own})
         name = f"{cell.name},seed={seed}" if trial is None else f"{cell.name},trial={trial},seed={seed}"
@@ -180,7 +180,7 @@ class Study:
 def command_line(files: Sequence[Path], flags: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the arguments of ``fit`` for files and flags: ``--config FILE`` and ``--KEY=VALUE``.
 
-    Keys are sorted, so that a class stands before its own settings. Text stands as it is, anything else as JSON.
+    Keys are sorted, so that a class comes before its settings. Texts are written unchanged, other values as JSON.
 
     >>> command_line([], {"model.adapter.init_args.r": 4, "data.task": "piqa", "data.path": None})
     ('--data.path=null', '--data.task=piqa', '--model.adapter.init_args.r=4')

@@ -1,4 +1,4 @@
-"""Whether a study folder belongs to a study: what was stored there is compared with what is asked for now."""
+"""Whether a study folder belongs to a study: the stored description is compared with that of the current study."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ FORMAT = 1
 
 
 def describe_study(study: Study) -> dict[str, Any]:
-    """Return a study as JSON: what its cells come to, not what its files look like.
+    """Return a study as JSON, with the composed settings of its cells.
 
-    Comments, formatting, the order of keys and the places of files leave it as it is; a change of the experiment files
-    that the study begins with does not.
+    The description is independent of comments, formatting, the order of keys and the places of files. It changes if the
+    content of a base file changes.
     """
     cells = {
         cell.name: {
@@ -53,69 +53,71 @@ def describe_study(study: Study) -> dict[str, Any]:
 
 
 def check_folder(folder: Path, study: Study) -> list[str]:
-    """Compare the study that a folder holds with one that is to be run there.
+    """Compare the study in a folder with the study that will run there.
 
-    A study may grow in its folder: more cells, seeds or trials. What only concerns its report, and how failed runs are
-    treated, may change.
+    A study may get more cells, seeds or trials. Settings that only affect the report or the handling of failed runs may
+    change.
 
     Args:
-        folder: The study folder, which need not exist.
+        folder: The study folder, which may not exist yet.
         study: The study.
 
     Returns:
-        What changed, a few words each; nothing if the folder holds no study yet, or the same one.
+        The changes, a few words each; empty if the folder has no study yet, or the same study.
 
     Raises:
-        UserError: The folder holds another study, a damaged description, or other files.
+        UserError: The folder has a different study, a damaged description, or other files.
     """
     file = folder / STUDY
     if not file.is_file():
         if folder.is_dir() and any(not entry.name.startswith(".") for entry in folder.iterdir()):
-            raise UserError(f"the folder {folder} is not empty and holds no study: name another --folder")
+            raise UserError(f"the folder {folder} is not empty, but has no study: choose a different --folder")
         return []
     try:
         stored = json.loads(file.read_text(encoding="utf-8"))
-        return same_study(stored, describe_study(study), str(folder))
+        return compare_descriptions(stored, describe_study(study), str(folder))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{file} is damaged ({error}): move the folder away or restore the file") from error
 
 
-def same_study(stored: Mapping[str, Any], new: Mapping[str, Any], folder: str) -> list[str]:
+def compare_descriptions(stored: Mapping[str, Any], new: Mapping[str, Any], folder: str) -> list[str]:
     """Compare two descriptions; see :func:`check_folder`.
 
     Raises:
-        UserError: They are of two studies; names the first difference and counts the others.
+        UserError: The two studies are different. The message has the first difference and the number of differences.
     """
     if stored["format"] != FORMAT:
-        formats = f"format {stored['format']}, this is {FORMAT}"
-        raise UserError(f"the folder {folder} was written by another version ({formats}): name another --folder")
-    others = list(_contradictions(stored, new))
-    if others:
-        more = f", and {len(others) - 1} more differences" if len(others) > 1 else ""
-        raise UserError(f"the folder {folder} holds another study: {others[0]}{more}; name another --folder")
+        formats = f"its format is {stored['format']}, the format of this version is {FORMAT}"
+        raise UserError(f"a different version wrote the folder {folder} ({formats}): choose a different --folder")
+    differences = list(_contradictions(stored, new))
+    if differences:
+        more = f" (first of {len(differences)} differences)" if len(differences) > 1 else ""
+        raise UserError(
+            f"the folder {folder} has a different study: {differences[0]}{more}; choose a different --folder"
+        )
     return list(_changes(stored, new))
 
 
 def _contradictions(stored: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
-    """What makes the runs in a folder other runs than those of a study."""
+    """Yield the differences because of which the runs in a folder cannot be those of a study."""
     if stored["name"] != new["name"]:
-        yield f"it is {stored['name']!r}, this is {new['name']!r}"
+        yield f"its name is {stored['name']!r}, but this study is {new['name']!r}"
     names = {cell["signature"]: name for name, cell in new["cells"].items()}
     for name, cell in stored["cells"].items():
         if cell["signature"] in names:
-            if names[cell["signature"]] != name:  # its runs lie under the old name
-                yield f"its cell {name} is called {names[cell['signature']]} in this one"
+            if names[cell["signature"]] != name:  # the folders of its runs have the old name
+                yield f"its cell {name} has the name {names[cell['signature']]} in this study"
             continue
         if name not in new["cells"]:
-            yield f"its cell {name} is not in this one"
+            yield f"its cell {name} is not in this study"
             continue
         before, after = flat(cell["settings"]), flat(new["cells"][name]["settings"])
         for key in sorted(before.keys() | after.keys()):
             if before.get(key) != after.get(key):
-                yield f"{key} of cell {name} was {_told(before, key)} and is {_told(after, key)}"
+                yield f"{key} of cell {name} was {_text_of(before, key)} and is {_text_of(after, key)}"
     for seed in stored["seeds"]:
         if seed not in new["seeds"]:
-            yield f"its seed {seed} is not in this one"
+            yield f"its seed {seed} is not in this study"
     before, after = stored["search"], new["search"]
     if before is not None and after is not None:
         for key in before:
@@ -124,21 +126,24 @@ def _contradictions(stored: Mapping[str, Any], new: Mapping[str, Any]) -> Iterat
             elif key != "trials" and before[key] != after[key]:
                 yield f"search.{key} was {json.dumps(before[key])} and is {json.dumps(after[key])}"
     elif before != after:
-        yield "it has a search and this one has none" if after is None else "it has no search and this one has one"
+        yield (
+            "it has a search, but this study has none" if after is None else "it has no search, but this study has one"
+        )
 
 
 def _changes(stored: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
     known = {cell["signature"] for cell in stored["cells"].values()}
     added = [name for name, cell in new["cells"].items() if cell["signature"] not in known]
     if added:
-        yield f"{len(added)} more cells, {added[0]} the first"
+        more = f" and {len(added) - 1} more" if len(added) > 1 else ""
+        yield f"new cells: {added[0]}{more}"
     if seeds := [seed for seed in new["seeds"] if seed not in stored["seeds"]]:
-        yield f"more seeds: {', '.join(map(str, seeds))}"
+        yield f"new seeds: {', '.join(map(str, seeds))}"
     if new["search"] is not None and new["search"]["trials"] > stored["search"]["trials"]:
         yield f"search.trials was {stored['search']['trials']} and is {new['search']['trials']}"
     for key in ("objective", "baselines", "retries", "keep"):
         before, after = stored[key], new[key]
-        if key == "baselines":  # those of new cells are no change
+        if key == "baselines":  # baselines of new cells are not a change
             before, after = (
                 {n: other[n] for n in stored[key].keys() & new[key].keys()} for other in (stored[key], new[key])
             )
@@ -147,7 +152,7 @@ def _changes(stored: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]
             yield f"{key} was {json.dumps(before)} and is {json.dumps(after)}"
 
 
-def _told(settings: Mapping[str, Any], key: str) -> str:
+def _text_of(settings: Mapping[str, Any], key: str) -> str:
     return json.dumps(settings[key]) if key in settings else "not set"
 
 

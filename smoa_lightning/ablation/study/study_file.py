@@ -1,31 +1,31 @@
-"""A study file: what it may hold, several of them over one another, and flags over all of them.
+"""Study files: their keys, and how later files and flags change earlier files.
 
-    name: rank                                   # that of the file where it is missing
-    base: [experiments/piqa.yaml]                # from the folder of the study file, or the working directory
+    name: rank                                   # default: the name of the file
+    base: [experiments/piqa.yaml]                # relative to the study file, or to the working directory
     axes:
       r: [4, 8, 16]                              # a configuration key, whole or its last words
-      adapter: [experiments/adapters/lora.yaml]  # files, called by their names
-      mechanism:                                 # labels and what they set; 'config' adds files
+      adapter: [experiments/adapters/lora.yaml]  # files; their names are the labels
+      mechanism:                                 # labels and their settings; 'config' adds files
         - hira: {partition: none, num_subspaces: 1}
         - blocks: {partition: spectral_blocks, optimizer.lr: 2.0e-2}
-    zip: [[r, alpha]]                            # axes that go together
+    zip: [[r, alpha]]                            # axes that change together
     drop: [{partition: none, num_subspaces: '>1'}]  # see conditions.py
     baseline: {mechanism: hira, r: 8}
     objective: {metric: acc, direction: maximize}
     seeds: 3                                     # or a list
-    budget: 300k                                 # instead of any size of a strategy; or {like: FILE}
+    budget: 300k                                 # size of every strategy; or {like: FILE}
     overrides: {data.batch_size: 16}             # configuration keys for all runs
-    search:                                      # trials of each cell; its final runs take the best one
+    search:                                      # trials of each cell; the final runs use the best values
       parameters: {lr: {low: 1e-4, high: 1e-1, log: true}, dropout: {choices: [0.0, 0.05], only: {mechanism: hira}}}
       trials: 8
       sampler: tpe                               # or {name: tpe, n_startup_trials: 5}
       pruner: none
-      seeds: 1                                   # from 1000 on; none of those above
-      objective: nll                             # on the selection rows; that of the study where it is missing
+      seeds: 1                                   # from 1000 on; different from the seeds above
+      objective: nll                             # on the selection rows; default: the objective of the study
     retries: 1
     keep: best                                   # or none
 
-Cells and runs are made of it in ``expand`` and ``space``.
+``expand`` and ``space`` make cells and runs from it.
 """
 
 from __future__ import annotations
@@ -47,48 +47,48 @@ from smoa_lightning.configuration.yaml_files import (
 )
 
 STUDY_KEYS = {
-    "name": "name of the study and of its folder; that of the file without it",
-    "base": "experiment files that every run begins with",
-    "axes": "name -> values, of which every combination is a cell",
-    "zip": "lists of axes that go together instead of being crossed",
-    "drop": "conditions of cells that mean nothing",
-    "seeds": "seeds of the final runs, or how many",
-    "baseline": "axis -> value of the cell that the others are compared with",
+    "name": "name of the study and of its folder (default: the name of the file)",
+    "base": "experiment files of all runs",
+    "axes": "name -> values; every combination of values is a cell",
+    "zip": "lists of axes that change together instead of being crossed",
+    "drop": "conditions of cells to leave out",
+    "seeds": "seeds of the final runs, or their number",
+    "baseline": "axis -> value of the cell that the other cells are compared with",
     "objective": "metric and direction",
-    "budget": "trainable parameters that every cell has to meet",
+    "budget": "trainable parameters of every cell",
     "overrides": "configuration keys -> values for all runs",
     "search": "an Optuna study for each cell",
     "retries": "how often a failed run is tried again",
-    "keep": "whether the best adapter of a run is kept: best or none",
+    "keep": "whether a run keeps its best adapter: best or none",
 }
-# How deep a later file and an earlier one are united key by key; other keys it replaces.
+# To which depth a later file is merged key by key with earlier files; other keys are replaced.
 DEPTHS = {"axes": 1, "overrides": 1, "search": 2}
 KEEP = ("best", "none")
 Keep = Literal["best", "none"]
-Layer = tuple[Mapping[str, Any], Mapping[str, str]]  # overrides, and where each is written
+Layer = tuple[Mapping[str, Any], Mapping[str, str]]  # overrides, and the place of each
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
 
 
 def is_study_key(key: str) -> bool:
-    """Whether a flag sets something of the study; any other sets a configuration key of all runs."""
+    """Whether a flag sets a key of the study; other flags set a configuration key of all runs."""
     return key.split(".")[0] in STUDY_KEYS
 
 
 def read_study(files: Sequence[Path], flags: Iterable[tuple[str, str | None]] = ()) -> LocatedYaml:
-    """Read study files, each over those before, and flags over all of them.
+    """Read study files and flags: each file changes the files before it, and flags change all files.
 
-    Axes, overrides and the parameters of a search are united key by key; anything else is replaced. An axis, a
-    parameter or the search is removed by ``null``. ``overrides`` stays a list of mappings, one a file or flag.
+    Axes, overrides and the parameters of a search are merged key by key; other keys are replaced. ``null`` removes an
+    axis, a parameter or the search. ``overrides`` stays a list of mappings, one for each file or flag.
 
     Args:
         files: Study files; at least one.
         flags: Key -> text. ``seeds``, ``search.trials``, ``axes.r``, ... set the study, other keys are overrides.
 
     Raises:
-        UserError: A file that is not there or is no study, an unknown key.
+        UserError: A file does not exist or is not a study file, or a key is unknown.
     """
     if not files:
-        raise UserError("ablate needs a study: --config ablations/NAME.yaml")
+        raise UserError("ablate needs a study file: --config ablations/NAME.yaml")
     tree = LocatedYaml({}, {(): SourceLocation(str(files[0]), Path(files[0]).parent)})
     layers: list[Layer] = []
     for index, file in enumerate(files):
@@ -108,16 +108,16 @@ def read_study(files: Sequence[Path], flags: Iterable[tuple[str, str | None]] = 
 
 def _check_keys(tree: LocatedYaml, file: str) -> None:
     if not isinstance(tree.value, dict):
-        raise UserError(f"{file} is no study: it needs 'base' and 'axes'")
+        raise UserError(f"{file} is not a study file: it needs the keys 'base' and 'axes'")
     for key in tree.value:
         if key not in STUDY_KEYS:
             raise UserError(
-                f"{tree.where(key)}a study has no {key!r}; the nearest keys are {nearest(key, STUDY_KEYS, 3)}"
+                f"{tree.where(key)}a study has no key {key!r}; the nearest keys are {nearest(key, STUDY_KEYS, 3)}"
             )
 
 
 def _flag(key: str, text: str | None) -> LocatedYaml:
-    """What a flag sets: something of the study, or a configuration key of all runs."""
+    """Return the layer of a flag, which sets a key of the study or a configuration key of all runs."""
     if text is None:
         raise UserError(f"--{key} needs a value")
     given = read_flag(text, key)
@@ -132,13 +132,13 @@ def _flag(key: str, text: str | None) -> LocatedYaml:
 
 
 def _overrides(layer: LocatedYaml) -> list[Layer]:
-    """Take the overrides of a file or flag out of it."""
+    """Remove the overrides from a file or flag and return them."""
     given = layer.value.pop("overrides", None)
     if given is None:
         return []
     if not isinstance(given, Mapping):
         where = layer.where("overrides")
-        raise UserError(f"{where}overrides are configuration keys and values, such as data.batch_size: 16")
+        raise UserError(f"{where}overrides must be configuration keys and values, such as data.batch_size: 16")
     return [(given, {name: layer.where("overrides", name) for name in given})]
 
 
@@ -149,19 +149,19 @@ def study_name(tree: LocatedYaml) -> str:
     """Return the name of a study.
 
     Raises:
-        UserError: It can not be the name of a folder.
+        UserError: The name cannot be the name of a folder.
     """
     name = tree.value.get("name")
     if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise UserError(f"{tree.where('name')}name is {name!r}, but is made of letters, digits and _ . + -")
+        raise UserError(f"{tree.where('name')}name is {name!r}, but may have only letters, digits and _ . + -")
     return name
 
 
 def seed_list(given: Any, first: int, where: str, name: str) -> tuple[int, ...]:
-    """Return seeds from a list, or so many from ``first`` on from a count.
+    """Return seeds: a given list, or a given number of seeds that begin at ``first``.
 
     Raises:
-        UserError: No seed, a seed twice, or something else than whole numbers from 0 on.
+        UserError: There is no seed, a seed appears twice, or a seed is not a whole number of at least 0.
 
     >>> seed_list(3, 0, "", "seeds")
     (0, 1, 2)
@@ -170,33 +170,35 @@ def seed_list(given: Any, first: int, where: str, name: str) -> tuple[int, ...]:
         return tuple(range(first, first + given))
     seeds = given if isinstance(given, list) else []
     if not seeds or any(isinstance(s, bool) or not isinstance(s, int) or s < 0 for s in seeds):
-        raise UserError(f"{where}{name} is {given!r}, but takes a list of whole numbers from 0 on, or how many")
+        raise UserError(
+            f"{where}{name} is {given!r}, but must be a list of whole numbers of at least 0, or the number of seeds"
+        )
     if len(set(seeds)) < len(seeds):
-        raise UserError(f"{where}{name} names a seed twice: {seeds}")
+        raise UserError(f"{where}{name} has a seed twice: {seeds}")
     return tuple(seeds)
 
 
 def retries(tree: LocatedYaml) -> int:
-    """Return how often a failed run is tried again: once where the study does not say.
+    """Return how often a failed run is tried again (default: once).
 
     Raises:
-        UserError: No whole number from 0 on.
+        UserError: The value is not a whole number of at least 0.
     """
     given = tree.value.get("retries", 1)
     if isinstance(given, bool) or not isinstance(given, int) or given < 0:
-        raise UserError(f"{tree.where('retries')}retries is {given!r}, but must be a whole number from 0 on")
+        raise UserError(f"{tree.where('retries')}retries is {given!r}, but must be a whole number of at least 0")
     return given
 
 
 def keep(tree: LocatedYaml) -> Keep:
-    """Return what a finished run keeps beside its record: ``best``, the best adapter, or ``none``.
+    """Return whether a finished run keeps its best adapter: ``best`` or ``none``.
 
     Raises:
-        UserError: Anything else.
+        UserError: The value is different.
     """
     given = tree.value.get("keep", "best")
     if given not in KEEP:
-        raise UserError(f"{tree.where('keep')}keep is {given!r}, but is best or none; the nearest is "
+        raise UserError(f"{tree.where('keep')}keep is {given!r}, but must be best or none; the nearest is "
                         f"{nearest(str(given), KEEP, 1)}")  # fmt: skip
     return given
 
@@ -205,14 +207,14 @@ def keep(tree: LocatedYaml) -> Keep:
 
 
 def find_file(name: Any, mark: SourceLocation, what: str) -> Path:
-    """Return a file that a study names: relative to the folder of the study file, else to the working directory.
+    """Return the path of a file in a study: relative to the study file, else relative to the working directory.
 
     Raises:
-        UserError: It is in neither.
+        UserError: The file is not in either folder.
     """
     where = f"{mark.text}: " if mark.text else ""
     if not isinstance(name, str):
-        raise UserError(f"{where}{what} names files, but {name!r} is none")
+        raise UserError(f"{where}{what} needs names of files, but {name!r} is not a name")
     places = [folder / name for folder in (mark.folder, Path()) if folder is not None]
     for file in places:
         if file.is_file():
@@ -221,13 +223,13 @@ def find_file(name: Any, mark: SourceLocation, what: str) -> Path:
 
 
 def base_files(tree: LocatedYaml) -> tuple[Path, ...]:
-    """Return the experiment files that every run begins with.
+    """Return the experiment files of all runs.
 
     Raises:
-        UserError: None, or one that is not there.
+        UserError: There is no file, or a file does not exist.
     """
     given = tree.value.get("base")
     given = [given] if isinstance(given, str) else given
     if not isinstance(given, list) or not given:
-        raise UserError(f"{tree.where('base')}base is a list of experiment files, such as [experiments/piqa.yaml]")
+        raise UserError(f"{tree.where('base')}base must be a list of experiment files, such as [experiments/piqa.yaml]")
     return tuple(find_file(name, tree.location("base", index), "base") for index, name in enumerate(given))
