@@ -1,4 +1,4 @@
-"""The studentised bootstrap over seeds and items, which was tried for the reports: a check without normality."""
+"""The studentised bootstrap over seeds and items: a check without normal distributions. Reports do not use it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from smoa_lightning.ablation.statistics.differences import (
 )
 from smoa_lightning.ablation.statistics.intervals import ROUNDING
 
-CHUNK = 4_000_000  # counts of resampled items that are held at once: 32 MB
+CHUNK = 4_000_000  # counts of resampled items in memory at once: 32 MB
 
 
 def paired_bootstrap(
@@ -24,24 +24,24 @@ def paired_bootstrap(
 ) -> Difference:
     r"""Return the difference with an interval from resampled seeds and items, without a normal distribution.
 
-    Seeds and items are each drawn with replacement, independently, and every drawn seed is taken on every drawn item,
-    for both cells alike (Owen 2007, "The pigeonhole bootstrap", Annals of Applied Statistics 1, 386). The plain
-    percentiles of that are far too wide, as it counts the seed-by-item part of the variance three times: so the
-    difference is studentised, with the standard error of ``crossed_difference`` in the sample and in each resample,
+    Seeds and items are drawn independently with replacement. Every drawn seed is combined with every drawn item, in the
+    same way for both cells (Owen 2007, "The pigeonhole bootstrap", Annals of Applied Statistics 1, 386). The plain
+    percentiles are far too wide, since they count the seed-by-item part of the variance three times. So the difference
+    is studentised, with the standard error of ``crossed_difference`` in the sample and in each resample,
 
     .. math:: \bar d \pm q_c\, \widehat{se}, \qquad q_c = c\text{-quantile of } |\bar d^* - \bar d| / \widehat{se}^*
 
-    and :math:`p = (1 + \#\{|t^*| \ge |t|\}) / (1 + B)`. The estimand is that of
-    ``crossed_difference``. Of the bootstraps that were tried it covers best: 91 to 95 % with five seeds, but 89 to 94 %
-    with three (docs/statistics.md), as one in nine resamples of three seeds is one seed three times. So reports use
+    and :math:`p = (1 + \#\{|t^*| \ge |t|\}) / (1 + B)`. It estimates the same quantity as ``crossed_difference``. Its
+    coverage is the best of the tried bootstraps: 91 to 95 % with five seeds, but 89 to 94 % with three
+    (docs/statistics.md), since one in nine resamples of three seeds has one seed three times. So reports use
     ``crossed_difference``.
 
     Args:
-        cell: (n, m), a row a seed, a column an item.
+        cell: (n, m), one row for each seed, one column for each item.
         baseline: (n, m), the same seeds and items.
         confidence: Nominal coverage c.
         resamples: Number of resamples B.
-        seed: Of the generator; the same call gives the same numbers.
+        seed: Seed of the generator; the same call gives the same numbers.
     """
     differences, scale = paired_table(cell, baseline)
     n, m = differences.shape
@@ -60,7 +60,7 @@ def paired_bootstrap(
 
 
 def studentised(differences: NDArray[np.float64], rng: np.random.Generator, count: int) -> NDArray[np.float64]:
-    """Return |d̄* - d̄| / se* of ``count`` resamples, from weighted sums: no resampled table is ever made."""
+    """Return |d̄* - d̄| / se* of ``count`` resamples, from weighted sums, without resampled tables."""
     n, m = differences.shape
     by_seed, by_item = counts(rng, count, n), counts(rng, count, m)
     rows = by_item @ differences.T / m  # (count, n): means of the seeds over the drawn items
@@ -73,12 +73,12 @@ def studentised(differences: NDArray[np.float64], rng: np.random.Generator, coun
     squares = MeanSquares(of_seeds / (n - 1), of_items / (m - 1), rest / ((n - 1) * (m - 1)))
     errors = standard_error(squares, n, m)[0]
     shifts = np.abs(means - differences.mean())
-    # a resample without any spread: its pivot is beyond all others, unless nothing has moved
+    # a resample without spread has an infinite pivot, or zero if its mean has not changed
     unbounded = np.where(shifts > ROUNDING * np.abs(differences).max(), math.inf, 0.0)
     return np.divide(shifts, errors, out=unbounded, where=errors > ROUNDING * np.abs(differences).max())
 
 
 def counts(rng: np.random.Generator, count: int, size: int) -> NDArray[np.float64]:
-    """Return (count, size): how often each of ``size`` was drawn in ``size`` draws with replacement."""
+    """Return (count, size): how often each of ``size`` elements was drawn in ``size`` draws with replacement."""
     drawn = rng.integers(size, size=(count, size)) + size * np.arange(count)[:, None]
     return np.bincount(drawn.ravel(), minlength=count * size).reshape(count, size).astype(np.float64)

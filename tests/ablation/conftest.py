@@ -1,4 +1,4 @@
-"""A study of a few keys."""
+"""A fixture that makes small studies."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 
 @pytest.fixture
 def made(tmp_path: Path) -> Any:
-    """Make a study of a few keys over piqa.yaml."""
+    """Return a function that makes a study from a few keys, with piqa.yaml as its base."""
 
     def make(**content: Any) -> Study:
         file = tmp_path / "study.yaml"

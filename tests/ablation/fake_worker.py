@@ -1,6 +1,6 @@
-"""A worker whose runs are made of a pause and a file: ``python fake_worker.py STUDY FOLDER URL NUMBER``.
+"""A worker that does not train: each run is a pause and a file (``python fake_worker.py STUDY FOLDER URL NUMBER``).
 
-All but the training is what a real worker does: claims, signs of life, folders, records, results.
+Everything else is the same as for a real worker: claims, signs of life, folders, records, results.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ SECONDS = float(os.environ.get("FAKE_SECONDS", "0"))
 
 
 def score(run: Run) -> float:
-    """What a made-up run scores: better with a rate near 0.02, and other for every cell and seed."""
+    """Return the score of a fake run: better for a rate near 0.02, and different for every cell and seed."""
     rate = float(run.parameters.get("model.optimizer.init_args.lr", 0.02))
     return 0.5 + 0.01 * run.seed - abs(rate - 0.02) + 0.001 * len(run.cell.name)
 
 
 def fit(run: Run, folder: Path, facts: Mapping[str, Any], base: bool, callbacks: Sequence[Any] = ()) -> None:
-    """Write a finished record after a pause; ``FAIL_SEED`` raises, ``LOG`` gets a line at the beginning and the end."""
-    tell(f"begin {run.signature}")
+    """Write a finished record after a pause; the seed ``FAIL_SEED`` raises; ``LOG`` gets a line at begin and end."""
+    log(f"begin {run.signature}")
     with run_lock(folder):
         time.sleep(random.Random(os.getpid() + time.time_ns()).uniform(0.5, 1.5) * SECONDS)
         if os.environ.get("FAIL_SEED") == str(run.seed):
@@ -46,11 +46,11 @@ def fit(run: Run, folder: Path, facts: Mapping[str, Any], base: bool, callbacks:
         record = {"name": run.name, "signature": "x", "status": "finished", "metrics": metrics}
         times = dict.fromkeys(("started", "finished"), "2026-01-01T00:00:00+00:00")
         write_json(folder / RECORD, record | times | {"ablation": {**facts, "seconds": SECONDS}})
-    tell(f"end {run.signature}")
+    log(f"end {run.signature}")
 
 
-def tell(line: str) -> None:
-    """Append a line to a file, whole."""
+def log(line: str) -> None:
+    """Append a whole line to the file ``LOG``."""
     if "LOG" in os.environ:
         with open(os.environ["LOG"], "a", encoding="utf-8") as stream:
             stream.write(line + "\n")
@@ -60,7 +60,7 @@ TOOLS = Tools(fit, lambda folder, cell, records: None, lambda trial, metric: Non
 
 
 def stop(number: int, frame: object) -> None:
-    """Do what a real worker does when it is asked to stop."""
+    """Stop as a real worker stops on a signal."""
     raise KeyboardInterrupt
 
 

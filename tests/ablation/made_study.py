@@ -1,4 +1,4 @@
-"""A made-up study folder in the layout of a real one, with known effects of cells, seeds and items."""
+"""Makes a study folder with the layout of a real one, and with known effects of cells, seeds and items."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 LR = "model.optimizer.init_args.lr"
-RATES = (1e-3, 1e-2, 3e-2, 1e-1)  # of each search; the last one is the best
+RATES = (1e-3, 1e-2, 3e-2, 1e-1)  # of each search; the last is the best
 
 
 def make_study(
@@ -23,17 +23,17 @@ def make_study(
     search: bool = False,
     missing: Sequence[tuple[str, int]] = (),
 ) -> dict[str, np.ndarray]:
-    """Write a study; return the item scores of each cell, (seeds, items), and of the untouched backbone, (items,).
+    """Write a study; return the item scores of each cell, (seeds, items), and of the base model, (items,).
 
     Args:
-        folder: Where to write.
-        cells: Name -> ``labels``, ``accuracy``, ``parameters`` and, where it has them, ``r`` and ``num_subspaces``.
+        folder: The study folder.
+        cells: Name -> ``labels``, ``accuracy``, ``parameters`` and optionally ``r`` and ``num_subspaces``.
         seeds: Seeds of every cell.
-        items: Items of every run.
-        direction: Of the objective.
-        metric: ``acc``, or ``perplexity``, which is no mean over items.
+        items: Number of items of every run.
+        direction: Direction of the objective.
+        metric: ``acc``, or ``perplexity``, which is not a mean over items.
         search: Write trials too.
-        missing: Cell and seed of runs that are not there.
+        missing: Cell and seed of missing runs.
     """
     rng = np.random.default_rng(0)
     easy = rng.uniform(size=items)  # an item is easy for all cells or for none
@@ -121,7 +121,7 @@ def _search() -> dict[str, Any]:
 def _trials(folder: Path, names: Sequence[str]) -> None:
     searches = {}
     for name in names:
-        values = [0.9, 0.7, 0.6, 0.5]  # the largest rate is the best one
+        values = [0.9, 0.7, 0.6, 0.5]  # the largest rate is the best
         trials = [
             {"number": n, "state": "COMPLETE", "value": v, "parameters": {LR: rate}, "seconds": 3.0, "reason": "",
              "intermediate": {}}

@@ -1,4 +1,4 @@
-"""PostgreSQL and MySQL servers that live as long as a test; without them a test is skipped, which says why."""
+"""PostgreSQL and MySQL servers that run during a test. A test without its server is skipped with a reason."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TIMEOUT = 60.0
 
 
 def program(name: str, *places: str) -> str:
-    """Return the path of a program; skip the test where there is none."""
+    """Return the path of a program; skip the test if it is not installed."""
     found = shutil.which(name, path=os.pathsep.join([*places, os.environ.get("PATH", ""), "/usr/sbin"]))
     if found is None:
         pytest.skip(f"{name} is not installed")
@@ -26,14 +26,14 @@ def program(name: str, *places: str) -> str:
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on."""
+    """Return a free port."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])
 
 
 def unprivileged(name: str, folder: Path) -> dict[str, int]:
-    """Return as whom a server is started: servers refuse to be root."""
+    """Return the user and group that start a server, since servers refuse to run as root."""
     if os.getuid() != 0:
         return {}
     try:

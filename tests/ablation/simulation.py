@@ -1,14 +1,14 @@
-"""Runs with known truth, and how often each interval that was tried covers it: the table of docs/statistics.md.
+"""Simulated runs with a known difference, and the coverage of each tried interval (table of docs/statistics.md).
 
     python -m tests.ablation.simulation          # from the root of the project; minutes on one core
 
-Binary answers from a latent sum: run with seed s of a cell answers item i rightly if
+The answers are binary and come from a latent sum: the run of cell c with seed s has item i right if
 
-    threshold + item_i + own_ci + seed_cs + noise_csi > 0,
+    threshold + item_i + own_ci + seed_cs + noise_csi > 0.
 
-all normal. ``item`` is shared by the cells (some items are hard), ``own`` is the cell's (some items suit one method),
-``seed`` moves a whole run. The accuracy over all seeds and items is Φ(threshold / total sd), so that the true
-difference of two cells is known whether it is zero or not.
+All parts are normal. ``item`` is shared by the cells (some items are hard), ``own`` differs between cells (some items
+suit one method), and ``seed`` moves a whole run. The accuracy over all seeds and items is Φ(threshold / total sd), so
+the true difference of two cells is known.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Truth:
 
     @property
     def difference(self) -> float:
-        """The second cell's accuracy minus the first one's, over all seeds and items."""
+        """Accuracy of the second cell minus accuracy of the first cell, over all seeds and items."""
         high, low = special.ndtr(np.array([self.threshold + self.shift, self.threshold]) / self.total)
         return float(high - low)
 
@@ -83,15 +83,15 @@ def runs(rng: np.random.Generator, repeats: int, seeds: int, items: int, truth: 
 def coverage(
     method: Callable[[np.ndarray, np.ndarray], Interval], answers: np.ndarray, truth: Truth
 ) -> tuple[float, float]:
-    """Return the share of the repeats whose interval holds the truth, and the median width; both in percent."""
+    """Return the share of repeats with the truth in the interval, and the median width; both in percent."""
     ends = [method(cell, baseline) for baseline, cell in zip(*answers, strict=True)]
     found = np.array([(np.nan, np.nan) if low is None else (low, high) for low, high in ends], dtype=float)
-    held = (found[:, 0] <= truth.difference) & (truth.difference <= found[:, 1])
-    return 100 * float(held.mean()), 100 * float(np.nanmedian(found[:, 1] - found[:, 0]))
+    covered = (found[:, 0] <= truth.difference) & (truth.difference <= found[:, 1])
+    return 100 * float(covered.mean()), 100 * float(np.nanmedian(found[:, 1] - found[:, 0]))
 
 
 def crossed_coverage(answers: np.ndarray, truth: Truth) -> float:
-    """Return the coverage of ``crossed_difference`` in percent, of all repeats at once."""
+    """Return the coverage of ``crossed_difference`` over all repeats, in percent."""
     differences = answers[1] - answers[0]
     error, df = standard_error(mean_squares(differences), *differences.shape[1:])
     half = special.stdtrit(df, 0.975) * error
@@ -120,7 +120,7 @@ def over_items(cell: np.ndarray, baseline: np.ndarray) -> Interval:
 
 
 def over_pairs(cell: np.ndarray, baseline: np.ndarray) -> Interval:
-    """All seeds' items as if they were so many independent items."""
+    """An interval that takes the items of all seeds as independent items."""
     found = paired_difference(cell.ravel(), baseline.ravel())
     return found.low, found.high
 
@@ -140,7 +140,7 @@ def hillis(cell: np.ndarray, baseline: np.ndarray) -> Interval:
 
 
 def percentile(cell: np.ndarray, baseline: np.ndarray) -> Interval:
-    """Percentiles of the differences with seeds and items resampled."""
+    """Percentiles of the differences of resampled seeds and items."""
     differences, rng = cell - baseline, np.random.default_rng(0)
     n, m = differences.shape
     by_seed, by_item = counts(rng, 500, n) / n, counts(rng, 500, m) / m
@@ -149,10 +149,10 @@ def percentile(cell: np.ndarray, baseline: np.ndarray) -> Interval:
 
 
 def coverage_range(error: Callable[..., tuple[np.ndarray, np.ndarray]], n: int) -> tuple[float, float]:
-    """Return the least and the greatest coverage over all shares of the variances, by quadrature.
+    """Return the smallest and the largest coverage over all shares of the variances, by quadrature.
 
-    With expected mean squares ``s`` of the seeds, 1 of the rest and 1 + ``i`` of the items, and so many items that the
-    seeds' mean square alone is random: s χ²/(n-1), taken at its quantiles.
+    The expected mean squares are ``s`` for the seeds, 1 for the residual and 1 + ``i`` for the items. With many items
+    only the seeds' mean square is random: s χ²/(n-1), evaluated at its quantiles.
     """
     m, chances = 100_000, (np.arange(500) + 0.5) / 500
     drawn, ones = stats.chi2.ppf(chances, n - 1) / (n - 1), np.ones(500)
@@ -182,7 +182,7 @@ SLOW = {"percentile bootstrap", "studentised bootstrap"}
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=3000)
-    parser.add_argument("--bootstrap-repeats", type=int, default=500, help="fewer, as the bootstraps are slow")
+    parser.add_argument("--bootstrap-repeats", type=int, default=500, help="fewer, since the bootstraps are slow")
     parser.add_argument("--seeds", type=int, nargs="+", default=[3, 5])
     parser.add_argument("--items", type=int, nargs="+", default=[300])
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))

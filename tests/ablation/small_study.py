@@ -1,4 +1,4 @@
-"""A study of 12 runs that train nothing, and a worker of it in this process."""
+"""A study of 12 runs without training, and a worker for it in this process."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def study_file(folder: Path, text: str = GRID) -> Path:
 
 
 def work(study: Study, folder: Path, fit: Any = fake_worker.fit) -> Work:
-    """A worker in this process."""
+    """Return a worker in this process."""
     storage = open_storage(None, folder)
     tools = dataclasses.replace(fake_worker.TOOLS, fit=fit)
     return Work(study, folder, storage, tools, WorkerId.of(os.getpid()), say=lambda _: None)

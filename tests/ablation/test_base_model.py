@@ -1,4 +1,4 @@
-"""Which cells share a score of the untouched backbone, and with which of them it is measured."""
+"""Which cells share a score of the base model, and which cell measures it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from smoa_lightning.ablation.study.base_model import scored_with
     ],
     ids=str,
 )
-def test_cells_with_one_backbone_and_one_set_of_rows_share_a_score(
+def test_cells_with_the_same_backbone_and_rows_share_a_score(
     axes: dict[str, Any], baseline: dict[str, Any] | None, shared: dict[str, str], made: Any
 ) -> None:
     assert scored_with(made(axes=axes, **({} if baseline is None else {"baseline": baseline}))) == shared

@@ -1,4 +1,4 @@
-"""What ``ablate --plan`` measures: counts against peft and the trainer, bad cells, finished runs."""
+"""``ablate --plan``: its numbers compared with peft and the trainer, bad cells, and finished runs."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from smoa_lightning.common.errors import UserError
 from smoa_lightning.training.cli import FineTuneCLI
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
-TARGETS = ["q_proj", "k_proj", "v_proj", "up_proj", "down_proj"]  # what a strategy without targets adapts
+TARGETS = ["q_proj", "k_proj", "v_proj", "up_proj", "down_proj"]  # default targets of a strategy
 
 
 @pytest.fixture
 def make(tiny_backbone: Path, piqa_folder: Path, tmp_path: Path) -> Callable[..., Study]:
-    """A study over the tiny backbone and a few rows."""
+    """Return a function that makes a study with the tiny backbone and a few rows."""
 
     def written(axes: Any, overrides: Any = (), **keys: Any) -> Study:
         flags = {
@@ -66,7 +66,7 @@ def measured(study: Study, folder: Path, workers: int = 1) -> list[CellCost]:
 def finish(
     folder: Path, run: Run, seconds: float, score: float = 0.5, right: Sequence[bool] = (), status: str = "finished"
 ) -> None:
-    """Leave what a worker leaves of a run."""
+    """Write the files of a run that a worker has done."""
     place = folder / ("runs" if run.stage == "final" else "search") / run.name
     place.mkdir(parents=True)
     (place / MARK).write_text(run.signature)
@@ -103,7 +103,7 @@ def test_parameters_are_those_of_peft_and_the_parts_make_the_sum(
         )
         assert cost.accuracy is not None
         assert 0 <= cost.accuracy <= 1
-    assert costs[0].base_seconds > 0  # without a baseline the first cell has its backbone scored
+    assert costs[0].base_seconds > 0  # without a baseline the first cell scores the base model
     assert costs[1].base_seconds == 0
     assert not (tmp_path / "study").exists()
     text = render(plan(study), costs, width=200)
@@ -113,7 +113,7 @@ def test_parameters_are_those_of_peft_and_the_parts_make_the_sum(
 
 
 class Counting(Callback):
-    """What Lightning does: passes over the selection rows, steps that it expects, steps that it makes."""
+    """Counts what Lightning does: passes over the selection rows, expected steps, and steps."""
 
     def __init__(self) -> None:
         self.passes, self.expected, self.steps = 0, 0, 0
@@ -153,7 +153,7 @@ def test_steps_and_selections_are_those_of_a_real_run(
     assert work.selection_rows == min(10, 16 * settings.get("trainer.limit_val_batches", 1))
 
 
-def test_a_frozen_cell_costs_its_scoring_alone(make: Callable[..., Study], tmp_path: Path) -> None:
+def test_a_frozen_cell_costs_only_its_scoring(make: Callable[..., Study], tmp_path: Path) -> None:
     study = make({"method": [f"{EXPERIMENTS}/adapters/frozen.yaml", f"{EXPERIMENTS}/adapters/full.yaml"]})
     frozen, whole = measured(study, tmp_path / "study")
     assert frozen.parameters == 0
@@ -197,7 +197,7 @@ def test_finished_runs_are_used_and_not_run_again(
     for seed, seconds in ((0, 10.0), (1, 30.0)):
         finish(folder, study.final_run(two, seed), seconds, score=0.75)
     finish(folder, study.final_run(two, 2), 500.0, status="failed")
-    other = folder.parent / "other"  # a study beside this one has done the same run
+    other = folder.parent / "other"  # another study in this root has done the same run
     finish(other, study.final_run(four, 1), 40.0)
     (other / "study.json").write_text("{}")
     monkeypatch.setattr(estimate, "time_cell", lambda built: pytest.fail("there was nothing to time"))
@@ -228,7 +228,7 @@ def test_a_search_counts_its_trials_and_its_final_runs_after_them(make: Callable
         finish(folder, study.search_run(cell, trial, 100, {key: 1e-3 * (trial + 1)}), 6.0 + trial)
     finish(folder, study.final_run(cell, 0, {key: 1e-3}), 9.0)
     found = finished_runs.read_finished(study, folder)[cell.name]
-    assert (found.search, found.search_seconds, found.final) == (2, [6.0, 7.0], {})  # the search may find another best
+    assert (found.search, found.search_seconds, found.final) == (2, [6.0, 7.0], {})  # the search may find better values
     (cost,) = measured(study, folder)
     assert (cost.search_left, cost.search_seconds, cost.final_left) == (1, 6.5, 2)
     assert cost.timing is not None
@@ -269,7 +269,7 @@ def test_the_detectable_difference_is_that_of_the_plan(make: Callable[..., Study
     assert "from 6 finished runs of 3 cells" in text
 
 
-def test_what_is_assumed_or_not_computed_is_said(make: Callable[..., Study], tmp_path: Path) -> None:
+def test_the_plan_says_what_is_assumed_or_not_computed(make: Callable[..., Study], tmp_path: Path) -> None:
     study, folder = make({"r": [2, 4]}, objective="nll"), tmp_path / "study"
     for cell in study.cells:
         finish(folder, study.final_run(cell, 0), 1.0)
@@ -283,10 +283,10 @@ def test_what_is_assumed_or_not_computed_is_said(make: Callable[..., Study], tmp
     assert "assumed, since this folder does not yet have two cells with two finished seeds each" in text
 
 
-# ------------------------------------------------------------------------------------------------------- what is left
+# ------------------------------------------------------------------------------------------------------ remaining time
 
 
-def test_what_is_left_takes_the_medians() -> None:
+def test_remaining_runs_take_the_medians() -> None:
     durations = {"a": [10.0, 20.0, 90.0], "b": []}
     assert remaining_seconds(durations, {"a": 2, "b": 1}, 1) == 2 * 20 + 20
     assert remaining_seconds({**durations, "c": [40.0]}, {"a": 0, "b": 2, "c": 1}, 3) == (2 * 30 + 40) / 3

@@ -1,4 +1,4 @@
-"""A study is carried out once, whatever happens to its runs; no run of these tests trains anything."""
+"""Every run of a study is done once, also if runs fail or workers die. No run of these tests trains."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_a_worker_does_every_run_once(tmp_path: Path) -> None:
     assert len(status.final.attempts()) == 12  # nothing was run again
 
 
-def test_other_studies_are_not_run_again(tmp_path: Path) -> None:
+def test_runs_of_other_studies_are_not_run_again(tmp_path: Path) -> None:
     first, second = (load_study([study_file(tmp_path)], [("name", name)]) for name in ("first", "second"))
     work(first, tmp_path / "first").until_done(poll=0.01)
     (tmp_path / "first" / "study.json").write_text("{}")
@@ -64,7 +64,7 @@ def test_other_studies_are_not_run_again(tmp_path: Path) -> None:
     assert record["metrics"]["report/acc"] == fake_worker.score(run)
 
 
-def test_a_finished_run_whose_worker_died_before_it_told_is_not_run_again(tmp_path: Path) -> None:
+def test_a_finished_run_is_not_run_again_if_its_worker_died_before_it_stored_the_result(tmp_path: Path) -> None:
     study = load_study([study_file(tmp_path)])
     worker = work(study, tmp_path / "out")
     run = next(study.final_runs())
@@ -81,7 +81,7 @@ def test_a_finished_run_whose_worker_died_before_it_told_is_not_run_again(tmp_pa
     assert len(done) == 11
 
 
-def test_failed_runs_are_retried_told_and_do_not_stop_the_study(
+def test_failed_runs_are_retried_and_reported_and_do_not_stop_the_study(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FAIL_SEED", "1")
@@ -95,14 +95,14 @@ def test_failed_runs_are_retried_told_and_do_not_stop_the_study(
     assert sum(cell.done for cell in worker.status.cells()) == 8
     monkeypatch.delenv("FAIL_SEED")
     worker.until_done(poll=0.01)
-    assert sum(cell.done for cell in worker.status.cells()) == 8  # given up
+    assert sum(cell.done for cell in worker.status.cells()) == 8  # no further attempts
     worker.status.final.reset_failures()
     worker.until_done(poll=0.01)
     assert sum(cell.done for cell in worker.status.cells()) == 12
     assert worker.status.failures() == []
 
 
-def test_ctrl_c_gives_the_run_back(tmp_path: Path) -> None:
+def test_ctrl_c_releases_the_run(tmp_path: Path) -> None:
     study = load_study([study_file(tmp_path)])
 
     def stop(*args: Any, **kwargs: Any) -> None:
@@ -143,7 +143,7 @@ def test_search_then_final_runs_with_the_best_values(tmp_path: Path) -> None:
         assert [t["state"] for t in search["trials"]] == ["COMPLETE"] * 5
         values = [t["value"] for t in search["trials"]]
         rates = [t["parameters"]["model.optimizer.init_args.lr"] for t in search["trials"]]
-        assert len(set(rates)) == 5  # every draw is a new one, though each comes from a new sampler
+        assert len(set(rates)) == 5  # all draws differ, although each comes from a new sampler
         best = search["trials"][search["best"]]
         assert best["value"] == max(values)
         for seed in study.seeds:
@@ -175,18 +175,18 @@ def test_a_trial_whose_worker_died_keeps_its_values_and_its_number(tmp_path: Pat
     dead = WorkerId(WorkerId.of(os.getpid()).machine, 2**22 + 1, "1")  # no such process
     storage = open_storage(None, tmp_path / "out")
     status = StudyStatus(study, storage, dead, Watch())
-    held = status.searches["r=2"].claim()
-    assert held is not None
+    claimed = status.searches["r=2"].claim()
+    assert claimed is not None
     worker = work(study, tmp_path / "out")
     worker.until_done(poll=0.01)
     attempts = worker.status.searches["r=2"].trials()
     assert len(attempts) == 5
-    assert [t.user_attrs.get("ended") for t in attempts[held.number]] == ["died", None]
-    assert attempts[held.number][1].params == held.parameters
-    assert (tmp_path / "out" / "search" / f"r=2,trial={held.number},seed=1000").is_dir()
+    assert [t.user_attrs.get("ended") for t in attempts[claimed.number]] == ["died", None]
+    assert attempts[claimed.number][1].params == claimed.parameters
+    assert (tmp_path / "out" / "search" / f"r=2,trial={claimed.number},seed=1000").is_dir()
 
 
-def test_every_cell_has_as_many_trials_when_some_fail(tmp_path: Path) -> None:
+def test_every_cell_has_the_same_number_of_trials_if_some_fail(tmp_path: Path) -> None:
     count = collections.Counter()
 
     def fit(run: Any, *args: Any, **kwargs: Any) -> None:
@@ -223,7 +223,7 @@ def test_the_table_and_the_lines(tmp_path: Path) -> None:
     assert lines[0] == f"study grid: 4 cells, 12 runs and trials, 0 done; {tmp_path / 'out'}"
     assert lines[1].startswith("r=2: 1 of 3 done, 0.503 (1 seed)")
     assert lines[3].startswith("r=2: 2 of 3 done, 0.508 ± 0.064 (2 seeds)")  # t = 12.706, s = 0.01 / sqrt 2
-    assert len(lines) == 5  # nothing is told twice
+    assert len(lines) == 5  # each line is printed once
     plain = io.StringIO()
     with Display(worker.status, tmp_path / ("x" * 90 + "[q,v]"), Console(file=plain, width=80)):
         assert plain.getvalue().endswith(f"2 done; {tmp_path / ('x' * 90 + '[q,v]')}\n")  # whole, on one line
@@ -235,7 +235,7 @@ def test_the_table_and_the_lines(tmp_path: Path) -> None:
     assert clock(59.6) == "1:00"
 
 
-def test_failures_are_told_when_they_happen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failures_are_printed_when_they_happen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAIL_SEED", "0")
     study = load_study([study_file(tmp_path)], [("seeds", "1"), ("axes.r", "[2, 4]"), ("retries", "0")])
     worker = work(study, tmp_path / "out")
@@ -250,28 +250,28 @@ def test_failures_are_told_when_they_happen(tmp_path: Path, monkeypatch: pytest.
     ]
 
 
-def test_folders_of_other_runs_are_moved_aside(tmp_path: Path) -> None:
+def test_folders_of_other_runs_are_moved_away(tmp_path: Path) -> None:
     study = load_study([study_file(tmp_path)])
     folders = Folders("grid", tmp_path, "best")
     run = next(study.final_runs())
     folder = folders.take(run)
     (folder / "precious").write_text("x")
     assert marked(folders.take(run)) == run.signature
-    assert (folder / "precious").is_file()  # the same run goes on in it
+    assert (folder / "precious").is_file()  # the same run continues in its folder
     (folder / ".run").write_text("another run")
     folders.take(run)
     assert not (folder / "precious").exists()
     assert (tmp_path / "superseded" / f"{run.name}-1" / "precious").is_file()
 
 
-# -------------------------------------------------------------------------------------- what review and use have found
+# -------------------------------------------------------------------------------------- errors found in review and use
 
 
-def test_a_grid_is_tried_whole_though_a_worker_died_before_its_values_were_known(tmp_path: Path) -> None:
+def test_all_points_of_a_grid_are_tried_even_if_a_worker_died_before_its_values_were_known(tmp_path: Path) -> None:
     search = "search:\n  parameters: {lr: {choices: [0.01, 0.02, 0.04]}}\n  objective: acc\n  sampler: grid\n"
     study = load_study([study_file(tmp_path, GRID + search)], [("axes.r", "[2]"), ("baseline", "{r: 2}")])
     worker = work(study, tmp_path / "out")
-    lost = worker.status.searches["r=2"].study().ask()  # as a worker does that is killed at once
+    lost = worker.status.searches["r=2"].study().ask()  # as by a worker that is killed immediately
     worker.status.searches["r=2"].ledger.end(lost._trial_id, "died", "killed")
     worker.until_done(poll=0.01)
     trials = json.loads((tmp_path / "out" / "trials.json").read_text())["searches"]["r=2"]["trials"]
@@ -279,7 +279,7 @@ def test_a_grid_is_tried_whole_though_a_worker_died_before_its_values_were_known
     assert sorted(rates) == [0.01, 0.02, 0.04]
 
 
-def test_a_finished_run_whose_folder_is_lost_is_opened_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_finished_run_without_its_folder_is_open_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     study = load_study([study_file(tmp_path)])
     worker = work(study, tmp_path / "out")
     worker.until_done(poll=0.01)
@@ -287,7 +287,7 @@ def test_a_finished_run_whose_folder_is_lost_is_opened_again(tmp_path: Path, mon
     (tmp_path / "out" / "runs" / runs[3] / "record.json").write_text("{")  # damaged, as by a power cut
     shutil.rmtree(tmp_path / "out" / "runs" / runs[5])
     supervisor = Supervisor(study, tmp_path / "out", worker.status.storage, 1, [])
-    assert supervisor.reopen_lost() == []  # another machine may have written it a moment ago
+    assert supervisor.reopen_lost() == []  # another machine may have just written the folder
     monkeypatch.setattr(supervising, "SETTLED", datetime.timedelta(0))
     assert supervisor.reopen_lost() == [runs[3], runs[5]]
     assert [run.name for run in supervisor.status.open_runs()] == [runs[3], runs[5]]
@@ -297,7 +297,7 @@ def test_a_finished_run_whose_folder_is_lost_is_opened_again(tmp_path: Path, mon
     assert len(worker.status.final.attempts()) == 14
 
 
-def test_a_folder_that_is_being_copied_is_no_run(tmp_path: Path) -> None:
+def test_a_folder_that_is_being_copied_is_ignored(tmp_path: Path) -> None:
     first = load_study([study_file(tmp_path)], [("name", "first")])
     work(first, tmp_path / "first").until_done(poll=0.01)
     (tmp_path / "first" / "study.json").write_text("{}")
@@ -310,7 +310,7 @@ def test_a_folder_that_is_being_copied_is_no_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("lacks", ["adapter", "base"])
-def test_a_run_is_adopted_only_with_all_that_the_study_keeps(lacks: str, tmp_path: Path) -> None:
+def test_a_run_is_copied_only_with_everything_that_the_study_needs(lacks: str, tmp_path: Path) -> None:
     first, second = (load_study([study_file(tmp_path)], [("name", name)]) for name in ("first", "second"))
     work(first, tmp_path / "first").until_done(poll=0.01)
     (tmp_path / "first" / "study.json").write_text("{}")
@@ -326,7 +326,7 @@ def test_a_run_is_adopted_only_with_all_that_the_study_keeps(lacks: str, tmp_pat
     assert (worker.folders.adopt(run, worker.worker, base=False) is None) == (lacks == "adapter")
 
 
-def test_a_run_that_the_rest_of_a_killed_worker_still_holds_is_no_failure(
+def test_a_run_that_is_still_locked_by_a_killed_worker_is_not_a_failure(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(working, "POLL_SECONDS", 0.01)

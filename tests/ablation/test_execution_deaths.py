@@ -1,4 +1,4 @@
-"""Claims, dead workers and storages: nothing is lost and nothing is done twice; no run trains anything."""
+"""Claims, dead workers and storages: no result is lost and no run is done twice. No run of these tests trains."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def storages(folder: Path) -> list[Any]:
     return [open_storage(None, folder) for _ in range(2)]
 
 
-def test_of_two_claims_the_first_one_holds(tmp_path: Path) -> None:
+def test_the_first_of_two_claims_gets_the_run(tmp_path: Path) -> None:
     me = WorkerId.of(os.getpid())
     one, two = (Ledger(storage, "s", "maximize", me, Watch()) for storage in storages(tmp_path))
     attempt = one.claim("run", "signature", {})
@@ -46,29 +46,29 @@ def test_of_two_claims_the_first_one_holds(tmp_path: Path) -> None:
     assert run_state(two.by_signature()["signature"], 0) == "done"
 
 
-def test_a_sleeper_that_was_taken_for_dead_can_not_hand_in(tmp_path: Path) -> None:
+def test_a_suspended_worker_that_counts_as_dead_cannot_store_its_result(tmp_path: Path) -> None:
     now = [0.0]
     elsewhere = WorkerId("another machine".replace(" ", "_"), 1, "1")
-    sleeper, other = storages(tmp_path)
-    asleep = Ledger(sleeper, "s", "maximize", elsewhere, Watch())
+    first, other = storages(tmp_path)
+    suspended = Ledger(first, "s", "maximize", elsewhere, Watch())
     ledger = Ledger(other, "s", "maximize", WorkerId.of(os.getpid()), Watch(grace=90, clock=lambda: now[0]))
-    attempt = asleep.claim("run", "signature", {})
+    attempt = suspended.claim("run", "signature", {})
     assert attempt is not None
     for now[0] in (0.0, 89.0):
         assert ledger.reap_dead() == []
-    asleep.storage.set_trial_user_attr(attempt, "pulse", 1)
+    suspended.storage.set_trial_user_attr(attempt, "pulse", 1)
     for now[0] in (100.0, 189.0):
-        assert ledger.reap_dead() == []  # it gave a sign of life at 100 at the latest
+        assert ledger.reap_dead() == []  # its last sign of life was at 100 or before
     now[0] = 191.0
     assert [t.number for t in ledger.reap_dead()] == [0]
     again = ledger.claim("run", "signature", {})
     assert again is not None
-    assert not asleep.complete(attempt, 0.1, 1.0)
+    assert not suspended.complete(attempt, 0.1, 1.0)
     assert ledger.complete(again, 0.5, 1.0)
     assert [t.value for t in ledger.attempts() if t.state == TrialState.COMPLETE] == [0.5]
 
 
-def test_signs_of_life_are_given(tmp_path: Path) -> None:
+def test_signs_of_life_are_stored(tmp_path: Path) -> None:
     ledger = Ledger(storages(tmp_path)[0], "s", "maximize", WorkerId.of(os.getpid()), Watch())
     attempt = ledger.claim("run", "signature", {})
     assert attempt is not None
@@ -79,35 +79,35 @@ def test_signs_of_life_are_given(tmp_path: Path) -> None:
     assert ledger.attempts()[0].user_attrs["pulse"] >= 2
 
 
-def test_processes_of_this_machine_are_looked_at() -> None:
+def test_workers_of_this_machine_are_checked_by_their_processes() -> None:
     process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     worker = WorkerId.of(process.pid)
     assert WorkerId.parse(str(worker)) == worker
     assert worker.alive() is True
-    assert WorkerId(worker.machine, worker.pid, "7").alive() is False  # its number was given again
+    assert WorkerId(worker.machine, worker.pid, "7").alive() is False  # its process number was used again
     assert WorkerId("elsewhere", worker.pid, worker.started).alive() is None
     process.kill()
     deadline = time.monotonic() + 10
     while worker.alive() and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert worker.alive() is False  # dead, though nobody has collected it yet
+    assert worker.alive() is False  # dead, although its parent has not waited for it
     process.communicate()
     assert WorkerId.parse("nonsense") is None
 
 
-def test_a_line_that_was_never_ended_is_removed_from_the_journal(tmp_path: Path) -> None:
+def test_an_unfinished_line_is_removed_from_the_journal(tmp_path: Path) -> None:
     study = load_study([study_file(tmp_path)])
     work(study, tmp_path / "out").step()
     journal = tmp_path / "out" / "storage.log"
     with journal.open("ab") as stream:
-        stream.write(b'{"op_code": 4, "worker')  # power went
+        stream.write(b'{"op_code": 4, "worker')  # as after a power failure
     worker = work(study, tmp_path / "out")
     worker.until_done(poll=0.01)
     assert sum(cell.done for cell in worker.status.cells()) == 12
-    for text, kept in ((b"", b""), (b"abc", b""), (b"a\n" + b"b" * 9000, b"a\n"), (b"a\nb\n", b"a\nb\n")):
+    for text, remaining in ((b"", b""), (b"abc", b""), (b"a\n" + b"b" * 9000, b"a\n"), (b"a\nb\n", b"a\nb\n")):
         journal.write_bytes(text)
         drop_unfinished_line(journal)
-        assert journal.read_bytes() == kept
+        assert journal.read_bytes() == remaining
 
 
 def test_another_study_in_the_same_storage_is_refused(tmp_path: Path) -> None:
@@ -117,19 +117,21 @@ def test_another_study_in_the_same_storage_is_refused(tmp_path: Path) -> None:
     StudyStatus(first, storage, me, Watch())
     StudyStatus(load_study([study_file(tmp_path)], [("axes.r", "[2, 4, 32]")]), storage, me, Watch())  # it may grow
     other = load_study([study_file(tmp_path)], [("data.batch_size", "4")])
-    with pytest.raises(UserError, match="the storage holds another study 'grid': its cell r=2 has other settings"):
+    with pytest.raises(
+        UserError, match="the storage has a different study 'grid': its cell r=2 has different settings"
+    ):
         StudyStatus(other, storage, me, Watch())
 
 
 @pytest.mark.parametrize(
     ("url", "match"),
     [
-        ("postgresql+psycopg://me:secret@127.0.0.1:1/none", r"me:\*\*\*@.* can not be reached: .*[Cc]onnection"),
-        ("nonsense", "--storage nonsense can not be reached: "),
-        ("postgresql+nodriver://a@b/c", "can not be reached|not installed"),
+        ("postgresql+psycopg://me:secret@127.0.0.1:1/none", r"me:\*\*\*@.* cannot be reached: .*[Cc]onnection"),
+        ("nonsense", "--storage nonsense cannot be reached: "),
+        ("postgresql+nodriver://a@b/c", "cannot be reached|not installed"),
     ],
 )
-def test_a_storage_that_can_not_be_reached(tmp_path: Path, url: str, match: str) -> None:
+def test_a_storage_that_cannot_be_reached(tmp_path: Path, url: str, match: str) -> None:
     if "psycopg" in url:
         pytest.importorskip("psycopg", reason="psycopg is not installed (extra 'postgresql')")
     with pytest.raises(UserError, match=match) as raised:
@@ -148,8 +150,8 @@ class FakeSupervisor(Supervisor):
         return [sys.executable, fake_worker.__file__, study, str(self.folder), url, str(number)]
 
 
-def carry_out_under_fire(tmp_path: Path, url: str, kills: int, monkeypatch: pytest.MonkeyPatch, request: Any) -> Work:
-    """Run 12 runs with two workers, one of which is killed at a random moment, again and again."""
+def run_study_with_kills(tmp_path: Path, url: str, kills: int, monkeypatch: pytest.MonkeyPatch, request: Any) -> Work:
+    """Do 12 runs with two workers; several times, one of them is killed at a random moment."""
     file, folder = study_file(tmp_path), tmp_path / "out"
     monkeypatch.setenv("LOG", str(tmp_path / "log"))
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
@@ -167,7 +169,7 @@ def carry_out_under_fire(tmp_path: Path, url: str, kills: int, monkeypatch: pyte
             log = tmp_path / "log"
             begun = log.read_text().count("begin") if log.is_file() else 0
             alive = [p for p in list(supervisor.processes.values()) if p.poll() is None]
-            if alive and begun > killed:  # at least one run begins between two deaths, so that the study goes on
+            if alive and begun > killed:  # at least one run begins between two kills, so that the study continues
                 os.kill(draw.choice(alive).pid, signal.SIGKILL)
                 killed += 1
 
@@ -193,7 +195,7 @@ def test_killed_workers_lose_nothing_and_repeat_nothing(
 ) -> None:
     url = "" if kind == "journal" else request.getfixturevalue("database")(kind)
     monkeypatch.setenv("FAKE_SECONDS", "0.8")
-    worker = carry_out_under_fire(tmp_path, url, 10 if kind == "journal" else 3, monkeypatch, request)
+    worker = run_study_with_kills(tmp_path, url, 10 if kind == "journal" else 3, monkeypatch, request)
     complete = [t for t in worker.status.final.attempts() if t.state == TrialState.COMPLETE]
     assert len(complete) == 12
     assert len({t.user_attrs["signature"] for t in complete}) == 12
@@ -204,7 +206,7 @@ def test_killed_workers_lose_nothing_and_repeat_nothing(
         assert record["metrics"]["report/acc"] == fake_worker.score(run)
     assert len(list((tmp_path / "out" / "runs").iterdir())) == 12
     ends = [line for line in (tmp_path / "log").read_text().splitlines() if line.startswith("end")]
-    assert len(ends) == len(set(ends)) == 12  # no run came to its end twice
+    assert len(ends) == len(set(ends)) == 12  # no run ended twice
 
 
 @pytest.fixture
@@ -223,7 +225,7 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 def supervisor_of(code: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Supervisor:
-    """Return a supervisor whose only worker runs some code in place of its own."""
+    """Return a supervisor with one worker that runs the given code instead of its own."""
     study, out = load_study([study_file(folder)]), folder / "out"
     supervisor = Supervisor(study, out, open_storage(None, out), 1, [])
     monkeypatch.setattr(supervisor, "command", lambda number: [sys.executable, "-c", code])
@@ -231,7 +233,7 @@ def supervisor_of(code: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> S
     return supervisor
 
 
-def test_workers_that_can_not_start_end_the_study_with_their_reason(
+def test_workers_that_cannot_start_end_the_study_with_their_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     supervisor = supervisor_of("import sys; sys.exit('no disk')", tmp_path, monkeypatch)
@@ -251,7 +253,7 @@ def test_workers_that_are_killed_before_they_do_anything_end_the_study(
 
 
 @pytest.mark.parametrize("name", [signal.SIGTERM, signal.SIGHUP])
-def test_what_a_batch_system_sends_stops_a_study_as_ctrl_c_does(name: signal.Signals) -> None:
+def test_signals_of_a_batch_system_stop_a_study_as_ctrl_c_does(name: signal.Signals) -> None:
     before = signal.getsignal(name)
     with pytest.raises(KeyboardInterrupt), stopping_like_ctrl_c():
         signal.raise_signal(name)

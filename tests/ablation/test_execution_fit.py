@@ -1,4 +1,4 @@
-"""Runs of a study that really train: nothing of one reaches the next, trials end early, TensorBoard shows all."""
+"""Runs of a study with training: runs do not affect each other, trials end early, TensorBoard shows all runs."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ name: small
 base: [{experiments}/piqa.yaml]
 axes:
   method:
-    - full: {{model.adapter: null, lr: 1.0e-3}}     # changes the backbone's own weights
+    - full: {{model.adapter: null, lr: 1.0e-3}}     # trains the backbone's own weights
     - lora: {{config: {experiments}/adapters/lora.yaml, model.adapter.init_args.lora_dropout: 0.2}}
     - smoa: {{config: {experiments}/adapters/smoa_blocks.yaml, r: 4, dropout: 0.1}}
 baseline: {{method: lora}}
@@ -76,8 +76,8 @@ def done(study: Study, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_runs_of_one_worker_are_those_of_fresh_processes(study: Study, done: Path, tmp_path: Path) -> None:
-    """The last run of the worker, after five others, among them one that trained the backbone itself."""
+def test_runs_of_one_worker_are_the_same_as_in_new_processes(study: Study, done: Path, tmp_path: Path) -> None:
+    """The last run of the worker, after five other runs; two of them trained the backbone itself."""
     run = list(study.final_runs())[-1]
     command = [sys.executable, "-m", "smoa_lightning", "fit", *run.arguments, "--run.folder", str(tmp_path / "fresh")]
     environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
@@ -89,7 +89,7 @@ def test_runs_of_one_worker_are_those_of_fresh_processes(study: Study, done: Pat
     assert (here / weights).read_bytes() == (tmp_path / "fresh" / weights).read_bytes()
 
 
-def test_records_tell_their_place_in_the_study(study: Study, done: Path) -> None:
+def test_records_have_the_facts_about_the_study(study: Study, done: Path) -> None:
     for run in study.final_runs():
         record = json.loads((done / "runs" / run.name / "record.json").read_text())
         facts = record["ablation"]
@@ -97,14 +97,14 @@ def test_records_tell_their_place_in_the_study(study: Study, done: Path) -> None
         assert (facts["seed"], facts["trial"], facts["signature"]) == (run.seed, None, run.signature)
         assert 0 < facts["seconds"] < 120
         baseline = run.cell.name == "method=lora" and run.seed == 0
-        assert ("base/acc" in record["metrics"]) == baseline  # the untouched backbone is scored once
+        assert ("base/acc" in record["metrics"]) == baseline  # the base model is scored once
         assert not (done / "runs" / run.name / "checkpoints").exists()
         assert (done / "runs" / run.name / "adapter" / "best").is_dir()
         assert not (done / "runs" / run.name / "adapter" / "last").exists()
 
 
 def hparams(folder: Path) -> tuple[dict[str, Any], dict[str, float]]:
-    """Hyper-parameters and scalars that TensorBoard reads of a run."""
+    """Return the hyper-parameters and scalars of a run, as TensorBoard reads them."""
     events = EventAccumulator(str(folder)).Reload()
     (content,) = [
         tag.content
@@ -147,7 +147,7 @@ def test_a_browser_shows_every_run_and_cell_in_the_hparams_tab(study: Study, don
     )
 
 
-def test_what_is_kept_is_never_given_away(tiny_backbone: Path) -> None:
+def test_changes_of_a_loaded_model_do_not_reach_the_cache(tiny_backbone: Path) -> None:
     config = BackboneConfig(source="local", path=str(tiny_backbone))
     location = locate(config)
     with process_cache():
@@ -159,10 +159,10 @@ def test_what_is_kept_is_never_given_away(tiny_backbone: Path) -> None:
     for name, tensor in second.state_dict().items():
         assert torch.equal(tensor, before[name])
     assert cached("x", 1, lambda: 1) == 1
-    assert cached("x", 1, lambda: 2) == 2  # outside nothing is kept
+    assert cached("x", 1, lambda: 2) == 2  # outside of process_cache() nothing is cached
     with process_cache():
         made = [cached("x", key, object, most=2) for key in (1, 2, 3, 1)]
-    assert made[0] is not made[3]  # the oldest one had gone
+    assert made[0] is not made[3]  # the oldest entry was removed
 
 
 def test_peak_memory_is_that_of_the_run(tmp_path: Path) -> None:
@@ -180,32 +180,34 @@ def test_peak_memory_is_that_of_the_run(tmp_path: Path) -> None:
 
 
 class Recorder:
-    """Stands for a trial that is ended at its second score."""
+    """A fake trial that is pruned at a given number of scores."""
 
     def __init__(self, last: int) -> None:
-        self.told: list[tuple[int, float]] = []
+        self.reported: list[tuple[int, float]] = []
         self.last = last
 
     def report(self, value: float, step: int) -> None:
-        self.told.append((step, value))
+        self.reported.append((step, value))
 
     def should_prune(self) -> bool:
-        return len(self.told) >= self.last
+        return len(self.reported) >= self.last
 
 
-def test_a_trial_is_told_its_scores_by_step_and_ends(study: Study, tmp_path: Path) -> None:
+def test_a_trial_gets_its_scores_by_step_and_ends(study: Study, tmp_path: Path) -> None:
     run = study.final_run(study.cell("method=smoa"), 0)
     trial = Recorder(last=3)
     arguments = (*run.arguments, "--trainer.val_check_interval=2", "--trainer.max_epochs=3")
     changed = type(run)(**{**run.__dict__, "arguments": arguments})
     with pytest.raises(Pruned, match="pruned at step 6"):
         fit(changed, tmp_path / "run", {"cell": "c", "stage": "search"}, False, [TrialPruning(trial, "nll")])
-    assert [step for step, _ in trial.told] == [2, 4, 6]  # of an epoch of 4 steps, so the second one is in the middle
+    assert [step for step, _ in trial.reported] == [2, 4, 6]  # an epoch has 4 steps: 2 and 6 are in the middle
     record = json.loads((tmp_path / "run" / "record.json").read_text())
     assert record["reason"] == "Pruned: pruned at step 6"
     events = EventAccumulator(str(tmp_path / "run")).Reload()
     logged = {event.step: event.value for event in events.Scalars("selection/nll")}
-    assert dict(trial.told) == pytest.approx({step + 1: value for step, value in logged.items()})  # it counts from 0
+    assert dict(trial.reported) == pytest.approx(
+        {step + 1: value for step, value in logged.items()}
+    )  # logs count from 0
     values, _ = hparams(tmp_path / "run")
     assert values["ablation/cell"] == "c"
 
@@ -217,9 +219,9 @@ def test_a_metric_that_is_not_measured_is_named(study: Study, tmp_path: Path) ->
 
 
 def test_a_study_with_a_pruner_ends_trials_early(study: Study, tmp_path: Path) -> None:
-    """Optuna's threshold pruner, on two rates of which one learns too little: its trial ends at its first score."""
+    """Optuna's threshold pruner with two rates: the trial with the rate that is too low ends at its first score."""
     text = "search: {parameters: {lr: {choices: [1.0e-3, 2.0]}}, sampler: grid, objective: nll, pruner: "
-    text += "{name: threshold, upper: 5.57}}\n"  # the untouched model, which is random, has 5.575
+    text += "{name: threshold, upper: 5.57}}\n"  # the base model, which is random, has 5.575
     flags = study.cell("method=smoa").flags
     paths = {"backbone": flags["model.backbone.path"], "piqa": flags["data.path"], "experiments": EXPERIMENTS}
     (tmp_path / "search.yaml").write_text(STUDY.replace("seeds: 2", "seeds: 1").format(**paths) + text)
@@ -241,4 +243,6 @@ def test_a_study_with_a_pruner_ends_trials_early(study: Study, tmp_path: Path) -
     assert record["ablation"]["parameters"] == good["parameters"]
     entries = {path.parent for path in (tmp_path / "out").glob("*/*/events.out.tfevents.*")}
     assert {path.parent.name for path in entries} == {"runs", "search", "cells"}
-    assert len({tuple(sorted(hparams(path)[0])) for path in entries}) == 1  # TensorBoard takes the columns from any one
+    assert (
+        len({tuple(sorted(hparams(path)[0])) for path in entries}) == 1
+    )  # TensorBoard takes the columns from any of the runs

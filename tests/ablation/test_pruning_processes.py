@@ -1,4 +1,4 @@
-"""Pruning of a trial that several processes train: the first one asks, all end after the same step."""
+"""Pruning of a trial with several processes: the first process decides, and all end after the same step."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ class Model(L.LightningModule):
     def training_step(self, batch, _):
         return self.layer(batch).square().mean()
     def validation_step(self, batch, _):
-        # each process has a score of its own, and only that of the first one is bad enough to end
+        # each process has a different score, and only the score of the first is bad enough for pruning
         self.log("selection/nll", torch.tensor(float(self.global_step + 100 * self.global_rank)), sync_dist=False)
     def configure_optimizers(self):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 class Trial:
-    told = []
+    reported = []
     def report(self, value, step):
-        self.told.append((value, step))
+        self.reported.append((value, step))
     def should_prune(self):
-        return len(self.told) == 3
+        return len(self.reported) == 3
 
 rows = torch.utils.data.DataLoader(torch.ones(32, 2), batch_size=2)  # 8 steps an epoch in each of two processes
 trainer = L.Trainer(accelerator="cpu", devices=2, strategy="ddp", max_epochs=4, val_check_interval=4, logger=False,
@@ -43,11 +43,11 @@ try:
     ended = "not pruned"
 except Pruned as reason:
     ended = str(reason)
-(Path(sys.argv[1]) / f"{trainer.global_rank}.json").write_text(json.dumps([ended, Trial.told]))
+(Path(sys.argv[1]) / f"{trainer.global_rank}.json").write_text(json.dumps([ended, Trial.reported]))
 """
 
 
-def test_all_processes_end_after_the_step_that_the_first_one_was_told_of(tmp_path: Path) -> None:
+def test_all_processes_end_after_the_step_at_which_the_first_is_pruned(tmp_path: Path) -> None:
     script = tmp_path / "train.py"
     script.write_text(SCRIPT)
     done = subprocess.run(
@@ -56,6 +56,6 @@ def test_all_processes_end_after_the_step_that_the_first_one_was_told_of(tmp_pat
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
-    # validation stands in the middle of the epoch and at its end: two scores of the first epoch, one of the second
+    # validation runs in the middle and at the end of an epoch: two scores of the first epoch, one of the second
     assert first == ["pruned at step 12", [[4.0, 4], [8.0, 8], [12.0, 12]]]
     assert second == ["pruned at step 12", []]

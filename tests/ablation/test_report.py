@@ -1,4 +1,4 @@
-"""``report``: numbers against scipy and numpy, and what is said of missing, failed, damaged and undecided."""
+"""``report``: numbers compared with scipy and numpy, and texts about missing, failed, damaged and open results."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_means_are_student_s_over_seeds(tmp_path: Path) -> None:
         assert (cell.estimate.value, cell.estimate.low, cell.estimate.high) == pytest.approx((means.mean(), low, high))
 
 
-def test_a_difference_is_of_paired_items_whatever_their_order(tmp_path: Path) -> None:
+def test_items_are_paired_in_any_order(tmp_path: Path) -> None:
     _, scores = analysed(tmp_path)
     file = tmp_path / "runs" / "method=better,seed=1" / "items.jsonl"
     lines = file.read_text().splitlines()
@@ -86,7 +86,7 @@ def test_a_report_without_a_score_of_the_base_model_does_not_mention_it(tmp_path
     assert "base model" not in (tmp_path / "out" / "report.md").read_text()
 
 
-def test_what_is_large_is_established_and_what_is_not_is_called_so(tmp_path: Path) -> None:
+def test_a_large_difference_is_established_and_a_small_one_is_not(tmp_path: Path) -> None:
     analysis, _ = analysed(tmp_path)
     better, same = analysis.comparison("method=better"), analysis.comparison("method=same")
     assert better is not None
@@ -108,7 +108,7 @@ def test_lower_is_better_where_the_study_says_so(tmp_path: Path) -> None:
     analysis, scores = analysed(tmp_path, cells=cells, metric="perplexity", direction="minimize", seeds=range(4))
     found = analysis.comparison("method=better")
     assert found is not None
-    assert (found.test, found.difference.n_items) == ("seeds only", None)  # a perplexity is no mean over items
+    assert (found.test, found.difference.n_items) == ("seeds only", None)  # a perplexity is not a mean over items
     mine, theirs = (5 - 2 * scores[name].mean(axis=1) for name in ("method=better", "method=lora"))
     assert found.difference.p == pytest.approx(stats.ttest_rel(mine, theirs).pvalue)
     assert found.verdict.established
@@ -124,10 +124,10 @@ def test_one_seed_is_compared_by_mcnemar_s_test_and_establishes_nothing(tmp_path
     gained, lost = int(((better == 1) & (lora == 0)).sum()), int(((better == 0) & (lora == 1)).sum())
     assert found.difference.p == pytest.approx(stats.binomtest(gained, gained + lost).pvalue)
     assert found.test == "McNemar, one seed"
-    assert not found.verdict.established  # one training run says nothing of the next one
+    assert not found.verdict.established  # one training run says nothing about the next
 
 
-def test_seeds_that_only_one_of_two_has_are_left_out_and_told(tmp_path: Path) -> None:
+def test_seeds_of_only_one_cell_are_left_out_and_reported(tmp_path: Path) -> None:
     analysis, scores = analysed(tmp_path, missing=[("method=same", 2), ("method=better", 0)], seeds=range(4))
     found = analysis.comparison("method=same")
     assert found is not None
@@ -155,10 +155,10 @@ def test_effects_of_a_grid(tmp_path: Path) -> None:
     assert {"effects", "levels"} <= {each.name for each in document.tables}
 
 
-# ------------------------------------------------------------------------------------------------- what is not in order
+# ------------------------------------------------------------------------------------------ missing and damaged results
 
 
-def test_failed_trials_edges_and_pruned_ones_are_told(tmp_path: Path) -> None:
+def test_failed_trials_and_values_at_an_end_of_the_range_are_reported(tmp_path: Path) -> None:
     make_study(tmp_path, CELLS, search=True)
     write_report(tmp_path, tmp_path / "out")
     text = (tmp_path / "out" / "report.md").read_text()
@@ -177,22 +177,22 @@ def test_failed_trials_edges_and_pruned_ones_are_told(tmp_path: Path) -> None:
     ],
     ids=["record", "items"],
 )
-def test_a_damaged_run_is_left_out_and_told(harm: Any, says: str, tmp_path: Path, capsys: Any) -> None:
+def test_a_damaged_run_is_left_out_and_reported(harm: Any, says: str, tmp_path: Path, capsys: Any) -> None:
     make_study(tmp_path, CELLS)
     harm(tmp_path / "runs" / "method=same,seed=1")
     assert main(["report", str(tmp_path)]) == 0
-    told = capsys.readouterr()
-    assert "method=same,seed=1 is left out: " in told.err
-    assert says in told.err
-    assert told.out.startswith("Study made: 8 of 9 final runs, ")
+    output = capsys.readouterr()
+    assert "method=same,seed=1 is left out: " in output.err
+    assert says in output.err
+    assert output.out.startswith("Study made: 8 of 9 final runs, ")
     assert "method=same,seed=1 is left out" in (tmp_path / "report" / "report.md").read_text()
 
 
-def test_runs_with_other_values_than_the_search_found_best_are_left_out(tmp_path: Path) -> None:
+def test_runs_without_the_best_values_of_the_search_are_left_out(tmp_path: Path) -> None:
     make_study(tmp_path, CELLS, search=True)
     file = tmp_path / "runs" / "method=same,seed=1" / "record.json"
     record = json.loads(file.read_text())
-    record["ablation"]["parameters"] = {LR: 0.03}  # that was the best before the search grew
+    record["ablation"]["parameters"] = {LR: 0.03}  # the best value before the search got more trials
     file.write_text(json.dumps(record))
     study = read_study(tmp_path)
     assert [run.seed for run in study.runs["method=same"]] == [0, 2]
@@ -201,13 +201,13 @@ def test_runs_with_other_values_than_the_search_found_best_are_left_out(tmp_path
     )
 
 
-def test_what_is_still_being_copied_is_no_run(tmp_path: Path) -> None:
+def test_a_run_that_is_still_being_copied_is_ignored(tmp_path: Path) -> None:
     make_study(tmp_path, CELLS)
     shutil.copytree(tmp_path / "runs" / "method=same,seed=1", tmp_path / "runs" / ".method=same,seed=1.7-ab.tmp")
     assert [run.seed for run in read_study(tmp_path).runs["method=same"]] == [0, 1, 2]
 
 
-def test_ranks_are_those_that_a_budget_or_a_search_chose(tmp_path: Path) -> None:
+def test_ranks_are_those_of_the_budget_or_the_search(tmp_path: Path) -> None:
     make_study(tmp_path, CELLS)
     for seed, name in ((0, "lora"), (1, "lora"), (2, "lora"), (1, "same")):
         file = tmp_path / "runs" / f"method={name},seed={seed}" / "record.json"
@@ -218,7 +218,7 @@ def test_ranks_are_those_that_a_budget_or_a_search_chose(tmp_path: Path) -> None
     assert cells == {"method=lora": 64, "method=better": 8, "method=same": None}
 
 
-def test_runs_under_way_and_of_cells_that_are_gone_do_not_count(tmp_path: Path) -> None:
+def test_running_runs_and_runs_of_removed_cells_do_not_count(tmp_path: Path) -> None:
     make_study(tmp_path, CELLS)
     for name, change in (("method=same,seed=1", {"status": "running"}), ("method=same,seed=2", {"cell": "gone"})):
         file = tmp_path / "runs" / name / "record.json"
@@ -233,7 +233,7 @@ def test_runs_under_way_and_of_cells_that_are_gone_do_not_count(tmp_path: Path) 
     assert study.damaged == ()
 
 
-def test_what_differs_among_runs_is_told(tmp_path: Path) -> None:
+def test_facts_that_differ_between_runs_are_reported(tmp_path: Path) -> None:
     make_study(tmp_path, CELLS)
     file = tmp_path / "runs" / "method=same,seed=1" / "record.json"
     record = json.loads(file.read_text())
@@ -261,12 +261,12 @@ def test_what_differs_among_runs_is_told(tmp_path: Path) -> None:
 def test_bad_folders_are_refused_in_a_sentence(prepare: Any, says: str, tmp_path: Path, capsys: Any) -> None:
     prepare(tmp_path / "study")
     assert main(["report", str(tmp_path / "study"), "--out", str(tmp_path / "out")]) == 2
-    told = capsys.readouterr().err
-    assert says in told
-    assert told.count("\n") == 1
+    message = capsys.readouterr().err
+    assert says in message
+    assert message.count("\n") == 1
     assert not (tmp_path / "out").exists()
 
 
-def test_the_search_s_parameter_is_named_as_in_the_study(tmp_path: Path) -> None:
+def test_the_searched_parameter_has_its_name_of_the_study(tmp_path: Path) -> None:
     make_study(tmp_path, CELLS, search=True)
     assert LR in read_study(tmp_path).description["search"]["parameters"]

@@ -1,4 +1,4 @@
-"""What ``report`` writes: one page that loads nothing, LaTeX that compiles, figures that are the same each time."""
+"""The files of ``report``: one page that loads nothing, LaTeX that compiles, figures with reproducible bytes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.browser import BROWSER, FLAGS
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A grid of methods, ranks and subspaces with a search: every figure has something to show."""
+    """A grid of methods, ranks and subspaces with a search, so that every figure has data."""
     cells: dict[str, dict[str, Any]] = {
         f"method={m},r={r},num_subspaces={k}": {
             "labels": {"method": m, "r": str(r), "num_subspaces": str(k)}, "accuracy": 0.4 + 0.03 * n,
@@ -60,7 +60,7 @@ def test_all_files_are_there(study: Path) -> None:
 
 
 class _Page(HTMLParser):
-    """Collects tags, addresses and names of a page."""
+    """Collects tags, addresses and identifiers of a page."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -99,13 +99,13 @@ def test_the_same_numbers_give_the_same_bytes(study: Path, tmp_path: Path) -> No
         assert (tmp_path / "again" / file).read_bytes() == (study / file).read_bytes(), file
 
 
-def test_drawings_are_well_formed_and_hold_their_texts(study: Path) -> None:
+def test_figures_are_well_formed_and_contain_their_texts(study: Path) -> None:
     for file in study.glob("figures/*.svg"):
         ET.parse(file)
     assert "trainable parameters" in (study / "figures" / "parameters.svg").read_text()
 
 
-def test_latex_and_markdown_escape_what_they_would_read() -> None:
+def test_latex_and_markdown_escape_special_characters() -> None:
     table = Table("t", "50 % of r_1", columns(["a|b", "number"]), (("x & <y>", "1"), ("p|q", "-2")), frozenset({1}))
     text = latex(table)
     assert r"\caption{50 \% of r\_1}" in text
@@ -118,7 +118,7 @@ def test_latex_and_markdown_escape_what_they_would_read() -> None:
     assert "x &amp; &lt;y&gt;" in page(Document("d", (table,)))
 
 
-def test_neither_torch_nor_optuna_is_needed(study: Path, tmp_path: Path) -> None:
+def test_torch_and_optuna_are_not_needed(study: Path, tmp_path: Path) -> None:
     code = f"""
 import sys
 class Refuse:
@@ -136,7 +136,7 @@ sys.exit(main(["report", {str(study.parent)!r}, "--out", {str(tmp_path / "out")!
 
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine")
 def test_a_browser_shows_all_figures_within_the_page(study: Path, tmp_path: Path) -> None:
-    """The page is rendered at the width of a laptop: drawings have a size, and nothing is wider than the window."""
+    """The page at the width of a laptop: all figures have a size, and nothing is wider than the window."""
     probe = """
 <script>addEventListener('load', () => {
   const sizes = [...document.querySelectorAll('figure svg')].map(e => e.getBoundingClientRect())

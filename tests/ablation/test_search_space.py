@@ -1,4 +1,4 @@
-"""Searches: samplers and pruners of Optuna, values of parameters, which cells a parameter is for, the runs."""
+"""Searches: samplers and pruners of Optuna, values of parameters, cells of a parameter, and runs."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ SPECS = [
     ({"low": 4, "high": 7}, "r", (4, 5, 6, 7)),
     ({"low": 4, "high": 64, "log": True}, "r", None),
     ({"low": 0.0, "high": 0.3, "step": 0.1}, "dropout", (0.0, 0.1, 0.2, 0.3)),
-    ({"low": 0, "high": 1}, "dropout", None),  # whole bounds of a setting that takes any number
+    ({"low": 0, "high": 1}, "dropout", None),  # whole numbers as bounds of a setting that can take any number
     ({"choices": [8, 2]}, "r", (8, 2)),
 ]
 
@@ -52,14 +52,14 @@ def test_values_of_a_parameter(spec: Any, name: str, values: Any, made: Any) -> 
     study = made(axes={"packing": [True]}, search={"parameters": {name: spec}, "trials": 2})
     (parameter,) = study.search.parameters
     assert parameter.values == values
-    if "choices" not in spec:  # Optuna makes the same of it
+    if "choices" not in spec:  # the values are valid for Optuna's distribution
         kind = optuna.distributions.IntDistribution if parameter.integer else optuna.distributions.FloatDistribution
         step = {} if parameter.step is None else {"step": parameter.step}
         made_of = kind(parameter.low, parameter.high, log=parameter.log, **step)
         assert all(made_of._contains(value) for value in parameter.values or ())
 
 
-def test_a_parameter_may_be_for_some_cells_only(made: Any) -> None:
+def test_a_parameter_may_apply_to_some_cells_only(made: Any) -> None:
     axes = {"partition": [{"none": {"partition": "none", "num_subspaces": 1}}, "spectral_blocks"]}
     with_k = {"num_subspaces": {"choices": [2, 4], "only": {"partition": "!=none"}}}
     search = {"parameters": {"lr": {"low": 1e-3, "high": 1e-1, "log": True}, **with_k}, "trials": 4, "seeds": 2}
@@ -87,7 +87,7 @@ def test_runs_of_a_search(made: Any) -> None:
     assert final.name == "r=4,seed=7"
     assert final.arguments[-1] == "--seed_everything=7"
     assert not any("score" in word for word in final.arguments)
-    # one run is reported and one is not; what a trial is called does not matter
+    # the final run is reported, the search run is not; the trial number does not matter
     assert study.final_run(cell, 1000, {lr: 0.05}).signature != run.signature
     assert study.search_run(cell, 5, 1000, {lr: 0.05}).signature == run.signature
     assert study.search_run(cell, 1, 1000, {lr: 0.06}).signature != run.signature

@@ -1,4 +1,4 @@
-"""The shipped studies: which there are, what the command line makes of their runs, and that no torch reads them."""
+"""The shipped studies: their names, the settings of their runs on the command line, and reading without torch."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ OVERLAYS = sorted((ROOT / "ablations/overlays").glob("*.yaml"))
 EXPERIMENTS = ROOT / "experiments"
 
 
-def test_the_studies_of_the_issue_are_shipped() -> None:
+def test_all_studies_are_shipped() -> None:
     names = {"subspace", "rank", "num_subspaces", "components", "methods", "search", "smoke"}
     assert {file.stem for file in STUDIES} == names
 
@@ -39,7 +39,9 @@ def test_every_run_of_a_shipped_study_passes_the_early_check(file: Path, overlay
         if run.seed == study.seeds[0]:
             check_arguments("fit", list(run.arguments))
             without_seed = [word for word in run.arguments if word != seed]
-        assert [word for word in run.arguments if word != seed] == without_seed  # other seeds differ in nothing else
+        assert [
+            word for word in run.arguments if word != seed
+        ] == without_seed  # runs with different seeds differ in nothing else
         source = run.cell.settings["model"]["backbone"]["source"]
         assert source == ("embedded" if overlay is None else "hub")
 
@@ -64,14 +66,12 @@ CASES = [(file, overlay) for file in STUDIES for overlay in ([None] if file.stem
 
 
 @pytest.mark.parametrize(("file", "overlay"), CASES, ids=lambda p: p.stem if p else "alone")
-def test_settings_are_what_the_command_line_makes_of_the_arguments(
-    file: Path, overlay: Path | None, fit_parser: Any
-) -> None:
-    """The full parser (jsonargparse) is the judge of how files, classes and flags compose."""
+def test_composed_settings_are_those_of_the_command_line(file: Path, overlay: Path | None, fit_parser: Any) -> None:
+    """The reference for composing files, classes and flags is the full parser (jsonargparse)."""
     study = load_study([file] if overlay is None else [file, overlay])
     for cell in study.cells if study.name == "methods" else study.cells[-1:]:  # each strategy once
         run = study.final_run(cell, study.seeds[0], {p.key: p.example for p in cell.parameters})
-        words = ["--base", "null"]  # the files' own bases are named one by one here
+        words = ["--base", "null"]  # the base files are given one by one here
         parsed = fit_parser.parse_args(["fit", *expanded(run.arguments), *words]).fit.as_dict()
         parsed = leaves({name: value for name, value in parsed.items() if name != "config"})
         settings = study.resolver.settings(cell.files, {**cell.flags, **run.parameters, "seed_everything": run.seed})
@@ -86,14 +86,14 @@ KNOWN_DEFAULTS: dict[str, dict[str, Any]] = {}
 
 
 def default_settings(fit_parser: Any, class_path: str) -> dict[str, Any]:
-    """Everything that a run has without files, with a strategy of this class."""
+    """Return all settings of a run without files, with a strategy of this class."""
     if class_path not in KNOWN_DEFAULTS:
         named = [
             "--model.adapter",
             class_path,
             "--model.backbone.source",
             "auto",
-        ]  # what is null has no defaults inside
+        ]  # a setting that is null has no defaults for its own settings
         KNOWN_DEFAULTS[class_path] = leaves(fit_parser.parse_args(["fit", *named]).fit.as_dict())
     return KNOWN_DEFAULTS[class_path]
 

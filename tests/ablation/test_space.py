@@ -1,4 +1,4 @@
-"""The space of runs: cells, conditions, baselines, metrics, budgets."""
+"""Cells and runs of a study: conditions, baselines, metrics, budgets."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_values_of_all_forms(made: Any) -> None:
     assert small.settings["model"]["optimizer"]["init_args"] == {"lr": 0.5, "weight_decay": 0.0}
     assert small.settings["data"]["packing"] is True
     hira = study.cell("adapter=HiraConfig,x=off,y=decay:constant")
-    # what the base gave to SMoA and HiRA has too stays, as on the command line
+    # settings of the base's SMoA that HiRA also has are kept, as on the command line
     assert hira.settings["model"]["adapter"] == {"class_path": "peft.HiraConfig", "init_args": {"r": 32}}
     assert "packing" not in hira.settings["data"]
 
@@ -84,13 +84,13 @@ def test_strategies_of_other_packages_take_any_setting(made: Any) -> None:
     assert study.cells[1].settings["model"]["adapter"]["init_args"] == {"gamma": 2}
 
 
-def test_runs_travel_between_processes(made: Any) -> None:
+def test_runs_can_be_sent_to_other_processes(made: Any) -> None:
     run = next(made(axes={"r": [4]}, search=None).final_runs())
     assert pickle.loads(pickle.dumps(run)) == run
     assert len(pickle.dumps(run)) < 10_000
 
 
-def test_zipped_axes_go_together(made: Any) -> None:
+def test_zipped_axes_change_together(made: Any) -> None:
     axes = {"r": [4, 8], "packing": [True, False], "alpha": [2.0, 16.0]}
     study = made(axes=axes, zip=[["r", "alpha"]])
     assert names(study) == [
@@ -115,8 +115,8 @@ DROPS: list[tuple[Any, set[tuple[int, int]]]] = [
     ({"r": "==num_subspaces"}, {(4, 1), (4, 2), (4, 8), (8, 1), (8, 2)}),
     ({"r": 4, "num_subspaces": [2, 8]}, {(4, 1), (8, 1), (8, 2), (8, 8)}),
     ([{"r": 4}, {"num_subspaces": 8}], {(8, 1), (8, 2)}),
-    ({f"{ADAPTER}.r": ">4"}, {(4, 1), (4, 2), (4, 8)}),  # by its key as well
-    ({"rank_split": "total", "r": 4}, {(8, 1), (8, 2), (8, 8)}),  # the default of a setting that nobody sets
+    ({f"{ADAPTER}.r": ">4"}, {(4, 1), (4, 2), (4, 8)}),  # also by its key
+    ({"rank_split": "total", "r": 4}, {(8, 1), (8, 2), (8, 8)}),  # the default of a setting that is not set
     ({"rank_split": "per_subspace"}, {(r, k) for r in (4, 8) for k in (1, 2, 8)}),
     ({"data.task": "!=boolq", "r": 4}, {(8, 1), (8, 2), (8, 8)}),  # piqa, from the base
     ({"data.packing": False, "r": 4}, {(8, 1), (8, 2), (8, 8)}),
@@ -130,11 +130,11 @@ def test_conditions(drop: Any, left: set[tuple[int, int]], made: Any) -> None:
     assert len(study.cells) + len(study.dropped) == 6
 
 
-def test_a_strategy_without_the_setting_fulfils_no_condition(made: Any) -> None:
+def test_a_condition_is_false_for_a_strategy_without_the_setting(made: Any) -> None:
     adapters = [str(EXPERIMENTS / f"adapters/{name}.yaml") for name in ("lora", "smoa_blocks")]
     both = ["lora", "smoa_blocks"]
-    kept = {"none": both, "!=none": ["lora"], "spectral_blocks": ["lora"], "!=spectral_blocks": both}
-    for test, labels in kept.items():
+    remaining = {"none": both, "!=none": ["lora"], "spectral_blocks": ["lora"], "!=spectral_blocks": both}
+    for test, labels in remaining.items():
         study = made(axes={"adapter": adapters}, drop=[{"partition": test}])
         assert [cell.labels["adapter"] for cell in study.cells] == labels
 
@@ -164,7 +164,7 @@ def test_without_an_objective_each_task_has_its_own_metric(made: Any) -> None:
         made(axes={"task": ["piqa", "convai2"]})
 
 
-def test_a_search_compares_by_what_the_selection_rows_have(made: Any) -> None:
+def test_a_search_compares_by_metrics_of_the_selection_rows(made: Any) -> None:
     search = {"parameters": {"lr": {"choices": [1e-3, 1e-2]}}, "sampler": "grid"}
     study = made(axes={"task": ["gsm8k", "convai2"]}, objective="nll", search=search)
     assert [cell.search_metric for cell in study.cells] == ["nll", "nll"]
@@ -181,7 +181,7 @@ def plain(metrics: Any) -> set[str]:
 
 
 def test_metrics_are_those_that_are_measured() -> None:
-    """What the tables here say, against what the evaluation itself returns."""
+    """The table of metrics, compared with the metrics that the evaluation returns."""
     metric = ChoiceAccuracy()
     metric.update(ChoiceScores(*[torch.zeros(2, 2)] * len(ChoiceScores._fields)), torch.tensor([0, 1]))
     choice = plain(metric.compute())
@@ -209,7 +209,7 @@ def test_tasks_of_a_mixture() -> None:
 # -------------------------------------------------------------------------------------------------------------- budget
 
 
-def test_sizes_are_those_that_a_budget_chooses() -> None:
+def test_sizes_are_the_settings_that_a_budget_decides() -> None:
     assert {knob.field for knobs in KNOBS.values() for knob in knobs} | {"displacement_rank"} == SIZES
 
 
@@ -221,7 +221,7 @@ def test_a_budget_reaches_every_run(made: Any, tmp_path: Path) -> None:
     value = next(w for w in next(study.final_runs()).arguments if w.startswith("--model.budget="))
     assert json.loads(value.removeprefix("--model.budget=")) == {"like": str(tmp_path / "like.yaml")}
     elsewhere = made(axes={"num_subspaces": [2, 4]}, budget={"like": str(EXPERIMENTS / "adapters/lora.yaml")})
-    assert study.cells[0].signature == elsewhere.cells[0].signature  # the strategy counts, not where its file lies
+    assert study.cells[0].signature == elsewhere.cells[0].signature  # the strategy counts, not the place of its file
     (tmp_path / "like.yaml").write_text("model: {adapter: {class_path: peft.LoraConfig, init_args: {r: 3}}}\n")
     changed = made(axes={"num_subspaces": [2, 4]}, budget={"like": "like.yaml"})
     assert study.cells[0].signature != changed.cells[0].signature

@@ -1,4 +1,4 @@
-"""Intervals, tests and effects against scipy, definitions, and hand computation."""
+"""Intervals, tests and effects compared with scipy, with definitions, and with computations by hand."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_mean_interval_is_scipys(n: int, rng: np.random.Generator) -> None:
 
 def test_no_interval_without_a_spread() -> None:
     assert mean_interval([0.6]).low is None
-    assert mean_interval([0.1 + 0.2, 0.3, 0.3]).high is None  # differs by rounding only
+    assert mean_interval([0.1 + 0.2, 0.3, 0.3]).high is None  # the scores differ only by rounding
     assert paired_difference([0.6], [0.5]).p is None
     constant = paired_difference([0.7, 0.8, 0.9], [0.6, 0.7, 0.8])
     assert constant.value == pytest.approx(0.1)
@@ -91,7 +91,7 @@ def test_crossed_difference_by_hand() -> None:
     # d = cell - baseline; means of the seeds .5, 1, 0; of the items 1, 0, 1, 0; overall .5
     cell = np.array([[1, 0, 1, 0], [2, 1, 1, 0], [0, -1, 1, 0]], dtype=float)
     found = crossed_difference(cell, np.zeros((3, 4)))
-    s, i, e = 4 * (0 + 0.25 + 0.25) / 2, 3 * 4 * 0.25 / 3, 2 / 6  # the rest: +-.5 in eight of twelve places
+    s, i, e = 4 * (0 + 0.25 + 0.25) / 2, 3 * 4 * 0.25 / 3, 2 / 6  # the residual is +-.5 in eight of twelve places
     assert mean_squares(cell) == pytest.approx((s, i, e))
     total = s + (i - e)
     shrunk = s * (1 + 1.5 * (i - e) / (s + i - e) / 2)
@@ -183,7 +183,7 @@ def test_holm_rejects_what_the_step_down_procedure_rejects(rng: np.random.Genera
         ) == 0
 
 
-def test_holm_leaves_out_what_was_not_tested() -> None:
+def test_holm_ignores_comparisons_without_a_test() -> None:
     assert holm([0.01, None, 0.02]) == pytest.approx([0.02, None, 0.02])
     assert holm([0.02, 0.02]) == pytest.approx([0.04, 0.04])
     assert holm([None]) == [None]
@@ -199,7 +199,7 @@ def test_hedges_correction_is_unbiased(rng: np.random.Generator) -> None:
     assert [effect.d_z for effect in found] == pytest.approx(list(d_z[:300]))
     factor = found[0].g_z / found[0].d_z
     assert d_z.mean() * factor == pytest.approx(1.0, abs=0.02)
-    assert d_z.mean() > 1.2  # what the correction is for
+    assert d_z.mean() > 1.2  # the bias that the correction removes
     assert seed_effect([1, 2], [0, 0]).g_z is None
     assert seed_effect([1, 1, 1], [0, 0, 0]).d_z is None
 
@@ -223,14 +223,14 @@ def test_interquartile_mean_is_scipys(rng: np.random.Generator) -> None:
     assert interquartile_mean([[0.5, 0.7, 0.6], [0.6, 0.4]]).n == 5
 
 
-def test_pairing_keeps_what_both_have() -> None:
+def test_pairing_keeps_shared_seeds_and_items() -> None:
     cell = Scores(np.array([[1, 2, 3], [4, 5, 6], [7, 8, 9.0]]), (0, 1, 2), ("a", "b", "c"))
     nan = np.nan
     baseline = Scores(np.array([[30, nan, 10, 0], [nan, nan, nan, nan], [90, 80, 70, 0.0]]), (2, 1, 0), tuple("cbad"))
     found = pair(cell, baseline)
     assert (found.seeds, found.items) == ((0, 2), ("a", "c"))
     assert found.dropped_seeds == (1,)
-    assert found.dropped_items == 2  # b lacks a score in seed 2, d is the baseline's alone
+    assert found.dropped_items == 2  # b has no score with seed 2, and only the baseline has d
     np.testing.assert_array_equal(found.cell, [[1, 3], [7, 9]])
     np.testing.assert_array_equal(found.baseline, [[70, 90], [10, 30]])
     np.testing.assert_array_equal(found.differences, [[-69, -87], [-3, -21]])

@@ -1,4 +1,4 @@
-"""Intervals and tests by simulation: they hold what they promise where the truth is known."""
+"""Intervals and tests in simulations with a known truth: they have their nominal coverage and level."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from .simulation import (
 
 
 @pytest.mark.parametrize("n", [3, 4, 5, 10])
-def test_crossed_interval_covers_whatever_the_shares_of_the_variances(n: int) -> None:
+def test_crossed_interval_covers_for_all_shares_of_the_variances(n: int) -> None:
     least, most = coverage_range(standard_error, n)
     assert least > 94
     assert most < 96
@@ -67,7 +67,7 @@ def test_bootstrap_interval_covers() -> None:
 
 
 def test_holm_keeps_the_family_and_rejects_more_than_bonferroni() -> None:
-    """Six cells against one baseline; three truly differ. The comparisons are dependent through the baseline."""
+    """Six cells are compared with one baseline; three truly differ. The shared baseline makes comparisons dependent."""
     rng = np.random.default_rng(2)
     shift, repeats = np.array([0, 0, 0, 2.8, 2.8, 2.8]), 4000
     z = (rng.normal(size=(repeats, 6)) + shift * np.sqrt(2) - rng.normal(size=(repeats, 1))) / np.sqrt(2)
@@ -82,7 +82,7 @@ def test_holm_keeps_the_family_and_rejects_more_than_bonferroni() -> None:
 
 
 def test_family_of_cells_against_a_baseline_end_to_end() -> None:
-    """Five cells that are all alike, three seeds, 200 items: rarely is any difference established."""
+    """Five equal cells, three seeds, 200 items: a difference is rarely established."""
     answers = runs(np.random.default_rng(3), 600, 3, 200, TRUTHS["seeds vary"], cells=5)
     found = [
         holm([crossed_difference(cell[repeat], answers[0, repeat]).p for cell in answers[1:]]) for repeat in range(600)
@@ -91,12 +91,12 @@ def test_family_of_cells_against_a_baseline_end_to_end() -> None:
 
 
 def test_interquartile_mean_covers() -> None:
-    rng, held = np.random.default_rng(4), []
+    rng, covered = np.random.default_rng(4), []
     for _ in range(400):
         tasks = np.linspace(0.4, 0.8, 8)[:, None] + rng.normal(0, 0.02, (8, 3))
         found = interquartile_mean(tasks, resamples=400)
-        held.append(found.low <= 0.6 <= found.high)
-    assert abs(100 * np.mean(held) - 95) < 1.5 + 2.2  # two standard errors of 400 repeats
+        covered.append(found.low <= 0.6 <= found.high)
+    assert abs(100 * np.mean(covered) - 95) < 1.5 + 2.2  # two standard errors of 400 repeats
 
 
 def test_detectable_difference_without_item_variance_is_the_noncentral_t_test() -> None:

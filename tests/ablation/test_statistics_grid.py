@@ -1,4 +1,4 @@
-"""Effects of a grid's axes against scipy's analysis of variance and other codings of the same designs."""
+"""Effects of a grid's axes compared with scipy's analysis of variance and with other codings of the same designs."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_balanced_grid_is_the_classical_table(rng: np.random.Generator) -> None:
 
 
 def sum_coded(labels: list) -> np.ndarray:
-    """Deviation coding, which the code under test does not use."""
+    """Return a deviation coding, which the code under test does not use."""
     levels = sorted(set(labels), key=str)
     rows = np.vstack([np.eye(len(levels) - 1), -np.ones(len(levels) - 1)])
     return rows[[levels.index(label) for label in labels]]
@@ -112,15 +112,15 @@ def test_dropped_cells_leave_a_part_of_the_interaction(rng: np.random.Generator)
     assert (partition.df, number.df, both.df, both.full_df) == (2, 2, 2, 4)
     assert [term.estimable for term in (partition, number, both)] == ["yes", "yes", "in part"]
     found = grid_effects(y, axes, seeds)
-    # number of subspaces, adjusted for partition: the two partitions that have it tell, "none" tells nothing
+    # the effect of num_subspaces, adjusted for partition, comes only from the two partitions where it varies
     inner = [i for i, name in enumerate(axes["partition"]) if name != "none"]
     alone = grid_effects(y[inner], {k: [v[i] for i in inner] for k, v in axes.items()}, [seeds[i] for i in inner])
     values = [[e.value for e in effects.levels if e.axis == "num_subspaces"] for effects in (found, alone)]
-    # seeds are crossed with cells here, so that dropping "none" changes no block
+    # seeds are crossed with cells here, so leaving out "none" changes no block
     assert values[0] == pytest.approx(values[1])
 
 
-def test_confounded_axes_are_told_and_not_guessed(rng: np.random.Generator) -> None:
+def test_confounded_axes_are_reported_as_not_estimable(rng: np.random.Generator) -> None:
     modulation = ["none", "none", "weight", "weight"] * 3
     partition = ["none", "none", "blocks", "blocks"] * 3  # moves with the modulation
     y = rng.normal(size=12)

@@ -1,4 +1,4 @@
-"""Signatures of runs, which folder a study goes on in, and its plan."""
+"""Signatures of runs, whether a folder belongs to a study, and the plan of a study."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from smoa_lightning.records.record import STUDY
 ADAPTER = "model.adapter.init_args"
 
 
-def test_one_run_in_two_studies_has_one_signature(made: Any) -> None:
+def test_the_same_run_in_two_studies_has_the_same_signature(made: Any) -> None:
     first = made(axes={"r": [4, 8]}, overrides={"lr": 0.5}, seeds=[1])
     second = made(name="other", axes={"method": {"x": {"lr": 0.5, "r": 8}}}, seeds=[1, 2], keep="none")
     assert second.cells[0].signature == first.cells[1].signature
@@ -25,7 +25,7 @@ def test_one_run_in_two_studies_has_one_signature(made: Any) -> None:
     assert len({run.signature for run in [*first.final_runs(), *second.final_runs()]}) == 3
 
 
-def test_the_content_of_the_base_decides(tmp_path: Path) -> None:
+def test_the_signature_depends_on_the_content_of_the_base(tmp_path: Path) -> None:
     study, base = tmp_path / "study.yaml", tmp_path / "base.yaml"
     study.write_text("base: base.yaml\naxes: {batch_size: [4]}\n")
     found = []
@@ -62,13 +62,15 @@ MAY_NOT: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("change", "told"), MAY_CHANGE, ids=str)
-def test_a_study_goes_on_in_its_folder(change: dict[str, Any], told: list[str], made: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("change", "expected"), MAY_CHANGE, ids=str)
+def test_a_study_may_change_in_its_folder(
+    change: dict[str, Any], expected: list[str], made: Any, tmp_path: Path
+) -> None:
     folder = tmp_path / "folder"
     assert check_folder(folder, made(**GRID)) == []
     folder.mkdir()
     (folder / STUDY).write_text(json.dumps(describe_study(made(**GRID))))
-    assert check_folder(folder, made(**GRID | change)) == told
+    assert check_folder(folder, made(**GRID | change)) == expected
 
 
 @pytest.mark.parametrize(("change", "words"), MAY_NOT, ids=lambda v: str(v)[:60])
@@ -91,7 +93,7 @@ def test_a_search_may_get_more_trials_and_nothing_else(made: Any, tmp_path: Path
             check_folder(tmp_path, made(**GRID | {"search": SEARCH | change}))
 
 
-def test_folders_that_hold_no_study(made: Any, tmp_path: Path) -> None:
+def test_folders_without_a_study(made: Any, tmp_path: Path) -> None:
     study = made(**GRID)  # writes study.yaml there
     with pytest.raises(UserError, match="is not empty, but has no study"):
         check_folder(tmp_path, study)
@@ -103,7 +105,7 @@ def test_folders_that_hold_no_study(made: Any, tmp_path: Path) -> None:
         check_folder(tmp_path, study)
 
 
-def test_a_plan_tells_cells_and_what_they_differ_in(made: Any) -> None:
+def test_a_plan_has_the_cells_and_their_different_settings(made: Any) -> None:
     planned = plan(made(**GRID, budget=None, drop=[{"r": 16}]))
     assert [(row.cell, row.settings, row.baseline, row.metric) for row in planned.rows] == [
         ("r=4", {f"{ADAPTER}.r": 4}, "r=4", "acc"),

@@ -1,4 +1,4 @@
-"""Study files: what lies over what, and one sentence for everything that is wrong."""
+"""Study files: the order in which files and flags replace each other, and one sentence for each error."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def written(folder: Path, text: str, name: str = "study.yaml") -> Path:
     return file
 
 
-# --------------------------------------------------------------------------------------------- what lies over what
+# ------------------------------------------------------------------------------------------- order of files and flags
 
 
 def test_later_files_and_flags_win(tmp_path: Path) -> None:
@@ -68,7 +68,7 @@ def test_files_are_found_from_the_study_and_from_the_working_directory(
 
 
 SAME = f"""\
-# the same study in another hand
+# the same study, written in a different way
 seeds: 
   - 3
   - 5
@@ -96,7 +96,7 @@ def test_signatures_do_not_depend_on_how_a_study_is_written(tmp_path: Path) -> N
     ]
 
 
-def test_numbers_are_the_same_however_they_are_written(tmp_path: Path) -> None:
+def test_numbers_are_the_same_in_all_notations(tmp_path: Path) -> None:
     texts = [
         "lr: 1e-2\n  warmup: 100",
         "model.optimizer.lr: 0.01\n  warmup: 1.0e+2",
@@ -252,10 +252,10 @@ CASES_OF_SEARCH = [({"search": search}, words) for search, words in WRONG_SEARCH
 
 
 @pytest.mark.parametrize(("change", "words"), WRONG + CASES_OF_SEARCH, ids=lambda v: str(v)[:70])
-def test_what_is_wrong_is_one_sentence(change: dict[str, Any], words: str, tmp_path: Path) -> None:
+def test_each_error_is_one_sentence(change: dict[str, Any], words: str, tmp_path: Path) -> None:
     content = yaml.safe_load(BASE) | change
     if "axes" in change and not {"drop", "baseline"} & change.keys():
-        content.pop("drop"), content.pop("baseline")  # they are about the axes of the plain study
+        content.pop("drop"), content.pop("baseline")  # they need the axes of BASE
     file = written(tmp_path, yaml.safe_dump(content, sort_keys=False))
     with pytest.raises(UserError) as refused:
         load_study([file])
@@ -264,7 +264,7 @@ def test_what_is_wrong_is_one_sentence(change: dict[str, Any], words: str, tmp_p
     assert "\n" not in str(refused.value)
 
 
-def test_the_line_of_what_is_wrong_is_told(tmp_path: Path) -> None:
+def test_a_message_names_the_line_of_the_error(tmp_path: Path) -> None:
     file = written(tmp_path, BASE.replace("[1, 2]", "[1, two]"))
     with pytest.raises(UserError, match=r"study\.yaml, line 4: model\.adapter\.init_args\.num_subspaces is 'two'"):
         load_study([file])
@@ -286,7 +286,7 @@ def test_the_line_of_what_is_wrong_is_told(tmp_path: Path) -> None:
         load_study([written(tmp_path, BASE + "seeds: 3\n")])
 
 
-def test_files_that_are_no_study(tmp_path: Path) -> None:
+def test_files_that_are_not_study_files(tmp_path: Path) -> None:
     for text in ("", "- 1\n", "text\n"):
         with pytest.raises(UserError, match="is not a study file: it needs the keys 'base' and 'axes'"):
             load_study([written(tmp_path, text)])

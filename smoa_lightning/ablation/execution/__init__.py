@@ -1,1 +1,1 @@
-"""Carrying out a study: what has been claimed, by which worker, and what became of it."""
+"""Execution of a study: claims of runs, workers, and the status of all runs."""

@@ -1,4 +1,4 @@
-"""One TensorBoard run for each cell beside those of its seeds: means, intervals, and a line of the HPARAMS tab."""
+"""One TensorBoard run for each cell, with means and intervals over its seeds and a row of the HPARAMS tab."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from smoa_lightning.records.hparams import mean_hyperparameters, mean_metrics, s
 
 
 def write_cell(folder: Path, cell: Cell, records: Sequence[Mapping[str, Any]]) -> None:
-    """Write the aggregate of a cell, in place of an earlier one.
+    """Write the aggregate of a cell; an earlier aggregate is replaced.
 
-    ``final/*`` are means over seeds, under the names that the runs have theirs, so that the HPARAMS tab shows both;
+    ``final/*`` are means over seeds. They have the same names as in the runs, so that the HPARAMS tab shows both.
     ``seeds/<metric>`` has the score of each seed, ``interval/*`` the mean with its 95 % t-interval.
 
     Args:
         folder: The study folder.
         cell: The cell.
-        records: The records of its final runs.
+        records: Records of the cell's final runs.
     """
     scores = [float(record["metrics"][f"report/{cell.report_metric}"]) for record in records]
-    found = mean_interval(scores)
+    estimate = mean_interval(scores)
     means = mean_metrics([record["metrics"] for record in records])
     facts = mean_hyperparameters([record.get("hyperparameters", {}) for record in records])
     facts |= study_columns({"cell": cell.name, "stage": "mean", "axes": cell.labels})
@@ -36,7 +36,7 @@ def write_cell(folder: Path, cell: Cell, records: Sequence[Mapping[str, Any]]) -
     with replacing(folder / CELLS / cell.name) as temporary, SummaryWriter(str(temporary)) as writer:
         for step, score in enumerate(scores):
             writer.add_scalar(f"seeds/{cell.report_metric}", score, step)
-        for name, value in (("mean", found.value), ("low", found.low), ("high", found.high)):
+        for name, value in (("mean", estimate.value), ("low", estimate.low), ("high", estimate.high)):
             if value is not None:
                 writer.add_scalar(f"interval/{cell.report_metric}_{name}", value, 0)
         for name, value in means.items():

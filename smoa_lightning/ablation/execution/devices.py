@@ -1,4 +1,4 @@
-"""What each worker of a machine gets: its share of the threads, and a GPU of its own."""
+"""Threads and GPU of each worker on a machine."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 def environment_of(number: int, workers: int) -> dict[str, str]:
     """Return the environment of a worker: its device, and its share of this machine's threads.
 
-    What the user has set stays. Where there are GPUs, workers take them in turn.
+    Thread numbers that the user has set are not changed. Workers share the devices of ``CUDA_VISIBLE_DEVICES``.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     share = str(max(1, cores // workers))
@@ -22,7 +22,7 @@ def environment_of(number: int, workers: int) -> dict[str, str]:
 
 
 def assign_device(number: int) -> None:
-    """Show this worker one GPU only, where nobody has chosen; before CUDA is first used."""
+    """Make only one GPU visible to this worker, unless the user has chosen. Call this before CUDA is first used."""
     if "CUDA_VISIBLE_DEVICES" in os.environ:
         return
     import torch

@@ -1,4 +1,4 @@
-"""How long a study still takes, and how a time is written."""
+"""The remaining time of a study, and the text of a time."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 
 
 def remaining_seconds(durations: Mapping[str, Sequence[float]], left: Mapping[str, int], workers: int) -> float | None:
-    """Return the seconds until all is done, ``None`` while no run is.
+    """Return the seconds until all runs are done; ``None`` if no run is done yet.
 
-    A run that is left takes as long as the median of its cell, where that has none yet of all runs.
+    A remaining run is expected to take the median of its cell; if the cell has no finished run, the median of all runs.
 
     Args:
         durations: Cell -> seconds of each of its finished runs.
-        left: Cell -> runs that are left.
-        workers: Workers that share them.
+        left: Cell -> number of remaining runs.
+        workers: Number of workers.
 
     >>> remaining_seconds({"a": [10.0, 30.0], "b": []}, {"a": 1, "b": 2}, workers=2)
     30.0

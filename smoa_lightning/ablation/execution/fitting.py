@@ -1,7 +1,6 @@
-"""One run of a study in this process: fit, its record, and what is left of its files.
+"""One run of a study in this process.
 
-A worker does many of these. Nothing that a run changes may reach the next one: seeds are set by the run itself, and
-what is kept between runs is never handed out to be changed.
+A worker does many runs. A run must not affect the next run: each run sets its seeds, and gets copies of cached objects.
 """
 
 from __future__ import annotations
@@ -24,27 +23,27 @@ from smoa_lightning.training.cli import FineTuneCLI
 
 
 def prepare_process() -> None:
-    """Do once what the command ``fit`` does before its run."""
+    """Prepare the process once, as the command ``fit`` does before its run."""
     quiet_libraries()
     torch.set_float32_matmul_precision("high")
 
 
 def fit(run: Run, folder: Path, facts: Mapping[str, Any], base: bool, callbacks: Sequence[Callback] = ()) -> None:
-    """Do a run in a folder, or go on with it.
+    """Do a run in a folder, or continue it.
 
     Args:
         run: The run.
-        folder: Its folder, which holds nothing, or what an interruption left of the same run.
-        facts: What the record says about the study.
-        base: Whether the untouched backbone is scored too; the search never does.
+        folder: Its folder, which is empty or has the files of the same interrupted run.
+        facts: Facts about the study for the record.
+        base: Whether the base model is scored too; this is ignored for a search run.
         callbacks: Further callbacks.
 
     Raises:
-        Exception: Whatever ends the run; its record is kept and says so.
+        Exception: The exception that ended the run; the record contains it.
     """
     began, resumed = time.monotonic(), (folder / RECORD).is_file()
     reset_peak_memory()
-    torch.use_deterministic_algorithms(False)  # a run that asks for them sets it for the whole process
+    torch.use_deterministic_algorithms(False)  # an earlier run may have set it for the whole process
     arguments = [*run.arguments, f"--run.folder={folder}", f"--run.name={run.name}"]
     if run.stage == "final":
         arguments.append(f"--run.score_base={'true' if base else 'false'}")
@@ -54,5 +53,5 @@ def fit(run: Run, folder: Path, facts: Mapping[str, Any], base: bool, callbacks:
         )
     finally:
         gc.collect()
-    seconds = None if resumed else time.monotonic() - began  # how long the first part of a run took is not known
+    seconds = None if resumed else time.monotonic() - began  # the time before an interruption is unknown
     note(folder, {"seconds": seconds})

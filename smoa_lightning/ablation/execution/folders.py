@@ -1,4 +1,4 @@
-"""The folder of each run of a study: whose it is, whether it is finished, and runs that other studies have done."""
+"""The folders of a study's runs: their marks, their records, and runs copied from other studies."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from smoa_lightning.common.atomic_files import replacing, write_json
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.records.record import RECORD, STUDY, STUDY_FACTS, read_record
 
-MARK = ".run"  # holds the signature of the run whose folder it is
+MARK = ".run"  # file with the signature of the folder's run
 STAGES = {"final": "runs", "search": "search"}
-CELLS = "cells"  # aggregates for TensorBoard, one for each cell
+CELLS = "cells"  # folder of the aggregates for TensorBoard, one for each cell
 
 
 class Folders:
@@ -27,7 +27,7 @@ class Folders:
     Args:
         study: Name of the study.
         folder: The study folder.
-        keep: What finished runs keep.
+        keep: Whether finished runs keep their best adapter.
     """
 
     def __init__(self, study: str, folder: Path, keep: Keep) -> None:
@@ -38,7 +38,7 @@ class Folders:
         return self.folder / STAGES[run.stage] / run.name
 
     def facts(self, run: Run, worker: WorkerId) -> dict[str, Any]:
-        """Return what the record of a run says about its study."""
+        """Return the facts about the study for the record of a run."""
         return {
             "study": self.study,
             "cell": run.cell.name,
@@ -53,9 +53,9 @@ class Folders:
         }
 
     def take(self, run: Run) -> Path:
-        """Return the folder of a run, marked as its own.
+        """Return the folder of a run, with the mark of this run.
 
-        What is there of another run is moved to ``superseded``: a search that grew may have found other values.
+        Files of a different run are moved to ``superseded``: with more trials a search may find different values.
         """
         folder = self.of(run)
         if folder.is_dir() and marked(folder) != run.signature:
@@ -71,19 +71,19 @@ class Folders:
         return folder
 
     def finished(self, run: Run) -> dict[str, Any] | None:
-        """Return the record of a run that is finished in its folder."""
+        """Return the record of a run if it is finished in its folder."""
         return finished(self.of(run), run.signature)
 
     def adopt(self, run: Run, worker: WorkerId, base: bool) -> dict[str, Any] | None:
-        """Copy a run that another study beside this one has finished; return its record, ``None`` if none has.
+        """Copy a finished run from another study in the same root; return its record, ``None`` without such a run.
 
         Args:
             run: The run.
-            worker: Who adopts it.
-            base: Whether the score of the untouched backbone has to be among what is copied.
+            worker: The worker that copies the run.
+            base: Whether the run must have a score of the base model.
         """
         for other in self._others():
-            if marked(other) == run.signature and self._serves(other, run, base):
+            if marked(other) == run.signature and self._is_sufficient(other, run, base):
                 self.take(run)
                 with replacing(self.of(run)) as temporary:
                     leave = shutil.ignore_patterns(
@@ -94,8 +94,8 @@ class Folders:
                 return self.finished(run)
         return None
 
-    def _serves(self, other: Path, run: Run, base: bool) -> bool:
-        """Whether a folder holds a finished run with all that this study wants of it."""
+    def _is_sufficient(self, other: Path, run: Run, base: bool) -> bool:
+        """Whether a folder has a finished run with everything that this study needs."""
         record = finished(other, run.signature)
         if record is None:
             return False
@@ -109,7 +109,7 @@ class Folders:
                     yield from run_folders(study.parent / stage)
 
     def tidy(self, run: Run) -> None:
-        """Remove what a finished run no longer needs: checkpoints, the last adapter, the best one if it is not kept."""
+        """Remove files that a finished run no longer needs: checkpoints, the last adapter, maybe the best adapter."""
         whole = self.keep == "none" or run.stage == "search"
         for name in ("checkpoints", "adapter" if whole else "adapter/last"):
             with contextlib.suppress(FileNotFoundError):
@@ -117,14 +117,14 @@ class Folders:
 
 
 def run_folders(stage: Path) -> list[Path]:
-    """Return the folders of the runs of a stage by name, without those that are still being copied."""
+    """Return the run folders of a stage, sorted by name, without folders that are still being copied."""
     if not stage.is_dir():
         return []
     return sorted(entry for entry in stage.iterdir() if entry.is_dir() and not entry.name.startswith("."))
 
 
 def marked(folder: Path) -> str:
-    """Return the signature of the run whose folder it is; empty where there is no mark."""
+    """Return the signature of a folder's run; empty without a mark."""
     try:
         return (folder / MARK).read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -132,9 +132,9 @@ def marked(folder: Path) -> str:
 
 
 def finished(folder: Path, signature: str) -> dict[str, Any] | None:
-    """Return the record of a folder if it holds the finished run of a signature.
+    """Return the record of a folder if it has the finished run with a signature.
 
-    A damaged record is none: the run is done again, and what is there moved aside.
+    A damaged record counts as missing: the run is done again, and the old files are moved away.
     """
     if marked(folder) != signature:
         return None
@@ -147,7 +147,7 @@ def finished(folder: Path, signature: str) -> dict[str, Any] | None:
 
 
 def note(folder: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Add to what a run's record says about its study, and return the record."""
+    """Add facts about the study to the record of a run, and return the record."""
     record = read_record(folder)
     if record is None:
         raise RuntimeError(f"the run in {folder} ended without a record")
@@ -157,7 +157,7 @@ def note(folder: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def seconds_of(record: Mapping[str, Any]) -> float:
-    """Return how long a run took: as noted, else from its first start to its end."""
+    """Return the seconds of a run from its record; without them, the time from its first start to its end."""
     noted = record.get(STUDY_FACTS, {}).get("seconds")
     if noted is not None:
         return float(noted)

@@ -1,9 +1,9 @@
-"""Attempts at runs, as trials of an Optuna study: how one worker at a time holds a run, and a dead one loses it.
+"""Attempts at runs, stored as trials of an Optuna study, so that only one worker at a time has a run.
 
-Every attempt is a trial that is RUNNING from the moment it is there. Storages number trials one after another, so that
-of several attempts at one run all workers agree on the first: it holds the run, the others end as lost. An attempt
-whose worker is gone is ended by whoever finds it, once, since a trial that has ended can not be ended again: a worker
-that was only asleep finds its own attempt ended when it comes to hand in its result, and drops it.
+Every attempt is a trial that is RUNNING from its creation. The storage numbers trials one after another, so all workers
+agree on which of several attempts at a run is the first. The first attempt has the run; the others end as lost. If a
+worker is dead, the first worker that notices this ends its attempt. An ended trial cannot be ended again. So if the
+worker was only suspended, it finds its attempt ended when it stores its result, and discards the result.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ from smoa_lightning.ablation.execution.worker_id import PULSE_SECONDS, Watch, Wo
 
 RUN, SIGNATURE, WORKER, PULSE, ENDED, REASON = "run", "signature", "worker", "pulse", "ended", "reason"
 SECONDS, FORGIVEN, VOID = "seconds", "forgiven", "void"
-# Why an attempt has no result: its run raised an error, its worker died, it was stopped, another one was first.
+# Why an attempt has no result: its run raised an error, its worker died, it was stopped, another attempt was first.
 End = Literal["error", "died", "stopped", "lost"]
-MOST_DEATHS = 10  # a run that takes its worker with it every time must not do so for ever
+MOST_DEATHS = 10  # a run that kills its worker is not tried more often
 
 
 class Pruned(Exception):
-    """A trial was ended because others were better at the same step."""
+    """A trial was ended early because other trials were better at the same step."""
 
 
 class Ledger:
     """The attempts of one Optuna study.
 
     Args:
-        storage: Where it is kept.
-        name: Its name there.
+        storage: The storage of the Optuna study.
+        name: Name of the Optuna study.
         direction: ``maximize`` or ``minimize``; for ``optuna-dashboard`` and samplers.
-        worker: Who this is.
-        watch: What has been seen of others.
+        worker: This worker.
+        watch: Watches the other workers.
     """
 
     def __init__(self, storage: BaseStorage, name: str, direction: str, worker: WorkerId, watch: Watch) -> None:
@@ -52,43 +52,43 @@ class Ledger:
             self.study_id = storage.get_study_id_from_name(name)
 
     def attempts(self) -> list[FrozenTrial]:
-        """Return all attempts, first to last."""
+        """Return all attempts in order."""
         return sorted(self.storage.get_all_trials(self.study_id, deepcopy=False), key=lambda trial: trial.number)
 
     def by_signature(self) -> dict[str, list[FrozenTrial]]:
-        """Return the attempts at each run, first to last, without those that lost it, are forgiven or are void."""
-        found: dict[str, list[FrozenTrial]] = {}
-        forgiven, void = self.first_counted(), self.invalidated()
+        """Return the attempts at each run in order, without lost, reset and invalidated attempts."""
+        attempts: dict[str, list[FrozenTrial]] = {}
+        first_counted, void = self.first_counted(), self.invalidated()
         for trial in self.attempts():
-            gone = (trial.state == TrialState.FAIL and trial.number < forgiven) or trial.number in void
-            if not gone and trial.user_attrs.get(ENDED) != "lost" and SIGNATURE in trial.user_attrs:
-                found.setdefault(trial.user_attrs[SIGNATURE], []).append(trial)
-        return found
+            ignored = (trial.state == TrialState.FAIL and trial.number < first_counted) or trial.number in void
+            if not ignored and trial.user_attrs.get(ENDED) != "lost" and SIGNATURE in trial.user_attrs:
+                attempts.setdefault(trial.user_attrs[SIGNATURE], []).append(trial)
+        return attempts
 
     def reset_failures(self) -> None:
-        """Let the failures so far no longer count, so that their runs are tried again."""
+        """Ignore all failures so far, so that the failed runs are tried again."""
         attempts = self.attempts()
         self.storage.set_study_user_attr(self.study_id, FORGIVEN, attempts[-1].number + 1 if attempts else 0)
 
     def first_counted(self) -> int:
-        """Return the number of the first attempt whose failure counts."""
+        """Return the number of the first attempt that counts if it failed."""
         return int(self.storage.get_study_user_attrs(self.study_id).get(FORGIVEN, 0))
 
     def invalidated(self) -> set[int]:
-        """Return the numbers of the attempts whose results are on disk no more."""
+        """Return the numbers of attempts without a result on disk any more."""
         return set(self.storage.get_study_user_attrs(self.study_id).get(VOID, ()))
 
     def invalidate(self, numbers: Iterable[int]) -> None:
-        """Take attempts for never made, so that their runs are open again."""
+        """Ignore attempts, so that their runs are open again."""
         self.storage.set_study_user_attr(self.study_id, VOID, sorted(self.invalidated() | set(numbers)))
 
     def claim(self, run: str, signature: str, facts: Mapping[str, Any]) -> int | None:
-        """Hold a run; return the attempt, or ``None`` if another one holds it or has done it.
+        """Claim a run; return the attempt, or ``None`` if another attempt has claimed or done the run.
 
         Args:
-            run: Its name.
-            signature: What decides its result.
-            facts: What else is to be seen of it in the storage.
+            run: Name of the run.
+            signature: Signature of the run.
+            facts: Further facts to show in the storage.
         """
         attrs = {RUN: run, SIGNATURE: signature, WORKER: str(self.worker), PULSE: 0, **facts}
         mine = self.storage.create_new_trial(
@@ -104,7 +104,7 @@ class Ledger:
         return mine
 
     def complete(self, attempt: int, value: float, seconds: float) -> bool:
-        """Hand in a result; return whether it counts: not if the attempt was taken for dead in the meantime."""
+        """Store a result; return whether it counts. It does not if another worker has ended the attempt as dead."""
         try:
             self.storage.set_trial_user_attr(attempt, SECONDS, seconds)
             self.storage.set_trial_state_values(attempt, TrialState.COMPLETE, [value])
@@ -113,7 +113,7 @@ class Ledger:
         return True
 
     def prune(self, attempt: int, reason: str, seconds: float) -> bool:
-        """End a trial that others have left behind; return whether it had not ended before."""
+        """End a trial that is worse than others; return ``False`` if it had already ended."""
         try:
             self.storage.set_trial_user_attr(attempt, SECONDS, seconds)
             self.storage.set_trial_user_attr(attempt, REASON, reason)
@@ -123,7 +123,7 @@ class Ledger:
         return True
 
     def end(self, attempt: int, end: End, reason: str) -> bool:
-        """End an attempt without a result; return whether it had not ended before."""
+        """End an attempt without a result; return ``False`` if it had already ended."""
         try:
             self.storage.set_trial_user_attr(attempt, ENDED, end)
             self.storage.set_trial_user_attr(attempt, REASON, reason[:1000])
@@ -133,21 +133,21 @@ class Ledger:
         return True
 
     def reap_dead(self) -> list[FrozenTrial]:
-        """End the attempts whose workers are gone; return those that nobody else has ended before."""
-        gone = []
+        """End the attempts of dead workers; return the attempts that this call has ended."""
+        reaped = []
         for trial in self.attempts():
             if trial.state != TrialState.RUNNING:
                 continue
             worker, pulse = trial.user_attrs.get(WORKER, ""), trial.user_attrs.get(PULSE)
             if self.watch.dead(trial._trial_id, worker, pulse) and self.end(
-                trial._trial_id, "died", f"its worker {worker or 'unknown'} is gone"
+                trial._trial_id, "died", f"its worker {worker or 'unknown'} is dead"
             ):
-                gone.append(trial)
-        return gone
+                reaped.append(trial)
+        return reaped
 
     @contextmanager
     def beating(self, attempt: int, seconds: float = PULSE_SECONDS) -> Iterator[None]:
-        """Give signs of life while a run is under way."""
+        """Store signs of life while a run is in progress."""
         stop = threading.Event()
 
         def beat() -> None:
@@ -157,9 +157,9 @@ class Ledger:
                 try:
                     self.storage.set_trial_user_attr(attempt, PULSE, count)
                 except UpdateFinishedTrialError:
-                    return  # taken for dead; found out when the result is handed in
-                except Exception as error:  # a server that is away for a moment must not end the run
-                    optuna.logging.get_logger(__name__).warning(f"no sign of life could be given: {error}")
+                    return  # another worker has ended this attempt; complete() reports it
+                except Exception as error:  # a short failure of a server must not end the run
+                    optuna.logging.get_logger(__name__).warning(f"cannot store a sign of life of this worker: {error}")
 
         thread = threading.Thread(target=beat, name="pulse", daemon=True)
         thread.start()
@@ -171,7 +171,7 @@ class Ledger:
 
 
 def run_state(attempts: Sequence[FrozenTrial], retries: int) -> Literal["done", "running", "failed", "open"]:
-    """Return how a run stands, from its attempts.
+    """Return the state of a run from its attempts.
 
     >>> run_state([], retries=1)
     'open'
@@ -185,5 +185,5 @@ def run_state(attempts: Sequence[FrozenTrial], retries: int) -> Literal["done", 
 
 
 def count(attempts: Sequence[FrozenTrial], end: End) -> int:
-    """Return how many attempts ended in a way."""
+    """Return the number of attempts that ended in a given way."""
     return sum(trial.user_attrs.get(ENDED) == end for trial in attempts)

@@ -1,4 +1,4 @@
-"""How a study stands, while it runs: a table in a terminal, lines anywhere else."""
+"""Display of a running study: a table in a terminal, lines in other outputs."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from smoa_lightning.ablation.execution.durations import clock, remaining_seconds
 from smoa_lightning.ablation.execution.status import CellStatus, StudyStatus
 from smoa_lightning.ablation.statistics import mean_interval
 
-ROWS = 40  # of the table; cells at work come first
+ROWS = 40  # most rows of the table; running cells come first
 
 
 class Display:
     """The state of a study, shown until the end of the ``with`` block.
 
     Args:
-        status: How the study stands.
-        folder: Its folder.
-        console: Where to show it.
+        status: Status of the study.
+        folder: The study folder.
+        console: Output of the display.
     """
 
     def __init__(self, status: StudyStatus, folder: Path, console: Console | None = None) -> None:
@@ -55,7 +55,7 @@ class Display:
             self.live.__exit__(kind, error, trace)
 
     def refresh(self) -> None:
-        """Show how it stands now."""
+        """Show the current state."""
         cells = self.status.cells()
         if sum(cell.failed for cell in cells) > len(self._failed):
             for failure in self.status.failures():
@@ -74,13 +74,13 @@ class Display:
                 self._say(f"  {self._line(cells)}")
 
     def describe_end(self) -> None:
-        """Say where the results are."""
+        """Print the folder of the results and the next commands."""
         self._say(
             f"{self.folder}   (python -m smoa_lightning report {self.folder}; tensorboard --logdir {self.folder})"
         )
 
     def _say(self, text: str) -> None:
-        """Print a line as it is: neither cut where a file has no width, nor read as rich's own marks."""
+        """Print a line unchanged: not cut at the width of the output, and without rich's markup."""
         self.console.print(Text(text), soft_wrap=True)
 
     def _better(self) -> str:
@@ -98,7 +98,7 @@ class Display:
 
 
 def table(cells: list[CellStatus], direction: str) -> Table:
-    """Return the cells as a table: those at work first, then those that are not done."""
+    """Return the cells as a table: first running cells, then cells that are not done."""
     order = sorted(cells, key=lambda cell: (not cell.running, cell.done + cell.failed >= cell.planned))
     means = {cell.cell: statistics.fmean(cell.values) for cell in cells if cell.values}
     best = (max if direction == "maximize" else min)(means, key=lambda name: means[name], default=None)
@@ -126,13 +126,13 @@ def interval(values: tuple[float, ...]) -> str:
         return ""
     if len(values) == 1:
         return f"{values[0]:.3f} (1 seed)"
-    found = mean_interval(values)
-    if found.low is None or found.high is None:  # all the same, which says nothing about another seed
-        return f"{found.value:.3f} ({len(values)} seeds)"
-    return f"{found.value:.3f} ± {(found.high - found.low) / 2:.3f} ({len(values)} seeds)"
+    estimate = mean_interval(values)
+    if estimate.low is None or estimate.high is None:  # equal scores have no interval
+        return f"{estimate.value:.3f} ({len(values)} seeds)"
+    return f"{estimate.value:.3f} ± {(estimate.high - estimate.low) / 2:.3f} ({len(values)} seeds)"
 
 
 def time_left(cells: list[CellStatus]) -> float | None:
-    """Return the seconds until the end with as many workers as there are now; ``None`` before a run is done."""
+    """Return the remaining seconds with the current number of workers; ``None`` before the first run is done."""
     left = {cell.cell: max(0, cell.planned - cell.done - cell.failed) for cell in cells}
     return remaining_seconds({c.cell: c.seconds for c in cells}, left, sum(len(c.running) for c in cells))

@@ -1,4 +1,4 @@
-"""The arguments of ``ablate``: what is said about its execution, and what goes to the study."""
+"""The arguments of ``ablate``: options of the execution, and flags for the study."""
 
 from __future__ import annotations
 
@@ -10,31 +10,31 @@ from smoa_lightning.common.errors import UserError, nearest
 from smoa_lightning.configuration.check import flags
 
 OPTIONS = {
-    "config": "study file; further ones are laid over it",
-    "plan": "print what would be run, what it needs and what it can show, and run nothing",
-    "workers": "processes on this machine (default: 1)",
+    "config": "study file; give it again for files that change the study",
+    "plan": "print the runs, their cost and the smallest detectable difference, and run nothing",
+    "workers": "number of processes on this machine (default: 1)",
     "storage": "URL of an Optuna storage, such as postgresql://user@host/name (default: a journal in the study folder)",
-    "root": "folder of all studies (default: studies); runs that one has finished the others do not run again",
+    "root": "folder of all studies (default: studies); a finished run of one study is copied by the others",
     "folder": "exact folder of the study (default: ROOT/NAME)",
-    "retry_failed": "run again what has failed too often",
-    "worker": "be a worker of the study and nothing else: what --workers starts",
+    "retry_failed": "try runs again that have failed too often",
+    "worker": "run only one worker of the study; --workers starts such processes",
 }
 
 
 @dataclass(frozen=True)
 class Options:
-    """What is said about the execution of a study.
+    """Options of the execution of a study.
 
     Attributes:
         files: Study files.
         study_flags: Key -> text, for the study.
         plan: Print the plan and stop.
-        workers: Processes on this machine.
+        workers: Number of processes on this machine.
         storage: URL of the storage.
         root: Folder of all studies.
         folder: Exact folder of the study.
-        retry_failed: Forget failures.
-        worker: Number of this worker; ``None`` for the process that starts them.
+        retry_failed: Reset failures.
+        worker: Number of this worker; ``None`` for the process that starts the workers.
     """
 
     files: tuple[Path, ...]
@@ -53,10 +53,10 @@ class Options:
 
 
 def parse_options(args: list[str]) -> Options:
-    """Read what stands after ``ablate``.
+    """Read the arguments of ``ablate``.
 
     Raises:
-        UserError: No study file, an option without its value or with one that it does not take.
+        UserError: There is no study file, an option is unknown, or an option has no value or a wrong value.
     """
     given: dict[str, str | None] = {}
     files: list[Path] = []
@@ -72,7 +72,7 @@ def parse_options(args: list[str]) -> Options:
         else:
             for_study.append((key, text))
     if not files:
-        raise UserError("ablate needs a study: --config ablations/NAME.yaml")
+        raise UserError("ablate needs a study file: --config ablations/NAME.yaml")
     return Options(
         files=tuple(files),
         study_flags=tuple(for_study),
@@ -87,10 +87,10 @@ def parse_options(args: list[str]) -> Options:
 
 
 def _near(name: str) -> str | None:
-    """The option that a word is probably a misspelling of; other words may be the last word of a configuration key."""
-    found = nearest(name, OPTIONS, 1)
-    alike = sum(a == b for a, b in zip(name, found, strict=False))
-    return found if alike >= max(3, len(found) - 2) else None
+    """Return the option that a word probably misspells; other words may be last words of configuration keys."""
+    option = nearest(name, OPTIONS, 1)
+    equal_letters = sum(a == b for a, b in zip(name, option, strict=False))
+    return option if equal_letters >= max(3, len(option) - 2) else None
 
 
 def _text(name: str, text: str | None) -> str:
@@ -101,14 +101,14 @@ def _text(name: str, text: str | None) -> str:
 
 def _number(name: str, text: str | None, least: int) -> int:
     if text is None or not text.isdigit() or int(text) < least:
-        raise UserError(f"--{name} is {text!r}, but takes a whole number from {least} on")
+        raise UserError(f"--{name} is {text!r}, but must be a whole number of at least {least}")
     return int(text)
 
 
 def _switch(name: str, given: dict[str, str | None]) -> bool:
     text = given.get(name, "false") or "true"
     if text not in ("true", "false"):
-        raise UserError(f"--{name} takes no value, or true or false, but not {text!r}")
+        raise UserError(f"--{name} is {text!r}, but must have no value, or true or false")
     return text == "true"
 
 
@@ -116,11 +116,11 @@ def usage() -> str:
     """Return the help of ``ablate``."""
     lines = ["usage: python -m smoa_lightning ablate --config ablations/NAME.yaml [--config FILE ...] [OPTION ...]", ""]
     lines += [
-        "Run a study: every cell of its grid with every seed, after a search of each cell where it has one. The same"
+        "Run a study: every cell of its grid with every seed, after a search for each cell if the study has one. The"
     ]
-    lines += ["command goes on where it was stopped. Then: python -m smoa_lightning report FOLDER", "", "options:"]
+    lines += ["same command continues a stopped study. Next: python -m smoa_lightning report FOLDER", "", "options:"]
     lines += [f"  --{name:13} {text}" for name, text in OPTIONS.items()]
-    lines += ["", "keys of a study, from the command line as well (--seeds=5, --search.trials=16, --axes.r=[4,8]):"]
+    lines += ["", "keys of a study, which flags can also set (--seeds=5, --search.trials=16, --axes.r=[4,8]):"]
     lines += [f"  --{name:13} {text}" for name, text in STUDY_KEYS.items()]
     lines += ["", "any other --KEY VALUE is a configuration key of `fit`, set for all runs"]
     return "\n".join(lines)

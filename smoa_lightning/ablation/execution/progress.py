@@ -1,4 +1,4 @@
-"""What the report reads beside the runs themselves: every trial of the searches, and the runs that failed."""
+"""``trials.json``: all trials of the searches and all failed runs, for the report."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def _trial(number: int, last: FrozenTrial) -> dict[str, Any]:
 
 
 def importances(search: CellSearch) -> dict[str, float]:
-    """Return the share of each parameter in what made trials differ (PED-ANOVA); nothing for fewer than four trials."""
+    """Return the importance of each parameter for the score (PED-ANOVA); empty with fewer than four trials."""
     done = [t for t in search.ledger.attempts() if t.state == TrialState.COMPLETE]
     if len(done) < 4 or len(search.cell.parameters) < 2 or len({t.value for t in done}) == 1:
         return {}

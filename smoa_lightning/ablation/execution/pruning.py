@@ -1,4 +1,4 @@
-"""Ending a trial early: the score on the selection rows is told to the search after every validation."""
+"""Pruning: the search gets the score on the selection rows after every validation, and may end the trial."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from smoa_lightning.common.errors import UserError
 
 
 class Reporter(Protocol):
-    """What is told about a trial; ``optuna.Trial`` is one."""
+    """Receives the scores of a trial, such as ``optuna.Trial``."""
 
     def report(self, value: float, step: int) -> None:
-        """Tell a value after a step."""
+        """Report a value after a step."""
 
     def should_prune(self) -> bool:
-        """Whether the trial is to end."""
+        """Whether the trial must end."""
 
 
 class TrialPruning(Callback):
-    """Tell a trial its score after every validation, at the step where it was measured, and end it if it lags.
+    """Report the score to a trial after every validation, with its step, and end the trial if it is too bad.
 
-    The step is ``trainer.global_step``: with validation in the middle of an epoch an epoch's number would name several
-    scores, and a resumed run goes on where it was. With several processes the first one decides and all of them end.
+    The step is ``trainer.global_step``, since an epoch may have several validations, and since a resumed run continues
+    its steps. With several processes the first process decides, and all processes end.
 
     Args:
-        trial: Whom to tell; needed in the first process only.
+        trial: Receives the scores; needed only in the first process.
         metric: A metric of the selection rows, such as ``nll``.
     """
 
@@ -36,11 +36,11 @@ class TrialPruning(Callback):
         self.trial, self.metric = trial, metric
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: Any) -> None:
-        """Tell the score; raise :class:`Pruned` if the trial is to end.
+        """Report the score; raise :class:`Pruned` if the trial must end.
 
         Raises:
-            Pruned: The trial is to end.
-            UserError: The metric is not measured there.
+            Pruned: The trial must end.
+            UserError: Validation does not measure the metric.
         """
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return

@@ -1,4 +1,4 @@
-"""How a study stands: which runs are done, under way, failed or open; read from the storage alone."""
+"""The status of a study, read from the storage: which runs are done, running, failed or open."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class Failure:
     """A run that failed too often.
 
     Args:
-        run: Its name.
-        cell: Its cell.
-        attempts: How often it was tried.
+        run: Name of the run.
+        cell: Name of its cell.
+        attempts: Number of failed attempts.
         reason: Why the last attempt failed.
     """
 
@@ -37,16 +37,16 @@ class Failure:
 
 @dataclass(frozen=True)
 class CellStatus:
-    """How one cell stands.
+    """The status of one cell.
 
     Args:
-        cell: Its name.
-        planned: Final runs and trials.
-        done: Of them done; trials that were pruned are done.
-        running: Workers at it.
-        failed: Runs and trials that failed too often.
-        values: Results of its final runs.
-        seconds: How long each of its runs took.
+        cell: Name of the cell.
+        planned: Number of final runs and trials.
+        done: Number of done runs and trials; pruned trials are done.
+        running: Workers that run the cell.
+        failed: Number of runs and trials that failed too often.
+        values: Results of the final runs.
+        seconds: Seconds of each run.
     """
 
     cell: str
@@ -59,23 +59,23 @@ class CellStatus:
 
 
 class StudyStatus:
-    """A study and its storage.
+    """The status of a study in its storage.
 
     Args:
         study: The study.
-        storage: Where its attempts are kept.
-        worker: Who asks.
-        watch: What has been seen of other workers.
+        storage: The storage of its attempts.
+        worker: This worker.
+        watch: Watches the other workers.
 
     Raises:
-        UserError: The storage holds another study under this name.
+        UserError: The storage has a different study with this name.
     """
 
     def __init__(self, study: Study, storage: BaseStorage, worker: WorkerId, watch: Watch) -> None:
         self.study, self.storage = study, storage
         direction = str(study.objective.direction)
         self.final = Ledger(storage, f"{study.name}/final", direction, worker, watch)
-        self._same_study()
+        self._check_same_study()
         self.searches: dict[str, CellSearch] = {}
         for cell in study.cells if study.search is not None else ():
             assert study.search is not None
@@ -83,15 +83,15 @@ class StudyStatus:
             self.searches[cell.name] = CellSearch(ledger, cell, study.search, study.retries)
         self._runs: dict[tuple[str, int, str], Run] = {}
 
-    def _same_study(self) -> None:
-        """Several people may share a server, and a study of another kind may have this name there."""
+    def _check_same_study(self) -> None:
+        """Refuse a storage with a different study of this name, since several people may share a server."""
         known = self.storage.get_study_user_attrs(self.final.study_id).get(SIGNATURES, {})
         mine = {cell.name: cell.signature for cell in self.study.cells}
         for name, signature in known.items():
             if mine.get(name, signature) != signature:
                 raise UserError(
-                    f"the storage holds another study {self.study.name!r}: its cell {name} has other settings; "
-                    "give this study another --name"
+                    f"the storage has a different study {self.study.name!r}: its cell {name} has different settings; "
+                    "choose a different --name for this study"
                 )
         if known | mine != known:
             self.storage.set_study_user_attr(self.final.study_id, SIGNATURES, known | mine)
@@ -99,7 +99,7 @@ class StudyStatus:
     # ------------------------------------------------------------------------------------------------------- final runs
 
     def final_runs(self, cell: Cell) -> Iterator[Run]:
-        """Yield the final runs of a cell; none while its search is under way, or if no trial was run to its end."""
+        """Yield the final runs of a cell; none while its search is running, or if no trial was completed."""
         parameters = {}
         if cell.name in self.searches:
             search = self.searches[cell.name]
@@ -114,7 +114,7 @@ class StudyStatus:
             yield self._runs[place]
 
     def open_runs(self) -> Iterator[Run]:
-        """Yield the final runs that nobody holds, cell by cell."""
+        """Yield the final runs that no worker has claimed, cell by cell."""
         attempts = self.final.by_signature()
         for cell in self.study.cells:
             for run in self.final_runs(cell):
@@ -122,13 +122,13 @@ class StudyStatus:
                     yield run
 
     def known(self, pid: int) -> bool:
-        """Whether a worker of this machine has ever held a run or a trial."""
+        """Whether a worker of this machine has ever claimed a run or a trial."""
         name = str(WorkerId.of(pid))
         ledgers = [self.final, *(search.ledger for search in self.searches.values())]
         return any(trial.user_attrs.get(WORKER) == name for ledger in ledgers for trial in ledger.attempts())
 
     def ended(self) -> bool:
-        """Whether all runs are done, or failed too often."""
+        """Whether all runs are done or have failed too often."""
         if not all(search.ended() for search in self.searches.values()):
             return False
         attempts = self.final.by_signature()
@@ -141,7 +141,7 @@ class StudyStatus:
     # ------------------------------------------------------------------------------------------------------- for people
 
     def cells(self) -> list[CellStatus]:
-        """Return how each cell stands."""
+        """Return the status of each cell."""
         attempts = self.final.by_signature()
         return [self._cell(cell, attempts) for cell in self.study.cells]
 
@@ -178,7 +178,7 @@ class StudyStatus:
                 if search is not None and search.failed_too_often(tried):
                     found.append(_failure(f"{cell.name},trial={number}", cell.name, tried))
             if search is not None and search.ended() and search.best() is None:
-                found.append(Failure(f"{cell.name}, final runs", cell.name, 0, "no trial was run to its end"))
+                found.append(Failure(f"{cell.name}, final runs", cell.name, 0, "no trial was completed"))
         return found
 
 

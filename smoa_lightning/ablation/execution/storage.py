@@ -1,4 +1,4 @@
-"""Where the state of a study is kept: an Optuna journal file in its folder, or any storage that Optuna opens by URL."""
+"""The storage of a study's state: an Optuna journal file in its folder, or an Optuna storage with a URL."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import IO
 import optuna
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
-from optuna.storages.journal._file import BaseJournalFileLock  # public classes take it, but it is not exported
+from optuna.storages.journal._file import BaseJournalFileLock  # part of a public interface, but not exported
 
 from smoa_lightning.common.errors import UserError
 
@@ -18,37 +18,37 @@ JOURNAL = "storage.log"
 
 
 class JournalLock(BaseJournalFileLock):
-    """An exclusive lock on a file beside the journal that ends with its process, however that ends.
+    """An exclusive lock on a file next to the journal; the lock always ends with its process.
 
-    Optuna's own locks are files that stay when their process is killed, and are broken by force after half a minute. A
-    process that was killed within a write may also leave the beginning of a line, after which nobody could read the
-    journal any more: whoever holds the lock removes it, since nobody else can be writing.
+    Optuna's own locks are files. They stay if their process is killed, and other processes wait half a minute before
+    they remove them. A process that is killed while it writes may also leave an unfinished line, which makes the
+    journal unreadable. The owner of the lock removes such a line, since no other process can be writing.
 
     Args:
-        journal: The journal.
+        journal: Path of the journal.
     """
 
     def __init__(self, journal: Path) -> None:
         self.journal = journal
-        self._held: IO[bytes] | None = None
+        self._lock_file: IO[bytes] | None = None
 
     def acquire(self) -> bool:
-        """Wait for the lock, then remove the beginning of a line that was never ended."""
-        self._held = self.journal.with_name(f"{self.journal.name}.lock").open("wb")
-        fcntl.flock(self._held, fcntl.LOCK_EX)
+        """Wait for the lock, then remove an unfinished line."""
+        self._lock_file = self.journal.with_name(f"{self.journal.name}.lock").open("wb")
+        fcntl.flock(self._lock_file, fcntl.LOCK_EX)
         drop_unfinished_line(self.journal)
         return True
 
     def release(self) -> None:
-        """Let others write."""
-        if self._held is not None:
-            fcntl.flock(self._held, fcntl.LOCK_UN)  # closing is not enough where a fork has the file too
-            self._held.close()
-            self._held = None
+        """Release the lock."""
+        if self._lock_file is not None:
+            fcntl.flock(self._lock_file, fcntl.LOCK_UN)  # closing is not enough if a forked process has the file too
+            self._lock_file.close()
+            self._lock_file = None
 
 
 def drop_unfinished_line(file: Path) -> None:
-    """Cut a file behind its last line break; one that ends with a line break stays as it is."""
+    """Remove everything after the last line break of a file."""
     with file.open("rb+") as stream:
         end = stream.seek(0, 2)
         position = end
@@ -68,11 +68,11 @@ def open_storage(url: str | None, folder: Path) -> BaseStorage:
     """Open the storage of a study.
 
     Args:
-        url: As Optuna takes it, such as ``postgresql://user@host/name``; ``None`` for the journal of the folder.
+        url: URL for Optuna, such as ``postgresql://user@host/name``; ``None`` for the journal in the folder.
         folder: The study folder.
 
     Raises:
-        UserError: The server can not be reached, its driver is not installed, or this is no URL.
+        UserError: The server cannot be reached, its driver is not installed, or the URL is wrong.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     if url is None:
@@ -81,14 +81,14 @@ def open_storage(url: str | None, folder: Path) -> BaseStorage:
         try:
             return JournalStorage(JournalFileBackend(str(journal), lock_obj=JournalLock(journal)))
         except (ValueError, OSError) as error:
-            raise UserError(f"--storage: the journal {journal} can not be read: {_sentence(error)}") from error
-    shown = re.sub(r"://([^:@/]+):[^@/]*@", r"://\1:***@", url)  # passwords do not belong into messages
+            raise UserError(f"--storage: the journal {journal} cannot be read: {_sentence(error)}") from error
+    shown = re.sub(r"://([^:@/]+):[^@/]*@", r"://\1:***@", url)  # hides the password
     try:
         return optuna.storages.get_storage(url)
     except ImportError as error:
         raise UserError(f"--storage {shown} needs a driver that is not installed: {_sentence(error)}") from error
-    except Exception as error:  # SQLAlchemy's and the drivers' own errors have no common class
-        raise UserError(f"--storage {shown} can not be reached: {_sentence(error)}") from error
+    except Exception as error:  # errors of SQLAlchemy and of the drivers have no common class
+        raise UserError(f"--storage {shown} cannot be reached: {_sentence(error)}") from error
 
 
 def close_storage(storage: BaseStorage) -> None:
@@ -100,7 +100,7 @@ def close_storage(storage: BaseStorage) -> None:
 
 
 def _sentence(error: BaseException) -> str:
-    """The first sentence of an error, or of the driver's error within it."""
+    """Return the text of an error, or of the driver's error in it, without passwords."""
     inner = getattr(error, "orig", None) or error.__cause__ or error
     text = " ".join(str(inner or error).split())
     text = re.sub(r"://([^:@/]+):[^@/]*@", r"://\1:***@", text)

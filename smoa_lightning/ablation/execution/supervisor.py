@@ -1,4 +1,4 @@
-"""The process that a user starts: it starts workers, replaces those that die, and shows how the study stands."""
+"""The process that a user starts: it starts workers, replaces dead workers, and displays the status of the study."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ from smoa_lightning.ablation.study.space import Study
 from smoa_lightning.common.errors import UserError
 
 REFRESH_SECONDS = 1.0
-STOP_SECONDS = 60.0  # a worker has as long to end its step and give its run back
-QUICK_DEATHS = 3  # of workers that ended with an error before they could do anything: they all would
-KILLED = 20  # of workers in a row that were killed before they could do anything, such as by a want of memory
-SETTLED = datetime.timedelta(minutes=2)  # after that a network file system shows what another machine has written
+STOP_SECONDS = 60.0  # time for a worker to end its step and release its run
+QUICK_DEATHS = 3  # the study ends after so many workers that failed at their start
+KILLED = 20  # the study ends after so many workers in a row that were killed at their start, for example without memory
+SETTLED = datetime.timedelta(minutes=2)  # after this time a network file system shows the files of other machines
 
 
 class Supervisor:
-    """A study under way on this machine.
+    """Runs a study on this machine.
 
     Args:
         study: The study.
-        folder: Its folder.
-        storage: Where its attempts are kept.
-        workers: How many processes.
-        args: What stood after ``ablate``, for the workers.
+        folder: The study folder.
+        storage: The storage of its attempts.
+        workers: Number of worker processes.
+        args: Arguments of ``ablate``, for the workers.
 
     Raises:
-        UserError: The storage holds another study of this name.
+        UserError: The storage has a different study with this name.
     """
 
     def __init__(self, study: Study, folder: Path, storage: BaseStorage, workers: int, args: list[str]) -> None:
@@ -52,12 +52,12 @@ class Supervisor:
         self.quick_deaths = self.killed = 0
 
     def reset_failures(self) -> None:
-        """Let the failures so far no longer count."""
+        """Ignore all failures so far."""
         for ledger in (self.status.final, *(search.ledger for search in self.status.searches.values())):
             ledger.reset_failures()
 
     def reopen_lost(self) -> list[str]:
-        """Open the finished runs whose folder is gone or damaged, as after a power cut; return their names."""
+        """Reopen finished runs with a missing or damaged folder, as after a power failure; return their names."""
         folders, attempts = Folders(self.study.name, self.folder, self.study.keep), self.status.final.by_signature()
         lost: dict[int, str] = {}
         for cell in self.study.cells:
@@ -71,11 +71,11 @@ class Supervisor:
         return list(dict.fromkeys(lost.values()))
 
     def run(self) -> None:
-        """Keep workers at work until all runs have ended.
+        """Keep the workers running until all runs have ended.
 
         Raises:
-            UserError: Runs failed, or workers die as soon as they are started.
-            KeyboardInterrupt: Ctrl-C; the workers have given their runs back.
+            UserError: Runs failed, or workers die at their start.
+            KeyboardInterrupt: Ctrl-C; the workers have released their runs.
         """
         with Display(self.status, self.folder) as display:
             try:
@@ -91,10 +91,10 @@ class Supervisor:
         failures = self.status.failures()
         if failures:
             more = f" and {len(failures) - 1} more" if len(failures) > 1 else ""
-            raise UserError(f"{failures[0].run}{more} failed: {failures[0].reason}; mend it and add --retry_failed")
+            raise UserError(f"{failures[0].run}{more} failed: {failures[0].reason}; fix it and add --retry_failed")
 
     def _replace(self) -> None:
-        """Start the workers that are not there."""
+        """Start missing workers."""
         for number in range(self.count):
             process = self.processes.get(number)
             if process is not None and process.poll() is None:
@@ -119,12 +119,12 @@ class Supervisor:
                 stderr=stream,
                 stdin=subprocess.DEVNULL,
                 env=environment,
-                start_new_session=True,  # Ctrl-C reaches the workers through this process, once
+                start_new_session=True,  # workers get Ctrl-C only from this process
             )
         self.started[number] = time.monotonic()
 
     def _died(self, number: int, process: subprocess.Popen[bytes]) -> None:
-        """Give up if workers can not even start; a worker whose run kills it is replaced."""
+        """Raise an error if workers cannot start. A worker that its run has killed is replaced."""
         if process.returncode == 0:
             return
         if process.returncode > 0 and time.monotonic() - self.started[number] < 60:
@@ -134,10 +134,10 @@ class Supervisor:
         if process.returncode == 2 or self.quick_deaths >= QUICK_DEATHS or self.killed >= KILLED:
             lines = self.log(number).read_text(encoding="utf-8", errors="replace").strip().splitlines()
             last = lines[-1].removeprefix("smoa_lightning: ") if lines else f"exit status {process.returncode}"
-            raise UserError(f"worker {number} stopped: {last} (all of it: {self.log(number)})")
+            raise UserError(f"worker {number} stopped: {last} (complete log: {self.log(number)})")
 
     def log(self, number: int) -> Path:
-        """Return the file that a worker prints to."""
+        """Return the log file of a worker."""
         return self.folder / "logs" / f"worker-{number}.log"
 
     def _stop(self) -> None:

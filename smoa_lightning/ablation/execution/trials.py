@@ -1,7 +1,7 @@
-"""The trials of a cell's search: which values come next, how many there are, and which was best.
+"""The trials of a cell's search: the next values, the number of trials, and the best trial.
 
-A trial that dies or fails is tried again with its own values, under the number of its first attempt, so that its runs
-go on from their checkpoints and the sampler sees it once. All cells end with the same number of trials.
+A trial that dies or fails is tried again with the same values, and keeps the number of its first attempt. So its runs
+continue from their checkpoints, and the sampler sees the trial once. All cells end with the same number of trials.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from smoa_lightning.ablation.study.search_space import OptunaClass, Parameter, S
 from smoa_lightning.ablation.study.space import Cell
 
 ORIGIN = "origin"  # number of a trial's first attempt
-# Samplers that find their place in the storage, and need the same seed every time.
+# Samplers that read the next value from the storage, and need the same seed every time.
 SAME_SEED = ("GridSampler", "BruteForceSampler", "QMCSampler")
 
 
 @dataclass(frozen=True)
-class Held:
-    """A trial that this worker holds.
+class ClaimedTrial:
+    """A trial that this worker has claimed.
 
     Args:
         attempt: Its attempt in the storage.
-        number: Number of the trial: that of its first attempt.
+        number: Number of the trial, which is the number of its first attempt.
         parameters: Full configuration key -> value.
-        trial: For intermediate values and pruning.
+        trial: The Optuna trial, for intermediate values and pruning.
     """
 
     attempt: int
@@ -46,19 +46,19 @@ class CellSearch:
     """The search of one cell.
 
     Args:
-        ledger: Its attempts.
+        ledger: The attempts of the search.
         cell: The cell.
         search: The search of the study.
-        retries: How often a trial that failed is tried again.
+        retries: How often a failed trial is tried again.
     """
 
     def __init__(self, ledger: Ledger, cell: Cell, search: Search, retries: int) -> None:
         self.ledger, self.cell, self.search, self.retries = ledger, cell, search, retries
 
     def trials(self) -> dict[int, list[FrozenTrial]]:
-        """Return the attempts at each trial, by the number of its first one.
+        """Return the attempts at each trial, by the number of the first attempt.
 
-        What is only queued is no attempt, nor what ended before its values were known.
+        Queued trials are not attempts, and attempts that ended before their values were known do not count.
         """
         found: dict[int, list[FrozenTrial]] = {}
         for trial in self.ledger.attempts():
@@ -69,13 +69,13 @@ class CellSearch:
 
     def failed_too_often(self, attempts: Sequence[FrozenTrial]) -> bool:
         """Whether a trial has failed too often."""
-        forgiven = self.ledger.first_counted()
-        counted = [trial for trial in attempts if trial.number >= forgiven]
+        first_counted = self.ledger.first_counted()
+        counted = [trial for trial in attempts if trial.number >= first_counted]
         failed = count(counted, "error") > self.retries or count(counted, "died") > MOST_DEATHS
         return attempts[-1].state == TrialState.FAIL and failed
 
     def taken(self) -> list[FrozenTrial]:
-        """Return the last attempt of each trial that is done, under way, or has failed too often."""
+        """Return the last attempt of each trial that is done, is running, or has failed too often."""
         return [
             attempts[-1]
             for attempts in self.trials().values()
@@ -87,8 +87,8 @@ class CellSearch:
         taken = self.taken()
         return len(taken) >= self.search.trials and all(t.state != TrialState.RUNNING for t in taken)
 
-    def claim(self) -> Held | None:
-        """Hold the next trial; ``None`` if all are taken, or others were faster."""
+    def claim(self) -> ClaimedTrial | None:
+        """Claim the next trial; ``None`` if all trials are taken, or another worker was first."""
         if len(self.taken()) >= self.search.trials:
             return None
         self._queue_again()
@@ -100,12 +100,12 @@ class CellSearch:
         trial.set_user_attr(RUN, f"{self.cell.name},trial={number}")
         parameters = {p.key: suggest(trial, p) for p in self.cell.parameters}
         if self._taken_by_others(trial, number) or self._repeats(trial, parameters):
-            self.ledger.end(trial._trial_id, "lost", "others were faster")
+            self.ledger.end(trial._trial_id, "lost", "another worker was first")
             return None
-        return Held(trial._trial_id, number, parameters, trial)
+        return ClaimedTrial(trial._trial_id, number, parameters, trial)
 
     def _queue_again(self) -> None:
-        """Queue the trials that ended without a result, with their own values, unless they have failed too often."""
+        """Queue trials that ended without a result, with the same values, unless they have failed too often."""
         queued = {t.user_attrs.get(ORIGIN) for t in self.ledger.attempts() if t.state == TrialState.WAITING}
         for number, attempts in self.trials().items():
             last = attempts[-1]
@@ -113,7 +113,7 @@ class CellSearch:
                 self.study().enqueue_trial(dict(last.params), user_attrs={ORIGIN: number})
 
     def _grid(self) -> list[dict[str, Any]]:
-        """Return the points of a grid; nothing for other samplers, which may try a point twice."""
+        """Return the points of a grid; empty for other samplers, which may try a point twice."""
         if self.search.sampler.class_name != "GridSampler":
             return []
         keys = [parameter.key for parameter in self.cell.parameters]
@@ -123,9 +123,9 @@ class CellSearch:
         ]
 
     def _queue_untried(self) -> None:
-        """Queue a point of the grid that nobody has tried.
+        """Queue a point of the grid that was not tried.
 
-        Optuna's sampler takes a point for tried when its worker died before the values were known.
+        Optuna's sampler skips a point if its worker died before the values were known.
         """
         waiting = [t for t in self.ledger.attempts() if t.state == TrialState.WAITING]
         if not waiting:
@@ -135,7 +135,7 @@ class CellSearch:
                 self.study().enqueue_trial(untried)
 
     def _repeats(self, trial: Trial, parameters: Mapping[str, Any]) -> bool:
-        """Whether an earlier trial of a grid, other than a first attempt at this one, has the same values."""
+        """Whether an earlier trial of a grid has the same values, without attempts at the same trial."""
         if not self._grid() or ORIGIN in trial.user_attrs:
             return False
         return any(
@@ -143,7 +143,7 @@ class CellSearch:
         )
 
     def _taken_by_others(self, trial: Trial, number: int) -> bool:
-        """Whether another worker has this trial, or all trials were taken in the meantime."""
+        """Whether another worker has taken this trial, or all trials."""
         for other in self.trials().get(number, []):
             ended = other.state in (TrialState.COMPLETE, TrialState.PRUNED)
             if other.number != trial.number and (
@@ -155,10 +155,10 @@ class CellSearch:
         return len(taken) > self.search.trials and (ORIGIN in trial.user_attrs or last)
 
     def study(self) -> optuna.Study:
-        """Return the Optuna study, with a sampler that has not drawn before.
+        """Return the Optuna study with a new sampler.
 
-        A sampler with the same seed in every process would give every process the same first values, so its seed
-        depends on how many attempts there are.
+        The sampler's seed depends on the number of attempts. With the same seed, every process would draw the same
+        first values.
         """
         drawn = len(self.ledger.attempts())
         seed = zlib.crc32(f"{self.cell.name}/{drawn}".encode())
@@ -170,19 +170,19 @@ class CellSearch:
         )
 
     def best(self) -> FrozenTrial | None:
-        """Return the best trial that was run to its end, the first of equals."""
+        """Return the best completed trial; of equal trials, the first."""
         done = [t for t in self.ledger.attempts() if t.state == TrialState.COMPLETE and t.value is not None]
         sign = -1 if self.search_direction == "maximize" else 1
         return min(done, key=lambda t: (sign * float(t.value or 0), t.number), default=None)
 
     @property
     def search_direction(self) -> str:
-        """Which direction of the search's metric is better."""
+        """The better direction of the search's metric."""
         return DIRECTIONS[self.cell.search_metric]
 
 
 def sampler(named: OptunaClass, parameters: Sequence[Parameter], seed: int) -> optuna.samplers.BaseSampler:
-    """Make a sampler; its seed is that of the study file where it has one."""
+    """Make a sampler. If the study file sets a seed, the sampler's seed depends on it."""
     make = getattr(optuna.samplers, named.class_name)
     options = dict(named.options)
     if named.class_name == "GridSampler":

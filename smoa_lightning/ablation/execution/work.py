@@ -1,4 +1,4 @@
-"""What a worker does: hold the next run, do it, hand in its result, until nothing is left."""
+"""The loop of a worker: claim the next run, do it, store its result, until no run is left."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from smoa_lightning.ablation.execution.folders import CELLS, Folders, seconds_of
 from smoa_lightning.ablation.execution.ledger import Ledger, Pruned
 from smoa_lightning.ablation.execution.progress import write_trials
 from smoa_lightning.ablation.execution.status import StudyStatus
-from smoa_lightning.ablation.execution.trials import CellSearch, Held
+from smoa_lightning.ablation.execution.trials import CellSearch, ClaimedTrial
 from smoa_lightning.ablation.execution.worker_id import Watch, WorkerId
 from smoa_lightning.ablation.study.base_model import scored_with
 from smoa_lightning.ablation.study.space import Cell, Run, Study
@@ -39,12 +39,12 @@ class Fit(Protocol):
 
 @dataclass(frozen=True)
 class Tools:
-    """What does the runs, so that nothing here needs torch.
+    """The functions that do the runs, so that this file needs no torch.
 
     Args:
         fit: Does a run.
-        aggregate: Writes what the runs of a cell come to, from folder, cell and records.
-        pruning: Makes the callback that tells a trial its scores, from trial and metric.
+        aggregate: Writes the aggregate of a cell, from folder, cell and records.
+        pruning: Makes the callback that reports scores to a trial, from trial and metric.
     """
 
     fit: Fit
@@ -53,16 +53,16 @@ class Tools:
 
 
 class Work:
-    """A worker's part of a study.
+    """The work of one worker on a study.
 
     Args:
         study: The study.
-        folder: Its folder.
-        storage: Where attempts are kept.
-        tools: What does the runs.
-        worker: Who this is.
-        watch: What has been seen of other workers.
-        say: Tells one line about what happens.
+        folder: The study folder.
+        storage: The storage of the attempts.
+        tools: The functions that do the runs.
+        worker: This worker.
+        watch: Watches the other workers.
+        say: Prints one line about an event.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class Work:
         self.folders = Folders(study.name, folder, study.keep)
 
     def until_done(self, poll: float = POLL_SECONDS) -> None:
-        """Do runs until all have ended; wait while others hold the last ones, since they may die."""
+        """Do runs until all have ended. Wait while other workers do the last runs, since these workers may die."""
         while not self.status.ended():
             self.reap_dead()
             if not self.step():
@@ -91,19 +91,19 @@ class Work:
                 self._gather(cell)
 
     def reap_dead(self) -> None:
-        """End the attempts of workers that are gone, so that their runs are open again."""
+        """End the attempts of dead workers, so that their runs are open again."""
         for trial in self.status.final.reap_dead():
-            self.say(f"the worker of {trial.user_attrs.get('run')} is gone: it is open again")
+            self.say(f"the worker of {trial.user_attrs.get('run')} is dead: the run is open again")
         for search in self.status.searches.values():
             for trial in search.ledger.reap_dead():
-                self.say(f"the worker of {trial.user_attrs.get('run')} is gone: it is open again")
+                self.say(f"the worker of {trial.user_attrs.get('run')} is dead: the trial is open again")
 
     def step(self) -> bool:
         """Do one trial or final run; return whether there was one."""
         for cell in self.study.cells:
             search = self.status.searches.get(cell.name)
-            if search is not None and (held := search.claim()) is not None:
-                self._trial(cell, search, held)
+            if search is not None and (claimed := search.claim()) is not None:
+                self._trial(cell, search, claimed)
                 return True
         for run in self.status.open_runs():
             facts = {"cell": run.cell.name, "seed": run.seed, **run.parameters}
@@ -122,40 +122,40 @@ class Work:
             result.value = score_of(record, f"report/{run.cell.report_metric}")
             result.seconds = seconds_of(record)
         if result.reason is None and not ledger.complete(attempt, result.value, result.seconds):
-            self.say(f"{run.name} was taken over by another worker while this one was away; its result is not used")
+            self.say(f"another worker took over {run.name} while this worker was suspended; this result is not used")
         with contextlib.suppress(OSError):
-            self._gather(run.cell)  # two workers that end the last two seeds together both write it
+            self._gather(run.cell)  # two workers that end the last two seeds at the same time both write it
 
     def _gather(self, cell: Cell) -> None:
-        """Write the aggregate of a cell whose final runs are all done."""
+        """Write the aggregate of a cell if all its final runs are done."""
         records = [self.folders.finished(run) for run in self.status.final_runs(cell)]
         done = [record for record in records if record is not None]
         if done and len(done) == len(records):
             self.tools.aggregate(self.folder, cell, done)
 
-    def _trial(self, cell: Cell, search: CellSearch, held: Held) -> None:
-        """Run a trial with every seed of the search; what counts is the mean."""
+    def _trial(self, cell: Cell, search: CellSearch, claimed: ClaimedTrial) -> None:
+        """Run a trial with every seed of the search; its result is the mean."""
         ledger, values, seconds = search.ledger, [], 0.0
-        name = f"{cell.name},trial={held.number}"
-        with self._attempt(ledger, held.attempt, name) as result:
+        name = f"{cell.name},trial={claimed.number}"
+        with self._attempt(ledger, claimed.attempt, name) as result:
             for index, seed in enumerate(search.search.seeds):
-                run = self.study.search_run(cell, held.number, seed, held.parameters)
-                pruning = [self.tools.pruning(held.trial, cell.search_metric)] if index == 0 else []
+                run = self.study.search_run(cell, claimed.number, seed, claimed.parameters)
+                pruning = [self.tools.pruning(claimed.trial, cell.search_metric)] if index == 0 else []
                 record = self._done(run, pruning)
                 values.append(score_of(record, f"selection/{cell.search_metric}"))
                 seconds += seconds_of(record)
             result.value, result.seconds = statistics.fmean(values), seconds
         if result.pruned:
-            ledger.prune(held.attempt, result.reason or "", result.seconds)
+            ledger.prune(claimed.attempt, result.reason or "", result.seconds)
         elif result.reason is None:
-            ledger.complete(held.attempt, result.value, result.seconds)
+            ledger.complete(claimed.attempt, result.value, result.seconds)
         write_trials(self.folder, self.status)
 
     def _attempt(self, ledger: Ledger, attempt: int, name: str) -> Attempt:
         return Attempt(ledger, attempt, name, self.say)
 
     def _done(self, run: Run, callbacks: Sequence[Any] = ()) -> dict[str, Any]:
-        """Return the record of a run: found finished here or in a study beside this one, or done now."""
+        """Return the record of a run: finished in this study, copied from another study, or done now."""
         base = self._scores_base(run)
         record = self.folders.finished(run) or self.folders.adopt(run, self.worker, base)
         if record is None:
@@ -169,21 +169,21 @@ class Work:
         return record
 
     def _scores_base(self, run: Run) -> bool:
-        """Whether the untouched backbone is scored with a run: once for all cells that share its score."""
+        """Whether a run scores the base model: once for all cells that share the score."""
         first = run.stage == "final" and run.seed == self.study.seeds[0]
         return first and run.cell.name in scored_with(self.study).values()
 
 
 class Attempt:
-    """A run under way: gives signs of life, and ends its attempt if the run does not end well.
+    """A run in progress: stores signs of life, and ends its attempt if the run fails.
 
-    Ctrl-C goes on upwards, after the attempt was given back.
+    Ctrl-C is raised again after the attempt was released.
     """
 
     def __init__(self, ledger: Ledger, attempt: int, name: str, say: Callable[[str], None]) -> None:
         self.ledger, self.attempt, self.name, self.say = ledger, attempt, name, say
         self.value, self.seconds = math.nan, 0.0
-        self.reason: str | None = None  # why it has no value
+        self.reason: str | None = None  # why there is no value
         self.pruned = False
         self._beating = ledger.beating(attempt)
 
@@ -205,12 +205,14 @@ class Attempt:
         if isinstance(error, KeyboardInterrupt | SystemExit):
             self.ledger.end(self.attempt, "stopped", "stopped")
             return False
-        if isinstance(error, RunInProgress):  # what is left of a killed worker still holds the folder, but not for long
+        if isinstance(
+            error, RunInProgress
+        ):  # processes of a killed worker keep the lock of the folder for a short time
             self.ledger.end(self.attempt, "stopped", self.reason)
             time.sleep(POLL_SECONDS)
             return True
         if isinstance(error, UpdateFinishedTrialError):
-            return True  # taken for dead while the machine slept; whoever took over goes on
+            return True  # this machine was suspended, and another worker has taken over the run
         self.ledger.end(self.attempt, "error", self.reason)
         self.say(f"{self.name} failed: {self.reason}")
         return isinstance(error, Exception)
@@ -220,7 +222,7 @@ def score_of(record: Mapping[str, Any], metric: str) -> float:
     """Return a metric of a record.
 
     Raises:
-        ValueError: It was not measured, or is no number.
+        ValueError: The metric was not measured, or is not a finite number.
     """
     value = record["metrics"].get(metric)
     if value is None or not math.isfinite(value):

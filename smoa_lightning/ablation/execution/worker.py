@@ -1,4 +1,4 @@
-"""A worker process: one device, its share of the threads, and a backbone that stays in memory from run to run."""
+"""A worker process: one device, a share of the threads, and a cached backbone for all its runs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def be_worker(study: Study, folder: Path, options: Options) -> None:
     """Do runs of a study until none is left.
 
     Raises:
-        KeyboardInterrupt: Ctrl-C, or the process that started this one asks to stop.
+        KeyboardInterrupt: Ctrl-C, or a stop signal from the supervisor.
     """
     signal.signal(signal.SIGTERM, _stop)
     with without_collection():

@@ -1,4 +1,4 @@
-"""Who holds a run: a process on a machine, and how another process finds out that it is gone."""
+"""The identity of a worker: a process on a machine, and how other processes notice that it is dead."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 PULSE_SECONDS = 15.0  # between two signs of life
-GRACE_SECONDS = 90.0  # without a sign of life, a worker that can not be looked at is taken for dead
+GRACE_SECONDS = 90.0  # a worker on another machine counts as dead after this time without a sign of life
 
 
 @dataclass(frozen=True)
@@ -18,9 +18,9 @@ class WorkerId:
     """A process.
 
     Args:
-        machine: Host name, boot and process namespace: where process numbers mean the same.
-        pid: Its number.
-        started: When it started, in ticks since boot; numbers are given again. Empty where that can not be told.
+        machine: Host name, boot and process namespace. Process numbers are unique only within these.
+        pid: Process number.
+        started: Start time in ticks since boot, since process numbers are used again. Empty if it is unknown.
     """
 
     machine: str
@@ -34,7 +34,7 @@ class WorkerId:
 
     @classmethod
     def parse(cls, text: str) -> WorkerId | None:
-        """Read what ``str`` wrote; ``None`` for anything else."""
+        """Read the output of ``str``; ``None`` for other texts."""
         words = text.split(" ")
         return cls(words[0], int(words[1]), words[2]) if len(words) == 3 and words[1].isdigit() else None
 
@@ -42,7 +42,7 @@ class WorkerId:
         return f"{self.machine} {self.pid} {self.started}"
 
     def alive(self) -> bool | None:
-        """Whether the process is there; ``None`` where that can not be told from here."""
+        """Whether the process exists; ``None`` if this machine cannot know."""
         if self.machine != machine() or not self.started:
             return None
         found = process_state(self.pid)
@@ -50,33 +50,33 @@ class WorkerId:
 
 
 def machine() -> str:
-    """Name the place where process numbers mean the same: host, boot and, in containers, process namespace."""
+    """Return the name of host, boot and process namespace (of a container)."""
     parts = [platform.node() or "unknown"]
     try:
         parts.append(Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8")[:8])
         parts.append(os.readlink("/proc/self/ns/pid").strip("pid:[]"))
     except OSError:
-        pass  # not Linux: processes of one host can not be told apart by their start, so pulses decide
+        pass  # not Linux: start times are unknown, so only signs of life are used
     return "/".join(parts).replace(" ", "_")
 
 
 def process_state(pid: int) -> tuple[str, str] | None:
-    """Return state letter and start time of a process from ``/proc``, ``None`` where there is none."""
+    """Return state letter and start time of a process from ``/proc``; ``None`` if there is no such process."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
     except OSError:
         return None
-    words = text.rpartition(")")[2].split()  # behind the name, which may hold anything
+    words = text.rpartition(")")[2].split()  # the part after the name, since the name may have spaces
     return words[0], words[19]
 
 
 @dataclass
 class Watch:
-    """What this process has seen of others' signs of life, by its own clock: theirs may be wrong.
+    """Watches the signs of life of other workers by the clock of this process, since other clocks may be wrong.
 
     Args:
-        grace: Seconds without a new sign after which a worker is dead.
-        clock: Seconds that only grow.
+        grace: Seconds without a new sign of life after which a worker counts as dead.
+        clock: Returns seconds that never decrease.
     """
 
     grace: float = GRACE_SECONDS
@@ -84,12 +84,12 @@ class Watch:
     _seen: dict[int, tuple[object, float]] = field(default_factory=dict)
 
     def dead(self, attempt: int, worker: str, pulse: object) -> bool:
-        """Whether the worker of an attempt is gone.
+        """Whether the worker of an attempt is dead.
 
         Args:
             attempt: Number of the attempt in the storage.
-            worker: Its worker, as text; empty if it never said who it is.
-            pulse: Its last sign of life: anything that changes.
+            worker: Its worker, as text; empty if unknown.
+            pulse: Its last sign of life; any value that changes.
         """
         found = WorkerId.parse(worker)
         alive = found.alive() if found is not None else None
