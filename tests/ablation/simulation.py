@@ -56,7 +56,7 @@ class Truth:
 
 
 TRUTHS = {
-    "seeds alike": Truth(seed=0.0),
+    "seeds do not vary": Truth(seed=0.0),
     "seeds vary a little": Truth(seed=0.03),
     "seeds vary": Truth(seed=0.08),
     "seeds vary much": Truth(seed=0.2),
