@@ -1,18 +1,18 @@
-"""Agreement with EleutherAI's lm-evaluation-harness: the same rows, prompts and model, scored by both programs.
+"""Compares this project with EleutherAI's lm-evaluation-harness on the same rows, prompts and model.
 
-For each task the harness's own definition is taken over (``include:`` of its YAML file), with the rows read from a
-local file; both programs load the backbone by themselves, in float32. Compared are the texts of every request, the
-log-likelihood of every choice, the predictions and the accuracies.
+Each task uses the harness's own definition (``include:`` of its YAML file) with rows from a local file. Each program
+loads the backbone itself, in float32. The script compares the texts of every request, the log-likelihood of every
+choice, the predictions and the accuracies.
 
     pip install lm-eval
     python benchmarks/agree_with_lm_eval.py --backbone FOLDER --data FOLDER --output FOLDER
 
-``--data`` holds a folder for each task, with ``validation.jsonl`` in the task's Hub schema. What one program has made
-of a task is found again in ``--output``, so the comparison can run in pieces. The exit status is 1 where something
-disagrees.
+``--data`` has a folder for each task, with ``validation.jsonl`` in the task's Hub schema. The results of each program
+and task are stored in ``--output`` and used again, so the comparison can run in parts. The exit status is 1 if
+something disagrees.
 
-``acc_norm`` of the harness divides by characters, that of this project by UTF-8 bytes, which the harness calls
-``acc_bytes``: both are compared (EleutherAI/lm-evaluation-harness issue 3278).
+The harness's ``acc_norm`` divides by characters. The ``acc_norm`` of this project divides by UTF-8 bytes; the harness
+calls this ``acc_bytes``. Both are compared (EleutherAI/lm-evaluation-harness issue 3278).
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from smoa_lightning.evaluation.choice_metrics import ChoiceAccuracy
 from smoa_lightning.evaluation.prefix_trees import choice_log_likelihoods
 from smoa_lightning.evaluation.scoring import choice_scores
 
-# task -> file of the harness, below lm_eval/tasks
+# task -> file of the harness in lm_eval/tasks
 DEFINITIONS = {
     "piqa": "piqa/piqa.yaml",
     "arc_easy": "arc/arc_easy.yaml",
@@ -53,13 +53,13 @@ DEFINITIONS = {
 }
 ASKED = ("piqa", "arc_easy", "hellaswag", "boolq", "winogrande")
 METRICS = ("acc", "acc_norm", "acc_bytes")
-PARTIAL = ("winogrande",)  # the harness would divide by the length of the prompts, which are its choices there
+PARTIAL = ("winogrande",)  # here the prompts are the choices, so the harness would divide by the length of the prompts
 TOLERANCE = 1e-3
-MAX_LENGTH = 2048  # no row may be cut: the two programs would cut at different places
+MAX_LENGTH = 2048  # no row may be longer, since the two programs truncate at different places
 
 
 def write_rows(source: Path, count: int, target: Path) -> None:
-    """Write the first rows of a file, with BoolQ's answer under the name that the harness reads."""
+    """Write the first rows of a file; BoolQ's answer gets the name that the harness reads."""
     with source.open(encoding="utf-8") as stream:
         rows = [json.loads(line) for line in itertools.islice(stream, count)]
     for row in rows:
@@ -86,7 +86,7 @@ def score_ours(task: str, rows: Path, backbone: str, batch_size: int) -> dict[st
     data.tokenizer = load_tokenizer(location)
     data.setup("test")
     if data.summary()["report"]["share_truncated"]:
-        sys.exit(f"{task}: a row is longer than {MAX_LENGTH} tokens, where the two programs cut at different places")
+        sys.exit(f"{task}: a row is longer than {MAX_LENGTH} tokens, and the programs truncate at different places")
     model, accuracy, found = load_model(config, location).eval(), ChoiceAccuracy(), {}
     for batch in data.test_dataloader():
         with torch.inference_mode():
@@ -108,7 +108,7 @@ def score_ours(task: str, rows: Path, backbone: str, batch_size: int) -> dict[st
 
 
 def define(task: str, rows: Path) -> str:
-    """Write the harness's definition of the task over local rows, and return its name."""
+    """Write the harness's definition of the task with local rows, and return its name."""
     import lm_eval
 
     origin = Path(lm_eval.__file__).parent / "tasks" / DEFINITIONS[task]
@@ -159,14 +159,14 @@ def score_theirs(task: str, rows: Path, backbone: str, batch_size: int) -> dict[
 
 
 def flipped(scores: list[float], chosen: int, tolerance: float) -> bool | None:
-    """Say whether another choice than the chosen one is best by these scores; None where it is so only by a tie."""
+    """Return whether a different choice is best by these scores; None if the difference is within the tolerance."""
     if scores[chosen] == max(scores):
         return False
     return True if max(scores) - scores[chosen] > tolerance else None
 
 
 def compare(ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, Any]:
-    """Return how far the two programs agree, item by item and in sum."""
+    """Return how well the two programs agree, for each item and in total."""
     pairs = list(zip(ours["items"], theirs["items"], strict=True))
     different_text = sum(one["requests"] != other["requests"] for one, other in pairs)
     largest, flips, ties = 0.0, 0, 0
@@ -179,23 +179,23 @@ def compare(ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, Any]:
         ties += turned.count(None)
     counts = {f"ours_{name}": round(ours["metrics"][name] * len(pairs)) for name in ("acc", "acc_norm")}
     counts |= {f"theirs_{name}": round(value * len(pairs)) for name, value in theirs["metrics"].items()}
-    apart = abs(counts["ours_acc"] - counts["theirs_acc"])
-    apart += abs(counts["ours_acc_norm"] - counts.get("theirs_acc_bytes", counts["ours_acc_norm"]))
+    distance = abs(counts["ours_acc"] - counts["theirs_acc"])
+    distance += abs(counts["ours_acc_norm"] - counts.get("theirs_acc_bytes", counts["ours_acc_norm"]))
     facts = {"items": len(pairs), "choices": sum(len(one["num_bytes"]) for one, _ in pairs), "right": counts}
     facts |= {"different_text": different_text, "largest_difference": largest, "flips": flips, "ties": ties}
-    return facts | {"agrees": not different_text and largest <= TOLERANCE and not flips and apart <= ties}
+    return facts | {"agrees": not different_text and largest <= TOLERANCE and not flips and distance <= ties}
 
 
 def by_characters(ours: dict[str, Any], theirs: dict[str, Any]) -> int:
-    """Count the items whose normalised prediction is right by bytes and wrong by characters, or the other way round."""
+    """Count the items with a normalised prediction that is right by bytes and wrong by characters, or vice versa."""
     pairs = zip(ours["items"], theirs["items"], strict=True)
     return sum(int(one["acc_norm"] == one["label"]) != other.get("acc_norm", other["acc"]) for one, other in pairs)
 
 
 def side(options: argparse.Namespace, task: str, name: str) -> dict[str, Any]:
-    """Score a task with one program, ``ours`` or ``theirs``, or read what an earlier call with the same settings left.
+    """Score a task with one program, ``ours`` or ``theirs``, or read the result of an earlier call.
 
-    A result of other settings is refused: old numbers must not stand under new settings.
+    A result with different settings is refused, so that old numbers are not reported for new settings.
     """
     folder = options.output.resolve() / task
     rows, file = folder / "rows.jsonl", folder / f"{name}.json"
@@ -206,14 +206,14 @@ def side(options: argparse.Namespace, task: str, name: str) -> dict[str, Any]:
     if file.is_file():
         result = json.loads(file.read_text())
         if result["settings"] != settings:
-            sys.exit(f"{file} was made with other settings ({result['settings']}): name another --output")
+            sys.exit(f"{file} was made with different settings ({result['settings']}): choose a different --output")
         return result
     start = time.perf_counter()
     score = {"ours": score_ours, "theirs": score_theirs}[name]
     result = {"settings": settings, **score(task, rows, options.backbone, options.batch_size)}
     result["seconds"] = time.perf_counter() - start
     file.write_text(json.dumps(result))
-    # as it will be read again: the requests as lists
+    # as in a later call: JSON turns the requests into lists
     return json.loads(file.read_text())
 
 
@@ -225,7 +225,7 @@ def run(options: argparse.Namespace, task: str) -> dict[str, Any]:
 
 
 def table(results: dict[str, dict[str, Any]]) -> str:
-    """Return the Markdown table: this project / the harness."""
+    """Return the Markdown table with values of this project / the harness."""
     header = ["task", "rows", "choices", "texts that differ", "largest difference of a log-likelihood"]
     header += ["predictions that differ (ties)", "acc", "acc_norm / acc_bytes", "acc_norm of the harness", "agrees"]
     lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
@@ -242,7 +242,7 @@ def table(results: dict[str, dict[str, Any]]) -> str:
 
 
 def write_golden(file: Path, backbone: str, results: dict[str, dict[str, Any]]) -> None:
-    """Add the harness's numbers alone to a file, under the backbone's name, for a test that runs without it."""
+    """Add the harness's numbers to a file, under the backbone's name, for a test that runs without the harness."""
     tasks = {}
     for task, result in results.items():
         items = result["theirs"]["items"]
@@ -255,13 +255,13 @@ def write_golden(file: Path, backbone: str, results: dict[str, dict[str, Any]]) 
 
 
 def main() -> int:
-    """Compare task by task, print the table and write it to the output folder."""
+    """Compare all tasks, print the table and write it to the output folder."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--backbone", required=True, help="folder of a Hugging Face causal language model")
     parser.add_argument("--data", required=True, help="folder with TASK/validation.jsonl")
     parser.add_argument("--output", required=True, type=Path)
     parser.add_argument("--tasks", nargs="+", default=ASKED, choices=list(DEFINITIONS))
-    parser.add_argument("--rows", type=int, default=200, help="how many of the first rows of each file")
+    parser.add_argument("--rows", type=int, default=200, help="number of rows from the start of each file")
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--golden", type=Path, help="write the harness's numbers to this file, for a regression test")
     options = parser.parse_args()

@@ -1,13 +1,13 @@
-"""Ratios between two versions of the project: the same benchmark run in turn with either on the import path.
+"""Ratios between two versions of the project: the same benchmark runs alternately with each version.
 
     git worktree add /tmp/before v1.0
     python benchmarks/compare.py --before /tmp/before -- training_step.py --backbone FOLDER --rows-file FILE --rounds 3
-    python benchmarks/compare.py --save now.json -- training_step.py ...      # keep the seconds of this version
-    python benchmarks/compare.py --baseline now.json -- training_step.py ...  # later: ratios to them
+    python benchmarks/compare.py --save now.json -- training_step.py ...      # save the seconds of this version
+    python benchmarks/compare.py --baseline now.json -- training_step.py ...  # later: ratios to the saved seconds
 
-The last column of every row of the Markdown tables that a script prints is taken for its value (seconds or megabytes).
-Ratios above ``--tolerance`` are marked as regressions, and the exit status is 1 if there is one. Values in a file were
-measured at another time, and maybe on another machine: ``--before`` is the fair way, a file the quick one.
+The script reads the Markdown tables that a benchmark prints. The last column of a row is its value (seconds or
+megabytes). Ratios above ``--tolerance`` are marked as regressions; with a regression the exit status is 1. Values in a
+file come from a different time, and maybe from a different machine. So ``--before`` is exact, and a file is quick.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def values_of(script: list[str], version: Path) -> dict[str, float]:
-    """Run a script of this folder with a version of the package; return row -> value of all its tables."""
+    """Run a script of this folder with a version of the package; return row -> value for all its tables."""
     environment = os.environ | {"PYTHONPATH": str(version)}
     command = [sys.executable, str(Path(__file__).parent / script[0]), *script[1:]]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
@@ -36,7 +36,7 @@ def values_of(script: list[str], version: Path) -> dict[str, float]:
 
 
 def parsed(text: str) -> dict[str, float]:
-    """Read the first and the last column of the rows of all Markdown tables, under the line before each table.
+    """Read the first and the last column of all Markdown tables; names begin with the line before the table.
 
     >>> parsed("4x8 tokens\\n| method | seconds |\\n|---|---|\\n| lora | 0.5 |")
     {'4x8 tokens: lora': 0.5}
@@ -74,11 +74,11 @@ def table(before: dict[str, list[float]], now: dict[str, list[float]], tolerance
 def main() -> int:
     """Measure, compare, and return 1 if something has become slower."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--before", type=Path, help="folder of the version to compare with, measured in turn")
+    parser.add_argument("--before", type=Path, help="folder of the other version, measured alternately with this one")
     parser.add_argument("--baseline", type=Path, help="file that --save wrote, instead of --before")
     parser.add_argument("--save", type=Path, help="write the values of this version here")
     parser.add_argument("--repeats", type=int, default=3, help="how often each version is run")
-    parser.add_argument("--tolerance", type=float, default=1.1, help="ratio from which on a row counts as a regression")
+    parser.add_argument("--tolerance", type=float, default=1.1, help="a row with a higher ratio counts as a regression")
     parser.add_argument("script", nargs=argparse.REMAINDER, help="-- a script of this folder and its arguments")
     options = parser.parse_args()
     script = options.script[1:] if options.script[:1] == ["--"] else options.script
@@ -91,13 +91,13 @@ def main() -> int:
             for name, value in (values_of(script, version) if version else {}).items():
                 series.setdefault(name, []).append(value)
     if options.save:
-        told = {"machine": platform.processor() or platform.machine(), "command": script, "values": now}
-        options.save.write_text(json.dumps(told, indent=2) + "\n")
+        measured = {"machine": platform.processor() or platform.machine(), "command": script, "values": now}
+        options.save.write_text(json.dumps(measured, indent=2) + "\n")
     if options.baseline:
-        kept = json.loads(options.baseline.read_text())
-        if kept["command"] != script:
-            sys.exit(f"{options.baseline} holds another command: {' '.join(kept['command'])}")
-        before = kept["values"]
+        saved = json.loads(options.baseline.read_text())
+        if saved["command"] != script:
+            sys.exit(f"{options.baseline} has the values of a different command: {' '.join(saved['command'])}")
+        before = saved["values"]
     if not before:
         print(json.dumps(now, indent=2))
         return 0

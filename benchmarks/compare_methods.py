@@ -1,9 +1,9 @@
-"""Compare strategies on one task under the matched protocol: same rows, steps, prompt and masking, own learning rate.
+"""Compares strategies on one task with the same rows, steps, prompt and masking, and with separate learning rates.
 
-For each strategy the learning rate is chosen among an equal number of candidates on a part of the training rows, by
-the likelihood of the right answers to held-out training rows (accuracy on few rows is too coarse). Then the strategy
-is trained on all training rows for each seed, without looking at any held-out row, and scored on the report rows.
-Finished runs are found again, so the script goes on where it stopped.
+The learning rate of each strategy is chosen among the same number of candidates, on a part of the training rows. The
+criterion is the likelihood of the right answers on held-out training rows, since accuracy on few rows is too coarse.
+Then each seed trains the strategy on all training rows, without any selection, and scores the report rows. Finished
+runs are not repeated, so the script continues where it stopped.
 
     python benchmarks/compare_methods.py --backbone FOLDER --data FOLDER --output FOLDER
 """
@@ -27,15 +27,15 @@ ROOT = Path(__file__).parents[1]
 
 
 def fit(options: argparse.Namespace, strategy: Strategy, folder: Path, *flags: str) -> dict[str, Any]:
-    """Run one ``fit``, unless its record says that it is finished, and return the record.
+    """Run one ``fit`` unless it is finished, and return its record.
 
-    A finished run of other settings is refused: old numbers must not stand under new settings.
+    A finished run with different settings is refused, so that old numbers are not reported for new settings.
     """
     record, settings = folder / "record.json", folder.with_name(f"{folder.name}.settings.json")
     flags = (*strategy.flags, *flags)
     asked = [options.task, options.backbone, options.data, options.dtype, options.attention, options.batch_size, *flags]
     if settings.is_file() and json.loads(settings.read_text()) != asked:
-        sys.exit(f"{folder} was run with other settings ({settings}): name another --output")
+        sys.exit(f"{folder} was run with different settings ({settings}): choose a different --output")
     folder.parent.mkdir(parents=True, exist_ok=True)
     settings.write_text(json.dumps(asked))
     if not record.is_file() or json.loads(record.read_text())["status"] != "finished":
@@ -71,7 +71,7 @@ def search(options: argparse.Namespace, name: str, strategy: Strategy) -> tuple[
 
 
 def final(options: argparse.Namespace, name: str, strategy: Strategy, rate: float, seed: int) -> dict[str, Any]:
-    """Train on the training rows, without looking at any other, score on the report rows and return the record."""
+    """Train on the training rows without selection rows, score the report rows, and return the record."""
     limit = [] if options.train_rows is None else ["--data.limit_train_rows", str(options.train_rows)]
     return fit(
         options,
@@ -83,18 +83,18 @@ def final(options: argparse.Namespace, name: str, strategy: Strategy, rate: floa
 
 
 def base(options: argparse.Namespace) -> dict[str, Any]:
-    """Score the untouched backbone on the report rows and return the record."""
+    """Score the base model on the report rows and return the record."""
     return fit(options, Strategy("frozen", ()), options.output / "final" / "frozen")
 
 
 def spread(values: list[float]) -> str:
-    """Return mean and, from two values on, sample standard deviation."""
+    """Return the mean and, for two or more values, the sample standard deviation."""
     deviation = f" ({statistics.stdev(values):.3f})" if len(values) > 1 else ""
     return f"{statistics.fmean(values):.3f}{deviation}"
 
 
 def mcnemar(options: argparse.Namespace, name: str, other: str) -> float:
-    """Return the p-value of the exact McNemar test that two strategies are right equally often, seed 0."""
+    """Return the p-value of the exact McNemar test for two strategies with seed 0."""
     right = []
     for strategy in (name, other):
         lines = (options.output / "final" / f"{strategy}-seed0" / "items.jsonl").read_text().splitlines()
@@ -105,7 +105,7 @@ def mcnemar(options: argparse.Namespace, name: str, other: str) -> float:
 
 
 def table(frozen: dict[str, Any], results: dict[str, tuple[float, list[dict[str, Any]]]]) -> str:
-    """Return the Markdown table; the error beside an accuracy is that of the items, in brackets that of the seeds."""
+    """Return the Markdown table: accuracies have the standard error over items, and over seeds in brackets."""
     header = ["strategy", "trainable", "lr", "acc ± stderr (sd of seeds)", "acc_norm", "nll", "last train loss"]
     header += ["effective rank", "stable rank", "adapter bytes"]
     lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
@@ -133,14 +133,14 @@ def main() -> None:
     parser.add_argument("--output", required=True, type=Path)
     parser.add_argument("--task", default="piqa")
     parser.add_argument("--dtype", default="bfloat16")
-    parser.add_argument("--attention", default="eager", help="eager is the faster one for short rows on a CPU")
+    parser.add_argument("--attention", default="eager", help="eager is faster for short rows on a CPU")
     parser.add_argument("--batch-size", type=int, default=16)
-    parser.add_argument("--train-rows", type=int, help="train on so many rows in the final runs; all if absent")
+    parser.add_argument("--train-rows", type=int, help="number of training rows of the final runs (default: all)")
     parser.add_argument("--search-rows", type=int, default=400)
     parser.add_argument("--selection-rows", type=int, default=200)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--suite", default="rank_32", choices=list(SUITES))
-    parser.add_argument("--strategies", nargs="+", help="some of the suite's; all if absent")
+    parser.add_argument("--strategies", nargs="+", help="strategies of the suite (default: all)")
     options = parser.parse_args()
     suite = SUITES[options.suite]
     if unknown := set(options.strategies or ()) - set(suite):
@@ -150,7 +150,7 @@ def main() -> None:
     rates = {name: search(options, name, strategy) for name, strategy in chosen.items()}
     for name, (_, trials) in rates.items():
         lines.append(f"{name}: " + ", ".join(f"lr {t['rate']:g} -> {t['nll']:.3f} ({t['acc']:.3f})" for t in trials))
-    for seed in range(options.seeds):  # seed by seed, so that an interrupted comparison is even
+    for seed in range(options.seeds):  # seed by seed, so that an interrupted comparison has the same seeds for all
         for name, strategy in chosen.items():
             rate = rates[name][0]
             results.setdefault(name, (rate, []))[1].append(final(options, name, strategy, rate, seed))

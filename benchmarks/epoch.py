@@ -1,8 +1,8 @@
-"""Rows per second of an epoch: our pipeline against the published recipe's, at equal updates on the same rows.
+"""Rows per second of an epoch: our pipeline compared with the published recipe, on the same batches of rows.
 
-Ours: rows as long as they are, batches of similar length, SMoA blocks with K = 2. The recipe: the same batches, every
-sequence padded on the left to 256 + 16 tokens, and its dense update (``published_recipe.py``). Both take the same steps
-over the same rows with the same batch size; a turn is one batch of each. Tokenisation is done before.
+Our pipeline has unpadded rows in batches of similar length, and SMoA blocks with K = 2. The recipe pads every sequence
+of the same batches on the left to 256 + 16 tokens, and uses a dense update (``published_recipe.py``). Both do the same
+steps, alternating batch by batch. Tokenisation is not timed.
 
     python benchmarks/epoch.py --backbone FOLDER --data FOLDER_OF_PIQA --dtype bfloat16
 """
@@ -26,7 +26,7 @@ LENGTH = 256 + 16
 
 
 def batches_of(options: argparse.Namespace) -> list[dict[str, Tensor]]:
-    """The batches of the first epoch, as the data module makes them."""
+    """Return the batches of the first epoch from the data module."""
     data = TaskDataModule(
         "piqa", "local", path=options.data, batch_size=options.batch_size, selection_rows=0, cache=False
     )
@@ -37,7 +37,7 @@ def batches_of(options: argparse.Namespace) -> list[dict[str, Tensor]]:
 
 
 def padded(batch: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The same rows padded on the left to one length; a longer row keeps its end."""
+    """Return the same rows padded on the left to one length; a longer row keeps its end."""
     rows = []
     for ids, mask, labels in zip(batch["input_ids"], batch["attention_mask"], batch["labels"], strict=True):
         count = min(int(mask.sum()), LENGTH)
@@ -49,13 +49,13 @@ def padded(batch: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def main() -> None:
-    """Take the same steps with both in turn and print a Markdown table."""
+    """Do the same steps alternately with both pipelines and print a Markdown table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_backbone_arguments(parser, dtype="bfloat16")
     parser.add_argument("--data", required=True, help="folder with train.jsonl and validation.jsonl of PIQA")
     parser.add_argument("--rank", type=int, default=32)
     parser.add_argument("--batch-size", type=int, default=16)
-    parser.add_argument("--steps", type=int, help="only so many steps, spread over the epoch; all if absent")
+    parser.add_argument("--steps", type=int, help="number of steps, spread over the epoch (default: all)")
     options = parser.parse_args()
     batches = batches_of(options)
     if options.steps:
@@ -69,7 +69,7 @@ def main() -> None:
             own = padded(batch) if "padded" in name else batch
             start = time.perf_counter()
             step(own)
-            if number:  # the first one warms up
+            if number:  # the first step warms up
                 times[name].append(time.perf_counter() - start)
                 tokens[name] += own["input_ids"].numel()
     rows = sum(len(batch["input_ids"]) for batch in batches)

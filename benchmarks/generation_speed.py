@@ -1,16 +1,17 @@
-"""Replies per second under the generation protocol, in batches against one prompt at a time.
+"""Replies per second under the generation protocol: batches of prompts compared with single prompts.
 
-Both are this project's own evaluation of a task (prompts, greedy search with a cache of keys and values, stop texts);
-only the number of prompts that go through the model together differs: left-padded batches against single prompts. In
-every round each writes all replies once, and the ratio is taken within the round. A single prompt is never padded, so
-replies that differ are counted: with the same arithmetic there would be none, and in float32 rounding flips few.
+Both cases use this project's evaluation of a task (prompts, greedy search with a cache of keys and values, stop texts).
+Only the number of prompts in a forward pass differs: left-padded batches or single prompts. In every round each case
+generates all replies once; ratios are within a round. Single prompts are not padded, so the script counts different
+replies. Exact arithmetic would give none; in float32 rounding changes few.
 
     python benchmarks/generation_speed.py --backbone FOLDER --data FOLDER --rows 64 --threads 2
     python benchmarks/generation_speed.py --backbone FOLDER --data FOLDER --dtype bfloat16 --tasks gsm8k
 
-``--data`` holds a folder for each task, with ``validation.jsonl`` in the task's Hub schema. How much is gained depends
-on what a reply is: long ones (gsm8k) are bound by reading the weights once a token, which a batch does once for all;
-the answers of choice tasks are a few tokens after a prompt of a hundred, whose arithmetic no batch saves.
+``--data`` has a folder for each task, with ``validation.jsonl`` in the task's Hub schema. The gain depends on the
+replies. For long replies (gsm8k) most of the time is reading the weights for each token, which a batch does once for
+all prompts. Choice tasks have a prompt of about a hundred tokens and an answer of a few tokens; a batch cannot reduce
+the arithmetic of the prompt.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ TASKS = ("gsm8k", "piqa")
 
 
 def write_replies(evaluator: ReplyEvaluator, model: Any, items: list[Any], batch_size: int, pad: int) -> dict[int, str]:
-    """Write the reply of every item, in the batches of the project's own loader."""
+    """Generate the reply of every item, in batches of the project's loader."""
     found: dict[int, str] = {}
     for batch in scoring_loader(items, batch_size, None, pad):
         with torch.inference_mode():
@@ -48,7 +49,7 @@ def write_replies(evaluator: ReplyEvaluator, model: Any, items: list[Any], batch
 
 
 def measure(task: str, model: Any, tokenizer: Any, options: argparse.Namespace, folder: Path) -> None:
-    """Print the table's line of a task."""
+    """Print the table row of a task."""
     rows = folder / f"{task}.jsonl"
     with (Path(options.data) / task / "validation.jsonl").open(encoding="utf-8") as stream:
         rows.write_text("".join(itertools.islice(stream, options.rows)), encoding="utf-8")
@@ -62,7 +63,7 @@ def measure(task: str, model: Any, tokenizer: Any, options: argparse.Namespace, 
     times: dict[str, list[float]] = {name: [] for name in sizes}
     written: dict[str, dict[int, str]] = {}
     for size in sizes.values():
-        write_replies(evaluator, model, items[: min(size, 2)], size, tokenizer.pad_token_id)  # what a first pass does
+        write_replies(evaluator, model, items[: min(size, 2)], size, tokenizer.pad_token_id)  # warms up
     for _ in range(options.rounds):
         for name, size in sizes.items():
             start = time.perf_counter()
@@ -79,16 +80,16 @@ def measure(task: str, model: Any, tokenizer: Any, options: argparse.Namespace, 
 
 
 def main() -> None:
-    """Measure task by task and print the table."""
+    """Measure all tasks and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_backbone_arguments(parser, attention=False)
     parser.add_argument("--data", required=True, help="folder with TASK/validation.jsonl")
     parser.add_argument("--tasks", nargs="+", default=list(TASKS))
-    parser.add_argument("--rows", type=int, default=64, help="how many of the first rows of each file")
+    parser.add_argument("--rows", type=int, default=64, help="number of rows from the start of each file")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--batch-size", type=int, default=16, help="prompts in a batch, data.eval_batch_size")
-    parser.add_argument("--max-new-tokens", type=int, help="longest reply; default: the task's")
-    parser.add_argument("--threads", type=int, help="default: what torch takes")
+    parser.add_argument("--max-new-tokens", type=int, help="longest reply (default: that of the task)")
+    parser.add_argument("--threads", type=int, help="number of threads (default: that of torch)")
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -98,7 +99,13 @@ def main() -> None:
     print(
         f"{options.dtype}, {torch.get_num_threads()} threads, {options.rounds} rounds, batches of {options.batch_size}"
     )
-    header = ["task", "prompts", "tokens of a prompt, mean", "of a reply, mean / most", "replies/s over one by one"]
+    header = [
+        "task",
+        "prompts",
+        "tokens of a prompt, mean",
+        "of a reply, mean / most",
+        "replies/s over one by one",
+    ]
     header += ["replies/s: batches", "one by one", "replies that differ"]
     print("| " + " | ".join(header) + " |\n|" + "---|" * len(header), flush=True)
     with tempfile.TemporaryDirectory() as folder:

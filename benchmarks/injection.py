@@ -1,9 +1,10 @@
-"""Time to put an adapter onto every target of a backbone, as ratios to a singular value decomposition of every target.
+"""Time to attach an adapter to every target of a backbone, as ratios to a singular value decomposition of every target.
 
-The peer is what the published recipe does at injection and again at every load: a thin SVD of each adapted weight in
-float32. Ours attaches SMoA with spectral blocks: the first time (spectra computed, and kept on disk), again (spectra
-read), and from a saved adapter folder (orders in the file). Loading the backbone itself is not counted. ``--widths``
-shows instead how the time of one weight's orders grows, beside that SVD, up to 4096 x 14336.
+The published recipe does this decomposition at injection and again at every load: a thin SVD of each adapted weight in
+float32. The script times three cases of attaching SMoA with spectral blocks: the first time (spectra are computed and
+cached on disk), again (spectra are read), and from a saved adapter folder (the file has the orders). Loading the
+backbone is not timed. ``--widths`` shows instead how the time for one weight's orders grows with its size, compared
+with the SVD, up to 4096 x 14336.
 
     python benchmarks/injection.py --backbone FOLDER --dtype float32
     python benchmarks/injection.py --widths
@@ -33,14 +34,14 @@ SIZES = ((256, 256), (512, 512), (1024, 1024), (2048, 2048), (4096, 4096), (1024
 
 
 def seconds(work: Callable[[], object]) -> float:
-    """Return how long some work takes."""
+    """Return the seconds of a function call."""
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
 
 
 def decompose_all(model: nn.Module) -> None:
-    """Make the SVD of every target."""
+    """Compute the SVD of every target."""
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear) and name.rpartition(".")[2] in TARGETS:
             torch.linalg.svd(module.weight.detach().float(), full_matrices=False)
@@ -53,15 +54,15 @@ def inject(model: nn.Module) -> nn.Module:
 
 
 def one_round(options: argparse.Namespace) -> dict[str, float]:
-    """Time the peer and our three ways once, in a cache folder of their own."""
+    """Time the SVDs and our three cases once, with a new cache folder."""
     with tempfile.TemporaryDirectory() as folder:
         os.environ["SMOA_LIGHTNING_CACHE"] = folder
         saved = Path(folder) / "adapter"
         model = backbone_of(options)
         times = {"SVD of every target": seconds(lambda: decompose_all(model))}
-        made: list[nn.Module] = []
-        times["first injection"] = seconds(lambda: made.append(inject(model)))
-        made[0].save_pretrained(saved)  # type: ignore[operator]
+        adapted: list[nn.Module] = []
+        times["first injection"] = seconds(lambda: adapted.append(inject(model)))
+        adapted[0].save_pretrained(saved)  # type: ignore[operator]
         model = backbone_of(options)
         times["injection, spectra kept"] = seconds(lambda: inject(model))
         model = backbone_of(options)
@@ -70,8 +71,8 @@ def one_round(options: argparse.Namespace) -> dict[str, float]:
 
 
 def by_width(rounds: int) -> None:
-    """Print how the time of the orders of one weight grows."""
-    print("| weight | orders / SVD | orders, seconds | orders: power of the size since the last square |")
+    """Print how the time for the orders of one weight grows with its size."""
+    print("| weight | orders / SVD | orders, seconds | orders: exponent of the size since the last square |")
     print("|---|---|---|---|")
     last: tuple[int, float] | None = None
     for rows, cols in SIZES:
@@ -89,7 +90,7 @@ def by_width(rounds: int) -> None:
 
 
 def main() -> None:
-    """Measure in turns and print a Markdown table."""
+    """Measure in rounds and print a Markdown table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_backbone_arguments(parser, required=False)
     parser.add_argument("--rounds", type=int, default=5)
@@ -99,8 +100,8 @@ def main() -> None:
         by_width(options.rounds)
         return
     if options.backbone is None:
-        parser.error("--backbone is needed, or --widths")
-    rounds = [one_round(options) for _ in range(options.rounds + 1)][1:]  # the first one warms up
+        parser.error("give --backbone or --widths")
+    rounds = [one_round(options) for _ in range(options.rounds + 1)][1:]  # the first round warms up
     peer = [times["SVD of every target"] for times in rounds]
     print(f"{options.dtype}, {torch.get_num_threads()} thread(s), {options.rounds} rounds")
     print("| what | relative to the SVDs: median (quartiles) | seconds, median |\n|---|---|---|")

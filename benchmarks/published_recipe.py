@@ -1,9 +1,12 @@
-"""The published recipe of SMoA v2, as its description says it: the peer that the speed scripts measure against.
+"""The published recipe of SMoA v2; the speed scripts compare with it.
 
-From the description of arXiv 2605.21147 and of its research code, not from the code itself: a float32 copy of every
-diagonal block is kept as an anchor, a singular value decomposition of every target is made at injection (and again at
-load), every forward writes the blocks (B_k A_k) o anchor_k into a dense matrix by index assignment and multiplies x
-with it in a second full product, and autograd keeps that matrix for backward.
+It follows the description of arXiv 2605.21147 and of its research code, not the code itself:
+
+* a float32 copy of every diagonal block is stored as an anchor;
+* a singular value decomposition of every target is computed at injection, and again at load;
+* every forward pass writes the blocks (B_k A_k) o anchor_k into a dense matrix by index assignment, and multiplies x
+  with this matrix in a second full product;
+* autograd stores this matrix for the backward pass.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from torch import Tensor, nn
 
 
 def svd_orders(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Row and column order by the energy-weighted mean index of the singular directions, from a float32 SVD."""
+    """Return row and column order by the energy-weighted mean index of the singular directions (float32 SVD)."""
     u, s, vh = torch.linalg.svd(weight.detach().float(), full_matrices=False)
     index = torch.arange(s.numel(), dtype=torch.float32, device=weight.device)
 
@@ -26,13 +29,13 @@ def svd_orders(weight: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class RecipeLinear(nn.Module):
-    """``y = x W^T + b + s x D^T`` with ``D[rows_k, cols_k] = (B_k A_k) o anchor_k``, D dense and made anew each time.
+    """``y = x W^T + b + s x D^T`` with ``D[rows_k, cols_k] = (B_k A_k) o anchor_k``; each call makes the dense D again.
 
     Args:
         base_layer: The frozen layer.
-        r: Rank, shared by the blocks.
+        r: Total rank of all blocks.
         num_subspaces: K.
-        decompose: Make the SVD; without, rows and columns stay in their order (for timing the step alone).
+        decompose: Compute the SVD. Otherwise the order of rows and columns is random (to time only the step).
     """
 
     def __init__(self, base_layer: nn.Linear, r: int = 32, num_subspaces: int = 2, decompose: bool = True) -> None:
@@ -57,7 +60,7 @@ class RecipeLinear(nn.Module):
 
 
 def attach_recipe(model: nn.Module, targets: list[str], r: int, num_subspaces: int, decompose: bool) -> nn.Module:
-    """Put a :class:`RecipeLinear` in the place of every linear layer with one of these last names."""
+    """Replace every linear layer with one of these last names by a :class:`RecipeLinear`."""
     for name, module in list(model.named_modules()):
         if isinstance(module, nn.Linear) and name.rpartition(".")[2] in targets:
             parent = model.get_submodule(name.rpartition(".")[0])

@@ -1,9 +1,10 @@
-"""What a quantised backbone costs: the time of a training step and the bytes that hold its weights, as ratios.
+"""The cost of a quantised backbone: time of a training step and bytes of its weights, as ratios.
 
-SMoA blocks need the frozen weight W itself, LoRA only its product. Both are trained for a few steps over the backbone
-in floating point, in int8 and in nf4, and SMoA with W made anew in every forward and backward (`per_forward`) and kept
-(`cached`). All models are in memory at once and are timed in turns, and medians are compared, so that other load on the
-machine hits them alike. The blocks are random ones, which cost no spectrum to set up and the same in a step.
+SMoA blocks need the frozen weight W itself; LoRA needs only its product. The script trains both for a few steps, with
+the backbone in floating point, in int8 and in nf4. SMoA either dequantises W in every forward and backward pass
+(`per_forward`) or caches it (`cached`). All models are in memory at once and are timed alternately, so that other load
+on the machine affects them equally; medians are compared. The blocks are random. They need no spectrum, and a step
+takes the same time.
 
     OMP_NUM_THREADS=1 python benchmarks/quantised_step.py --backbone smollm2/
 """
@@ -31,8 +32,8 @@ STRATEGIES: dict[str, Callable[[], Any]] = {
     "smoa_blocks": lambda: SMoAConfig(r=32, num_subspaces=2, partition="random_blocks"),
     "lora": lambda: peft.LoraConfig(r=32),
 }
-# quantization, dequantize, strategies for which it differs
-HELD: list[tuple[Any, Any, list[str]]] = [
+# quantization, dequantize, strategies
+CASES: list[tuple[Any, Any, list[str]]] = [
     (None, "per_forward", ["smoa_blocks", "lora"]),
     ("int8", "per_forward", ["smoa_blocks", "lora"]),
     ("int8", "cached", ["smoa_blocks"]),
@@ -41,8 +42,8 @@ HELD: list[tuple[Any, Any, list[str]]] = [
 ]
 
 
-def held_bytes(model: nn.Module) -> int:
-    """Bytes of everything frozen: weights, the scales of quantised ones, and dequantised copies that are kept."""
+def frozen_bytes(model: nn.Module) -> int:
+    """Return the bytes of all frozen tensors: weights, scales of quantised weights, and cached dequantised copies."""
     tensors: dict[int, Tensor] = {id(p): p for p in model.parameters() if not p.requires_grad}
     for module in model.modules():
         if "weight" not in module._parameters or quantization(module) is None:
@@ -64,7 +65,7 @@ def batch(rows: int, length: int, response: int, vocabulary: int) -> dict[str, T
 
 
 def trained(model: nn.Module, data: dict[str, Tensor]) -> Callable[[], None]:
-    """One optimizer step on a batch."""
+    """Return a function that does one optimizer step on a batch."""
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-4)
     model.train()
 
@@ -90,7 +91,7 @@ def main() -> None:
     warnings.filterwarnings("ignore", message="MatMul8bitLt: inputs will be cast")
     torch.manual_seed(0)
     models: dict[tuple[str, str], nn.Module] = {}
-    for kind, dequantize, strategies in HELD:
+    for kind, dequantize, strategies in CASES:
         for strategy in strategies:
             config = BackboneConfig(
                 "local", path=options.backbone, dtype=options.dtype, quantization=kind, dequantize=dequantize
@@ -106,14 +107,14 @@ def main() -> None:
         for key, step in steps.items():
             start = time.perf_counter()
             step()
-            if turn:  # the first one fills caches
+            if turn:  # the first step fills caches
                 times[key].append(time.perf_counter() - start)
         last = ", ".join(f"{' '.join(key)} {values[-1]:.1f}" for key, values in times.items() if values)
         print(f"turn {turn} of {options.turns} (seconds: {last})", flush=True)
-    sizes = {key: held_bytes(model) for key, model in models.items()}
+    sizes = {key: frozen_bytes(model) for key, model in models.items()}
     reference = {strategy: (strategy, options.dtype) for strategy in STRATEGIES}
     print(f"torch {torch.__version__}, {torch.get_num_threads()} thread(s), {options.rows} x {options.length} tokens")
-    print("| strategy | backbone held in | step, relative to float | step, relative to LoRA | frozen bytes |")
+    print("| strategy | format of the backbone | step, relative to float | step, relative to LoRA | frozen bytes |")
     print("|---|---|---|---|---|")
     medians = {key: statistics.median(values) for key, values in times.items()}
     for (strategy, label), middle in medians.items():

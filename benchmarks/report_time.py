@@ -1,7 +1,7 @@
-"""How long ``report`` takes, and whether that grows in proportion to the runs of a study.
+"""The time of ``report``, and how it grows with the number of runs of a study.
 
-Makes up studies of 5 seeds a cell in the layout of real ones, runs the command on each in a fresh process, and prints
-its time, also relative to that of importing numpy and matplotlib, which says how fast the machine is.
+The script makes artificial studies with 5 seeds for each cell, and runs the command on each in a new process. It prints
+the time, also relative to the import of numpy and matplotlib, which shows the speed of the machine.
 
     python benchmarks/report_time.py                                  # 100 and 500 runs
     python benchmarks/report_time.py --runs 500 2000 10000 --items 100
@@ -27,7 +27,7 @@ METHODS = ("lora", "hira", "none", "blocks", "energy")
 
 
 def cells(number: int) -> dict[str, dict[str, Any]]:
-    """Return cells of five methods, with ranks and numbers of subspaces."""
+    """Return cells of five methods with different ranks and numbers of subspaces."""
     found: dict[str, dict[str, Any]] = {}
     for place in range(number):
         method, other = METHODS[place % len(METHODS)], place // len(METHODS)

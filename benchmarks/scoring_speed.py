@@ -1,18 +1,18 @@
-"""Items per second of scoring the choices of tasks, against EleutherAI's lm-evaluation-harness on the same texts.
+"""Items per second when scoring the choices of tasks, compared with EleutherAI's lm-evaluation-harness.
 
-Each program runs in a process of its own that has loaded the backbone, in turns: in every round each scores all items
-of a task once, and a ratio is taken within the round. A turn goes from texts to log-likelihoods: tokenisation counts
-for both, loading, reading rows and metrics for neither (the harness's ``loglikelihood`` of the texts of this project,
-which are its own: agree_with_lm_eval.py). The harness gets the best of several batch sizes, found first on the same
-rows. ``rows one by one`` is this project without shared prefixes.
+Each program runs in a separate process, which has loaded the backbone. In every round each program scores all items of
+a task once; ratios are within a round. The time is from texts to log-likelihoods: it contains tokenisation, but not
+loading, reading rows and metrics. The harness runs its ``loglikelihood`` on the texts of this project, which are the
+same as its own texts (agree_with_lm_eval.py). It uses the best of several batch sizes, measured first on the same rows.
+``rows one by one`` is this project without shared prefixes.
 
     pip install lm-eval
     python benchmarks/scoring_speed.py --backbone FOLDER --data FOLDER --rows 300 --threads 2
     python benchmarks/scoring_speed.py --backbone FOLDER --data FOLDER --dtype bfloat16 --peer-python PATH/bin/python
 
-``--data`` holds a folder for each task, with ``validation.jsonl`` in the task's Hub schema; a file with fewer rows
-than ``--rows`` gives what it has. The exit status is 1 where log-likelihoods in float32 differ by more than 1e-3
-and by more than 1e-5 of their size.
+``--data`` has a folder for each task, with ``validation.jsonl`` in the task's Hub schema; a file may have fewer rows
+than ``--rows``. The exit status is 1 if log-likelihoods in float32 differ by more than 1e-3 and by more than 1e-5 of
+their size.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from turns import add_backbone_arguments, spread
 
 TASKS = ("piqa", "arc_easy", "hellaswag")
 TOLERANCE = 1e-3
-MAX_LENGTH = 2048  # no row may be cut: the two programs would cut at different places
+MAX_LENGTH = 2048  # no row may be longer, since the two programs truncate at different places
 Requests = list[list[list[str]]]  # items, choices, prompt and response
 Score = Callable[[Requests, int], list[list[float]]]
 
@@ -46,7 +46,7 @@ Score = Callable[[Requests, int], list[list[float]]]
 
 
 def ours(options: argparse.Namespace, share: bool) -> Score:
-    """Return this project's scoring of texts, in batches of so many items."""
+    """Return this project's function that scores texts, in batches of items."""
     from smoa_lightning.backbones.backbone import BackboneConfig, load_model, load_tokenizer, locate
     from smoa_lightning.data.batches.loaders import scoring_loader
     from smoa_lightning.data.encoding.encode_examples import Encoding, encode_choices
@@ -81,7 +81,7 @@ def ours(options: argparse.Namespace, share: bool) -> Score:
 
 
 def theirs(options: argparse.Namespace) -> Score:
-    """Return the harness's scoring of texts, in batches of so many choices."""
+    """Return the harness's function that scores texts, in batches of choices."""
     from lm_eval.api.instance import Instance
     from lm_eval.models.huggingface import HFLM
 
@@ -98,9 +98,9 @@ def theirs(options: argparse.Namespace) -> Score:
 
 
 def serve(options: argparse.Namespace) -> None:
-    """Score what lines of standard input ask for; answer each with a line of seconds and log-likelihoods."""
+    """Read requests from standard input, one for each line; answer with a line of seconds and log-likelihoods."""
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what libraries print is no answer
+    os.dup2(2, 1)  # prints of libraries go to standard error
     if options.threads:
         torch.set_num_threads(options.threads)
     score = theirs(options) if options.serve == "theirs" else ours(options, share=options.serve == "ours")
@@ -116,7 +116,7 @@ def serve(options: argparse.Namespace) -> None:
 
 
 class Program:
-    """A process that scores, and the batch size that it scores with."""
+    """A process that scores texts."""
 
     def __init__(self, python: str, which: str, log: Any) -> None:
         command = [python, __file__, *sys.argv[1:], "--serve", which]
@@ -159,12 +159,12 @@ def texts(task: str, options: argparse.Namespace, folder: Path) -> Requests:
 
 
 def measure(task: str, requests: Requests, programs: dict[str, Program], options: argparse.Namespace) -> bool:
-    """Print the table's line of a task; say whether the scores agree."""
+    """Print the table row of a task; return whether the scores agree."""
     sizes = dict.fromkeys(programs, options.batch_size)
     trials = {size: programs["theirs"].score(requests, size)["seconds"] for size in options.peer_batch_sizes}
     sizes["theirs"] = min(trials, key=trials.__getitem__)
     for name in programs.keys() - {"theirs"}:
-        programs[name].score(requests[: options.batch_size], options.batch_size)  # what a first pass alone does
+        programs[name].score(requests[: options.batch_size], options.batch_size)  # warms up
     times: dict[str, list[float]] = {name: [] for name in programs}
     scores: dict[str, list[list[float]]] = {}
     for _ in range(options.rounds):
@@ -173,31 +173,33 @@ def measure(task: str, requests: Requests, programs: dict[str, Program], options
             times[name].append(answer["seconds"])
             scores[name] = answer["log_likelihood"]
     pairs = [(a, b) for x, y in zip(scores["ours"], scores["theirs"], strict=True) for a, b in zip(x, y, strict=True)]
-    apart = max(abs(a - b) for a, b in pairs)
+    absolute = max(abs(a - b) for a, b in pairs)
     relative = max(abs(a - b) / max(abs(b), 1e-9) for a, b in pairs)
     best = [[max(range(len(item)), key=item.__getitem__) for item in scores[name]] for name in ("ours", "theirs")]
     flips = sum(a != b for a, b in zip(*best, strict=True))
     speed = [f"{len(requests) / statistics.median(times[name]):.1f}" for name in programs]
     cells = [task, str(len(requests)), str(len(pairs)), str(sizes["theirs"]), spread(times["theirs"], times["ours"])]
-    cells += [spread(times["theirs"], times["plain"]), *speed, f"{apart:.1e} / {relative:.1e}", str(flips)]
+    cells += [spread(times["theirs"], times["plain"]), *speed, f"{absolute:.1e} / {relative:.1e}", str(flips)]
     print("| " + " | ".join(cells) + " |", flush=True)
     return all(abs(a - b) <= max(TOLERANCE, 1e-5 * abs(b)) for a, b in pairs)
 
 
 def main() -> int:
-    """Start the programs, measure task by task and print the table."""
+    """Start the programs, measure all tasks and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_backbone_arguments(parser, attention=False)
     parser.add_argument("--data", required=True, help="folder with TASK/validation.jsonl")
     parser.add_argument("--tasks", nargs="+", default=list(TASKS))
-    parser.add_argument("--rows", type=int, default=300, help="how many of the first rows of each file")
+    parser.add_argument("--rows", type=int, default=300, help="number of rows from the start of each file")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", type=int, help="of both programs; default: what torch takes")
+    parser.add_argument("--threads", type=int, help="threads of both programs (default: those of torch)")
     parser.add_argument("--batch-size", type=int, default=16, help="items in a batch of this project")
     parser.add_argument("--max-tokens", type=int, help="most tokens in a batch of this project, data.eval_max_tokens")
     parser.add_argument("--peer-python", default=sys.executable, help="interpreter with lm-eval")
-    parser.add_argument("--peer-batch-sizes", type=int, nargs="+", default=[1, 4, 16, 64], help="in choices")
-    parser.add_argument("--log", help="file for what the programs print; default: nowhere")
+    parser.add_argument(
+        "--peer-batch-sizes", type=int, nargs="+", default=[1, 4, 16, 64], help="choices in a batch of the harness"
+    )
+    parser.add_argument("--log", help="file for the output of the programs (default: none)")
     parser.add_argument("--serve", choices=("ours", "plain", "theirs"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:

@@ -1,12 +1,13 @@
-"""How long a command takes to answer, and ``fit`` to its first optimizer step, beside ``import torch``.
+"""The time until a command answers, and until the first optimizer step of ``fit``, relative to ``import torch``.
 
     python benchmarks/start_time.py [--repeats 5] [--threads 2] [--config experiments/piqa.yaml]
 
-Each row is a process of its own, run in turns with the others, with caches of encoded rows that are new each time.
-``wall`` is what a user waits; ``CPU`` (user + system, over all threads) is what it costs, and the figure to compare on
-a machine that others use as well. The ratio is that of the CPU time to ``import torch`` in the same round.
-``fit`` runs on the embedded model and rows and is stopped after its first step; its stages are in the second table:
-scoring the untouched backbone on the report rows belongs before the first step by the record's protocol.
+Each row is a separate process. All processes run in rounds, each time with a new cache of encoded rows. ``wall`` is the
+time that a user waits. ``CPU`` (user + system, over all threads) is the cost; compare this value on a machine that is
+also used for other work. The ratio is the CPU time divided by that of ``import torch`` in the same round.
+
+``fit`` runs on the embedded model and rows, and is stopped after its first step. The second table has its stages. One
+of them scores the base model on the report rows, since the protocol of a record needs this before the first step.
 """
 
 from __future__ import annotations
@@ -28,14 +29,14 @@ ROOT = Path(__file__).parents[1]
 STAGES = {
     "trainer": "import, parse, make the objects",
     "scoring": "load the backbone, read and encode the report rows",
-    "scored": "score the untouched backbone",
+    "scored": "score the base model",
     "training": "attach, read and encode the training rows, optimizer",
     "step": "first step",
 }
 
 
 def spent() -> list[float]:
-    """Wall time since the process was started, and its CPU time."""
+    """Return the wall time since the start of the process, and its CPU time."""
     used = os.times()
     return [time.time() - float(os.environ["STARTED"]), used.user + used.system]
 
@@ -51,7 +52,7 @@ class FirstStep(Callback):
         self.marks["scoring"] = spent()
 
     def on_test_end(self, trainer: Any, pl_module: Any) -> None:
-        """The untouched backbone is scored."""
+        """The base model is scored."""
         self.marks["scored"] = spent()
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
@@ -67,7 +68,7 @@ class FirstStep(Callback):
 
 
 def commands(config: str, folder: Path) -> dict[str, list[str]]:
-    """Return what is timed: label -> arguments of python."""
+    """Return the timed commands: label -> arguments of python."""
     package = ["-m", "smoa_lightning"]
     embedded = ["--model.backbone.source", "embedded", "--data.source", "embedded", "--run.root", str(folder)]
     return {
@@ -119,12 +120,14 @@ def spread(values: list[float]) -> str:
 
 
 def main() -> None:
-    """Time everything in turns and print two Markdown tables."""
+    """Time all commands in rounds and print two Markdown tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--config", default="experiments/piqa.yaml")
-    parser.add_argument("--without_fit", action="store_true", help="leave out the first step, which takes longest")
+    parser.add_argument(
+        "--without_fit", action="store_true", help="do not time the first step of fit, which takes longest"
+    )
     options = parser.parse_args()
     walls: dict[str, list[float]] = {}
     costs: dict[str, list[float]] = {}
@@ -139,11 +142,11 @@ def main() -> None:
                 walls.setdefault(label, []).append(wall)
                 costs.setdefault(label, []).append(cost)
                 if label == "fit to the first step":
-                    assert "step" in marks, "fit ended before its first step: run it by hand to see why"
+                    assert "step" in marks, "fit ended before its first step: run fit by hand to see the reason"
                     rounds.append(marks)
     print("| command | wall s | CPU s | CPU / import torch | imports torch |\n|---|---|---|---|---|")
     for label, arguments in listed.items():
-        ratios = [cost / yard for cost, yard in zip(costs[label], costs["import torch"], strict=True)]
+        ratios = [cost / reference for cost, reference in zip(costs[label], costs["import torch"], strict=True)]
         torch = "yes" if label.startswith("fit to") or loads_torch(arguments) else "no"
         print(f"| {label} | {spread(walls[label])} | {spread(costs[label])} | {spread(ratios)} | {torch} |")
     if rounds:

@@ -1,8 +1,8 @@
 """Time of a training step of strategies, as ratios to LoRA, measured in one run.
 
-Every strategy is attached to its own copy of one backbone. Rounds go over all strategies in turn, so that a slow minute
-of the machine hits all of them; a ratio is that of the same round to LoRA, and the median and the quartiles of the
-rounds are printed. A step is forward, loss, backward and AdamW on a fixed batch of random tokens.
+Every strategy is attached to its own copy of the same backbone. Each round times all strategies, so that a slow minute
+of the machine affects all of them. A ratio is relative to LoRA in the same round; the script prints median and
+quartiles over the rounds. A step is forward, loss, backward and AdamW on a fixed batch of random tokens.
 
     python benchmarks/step_time.py --backbone FOLDER --suite equal_budget
 """
@@ -30,7 +30,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def config_of(strategy: Strategy) -> object:
-    """Return the ``peft.PeftConfig`` of a strategy, read as the command line reads it."""
+    """Return the ``peft.PeftConfig`` of a strategy, read in the same way as on the command line."""
     files = [ROOT / "experiments" / "piqa.yaml", ROOT / "experiments" / "adapters" / f"{strategy.overlay}.yaml"]
     arguments = [part for file in files for part in ("--config", str(file))]
     flags = ["--model.backbone.source", "embedded", *strategy.flags]
@@ -63,11 +63,13 @@ def make_step(options: argparse.Namespace, strategy: Strategy) -> Callable[[], N
 
 
 def main() -> None:
-    """Time all strategies in turn and print a Markdown table."""
+    """Time all strategies in rounds and print a Markdown table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_backbone_arguments(parser, dtype="bfloat16")
     parser.add_argument("--suite", default="equal_budget", choices=list(SUITES))
-    parser.add_argument("--strategies", nargs="+", help="some of the suite's; all if absent. LoRA is always measured")
+    parser.add_argument(
+        "--strategies", nargs="+", help="strategies of the suite (default: all); LoRA is always measured"
+    )
     parser.add_argument("--rows", type=int, default=8)
     parser.add_argument("--tokens", type=int, default=48)
     parser.add_argument("--rounds", type=int, default=7)

@@ -1,9 +1,10 @@
-"""Where FFT beats the dense matrix: forward and backward of SURM's structured products, as ratios.
+"""FFT compared with the dense matrix: forward and backward of SURM's structured products, as ratios.
 
-For each structure, size b of a tile, number of tiles a side, number of tokens and dtype: the time of the product
-through the dense matrix over that through FFT (above 1: FFT is faster), and the time of the faster one over that of a
-frozen linear layer of the same shape (forward and input gradient). The paths are timed in turns, and the medians are
-compared, so that other load on the machine hits them alike. `FFT_FROM` in `adapters/surm/structured.py` is read off it.
+A case is a structure, a tile size b, a number of tiles on each side, a number of tokens and a dtype. The script prints
+two ratios for each case: the time with the dense matrix divided by the time with FFT (above 1: FFT is faster), and the
+time of the faster path divided by that of a frozen linear layer of the same shape (forward and input gradient). The
+paths are timed alternately, so that other load on the machine affects them equally; medians are compared. `FFT_FROM` in
+`adapters/surm/structured.py` was chosen from these ratios.
 
     OMP_NUM_THREADS=1 python benchmarks/structured_products.py --threads 1
 """
@@ -32,9 +33,9 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def medians(functions: dict[str, Callable[[], None]], repeats: int, seconds: float) -> dict[str, float]:
-    """Median time of each function, timed in turns; at most ``repeats`` turns, and about ``seconds`` in all.
+    """Return the median time of each function, timed alternately, for at most ``repeats`` rounds and about ``seconds``.
 
-    One thread is timed by the processor time it used, which other processes disturb less.
+    With one thread the CPU time is measured, since other processes affect it less.
     """
     clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
     times: dict[str, list[float]] = {name: [] for name in functions}
@@ -53,7 +54,7 @@ def medians(functions: dict[str, Callable[[], None]], repeats: int, seconds: flo
 def products(
     structure: Structure, size: int, tiles: int, tokens: int, dtype: torch.dtype, terms: int
 ) -> dict[str, Callable[[], None]]:
-    """The competitors: forward and backward of both paths, of a frozen layer, or of the Kronecker product."""
+    """Return the timed functions: forward and backward of both paths, of a frozen layer, or of a Kronecker product."""
     n = size * tiles
     x = torch.randn(tokens, n, dtype=dtype, requires_grad=True)
     grad, weight = torch.randn(tokens, n, dtype=dtype), torch.randn(n, n, dtype=dtype)
@@ -76,7 +77,7 @@ def products(
 
 
 def chosen(structure: Structure, size: int, tiles: int, tokens: int, dtype: torch.dtype) -> str:
-    """Return the path that the library takes for a case."""
+    """Return the path that this library uses for a case."""
     n = size * tiles
     left = torch.empty(factor_shapes(structure, n, n, size)[0], device="meta")
     return "fft" if fft_is_faster(structure, left, torch.empty(tokens, n, dtype=dtype, device="meta")) else "dense"
@@ -92,13 +93,13 @@ def main() -> None:
     parser.add_argument("--dtypes", nargs="+", default=list(DTYPES), choices=list(DTYPES))
     parser.add_argument("--displacement-rank", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=15)
-    parser.add_argument("--seconds", type=float, default=2.0, help="about how long each case may take")
+    parser.add_argument("--seconds", type=float, default=2.0, help="approximate time limit of each case")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     print(f"torch {torch.__version__}, {options.threads} thread(s); times forward + backward")
-    print("| structure | dtype | tokens | tile | tiles a side | dense / fast | fastest / frozen | rule |")
+    print("| structure | dtype | tokens | tile | tiles on a side | dense / fast | fastest / frozen | rule |")
     print("|---|---|---|---|---|---|---|---|")
     cases = itertools.product(options.structures, options.dtypes, options.tokens, options.tiles, options.sizes)
     wrong = 0
@@ -115,7 +116,7 @@ def main() -> None:
         cells = [structure, dtype, tokens, size, tiles, f"{times['dense'] / fast:.2f}"]
         cells += [f"{min(fast, times['dense']) / times['frozen']:.2f}", rule]
         print("| " + " | ".join(map(str, cells)) + " |", flush=True)
-    print(f"cases in which the rule takes a path that is slower by more than a quarter: {wrong}")
+    print(f"cases in which the rule uses a path that is slower by more than a quarter: {wrong}")
 
 
 if __name__ == "__main__":

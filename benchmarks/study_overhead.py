@@ -1,16 +1,16 @@
-"""What a study costs beside its runs, and whether a worker's results are those of fresh processes.
+"""The overhead of a study, and whether a worker's results are the same as in new processes.
 
-Runs a study of 12 short runs (4 cells x 3 seeds) in one worker, by the command that a user types; then each of the 12
-alone with ``fit``. Prints
+The script runs a study of 12 short runs (4 cells x 3 seeds) in one worker, with the command of a user. Then it runs
+each of the 12 runs separately with ``fit``. It prints
 
-* the study's wall time against the time inside its runs (training and evaluation, as each record has it), and against
-  the 12 commands: the target is at most 1.1 of the former;
-* whether the item scores and adapter files of each run are, byte for byte, those of its fresh process.
+* the wall time of the study relative to the time inside its runs (training and evaluation, from the records), and
+  relative to the 12 commands; the target for the first ratio is at most 1.1;
+* the number of runs with item scores and adapter files that are byte for byte the same as in a new process.
 
     python benchmarks/study_overhead.py                                    # the embedded backbone and rows
     python benchmarks/study_overhead.py --backbone smollm2/ --data piqa/ --train-rows 64
 
-Threads are those of ``OMP_NUM_THREADS``, the same for both.
+Both use the number of threads in ``OMP_NUM_THREADS``.
 """
 
 from __future__ import annotations
@@ -76,20 +76,20 @@ def main() -> None:
         file.write_text(study_text(args), encoding="utf-8")
         whole = timed(["ablate", "--config", str(file), "--folder", str(folder)])
         runs = list(load_study([file]).final_runs())
-        inside, fresh, alike = 0.0, 0.0, 0
+        inside, separate, equal = 0.0, 0.0, 0
         for run in runs:
             record = json.loads((folder / "runs" / run.name / "record.json").read_text(encoding="utf-8"))
             inside += record["seconds"]
             alone = Path(root) / "fresh" / run.name
             base = [] if "base/acc" in record["metrics"] else ["--run.score_base=false"]
-            fresh += timed(["fit", *run.arguments, *base, f"--run.folder={alone}"])
-            alike += same(folder / "runs" / run.name, alone)
+            separate += timed(["fit", *run.arguments, *base, f"--run.folder={alone}"])
+            equal += same(folder / "runs" / run.name, alone)
     print(f"| {len(runs)} runs | seconds | study / this |")
     print("|---|---|---|")
     print(f"| the study, one worker | {whole:.1f} | 1 |")
     print(f"| inside its runs | {inside:.1f} | {whole / inside:.3f} |")
-    print(f"| the same runs as commands | {fresh:.1f} | {whole / fresh:.3f} |")
-    print(f"\n{alike} of {len(runs)} runs are bit for bit those of fresh processes")
+    print(f"| the same runs as commands | {separate:.1f} | {whole / separate:.3f} |")
+    print(f"\n{equal} of {len(runs)} runs are bit for bit the same as in new processes")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The strategies that the comparison scripts compare: overlay, further settings, candidate learning rates."""
+"""The strategies of the comparison scripts: overlay, further settings, candidate learning rates."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ class Strategy:
 
     Args:
         overlay: Name of a file in ``experiments/adapters``.
-        rates: Candidate learning rates, equally many for every strategy, around what its source and trials suggest.
+        rates: Candidate learning rates, near those of its source and of trials; the same number for every strategy.
         settings: Further settings of the adapter, as ``{"r": "5"}``.
     """
 
@@ -33,7 +33,7 @@ RANK_32 = {
     "lora": Strategy("lora", (2.5e-4, 5e-4, 1e-3, 2e-3)),
 }
 
-# 288,000 trainable parameters on q and v of SmolLM2-135M (LoRA of rank 5), or as near as a method's own setting comes.
+# 288,000 trainable parameters on q and v of SmolLM2-135M (LoRA of rank 5), or the nearest size of a method.
 _QV = {"target_modules": '["q_proj","v_proj"]'}
 EQUAL_BUDGET = {
     "lora": Strategy("lora", (1e-3, 4e-3, 1.6e-2), _QV | {"r": "5", "lora_alpha": "5"}),

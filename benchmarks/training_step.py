@@ -1,12 +1,13 @@
 """Time and peak memory of one training step, as ratios to peft's LoRA, to peft's HiRA and to the published recipe.
 
-Every method adapts q, k, v, up and down of its own copy of one backbone, at one rank. A step is forward, loss, backward
-and AdamW on real texts, cut to rows of one length; the second half of each row are the targets. Rounds go over all
-methods in turn, so that a slow minute of the machine hits all of them; a ratio is taken within a round, and median and
-quartiles over the rounds are printed. ``floor`` is the frozen backbone's forward and input gradient alone.
+Every method adapts q, k, v, up and down of its own copy of the same backbone, with the same rank. A step is forward,
+loss, backward and AdamW on real texts, cut to rows of the same length; the second half of each row are the targets.
+Each round times all methods, so that a slow minute of the machine affects all of them. Ratios are within a round; the
+script prints median and quartiles over the rounds. ``floor`` is only the frozen backbone's forward and input gradient.
 
-Memory is the growth of the process's peak resident size (on CUDA: of allocated memory) over the loaded, unadapted
-model, in a process of its own for each method: adapter, optimizer state, activations, gradients and caches.
+Memory is the growth of the peak resident size (on CUDA: of allocated memory) after the model is loaded, without an
+adapter. Each method is measured in a separate process. The growth is for adapter, optimizer state, activations,
+gradients and caches.
 
     python benchmarks/training_step.py --backbone FOLDER --rows-file piqa/train.jsonl --dtype float32
     python benchmarks/training_step.py --backbone FOLDER --rows-file piqa/train.jsonl --dtype bfloat16 --memory
@@ -41,7 +42,7 @@ SHAPES = ("8x96", "4x256")
 
 
 def smoa(partition: str, num_subspaces: int, rank: int) -> SMoAConfig:
-    """Return the configuration of a member of the family; the orders are random, since a step does not mind them."""
+    """Return the configuration of an SMoA variant; its orders are random, since a step takes the same time."""
     return SMoAConfig(r=rank, num_subspaces=num_subspaces, partition=partition, target_modules=TARGETS)  # type: ignore[arg-type]
 
 
@@ -69,7 +70,7 @@ def adapted(model: nn.Module, method: str, rank: int) -> nn.Module:
 
 
 def real_batch(options: argparse.Namespace, shape: str) -> dict[str, Tensor]:
-    """Return the first texts of a file of rows, one after another, cut to rows of one length."""
+    """Return the first texts of a file, joined and cut to rows of the same length."""
     rows, length = (int(side) for side in shape.split("x"))
     tokenizer = AutoTokenizer.from_pretrained(options.backbone)
     ids: list[int] = []
@@ -89,7 +90,7 @@ def make_step(options: argparse.Namespace, method: str, model: nn.Module) -> Cal
     model = adapted(model, method, options.rank).train()
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=1e-4) if trained else None
-    if method == "floor":  # the input gradient, which every adapter method needs too
+    if method == "floor":  # every adapter method also needs the input gradient
         model.get_input_embeddings().register_forward_hook(lambda *args: args[2].requires_grad_())  # type: ignore[operator]
 
     def step(batch: dict[str, Tensor]) -> None:
@@ -114,7 +115,7 @@ def backbone_of(options: argparse.Namespace) -> nn.Module:
 
 
 def timed(options: argparse.Namespace, shape: str) -> dict[str, list[float]]:
-    """Seconds of a step of every method, round by round."""
+    """Return the seconds of a step of every method, round by round."""
     batch = real_batch(options, shape)
     steps = {method: make_step(options, method, backbone_of(options)) for method in options.methods}
     times: dict[str, list[float]] = {method: [] for method in steps}
@@ -131,7 +132,7 @@ def timed(options: argparse.Namespace, shape: str) -> dict[str, list[float]]:
 
 
 def peak_growth(options: argparse.Namespace, method: str, shape: str) -> float:
-    """Megabytes that four steps of a method need at their peak over the loaded model; measured in this process."""
+    """Return the peak megabytes of four steps of a method, in addition to the loaded model, in this process."""
     model, batch = backbone_of(options), real_batch(options, shape)
     if options.device == "cuda":
         torch.cuda.reset_peak_memory_stats()
@@ -152,7 +153,7 @@ def _resident(field: str) -> int:
 
 
 def peaks(options: argparse.Namespace, shape: str) -> dict[str, list[float]]:
-    """Peak growth of every method, each measurement in a process of its own."""
+    """Return the peak growth of every method; each measurement runs in a separate process."""
     found: dict[str, list[float]] = {method: [] for method in options.methods}
     for _ in range(options.rounds):
         for method in options.methods:
@@ -163,10 +164,10 @@ def peaks(options: argparse.Namespace, shape: str) -> dict[str, list[float]]:
 
 
 def main() -> None:
-    """Measure all methods in turn and print a Markdown table for each shape."""
+    """Measure all methods in rounds and print a Markdown table for each shape."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_backbone_arguments(parser)
-    parser.add_argument("--rows-file", required=True, help="JSON lines whose values are texts")
+    parser.add_argument("--rows-file", required=True, help="file of JSON lines with texts as values")
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS, help="lora is always measured")
     parser.add_argument("--shapes", nargs="+", default=list(SHAPES), help="ROWSxTOKENS")
     parser.add_argument("--rank", type=int, default=32)

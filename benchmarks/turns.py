@@ -1,6 +1,6 @@
-"""What the speed scripts share: ratios of series that were measured in turns, and the arguments of the backbone.
+"""Common code of the speed scripts: ratios of series that were measured alternately, and arguments of the backbone.
 
-Imports the standard library alone: the interpreter of a peer may run it too.
+It imports only the standard library, so that the interpreter of a different program can run it too.
 """
 
 from __future__ import annotations
@@ -11,10 +11,9 @@ from collections.abc import Sequence
 
 
 def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
-    """Return lower quartile, median and upper quartile; of one value that value.
+    """Return lower quartile, median and upper quartile; for one value, this value three times.
 
-    They are interpolated inside the sample (the inclusive method): two or three rounds then give no quartile beyond
-    what was measured.
+    The inclusive method interpolates inside the sample, so quartiles of few rounds are not outside of the measurements.
     """
     if len(values) == 1:
         return values[0], values[0], values[0]
@@ -23,7 +22,7 @@ def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
 
 
 def spread(own: Sequence[float], peer: Sequence[float]) -> str:
-    """Median and quartiles of the ratios own / peer of two series, round by round."""
+    """Return median and quartiles of the ratios own / peer of two series, round by round."""
     low, middle, high = quartiles([a / b for a, b in zip(own, peer, strict=True)])
     return f"{middle:.2f} ({low:.2f}-{high:.2f})"
 
@@ -31,7 +30,7 @@ def spread(own: Sequence[float], peer: Sequence[float]) -> str:
 def add_backbone_arguments(
     parser: argparse.ArgumentParser, dtype: str = "float32", required: bool = True, attention: bool = True
 ) -> None:
-    """Add the arguments that say which backbone is measured, in which dtype, where and with which attention."""
+    """Add the arguments for the measured backbone: its folder, dtype, device and attention."""
     parser.add_argument("--backbone", required=required, help="folder of a Hugging Face causal language model")
     parser.add_argument("--dtype", default=dtype)
     parser.add_argument("--device", default="cpu")

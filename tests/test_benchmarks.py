@@ -99,4 +99,4 @@ def test_a_baseline_of_another_command_is_refused(tmp_path: Path) -> None:
         [*command, "--", "published_recipe.py"], capture_output=True, text=True, check=False, cwd=tmp_path
     )
     assert done.returncode == 1
-    assert "holds another command: other.py" in done.stderr
+    assert "has the values of a different command: other.py" in done.stderr
