@@ -99,13 +99,7 @@ def main() -> None:
     print(
         f"{options.dtype}, {torch.get_num_threads()} threads, {options.rounds} rounds, batches of {options.batch_size}"
     )
-    header = [
-        "task",
-        "prompts",
-        "tokens of a prompt, mean",
-        "of a reply, mean / most",
-        "replies/s over one by one",
-    ]
+    header = ["task", "prompts", "tokens of a prompt, mean", "of a reply, mean / most", "replies/s over one by one"]
     header += ["replies/s: batches", "one by one", "replies that differ"]
     print("| " + " | ".join(header) + " |\n|" + "---|" * len(header), flush=True)
     with tempfile.TemporaryDirectory() as folder:

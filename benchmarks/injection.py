@@ -1,8 +1,8 @@
 """Time to attach an adapter to every target of a backbone, as ratios to a singular value decomposition of every target.
 
 The published recipe does this decomposition at injection and again at every load: a thin SVD of each adapted weight in
-float32. The script times three cases of attaching SMoA with spectral blocks: the first time (spectra are computed and
-cached on disk), again (spectra are read), and from a saved adapter folder (the file has the orders). Loading the
+float32. The script attaches SMoA with spectral blocks and times three cases. The first time, spectra are computed and
+cached on disk. The second time, spectra are read. In the third case a saved adapter folder has the orders. Loading the
 backbone is not timed. ``--widths`` shows instead how the time for one weight's orders grows with its size, compared
 with the SVD, up to 4096 x 14336.
 

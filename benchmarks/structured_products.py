@@ -1,10 +1,10 @@
 """FFT compared with the dense matrix: forward and backward of SURM's structured products, as ratios.
 
 A case is a structure, a tile size b, a number of tiles on each side, a number of tokens and a dtype. The script prints
-two ratios for each case: the time with the dense matrix divided by the time with FFT (above 1: FFT is faster), and the
-time of the faster path divided by that of a frozen linear layer of the same shape (forward and input gradient). The
-paths are timed alternately, so that other load on the machine affects them equally; medians are compared. `FFT_FROM` in
-`adapters/surm/structured.py` was chosen from these ratios.
+two ratios for each case. The first is the time with the dense matrix divided by the time with FFT (above 1: FFT is
+faster). The second is the time of the faster path divided by that of a frozen linear layer of the same shape (forward
+and input gradient). The paths are timed alternately, so that other load on the machine affects them equally; medians
+are compared. `FFT_FROM` in `adapters/surm/structured.py` was chosen from these ratios.
 
     OMP_NUM_THREADS=1 python benchmarks/structured_products.py --threads 1
 """

@@ -33,8 +33,8 @@ def paired_bootstrap(
 
     and :math:`p = (1 + \#\{|t^*| \ge |t|\}) / (1 + B)`. It estimates the same quantity as ``crossed_difference``. Its
     coverage is the best of the tried bootstraps: 91 to 95 % with five seeds, but 89 to 94 % with three
-    (docs/statistics.md), since one in nine resamples of three seeds has one seed three times. So reports use
-    ``crossed_difference``.
+    (docs/statistics.md). The reason is that one in nine resamples of three seeds has one seed three times. So reports
+    use ``crossed_difference``.
 
     Args:
         cell: (n, m), one row for each seed, one column for each item.

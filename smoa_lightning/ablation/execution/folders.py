@@ -59,12 +59,12 @@ class Folders:
         """
         folder = self.of(run)
         if folder.is_dir() and marked(folder) != run.signature:
-            aside = self.folder / "superseded"
-            aside.mkdir(exist_ok=True)
+            superseded = self.folder / "superseded"
+            superseded.mkdir(exist_ok=True)
             number = 1
-            while (aside / f"{folder.name}-{number}").exists():
+            while (superseded / f"{folder.name}-{number}").exists():
                 number += 1
-            folder.rename(aside / f"{folder.name}-{number}")
+            folder.rename(superseded / f"{folder.name}-{number}")
         folder.mkdir(parents=True, exist_ok=True)
         with replacing(folder / MARK) as temporary:
             temporary.write_text(run.signature, encoding="utf-8")

@@ -227,7 +227,7 @@ def time_cell(built: BuiltCell) -> Timing:
     """Time a cell: the start up to its first batch, its steps, and the scoring of its rows.
 
     The first step and the first batch of each scoring warm up and are not timed. The timed steps are the first steps of
-    the run; the time of a step is scaled to the mean number of tokens of all steps.
+    the run. The time of a step is scaled to the mean number of tokens of all steps.
 
     Raises:
         UserError: The run has no training rows and no report rows.

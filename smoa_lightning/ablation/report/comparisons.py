@@ -126,7 +126,7 @@ def _difference(cell: CellResult, baseline: CellResult) -> tuple[Difference, str
     mine, theirs = ({run.seed: run.score for run in each.runs} for each in (cell, baseline))
     shared = [seed for seed in mine if seed in theirs]
     if not shared:
-        raise UserError("the two have no seed in common")
+        raise UserError("the two cells have no seed in common")
     found = paired_difference([mine[seed] for seed in shared], [theirs[seed] for seed in shared])
     return found, "seeds only", tuple(sorted({*mine, *theirs} - {*shared}))
 

@@ -73,8 +73,8 @@ def paired_difference(cell: ArrayLike, baseline: ArrayLike, confidence: float = 
     .. math:: t = \bar d / (s_d / \sqrt n), \qquad n - 1 \text{ degrees of freedom}
 
     Use this for metrics without a score for each item (BLEU of a corpus). The result holds for new seeds on *the same
-    items*; where items have scores, use ``crossed_difference``. There is no interval and no p for one seed, or for
-    differences without a spread: an observed spread of zero does not show that seeds do not vary.
+    items*. If items have scores, use ``crossed_difference``. There is no interval and no p for one seed, or for
+    differences without a spread. A spread of zero does not show that seeds do not vary.
 
     Args:
         cell: (n,), one score for each seed.
@@ -101,9 +101,9 @@ def crossed_difference(cell: ArrayLike, baseline: ArrayLike, confidence: float =
 
     and the interval is :math:`\bar d \pm t_\nu \sqrt{\widehat{\mathrm{Var}}}`, with :math:`\nu \le m - 1`. Without item
     effects the test equals the t-test over seeds. The lower bound of S and the factor of S' keep the coverage between
-    94 and 96 % for three or more seeds and all shares of the variances. With the original :math:`\nu` of Hillis the
-    coverage falls to 92 % (docs/statistics.md). With two seeds the interval may cover only 90 %. With one seed there is
-    no interval, since the spread over seeds is unknown; ``mcnemar`` then compares the two runs.
+    94 and 96 %, for three or more seeds and all variances. With the original :math:`\nu` of Hillis it falls to 92 %
+    (docs/statistics.md). With two seeds the interval may cover only 90 %. With one seed there is no interval, since the
+    spread over seeds is unknown; ``mcnemar`` then compares the two runs.
 
     Args:
         cell: (n, m), one row for each seed, one column for each item: 1 and 0, or any score.

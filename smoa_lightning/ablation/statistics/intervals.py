@@ -40,8 +40,8 @@ def mean_interval(values: ArrayLike, confidence: float = 0.95) -> Estimate:
 
     .. math:: \bar x \pm t_{(1+c)/2,\,n-1}\, s / \sqrt n
 
-    There is no interval for one seed, or if all seeds have the same score: a spread of zero does not show that a new
-    seed would score the same (``scipy.stats.t.interval`` returns nan in this case).
+    There is no interval for one seed, or if all seeds have the same score. A spread of zero does not show that a new
+    seed would have this score. (``scipy.stats.t.interval`` returns nan in this case.)
 
     Args:
         values: (n,), one score for each seed.

@@ -23,9 +23,9 @@ def interquartile_mean(
     All N scores of all tasks are sorted, a quarter (:math:`\lfloor N/4 \rfloor`) is cut at each end, and the rest is
     averaged. One task or seed moves this mean less than the plain mean, and it uses more of the scores than the median
     (Agarwal et al. 2021, arXiv 2108.13264). Each resample draws the seeds of each task (a stratum) with replacement.
-    Percentiles of few seeds are too narrow: the variance of a resampled mean is too small by the factor (n - 1)/n, and
-    the tails are those of a normal distribution. Both are corrected, as in Hesterberg 2015 (The American Statistician
-    69, 371) for one sample. With a percentile :math:`q` and k tasks, an end of the interval is
+    Percentiles of few seeds are too narrow for two reasons. The variance of a resampled mean is too small by the factor
+    (n - 1)/n, and the tails are those of a normal distribution. Both are corrected, as in Hesterberg 2015 (The American
+    Statistician 69, 371) for one sample. With a percentile :math:`q` and k tasks, an end of the interval is
 
     .. math:: \hat\theta + f (q - \hat\theta), \qquad
         f = \sqrt{\tfrac{\bar n}{\bar n - 1}}\; t_{N - k} / z, \qquad \bar n = N/k

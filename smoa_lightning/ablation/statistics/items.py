@@ -32,9 +32,9 @@ def mcnemar(first: ArrayLike, second: ArrayLike) -> McNemar:
     r"""Return the exact McNemar test of two runs on the same items.
 
     Let b and c be the numbers of items that only one of the runs has right. Under the null hypothesis each such item is
-    equally likely to be right in either run, so :math:`b \sim \mathrm{Binomial}(b + c, 1/2)` and
+    equally likely to be right in either run. So :math:`b \sim \mathrm{Binomial}(b + c, 1/2)` and
     :math:`p = \min(1, 2 P[X \le \min(b, c)])` (McNemar 1947, Psychometrika 12, 153). The test compares two trained
-    models, not two methods: a second seed of the same method may also differ "significantly" from the first. Use
+    models, not two methods. A second seed of the same method may also differ "significantly" from the first. Use
     ``crossed_difference`` to compare methods.
 
     Args:
@@ -62,6 +62,6 @@ def _right_or_wrong(first: ArrayLike, second: ArrayLike) -> tuple[NDArray[np.boo
         raise UserError(f"cannot compare runs of the shapes {a.shape} and {b.shape}: give both for the same items")
     if not (np.isin(a, (0, 1)).all() and np.isin(b, (0, 1)).all()):
         raise UserError(
-            "McNemar's test needs 1 (right) or 0 (wrong) for each item, but one score is different: use means"
+            "McNemar's test needs 1 (right) or 0 (wrong) for each item, but one score is different: compare means instead"
         )
     return a.astype(bool), b.astype(bool)

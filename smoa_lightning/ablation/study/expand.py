@@ -69,8 +69,8 @@ class _Expansion:
         dropped: list[str] = []
         for chosen in combined(self.axes, zipped):
             cell = self._cell(chosen)
-            gone = any(drop.holds(self._lookup(chosen, cell.settings)) for drop in drops)
-            if gone:
+            is_dropped = any(drop.holds(self._lookup(chosen, cell.settings)) for drop in drops)
+            if is_dropped:
                 dropped.append(cell.name)
             else:
                 cells.append(self._complete(cell, chosen))
