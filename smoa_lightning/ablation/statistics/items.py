@@ -62,6 +62,6 @@ def _right_or_wrong(first: ArrayLike, second: ArrayLike) -> tuple[NDArray[np.boo
         raise UserError(f"cannot compare runs of the shapes {a.shape} and {b.shape}: give both for the same items")
     if not (np.isin(a, (0, 1)).all() and np.isin(b, (0, 1)).all()):
         raise UserError(
-            "McNemar's test needs 1 (right) or 0 (wrong) for each item, but one score is different: compare means instead"
+            "McNemar's test needs 1 (right) or 0 (wrong) for each item, but a score is different: compare means instead"
         )
     return a.astype(bool), b.astype(bool)

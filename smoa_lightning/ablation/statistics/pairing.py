@@ -74,8 +74,8 @@ class Paired:
 def pair(cell: Scores, baseline: Scores) -> Paired:
     """Return the scores of both cells on the seeds and items that both have.
 
-    A seed without any score counts as missing. An item is left out for all seeds if one of the cells has no score for it
-    in a shared seed. So the result is complete.
+    A seed without any score counts as missing. An item is left out for all seeds if one of the cells has no score for
+    it in a shared seed. So the result is complete.
 
     Raises:
         UserError: The cells share no seed, or no item.
