@@ -70,7 +70,8 @@ def _numbers(analysis: Analysis, key: str) -> bool:
 def _logarithmic(parameter: Any) -> bool:
     """Whether a parameter needs a logarithmic axis: its range is logarithmic, or its choices differ by more than 3x."""
     if "choices" in parameter:
-        return min(parameter["choices"]) > 0 and max(parameter["choices"]) / min(parameter["choices"]) > 3
+        low, high = min(parameter["choices"]), max(parameter["choices"])
+        return bool(low > 0 and high / low > 3)
     return bool(parameter.get("log"))
 
 

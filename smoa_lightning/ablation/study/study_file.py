@@ -196,7 +196,7 @@ def keep(tree: LocatedYaml) -> Keep:
     Raises:
         UserError: The value is different.
     """
-    given = tree.value.get("keep", "best")
+    given: Keep = tree.value.get("keep", "best")
     if given not in KEEP:
         raise UserError(f"{tree.where('keep')}keep is {given!r}, but must be best or none; the nearest is "
                         f"{nearest(str(given), KEEP, 1)}")  # fmt: skip
