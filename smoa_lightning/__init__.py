@@ -1,6 +1,6 @@
 """smoa_lightning: high-rank parameter-efficient fine-tuning under one matched protocol.
 
-The public names are loaded on first use, so that importing the package costs nothing.
+Public names are loaded at first use, so that importing the package is fast.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from typing import Any
 
 from smoa_lightning.version import __version__
 
-# peft imports bitsandbytes wherever it is installed, which then recommends a package for inference on some CPUs.
+# peft imports bitsandbytes if it is installed; bitsandbytes then recommends a package for inference on some CPUs.
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
-_HOME = {
+_MODULE_OF = {
     "FineTuneModule": "smoa_lightning.training.module",
     "TaskDataModule": "smoa_lightning.data.datamodule",
     "SMoAConfig": "smoa_lightning.adapters",
@@ -26,7 +26,7 @@ __all__ = ["FineTuneModule", "SMoAConfig", "TaskDataModule", "UserError", "__ver
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name when it is first asked for."""
-    if name not in _HOME:
+    """Import a public name at its first use."""
+    if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOME[name]), name)
+    return getattr(importlib.import_module(_MODULE_OF[name]), name)

@@ -1,4 +1,4 @@
-"""The dispatcher: ``python -m smoa_lightning <command>``. A command imports what is heavy only when it runs."""
+"""The entry point ``python -m smoa_lightning <command>``. Heavy libraries are imported only when a command runs."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def main(args: list[str] | None = None) -> int:
         print(f"smoa_lightning: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("smoa_lightning: stopped; the same command goes on where it stopped", file=sys.stderr)
+        print("smoa_lightning: stopped; run the same command again to continue", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # the reader has gone, as in `fit --help | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python flushes at its end
+    except BrokenPipeError:  # the reader has closed the pipe, as in `fit --help | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes stdout at exit
         return 141
 
 

@@ -1,1 +1,1 @@
-"""What every other folder may use: errors, files that are whole or absent, the process cache, fast imports."""
+"""Code that every other folder may use: errors, atomic files, the process cache, fast imports."""

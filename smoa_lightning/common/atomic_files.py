@@ -1,4 +1,4 @@
-"""Files and folders that are whole or not there: written under a temporary name, then renamed."""
+"""Write files and folders under a temporary name, then rename them, so that they are complete or absent."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ CACHE = "SMOA_LIGHTNING_CACHE"
 
 
 def cache_folder(kind: str) -> Path:
-    """Return the folder of one kind of kept results: ``$SMOA_LIGHTNING_CACHE/<kind>``, or that of the user's caches."""
-    if own := os.environ.get(CACHE):
-        return Path(own).expanduser() / kind
-    general = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(general).expanduser() / "smoa_lightning" / kind
+    """Return the folder for one kind of cached results, ``$SMOA_LIGHTNING_CACHE/<kind>`` or one in the user's cache."""
+    if configured := os.environ.get(CACHE):
+        return Path(configured).expanduser() / kind
+    user_cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(user_cache).expanduser() / "smoa_lightning" / kind
 
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary name beside ``path``; on success the file or folder written there takes its place.
+    """Yield a temporary name next to ``path``; on success, rename the file or folder written there to ``path``.
 
-    A file is on disk before it takes its name, and replaced in one step. A folder's predecessor is moved aside first
-    and removed last, so that one of the two is on disk at any moment. Machines that share the folder, among which
-    process numbers are not unique, do not meet in one temporary name.
+    A file is flushed to disk and then renamed in one step. An existing folder is moved aside first and removed last,
+    so that one of the two folders is on disk at any moment. The temporary name has a random part, because machines
+    that share a folder can have the same process number.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    own = f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}"
-    temporary, previous = path.with_name(f"{own}.tmp"), path.with_name(f"{own}.old")
+    stem = f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}"
+    temporary, previous = path.with_name(f"{stem}.tmp"), path.with_name(f"{stem}.old")
     try:
         yield temporary
         if temporary.is_file():
@@ -55,12 +55,12 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write ``value`` as readable JSON, whole or not at all."""
+    """Write ``value`` as indented JSON; the file is complete or absent."""
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(value, indent=2, default=str) + "\n", encoding="utf-8")
 
 
 def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Write one JSON object a line, whole or not at all."""
+    """Write one JSON object a line; the file is complete or absent."""
     with replacing(path) as temporary:
         temporary.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The one exception for bad input, and the words that help a user to mend it."""
+"""The exception for bad input, and the search for the nearest valid value."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """Bad input: its text is one sentence that says what is wrong, where, and the nearest valid value.
+    """Bad input. The text is one sentence: what is wrong, where, and the nearest valid value.
 
-    The command line prints the text alone, without a traceback, and exits with status 2.
+    The command line prints the text without a traceback and exits with status 2.
     """
 
 
 def nearest(word: str, options: Iterable[str], count: int = 5) -> str:
-    """Return up to ``count`` of ``options`` that look most like ``word``, as a comma-separated text.
+    """Return up to ``count`` of ``options`` that look most like ``word``, separated by commas.
 
-    Where nothing looks alike, the first options are named, so that the sentence always shows a valid value.
+    If none is similar, the first options are returned, so that a message always shows a valid value.
 
     >>> nearest("pika", ["boolq", "piqa", "siqa"], count=1)
     'piqa'

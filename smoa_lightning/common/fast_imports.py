@@ -1,14 +1,14 @@
-"""Import the libraries of a run without the work that they do on import for things that no run here uses.
+"""Import the libraries of a run without work that runs do not need.
 
-Measured before the first step (CPU seconds of one core, torch 2.13, lightning 2.6, torchmetrics 1.9, peft 0.21, with
-bitsandbytes and scipy installed): ten for imports, of which four went
+Plain imports took ten CPU seconds of one core (torch 2.13, lightning 2.6, torchmetrics 1.9, peft 0.21, with
+bitsandbytes and scipy installed). Four of these seconds are avoidable:
 
-* to the garbage collector, which walks through a million young objects that all stay;
-* to torch's inductor, because bitsandbytes decorates four functions with ``torch.compile``, which loads the compiler
-  although none of them is called unless a backbone is held in 8 or 4 bits;
-* to ``scipy.signal`` and matplotlib, which torchmetrics imports to add an alias of a window function, and for plots.
+* The garbage collector scans a million young objects, and all of them stay.
+* bitsandbytes decorates four functions with ``torch.compile``. That loads torch's inductor, although only backbones in
+  8 or 4 bits call these functions.
+* torchmetrics imports ``scipy.signal`` for an alias of a window function, and matplotlib for plots.
 
-Nothing is hidden or replaced for good: what is put off happens when it is first used.
+Nothing is removed: the delayed work happens at first use.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ def import_command(name: str) -> ModuleType:
     with without_collection():
         import torch
 
-        with loaded_later():
+        with deferred_imports():
             importlib.import_module("torchmetrics")
-        with compiling_later(torch):
+        with deferred_compile(torch):
             importlib.import_module("peft")
         return importlib.import_module(name)
 
 
 @contextlib.contextmanager
 def without_collection() -> Iterator[None]:
-    """Leave the garbage collector out, and what was made in the meantime out of its later passes."""
+    """Pause the garbage collector, and exclude the objects of the block from its later passes."""
     if not gc.isenabled():
         yield
         return
@@ -55,8 +55,8 @@ def without_collection() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def compiling_later(torch: Any) -> Iterator[None]:
-    """Let ``torch.compile`` of a function load the compiler when that function is first called."""
+def deferred_compile(torch: Any) -> Iterator[None]:
+    """Let ``torch.compile`` load the compiler at the first call of the compiled function."""
     compile_now: Callable[..., Any] = torch.compile
 
     @functools.wraps(compile_now)
@@ -82,18 +82,18 @@ def compiling_later(torch: Any) -> Iterator[None]:
         torch.compile = compile_now
 
 
-class _Later(ModuleType):
-    """Stands in for a module while another one is imported: gives some names at once, loads the module for the rest."""
+class _DeferredModule(ModuleType):
+    """A placeholder for a module: it supplies some names itself and loads the module for all others."""
 
-    def __init__(self, name: str, at_once: Callable[[str], Any]) -> None:
+    def __init__(self, name: str, supply: Callable[[str], Any]) -> None:
         super().__init__(name)
-        self.__dict__["_at_once"] = at_once
+        self.__dict__["_supply"] = supply
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):  # the import system asks for its own marks
+        if name.startswith("__"):  # the import system looks for its own attributes
             raise AttributeError(name)
-        found = self.__dict__["_at_once"](name)
-        return getattr(self._load(), name) if found is None else found
+        value = self.__dict__["_supply"](name)
+        return getattr(self._load(), name) if value is None else value
 
     def _load(self) -> ModuleType:
         if sys.modules.get(self.__name__) is self:
@@ -102,11 +102,11 @@ class _Later(ModuleType):
 
 
 def _signal(name: str) -> Any:
-    return len if name == "hamming" else None  # torchmetrics only asks whether it is there
+    return len if name == "hamming" else None  # torchmetrics only checks that it exists
 
 
 def _plot(name: str) -> Any:
-    """Types that only annotate, and functions that load the module when they are called."""
+    """Supply types for annotations, and functions that load the module when they are called."""
     if name.endswith("_TYPE"):
         return object
 
@@ -117,17 +117,19 @@ def _plot(name: str) -> Any:
 
 
 @contextlib.contextmanager
-def loaded_later() -> Iterator[None]:
-    """Stand in for ``scipy.signal`` and for torchmetrics' plots (matplotlib) while torchmetrics is imported."""
-    wanted = {SIGNAL: _signal, PLOT: _plot}
-    absent = {name for name in wanted if importlib.util.find_spec(name.split(".")[0]) is None}
-    standing = {
-        name: _Later(name, at_once) for name, at_once in wanted.items() if name not in absent | sys.modules.keys()
+def deferred_imports() -> Iterator[None]:
+    """Replace ``scipy.signal`` and torchmetrics' plots (matplotlib) while torchmetrics is imported."""
+    supplies = {SIGNAL: _signal, PLOT: _plot}
+    absent = {name for name in supplies if importlib.util.find_spec(name.split(".")[0]) is None}
+    placeholders = {
+        name: _DeferredModule(name, supply)
+        for name, supply in supplies.items()
+        if name not in absent | sys.modules.keys()
     }
-    sys.modules.update(standing)
+    sys.modules.update(placeholders)
     try:
         yield
     finally:
-        for name, module in standing.items():
+        for name, module in placeholders.items():
             if sys.modules.get(name) is module:
                 del sys.modules[name]

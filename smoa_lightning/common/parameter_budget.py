@@ -1,4 +1,4 @@
-"""How a budget of trainable parameters is written, and which settings it chooses; read by adapters and by studies."""
+"""The notation of a parameter budget, and the settings that a budget decides; for adapters and studies."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _UNITS = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9}
 _NUMBER = re.compile(r"(\d[\d_,]*(?:\.\d+)?(?:e\d+)?)\s*([kmb]?)", re.IGNORECASE)
 MOST = 10**15
 
-# The settings that the table of ``adapters.size_settings``, which needs torch, chooses for a budget.
+# The settings that a budget decides: the fields of ``adapters.size_settings``, listed here without its import of torch.
 SIZES = frozenset(
     {
         "r", "init_r", "block_size", "oft_block_size", "boft_block_size", "n_frequency", "num_virtual_tokens",
@@ -19,7 +19,7 @@ SIZES = frozenset(
 
 
 def number_of_parameters(written: Any) -> int | None:
-    """Return the number that a budget stands for; None where it is no number from 1 to 10^15.
+    """Return the number of parameters that a budget means; None if it is not a number from 1 to 10^15.
 
     >>> number_of_parameters("0.3M"), number_of_parameters(1_200), number_of_parameters("30o0k")
     (300000, 1200, None)

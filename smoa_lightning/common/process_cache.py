@@ -1,6 +1,6 @@
-"""A cache in memory for what is expensive to make and the same in many runs of one process.
+"""A memory cache for expensive objects that many runs of one process share.
 
-It is active only inside :func:`process_cache`: a command that makes one run keeps nothing.
+It is active only inside :func:`process_cache`. A command with a single run caches nothing.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from typing import TypeVar
 
 T = TypeVar("T")
 _cache: OrderedDict[tuple[str, Hashable], object] | None = None
-MOST = 16  # entries of each kind; the one that was not asked for longest is dropped first
+MOST = 16  # entries of each kind; the least recently used entry is dropped first
 
 
 @contextlib.contextmanager
 def process_cache() -> Iterator[None]:
-    """Keep what :func:`cached` makes until the end of the block."""
+    """Cache the results of :func:`cached` until the end of the block."""
     global _cache
     before, _cache = _cache, OrderedDict()
     try:
@@ -27,27 +27,27 @@ def process_cache() -> Iterator[None]:
 
 
 def cached(kind: str, key: Hashable, make: Callable[[], T], most: int = MOST) -> T:
-    """Return what was made for a key, or make it.
+    """Return the cached result for a key, or make it.
 
     The caller must not change the result: the next caller gets the same object.
 
     Args:
-        kind: What it is.
-        key: Everything that decides it.
-        make: Makes it.
-        most: How many of this kind are kept.
+        kind: Kind of result, such as ``tokenizer``.
+        key: Everything that the result depends on.
+        make: Makes the result.
+        most: Largest number of cached results of this kind.
     """
     if _cache is None:
         return make()
-    place = kind, key
-    if place not in _cache:
-        _cache[place] = make()
-        for old in [other for other in _cache if other[0] == kind][:-most]:
+    entry = kind, key
+    if entry not in _cache:
+        _cache[entry] = make()
+        for old in [known for known in _cache if known[0] == kind][:-most]:
             del _cache[old]
-    _cache.move_to_end(place)
-    return _cache[place]  # type: ignore[return-value]
+    _cache.move_to_end(entry)
+    return _cache[entry]  # type: ignore[return-value]
 
 
 def is_active() -> bool:
-    """Whether anything is cached."""
+    """Whether the cache is active."""
     return _cache is not None

@@ -1,4 +1,4 @@
-"""Notes of libraries that say nothing to a user."""
+"""Filters for messages of libraries that do not help a user."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import warnings
 
 
 def quiet_libraries() -> None:
-    """Leave out notes of the libraries that say nothing to a user; each one is about library code or a product."""
+    """Hide messages of libraries that do not help a user: each is about library code or a product."""
     warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)  # lightning 2.6, torch 2.13
     warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)  # peft 0.21
-    warnings.filterwarnings("ignore", message=".*have invalid shape.*")  # peft, of a layer that AdaLoRA cut to rank 0
-    # BOFT without a CUDA compiler: more than one factor was refused before
+    warnings.filterwarnings("ignore", message=".*have invalid shape.*")  # peft, a layer that AdaLoRA cut to rank 0
+    # BOFT without a CUDA compiler: adapters.unsupported has refused more than one factor
     warnings.filterwarnings("ignore", message=".*(load the CUDA extension|boft_n_butterfly_factor to 1).*")
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")  # rows are in memory, already encoded
     warnings.filterwarnings("ignore", message=".*Total length of `list` across ranks is zero.*")  # no selection rows

@@ -1,4 +1,4 @@
-"""What is put off at the start happens when it is first used."""
+"""Work that is deferred at the start happens at first use."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from smoa_lightning.common.fast_imports import compiling_later, without_collection
+from smoa_lightning.common.fast_imports import deferred_compile, without_collection
 
 
 def fake_torch(made: list[tuple[Any, dict[str, Any]]]) -> Any:
@@ -29,13 +29,13 @@ def test_a_function_is_compiled_when_it_is_first_called() -> None:
     def double(x: int) -> int:
         return 2 * x
 
-    with compiling_later(stand_in):
+    with deferred_compile(stand_in):
         plain = stand_in.compile(double)
         decorated = stand_in.compile(dynamic=True)(double)
         layer = torch.nn.Identity()
         stand_in.compile(layer)
     assert stand_in.compile is before
-    assert made == [(layer, {})]  # a module is what its caller may look into
+    assert made == [(layer, {})]  # a module is compiled at once, since its caller may inspect it
     assert (plain(2), plain(3), decorated(4)) == (("compiled", 4), ("compiled", 6), ("compiled", 8))
     assert made[1:] == [(double, {}), (double, {"dynamic": True})]
     assert plain.__name__ == "double"
@@ -49,11 +49,11 @@ def test_the_collector_is_on_again() -> None:
     gc.unfreeze()
 
 
-def test_modules_that_stood_aside_are_there_when_they_are_used() -> None:
+def test_deferred_modules_are_loaded_when_they_are_used() -> None:
     code = """
 import sys
-from smoa_lightning.common.fast_imports import loaded_later
-with loaded_later():
+from smoa_lightning.common.fast_imports import deferred_imports
+with deferred_imports():
     import torchmetrics
 late = [name for name in ("matplotlib", "scipy.signal") if name in sys.modules]
 assert not late, late
