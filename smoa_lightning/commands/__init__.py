@@ -1,4 +1,4 @@
-"""One file for each command of the command line; each imports what is heavy only when it runs."""
+"""One file for each command; heavy libraries are imported only when a command runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``ablate``: read a study, and plan it, carry it out, or be one of its workers."""
+"""``ablate``: plan a study, run it, or work as one of its workers."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from smoa_lightning.records.record import STUDY
 
 
 def main(args: list[str]) -> None:
-    """Plan a study, carry it out, or be one of its workers.
+    """Plan a study, run it, or work as one of its workers.
 
     Raises:
-        UserError: Anything that is wrong with the study, its folder or its storage, in one sentence.
+        UserError: The study, its folder or its storage is wrong.
     """
     if "-h" in args or "--help" in args:
         print(usage())
@@ -38,28 +38,28 @@ def main(args: list[str]) -> None:
         check_folder(folder, study)
         _plan(study, folder, options)
     else:
-        carry_out(study, folder, options, args)
+        run_study(study, folder, options, args)
 
 
 def check_devices(study: Study) -> None:
-    """Refuse runs on several devices: Lightning starts their processes by the command line of this one, the worker's.
+    """Refuse runs on several devices: Lightning would start their processes with the worker's command line.
 
     Raises:
-        UserError: Names the first cell that asks for them.
+        UserError: A cell sets several devices; the message names the first such cell.
     """
     for cell in study.cells:
         trainer = cell.settings.get("trainer") or {}
         for name in ("devices", "num_nodes"):
-            if (asked := trainer.get(name, 1)) not in (1, "1", "auto", None):
+            if (value := trainer.get(name, 1)) not in (1, "1", "auto", None):
                 raise UserError(
-                    f"trainer.{name} is {asked!r} in cell {cell.name}, but a run of a study uses one device: set it "
-                    "to 1, and start as many workers as there are devices (--workers)"
+                    f"trainer.{name} is {value!r} in cell {cell.name}, but a run of a study uses one device: set it "
+                    "to 1, and start one worker for each device (--workers)"
                 )
 
 
 @contextlib.contextmanager
 def stopping_like_ctrl_c() -> Iterator[None]:
-    """Let what a batch system or a closed terminal sends stop the study as Ctrl-C does, workers included."""
+    """Stop the study and its workers, as Ctrl-C does, on the signals of a batch system or a closed terminal."""
 
     def stop(number: int, frame: object) -> None:
         raise KeyboardInterrupt
@@ -73,7 +73,7 @@ def stopping_like_ctrl_c() -> Iterator[None]:
             signal.signal(name, handler)
 
 
-def carry_out(study: Study, folder: Path, options: Options, args: list[str]) -> None:
+def run_study(study: Study, folder: Path, options: Options, args: list[str]) -> None:
     """Check the folder and the storage, describe the study there, and start its workers."""
     from smoa_lightning.ablation.execution.storage import close_storage, open_storage
     from smoa_lightning.ablation.execution.supervisor import Supervisor
@@ -87,7 +87,7 @@ def carry_out(study: Study, folder: Path, options: Options, args: list[str]) -> 
         if options.retry_failed:
             supervisor.reset_failures()
         for name in supervisor.reopen_lost():
-            print(f"{name} was done, but its folder is gone or damaged: it is open again")
+            print(f"run {name} was finished, but its folder is missing or damaged: it will run again")
         with stopping_like_ctrl_c():
             supervisor.run()
     finally:

@@ -1,4 +1,4 @@
-"""What the plain commands share: a parser whose errors are one sentence, and the check of a folder with an adapter."""
+"""Shared by the plain commands: a parser with one-sentence errors, and the check of an adapter folder."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ class ArgumentParser(argparse.ArgumentParser):
     """A parser whose errors are one sentence, raised as UserError."""
 
     def error(self, message: str) -> NoReturn:
-        """Name the command and where its help is."""
+        """Raise the error with the name of the command and the way to its help."""
         command = self.prog.rpartition(" ")[2]
         raise UserError(f"{command}: {message}; see {command} --help")
 
 
 def check_adapter_folder(folder: str | Path) -> None:
-    """Refuse a folder that is neither a run with an adapter nor an adapter folder, before anything heavy is imported.
+    """Refuse a folder without an adapter, before heavy libraries are imported.
 
     Raises:
-        UserError: It holds no adapter.
+        UserError: The folder holds no adapter.
     """
     if not any((Path(folder) / inner / ADAPTER_FACTS).is_file() for inner in ("", "adapter/best")):
         raise UserError(f"{folder} is neither a run with an adapter nor an adapter folder: it has no {ADAPTER_FACTS}")

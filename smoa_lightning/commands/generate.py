@@ -9,21 +9,23 @@ from smoa_lightning.common.fast_imports import import_command
 
 def parser() -> ArgumentParser:
     """Return the parser of the command."""
-    found = ArgumentParser(
+    result = ArgumentParser(
         prog="python -m smoa_lightning generate", description="Continue prompts with the best adapter of a run."
     )
-    found.add_argument("run", metavar="RUN", help="a run folder, whose best adapter is taken, or an adapter folder")
-    found.add_argument("--prompt", action="append", required=True, help="text to continue; may be given several times")
-    found.add_argument("--max_new_tokens", type=int, default=64, help="most tokens in a continuation (default: 64)")
-    found.add_argument("--num_beams", type=int, default=1, help="width of the beam search; 1 is greedy (default)")
-    return found
+    result.add_argument("run", metavar="RUN", help="a run folder (its best adapter is used) or an adapter folder")
+    result.add_argument("--prompt", action="append", required=True, help="text to continue; may be given several times")
+    result.add_argument(
+        "--max_new_tokens", type=int, default=64, help="largest number of tokens in a continuation (default: 64)"
+    )
+    result.add_argument("--num_beams", type=int, default=1, help="width of the beam search; 1 is greedy (default)")
+    return result
 
 
 def main(args: list[str]) -> None:
-    """Print the continuation, after its prompt where there are several.
+    """Print the continuations; with several prompts, print each prompt before its continuation.
 
     Raises:
-        UserError: An argument that makes no sense, or a folder without an adapter.
+        UserError: An argument is too small, or the folder holds no adapter.
     """
     options = parser().parse_args(args)
     for name in ("max_new_tokens", "num_beams"):

@@ -1,4 +1,4 @@
-"""``params``: what a configuration adapts, with how many parameters, at which rank; no data and no weights are read."""
+"""``params``: adapted layers, trainable parameters and rank bounds of a configuration, without data and weights."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def layer_table(layers: list[AdaptedLayer]) -> str:
-    """Return one line per kind of layer: name with its index as *, shape, parameters and rank bound of each."""
+    """Return one line a kind of layer: name with * as index, shape, parameters and rank bound of one layer, count."""
 
     def kind(layer: AdaptedLayer) -> tuple[str, str, int, int, int, int]:
         name = ".".join("*" if part.isdigit() else part for part in layer.name.split("."))
@@ -25,7 +25,7 @@ def layer_table(layers: list[AdaptedLayer]) -> str:
     rows: list[tuple[str, ...]] = []
     for key, group in groupby(sorted(layers, key=kind), key=kind):
         shown = [f"{value:,}" if isinstance(value, int) else value for value in key]
-        shown[-1] = shown[-1] if key[-1] else "none"  # a map in the adapter slot is no update of a weight
+        shown[-1] = shown[-1] if key[-1] else "none"  # an adapter slot does not update a weight
         rows.append((*shown, f"{len(list(group)):,}"))
     return text_table(titles, rows, words=2)
 
@@ -46,7 +46,7 @@ def main(args: list[str]) -> None:
     from smoa_lightning.common.quiet import quiet_libraries
 
     quiet_libraries()
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # no run follows, so no talk of devices
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # hides messages about devices: no run follows
     module = FineTuneCLI(expand_bases(args), run=False).model
     fit = module.resolve_budget()
     network = load_skeleton(module.backbone_config, module.location)

@@ -1,4 +1,4 @@
-"""``rank RUN``: how many directions the update of a run uses, layer by layer, beside what its method allows."""
+"""``rank RUN``: measure the rank of a run's update in each layer, and compare it with the bound of its method."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ LAYERS = 12  # measured by default
 
 def parser() -> ArgumentParser:
     """Return the parser of the command."""
-    found = ArgumentParser(
+    result = ArgumentParser(
         prog="python -m smoa_lightning rank",
-        description="How many directions the update of a trained run uses, layer by layer, beside what its method "
-        "allows. Writes rank.md, rank.json, rank.png and rank.svg into the run's folder and prints the table.",
+        description="Measure the rank of a trained run's update in each layer, with the largest rank that its method "
+        "allows. Writes rank.md, rank.json, rank.png and rank.svg to the run's folder and prints the table.",
     )
-    found.add_argument("run", type=Path, help="folder of a run, or of an adapter")
-    found.add_argument("--against", type=Path, nargs="+", default=[], metavar="RUN", help="runs to compare with")
-    found.add_argument("--layers", type=int, default=LAYERS, help="how many layers are measured (default: 12)")
-    found.add_argument("--output", type=Path, default=None, help="folder to write to (default: the run's)")
-    return found
+    result.add_argument("run", type=Path, help="a run folder or an adapter folder")
+    result.add_argument("--against", type=Path, nargs="+", default=[], metavar="RUN", help="runs to compare with")
+    result.add_argument("--layers", type=int, default=LAYERS, help="number of layers to measure (default: 12)")
+    result.add_argument("--output", type=Path, default=None, help="folder to write to (default: the run's)")
+    return result
 
 
 def main(args: list[str]) -> None:
-    """Measure, print and write.
+    """Measure the ranks, print the table and write the files.
 
     Raises:
-        UserError: An argument that makes no sense, a folder without an adapter, an update without a rank.
+        UserError: --layers is below 1, a folder holds no adapter, or an update has no rank.
     """
     options = parser().parse_args(args)
     if options.layers < 1:

@@ -18,19 +18,19 @@ from smoa_lightning.ablation.report.markdown import markdown
 from smoa_lightning.commands.arguments import ArgumentParser
 from smoa_lightning.common.atomic_files import replacing
 
-LATEX = ("cells", "differences", "gains")  # tables that papers print
+LATEX = ("cells", "differences", "gains")  # tables for a paper
 
 
 def main(args: list[str]) -> None:
     """Write the report of a study's folder.
 
     Raises:
-        UserError: No study in the folder, or nothing of it is finished.
+        UserError: The folder holds no study, or no finished run.
     """
     parser = ArgumentParser(
         prog="python -m smoa_lightning report",
         description="Turn the finished runs of a study into report.html (one page), report.md, tables (CSV, LaTeX) and "
-        "figures (SVG, PNG). Needs no torch, and may be run while the study is under way.",
+        "figures (SVG, PNG). Needs no torch, and works while the study is running.",
     )
     parser.add_argument("folder", type=Path, help="folder of the study, such as studies/rank")
     parser.add_argument("--out", type=Path, default=None, help="folder to write to (default: FOLDER/report)")
@@ -51,10 +51,10 @@ def write_report(folder: Path, out: Path) -> tuple[Analysis, Document]:
 
     Args:
         folder: The study folder.
-        out: Where to write; files of an earlier report are replaced.
+        out: Folder to write to; files of an earlier report are replaced.
 
     Raises:
-        UserError: No study in the folder, or nothing of it is finished.
+        UserError: The folder holds no study, or no finished run.
     """
     analysis = analyse(read_study(folder))
     from smoa_lightning.ablation.report.drawing import save

@@ -1,1 +1,1 @@
-"""The record of a run, what TensorBoard's HPARAMS tab shows of it, and tables for the terminal."""
+"""The record of a run, the columns of TensorBoard's HPARAMS tab, and tables for the terminal."""

@@ -1,4 +1,4 @@
-"""What TensorBoard's HPARAMS tab has for every run, under the same names for every strategy. Imports no torch."""
+"""The columns of TensorBoard's HPARAMS tab, with the same names for every strategy. Imports no torch."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FINAL_METRICS = {
 
 
 def final_metrics(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """Return the metrics of the tab from those of a record; -1 where one was not measured.
+    """Return the metrics of the tab from those of a record; -1 for a metric that was not measured.
 
     >>> final_metrics({"report/acc": 0.5})["final/acc"], final_metrics({})["final/acc"]
     (0.5, -1.0)
@@ -29,20 +29,20 @@ def final_metrics(metrics: Mapping[str, Any]) -> dict[str, float]:
 
 
 def mean_metrics(runs: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Return the mean of each metric of the tab over the runs that have it; -1 where none has.
+    """Return the mean of each metric of the tab over the runs that have it; -1 if no run has it.
 
     >>> mean_metrics([{"report/acc": 0.5, "base/acc": 0.3}, {"report/acc": 0.6}])["final/base_acc"]
     0.3
     """
-    found = {}
+    means = {}
     for name, source in FINAL_METRICS.items():
         values = [float(metrics[source]) for metrics in runs if source in metrics]
-        found[name] = statistics.fmean(values) if values else -1.0
-    return found
+        means[name] = statistics.fmean(values) if values else -1.0
+    return means
 
 
 def study_columns(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the tab has of a run's place in a study, from what its record says about it.
+    """Return the columns about a run's place in a study, from the study facts of its record.
 
     >>> study_columns({"cell": "r=8", "stage": "final", "trial": None, "axes": {"r": "8"}})
     {'ablation/cell': 'r=8', 'ablation/stage': 'final', 'ablation/trial': 'None', 'ablation/seeds': 1, 'axis/r': '8'}
@@ -52,16 +52,16 @@ def study_columns(facts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def mean_hyperparameters(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the columns of the tab for the mean of some runs: what is alike in all of them, -1 or nothing elsewhere.
+    """Return the columns for the mean of some runs: the shared value of all runs, else -1 or an empty text.
 
-    The columns are those of the runs, since TensorBoard takes them from any one of the entries beneath a folder.
+    The columns are those of the runs, since TensorBoard takes them from any one entry below a folder.
 
     >>> mean_hyperparameters([{"rank": 8, "seed": 0, "task": "piqa"}, {"rank": 8, "seed": 1, "task": "piqa"}])
     {'rank': 8, 'seed': -1, 'task': 'piqa'}
     """
-    found = {}
+    columns = {}
     for name in dict.fromkeys(name for run in runs for name in run):
         values = [run.get(name) for run in runs]
-        other = "" if any(isinstance(value, str) for value in values) else -1
-        found[name] = values[0] if all(value == values[0] for value in values) else other
-    return found
+        unequal = "" if any(isinstance(value, str) for value in values) else -1
+        columns[name] = values[0] if all(value == values[0] for value in values) else unequal
+    return columns

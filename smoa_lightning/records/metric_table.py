@@ -1,7 +1,7 @@
-"""Every metric, once: which direction is better, its unit, which items have it, and where it is shown.
+"""The table of all metrics: the better direction, the unit, the score of an item, and where the metric is shown.
 
-Nothing else in the package lists names of metrics. The table is in ``records`` and not in ``evaluation``, since the
-columns of TensorBoard, study files, plans and reports read it, and those import no torch.
+No other file lists names of metrics. The table is in ``records`` and not in ``evaluation``, because TensorBoard's
+columns, study files, plans and reports read it without torch.
 """
 
 from __future__ import annotations
@@ -12,29 +12,29 @@ from typing import Any, Literal
 
 Direction = Literal["maximize", "minimize"]
 Unit = Literal["share", "points of 100", "nats per token", "words", "cosine", ""]
-# What a metric is taken of: scored choices, the likelihood of gold replies, the answers in written replies, written
-# replies as texts, or the general text of the callback ``Forgetting``.
+# What a metric is computed from: scored choices, the likelihood of gold replies, the answers in generated replies, the
+# texts of generated replies, or the general text of the callback ``Forgetting``.
 Source = Literal["choices", "gold replies", "answers", "reply texts", "general text"]
 Item = Mapping[str, Any]  # a line of items.jsonl
 
-COUNT = "num_items"  # stands beside the metrics: how many items they are taken of
-COMMON = "nll"  # what every task has: the primary metric of tasks whose own ones differ
+COUNT = "num_items"  # saved with the metrics: the number of items
+COMMON = "nll"  # every task has it: the primary metric of several tasks with different primary metrics
 
 
 @dataclass(frozen=True)
 class Metric:
-    """One metric; its place in ``METRICS`` is its place in tables.
+    """One metric. Tables show the metrics in the order of ``METRICS``.
 
     Attributes:
         name: Its name in records, after ``report/``, ``base/`` or ``selection/``.
-        direction: Which direction is better; None where neither is.
-        unit: What it is counted in; empty for a perplexity, which has none.
-        sources: What it is taken of.
-        item: Line of ``items.jsonl`` -> the score whose mean over the items it is, or None where the line has none.
-            None where no field of the lines gives it.
-        is_accuracy: Whether it is the share of items that are right.
+        direction: The better direction; None if there is none.
+        unit: Its unit; empty for a perplexity.
+        sources: What it is computed from.
+        item: Line of ``items.jsonl`` -> the item's score, or None if the line has no score. The metric is the mean of
+            these scores. None if the lines do not hold it.
+        is_accuracy: Whether it is the share of right items.
         is_mean: Whether it is a mean over items.
-        has_stderr: Whether ``<name>_stderr`` is beside it.
+        has_stderr: Whether ``<name>_stderr`` is saved with it.
         in_hparams: Whether TensorBoard's HPARAMS tab has a column for it.
         in_progress_bar: Whether the progress bar shows it.
     """
@@ -52,17 +52,17 @@ class Metric:
 
     @property
     def selects(self) -> bool:
-        """Whether it can select a checkpoint: it has a better direction, and selection rows have it."""
+        """Whether it can select a checkpoint: it has a direction, and selection rows have it."""
         return self.direction is not None and self.sources != ("general text",)
 
     @property
     def needs_reply(self) -> bool:
-        """Whether tasks with replies have to let the model write them for it."""
+        """Whether the model must generate replies for it."""
         return "answers" in self.sources or "reply texts" in self.sources
 
 
 def prediction_field(accuracy: str) -> str:
-    """Return the field of a line of ``items.jsonl`` that holds the choice which is best by an accuracy's scores.
+    """Return the field of ``items.jsonl`` with the best choice by the scores of an accuracy.
 
     >>> prediction_field("acc_norm")
     'prediction_acc_norm'
@@ -123,7 +123,7 @@ ACCURACIES = tuple(name for name, metric in METRICS.items() if metric.is_accurac
 
 
 def better(name: str, score: float, best: float) -> bool:
-    """Say whether a score of a metric beats the best one so far.
+    """Return whether a score of a metric is better than the best score so far.
 
     >>> better("acc", 0.6, 0.5), better("selection/perplexity", 20.0, 21.0)
     (True, True)

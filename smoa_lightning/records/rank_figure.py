@@ -1,4 +1,4 @@
-"""The figure of the command ``rank``: singular values of updates, one panel for every kind of layer."""
+"""The figure of the command ``rank``: singular values of updates, one panel for each kind of layer."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ STYLES = ("-", "--", "-.", ":")
 
 @dataclass
 class Panel:
-    """What is drawn of one kind of layer.
+    """The curves of one kind of layer.
 
     Attributes:
         title: Name of the layers and their shape.
-        curves: Singular values over the largest one, descending, by the label of their run.
-        lora_rank: The rank at which LoRA has as many parameters, where it is to be marked.
+        curves: Label of a run -> its singular values divided by the largest, descending.
+        lora_rank: Rank of a LoRA with the same number of parameters; None draws no line.
     """
 
     title: str
@@ -28,15 +28,15 @@ class Panel:
 
 
 def draw(panels: list[Panel], title: str, files: list[Path]) -> None:
-    """Draw the panels with both axes logarithmic, and write each file (``.png``, ``.svg``) whole or not at all.
+    """Draw the panels on logarithmic axes and write the figure to each file.
 
     Args:
-        panels: At least one.
-        title: Over the figure.
-        files: Where to write; the suffix is the format.
+        panels: At least one panel.
+        title: Title above the figure.
+        files: Files to write; the suffix (``.png``, ``.svg``) is the format.
     """
     import matplotlib
-    from matplotlib.figure import Figure  # without pyplot: no window, no state
+    from matplotlib.figure import Figure  # pyplot would open windows and hold global state
 
     columns = min(3, len(panels))
     rows = math.ceil(len(panels) / columns)
@@ -70,7 +70,7 @@ def _draw_panel(axis: Any, panel: Panel) -> None:
             range(1, len(values) + 1), values, style, marker=marker, markersize=3, color=f"C{number}", label=label
         )
     if panel.lora_rank is not None:
-        label = "rank of a LoRA of as many parameters"
+        label = "rank of a LoRA with as many parameters"
         axis.axvline(panel.lora_rank, color="0.4", linestyle=(0, (2, 2)), label=label)
         axis.annotate(
             f"{panel.lora_rank:.3g}", (panel.lora_rank, 1.0), xytext=(3, -9), textcoords="offset points", color="0.3"

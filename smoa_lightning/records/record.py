@@ -1,4 +1,4 @@
-"""The record of a run: what was asked for, what it ran on, what came out. Imports no torch: reports are fast."""
+"""The record of a run: its settings, environment and results. Imports no torch, so that reports are fast."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from typing import Any
 from smoa_lightning.common.errors import UserError
 
 RECORD = "record.json"
-STUDY_FACTS = "ablation"  # what a record says about the study that its run belongs to
+STUDY_FACTS = "ablation"  # key of the facts about the study that a run belongs to
 EVALUATION = "evaluation.json"
 ITEMS = "items.jsonl"
 BASE_ITEMS = f"base_{ITEMS}"
@@ -48,20 +48,20 @@ NOT_CONTENT = {
 
 def content(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Return the part of a resolved configuration that decides the result."""
-    kept: dict[str, Any] = {}
+    deciding: dict[str, Any] = {}
     for key, value in config.items():
         path = f"{prefix}{key}"
         if path not in NOT_CONTENT:
-            kept[key] = content(value, f"{path}.") if isinstance(value, Mapping) else value
-    return kept
+            deciding[key] = content(value, f"{path}.") if isinstance(value, Mapping) else value
+    return deciding
 
 
 def signature(config: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
-    """Return the content signature of a run: a hash of its deciding settings and of what was resolved from outside.
+    """Return the content signature of a run: a hash of the settings that decide its result and of resolved facts.
 
     Args:
         config: The resolved configuration, JSON-safe.
-        facts: What the configuration alone does not tell: the sources that ``auto`` stood for, revisions.
+        facts: Facts that the configuration does not contain: the sources chosen for ``auto``, revisions.
     """
     text = json.dumps([content(config), facts], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -73,17 +73,17 @@ def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     >>> flat({"data": {"task": "piqa"}, "seed_everything": 0})
     {'data.task': 'piqa', 'seed_everything': 0}
     """
-    found: dict[str, Any] = {}
+    dotted: dict[str, Any] = {}
     for name, value in settings.items():
         if isinstance(value, Mapping) and value:
-            found |= flat(value, f"{prefix}{name}.")
+            dotted |= flat(value, f"{prefix}{name}.")
         else:
-            found[f"{prefix}{name}"] = value
-    return found
+            dotted[f"{prefix}{name}"] = value
+    return dotted
 
 
 def read_record(folder: Path) -> dict[str, Any] | None:
-    """Return the record of a run folder, ``None`` if it has none.
+    """Return the record of a run folder, ``None`` if the folder has no record.
 
     Raises:
         UserError: The record is damaged.
@@ -100,7 +100,7 @@ def read_record(folder: Path) -> dict[str, Any] | None:
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Where a run writes, and whether it goes on where an earlier one stopped."""
+    """The folder of a run, and whether the run resumes an interrupted one there."""
 
     path: Path
     resume: bool
@@ -109,12 +109,12 @@ class RunFolder:
 def run_folder(base: Path, run_signature: str, exact: bool) -> RunFolder:
     """Choose the folder of a run.
 
-    ``base/version_N`` by default: the newest version that is unfinished and has the same signature is resumed, else
-    the next number is taken. With ``exact`` the folder itself is meant: an unfinished run of the same signature is
-    resumed, after a finished one ``base-v2``, ``base-v3``, ... is taken.
+    By default it is ``base/version_N``. The newest unfinished version with the same signature is resumed, else N is
+    the next number. With ``exact`` it is ``base`` itself. An unfinished run with the same signature is resumed there;
+    after a finished run the folder is ``base-v2``, ``base-v3``, ...
 
     Raises:
-        UserError: An exact folder holds another experiment or files that are no run.
+        UserError: The exact folder holds a different experiment, or files but no run.
     """
     if not exact:
         versions = sorted((p for p in base.glob("version_*") if p.name[8:].isdigit()), key=lambda p: int(p.name[8:]))
@@ -128,12 +128,14 @@ def run_folder(base: Path, run_signature: str, exact: bool) -> RunFolder:
         record = read_record(candidate)
         if record is None:
             if candidate.is_dir() and any(not entry.name.startswith(".") for entry in candidate.iterdir()):
-                raise UserError(f"the folder {candidate} is not empty and holds no run: name another --run.folder")
+                raise UserError(
+                    f"the folder {candidate} is not empty and holds no run: choose a different --run.folder"
+                )
             return RunFolder(candidate, resume=False)
         if record["signature"] != run_signature:
             raise UserError(
-                f"the folder {candidate} holds another experiment ({record['name']}, signature "
-                f"{record['signature']}, this one is {run_signature}): name another --run.folder"
+                f"the folder {candidate} holds a different experiment ({record['name']}, signature "
+                f"{record['signature']}; this run has {run_signature}): choose a different --run.folder"
             )
         if record["status"] != "finished":
             return RunFolder(candidate, resume=True)
@@ -169,29 +171,27 @@ def _git_state(folder: Path) -> dict[str, Any] | None:
     try:
         return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "--untracked-files=no"))}
     except (OSError, subprocess.SubprocessError):
-        return None  # an installed package, or no git: the version number tells what ran
+        return None  # an installed package, or no git: the version number identifies the code
 
 
 class RunInProgress(UserError):
-    """Another process is at work in the folder of a run."""
+    """Another process is running in the folder of a run."""
 
 
 @contextlib.contextmanager
 def run_lock(folder: Path) -> Iterator[None]:
-    """Hold a run folder, so that no second process writes into it; the hold ends with the process, however it ends.
+    """Lock a run folder, so that no second process writes to it. Even a killed process releases the lock.
 
     Raises:
-        RunInProgress: Another process holds it.
+        RunInProgress: Another process holds the lock.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise RunInProgress(
-                f"the run in {folder} is under way in another process: wait for it or stop it"
-            ) from None
+            raise RunInProgress(f"another process is running in {folder}: wait for it or stop it") from None
         try:
             yield
         finally:
-            fcntl.flock(lock, fcntl.LOCK_UN)  # processes that were forked meanwhile have the file open, too
+            fcntl.flock(lock, fcntl.LOCK_UN)  # forked processes have the file open, too

@@ -1,4 +1,4 @@
-"""Tables for the terminal: metrics with their standard errors, and what the data of a run are."""
+"""Tables for the terminal: metrics with their standard errors, and a summary of a run's data."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rich.text import Text
 
 from smoa_lightning.records.metric_table import COUNT, METRICS
 
-WIDEST = 10_000  # columns of the terminal that rich writes to: more than any table needs
+WIDEST = 10_000  # width that rich formats for, in characters: wider than any table
 
 
 @dataclass(frozen=True)
@@ -22,10 +22,10 @@ class Line:
     """A line of a result table.
 
     Args:
-        label: What was scored: ``untouched backbone``, ``after training``.
+        label: What was scored: ``base model``, ``after training``.
         task: Name of the task.
         protocol: ``likelihood`` or ``generation``.
-        source: Where the rows come from.
+        source: Source of the rows.
         primary: Name of the primary metric.
         metrics: Metric -> value, ``<metric>_stderr`` -> its standard error, ``num_items``.
     """
@@ -39,13 +39,13 @@ class Line:
 
 
 def result_lines(label: str, metrics: Mapping[str, float], prefix: str, facts: Mapping[str, Any]) -> list[Line]:
-    """Return a line for each task of a pass, and where there are several a first one with the means over them.
+    """Return a line for each task of a pass; with several tasks, the first line holds their means.
 
     Args:
         label: What was scored.
         metrics: All metrics, under ``<prefix>/<metric>`` and ``<prefix>/<task>/<metric>``.
         prefix: ``base``, ``report`` or ``selection``.
-        facts: ``name``, ``source`` and ``primary`` of the whole, ``tasks``: task -> (protocol, primary).
+        facts: ``name``, ``source`` and ``primary`` of all tasks; ``tasks``: task -> (protocol, primary).
     """
     own = {name.removeprefix(f"{prefix}/"): v for name, v in metrics.items() if name.startswith(f"{prefix}/")}
     plain = {name: value for name, value in own.items() if "/" not in name}
@@ -63,15 +63,15 @@ def result_lines(label: str, metrics: Mapping[str, float], prefix: str, facts: M
 
 
 def result_table(lines: Sequence[Line], bold: bool | None = None) -> str:
-    """Return the lines as a table: task, n, each metric with its standard error, the primary one in bold.
+    """Return the lines as a table: task, n, each metric with its standard error, the primary metric in bold.
 
     Args:
         lines: The lines.
-        bold: Bold by the terminal's own sign; False marks with asterisks. None: bold if the output is a terminal.
+        bold: True marks the primary metric in bold, False with an asterisk. None is True if the output is a terminal.
     """
     bold = sys.stdout.isatty() if bold is None else bold
-    found = {name for line in lines for name in line.metrics if not name.endswith("_stderr") and name != COUNT}
-    columns = [name for name in METRICS if name in found] + sorted(found - METRICS.keys())
+    names = {name for line in lines for name in line.metrics if not name.endswith("_stderr") and name != COUNT}
+    columns = [name for name in METRICS if name in names] + sorted(names - METRICS.keys())
     rows = []
     for line in lines:
         values = [(_value(line.metrics, name), name == line.primary) for name in columns]
@@ -90,7 +90,7 @@ def _value(metrics: Mapping[str, float], name: str) -> str:
 
 
 def part_table(summary: Mapping[str, Any]) -> str:
-    """Return rows, lengths and losses of the parts of a data summary, of each task where there are several."""
+    """Return a table of a data summary: rows, lengths, truncated and skipped rows of each part and task."""
     titles = ("data", "rows", "tokens", "targets", "mean length", "median", "longest", "truncated", "skipped", "merged")
     rows = []
     for name, facts in _parts(summary):
@@ -110,13 +110,13 @@ def _parts(summary: Mapping[str, Any], before: str = "") -> Iterable[tuple[str, 
 
 
 def text_table(titles: Sequence[str], rows: Iterable[Sequence[str | Text]], words: int, terminal: bool = False) -> str:
-    """Return a table as text that is as wide as its content: neither a file nor a pipe has a width.
+    """Return a table as text, as wide as its content: files and pipes have no width.
 
     Args:
-        titles: Of the columns.
+        titles: Titles of the columns.
         rows: A text for each column.
-        words: How many columns hold words, which stand to the left; the others hold numbers.
-        terminal: Whether styles of texts become the terminal's signs; without, they are left out.
+        words: Number of columns with words, aligned to the left; the other columns hold numbers.
+        terminal: Whether styles become terminal codes; otherwise they are left out.
     """
     table = Table(box=None, pad_edge=False, header_style="")
     for number, title in enumerate(titles):
@@ -125,6 +125,6 @@ def text_table(titles: Sequence[str], rows: Iterable[Sequence[str | Text]], word
         table.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in row))
     colours: Literal["standard"] | None = "standard" if terminal else None
     console = Console(file=io.StringIO(), width=WIDEST, force_terminal=terminal, color_system=colours)
-    with console.capture() as shown:
+    with console.capture() as output:
         console.print(table)
-    return "\n".join(line.rstrip() for line in shown.get().splitlines())
+    return "\n".join(line.rstrip() for line in output.get().splitlines())

@@ -136,10 +136,10 @@ def test_table_and_figure_of_two_runs(folder: Folder, capsys: pytest.CaptureFixt
     assert ElementTree.fromstring(svg).tag.endswith("svg")
     assert "piqa-smoa" in svg
     assert "piqa-lora" in svg
-    assert "LoRA of as many parameters" not in svg
+    assert "LoRA with as many parameters" not in svg
     assert not list(smoa.glob(".rank*"))
     assert main(["rank", str(smoa), "--layers", "1"]) == 0
-    assert "LoRA of as many parameters" in (smoa / "rank.svg").read_text()  # alone: a line where LoRA would end
+    assert "LoRA with as many parameters" in (smoa / "rank.svg").read_text()  # alone: a line where LoRA would end
 
 
 def test_updates_without_a_rank_and_bad_arguments(

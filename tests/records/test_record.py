@@ -72,7 +72,7 @@ def test_exact_folder(tmp_path: Path) -> None:
     assert run_folder(tmp_path / "x", "s", exact=True).resume
     record(tmp_path / "x", "finished")
     assert run_folder(tmp_path / "x", "s", exact=True).path.name == "x-v2"
-    with pytest.raises(UserError, match="another experiment"):
+    with pytest.raises(UserError, match="a different experiment"):
         run_folder(tmp_path / "x", "t", exact=True)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").touch()

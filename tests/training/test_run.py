@@ -190,7 +190,7 @@ def test_an_exact_folder_with_another_experiment_is_refused(
 ) -> None:
     before = {p: p.stat().st_mtime_ns for p in finished.rglob("*") if p.is_file()}
     assert main(["fit", *tiny_arguments, "--run.folder", str(finished), "--model.warmup", "3"]) == 2
-    assert "holds another experiment" in capsys.readouterr().err
+    assert "holds a different experiment" in capsys.readouterr().err
     assert {p: p.stat().st_mtime_ns for p in finished.rglob("*") if p.is_file()} == before
 
 
@@ -200,7 +200,7 @@ def test_a_run_under_way_elsewhere_is_refused(
     with run_lock(tmp_path / "held"):
         # flock is per open file, so a second opening in this process stands for another process
         assert main(["fit", *tiny_arguments, "--run.folder", str(tmp_path / "held")]) == 2
-    assert "under way in another process" in capsys.readouterr().err
+    assert "another process is running in" in capsys.readouterr().err
 
 
 def test_evaluation_of_a_checkpoint_needs_no_other_settings(
