@@ -1,1 +1,1 @@
-"""Base models and tokenizers from the hub, local folders or the package."""
+"""Base models and tokenizers from the hub, a local folder or the package."""

@@ -1,4 +1,4 @@
-"""The frozen network that a strategy adapts: a causal language model and its tokenizer, from hub, folder or package."""
+"""The backbone that a strategy adapts: a causal language model and its tokenizer, from hub, folder or package."""
 
 from __future__ import annotations
 
@@ -32,22 +32,22 @@ from smoa_lightning.embedded import backbone_folder
 
 @dataclass
 class BackboneConfig:
-    """Which causal language model is adapted, and in which number format it is held.
+    """The causal language model to adapt, and its number format.
 
     Args:
         source: ``hub``: the model hub. ``local``: the folder ``path``. ``embedded``: the small model shipped with
             this package. ``auto``: the hub if it answers or its cache holds the model, else embedded.
         name: Repository of the model on the hub.
         path: Folder of a Hugging Face model, for ``source: local``.
-        revision: Branch, tag or commit on the hub; ``null`` means its default branch.
+        revision: Branch, tag or commit on the hub; ``null`` means the default branch.
         dtype: Number format of the frozen weights and of the matrix products; adapter parameters stay in float32.
         gradient_checkpointing: Recompute activations in the backward pass: less memory, about one third more time.
         attn_implementation: Attention kernel of transformers (``sdpa``, ``eager``, ``flash_attention_2``, ...).
-        quantization: Hold the linear layers in 8 bits (``int8``, LLM.int8()) or 4 bits (``nf4``, as in QLoRA) of
-            bitsandbytes, which the extra ``quantization`` installs; ``null`` holds them in ``dtype``.
-        dequantize: When a method that needs a quantised weight W itself gets it: ``per_forward`` makes it anew in
-            every forward and backward of a layer, ``cached`` keeps all of them in ``dtype``: faster, but no smaller
-            than a backbone that is not quantised.
+        quantization: Store the linear layers in 8 bits (``int8``, LLM.int8()) or 4 bits (``nf4``, as in QLoRA). This
+            needs bitsandbytes, from the extra ``quantization``. ``null`` stores them in ``dtype``.
+        dequantize: When a quantised weight is dequantised for a method that needs the weight itself. ``per_forward``
+            does it in every forward and backward of a layer. ``cached`` does it once and keeps the result in
+            ``dtype``: faster, but with the memory of a backbone that is not quantised.
     """
 
     source: Literal["auto", "hub", "local", "embedded"] = "auto"
@@ -63,16 +63,16 @@ class BackboneConfig:
 
 @dataclass(frozen=True)
 class Location:
-    """Where a backbone is read from: the source that was decided, the name or folder, the revision."""
+    """Where a backbone is read from: the resolved source, the name or folder, the revision."""
 
     source: Literal["hub", "local", "embedded"]
     name: str
     revision: str | None = None
 
     def reading(self) -> dict[str, Any]:
-        """Return the arguments with which transformers reads from here.
+        """Return the arguments for transformers to read from here.
 
-        A repository that is in the cache is read from there when the hub does not answer, without retries.
+        If the hub does not answer, a cached repository is read without retries.
         """
         offline = self.source != "hub" or not hub_answers()
         revision = self.revision or "main"
@@ -83,12 +83,12 @@ def locate(config: BackboneConfig) -> Location:
     """Decide the source of the backbone without loading it.
 
     Raises:
-        UserError: ``source: local`` without a folder that holds a ``config.json``; a hub that does not answer.
+        UserError: ``source: local`` without a folder that holds a ``config.json``, or the hub does not answer.
     """
     source = resolve_source(config.source, config.name, "model", config.revision, embedded_available=True)
     if source == "local":
         if config.path is None:
-            raise UserError("model.backbone.source is 'local' but model.backbone.path is not set: name a model folder")
+            raise UserError("model.backbone.source is 'local' but model.backbone.path is not set: set a model folder")
         if not (Path(config.path) / "config.json").is_file():
             raise UserError(f"model.backbone.path: no config.json in {config.path!r}, so it is not a model folder")
         return Location("local", str(Path(config.path).resolve()))
@@ -99,7 +99,7 @@ def locate(config: BackboneConfig) -> Location:
 
 @contextlib.contextmanager
 def reading_errors(location: Location) -> Iterator[None]:
-    """Turn what transformers raises about a repository or a damaged folder into one sentence."""
+    """Turn an exception of transformers about a repository or a damaged folder into one sentence."""
     try:
         with hub_errors(location.name, revision=location.revision):
             yield
@@ -109,10 +109,10 @@ def reading_errors(location: Location) -> Iterator[None]:
 
 
 def load_tokenizer(location: Location) -> PreTrainedTokenizerBase:
-    """Load the tokenizer and make sure that it can pad; see ``keeping`` for many runs of one process.
+    """Load the tokenizer and set its pad token; inside ``process_cache``, copy the cached tokenizer.
 
-    A model without a pad token pads with its EOS token. That never touches the loss: targets are masked by length,
-    never by comparing token ids, so a real EOS stays a target.
+    A model without a pad token pads with its EOS token. This does not change the loss: targets are masked by length
+    and not by token id, so that a real EOS stays a target.
     """
     return copy.deepcopy(cached("tokenizer", _content(location), lambda: _read_tokenizer(location)))
 
@@ -130,24 +130,23 @@ def _read_tokenizer(location: Location) -> PreTrainedTokenizerBase:
 def load_model(config: BackboneConfig, location: Location) -> PreTrainedModel:
     """Load the causal language model in the configured dtype, ready for training an adapter.
 
-    With gradient checkpointing the embeddings are made to require gradients, since a frozen embedding would cut the
-    graph before the first checkpointed block. A checkpoint that is stored quantised is loaded as it is.
+    With gradient checkpointing the embeddings require gradients, since a frozen embedding would cut the graph before
+    the first checkpointed block. A checkpoint that is already quantised is loaded as it is.
 
-    Where things are kept (see ``keeping``), a copy of the model that was loaded first is given: adapters change
-    modules, and some of them weights.
+    Inside ``process_cache`` the result is a copy of the cached model, because adapters change modules and some weights.
 
     Raises:
-        UserError: The folder or repository cannot be read, bitsandbytes is missing, or the checkpoint is quantised
-            already.
+        UserError: The folder or repository cannot be read, bitsandbytes is missing, or ``quantization`` is set for a
+            checkpoint that is already quantised.
     """
-    if not is_active() or config.quantization is not None:  # packed weights come with state of their library
+    if not is_active() or config.quantization is not None:  # packed weights hold state of bitsandbytes
         return _read_model(config, location)
     key = config.dtype, config.gradient_checkpointing, config.attn_implementation, _content(location)
     return copy.deepcopy(cached("backbone", key, lambda: _read_model(config, location), most=1))
 
 
 def _content(location: Location) -> Hashable:
-    """What tells one backbone from another, and a folder from itself after a change of its files."""
+    """Identify a backbone; a change of the files in its folder changes the result."""
     folder = Path(location.name)
     files = sorted(folder.iterdir()) if location.source != "hub" else []
     return location, tuple((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files)
@@ -165,7 +164,7 @@ def _read_model(config: BackboneConfig, location: Location) -> PreTrainedModel:
     prepare_quantized(model, dtype, keep=config.dequantize == "cached")
     model.config.use_cache = False
     if config.gradient_checkpointing:
-        if hasattr(model, "activation_checkpointing_enable"):  # its name from transformers 5.2x on
+        if hasattr(model, "activation_checkpointing_enable"):  # the name since transformers 5.2x
             model.activation_checkpointing_enable({"use_reentrant": False})
         else:
             model.gradient_checkpointing_enable({"use_reentrant": False})
@@ -179,16 +178,16 @@ def _quantization(kind: str, dtype: torch.dtype, location: Location) -> BitsAndB
         stored = getattr(AutoConfig.from_pretrained(**location.reading()), "quantization_config", None)
     if stored is not None:
         raise UserError(
-            f"model.backbone.quantization is {kind!r}, but the weights of {location.name!r} are stored quantised "
-            "already: set it to null."
+            f"model.backbone.quantization is {kind!r}, but the weights of {location.name!r} are already quantised: "
+            "set it to null."
         )
     return settings
 
 
 def load_skeleton(config: BackboneConfig, location: Location) -> PreTrainedModel:
-    """Build the model on the meta device from its config alone: shapes and names without a byte of weights.
+    """Build the model on the meta device from its config: shapes and names, without weights.
 
-    The layers are those of a floating-point backbone whatever ``quantization`` says: it changes no shape and no count.
+    ``quantization`` is ignored, since it changes no shape and no number of parameters.
     """
     with reading_errors(location):
         architecture = AutoConfig.from_pretrained(**location.reading())
@@ -197,16 +196,16 @@ def load_skeleton(config: BackboneConfig, location: Location) -> PreTrainedModel
 
 
 def context_length(location: Location) -> int | None:
-    """Return how many positions the model takes, None where its config names no such limit."""
+    """Return the largest number of positions of the model, None if its config sets no limit."""
     with reading_errors(location):
         architecture = AutoConfig.from_pretrained(**location.reading())
     return getattr(architecture.get_text_config(), "max_position_embeddings", None)
 
 
 def provenance(location: Location, model: nn.Module | None = None) -> dict[str, Any]:
-    """Return where the backbone came from: source, name, revision or the SHA-256 of its weight files.
+    """Return the origin of the backbone: source, name, revision or the SHA-256 of its weight files.
 
-    Of a loaded model also how its linear layers are held: in 8 or 4 bits, or ``null`` for floating point.
+    For a loaded model, ``quantization`` is the format of its linear layers, or ``null`` for floating point.
     """
     facts: dict[str, Any] = {"source": location.source, "name": location.name, "revision": location.revision}
     if model is not None:

@@ -1,8 +1,8 @@
-"""Does the model hub answer, where does a thing come from, and what do the hub's errors mean in one sentence.
+"""The model hub: whether it answers, the source of a model or data set, and the hub's errors as one sentence.
 
-Everything from outside has three sources: ``hub`` (the Hugging Face Hub, or a mirror named by ``HF_ENDPOINT``),
-``local`` (files of the user) and ``embedded`` (shipped with this package). Nothing heavy is imported before it is
-needed, so that ``--help`` stays fast.
+A model or data set has one of three sources: ``hub`` (the Hugging Face Hub, or the mirror in ``HF_ENDPOINT``),
+``local`` (files of the user) or ``embedded`` (shipped with this package). Heavy libraries are imported at first use, so
+that ``--help`` stays fast.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ OFFLINE_VARIABLES = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFL
 
 _TRUE = {"1", "ON", "YES", "TRUE"}
 _NETWORK_LIBRARIES = {"httpx", "httpx2", "httpcore", "httpcore2", "requests", "urllib3"}
-_answers: dict[str, bool] = {}  # one probe a process and endpoint
+_answers: dict[str, bool] = {}  # endpoint -> whether it answers; one probe for each process
 
 
 def offline_variable() -> str | None:
-    """Return the name of the environment variable that switches the hub off, or None where none does."""
+    """Return the name of the environment variable that switches the hub off, or None."""
     return next((name for name in OFFLINE_VARIABLES if os.environ.get(name, "").upper() in _TRUE), None)
 
 
 def hub_answers(timeout: float = 3.0) -> bool:
-    """Say whether the hub answers at all; the answer is kept for the whole process.
+    """Return whether the hub answers; the result is cached for the whole process.
 
-    One request without retries, given up after ``timeout`` seconds in all: name resolution included, which no socket
-    timeout covers, hence the thread. Any HTTP answer counts, be it an error: only a connection failure means "no".
-    ``HF_HUB_OFFLINE``, ``HF_DATASETS_OFFLINE`` and ``TRANSFORMERS_OFFLINE`` say False without a request.
+    One request is sent, without retries, for at most ``timeout`` seconds. A thread enforces this limit, since no
+    socket timeout covers name resolution. Any HTTP response counts as an answer, even an error.
+    ``HF_HUB_OFFLINE``, ``HF_DATASETS_OFFLINE`` and ``TRANSFORMERS_OFFLINE`` give False without a request.
 
     Raises:
         UserError: ``HF_ENDPOINT`` is not an address.
@@ -54,7 +54,7 @@ def hub_answers(timeout: float = 3.0) -> bool:
 
 
 def endpoint() -> str:
-    """Return the address of the hub: ``HF_ENDPOINT``, as ``huggingface_hub`` read it, or the public one."""
+    """Return the address of the hub: ``HF_ENDPOINT`` as ``huggingface_hub`` reads it, or the public address."""
     from huggingface_hub import constants
 
     address = constants.ENDPOINT
@@ -64,8 +64,8 @@ def endpoint() -> str:
 
 
 def probe(address: str, timeout: float) -> bool:
-    """Send one HEAD request to ``address``; True where any HTTP answer comes within ``timeout`` seconds."""
-    from huggingface_hub.utils import get_session  # the transport of the downloads: same proxies, same certificates
+    """Send one HEAD request to ``address``; True if any HTTP response arrives within ``timeout`` seconds."""
+    from huggingface_hub.utils import get_session  # the transport of downloads, with their proxies and certificates
 
     outcome: queue.SimpleQueue[Exception | None] = queue.SimpleQueue()
 
@@ -82,20 +82,17 @@ def probe(address: str, timeout: float) -> bool:
     except queue.Empty:
         return False
     if error is not None and not isinstance(error, OSError) and not _is_of_network(error):
-        raise error  # not a failed connection: a bug, which must not pass for a silent hub
+        raise error  # a bug, not a failed connection
     return error is None
 
 
 def _is_of_network(error: BaseException) -> bool:
-    """Say whether an exception comes from an HTTP library, whichever of them ``huggingface_hub`` is built on."""
+    """Return whether an exception comes from any HTTP library that ``huggingface_hub`` may use."""
     return type(error).__module__.split(".")[0] in _NETWORK_LIBRARIES
 
 
 def cached_snapshot(repo_id: str, repo_type: RepoType, revision: str | None = None) -> Path | None:
-    """Return the folder of the hub's cache that holds ``repo_id`` at ``revision``, or None without data or weights.
-
-    Only this very revision counts: another cached one is not what was asked for.
-    """
+    """Return the cache folder of ``repo_id`` at exactly this ``revision``, or None if it lacks data or weights."""
     from huggingface_hub import constants
 
     root = Path(constants.HF_HUB_CACHE) / f"{repo_type}s--{repo_id.replace('/', '--')}"
@@ -105,28 +102,27 @@ def cached_snapshot(repo_id: str, repo_type: RepoType, revision: str | None = No
     if not folder.is_dir() or (repo_type == "model" and not (folder / "config.json").exists()):
         return None
     endings = DATA_ENDINGS if repo_type == "dataset" else WEIGHT_ENDINGS
-    # exists() follows the links into the blobs: a broken link is a file that was never fully downloaded
+    # exists() follows links to the blobs: a broken link is an incomplete download
     return folder if any(path.name.endswith(endings) and path.exists() for path in folder.rglob("*")) else None
 
 
 def resolve_source(
     requested: str, repo_id: str | None, repo_type: RepoType, revision: str | None, embedded_available: bool
 ) -> Source:
-    """Decide where a model or data set comes from, without loading it.
+    """Decide the source of a model or data set without loading it.
 
-    ``auto`` is ``hub`` if the hub answers or its cache holds this revision, else ``embedded``. The three others are
-    taken at their word. The caller announces the outcome: a fallback is never silent.
+    ``auto`` is ``hub`` if the hub answers or its cache holds this revision, else ``embedded``. Any other source is
+    used as requested. The caller must print the result, so that no fallback is silent.
 
     Args:
         requested: ``auto``, ``hub``, ``local`` or ``embedded``.
-        repo_id: Repository on the hub; None where the thing is not on the hub.
+        repo_id: Repository on the hub; None if there is none.
         repo_type: ``model`` or ``dataset``.
         revision: Branch, tag or commit; None means the default branch.
-        embedded_available: Whether this package ships a stand-in.
+        embedded_available: Whether this package ships an embedded version.
 
     Raises:
-        UserError: an unknown source; ``hub`` though neither the hub answers nor its cache holds the thing; ``embedded``
-            though nothing is shipped.
+        UserError: The source is unknown, ``hub`` neither answers nor is cached, or nothing is embedded.
     """
     if requested not in SOURCES:
         raise UserError(
@@ -149,17 +145,17 @@ def resolve_source(
 
 @contextmanager
 def hub_errors(repo_id: str, repo_type: RepoType = "model", revision: str | None = None) -> Iterator[None]:
-    """Turn what ``huggingface_hub``, ``transformers`` and ``datasets`` raise about a repository into one sentence.
+    """Turn exceptions of ``huggingface_hub``, ``transformers`` and ``datasets`` about a repository into one sentence.
 
     Covers a gated, missing or private repository, a missing revision or file, an error status and a failed connection,
-    also where a library wrapped the hub's exception in its own. Everything else passes unchanged: a bug stays a bug.
+    even if a library has wrapped the hub's exception. All other exceptions pass unchanged.
 
     >>> from huggingface_hub.errors import HFValidationError
     >>> with hub_errors("a/b/c"):  # doctest: +ELLIPSIS
     ...     raise HFValidationError("Repo id must be in the form ...")
     Traceback (most recent call last):
         ...
-    smoa_lightning.common.errors.UserError: 'a/b/c' is no name of a model on the hub ('owner/name'), nor a folder...
+    smoa_lightning.common.errors.UserError: 'a/b/c' is neither a name of a model on the hub ('owner/name') nor...
     """
     try:
         yield
@@ -174,15 +170,15 @@ def hub_errors(repo_id: str, repo_type: RepoType = "model", revision: str | None
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """Yield ``error`` and what it was raised from, outermost first."""
-    seen: BaseException | None = error
-    while seen is not None:
-        yield seen
-        seen = seen.__cause__ or (None if seen.__suppress_context__ else seen.__context__)
+    """Yield ``error`` and the chain of its causes, outermost first."""
+    current: BaseException | None = error
+    while current is not None:
+        yield current
+        current = current.__cause__ or (None if current.__suppress_context__ else current.__context__)
 
 
 def _sentence(error: BaseException, repo_id: str, repo_type: RepoType, revision: str | None) -> str | None:
-    """Return the sentence for an exception of the hub, or None where it is none."""
+    """Return the sentence for an exception of the hub, or None for any other exception."""
     from huggingface_hub import errors
 
     thing = f"{repo_type} {repo_id!r}"
@@ -198,9 +194,9 @@ def _sentence(error: BaseException, repo_id: str, repo_type: RepoType, revision:
     if isinstance(error, errors.LocalEntryNotFoundError | errors.OfflineModeIsEnabled):
         return _unreachable(repo_id, repo_type, revision) + "."
     if isinstance(error, errors.EntryNotFoundError):
-        return f"the {thing} lacks a file that is needed: {_first_line(error)}"
+        return f"the {thing} lacks a required file: {_first_line(error)}"
     if isinstance(error, errors.HFValidationError):
-        return f"{repo_id!r} is no name of a {repo_type} on the hub ('owner/name'), nor a folder that exists."
+        return f"{repo_id!r} is neither a name of a {repo_type} on the hub ('owner/name') nor an existing folder."
     if isinstance(error, errors.HfHubHTTPError):
         return f"the hub answered with status {error.response.status_code} for the {thing}: {_first_line(error)}"
     if _is_of_network(error):
@@ -211,8 +207,8 @@ def _sentence(error: BaseException, repo_id: str, repo_type: RepoType, revision:
 def _unreachable(repo_id: str, repo_type: RepoType, revision: str | None) -> str:
     at = f" at revision {revision!r}" if revision else ""
     variable = offline_variable()
-    why = f"is switched off by {variable}" if variable else f"({endpoint()}) does not answer"
-    return f"the hub {why} and its cache does not hold the {repo_type} {repo_id!r}{at}"
+    reason = f"is switched off by {variable}" if variable else f"({endpoint()}) does not answer"
+    return f"the hub {reason} and its cache does not hold the {repo_type} {repo_id!r}{at}"
 
 
 def _first_line(error: BaseException) -> str:

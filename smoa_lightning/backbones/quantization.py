@@ -1,7 +1,7 @@
-"""Linear layers that hold their weight in 8 or 4 bits: which kind, the weight they stand for, and who keeps it.
+"""Linear layers with a weight in 8 or 4 bits: their format, their dequantised weight, and its cache.
 
-Layers of bitsandbytes are told by the class of their weight, as peft does, so that nothing here imports that library
-before a backbone is loaded with it. Sources: LLM.int8() arXiv 2208.07339, NF4 (QLoRA) arXiv 2305.14314.
+Layers of bitsandbytes are recognised by the class of their weight, as in peft. So bitsandbytes is imported only if a
+backbone uses it. Sources: LLM.int8() arXiv 2208.07339, NF4 (QLoRA) arXiv 2305.14314.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from transformers import BitsAndBytesConfig
 
 from smoa_lightning.common.errors import UserError
 
-_KEEP, _KEPT = "keep_dequantized", "kept_dequantized"
+_CACHES, _CACHED = "keep_dequantized", "kept_dequantized"  # attributes of a layer: a flag, and the matrix
 
 
 def quantization(module: Any) -> str | None:
-    """How a layer holds its weight: ``int8``, ``nf4`` or ``fp4``; None for a floating-point weight, or no weight."""
+    """Return the format of a layer's weight: ``int8``, ``nf4``, ``fp4``, or None for floating point and no weight."""
     weight: Any = getattr(module, "weight", None)
     kind = type(weight).__name__
     if kind == "Int8Params" and weight.dtype == torch.int8:
@@ -32,43 +32,43 @@ def quantization(module: Any) -> str | None:
 
 
 def quantized_layers(model: nn.Module) -> Iterator[nn.Module]:
-    """Yield the layers of a model that hold their weight in 8 or 4 bits, not the adapters around them."""
+    """Yield the layers of a model with a weight in 8 or 4 bits, without the adapters around them."""
     return (module for module in model.modules() if "weight" in module._parameters and quantization(module) is not None)
 
 
 def multiplies_by_weight(module: nn.Module) -> bool:
-    """Whether the layer's own product is ``x W^T + b`` with the dequantised W; LLM.int8() rounds x as well."""
+    """Whether the layer computes ``x W^T + b`` with the dequantised W; LLM.int8() rounds x as well."""
     return quantization(module) != "int8"
 
 
 def dequantized_weight(module: Any) -> Tensor:
-    """W of shape (out_features, in_features) that a quantised layer stands for, in the dtype that it computes in.
+    """Return W of shape (out_features, in_features) of a quantised layer, dequantised to its compute dtype.
 
-    A new matrix at every call, unless :func:`prepare_quantized` told the layer to keep it.
+    The result is a new matrix at every call, unless :func:`prepare_quantized` set the layer to cache it.
     """
-    kept: Tensor | None = getattr(module, _KEPT, None)
-    if kept is not None and kept.device == module.weight.device:
-        return kept
-    with torch.inference_mode(False), torch.no_grad():  # one kept in validation must also serve training
+    cached: Tensor | None = getattr(module, _CACHED, None)
+    if cached is not None and cached.device == module.weight.device:
+        return cached
+    with torch.inference_mode(False), torch.no_grad():  # training also uses a weight that validation cached
         weight: Tensor = dequantize_bnb_weight(module.weight, state=getattr(module, "state", None))
         weight = weight.to(getattr(module, "compute_dtype", None) or weight.dtype)
-    if getattr(module, _KEEP, False):
-        setattr(module, _KEPT, weight)
+    if getattr(module, _CACHES, False):
+        setattr(module, _CACHED, weight)
     return weight
 
 
 def prepare_quantized(model: nn.Module, dtype: torch.dtype | None = None, keep: bool | None = None) -> None:
     """Set up the quantised layers of a model for adapters.
 
-    bitsandbytes repacks 4-bit weights for its own kernel when a layer first runs in evaluation on a CPU with AVX512
-    bfloat16: that rounds their scales, fails unless out_features is a multiple of 32, and cuts the gradient of every
-    later training step. It is switched off.
+    This switches off a feature of bitsandbytes: on a CPU with AVX512 bfloat16, it repacks 4-bit weights at the first
+    evaluation of a layer. Repacking rounds their scales, fails unless out_features is a multiple of 32, and cuts the
+    gradient of later training steps.
 
     Args:
         model: A model, or one layer.
-        dtype: What W is dequantised to; None leaves it as it is.
-        keep: Whether every dequantised W is kept: no more time than over a float backbone, but its memory on top.
-            None leaves it as it is.
+        dtype: Dtype of the dequantised W; None leaves it unchanged.
+        keep: Whether every dequantised W is cached: as fast as a float backbone, but with its memory in addition. None
+            leaves it unchanged.
     """
     for module in quantized_layers(model):
         if quantization(module) != "int8":
@@ -76,21 +76,21 @@ def prepare_quantized(model: nn.Module, dtype: torch.dtype | None = None, keep: 
         if dtype is not None:
             module.compute_dtype = dtype  # type: ignore[assignment]
         if keep is not None:
-            setattr(module, _KEEP, keep)
-            setattr(module, _KEPT, None)
+            setattr(module, _CACHES, keep)
+            setattr(module, _CACHED, None)
 
 
 def _keep_layout(module: Any) -> None:
     if getattr(module.weight.quant_state, "packing_format_for_cpu", False):
         raise UserError(
             "a 4-bit weight was already repacked for inference on this CPU, which rounds it: attach the adapter before "
-            "the backbone first runs, or load it with smoa_lightning.backbones.backbone.load_model."
+            "the first run of the backbone, or load the backbone with smoa_lightning.backbones.backbone.load_model."
         )
     module.support_avx512bf16_for_cpu = False
 
 
 def quantization_config(kind: str, dtype: torch.dtype) -> BitsAndBytesConfig:
-    """What transformers needs to load linear layers in ``int8`` or ``nf4``, computing in ``dtype``.
+    """Return the settings of transformers for linear layers in ``int8`` or ``nf4`` with products in ``dtype``.
 
     Raises:
         UserError: bitsandbytes is not installed.

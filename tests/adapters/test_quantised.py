@@ -319,5 +319,5 @@ def test_a_checkpoint_that_is_stored_quantised(folder: Path, tmp_path: Path) -> 
     config = BackboneConfig("local", path=str(tmp_path))
     assert provenance(locate(config), model)["quantization"] == "nf4"
     assert provenance(locate(config), load(folder, None))["quantization"] is None
-    with pytest.raises(UserError, match=r"'int8', but the weights of .* are stored quantised already"):
+    with pytest.raises(UserError, match=r"'int8', but the weights of .* are already quantised"):
         load(tmp_path, "int8")

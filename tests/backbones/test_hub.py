@@ -214,8 +214,8 @@ def response(status):
         (lambda: errors.RevisionNotFoundError("x", response=response(404)), "has no revision 'v1'"),
         (lambda: errors.LocalEntryNotFoundError("x"), "cache does not hold the model 'own/thing' at revision 'v1'"),
         (lambda: errors.OfflineModeIsEnabled("x"), "cache does not hold"),
-        (lambda: errors.EntryNotFoundError("no config.json\nat all"), "lacks a file that is needed: no config.json$"),
-        (lambda: errors.HFValidationError("x"), "'own/thing' is no name of a model"),
+        (lambda: errors.EntryNotFoundError("no config.json\nat all"), "lacks a required file: no config.json$"),
+        (lambda: errors.HFValidationError("x"), "'own/thing' is neither a name of a model"),
         (lambda: errors.HfHubHTTPError("503 Server Error", response=response(503)), "answered with status 503"),
     ],
 )
