@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from smoa_lightning.common.fast_imports import import_command
-from smoa_lightning.configuration import answered_early
+from smoa_lightning.configuration import help_or_check
 
 
 def main(args: list[str], command: str = "fit") -> None:
@@ -12,7 +12,7 @@ def main(args: list[str], command: str = "fit") -> None:
     Raises:
         UserError: Bad input.
     """
-    if answered_early(command, args):
+    if help_or_check(command, args):
         return
     FineTuneCLI = import_command("smoa_lightning.training.cli").FineTuneCLI
     import torch

@@ -7,7 +7,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from smoa_lightning.common.fast_imports import import_command
-from smoa_lightning.configuration import answered_early, expand_bases
+from smoa_lightning.configuration import expand_bases, help_or_check
 from smoa_lightning.records.tables import text_table
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def main(args: list[str]) -> None:
     Raises:
         UserError: Bad input.
     """
-    if answered_early("params", args):
+    if help_or_check("params", args):
         return
     FineTuneCLI = import_command("smoa_lightning.training.cli").FineTuneCLI
     from smoa_lightning.adapters import attach

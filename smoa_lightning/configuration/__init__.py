@@ -1,4 +1,4 @@
-"""Everything that knows settings: composition of files and flags, the schema, early checks and help; no torch.
+"""The settings: composition of files and flags, the schema, early checks and help, without torch.
 
 Only ``parser``, the real parser, imports Lightning and peft.
 """
@@ -6,16 +6,16 @@ Only ``parser``, the real parser, imports Lightning and peft.
 from __future__ import annotations
 
 from smoa_lightning.configuration.check import check_arguments, needs_checkpoint, unknown_key
-from smoa_lightning.configuration.describe import answered_early, describe
+from smoa_lightning.configuration.describe import describe, help_or_check
 from smoa_lightning.configuration.settings import COMMANDS
 from smoa_lightning.configuration.yaml_files import expand_bases
 
 __all__ = [
     "COMMANDS",
-    "answered_early",
     "check_arguments",
     "describe",
     "expand_bases",
+    "help_or_check",
     "needs_checkpoint",
     "unknown_key",
 ]

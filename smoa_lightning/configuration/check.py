@@ -1,7 +1,7 @@
-"""The early check: what is certainly wrong in files and flags is said before anything heavy is imported.
+"""The early check: refuse wrong settings in files and flags before heavy libraries are imported.
 
-The full parser still reads everything afterwards and has the last word. What only it can judge passes here:
-abbreviated keys, instances of classes that the schema does not describe, libraries of another version.
+The full parser reads everything again afterwards. Settings that only the full parser can judge pass here: abbreviated
+keys, classes that the schema does not describe, libraries of a different version.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from smoa_lightning.configuration.settings import (
     DEFAULT_CLASSES,
     SUBCOMMANDS,
     Setting,
-    certain,
     class_group,
     class_path_of,
     class_settings,
     groups,
+    matches_schema,
     owner_of,
     schema,
 )
@@ -32,57 +32,57 @@ SPECIAL = ("help", "print_config")
 
 
 class Check:
-    """A command line under examination, from left to right.
+    """Checks the arguments of a command from left to right.
 
     Attributes:
-        given: Key -> the last value that was given, as text from flags and as YAML's value from files.
-        settings: What files and flags come to so far.
-        unclear: Whether something was given that only the full parser can read, so that ``given`` may be wrong.
+        values: Key -> its last value: a text from flags, a YAML value from files.
+        settings: The settings that files and flags compose so far.
+        unclear: Whether only the full parser can read some argument, so that ``values`` may be wrong.
     """
 
     def __init__(self, command: str) -> None:
-        found = groups(command)
-        self.groups = {group.name for group in found if group.name}
-        self.known: dict[str, Setting] = {s.key: s for group in found for s in group.settings}
-        self.given: dict[str, Any] = {}
+        command_groups = groups(command)
+        self.groups = {group.name for group in command_groups if group.name}
+        self.known: dict[str, Setting] = {s.key: s for group in command_groups for s in group.settings}
+        self.values: dict[str, Any] = {}
         self.settings: Settings = {}
         self.unclear = False
-        # what is evaluated has the classes of its checkpoint
+        # an evaluation takes the classes of its checkpoint
         self.default_classes = DEFAULT_CLASSES if command in ("fit", "params") else {}
 
     def arguments(self, args: list[str]) -> None:
-        """Examine what stands after the command.
+        """Check the arguments after the command.
 
         Raises:
-            UserError: A file that does not exist or is no YAML, an unknown key, a value that its setting cannot take.
+            UserError: A file is missing or not YAML, a key is unknown, or a value does not fit its setting.
         """
         for key, text in flags(expand_bases(args)):
             if key == "config":
                 file = Path(text or "")
-                found = settings_of(file)
-                for leaf in leaves(found.value):
-                    self.leaf(leaf, found.where(*leaf.steps))
+                content = settings_of(file)
+                for leaf in leaves(content.value):
+                    self.leaf(leaf, content.where(*leaf.steps))
             elif key not in SPECIAL:
                 self.flag(key.removesuffix("+"), text, key.endswith("+"))
 
     def flag(self, key: str, text: str | None, append: bool = False) -> None:
-        """Examine one flag and its value, ``None`` if it has none."""
+        """Check one flag and its value; ``None`` means no value."""
         holds_settings = key in CLASS_SETTINGS or key in self.groups or self._takes_dataclass(key)
         if text is not None and holds_settings and text.lstrip().startswith("{"):
-            given = read_flag(text, key).value
-            self.unclear = self.unclear or not isinstance(given, dict)
-            for leaf in leaves_of(key, given) if isinstance(given, dict) else ():
+            value = read_flag(text, key).value
+            self.unclear = self.unclear or not isinstance(value, dict)
+            for leaf in leaves_of(key, value) if isinstance(value, dict) else ():
                 self.leaf(leaf, "")
             return
         for leaf in leaves_of(key, text, append=append):
             self.leaf(leaf, "", from_flag=True)
 
     def leaf(self, leaf: Leaf, where: str, from_flag: bool = False) -> None:
-        """Examine a setting and its value.
+        """Check a setting and its value.
 
         Args:
             leaf: The setting.
-            where: Beginning of a message: file and line; empty for flags.
+            where: Start of a message: file and line; empty for flags.
             from_flag: Whether the value is the text of a flag.
         """
         key, value = leaf.key, leaf.value
@@ -95,16 +95,16 @@ class Check:
             setting = self._setting(key, where)
             if setting is None or setting.key != key:
                 self.unclear = self.unclear or (key in self.groups and value not in (None, {}))
-                return  # a group in a file of its own, an abbreviation, or part of a mapping
+                return  # a group in a separate file, an abbreviation, or part of a mapping
             self._value(setting, leaf, where, from_flag)
 
-    # ------------------------------------------------------------------------------------------------------- verdicts
+    # --------------------------------------------------------------------------------------------------- single checks
 
     def _takes_dataclass(self, key: str) -> bool:
         return key in self.known and self.known[key].type.nested is not None
 
     def _setting(self, key: str, where: str) -> Setting | None:
-        """Return the setting of a key, or the one that it lies within; ``None`` for a group or an abbreviation.
+        """Return the setting of a key, or the setting around it; ``None`` for a group or an abbreviation.
 
         Raises:
             UserError: There is no such key.
@@ -114,12 +114,12 @@ class Check:
         parent = key.rpartition(".")[0]
         while parent:
             above = self.known.get(parent)
-            if above is not None and (above.type.takes_mapping or not above.certain):
+            if above is not None and (above.type.takes_mapping or not above.matches_schema):
                 return above
             if above is not None and above.type.nested and key.rpartition(".")[2] in ("class_path", "init_args"):
                 return above
             parent = parent.rpartition(".")[0]
-        if key in self.groups or (key.startswith("trainer.") and not certain("lightning")):
+        if key in self.groups or (key.startswith("trainer.") and not matches_schema("lightning")):
             return None
         options = [*self.groups, *(s.key for s in self.known.values() if not s.within)]
         if where or not any(option.startswith(key) for option in options):
@@ -128,16 +128,16 @@ class Check:
         return None
 
     def _argument(self, owner: str, leaf: Leaf, where: str, from_flag: bool) -> None:
-        """Examine a setting of a class; those of a class that the schema does not describe pass."""
+        """Check a setting of a class; a class that the schema does not describe takes any setting."""
         class_path = value_at(self.settings, f"{owner}.class_path")
         if class_path in (ABSENT, None):
             class_path = self.default_classes.get(owner)
         part, _, name = leaf.key.removeprefix(f"{owner}.").partition(".")
         if part == "init_args" and isinstance(class_path, str) and class_group(owner, class_path) is not None:
-            taken, first = class_settings(owner, class_path), name.split(".")[0]
-            setting = taken.get(f"{owner}.init_args.{first}")
-            if setting is None and all(known.certain for known in taken.values()):
-                known = [key.removeprefix(f"{owner}.init_args.") for key in taken]
+            accepted, first = class_settings(owner, class_path), name.split(".")[0]
+            setting = accepted.get(f"{owner}.init_args.{first}")
+            if setting is None and all(known.certain for known in accepted.values()):
+                known = [key.removeprefix(f"{owner}.init_args.") for key in accepted]
                 close = ", ".join(f"{owner}.{near}" for near in nearest(first, known, 3).split(", "))
                 raise UserError(
                     f"{where}unknown key {f'{owner}.{first}'!r} of {class_path}; the nearest valid keys are {close}"
@@ -148,11 +148,11 @@ class Check:
         put(self.settings, leaf)
 
     def _value(self, setting: Setting, leaf: Leaf, where: str, from_flag: bool) -> None:
-        self.given[setting.key] = value = leaf.value
+        self.values[setting.key] = value = leaf.value
         put(self.settings, leaf)
-        if not setting.certain or leaf.append or (from_flag and value is None):
+        if not setting.matches_schema or leaf.append or (from_flag and value is None):
             return
-        # other libraries write types without None for settings that take it
+        # other libraries omit None from the types of some settings that take it
         foreign = owner_of(setting.key) is not None or setting.key.startswith("trainer.")
         if value is None and (foreign or setting.default is None):
             return
@@ -163,19 +163,19 @@ class Check:
     def _class(self, key: str, value: Any, where: str) -> None:
         class_path = value.strip() if isinstance(value, str) else value
         class_path = None if class_path == "null" else class_path
-        self.given[key] = class_path
+        self.values[key] = class_path
         put(self.settings, Leaf(key, class_path))
         if key == "model.adapter" and isinstance(class_path, str):
             check_strategy(class_path, where)
 
 
 def unknown_key(key: str, known: Iterable[str], where: str = "") -> str:
-    """Say that there is no such key, and which keys look like it."""
+    """Return the message about an unknown key, with the nearest keys."""
     return f"{where}unknown key {key!r}; the nearest valid keys are {nearest(key, known, 3)}"
 
 
 def wrong_value(setting: Setting, value: Any) -> str:
-    """Say that a setting does not take a value, what it takes, and which listed value is nearest."""
+    """Return the message about a wrong value: what the setting takes, and the nearest listed value."""
     kind = setting.type
     listed = kind.values and not isinstance(value, list | dict)
     close = f"; the nearest is {nearest(str(value), kind.words(), 1)}" if listed else ""
@@ -186,7 +186,7 @@ def flags(args: list[str]) -> Iterator[tuple[str, str | None]]:
     """Yield key and value of each flag.
 
     Raises:
-        UserError: A word that belongs to no flag.
+        UserError: A word is not the value of a flag.
     """
     index = 0
     while index < len(args):
@@ -196,7 +196,7 @@ def flags(args: list[str]) -> Iterator[tuple[str, str | None]]:
             if word.startswith("-"):
                 continue  # a short flag, for the full parser
             hint = f"; did you mean --config {word}?" if word.endswith((".yaml", ".yml", ".json")) else ""
-            raise UserError(f"{word!r} belongs to no setting{hint or ': write --KEY VALUE'}")
+            raise UserError(f"{word!r} is not the value of a flag{hint or ': write --KEY VALUE'}")
         key, equals, value = word[2:].partition("=")
         if equals:
             yield key, value
@@ -208,14 +208,14 @@ def flags(args: list[str]) -> Iterator[tuple[str, str | None]]:
 
 
 def check_strategy(class_path: str, where: str = "") -> None:
-    """Refuse a strategy that neither peft nor this package has.
+    """Refuse a strategy that is neither in peft nor in this package.
 
     Raises:
-        UserError: Names the nearest strategies of the same package.
+        UserError: The strategy is unknown; the message names the nearest strategies of the same package.
     """
     package, _, name = class_path.rpartition(".")
     top = class_path.split(".")[0]
-    if not package or top not in ("peft", "smoa_lightning") or not certain(top):
+    if not package or top not in ("peft", "smoa_lightning") or not matches_schema(top):
         return
     if class_path_of("model.adapter", class_path) is not None:
         return
@@ -228,10 +228,10 @@ def check_strategy(class_path: str, where: str = "") -> None:
 
 
 def check_task(name: Any) -> None:
-    """Refuse a task that does not exist.
+    """Refuse an unknown task.
 
     Raises:
-        UserError: Names the nearest task.
+        UserError: The task is unknown; the message names the nearest tasks.
     """
     names = schema()["properties"]["data"]["properties"]["task"]["x-names"]
     if isinstance(name, str) and name not in names:
@@ -239,7 +239,7 @@ def check_task(name: Any) -> None:
 
 
 def needs_checkpoint(command: str) -> str:
-    """Say what an evaluation needs."""
+    """Return the message about an evaluation without a checkpoint."""
     return (
         f"{command} needs --ckpt_path RUN/checkpoints/best.ckpt, or --model.adapter null "
         "--model.frozen true to score the base model"
@@ -247,10 +247,10 @@ def needs_checkpoint(command: str) -> str:
 
 
 def check_arguments(command: str, args: list[str]) -> None:
-    """Examine the command line of ``fit``, ``validate``, ``test``, ``predict`` or ``params``.
+    """Check the arguments of ``fit``, ``validate``, ``test``, ``predict`` or ``params``.
 
     Raises:
-        UserError: Something in it is certainly wrong.
+        UserError: An argument is wrong.
     """
     if any(word.partition("=")[0].endswith(".help") or word.startswith("--help=") for word in args):
         return
@@ -258,11 +258,11 @@ def check_arguments(command: str, args: list[str]) -> None:
     check.arguments(args)
     if check.unclear or any(word.startswith("--print_config") for word in args):
         return
-    checkpoint = check.given.get("ckpt_path")
+    checkpoint = check.values.get("ckpt_path")
     checkpoint = None if checkpoint in ("null", "") else checkpoint
     if isinstance(checkpoint, str) and not Path(checkpoint).is_file():
         raise UserError(f"there is no checkpoint {checkpoint!r}")
-    frozen = str(check.given.get("model.frozen", False)).lower() in ("true", "yes", "on")
+    frozen = str(check.values.get("model.frozen", False)).lower() in ("true", "yes", "on")
     if command in SUBCOMMANDS[1:] and checkpoint is None and not frozen:
         raise UserError(needs_checkpoint(command))
-    check_task(check.given.get("data.task"))
+    check_task(check.values.get("data.task"))

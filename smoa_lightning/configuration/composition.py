@@ -1,6 +1,6 @@
-"""What configuration files and flags come to, as the real parser composes them, without importing what they name.
+"""Compose configuration files and flags as the real parser does, without importing the classes that they name.
 
-The early check of a command line, the help text and the cells of a study use it.
+The early check, the help text and the cells of a study use it.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ Settings = dict[str, Any]
 
 
 class Leaf(NamedTuple):
-    """A setting and the value that a file or flag gives it.
+    """A setting and its value in a file or flag.
 
     Attributes:
-        key: Full key: ``model.adapter.init_args.r``; of a class path that of its owner, ``model.adapter``.
-        value: Its value. A group stands for itself only where it is empty or no mapping.
+        key: Full key, such as ``model.adapter.init_args.r``; ``model.adapter`` for the class path.
+        value: Its value. A group is a leaf only if it is empty or not a mapping.
         steps: Keys that lead to it in the file.
-        append: Whether the key ended with ``+``, so that the value is added to a list.
+        append: Whether the key ends with ``+``: the value is appended to a list.
     """
 
     key: str
@@ -45,7 +45,7 @@ class Leaf(NamedTuple):
 
 @cache
 def plain_settings() -> Mapping[str, Setting]:
-    """Return full key -> setting of everything but the settings of classes."""
+    """Return full key -> setting, without the settings of classes."""
     return {s.key: s for group in groups("fit") for s in group.settings}
 
 
@@ -66,16 +66,16 @@ def leaves(value: Mapping[str, Any], prefix: str = "", steps: Steps = ()) -> Ite
 
 
 def leaves_of(key: str, value: Any, steps: Steps = (), append: bool = False) -> Iterator[Leaf]:
-    """Yield the settings that the value of a key holds, or the key itself."""
+    """Yield the settings inside the value of a key, or the key itself."""
     owner = owner_of(key)
     if owner is not None:
         yield from _of_class(owner, key.removeprefix(f"{owner}."), value, steps, append)
         return
     if key in CLASS_SETTINGS and isinstance(value, Mapping):
-        for name in sorted(value, key=lambda name: name != "class_path"):  # it decides which earlier settings stay
+        for name in sorted(value, key=lambda name: name != "class_path"):  # class_path decides which settings stay
             yield from _of_class(key, name.removesuffix("+"), value[name], (*steps, name), name.endswith("+"))
         return
-    key = key.replace(".init_args.", ".")  # the settings of a dataclass may stand under init_args too
+    key = key.replace(".init_args.", ".")  # a dataclass takes its settings under init_args, too
     if key in mappings() and isinstance(value, Mapping) and value:
         own = value.get("init_args") or {} if "class_path" in value else value
         yield from leaves(own, f"{key}.", (*steps, "init_args") if "class_path" in value else steps)
@@ -84,7 +84,7 @@ def leaves_of(key: str, value: Any, steps: Steps = (), append: bool = False) -> 
 
 
 def _of_class(owner: str, name: str, value: Any, steps: Steps, append: bool) -> Iterator[Leaf]:
-    """Yield what stands under a class setting; its arguments may stand there without ``init_args``."""
+    """Yield the settings under a class setting; its arguments may omit ``init_args``."""
     part, _, rest = name.partition(".")
     if name == "class_path":
         yield Leaf(owner, value, steps)
@@ -102,10 +102,9 @@ def _of_class(owner: str, name: str, value: Any, steps: Steps, append: bool) -> 
 
 
 def put(settings: Settings, leaf: Leaf) -> None:
-    """Give a setting its value, over what it had before.
+    """Set a setting to its value and replace an earlier value.
 
-    Where a class path differs from the one before, those ``init_args`` stay that the new class has too: that is
-    jsonargparse's rule.
+    A new class path keeps those earlier ``init_args`` that the new class accepts. This is jsonargparse's rule.
     """
     owner = owner_of(leaf.key)
     if leaf.key in CLASS_SETTINGS and (leaf.value is None or isinstance(leaf.value, str)):
@@ -125,7 +124,7 @@ def put(settings: Settings, leaf: Leaf) -> None:
 
 
 def _parent(settings: Settings, key: str) -> tuple[Settings, str]:
-    """The mapping that holds a key, made where it is missing, and the key's last word."""
+    """Return the mapping that holds a key (created if missing) and the last word of the key."""
     *parents, last = key.split(".")
     for name in parents:
         if not isinstance(settings.get(name), dict):
@@ -142,19 +141,19 @@ def _put_value(into: Settings, name: str, leaf: Leaf) -> None:
 
 
 def _changed_class(owner: str, before: Any, class_path: str | None) -> Settings:
-    """A class setting after its class path was given, or ``None`` for the same class."""
-    now: Settings = {"class_path": before} if isinstance(before, str) else dict(before or {})
-    old = now.get("class_path", DEFAULT_CLASSES.get(owner))
-    arguments = dict(now.get("init_args") or {})
+    """Return a class setting after a new class path; ``None`` means the same class."""
+    setting: Settings = {"class_path": before} if isinstance(before, str) else dict(before or {})
+    old = setting.get("class_path", DEFAULT_CLASSES.get(owner))
+    arguments = dict(setting.get("init_args") or {})
     if class_path is not None and class_path != old:
-        taken = class_settings(owner, class_path)
-        known = {name: taken.get(f"{owner}.init_args.{name}") for name in arguments}
+        accepted = class_settings(owner, class_path)
+        known = {name: accepted.get(f"{owner}.init_args.{name}") for name in arguments}
         arguments = {n: value for n, value in arguments.items() if (s := known[n]) and s.type.accepts(value)}
-    return {**now, "class_path": class_path or old, "init_args": arguments}
+    return {**setting, "class_path": class_path or old, "init_args": arguments}
 
 
 def value_at(settings: Mapping[str, Any], key: str) -> Any:
-    """Return what settings give a key, ``ABSENT`` where they do not."""
+    """Return the value of a key in some settings, ``ABSENT`` if there is none."""
     value: Any = settings
     for word in key.split("."):
         if not isinstance(value, Mapping) or word not in value:
@@ -172,21 +171,21 @@ def settings_of(file: Path) -> LocatedYaml:
     Raises:
         UserError: It does not exist, is not YAML or holds no settings.
     """
-    found = read_yaml(file, "--config")
-    if not isinstance(found.value, dict):
-        raise UserError(f"{file} holds no settings: write each as 'key: value'")
-    return found
+    content = read_yaml(file, "--config")
+    if not isinstance(content.value, dict):
+        raise UserError(f"{file} holds no settings: write each setting as 'key: value'")
+    return content
 
 
 class Composer:
-    """Reads each file once and composes files and flags to nested settings."""
+    """Reads each file once and composes files and flags into nested settings."""
 
     def __init__(self) -> None:
         self._files: dict[Path, list[Leaf]] = {}
         self._composed: dict[tuple[Path, ...], Settings] = {}
 
     def settings(self, files: Sequence[Path], flags: Mapping[str, Any] | None = None) -> Settings:
-        """Compose files from left to right, each after the file that it names under ``base:``, and then flags.
+        """Compose files from left to right, each after its ``base:`` file, and then flags.
 
         Args:
             files: Configuration files.
@@ -215,9 +214,9 @@ class Composer:
         return self._files[file]
 
     def content(self, settings: Settings) -> Settings:
-        """Return what of settings decides the result, in a form that does not depend on how it was written.
+        """Return the settings that decide the result of a run, in a normal form.
 
-        Numbers have the type of their setting, and a budget ``like`` a file stands for the strategy in that file.
+        Numbers get the type of their setting. A budget ``like`` a file is replaced by the strategy in that file.
         """
         result: Settings = content(_normal(settings, "", {}))
         model: Any = result.get("model")
@@ -228,12 +227,12 @@ class Composer:
         return result
 
     def signature(self, settings: Settings, **facts: Any) -> str:
-        """Return a hash of the content of settings; it does not depend on the order of keys."""
+        """Return a hash of the content of settings, independent of the order of keys."""
         return signature(self.content(settings), facts)
 
 
 def _normal(value: Any, path: str, own: Mapping[str, Setting]) -> Any:
-    """A value with the number types of its settings; ``own`` are those of the class that it lies in."""
+    """Return a value with the number types of its settings; ``own`` are the settings of the class around it."""
     if isinstance(value, Mapping):
         if path in CLASS_SETTINGS and isinstance(value.get("class_path"), str):
             own = class_settings(path, value["class_path"])

@@ -1,4 +1,4 @@
-"""The help of a command: every setting with its type, its default and its meaning, in the order of use."""
+"""The help of a command: the type, default and meaning of every setting, most used first."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ from smoa_lightning.configuration.settings import (
     DEFAULT_CLASSES,
     Group,
     Setting,
-    certain,
     class_group,
     groups,
+    matches_schema,
     schema,
 )
 
 COLUMN = 44
 EXAMPLES = """\
-Settings are given as flags or in files of the same keys, from left to right:
+Flags and files set the same keys; later ones replace earlier ones:
   python -m smoa_lightning {command} --config experiments/piqa.yaml --model.adapter.r 8 --data.batch_size 16
-Lists as '[a, b]', mappings as '{{a: 1}}', nothing as null. --print_config shows the result of files and flags.
+Write lists as '[a, b]', mappings as '{{a: 1}}' and no value as null. --print_config prints the composed settings.
 After --model.adapter CLASS (or a file that names one) this help lists the settings of that class too.
-A value after = is the default, or what the given files and flags make of it."""
+A value after = is the default, or the value from the given files and flags."""
 
 
-def answered_early(command: str, args: list[str]) -> bool:
-    """Give help, or refuse what is wrong in the arguments, before anything heavy is imported.
+def help_or_check(command: str, args: list[str]) -> bool:
+    """Print help if the arguments ask for it, else check the arguments, before heavy libraries are imported.
 
     Returns:
-        Whether help was asked for and printed, so that the command is done.
+        Whether help was printed, so that the command is done.
 
     Raises:
-        UserError: Something in the arguments is certainly wrong.
+        UserError: An argument is wrong.
     """
     if "-h" in args or "--help" in args:
         print(describe(command, args))
@@ -54,10 +54,10 @@ def describe(command: str, args: list[str]) -> str:
 
     Args:
         command: ``fit``, ``validate``, ``test``, ``predict`` or ``params``.
-        args: What is given after it: classes that are named there are explained too, and given values are shown.
+        args: Its arguments. The help shows their values and the settings of the classes that they name.
     """
     width = min(shutil.get_terminal_size((120, 24)).columns, 140)
-    given = _given(command, args)
+    settings = _composed(command, args)
     lines = [
         f"usage: python -m smoa_lightning {command} [--config FILE ...] [--KEY VALUE ...]",
         "",
@@ -66,43 +66,43 @@ def describe(command: str, args: list[str]) -> str:
         EXAMPLES.format(command=command),
         *_other_versions(),
     ]
-    for group in [*groups(command), *_named_classes(given)]:
+    for group in [*groups(command), *_named_classes(settings)]:
         title = f"{group.name}: {group.title}" if group.name else "general"
         lines += ["", *textwrap.wrap(title, width)]
         for setting in group.settings:
-            lines += _entry(setting, value_at(given, setting.key), width)
+            lines += _entry(setting, value_at(settings, setting.key), width)
     return "\n".join(lines)
 
 
-def _given(command: str, args: list[str]) -> Mapping[str, Any]:
-    """What files and flags come to; whatever else is wrong with them, help is given."""
+def _composed(command: str, args: list[str]) -> Mapping[str, Any]:
+    """Return the settings up to the first wrong argument, since wrong arguments must not prevent help."""
     check = Check(command)
     with contextlib.suppress(UserError):
         check.arguments([word for word in args if word not in ("-h", "--help")])
     return check.settings
 
 
-def _named_classes(given: Mapping[str, Any]) -> list[Group]:
-    """The settings of the classes that the arguments name, or that are the default."""
-    paths = {key: value_at(given, f"{key}.class_path") for key in CLASS_SETTINGS}
+def _named_classes(settings: Mapping[str, Any]) -> list[Group]:
+    """Return the settings of the classes that the arguments name, or of the default classes."""
+    paths = {key: value_at(settings, f"{key}.class_path") for key in CLASS_SETTINGS}
     named = {key: DEFAULT_CLASSES.get(key) if path is ABSENT else path for key, path in paths.items()}
-    found = [class_group(key, path) for key, path in named.items() if isinstance(path, str)]
-    return [group for group in found if group is not None]
+    class_groups = [class_group(key, path) for key, path in named.items() if isinstance(path, str)]
+    return [group for group in class_groups if group is not None]
 
 
 def _other_versions() -> list[str]:
-    versions = schema()["x-versions"]
-    return [f"The settings of {name} are those of {name} {v}." for name, v in versions.items() if not certain(name)]
+    versions = [(name, v) for name, v in schema()["x-versions"].items() if not matches_schema(name)]
+    return [f"The settings of {name} below are those of version {version}." for name, version in versions]
 
 
 def _entry(setting: Setting, given: Any, width: int) -> list[str]:
-    """One setting: its name, its type and value, and its meaning beside or below that."""
+    """Return the lines of one setting: its name, type and value, with its meaning next to or below them."""
     key = setting.key.replace(".init_args.", ".")
     given = given.get("class_path") if setting.key in CLASS_SETTINGS and isinstance(given, dict) else given
     holds_settings = isinstance(given, dict) and setting.type.nested is not None
     value = setting.default if given is ABSENT or holds_settings else given
-    shown = "" if value is ABSENT else f" = {value if isinstance(value, str) else json.dumps(value)}"
-    head = f"  --{key} {setting.type.notation()}{shown}"
+    assignment = "" if value is ABSENT else f" = {value if isinstance(value, str) else json.dumps(value)}"
+    head = f"  --{key} {setting.type.notation()}{assignment}"
     meaning = textwrap.wrap(setting.help, max(width - COLUMN, 30)) or [""]
     indent = " " * COLUMN
     if len(head) + 2 <= COLUMN:

@@ -1,4 +1,4 @@
-"""Configuration keys as a study names them: short names, nested mappings, and the values that they take."""
+"""Configuration keys in a study file: short names, nested mappings, and the values that the keys take."""
 
 from __future__ import annotations
 
@@ -9,31 +9,31 @@ from smoa_lightning.common.errors import UserError, nearest
 from smoa_lightning.configuration.check import wrong_value
 from smoa_lightning.configuration.settings import CLASS_SETTINGS, Setting, class_group, groups, owner_of
 
-# Keys that a study decides itself, and what to write instead.
+# Keys that a study decides itself, with the reason or the replacement.
 DECIDED = {
     "seed_everything": "the study's 'seeds' decide it",
-    "base": "the study's 'base' names the files that come first",
-    "config": "a value of an axis may be a file, or hold one under 'config'",
-    "ckpt_path": "every run of a study starts from the backbone",
+    "base": "the study's 'base' lists the files that are read first",
+    "config": "a value of an axis may be a file, or name a file under 'config'",
+    "ckpt_path": "every run of a study starts from the base model",
     "run.root": "the folder of the study decides it",
     "run.folder": "the folder of the study decides it",
     "run.name": "the cell decides it",
-    "run.score_report": "final runs are reported and trials of a search are not",
+    "run.score_report": "final runs score the report rows, and trials of a search do not",
 }
 
 
 class Keys:
-    """The settings of ``fit``, with those of the strategies and optimizers that a study names.
+    """The settings of ``fit`` and of the strategies and optimizers that a study names.
 
     Args:
-        classes: ``model.adapter`` and ``model.optimizer`` -> the class paths that may stand there.
+        classes: ``model.adapter`` and ``model.optimizer`` -> the class paths in the study.
     """
 
     def __init__(self, classes: Mapping[str, Iterable[str]]) -> None:
-        found = groups("fit")
-        self.groups = {group.name for group in found if group.name}
-        self.settings: dict[str, list[Setting]] = {s.key: [s] for group in found for s in group.settings}
-        self.unreadable: set[str] = set()  # class settings one of whose classes shows no settings
+        fit_groups = groups("fit")
+        self.groups = {group.name for group in fit_groups if group.name}
+        self.settings: dict[str, list[Setting]] = {s.key: [s] for group in fit_groups for s in group.settings}
+        self.unreadable: set[str] = set()  # class settings with a class that the schema does not describe
         for owner, paths in classes.items():
             for path in sorted(paths):
                 group = class_group(owner, path)
@@ -43,7 +43,7 @@ class Keys:
                     self.settings.setdefault(setting.key, []).append(setting)
 
     def known(self, key: str) -> bool:
-        """Whether a full key names a setting, or something inside of one that takes any mapping."""
+        """Whether a full key names a setting, or a part of a setting that takes any mapping."""
         if key in self.settings:
             return True
         owner = owner_of(key)
@@ -53,15 +53,15 @@ class Keys:
         above = key.rpartition(".")[0]
         while above:
             if above in self.settings:
-                return any(setting.type.takes_mapping or not setting.certain for setting in self.settings[above])
+                return any(s.type.takes_mapping or not s.matches_schema for s in self.settings[above])
             above = above.rpartition(".")[0]
         return False
 
     def find(self, name: str, where: str = "") -> str:
-        """Return the full key of a name: the key itself, or the only one that ends with it, as ``r`` or ``lr``.
+        """Return the full key of a name: the key itself, or the only key that ends with it, such as ``r`` or ``lr``.
 
         Raises:
-            UserError: There is no such key, several, or one that the study decides itself.
+            UserError: The name fits no key, several keys, or a key that the study decides itself.
         """
         key = _full(name)
         if key in DECIDED:
@@ -70,13 +70,13 @@ class Keys:
             return key
         ends = self._ending(name)
         if len(ends) > 1:
-            raise UserError(f"{where}{name!r} may mean {' or '.join(ends)}: write the whole key")
+            raise UserError(f"{where}{name!r} may mean {' or '.join(ends)}: write the full key")
         if not ends:
             raise UserError(f"{where}unknown key {name!r}; the nearest valid keys are {self.near(name)}")
         return ends[0]
 
     def near(self, name: str) -> str:
-        """Return the three valid keys that look most like a name, by their whole or by their last word."""
+        """Return the three valid keys that look most like a name, as full keys or by their last word."""
         words = {key.rpartition(".")[2]: key for key in reversed(self.settings) if key not in DECIDED}
         words |= {_short(key): key for key in self.settings if key not in DECIDED}
         return ", ".join(dict.fromkeys(words[word] for word in nearest(name, words, 3).split(", ")))
@@ -90,16 +90,16 @@ class Keys:
         return [k for k in self.settings if k not in DECIDED and (k.endswith(endings) or _short(k).endswith(endings))]
 
     def flatten(self, mapping: Mapping[str, Any], where: str = "", prefix: str = "") -> Iterator[tuple[str, Any]]:
-        """Yield full key and value of each setting of a mapping, which may be nested as configuration files are.
+        """Yield the full key and value of each setting of a mapping, nested like a configuration file.
 
         Raises:
-            UserError: An unknown key, or a value that its setting cannot take.
+            UserError: A key is unknown, or a value does not fit its setting.
         """
         for name, value in mapping.items():
             inner = f"{prefix}{name}"
             key = inner if inner in self.groups else self.find(inner, where)
             if key in self.groups and not isinstance(value, Mapping):
-                raise UserError(f"{where}{key} holds settings: write '{key}: {{KEY: VALUE}}'")
+                raise UserError(f"{where}{key} is a group of settings: write '{key}: {{KEY: VALUE}}'")
             if key in CLASS_SETTINGS and isinstance(value, Mapping):
                 yield from self._class(key, value, where)
             elif isinstance(value, Mapping) and (key in self.groups or self._nested(key)):
@@ -121,22 +121,22 @@ class Keys:
         return any(setting.type.nested is not None for setting in self.settings.get(key, ()))
 
     def check(self, key: str, value: Any, where: str = "") -> None:
-        """Refuse a value that none of the settings of a key can take.
+        """Refuse a value that no setting of this key takes.
 
         Raises:
-            UserError: Names the values that it takes, and the nearest one.
+            UserError: The value is wrong; the message names the valid values and the nearest one.
         """
         if key in CLASS_SETTINGS and isinstance(value, str) and value.endswith((".yaml", ".yml")):
             raise UserError(
-                f"{where}{key} is the file {value!r}, but files hold whole settings: write the file alone as the value "
-                f"of an axis, 'method: [{value}]', or name it under 'base'"
+                f"{where}{key} is the file {value!r}, but a file cannot be the value of one key: make the file a value "
+                f"of an axis, 'method: [{value}]', or list it under 'base'"
             )
-        found = self.settings.get(key, [])
-        if found and not any(key in CLASS_SETTINGS or not s.certain or s.type.accepts(value) for s in found):
-            raise UserError(f"{where}{wrong_value(found[0], value)}")
+        known = self.settings.get(key, [])
+        if known and not any(key in CLASS_SETTINGS or not s.matches_schema or s.type.accepts(value) for s in known):
+            raise UserError(f"{where}{wrong_value(known[0], value)}")
 
     def whole(self, key: str) -> bool | None:
-        """Whether a setting takes whole numbers only; ``None`` where its type does not tell."""
+        """Whether a setting takes whole numbers only; ``None`` if its type is not a plain number."""
         plain = {name for setting in self.settings.get(key, ()) for name in setting.type.plain}
         if "float" in plain:
             return False if "int" not in plain else None
@@ -144,7 +144,7 @@ class Keys:
 
 
 def _full(name: str) -> str:
-    """The key with ``init_args`` where it may be left out, and without ``class_path``."""
+    """Return the key with ``init_args`` inserted and ``class_path`` removed."""
     for owner in CLASS_SETTINGS:
         rest = name.removeprefix(f"{owner}.")
         if rest != name and rest == "class_path":

@@ -1,4 +1,4 @@
-"""The argument parser: errors as one sentence, and strategies made from any ``peft.PeftConfig``."""
+"""The real parser: errors in one sentence, and strategies of any ``peft.PeftConfig``."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class OneSentenceParser(LightningArgumentParser):
     """A parser whose errors are one sentence with the nearest valid value, raised as UserError."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Shorten jsonargparse's report to what is wrong and what would be right."""
+        """Shorten jsonargparse's error to the wrong value and the nearest valid values."""
         text = " ".join(message.split())
         if unknown := UNKNOWN_KEY.search(text):
             key = unknown[1] or unknown[2] or unknown[3]
@@ -38,7 +38,7 @@ class OneSentenceParser(LightningArgumentParser):
 
 
 def _unknown_strategy(class_path: str) -> str:
-    """Say that there is no such strategy, and which classes of the same package have names like it."""
+    """Return the message about an unknown strategy, with the nearest classes of the same package."""
     package = class_path.rpartition(".")[0] or "peft"
     try:
         members = vars(importlib.import_module(package))
@@ -49,13 +49,13 @@ def _unknown_strategy(class_path: str) -> str:
     return f"model.adapter: there is no strategy {class_path!r}; the nearest classes in {package} are {close}"
 
 
-_refused: list[UserError] = []  # what a strategy's own checks refused: the parser wraps such errors beyond recognition
+_refused: list[UserError] = []  # errors of a strategy's own checks; the parser wraps them beyond recognition
 
 
 def _make_strategy(class_type: type[PeftConfig], *args: Any, **kwargs: Any) -> PeftConfig:
     """Make a strategy from its settings.
 
-    Nested settings that are all at their defaults are left out: peft takes some as a request for the feature.
+    Nested settings with only default values are left out, since peft takes some of them as a request for a feature.
     """
     set_by_user = {
         name: value
@@ -70,7 +70,7 @@ def _make_strategy(class_type: type[PeftConfig], *args: Any, **kwargs: Any) -> P
 
 
 def refused_strategy() -> UserError | None:
-    """Return what the last attempt to make a strategy refused, once."""
+    """Return and remove the error of the last strategy that could not be made."""
     return _refused.pop() if _refused else None
 
 

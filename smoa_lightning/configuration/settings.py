@@ -1,8 +1,8 @@
-"""All settings as a table of dotted keys, read from the shipped JSON Schema. Nothing heavy is imported.
+"""All settings as a table of dotted keys, read from the shipped JSON Schema, without heavy imports.
 
 ``settings.schema.json`` is made from the real parser (``make schema``). It holds the settings of the commands, of every
-strategy of peft and of this package, and of every optimizer of torch, for one version of each library. Where another
-version of a library is installed, its part of the schema is a help text only: nothing is refused because of it.
+strategy of peft and of this package, and of every optimizer of torch, for one version of each library. If a different
+version is installed, that library's part of the schema serves for help only and refuses nothing.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from smoa_lightning.configuration.value_type import Node, ValueType
 
 SCHEMA_FILE = Path(__file__).with_name("settings.schema.json")
 SUBCOMMANDS = ("fit", "validate", "test", "predict")
-COMMANDS = (*SUBCOMMANDS, "params")  # those that take the settings
+COMMANDS = (*SUBCOMMANDS, "params")  # the commands that take the settings
 CLASS_SETTINGS = ("model.adapter", "model.optimizer")  # a class path with the settings of that class
 DEFAULT_CLASSES = {"model.optimizer": "torch.optim.AdamW"}
-ABSENT = object()  # the default of a setting that has none
+ABSENT = object()  # marks a setting without a default
 
 
 @dataclass(frozen=True)
@@ -30,12 +30,12 @@ class Setting:
     """One setting.
 
     Attributes:
-        key: Dotted key; settings of a class stand under ``<owner>.init_args``.
-        type: What it takes.
-        default: Its default; ``ABSENT`` where there is none.
-        help: What it means.
-        within: Key of the setting whose dataclass it is a field of, empty otherwise.
-        certain: Whether the installed library is the one that the schema was made from.
+        key: Dotted key; settings of a class have keys under ``<owner>.init_args``.
+        type: The values that it takes.
+        default: Its default; ``ABSENT`` if there is none.
+        help: Its meaning.
+        within: For a field of a dataclass, the key of the setting that takes the dataclass; else empty.
+        matches_schema: Whether the schema describes the installed version of its library.
     """
 
     key: str
@@ -43,12 +43,12 @@ class Setting:
     default: Any = field(hash=False, compare=False)
     help: str
     within: str = ""
-    certain: bool = True
+    matches_schema: bool = True
 
 
 @dataclass(frozen=True)
 class Group:
-    """Settings under one name, as a class takes them."""
+    """The settings of one class, under one name."""
 
     name: str
     title: str
@@ -63,8 +63,8 @@ def schema() -> Mapping[str, Any]:
 
 
 @cache
-def certain(package: str) -> bool:
-    """Whether a package is installed in the version that the schema was made from; true for this package."""
+def matches_schema(package: str) -> bool:
+    """Whether the schema describes the installed version of a package; true for this package."""
     made_from = schema()["x-versions"].get(package)
     if made_from is None:
         return package == "smoa_lightning"
@@ -79,28 +79,28 @@ def groups(command: str) -> tuple[Group, ...]:
     """Return the groups of settings of a command: ``fit``, ``validate``, ``test``, ``predict`` or ``params``."""
     whole = schema()
     general = whole["x-commands"][command]
-    found = [Group("", general["description"], _settings(general, "", True))]
+    result = [Group("", general["description"], _settings(general, "", True))]
     for name, node in whole["properties"].items():
         if "properties" in node:
-            known = name != "trainer" or certain("lightning")
-            found.append(Group(name, node["description"], _settings(node, f"{name}.", known)))
-    return tuple(found)
+            matches = name != "trainer" or matches_schema("lightning")
+            result.append(Group(name, node["description"], _settings(node, f"{name}.", matches)))
+    return tuple(result)
 
 
 def class_path_of(owner: str, name: str) -> str | None:
-    """Return the public path of a class, which may be given by its short name; ``None`` for one that is not known."""
+    """Return the public path of a class, from its path or short name; ``None`` for an unknown class."""
     path: str | None = schema()["x-classes"][owner].get(name)
     return path
 
 
 def class_paths(owner: str) -> list[str]:
-    """Return the public class paths that are known under a key."""
+    """Return the known public class paths of a class setting."""
     return list(dict.fromkeys(schema()["x-classes"][owner].values()))
 
 
 @cache
 def class_group(owner: str, class_path: str) -> Group | None:
-    """Return the settings of a class under the key that takes its class path; ``None`` if they are not known."""
+    """Return the settings of a class under the key of its owner; ``None`` for an unknown class."""
     public = class_path_of(owner, class_path)
     if public is None:
         return None
@@ -111,38 +111,38 @@ def class_group(owner: str, class_path: str) -> Group | None:
 
 @cache
 def class_settings(owner: str, class_path: str) -> Mapping[str, Setting]:
-    """Return full key -> setting of a class; nothing where its settings are not known."""
+    """Return full key -> setting of a class; empty for an unknown class."""
     group = class_group(owner, class_path)
     return {setting.key: setting for setting in group.settings} if group else {}
 
 
 def options_of(class_path: str) -> list[str] | None:
-    """Return the options of a sampler or pruner of Optuna; ``None`` where another version is installed."""
-    return list(schema()["x-options"][class_path]) if certain("optuna") else None
+    """Return the options of a sampler or pruner of Optuna; ``None`` if a different version is installed."""
+    return list(schema()["x-options"][class_path]) if matches_schema("optuna") else None
 
 
 def owner_of(key: str) -> str | None:
-    """Return the class setting that a key lies within, ``None`` for any other key."""
+    """Return the class setting around a key, ``None`` for a key outside of class settings."""
     return next((name for name in CLASS_SETTINGS if key.startswith(f"{name}.")), None)
 
 
-def _settings(node: Node, prefix: str, known: bool) -> tuple[Setting, ...]:
-    found: list[Setting] = []
+def _settings(node: Node, prefix: str, matches: bool) -> tuple[Setting, ...]:
+    result: list[Setting] = []
     required = node.get("required", ())
     for name, own in node["properties"].items():
         if name == "$schema":
             continue
         key = f"{prefix}{name}"
-        setting = _setting(key, own, name in required, known)
-        found.append(setting)
+        setting = _setting(key, own, name in required, matches)
+        result.append(setting)
         for field_name, inner in (setting.type.nested or {}).items():
-            found.append(_setting(f"{key}.{field_name}", inner, False, known, key))
-    return tuple(found)
+            result.append(_setting(f"{key}.{field_name}", inner, False, matches, key))
+    return tuple(result)
 
 
-def _setting(key: str, node: Node, required: bool, known: bool, within: str = "") -> Setting:
+def _setting(key: str, node: Node, required: bool, matches: bool, within: str = "") -> Setting:
     kind = ValueType(node, schema()["$defs"])
     default = node.get("default", ABSENT if required else None)
     if key in DEFAULT_CLASSES:
         default = DEFAULT_CLASSES[key]
-    return Setting(key, kind, default, node.get("description", ""), within, known)
+    return Setting(key, kind, default, node.get("description", ""), within, matches)

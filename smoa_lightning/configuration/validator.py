@@ -1,4 +1,4 @@
-"""The library jsonschema with Python's notion of whole numbers."""
+"""The library jsonschema with the parser's rules for numbers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from jsonschema import Draft202012Validator
 from jsonschema.validators import extend
 
-# JSON Schema counts 3.0 among the integers, and no boolean among the numbers; the parser does neither.
+# In JSON Schema 3.0 is an integer, and a boolean is not a number. The parser has the opposite rules.
 _TYPES = Draft202012Validator.TYPE_CHECKER.redefine(
     "integer", lambda checker, value: isinstance(value, int) and not isinstance(value, bool)
 ).redefine("number", lambda checker, value: isinstance(value, int | float))
@@ -16,5 +16,5 @@ _Validator = extend(Draft202012Validator, type_checker=_TYPES)
 
 
 def is_valid(value: Any, schema: Mapping[str, Any]) -> bool:
-    """Whether a value is what a schema describes."""
+    """Whether a value fits a schema."""
     return bool(_Validator(schema).is_valid(value))

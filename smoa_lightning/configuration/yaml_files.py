@@ -1,4 +1,4 @@
-"""YAML files: values that know where they were written, later files over earlier ones, files named by ``base``."""
+"""YAML files: values with the lines that they come from, merged files, and files named under ``base``."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from smoa_lightning.common.errors import UserError, nearest
 Steps = tuple[str | int, ...]
 
 _Loader: type = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-# YAML 1.1 reads 1e-3 as text; the configuration files take it as a number, and so do studies.
+# YAML 1.1 reads 1e-3 as text; configuration files and studies take it as a number.
 _EXPONENT = re.compile(r"[-+]?(\d[\d_]*\.?\d*|\.\d+)[eE][-+]?\d+")
 
 
 @dataclass(frozen=True)
 class SourceLocation:
-    """Where a value was written.
+    """The place in a file, or the flag, that a value comes from.
 
     Attributes:
-        text: What a message says: ``FILE, line N`` or ``--KEY``.
-        folder: Where files that the value names are looked for first; ``None`` for a flag.
+        text: Its name in messages: ``FILE, line N`` or ``--KEY``.
+        folder: First folder in which to look for files that the value names; ``None`` for a flag.
     """
 
     text: str
@@ -38,20 +38,20 @@ class LocatedYaml:
 
     Attributes:
         value: Mappings, lists and scalars.
-        locations: Keys and positions that lead to a part -> where it was written.
+        locations: Keys and positions that lead to a part -> its location.
     """
 
     value: Any
     locations: dict[Steps, SourceLocation] = field(default_factory=dict)
 
     def location(self, *steps: str | int) -> SourceLocation:
-        """Return the location of a part, or of the nearest part around it that has one."""
+        """Return the location of a part, or of the nearest part around it with a location."""
         while steps and steps not in self.locations:
             steps = steps[:-1]
         return self.locations.get(steps, SourceLocation(""))
 
     def where(self, *steps: str | int) -> str:
-        """Return the beginning of a message about a part: ``FILE, line N: ``."""
+        """Return the start of a message about a part: ``FILE, line N: ``."""
         text = self.location(*steps).text
         return f"{text}: " if text else ""
 
@@ -70,7 +70,7 @@ def read_yaml(file: Path, named_by: str) -> LocatedYaml:
 
     Args:
         file: The file.
-        named_by: What names it, for the message: ``--config``.
+        named_by: The flag or key that names the file, for messages: ``--config``.
 
     Raises:
         UserError: The file does not exist, is not YAML, or has a key twice in one mapping.
@@ -82,60 +82,60 @@ def read_yaml(file: Path, named_by: str) -> LocatedYaml:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).replace("<unicode string>", file.name).replace('"', "'").split())
         raise UserError(f"{file} is not valid YAML: {reason}") from error
-    found = LocatedYaml(None, {(): SourceLocation(str(file), file.parent)})
-    found.value = None if node is None else _value(node, (), found, file)
-    return found
+    result = LocatedYaml(None, {(): SourceLocation(str(file), file.parent)})
+    result.value = None if node is None else _value(node, (), result, file)
+    return result
 
 
 def no_such_file(name: str, places: Sequence[Path], named_by: str) -> UserError:
-    """Return the error about a YAML file that is in none of some places, with the nearest names in the first folder."""
+    """Return the error about a missing YAML file, with the nearest names in the first existing folder."""
     folder = next((place.parent for place in places if place.parent.is_dir()), Path())
-    found = nearest(places[0].name, [p.name for p in sorted(folder.glob("*.yaml"))] or ["no YAML file"])
-    return UserError(f"{named_by}: there is no file {name!r}; {str(folder)!r} holds {found}")
+    near = nearest(places[0].name, [p.name for p in sorted(folder.glob("*.yaml"))] or ["no YAML file"])
+    return UserError(f"{named_by}: there is no file {name!r}; {str(folder)!r} holds {near}")
 
 
 def read_flag(text: str, flag: str) -> LocatedYaml:
-    """Read the value of a flag as YAML; what is not YAML is text."""
-    found = LocatedYaml(text, {(): SourceLocation(f"--{flag}")})
+    """Read the value of a flag as YAML; a value that is not YAML is text."""
+    result = LocatedYaml(text, {(): SourceLocation(f"--{flag}")})
     try:
         node = _syntax_tree(text)
     except yaml.YAMLError:
-        return found
-    found.value = None if node is None else _value(node, (), LocatedYaml(None), Path())
-    return found
+        return result
+    result.value = None if node is None else _value(node, (), LocatedYaml(None), Path())
+    return result
 
 
 def merged(before: LocatedYaml, after: LocatedYaml, depths: Mapping[str, int]) -> LocatedYaml:
-    """Lay later settings over earlier ones; both are mappings.
+    """Merge later settings into earlier ones; both are mappings, and later values replace earlier values.
 
     Args:
         before: The earlier settings.
-        after: The later ones, whose values win.
-        depths: Top-level key -> how many levels below it mappings are united, key by key; deeper, and for all other
-            keys, the later value replaces the earlier one.
+        after: The later settings.
+        depths: Top-level key -> the number of levels below it on which mappings are merged key by key. On deeper
+            levels, and for all other keys, the later value replaces the earlier one as a whole.
     """
     result = LocatedYaml(dict(before.value), dict(before.locations))
 
-    def lay(into: dict[str, Any], over: Mapping[str, Any], steps: Steps, depth: int) -> None:
-        for key, value in over.items():
+    def merge(into: dict[str, Any], later: Mapping[str, Any], steps: Steps, depth: int) -> None:
+        for key, value in later.items():
             here = (*steps, key)
             left = depths.get(key, 0) if not steps else depth - 1
             if left > 0 and isinstance(value, dict) and isinstance(into.get(key), dict):
                 into[key] = dict(into[key])
-                lay(into[key], value, here, left)
+                merge(into[key], value, here, left)
                 continue
-            kept = {known: mark for known, mark in result.locations.items() if known[: len(here)] != here}
-            new = {known: mark for known, mark in after.locations.items() if known[: len(here)] == here}
-            result.locations = kept | new
+            earlier = {part: place for part, place in result.locations.items() if part[: len(here)] != here}
+            new = {part: place for part, place in after.locations.items() if part[: len(here)] == here}
+            result.locations = earlier | new
             result.locations.setdefault(here, after.location(*here))
             into[key] = value
 
-    lay(result.value, after.value, (), 0)
+    merge(result.value, after.value, (), 0)
     return result
 
 
 def expand_bases(args: list[str]) -> list[str]:
-    """Put before each ``--config FILE`` the file that it names under ``base:``, and so on; each base once.
+    """Insert before each ``--config FILE`` its ``base:`` file, and the base of that file; each base once.
 
     Raises:
         UserError: A file does not exist or is not YAML.
@@ -166,7 +166,7 @@ def expand_bases(args: list[str]) -> list[str]:
 
 
 def _syntax_tree(text: str) -> yaml.Node | None:
-    """The syntax tree of a YAML text, with what ``<<`` merges into its mappings.
+    """Return the syntax tree of a YAML text, with the keys that ``<<`` merges.
 
     Raises:
         yaml.YAMLError: The text is not YAML.
@@ -175,30 +175,30 @@ def _syntax_tree(text: str) -> yaml.Node | None:
     try:
         node: yaml.Node | None = loader.get_single_node()
         if node is not None:
-            loader.construct_document(node)  # merges, and refuses what is no value
+            loader.construct_document(node)  # merges, and refuses invalid values
         return node
     finally:
         loader.dispose()
 
 
-def _value(node: yaml.Node, steps: Steps, found: LocatedYaml, file: Path) -> Any:
+def _value(node: yaml.Node, steps: Steps, result: LocatedYaml, file: Path) -> Any:
     if steps:
         line = node.start_mark.line + 1
-        found.locations.setdefault(steps, SourceLocation(f"{file}, line {line}", file.parent))
+        result.locations.setdefault(steps, SourceLocation(f"{file}, line {line}", file.parent))
     if isinstance(node, yaml.MappingNode):
-        return _mapping(node, steps, found, file)
+        return _mapping(node, steps, result, file)
     if isinstance(node, yaml.SequenceNode):
-        return [_value(item, (*steps, index), found, file) for index, item in enumerate(node.value)]
+        return [_value(item, (*steps, index), result, file) for index, item in enumerate(node.value)]
     assert isinstance(node, yaml.ScalarNode)
     if node.tag == "tag:yaml.org,2002:timestamp":
-        return node.value  # the real parser reads no dates
+        return node.value  # the real parser reads dates as text
     if node.tag == "tag:yaml.org,2002:str":
         number = None if node.style else number_of(node.value)
         return node.value if number is None else number
     return yaml.SafeLoader("").construct_object(node)
 
 
-def _mapping(node: yaml.MappingNode, steps: Steps, found: LocatedYaml, file: Path) -> dict[str, Any]:
+def _mapping(node: yaml.MappingNode, steps: Steps, result: LocatedYaml, file: Path) -> dict[str, Any]:
     values: dict[str, Any] = {}
     lines: dict[str, int] = {}
     for key_node, value_node in node.value:
@@ -208,9 +208,9 @@ def _mapping(node: yaml.MappingNode, steps: Steps, found: LocatedYaml, file: Pat
         key = str(key_node.value)
         own = node.start_mark.index <= key_node.start_mark.index < node.end_mark.index  # not merged in by <<
         if own and key in lines:
-            raise UserError(f"{file}, line {line}: the key {key!r} is there twice; the first is in line {lines[key]}")
+            raise UserError(f"{file}, line {line}: the key {key!r} appears twice; the first is in line {lines[key]}")
         if own:
             lines[key] = line
-        found.locations[(*steps, key)] = SourceLocation(f"{file}, line {line}", file.parent)
-        values[key] = _value(value_node, (*steps, key), found, file)
+        result.locations[(*steps, key)] = SourceLocation(f"{file}, line {line}", file.parent)
+        values[key] = _value(value_node, (*steps, key), result, file)
     return values

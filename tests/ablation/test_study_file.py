@@ -133,7 +133,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"axes": {"r": [4, "x"]}}, "model.adapter.init_args.r is 'x', but takes a whole number"),
     ({"axes": {"r": [4, 4]}}, "axis 'r' has the value '4' twice"),
     ({"axes": {"r": [4, [8]]}}, "model.adapter.init_args.r is [8], but takes a whole number"),
-    ({"axes": {"m": [{"model.adapter": "lora.yaml"}]}}, "model.adapter is the file 'lora.yaml', but files hold whole"),
+    ({"axes": {"m": [{"model.adapter": "lora.yaml"}]}}, "model.adapter is the file 'lora.yaml', but a file cannot"),
     ({"axes": {"partition": ["spectral_block"]}}, "the nearest is spectral_blocks"),
     ({"axes": {"x": [{"a": {"rank": 4}}]}}, "unknown key 'rank'"),
     ({"axes": {"x": {"a": {"r": 4}, "b": 3}}}, "'b' of axis 'x' is 3, but must be keys and values"),
@@ -281,7 +281,7 @@ def test_a_message_names_the_line_of_the_error(tmp_path: Path) -> None:
         load_study([written(tmp_path, BASE)], [("sedes", "3")])
     with pytest.raises(UserError, match=r"^--seeds needs a value"):
         load_study([written(tmp_path, BASE)], [("seeds", None)])
-    twice = r"study\.yaml, line 9: the key 'seeds' is there twice; the first is in line 8"
+    twice = r"study\.yaml, line 9: the key 'seeds' appears twice; the first is in line 8"
     with pytest.raises(UserError, match=twice):
         load_study([written(tmp_path, BASE + "seeds: 3\n")])
 

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from smoa_lightning.configuration import settings
-from smoa_lightning.configuration.settings import SCHEMA_FILE, certain, class_group, class_paths, groups, schema
+from smoa_lightning.configuration.settings import SCHEMA_FILE, class_group, class_paths, groups, matches_schema, schema
 from smoa_lightning.configuration.yaml_files import read_yaml
 
 REPOSITORY = Path(__file__).parents[2]
@@ -21,7 +21,7 @@ FILES = sorted(EXPERIMENTS.rglob("*.yaml"))
 
 
 def test_the_shipped_schema_is_fresh() -> None:
-    if not all(map(certain, schema()["x-versions"])):
+    if not all(map(matches_schema, schema()["x-versions"])):
         pytest.skip("other versions of the libraries are installed than those that the schema was made from")
     # in a process of its own: which of two equal types `typing` remembers depends on what was imported before
     done = subprocess.run([sys.executable, "-m", "tools.settings_schema", "--check"], cwd=REPOSITORY, check=False)
@@ -62,7 +62,7 @@ def test_another_version_of_a_library_is_left_to_the_real_parser(monkeypatch: py
     refused = ["--trainer.max_epochs", "one"], ["--model.adapter", "peft.LorraConfig"], ["--trainer.max_epoch_s", "1"]
     refused += (["--model.adapter", "peft.LoraConfig", "--model.adapter.rr", "4"],)
     others = {**schema(), "x-versions": dict.fromkeys(schema()["x-versions"], "0.0")}
-    cached = (settings.certain, settings.groups, settings.class_group, settings.class_settings)
+    cached = (settings.matches_schema, settings.groups, settings.class_group, settings.class_settings)
     monkeypatch.setattr(settings, "schema", lambda: others)
     try:
         for function in cached:
