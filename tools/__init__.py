@@ -1,1 +1,1 @@
-"""Tools of the developers: they make files that the package ships, and are no part of it."""
+"""Tools for developers: they make files that the package ships, and are not part of the package."""

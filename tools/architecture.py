@@ -1,7 +1,7 @@
 """Draw the rooms of the package from its imports: ``python -m tools.architecture`` (or ``make architecture``).
 
-The figure is written between two marks in ``docs/architecture.md``, as Mermaid. ``tests/test_imports.py`` compares it
-with a fresh one.
+The figure is Mermaid text between two marks in ``docs/architecture.md``. ``tests/test_imports.py`` compares it with a
+new one.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "smoa_lightning"
 PAGE = ROOT / "docs" / "architecture.md"
 BEGIN, END = "<!-- rooms: made by tools/architecture.py -->", "<!-- end of rooms -->"
-OPEN = ("data", "ablation")  # rooms whose folders are rooms of their own
-FACES = ("__init__", "__main__", "version")  # names for others, the dispatcher, a constant
+OPEN = ("data", "ablation")  # rooms with further rooms inside
+FACES = ("__init__", "__main__", "version")  # files in no room: public names, the entry point, a constant
 
 Arrows = dict[tuple[str, str], int]
 
@@ -30,7 +30,7 @@ def room_of(parts: tuple[str, ...]) -> str | None:
 
 
 def arrows() -> Arrows:
-    """Return (importing room, imported room) -> how many files of the one import something of the other."""
+    """Return (importing room, imported room) -> number of files of the first room that import from the second."""
     found: dict[tuple[str, str], set[Path]] = {}
     for path in PACKAGE.rglob("*.py"):
         here = room_of(path.relative_to(PACKAGE).with_suffix("").parts)
@@ -67,7 +67,7 @@ def floors(found: Mapping[tuple[str, str], int]) -> dict[str, int]:
 
 
 def reduced(found: Mapping[tuple[str, str], int]) -> list[tuple[str, str]]:
-    """Return the arrows that no longer way replaces, so that the figure can be read."""
+    """Return the arrows that are not implied by a longer path, so that the figure stays readable."""
     below: dict[str, set[str]] = {}
 
     def reach(room: str) -> set[str]:
@@ -87,7 +87,7 @@ def figure() -> str:
     lines += [f'  {_id(room)}["{room}"]' for room in sorted(level, key=lambda room: (-level[room], room))]
     lines += [f"  {_id(a)} --> {_id(b)}" for a, b in reduced(found)]
     counts = f"{len(level)} rooms on {max(level.values())} floors, {len(found)} arrows, no circle."
-    note = "The figure leaves out arrows that a longer way through other rooms implies."
+    note = "The figure leaves out arrows that a longer path through other rooms implies."
     return "\n".join([*lines, "```", "", f"{counts} {note}"])
 
 
@@ -96,7 +96,7 @@ def _id(room: str) -> str:
 
 
 def page(text: str) -> str:
-    """Return a page with a fresh figure between its marks."""
+    """Return a page with a new figure between its marks."""
     before, _, rest = text.partition(BEGIN)
     return f"{before}{BEGIN}\n{figure()}\n{END}{rest.partition(END)[2]}"
 

@@ -19,7 +19,7 @@ DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 class Message(NamedTuple):
-    """A text and where it is written; what is filled in at run time is shown as ``{name}``."""
+    """A text and its place in the code; values of the run time are shown as ``{name}``."""
 
     file: str
     line: int
@@ -54,7 +54,7 @@ def _carries_message(function: ast.expr) -> bool:
 
 
 def _text(node: ast.expr) -> str:
-    """The text of an expression; an f-string with the names of what it fills in, a sum of texts joined."""
+    """Return the text of an expression; an f-string keeps the names of its values, a sum of texts is joined."""
     if isinstance(node, ast.Constant):
         return node.value if isinstance(node.value, str) else ""
     if isinstance(node, ast.JoinedStr):

@@ -1,7 +1,7 @@
 """Write the JSON Schema of all settings: ``python -m tools.settings_schema`` (or ``make schema``).
 
 The schema is made from the real parser by jsonargparse's own generator. Help, early errors, the checks of study files
-and completion in editors read it. ``tests/configuration/test_schema.py`` compares the shipped file with a fresh one.
+and completion in editors read it. ``tests/configuration/test_schema.py`` compares the shipped file with a new one.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ from smoa_lightning.data.tasks import TASKS
 from smoa_lightning.training.cli import FineTuneCLI
 
 PACKAGES = ("lightning", "optuna", "peft", "torch")
-# In the order of the help: what is set most often comes first.
+# In the order of the help: most used first.
 GROUPS = (
     *("run", "data", "model", "trainer", "checkpoint", "cost_monitor", "rank_monitor", "sample_predictions"),
     "forgetting",
 )
 MEANINGS = {
-    "base": "In a file: another file, relative to this one, that is read before it.",
-    "config": "File of settings; later files and flags beat earlier ones.",
-    "seed_everything": "Seed of adapter, data and dropout; true takes a random one.",
+    "base": "In a file: a file to read before this one; the path is relative to this file.",
+    "config": "File of settings; later files and flags replace earlier ones.",
+    "seed_everything": "Seed of adapter, data and dropout; true draws a random seed.",
     "ckpt_path": "Checkpoint of a run: fit starts a new run from its weights; validate, test and predict score it.",
     "model.adapter": "The strategy: any peft.PeftConfig by class path, such as smoa_lightning.adapters.SMoAConfig or "
     "peft.LoraConfig; null is full fine-tuning.",
-    "trainer.callbacks": "Further callbacks by class path; those below are there anyway.",
+    "trainer.callbacks": "Further callbacks by class path, in addition to the callbacks below.",
 }
 ANY_CLASS = {"anyOf": [{"type": "string"}, {"type": "object"}]}
 
@@ -70,26 +70,26 @@ def parser_of(command: str) -> Any:
 
 
 class _Generator(ParserJsonschema):
-    """jsonargparse's generator; classes are described where a study or a help text needs their settings."""
+    """jsonargparse's generator; only classes that studies or help need are described."""
 
     def subclass_def(self, class_type: Any, action: Any) -> Node:
         return dict(ANY_CLASS)
 
     def settings_of(self, class_type: type, parser: Any, key: str) -> Node:
-        """Return the settings of one class that may stand under a key."""
+        """Return the settings of one class under the key that takes it."""
         action = next(action for action in parser._actions if action.dest == key)
         with restore_suppressed_required(), parser_context(parent_parser=parser):
             return dict(self.class_parser_schema(class_type, action))
 
 
 def strategies() -> dict[str, type]:
-    """Return public class path -> class of every strategy, ours before those of peft."""
-    found: dict[str, type] = {}
+    """Return public class path -> class of every strategy, ours before peft's."""
+    classes: dict[str, type] = {}
     for module in (smoa_lightning.adapters, smoa_lightning.adapters.adalora, peft):
         for name, member in sorted(vars(module).items()):
             if inspect.isclass(member) and issubclass(member, peft.PeftConfig) and not name.startswith("_"):
-                found.setdefault(f"{module.__name__}.{name}", member)
-    return found
+                classes.setdefault(f"{module.__name__}.{name}", member)
+    return classes
 
 
 def optimizers() -> dict[str, type]:
@@ -103,12 +103,12 @@ def optimizers() -> dict[str, type]:
 
 def options() -> dict[str, list[str]]:
     """Return class path -> the options of each sampler and pruner of Optuna that a study may name."""
-    found = {}
+    result = {}
     for module, table in ((optuna.samplers, SAMPLERS), (optuna.pruners, PRUNERS)):
         for name in table.values():
-            taken = inspect.signature(getattr(module, name)).parameters
-            found[f"{module.__name__}.{name}"] = [option for option in taken if option not in OWN_ARGUMENTS]
-    return found
+            parameters = inspect.signature(getattr(module, name)).parameters
+            result[f"{module.__name__}.{name}"] = [option for option in parameters if option not in OWN_ARGUMENTS]
+    return result
 
 
 def make_schema() -> Node:
@@ -117,10 +117,10 @@ def make_schema() -> Node:
     whole = generator.generate(parser)
     definitions: Node = {}
     classes: dict[str, dict[str, str]] = {}
-    for key, found in (("model.adapter", strategies()), ("model.optimizer", optimizers())):
+    for key, members in (("model.adapter", strategies()), ("model.optimizer", optimizers())):
         classes[key] = {}
         by_class: dict[type, str] = {}
-        for class_path, member in found.items():
+        for class_path, member in members.items():
             public = by_class.setdefault(member, class_path)
             names = {class_path, f"{member.__module__}.{member.__qualname__}", member.__name__, *_shorter(member)}
             classes[key] |= {name: public for name in sorted(names) if name not in classes[key]}
@@ -151,7 +151,7 @@ def make_schema() -> Node:
 
 
 def _shorter(member: type) -> Iterator[str]:
-    """The class paths through the packages around a class that show it under its name, as the parser takes them."""
+    """Yield the shorter class paths of a class that the parser takes, through the packages around it."""
     package = member.__module__
     while package := package.rpartition(".")[0]:
         if getattr(importlib.import_module(package), member.__name__, None) is member:
@@ -159,7 +159,7 @@ def _shorter(member: type) -> Iterator[str]:
 
 
 def _class_node(node: Node, member: type) -> Node:
-    """The settings of a class, each with its meaning; what the parser has none for, a dataclass's field tells."""
+    """Return the settings of a class with their meanings, from the parser or from the fields of a dataclass."""
     node["description"] = _first_sentence(inspect.getdoc(member) or "")
     fields = dataclasses.fields(member) if dataclasses.is_dataclass(member) else ()
     for field in fields:
@@ -167,14 +167,14 @@ def _class_node(node: Node, member: type) -> Node:
         if own is not None and field.metadata.get("help"):
             meaning = field.metadata["help"]  # peft 0.21 writes a tuple in one place
             own["description"] = meaning if isinstance(meaning, str) else "".join(meaning)
-    for name in ("$schema", "params"):  # what an optimizer optimizes is no setting of it
+    for name in ("$schema", "params"):  # the parameters of an optimizer are not a setting
         node["properties"].pop(name, None)
     node["required"] = [name for name in node.get("required", ()) if name != "params"]
     return node
 
 
 def _any_of_classes(node: Node, names: dict[str, str]) -> Node:
-    """The node of a setting that takes a class: the settings under ``init_args`` are those of the class."""
+    """Return the node of a setting that takes a class, with the settings of the class under ``init_args``."""
     rules = [
         {
             "if": {"properties": {"class_path": {"const": public}}, "required": ["class_path"]},
@@ -199,7 +199,7 @@ def _any_of_classes(node: Node, names: dict[str, str]) -> Node:
 
 
 def _general(command: str) -> Node:
-    """The title of a command, and those of its settings that stand in no group."""
+    """Return the title of a command and its settings outside of groups."""
     node = _Generator().generate(parser_of(command))
     names = [name for name in node["properties"] if name not in (*GROUPS, "$schema")]
     properties = {"config": {"x-notation": "FILE", "description": MEANINGS["config"]}} | {
@@ -209,7 +209,7 @@ def _general(command: str) -> Node:
 
 
 def _tidy(node: Any, key: str) -> None:
-    """Clean the descriptions, and take out what says nothing: the key ``$schema`` of every object."""
+    """Clean the descriptions, and remove the useless key ``$schema`` of every object."""
     if isinstance(node, list):
         for item in node:
             _tidy(item, key)
@@ -233,15 +233,15 @@ def _tidy(node: Any, key: str) -> None:
 
 
 def _plain(text: str) -> str:
-    """A meaning in one line, without the marks of reStructuredText and without the default, which stands beside it."""
+    """Return a meaning as one line, without reStructuredText marks and without the default, which help shows itself."""
     text = " ".join(text.split())
     text = re.sub(r"\s*(?:Default(?:s to)?:? ``[^`]*``\.?|\(default: [^()]*\))", "", text)
-    text = re.sub(r":\w+:`~?([^`]*)`", lambda found: found[1].split(" <")[0], text)
+    text = re.sub(r":\w+:`~?([^`]*)`", lambda match: match[1].split(" <")[0], text)
     return text.replace("``", "").replace("`", "")
 
 
 def _first_sentence(docstring: str) -> str:
-    """The summary of a docstring, without its full stop."""
+    """Return the first sentence of a docstring, without its full stop."""
     paragraph = " ".join(docstring.strip().split("\n\n")[0].split())
     return re.split(r"(?<=[a-z)`])\.(?:\s|$)", _plain(paragraph))[0].rstrip(".")
 
