@@ -1,4 +1,4 @@
-"""Adapters: our own peft tuners, registered with peft on import, and helpers that serve every peft method."""
+"""Adapters: our own peft tuners, registered with peft on import, and helpers for every peft method."""
 
 from __future__ import annotations
 

@@ -1,9 +1,12 @@
-"""AdaLoRA in training: what peft leaves to the training loop (arXiv 2303.10512).
+"""AdaLoRA in training: the steps that peft leaves to the training loop (arXiv 2303.10512).
 
-The update of a layer is (alpha / r) B diag(e) A with A (r, d_in), B (d_out, r) and e (r), all trained. Three things
-happen beside the gradient of the loss: a penalty keeps A and B near orthogonality, after each optimizer step the
-importance of every triplet (row of A, entry of e, column of B) is updated, and between ``tinit`` and ``tfinal`` the
-least important entries of e are set to zero, until ``target_r`` a layer are left on average.
+The update of a layer is (alpha / r) B diag(e) A with A (r, d_in), B (d_out, r) and e (r), all trained. In addition to
+the gradient of the loss:
+
+* A penalty keeps A and B near orthogonality.
+* Each optimizer step updates the importance of every triplet (row of A, entry of e, column of B).
+* Between ``tinit`` and ``tfinal`` the least important entries of e are set to zero, until the mean over layers is
+  ``target_r`` entries.
 """
 
 from __future__ import annotations
@@ -27,9 +30,9 @@ class AdaLoraConfig(peft.AdaLoraConfig):
     """``peft.AdaLoraConfig`` whose schedule follows the length of the run.
 
     Args:
-        total_step: Optimizer steps of the run; ``null`` takes the run's own number.
-        tinit: Steps before the first cut: a number of steps from 1 on, a share of all steps below 1.
-        tfinal: Steps with the final ranks at the end: a number of steps from 1 on, a share of all steps below 1.
+        total_step: Optimizer steps of the run; ``null`` takes the number from the run.
+        tinit: Steps before the first cut: a number of steps if at least 1, else a share of all steps.
+        tfinal: Steps with the final ranks at the end: a number of steps if at least 1, else a share of all steps.
     """
 
     r: int = field(default=8, init=False)  # LoRA's; AdaLoRA has init_r and target_r
@@ -37,26 +40,26 @@ class AdaLoraConfig(peft.AdaLoraConfig):
     tfinal: float = 0.0  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
-        """Let peft check everything but a schedule whose length is not known yet."""
-        given = self.total_step
-        self.total_step = sys.maxsize if given is None else given
+        """Let peft check all settings, except a schedule of unknown length."""
+        total_step = self.total_step
+        self.total_step = sys.maxsize if total_step is None else total_step
         super().__post_init__()
-        self.total_step = given
+        self.total_step = total_step
 
 
 def schedule(total_step: int | None, tinit: float, tfinal: float, total: int) -> tuple[int, int]:
     """Return ``tinit`` and ``tfinal`` in steps of a run of ``total`` optimizer steps.
 
     Raises:
-        UserError: ``total_step`` is set to another number, or no step is left in which ranks could be cut.
+        UserError: ``total_step`` is set to a different number, or no step is left to cut ranks.
 
     >>> schedule(None, 0.1, 30, total=100)
     (10, 30)
     """
     if total_step not in (None, total):
         raise UserError(
-            f"AdaLoRA's total_step is {total_step}, but the run makes {total} optimizer steps: set it to {total}, or "
-            "leave it out with smoa_lightning.adapters.adalora.AdaLoraConfig"
+            f"AdaLoRA's total_step is {total_step}, but the run has {total} optimizer steps: set it to {total}, or use "
+            "smoa_lightning.adapters.adalora.AdaLoraConfig without total_step"
         )
     first, last = (int(value if value >= 1 else value * total) for value in (tinit, tfinal))
     if min(tinit, tfinal) < 0 or first >= total - last:
@@ -68,23 +71,24 @@ def schedule(total_step: int | None, tinit: float, tfinal: float, total: int) ->
 
 
 class RankAllocation:
-    """The part of AdaLoRA that the training loop has to do.
+    """The part of AdaLoRA in the training loop.
 
-    Steps are counted from 1, so that ``tinit`` steps pass before the first cut and exactly ``tfinal`` follow the last.
+    Steps are counted from 1: ``tinit`` steps pass before the first cut, and exactly ``tfinal`` steps follow the last
+    cut.
 
     Args:
         model: A model with a trainable AdaLoRA adapter.
 
     Raises:
-        UserError: ``target_r`` is not below ``init_r``, so that there is nothing to allocate.
+        UserError: ``target_r`` is not between 1 and ``init_r`` - 1.
     """
 
     def __init__(self, model: PeftModel) -> None:
         self.tuner = cast(AdaLoraModel, model.base_model)
         self.adapter: str = self.tuner.trainable_adapter_name
         self.config = cast(peft.AdaLoraConfig, self.tuner.peft_config[self.adapter])
-        self.last_cut = 0  # the step after which the ranks stay
-        self.given = (self.config.total_step, self.config.tinit, self.config.tfinal)
+        self.last_cut = 0  # after this step the ranks are final
+        self.configured = (self.config.total_step, self.config.tinit, self.config.tfinal)
         if not 0 < self.config.target_r < self.config.init_r:
             raise UserError(
                 f"AdaLoRA cuts its ranks from init_r to target_r, which are {self.config.init_r} and "
@@ -98,7 +102,7 @@ class RankAllocation:
         Raises:
             UserError: As :func:`schedule`.
         """
-        self.config.tinit, self.config.tfinal = schedule(*self.given, total)
+        self.config.tinit, self.config.tfinal = schedule(*self.configured, total)
         self.config.total_step = total
         self.last_cut = total - self.config.tfinal
 
@@ -114,7 +118,7 @@ class RankAllocation:
     def add_penalty_gradients(self) -> float:
         """Add ``orth_reg_weight`` times the gradient of the penalty to the gradients; return the penalty.
 
-        It depends on the parameters alone, so it is added once a step, and is the same in every process.
+        The penalty depends on the parameters only. So it is added once a step and is the same in every process.
         """
         factors: list[Any] = [p[self.adapter] for layer in self.layers for p in (layer.lora_A, layer.lora_B)]
         with torch.enable_grad():
@@ -125,26 +129,26 @@ class RankAllocation:
         return float(penalty.detach())
 
     def after_step(self, step: int) -> None:
-        """Update the importances and cut the ranks; to be called while the gradients of the step are still there.
+        """Update the importances and cut the ranks; must run before the gradients of the step are cleared.
 
-        The config's ``rank_pattern`` always tells what the weights hold. Between two cuts a zeroed entry may grow back,
-        as the method wants it; then there is none, and a saved adapter holds all ``init_r`` directions.
+        The config's ``rank_pattern`` always matches the weights. It is None before the last cut, because the method
+        lets zeroed entries grow again: a saved adapter then holds all ``init_r`` directions.
 
         Args:
-            step: Number of optimizer steps done, the one just made included.
+            step: Number of finished optimizer steps, this step included.
         """
         if step <= self.last_cut:
             self.config.rank_pattern = None
         if step == self.last_cut and not self.tuner.rankallocator.ipt:
-            self.tuner.rankallocator.update_ipt(self.tuner.model)  # the first step is the last cut: peft has no scores
+            self.tuner.rankallocator.update_ipt(self.tuner.model)  # a cut in the first step: peft has no scores yet
         self.tuner.update_and_allocate(step)
 
     def mean_rank(self) -> float:
-        """Return the mean number of entries of e that are not zero, a layer."""
+        """Return the mean over layers of the number of nonzero entries of e."""
         return sum(int(layer.lora_E[self.adapter].count_nonzero()) for layer in self.layers) / len(self.layers)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a resumed run needs beside the weights: importances, uncertainties and the rank pattern."""
+        """Return the state that a resumed run needs with the weights: importances, uncertainties, rank pattern."""
         allocator = self.tuner.rankallocator
         return {
             "ipt": dict(allocator.ipt),
@@ -154,7 +158,7 @@ class RankAllocation:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over what :meth:`state_dict` returned."""
+        """Load the result of :meth:`state_dict`."""
         devices = {name: p.device for name, p in self.tuner.model.named_parameters()}
         for key in ("ipt", "exp_avg_ipt", "exp_avg_unc"):
             setattr(self.tuner.rankallocator, key, {n: t.to(devices[n]) for n, t in state[key].items()})

@@ -1,4 +1,4 @@
-"""Attach an adapter of any peft method to a backbone, checked first and seeded."""
+"""Check the settings of any peft method and attach its adapter to a backbone, from a seed."""
 
 from __future__ import annotations
 
@@ -19,29 +19,28 @@ from smoa_lightning.common.errors import UserError
 def attach(model: nn.Module, config: PeftConfig, seed: int) -> PeftModel:
     """Put an adapter into a backbone.
 
-    The adapter is initialised from ``seed`` alone, without touching the random state of the caller, its parameters are
-    float32 over a half-precision backbone, and all other parameters are frozen. On the meta device no spectrum is
+    The adapter is initialised from ``seed`` alone; the caller's random state does not change. Its parameters are
+    float32 even on a half-precision backbone, and all other parameters are frozen. On the meta device no spectrum is
     computed.
 
     Args:
         model: The backbone; its layers are replaced in place.
-        config: Configuration of any peft method; it is not changed. An absent task type becomes CAUSAL_LM for a model
-            that can generate.
+        config: Configuration of any peft method; it is not changed. Without a task type, a model that can generate
+            gets CAUSAL_LM.
         seed: Seed of the adapter's initial parameters.
 
     Returns:
         The adapted model.
 
     Raises:
-        UserError: Targets that match nothing, ranks or numbers of subspaces that do not fit a layer, or settings that
-            peft itself refuses.
+        UserError: Targets match nothing, ranks or numbers of subspaces do not fit a layer, or peft refuses a setting.
     """
     config = resolve_targets(model, config)
     if config.task_type is None and hasattr(model, "prepare_inputs_for_generation"):
         config.task_type = TaskType.CAUSAL_LM
     if isinstance(config, TunerConfig):
         for name, module in matched_modules(model, config):
-            config.check_target(name, module)  # before any layer has been replaced
+            config.check_target(name, module)  # before any layer is replaced
     try:
         with seeded(model, seed), quiet_peft():
             adapted = get_peft_model(model, config)
@@ -55,7 +54,7 @@ def attach(model: nn.Module, config: PeftConfig, seed: int) -> PeftModel:
 
 @contextlib.contextmanager
 def seeded(model: nn.Module, seed: int) -> Iterator[None]:
-    """Draw random numbers from a seed alone, on the devices of a model; the caller's random state stays as it was."""
+    """Draw random numbers from a seed, on the devices of a model, and restore the caller's random state."""
     devices = sorted({p.device.index or 0 for p in model.parameters() if p.device.type == "cuda"})
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
@@ -64,7 +63,7 @@ def seeded(model: nn.Module, seed: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def quiet_peft() -> Iterator[None]:
-    """Leave out a warning of peft 0.21, which asks transformers through a deprecated name: no user can change that."""
+    """Hide a warning that peft 0.21 causes with a deprecated name of transformers; users cannot avoid it."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
         yield
@@ -72,10 +71,10 @@ def quiet_peft() -> Iterator[None]:
 
 @contextlib.contextmanager
 def without_adapter(network: Any) -> Iterator[Any]:
-    """Give the untouched backbone of an adapted model, to run or to generate with.
+    """Yield the base model of an adapted model, to run it or to generate with it.
 
-    A prompt method's virtual tokens are put before the input by the model around the backbone, so that the backbone
-    itself is given; of other methods the layers are switched off.
+    For a prompt method this is the model inside, because the model around it inserts virtual tokens. For any other
+    method, the adapters of the layers are switched off.
     """
     if not isinstance(network, PeftModel):
         yield network

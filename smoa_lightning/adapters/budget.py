@@ -1,4 +1,4 @@
-"""The size of a strategy that meets a budget of trainable parameters: its rank, block size, displacement rank, ..."""
+"""Choose the size of a strategy (rank, block size, displacement rank, ...) for a budget of trainable parameters."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ from torch import nn
 from smoa_lightning.adapters.attach import attach
 from smoa_lightning.adapters.inspect import target_layers
 from smoa_lightning.adapters.method_names import method_name
-from smoa_lightning.adapters.size_settings import OUT_OF_REACH, Knob, Shapes, knobs_of
+from smoa_lightning.adapters.size_settings import OUT_OF_REACH, Shapes, SizeSetting, size_settings_of
 from smoa_lightning.adapters.tuner import linear_shape
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.common.parameter_budget import number_of_parameters
 from smoa_lightning.configuration.yaml_files import no_such_file, read_yaml
 
-TOLERANCE = 0.01  # a budget is met by a number of parameters that differs from it by this share at most
-TRIALS = 24  # how many values may be refused, or counted to correct an estimate; one or two counts do where it is exact
+TOLERANCE = 0.01  # largest relative difference at which a budget is met
+TRIALS = 24  # most values to try before one is accepted, or to correct an estimate; an exact estimate needs 1 or 2
 
 
 @dataclass(frozen=True)
 class Budget:
-    """How many parameters may be trained: a number, or as many as another strategy trains on the same backbone.
+    """A number of trainable parameters: a fixed number, or that of a reference strategy on the same backbone.
 
     Attributes:
-        asked: What the user wrote.
-        parameters: The number; None where another strategy gives it.
-        like: That strategy; None stands for full fine-tuning.
+        asked: The budget as the user wrote it.
+        parameters: The number; None for the number of the reference strategy.
+        like: The reference strategy; None means full fine-tuning.
     """
 
     asked: Any
@@ -49,12 +49,12 @@ class Budget:
         """Read a budget: ``300000``, ``"300k"``, ``"0.3M"`` or ``{"like": "experiments/adapters/lora.yaml"}``.
 
         Args:
-            value: What the user wrote.
-            folder: Where the path of ``like`` is looked for first (the folder of the file that names it), before the
-                working directory.
+            value: The budget as the user wrote it.
+            folder: Folder of the file that names ``like``. The path is looked up there first, then in the working
+                directory.
 
         Raises:
-            UserError: No number above 0, no such file, or a file without a strategy.
+            UserError: The value is not a number above 0, the file is missing, or it has no strategy.
 
         >>> Budget.parse("0.3M").parameters
         300000
@@ -62,7 +62,7 @@ class Budget:
         if isinstance(value, dict):
             if set(value) != {"like"} or not isinstance(value["like"], str):
                 raise UserError(
-                    f"model.budget is {value!r}; as a mapping it holds one key, 'like': a strategy's YAML file"
+                    f"model.budget is {value!r}, but a mapping must have one key, 'like', with a strategy's YAML file"
                 )
             return cls(value, like=_strategy_of(like_file(value["like"], folder)))
         number = number_of_parameters(value)
@@ -74,7 +74,7 @@ class Budget:
         return cls(value, parameters=number)
 
     def target(self, skeleton: nn.Module) -> int:
-        """Return the number of parameters that the budget means for a backbone."""
+        """Return the number of parameters of the budget for a backbone."""
         return trainable_parameters(skeleton, self.like) if self.parameters is None else self.parameters
 
 
@@ -83,11 +83,11 @@ class BudgetFit:
     """The strategy that comes nearest to a budget.
 
     Attributes:
-        config: The strategy, with the sizes found; None for full fine-tuning and for the frozen backbone.
-        changes: The fields that differ from the strategy as configured, with their new values.
-        parameters: What it trains.
-        target: The budget.
-        before: Values of the changed fields as configured.
+        config: The strategy with the chosen sizes; None for full fine-tuning and for the frozen backbone.
+        changes: Changed fields -> their new values.
+        parameters: Number of its trainable parameters.
+        target: Number of parameters of the budget.
+        before: Changed fields -> their configured values.
     """
 
     config: PeftConfig | None
@@ -107,40 +107,42 @@ class BudgetFit:
         return abs(self.relative_error) <= TOLERANCE
 
     def facts(self, budget: Budget) -> dict[str, Any]:
-        """Return what a record should tell."""
+        """Return the facts for the record of a run."""
         numbers = {"target": self.target, "parameters": self.parameters, "relative_error": self.relative_error}
         return {"asked": budget.asked, **numbers, "within": self.within, "changes": self.changes}
 
     def line(self) -> str:
-        """Say in one line what was chosen and how near it is."""
-        found = f"{self.parameters:,} trainable parameters ({self.relative_error:+.1%})"
+        """Return one line with the chosen sizes and the difference from the budget."""
+        count = f"{self.parameters:,} trainable parameters ({self.relative_error:+.1%})"
         sizes = ", ".join(f"{name} {value} (was {self.before[name]})" for name, value in self.changes.items())
-        if self.config is None or not knobs_of(self.config):
-            what = "this strategy" if self.config is None else method_name(self.config)
-            return f"budget {self.target:,}: {what} has no size to choose and has {found}"
+        if self.config is None or not size_settings_of(self.config):
+            name = "this strategy" if self.config is None else method_name(self.config)
+            return f"budget {self.target:,}: {name} has a fixed size, with {count}"
         sizes = sizes or "the strategy as configured"
         if self.within:
-            return f"budget {self.target:,}: {sizes}, {found}"
-        return f"budget {self.target:,}: not met within {TOLERANCE:.0%}; nearest is {sizes}, {found}"
+            return f"budget {self.target:,}: {sizes}, {count}"
+        return f"budget {self.target:,}: not met within {TOLERANCE:.0%}; nearest is {sizes}, {count}"
 
 
 def fit_budget(skeleton: nn.Module, config: PeftConfig | None, budget: Budget, frozen: bool = False) -> BudgetFit:
-    """Find the size of a strategy with which it trains as many parameters as a budget allows.
+    """Find the size of a strategy that brings its trainable parameters nearest to a budget.
 
-    Every count is exact: the strategy is attached to a copy of the skeleton. Integer settings in which counts grow are
-    searched by interpolation and bisection between neighbours, others by a formula that is corrected by counts. A
-    method with two settings has the second one tried where the first does not suffice, then the first one again, then
-    the second one with the smallest value of the first. Sizes that the method refuses are passed over.
+    Every count is exact: the strategy is attached to a copy of the skeleton. A setting whose counts never fall is
+    searched by interpolation and bisection. Any other setting is searched by an estimate that counts correct. Sizes
+    that the method refuses are skipped.
+
+    Some methods have two settings. If the first setting does not meet the budget, three more searches follow: the
+    second setting, the first setting again, and the second setting with the smallest value of the first.
 
     Args:
         skeleton: The backbone, best on the meta device; it is not changed.
-        config: The strategy; its other settings stay, and the scale alpha / r of its update is kept. None: full
+        config: The strategy. Its other settings and the scale alpha / r of its update do not change. None means full
             fine-tuning.
-        budget: What may be trained.
-        frozen: Without a strategy, whether nothing is trained at all.
+        budget: The budget.
+        frozen: Without a strategy, whether nothing is trained.
 
     Returns:
-        The nearest fit, whether or not it is within 1 %.
+        The nearest fit, even if it is not within 1 %.
 
     Raises:
         UserError: The strategy does not fit the backbone at any size.
@@ -148,17 +150,17 @@ def fit_budget(skeleton: nn.Module, config: PeftConfig | None, budget: Budget, f
     target = budget.target(skeleton)
     if config is None:
         return BudgetFit(None, 0 if frozen else trainable_parameters(skeleton, None), target)
-    knobs = knobs_of(config)
-    if not knobs:
+    settings = size_settings_of(config)
+    if not settings:
         return BudgetFit(config, trainable_parameters(skeleton, config), target)
     shapes = target_shapes(skeleton, config)
-    best = _Search(skeleton, config, knobs[0], shapes, target).run()
-    for first, knob in ((False, 1), (False, 0), (True, 1)) if len(knobs) == 2 else ():
+    best = _Search(skeleton, config, settings[0], shapes, target).run()
+    for smallest_first, index in ((False, 1), (False, 0), (True, 1)) if len(settings) == 2 else ():
         if best.within:
             break
-        start = _Search(skeleton, config, knobs[0], shapes, target).at(0) if first else best.config
-        found = _Search(skeleton, start, knobs[knob], shapes, target).run()
-        best = min(best, found, key=lambda fit: abs(fit.relative_error))
+        start = _Search(skeleton, config, settings[0], shapes, target).at(0) if smallest_first else best.config
+        fit = _Search(skeleton, start, settings[index], shapes, target).run()
+        best = min(best, fit, key=lambda fit: abs(fit.relative_error))
     assert best.config is not None
     names = [f.name for f in dataclasses.fields(config) if getattr(config, f.name) != getattr(best.config, f.name)]
     changes = {name: getattr(best.config, name) for name in names}
@@ -166,11 +168,11 @@ def fit_budget(skeleton: nn.Module, config: PeftConfig | None, budget: Budget, f
 
 
 def trainable_parameters(skeleton: nn.Module, config: PeftConfig | None) -> int:
-    """Return how many parameters a strategy trains on a backbone; None: full fine-tuning.
+    """Return the number of parameters that a strategy trains on a backbone.
 
     Args:
         skeleton: The backbone, best on the meta device; it is not changed.
-        config: The strategy.
+        config: The strategy; None means full fine-tuning.
 
     Raises:
         UserError: The strategy does not fit the backbone.
@@ -179,17 +181,17 @@ def trainable_parameters(skeleton: nn.Module, config: PeftConfig | None) -> int:
         return sum(parameter.numel() for parameter in skeleton.parameters())
     config = _countable(config)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # they are shown when the strategy is attached for good
+        warnings.simplefilter("ignore")  # attaching the strategy for the run shows them
         try:
-            with torch.device("meta"):  # adapters as large as a trial wants, without a byte of memory
+            with torch.device("meta"):  # large adapters need no memory there
                 adapted = attach(copy.deepcopy(skeleton), config, 0)
-        except (RuntimeError, NotImplementedError):  # a method that computes with its new tensors, as BOFT does
+        except (RuntimeError, NotImplementedError):  # methods such as BOFT compute with their new tensors
             adapted = attach(copy.deepcopy(skeleton), config, 0)
     return sum(parameter.numel() for parameter in adapted.parameters() if parameter.requires_grad)
 
 
 def _countable(config: PeftConfig) -> PeftConfig:
-    """Copy a config without initial values that need weights or a tokenizer; shapes do not depend on them."""
+    """Copy a config without initialisations that need weights or a tokenizer; they do not change shapes."""
     changes: dict[str, Any] = {}
     if isinstance(getattr(config, "init_lora_weights", None), str):
         changes["init_lora_weights"] = True
@@ -199,29 +201,29 @@ def _countable(config: PeftConfig) -> PeftConfig:
 
 
 def target_shapes(skeleton: nn.Module, config: PeftConfig) -> Shapes:
-    """Return the shapes (d_out, d_in) of the layers that a strategy adapts, with how many there are of each.
+    """Return shape (d_out, d_in) -> number of layers with this shape that a strategy adapts.
 
-    A module that is no linear layer counts as one from the hidden size to itself.
+    A module that is not a linear layer counts as a square layer of the hidden size.
     """
     hidden = getattr(getattr(skeleton, "config", None), "hidden_size", 1)
     return Counter(linear_shape(module) or (hidden, hidden) for module in target_layers(skeleton, config).values())
 
 
 class _Search:
-    """The search along one knob, from a config onwards."""
+    """The search over the values of one size setting of a config."""
 
-    def __init__(self, skeleton: nn.Module, config: Any, knob: Knob, shapes: Shapes, target: int) -> None:
-        self.skeleton, self.config, self.knob, self.shapes, self.target = skeleton, config, knob, shapes, target
-        self.values: Sequence[int | None] = knob.candidates(config, shapes)
-        self.counts: dict[int, float] = {}  # by index; infinite where the method refuses the value
+    def __init__(self, skeleton: nn.Module, config: Any, setting: SizeSetting, shapes: Shapes, target: int) -> None:
+        self.skeleton, self.config, self.setting, self.shapes, self.target = skeleton, config, setting, shapes, target
+        self.values: Sequence[int | None] = setting.candidates(config, shapes)
+        self.counts: dict[int, float] = {}  # by index; infinite if the method refuses the value
         self.refusal: Exception | None = None
 
     def run(self) -> BudgetFit:
-        """Return the nearest candidate, the config itself if there is none."""
+        """Return the candidate nearest to the budget, the config itself if there is no candidate."""
         if not self.values:
             return BudgetFit(self.config, trainable_parameters(self.skeleton, self.config), self.target)
-        if self.knob.estimate is not None:
-            self._by_estimate(self.knob.estimate)
+        if self.setting.estimate is not None:
+            self._by_estimate(self.setting.estimate)
         else:
             first = next((i for i in range(min(TRIALS, len(self.values))) if self._count(i) < math.inf), 0)
             between(lambda index: self._count(first + index), len(self.values) - first, self.target)
@@ -232,11 +234,11 @@ class _Search:
         return BudgetFit(self.at(index), accepted[index], self.target)
 
     def at(self, index: int) -> Any:
-        """Return the config with the candidate of an index."""
-        value = self.values[index]
-        if value == getattr(self.config, self.knob.field):
+        """Return the config with the candidate at an index."""
+        value, name = self.values[index], self.setting.field
+        if value == getattr(self.config, name):
             return self.config
-        return dataclasses.replace(self.config, **{self.knob.field: value, **self.knob.dependents(self.config, value)})
+        return dataclasses.replace(self.config, **{name: value, **self.setting.dependents(self.config, value)})
 
     def _count(self, index: int) -> float:
         if index not in self.counts:
@@ -247,7 +249,10 @@ class _Search:
         return self.counts[index]
 
     def _by_estimate(self, estimate: Callable[[Any, Any, Shapes], int]) -> None:
-        """Count what the estimate calls nearest; move the estimate to what was counted; until it names it again."""
+        """Count the candidate with the nearest estimate, shift the estimates to its count, and repeat.
+
+        The search ends when the nearest candidate is already counted.
+        """
         guesses = [estimate(self.config, value, self.shapes) for value in self.values]
         offset = 0
         for _ in range(TRIALS):
@@ -261,15 +266,15 @@ class _Search:
 
 
 def between(count: Callable[[int], float], size: int, target: float) -> None:
-    """Evaluate a count that never falls until two neighbouring indices hold the target between them.
+    """Evaluate a count that never falls until the target lies between two neighbouring indices.
 
-    Small indices are tried first, since a trial costs the more, the more parameters it has. Where the count is linear,
-    four evaluations are enough; otherwise their number grows with the logarithm of the index.
+    Small indices are tried first, since a trial with fewer parameters is cheaper. A linear count needs four
+    evaluations; for any other count their number grows with the logarithm of the index.
 
     Args:
-        count: Count at an index from 0 to ``size - 1``, infinite from the first refused one on.
+        count: Count at an index from 0 to ``size - 1``; infinite from the first refused index on.
         size: Number of indices.
-        target: The value to be enclosed.
+        target: The value to enclose.
     """
     low, high = 0, min(1, size - 1)
     if count(low) >= target or high == low:
@@ -291,10 +296,10 @@ def between(count: Callable[[int], float], size: int, target: float) -> None:
 
 
 def like_file(path: str, folder: Path | None) -> Path:
-    """Return the file of ``like``, named relative to the folder of the file that names it, or to the working directory.
+    """Return the file of ``like``: a path in ``folder``, the folder of the naming file, or in the working directory.
 
     Raises:
-        UserError: It is in neither.
+        UserError: The file is in neither folder.
     """
     places = [place / path for place in (folder, Path()) if place is not None]
     for file in places:
@@ -304,20 +309,20 @@ def like_file(path: str, folder: Path | None) -> Path:
 
 
 def _strategy_of(file: Path) -> PeftConfig | None:
-    """Return the strategy that a YAML file names under ``model.adapter``."""
+    """Return the strategy under ``model.adapter`` in a YAML file."""
     content = read_yaml(file, "model.budget.like").value
     model = content.get("model") if isinstance(content, dict) else None
     if not isinstance(model, dict) or "adapter" not in model or model.get("frozen"):
-        raise UserError(f"model.budget.like: {str(file)!r} names no strategy that trains anything under model.adapter")
+        raise UserError(f"model.budget.like: {str(file)!r} names no trainable strategy under model.adapter")
     adapter = model["adapter"]
     if adapter is None:
         return None
     class_path = adapter.get("class_path", "") if isinstance(adapter, dict) else str(adapter)
     package, _, name = class_path.rpartition(".")
     try:
-        made = getattr(importlib.import_module(package or "peft"), name)(**(adapter.get("init_args") or {}))
+        strategy = getattr(importlib.import_module(package or "peft"), name)(**(adapter.get("init_args") or {}))
     except (ImportError, AttributeError, TypeError, ValueError, UserError) as error:
         raise UserError(f"model.budget.like: {str(file)!r}: {class_path}: {' '.join(str(error).split())}") from error
-    if not isinstance(made, PeftConfig):
-        raise UserError(f"model.budget.like: {str(file)!r}: {class_path!r} is no peft.PeftConfig")
-    return made
+    if not isinstance(strategy, PeftConfig):
+        raise UserError(f"model.budget.like: {str(file)!r}: {class_path!r} is not a peft.PeftConfig")
+    return strategy

@@ -1,4 +1,4 @@
-"""A prompt method together with a method that adapts weights: trained, saved, loaded and switched off as one."""
+"""Combine a prompt method with a method that adapts weights: both train, save, load and switch off together."""
 
 from __future__ import annotations
 
@@ -18,11 +18,10 @@ WEIGHTS = "weights"  # folder of the adapter of weights, inside that of the prom
 
 
 class CombinedModel(PeftModelForCausalLM):
-    """Virtual tokens before the input of a backbone whose layers another adapter updates.
+    """A prompt method around a backbone whose layers already have an adapter of weights.
 
-    peft holds one prompt method in a model of its own class around the backbone. Here that backbone is one into which
-    the other adapter is injected already, so that generation, scoring and gradients run through both. What peft would
-    do to the prompt alone is done to both: :meth:`save_pretrained` and :meth:`disable_adapter`.
+    Generation, scoring and gradients run through both adapters. :meth:`save_pretrained` and :meth:`disable_adapter`
+    act on both, where peft's own act on the prompt only.
 
     Args:
         weights: The backbone with its adapter of weights.
@@ -34,17 +33,17 @@ class CombinedModel(PeftModelForCausalLM):
         trained = [parameter for parameter in weights.parameters() if parameter.requires_grad]
         super().__init__(weights.get_base_model(), prompt, adapter_name, **kwargs)
         for parameter in trained:
-            parameter.requires_grad_(True)  # a prompt method freezes all that it finds
-        self._weights = (weights,)  # in a tuple, since its parts are those of base_model
+            parameter.requires_grad_(True)  # the prompt method has frozen them
+        self._weights = (weights,)  # a tuple hides the module: its parameters are already part of base_model
 
     @property
     def weights(self) -> PeftModel:
-        """The same backbone with its adapter of weights alone: to merge it, to save it, to inspect it."""
+        """The backbone with only its adapter of weights, to merge, save or inspect it."""
         return self._weights[0]
 
     @contextlib.contextmanager
     def disable_adapter(self) -> Iterator[None]:
-        """Run the untouched backbone."""
+        """Run the base model without both adapters."""
         with super().disable_adapter(), self.weights.disable_adapter():
             yield
 
@@ -55,7 +54,7 @@ class CombinedModel(PeftModelForCausalLM):
 
 
 def attach_both(model: nn.Module, weights: PeftConfig, prompt: PeftConfig, seed: int) -> CombinedModel:
-    """Adapt the weights of a backbone and put virtual tokens before its input; both are trained.
+    """Attach an adapter of weights and a prompt method to a backbone; both are trained.
 
     Args:
         model: A causal language model; its layers are replaced in place.
@@ -64,7 +63,7 @@ def attach_both(model: nn.Module, weights: PeftConfig, prompt: PeftConfig, seed:
         seed: Seed of the initial parameters of both.
 
     Raises:
-        UserError: ``prompt`` is no prompt method, or ``weights`` is one.
+        UserError: ``prompt`` is not a prompt method, or ``weights`` is one.
     """
     for config, expected in ((weights, False), (prompt, True)):
         if config.is_prompt_learning != expected:
@@ -73,21 +72,21 @@ def attach_both(model: nn.Module, weights: PeftConfig, prompt: PeftConfig, seed:
                 "give one method that adapts layers and one prompt method, such as PromptTuningConfig."
             )
     adapted = attach(model, weights, seed)
-    prompt = copy.deepcopy(prompt)  # peft fills in sizes of this backbone
+    prompt = copy.deepcopy(prompt)  # peft writes the sizes of this backbone into it
     prompt.task_type = TaskType.CAUSAL_LM
     with seeded(model, seed), quiet_peft():
         return CombinedModel(adapted, prompt)
 
 
 def load_both(model: nn.Module, folder: str | Path, is_trainable: bool = False) -> CombinedModel:
-    """Load what :meth:`CombinedModel.save_pretrained` wrote onto a backbone.
+    """Load the files of :meth:`CombinedModel.save_pretrained` onto a backbone.
 
     Raises:
-        UserError: The folder holds no pair of adapters.
+        UserError: The folder does not hold a pair of adapters.
     """
     inner = Path(folder) / WEIGHTS
     if not (inner / "adapter_config.json").is_file():
-        raise UserError(f"{folder} holds no pair of adapters: {WEIGHTS}/adapter_config.json is missing there.")
+        raise UserError(f"{folder} holds no pair of adapters: {WEIGHTS}/adapter_config.json is missing.")
     with quiet_peft():
         weights = PeftModel.from_pretrained(model, str(inner), is_trainable=is_trainable)
         prompt = PeftConfig.from_pretrained(str(folder))

@@ -1,7 +1,7 @@
-"""Singular values and vectors of one matrix, from the eigenvalues of its smaller Gram matrix in float64.
+"""Singular values and vectors of a matrix W, from the eigenvalues of its smaller Gram matrix in float64.
 
-The smaller one of W W^T and W^T W has the squares of the singular values of W as eigenvalues. That is several times
-faster than a singular value decomposition.
+The smaller of W W^T and W^T W has the squares of the singular values of W as eigenvalues. This is several times faster
+than a singular value decomposition.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-SMALL = 1024  # up to this side a decomposition has one thread, and several layers are decomposed at once
+SMALL = 1024  # up to this side a decomposition uses one thread, and several layers are decomposed in parallel
 
 
 def spectrum(weight: Tensor) -> tuple[Tensor, Tensor, bool]:
@@ -23,9 +23,9 @@ def spectrum(weight: Tensor) -> tuple[Tensor, Tensor, bool]:
 
     Returns:
         ``(vectors, singular_values, left)``: q = min(d_out, d_in) singular vectors as columns, the singular values in
-        descending order, and whether the vectors are the left ones (U, d_out x q) or the right ones (V, d_in x q).
+        descending order, and whether the vectors are left (U, d_out x q) or right vectors (V, d_in x q).
     """
-    matrix = double(weight)
+    matrix = to_float64(weight)
     left = matrix.shape[0] <= matrix.shape[1]
     with one_thread(min(matrix.shape)):
         values, vectors = torch.linalg.eigh(_gram(matrix))
@@ -33,17 +33,17 @@ def spectrum(weight: Tensor) -> tuple[Tensor, Tensor, bool]:
 
 
 def singular_values(weight: Tensor) -> Tensor:
-    """The min(d_out, d_in) singular values of a matrix, descending, float64; a third of the work of the vectors.
+    """Return the min(d_out, d_in) singular values of a matrix, descending, float64; a third of the work of the vectors.
 
-    Of a float32 matrix they are off by at most about 1e-7 of the largest, which is below the rounding of its entries.
+    For a float32 matrix the error is at most about 1e-7 of the largest value, below the rounding of the entries.
     """
-    matrix = double(weight)
+    matrix = to_float64(weight)
     with one_thread(min(matrix.shape)):
         return torch.linalg.eigvalsh(_gram(matrix)).flip(0).clamp_min(0).sqrt()
 
 
-def double(weight: Tensor) -> Tensor:
-    """A matrix in float64, on its device or, where that has no float64, on the CPU."""
+def to_float64(weight: Tensor) -> Tensor:
+    """Return a matrix in float64, on its device, or on the CPU for a device without float64."""
     device = torch.device("cpu") if weight.device.type == "mps" else weight.device
     return weight.detach().to(device=device, dtype=torch.float64)
 
@@ -54,7 +54,7 @@ def _gram(matrix: Tensor) -> Tensor:
 
 @contextmanager
 def one_thread(size: int) -> Iterator[None]:
-    """Decompose small matrices with one thread: more gain little, and cost a factor of ten on cores that are in use."""
+    """Decompose small matrices with one thread: more threads gain little, and are ten times slower on busy cores."""
     threads = torch.get_num_threads()
     if size > SMALL or threads == 1:
         yield

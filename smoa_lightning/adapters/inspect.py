@@ -1,4 +1,4 @@
-"""What an adapted model consists of: layers, trainable parameters, rank bounds and bytes, for any peft method."""
+"""The parts of an adapted model: layers, trainable parameters, rank bounds and bytes, for any peft method."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ class AdaptedLayer:
 
     Attributes:
         name: Full name of the layer in the backbone.
-        kind: The peft method in small letters, as ``lora`` or ``smoa``.
+        kind: The peft method in small letters, such as ``lora`` or ``smoa``.
         out_features: d_out.
         in_features: d_in.
-        trainable_parameters: Number of parameters that training moves in this layer.
-        rank_bound: Upper bound of the rank of the update W' - W; min(d_out, d_in) where nothing smaller is known, 0
-            for a map in the adapter slot, which is no update of a weight.
+        trainable_parameters: Number of trainable parameters in this layer.
+        rank_bound: Upper bound of the rank of the update W' - W; min(d_out, d_in) if no smaller bound is known, 0 for
+            an adapter slot, which does not update a weight.
     """
 
     name: str
@@ -42,12 +42,12 @@ class AdaptedLayer:
 
 
 def adapted_layers(model: PeftModel) -> list[AdaptedLayer]:
-    """List the layers that the active adapters of a model change, in the order of the model; none for prompt learning.
+    """List the layers that the active adapters change, in the order of the model; empty for prompt learning.
 
     Args:
-        model: A model adapted with any peft method; the meta device will do.
+        model: A model adapted with any peft method, on any device, meta included.
     """
-    found = []
+    layers = []
     for name, module in model.get_base_model().named_modules():
         if not isinstance(module, BaseTunerLayer):
             continue
@@ -57,7 +57,7 @@ def adapted_layers(model: PeftModel) -> list[AdaptedLayer]:
         out_features, in_features = _shape(module)
         limit = min(out_features, in_features)
         bounds = [_rank_bound(module, adapter, model.peft_config[adapter], limit) for adapter in active]
-        found.append(
+        layers.append(
             AdaptedLayer(
                 name=name,
                 kind=method_name(model.peft_config[active[0]]).lower(),
@@ -67,15 +67,15 @@ def adapted_layers(model: PeftModel) -> list[AdaptedLayer]:
                 rank_bound=min(sum(bounds), out_features, in_features),
             )
         )
-    return found
+    return layers
 
 
 def target_layers(model: nn.Module, config: PeftConfig) -> dict[str, nn.Module]:
-    """The modules of a backbone that a strategy will adapt, with their names, in the order of the model.
+    """Return name -> module for the modules that a strategy will adapt, in the order of the model.
 
     Args:
         model: The backbone, without adapters.
-        config: The strategy; nothing is adapted by prompt learning.
+        config: The strategy; prompt learning adapts no module.
 
     Raises:
         UserError: A target matches no module.
@@ -100,14 +100,14 @@ def _shape(layer: Any) -> tuple[int, int]:
 
 
 def _trainable(layer: BaseTunerLayer) -> int:
-    """Parameters of one tuner layer that require gradients, but for those of the layer inside it (its biases)."""
+    """Count the trainable parameters of a tuner layer, without those of the layer inside it (its biases)."""
     assert isinstance(layer, nn.Module)
     inner = {id(parameter) for parameter in layer.get_base_layer().parameters()}
     return sum(p.numel() for p in layer.parameters() if p.requires_grad and id(p) not in inner)
 
 
 def _rank_bound(layer: Any, adapter: str, config: Any, limit: int) -> int:
-    """Bound of one adapter's update; ``limit`` where full rank is not excluded (DoRA, HiRA, OFT, C3A, ...)."""
+    """Return the bound of one adapter's update; ``limit`` if full rank is possible (DoRA, HiRA, OFT, C3A, ...)."""
     if isinstance(layer, UpdateLayer):
         return layer.rank_bound(adapter)
     if isinstance(layer, SlotLayer):
@@ -118,7 +118,7 @@ def _rank_bound(layer: Any, adapter: str, config: Any, limit: int) -> int:
 
 
 def _lora_bound(layer: Any, adapter: str, config: Any) -> int | None:
-    """r for B A; 2 r where the start is taken out of W: W' - W = s (B A - B_0 A_0); DoRA and other variants: none."""
+    """Return r for B A, 2 r if W loses the start, W' - W = s (B A - B_0 A_0), None for DoRA and other variants."""
     if layer.use_dora.get(adapter, False) or adapter in layer.lora_variant or adapter not in layer.r:
         return None
     start = str(getattr(config, "init_lora_weights", "")).lower()
@@ -128,7 +128,7 @@ def _lora_bound(layer: Any, adapter: str, config: Any) -> int | None:
 
 
 def _lokr_bound(layer: Any, adapter: str, config: Any) -> int:
-    """The product of the ranks of the two factors of a Kronecker product, each dense or of rank r."""
+    """Return the product of the ranks of the two Kronecker factors, each dense or of rank r."""
     factors = []
     for name in ("lokr_w1", "lokr_w2"):
         dense, low = getattr(layer, name), getattr(layer, f"{name}_b")
@@ -146,15 +146,15 @@ _BOUNDS: dict[str, Callable[[Any, str, Any], int | None]] = {  # by the name of 
     "LOKR": _lokr_bound,
     # k column blocks of rank r each, and a LoRA of rank hybrid_r
     "GRALORA": lambda layer, adapter, config: config.gralora_k * int(layer.r[adapter]) + config.hybrid_r,
-    # the real part (Z + conj Z) / 2 of the transform Z of n entries, which has rank n at most
+    # the real part (Z + conj Z) / 2 of the transform Z of n entries; Z has at most rank n
     "FOURIERFT": lambda layer, adapter, config: 2 * layer.fourierft_spectrum[adapter].numel(),
 }
 
 
 def sizes(network: nn.Module) -> dict[str, int]:
-    """Parameters that train (``trainable``), all of them (``total``), and what is saved (``adapter_bytes``).
+    """Count the trainable parameters (``trainable``), all parameters (``total``) and saved bytes (``adapter_bytes``).
 
-    Saved is the adapter; without one, as in full fine-tuning, all that trains.
+    The saved bytes are those of the adapter, or of all trainable parameters without an adapter.
     """
     parameters = list(network.parameters())
     trained = [parameter for parameter in parameters if parameter.requires_grad]
@@ -170,9 +170,9 @@ def sizes(network: nn.Module) -> dict[str, int]:
 
 
 def adapter_bytes(model: PeftModel) -> int:
-    """Size in bytes of the safetensors files that ``save_pretrained`` writes for the active adapters of a model.
+    """Return the size in bytes of the safetensors files that ``save_pretrained`` writes for the active adapters.
 
-    The meta device will do: zeros of the same names, dtypes and shapes make a file of the same size.
+    This works on the meta device, too: zeros with the same names, dtypes and shapes give a file of the same size.
     """
     total = 0
     for adapter in model.active_adapters:

@@ -1,4 +1,4 @@
-"""What a strategy is called, and the sizes that stand in the name of its run."""
+"""The name of a strategy, and the sizes in the name of its run."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from peft import PeftConfig
 
-# Settings of ``peft.LoraConfig`` that are methods with names of their own.
+# Settings of ``peft.LoraConfig`` that are methods with separate names.
 NAMED_INITIALISATIONS = ("pissa", "olora", "mica", "loftq")
 NAMED_VARIANTS = {
     "use_qalora": "qalora",
@@ -19,15 +19,15 @@ NAMED_VARIANTS = {
 
 
 def method_name(config: PeftConfig) -> str:
-    """Return the name under which peft knows a method, as ``LORA``."""
+    """Return peft's name of a method, such as ``LORA``."""
     return str(getattr(config.peft_type, "value", config.peft_type))
 
 
 def strategy_name(adapter: PeftConfig | None, frozen: bool) -> str:
     """Return the name of a strategy: ``frozen``, ``full``, ``dora``, ``pissa``, ``smoa_spectral_blocks``, ...
 
-    Settings that make another method of the same config class are part of the name; where such a setting is a method
-    with a name of its own (DoRA, rsLoRA, PiSSA, ...), it stands instead of the class's name.
+    A setting that changes the method is part of the name. If that method has a separate name (DoRA, rsLoRA, PiSSA,
+    ...), it replaces the name of the class.
 
     >>> from peft import LoraConfig, PrefixTuningConfig
     >>> strategy_name(PrefixTuningConfig(), False), strategy_name(LoraConfig(init_lora_weights="pissa"), False)
@@ -57,11 +57,11 @@ def strategy_name(adapter: PeftConfig | None, frozen: bool) -> str:
 
 
 def rank_of(adapter: PeftConfig | None) -> int:
-    """Return the rank setting, 0 for a strategy without one; for AdaLoRA the mean rank that it ends with."""
+    """Return the rank setting: 0 for a strategy without a rank, the final mean rank for AdaLoRA."""
     rank = getattr(adapter, "target_r", getattr(adapter, "r", 0))
     return rank if isinstance(rank, int) else 0
 
 
 def num_subspaces_of(adapter: PeftConfig | None) -> int:
-    """Return the number of subspaces, 1 for every strategy that has no such setting."""
+    """Return the number of subspaces, 1 for a strategy without this setting."""
     return getattr(adapter, "num_subspaces", 1)

@@ -1,4 +1,4 @@
-"""Which tensors of a peft model belong to its adapters, decided by module identity and never by name."""
+"""Select the tensors of a peft model that belong to its adapters, by module identity and not by name."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import nn
 
 
 def _adapter_modules(model: PeftModel) -> Iterator[tuple[str, nn.Module]]:
-    """Yield the parts that peft added: the tuners' containers, wrapped copies of trained modules, prompt encoders."""
+    """Yield the modules that peft added: containers of tuners, copies of trained modules, prompt encoders."""
     for name, module in model.named_modules():
         if isinstance(module, BaseTunerLayer) and isinstance(module, nn.Module):
             for child_name, child in module.named_children():
@@ -26,9 +26,9 @@ def _adapter_modules(model: PeftModel) -> Iterator[tuple[str, nn.Module]]:
 
 
 def adapter_parameter_names(model: PeftModel) -> set[str]:
-    """Return the full names of the parameters that training the active adapters must move, and no others.
+    """Return the full names of exactly those parameters that training the active adapters changes.
 
-    Biases of the backbone count when an adapter's ``bias`` setting trains them.
+    This includes biases of the backbone if an adapter's ``bias`` setting trains them.
     """
     active = set(model.active_adapters)
     names = {
@@ -43,7 +43,7 @@ def adapter_parameter_names(model: PeftModel) -> set[str]:
 
 
 def adapter_state_names(model: PeftModel) -> set[str]:
-    """Return the names of all tensors that a checkpoint must hold: what is trained and the adapters' saved buffers."""
+    """Return the names of all tensors in a checkpoint: trained parameters and the adapters' saved buffers."""
     names = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     for prefix, module in _adapter_modules(model):
         names |= {f"{prefix}.{name}" for name in module.state_dict()}

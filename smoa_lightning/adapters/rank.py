@@ -1,4 +1,4 @@
-"""The rank of an update, in three readings."""
+"""Three measures of the rank of an update."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from smoa_lightning.common.errors import UserError
 
 @dataclass(frozen=True)
 class UpdateRank:
-    """Ranks of one update with singular values s; all are 0 for an update of zero.
+    """Ranks of one update with singular values s; all ranks of a zero update are 0.
 
     Attributes:
         effective: exp of the entropy of s / sum(s) (Roy and Vetterli 2007): between 1 and min(d_out, d_in).
         stable: sum(s^2) / max(s)^2, the squared Frobenius norm over the squared spectral norm.
-        numerical: Number of s above max(s) * max(d_out, d_in) * eps of the update's dtype.
+        numerical: Number of s above max(s) * max(d_out, d_in) * eps, with eps of the update's dtype.
     """
 
     effective: float
@@ -32,11 +32,11 @@ class UpdateRank:
 
 
 def singular_values(delta: Tensor) -> Tensor:
-    """Singular values of an update, descending, in float64.
+    """Return the singular values of an update D, descending, in float64.
 
-    A float64 matrix is decomposed as it is. Of any other dtype the eigenvalues of the smaller Gram matrix, D D^T or
-    D^T D in float64, are taken: several times faster, and off by at most about 1e-7 of the largest singular value,
-    which is below the float32 rounding of D itself. 4096 x 14336 takes half a minute and 1 GB on one CPU core.
+    A float64 matrix is decomposed as it is. For any other dtype they come from the eigenvalues of the smaller Gram
+    matrix, D D^T or D^T D in float64. That is several times faster, with an error of at most about 1e-7 of the largest
+    value, below the float32 rounding of D. A matrix of 4096 x 14336 takes half a minute and 1 GB on one CPU core.
 
     Args:
         delta: Matrix of shape (d_out, d_in).
@@ -50,12 +50,12 @@ def singular_values(delta: Tensor) -> Tensor:
 
 
 def update_rank(delta: Tensor, rounding: float = 0.0, values: Tensor | None = None) -> UpdateRank:
-    """Effective, stable and numerical rank of an update.
+    """Return the effective, stable and numerical rank of an update.
 
     Args:
-        delta: Matrix of shape (d_out, d_in); its dtype sets what counts as zero.
-        rounding: Singular values up to here are known to be rounding, whatever their share of the largest one.
-        values: Its :func:`singular_values`, where they are known.
+        delta: Matrix of shape (d_out, d_in); its dtype sets the threshold of the numerical rank.
+        rounding: Singular values up to this size are rounding errors, and do not count in the numerical rank.
+        values: Its :func:`singular_values`, if they are known.
 
     Raises:
         UserError: An entry is not finite.
@@ -78,29 +78,29 @@ def update_rank(delta: Tensor, rounding: float = 0.0, values: Tensor | None = No
 
 
 def layer_update(layer: nn.Module, adapter: str = "default", original: Tensor | None = None) -> Tensor:
-    """The additive update W' - W of one adapter at one layer, float32 and of shape (d_out, d_in).
+    """Return the additive update W' - W of one adapter at one layer, float32 and of shape (d_out, d_in).
 
-    Layers of ours know it. For any other mergeable layer of peft (LoRA, DoRA, HiRA, ...) it is the merged weight minus
-    the base weight, computed in float64 on a stand-in; the layer is left bit for bit as it was.
+    Our own layers compute it. For any other mergeable layer of peft (LoRA, DoRA, HiRA, ...) it is the merged weight
+    minus the base weight, in float64. The layer is restored bit for bit.
 
     Args:
         layer: An adapted layer, not merged.
         adapter: Name of the adapter.
-        original: The backbone's own weight, as the layer stores it. An initialisation such as PiSSA's moves the base
-            weight; with ``original`` the update is that of the backbone, without it that of the moved weight.
+        original: The weight of the base model, as the layer stores it. Initialisations such as PiSSA change the base
+            weight. With ``original`` the update is relative to it, otherwise relative to the changed weight.
 
     Raises:
-        UserError: The layer is no tuner layer, is merged, or its method cannot be merged.
+        UserError: The layer is not a tuner layer, is merged, or its method cannot be merged.
     """
     if isinstance(layer, SlotLayer):
         raise UserError(
-            f"the adapter after {layer.name} is a nonlinear map in the adapter slot: it is no update of a weight, so "
+            f"the adapter after {layer.name} is a nonlinear map in the adapter slot: it does not update a weight, so "
             "it has no rank."
         )
     if not isinstance(layer, BaseTunerLayer):
-        raise UserError(f"{type(layer).__name__} is no adapted layer, so it has no update.")
+        raise UserError(f"{type(layer).__name__} is not an adapted layer, so it has no update.")
     if layer.merged and not isinstance(layer, UpdateLayer):
-        raise UserError(f"the {type(layer).__name__} layer is merged: unmerge it before asking for its update.")
+        raise UserError(f"the {type(layer).__name__} layer is merged: unmerge it before you compute its update.")
     if isinstance(layer, UpdateLayer):
         delta = layer.get_delta_weight(adapter).detach().float()
     else:
@@ -110,17 +110,17 @@ def layer_update(layer: nn.Module, adapter: str = "default", original: Tensor | 
 
 
 def is_matrix_layer(layer: Any) -> bool:
-    """Whether a layer, adapted or not, has a weight matrix, so that an update of it has a rank."""
+    """Whether a layer, adapted or not, has a weight matrix, so that its update has a rank."""
     adapted = isinstance(layer, BaseTunerLayer)
     weight = getattr(layer.get_base_layer() if adapted else layer, "weight", None)
     return isinstance(weight, Tensor) and weight.dim() == 2 and (hasattr(layer, "merge") or not adapted)
 
 
 def base_shift(layer: Any, original: Tensor) -> Tensor | None:
-    """How far an adapter's initialisation has moved the base weight, shape (d_out, d_in); None if not at all."""
+    """Return the change of the base weight by an adapter's initialisation, (d_out, d_in); None for no change."""
     base = layer.get_base_layer()
     if not original.is_floating_point():
-        return None  # held in 8 or 4 bits: no initialisation moves it
+        return None  # no initialisation changes a weight in 8 or 4 bits
     weight = layer._stored_weight() if isinstance(layer, UpdateLayer) else base.weight
     original = original.to(weight.device)
     if torch.equal(weight, original):
@@ -130,7 +130,7 @@ def base_shift(layer: Any, original: Tensor) -> Tensor | None:
 
 
 def shift_rounding(original: Tensor) -> float:
-    """Bound of the spectral norm of what rounding to the weight's dtype adds to a moved base: eps ||W||_F."""
+    """Return eps ||W||_F, a bound of the spectral norm of rounding errors in a changed base weight."""
     return float(torch.finfo(original.dtype).eps * torch.linalg.matrix_norm(original.float()))
 
 
@@ -146,7 +146,7 @@ def _merged_minus_base(layer: Any, adapter: str) -> Tensor:
         weight.data = weight.data.to(torch.float64)
         before = weight.data.clone()
         with torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # peft warns about merging in general; nothing stays merged here
+            warnings.simplefilter("ignore")  # peft warns about merging; here the layer is unmerged again
             layer.merge(adapter_names=[adapter])
             delta = (weight.data - before).float()
             layer.unmerge()

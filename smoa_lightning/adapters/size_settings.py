@@ -1,4 +1,4 @@
-"""The settings that make a strategy larger or smaller: which field, which values, and what moves with it."""
+"""The settings that make a strategy larger or smaller: their fields, their values, and the fields that follow them."""
 
 from __future__ import annotations
 
@@ -15,23 +15,22 @@ from peft.tuners.lokr.layer import factorization
 from smoa_lightning.adapters.method_names import method_name
 from smoa_lightning.common.errors import UserError
 
-Shapes = Mapping[tuple[int, int], int]  # (d_out, d_in) of the layers that are adapted: how many there are of each
+Shapes = Mapping[tuple[int, int], int]  # (d_out, d_in) -> number of adapted layers of this shape
 
-OUT_OF_REACH = 10**18  # the estimate of a value that is refused
-MOST_VIRTUAL_TOKENS = 1024  # beyond, the rows themselves would not fit into the context of small models
+OUT_OF_REACH = 10**18  # the estimate for a refused value
+MOST_VIRTUAL_TOKENS = 1024  # with more tokens, rows do not fit into the context of small models
 
 
 @dataclass(frozen=True)
-class Knob:
+class SizeSetting:
     """One integer setting of a strategy that changes its number of parameters.
 
     Attributes:
         field: The field of the config.
-        candidates: Gives the values worth trying for a config and the shapes of its layers, the one with the fewest
-            parameters first.
-        dependents: Gives the other fields that follow a value, so that the method stays what was configured.
-        estimate: Number of parameters of a value but for a constant, where counts are not monotone in it; without
-            one, they must be.
+        candidates: (config, shapes) -> the values to try, from the fewest to the most parameters.
+        dependents: (config, value) -> the fields that change with the value, so that the method stays the same.
+        estimate: (config, value, shapes) -> the number of parameters up to a constant. None if the number never falls
+            along the candidates.
     """
 
     field: str
@@ -53,7 +52,7 @@ def _ranks(config: Any, shapes: Shapes) -> range:
 
 
 def _smoa_ranks(config: Any, shapes: Shapes) -> Sequence[int]:
-    """At least one for each subspace, where they share r; none where ``branch_ranks`` alone decide."""
+    """At least 1 for each subspace if the subspaces share r; empty if ``branch_ranks`` decide all ranks."""
     if config.rank_split == "per_subspace":
         return range(0) if config.branch_ranks is not None else _ranks(config, shapes)
     ranks = range(config.num_subspaces, _smaller_side(shapes) + 1)
@@ -65,7 +64,7 @@ def _gralora_ranks(config: Any, shapes: Shapes) -> range:
 
 
 def _adalora_ranks(config: Any, shapes: Shapes) -> range:
-    """At least 2: something must be left to cut."""
+    """At least 2, so that a rank is left to cut."""
     return range(2, _smaller_side(shapes) + 1)
 
 
@@ -74,7 +73,7 @@ def _sizes(config: Any, shapes: Shapes) -> range:
 
 
 def _frequencies(config: Any, shapes: Shapes) -> range:
-    """As many as the smallest layer has entries: peft refuses more."""
+    """Up to the number of entries of the smallest layer: peft refuses more."""
     return range(1, min((d_out * d_in for d_out, d_in in shapes), default=1) + 1)
 
 
@@ -103,12 +102,12 @@ def _common_divisors(config: Any, shapes: Shapes) -> list[int]:
 
 
 def _input_divisors(config: Any, shapes: Shapes) -> list[int]:
-    """Block sizes from 2 on that divide every input size; larger blocks have more parameters."""
+    """Block sizes of at least 2 that divide every input size; larger blocks have more parameters."""
     return _divisors(math.gcd(*(d_in for _, d_in in shapes)))[1:]
 
 
 def _boft_sizes(config: Any, shapes: Shapes) -> list[int]:
-    """Even block sizes of which 2^(factors - 1) together divide every input size."""
+    """Even block sizes whose product with 2^(factors - 1) divides every input size."""
     common, together = math.gcd(*(d_in for _, d_in in shapes)), 2 ** (config.boft_n_butterfly_factor - 1)
     return [size for size in _divisors(common) if size % 2 == 0 and common % (size * together) == 0]
 
@@ -122,9 +121,9 @@ def _lokr_factors(config: Any, shapes: Shapes) -> list[int]:
 
 
 def _alpha(name: str, rank: str = "r") -> Callable[[Any, int], dict[str, Any]]:
-    """Let the field ``name`` follow the rank so that the scale of the update stays what was configured.
+    """Change the field ``name`` with the rank, so that the scale of the update does not change.
 
-    The scale is alpha / r, alpha / sqrt(r) under rsLoRA. Where the field holds an integer it stays one, at least 1.
+    The scale is alpha / r, or alpha / sqrt(r) with rsLoRA. An integer field stays an integer of at least 1.
     """
 
     def follow(config: Any, value: int) -> dict[str, Any]:
@@ -171,7 +170,7 @@ def _randlora(config: Any, value: int, shapes: Shapes) -> int:
 
 
 def _lokr(config: Any, r: int, factor: int, shapes: Shapes) -> int:
-    """The two Kronecker factors, each dense or of rank r, whichever its size asks for."""
+    """The two Kronecker factors, each dense or of rank r, depending on its size."""
     total = 0
     for (d_out, d_in), count in shapes.items():
         (in_m, in_n), (out_l, out_k) = factorization(d_in, factor), factorization(d_out, factor)
@@ -182,24 +181,24 @@ def _lokr(config: Any, r: int, factor: int, shapes: Shapes) -> int:
 
 
 def _c3a(config: Any, block: int, shapes: Shapes) -> int:
-    """One kernel of b entries for every block of b x b."""
+    """One kernel of b entries for each block of b x b."""
     return sum(n * d_out * d_in // block for (d_out, d_in), n in shapes.items())
 
 
 def _oft(config: Any, block: int, shapes: Shapes) -> int:
-    """b (b - 1) / 2 entries of a skew-symmetric matrix for every block of the input, or for all together."""
+    """A skew-symmetric matrix of b (b - 1) / 2 entries for each block of the input, or one for all blocks."""
     return sum(
         n * (1 if config.block_share else d_in // block) * block * (block - 1) // 2 for (_, d_in), n in shapes.items()
     )
 
 
 def _surm(config: Any, shapes: Shapes, **changes: Any) -> int:
-    """The two factors of every layer, as the config itself tells them; out of reach where it refuses its settings."""
+    """The two factors of every layer, from the config; ``OUT_OF_REACH`` if the config refuses its settings."""
     config = dataclasses.replace(config, **changes)
     total = 0
     try:
         for (d_out, d_in), count in shapes.items():
-            # in the adapter slot the structure maps the output of the module to itself
+            # in the adapter slot the structure has the size of the module's output on both sides
             d_in = d_out if config.slot == "adapter" else d_in
             config.check_layer("", d_out, d_in)
             total += count * sum(math.prod(factor) for factor in config.shapes(d_out, d_in))
@@ -210,54 +209,54 @@ def _surm(config: Any, shapes: Shapes, **changes: Any) -> int:
 
 # ------------------------------------------------------------------------------------------------------------ table
 
-_RANK = Knob("r", _ranks)
-_LORA = Knob("r", _ranks, _alpha("lora_alpha"))
-_TOKENS = Knob("num_virtual_tokens", _tokens)
-_HIDDEN = Knob("encoder_hidden_size", _hidden_sizes)
+_RANK = SizeSetting("r", _ranks)
+_LORA = SizeSetting("r", _ranks, _alpha("lora_alpha"))
+_TOKENS = SizeSetting("num_virtual_tokens", _tokens)
+_HIDDEN = SizeSetting("encoder_hidden_size", _hidden_sizes)
 
-KNOBS: dict[str, tuple[Knob, ...]] = {
-    "SMOA": (Knob("r", _smoa_ranks, _smoa),),
+SIZE_SETTINGS: dict[str, tuple[SizeSetting, ...]] = {
+    "SMOA": (SizeSetting("r", _smoa_ranks, _smoa),),
     "LORA": (_LORA,),
     "HIRA": (_RANK,),
-    "ADALORA": (Knob("init_r", _adalora_ranks, _adalora),),
-    "LOHA": (Knob("r", _ranks, _alpha("alpha")),),
+    "ADALORA": (SizeSetting("init_r", _adalora_ranks, _adalora),),
+    "LOHA": (SizeSetting("r", _ranks, _alpha("alpha")),),
     "LOKR": (
-        Knob("r", _ranks, _alpha("alpha"), lambda c, v, shapes: _lokr(c, v, c.decompose_factor, shapes)),
-        Knob("decompose_factor", _lokr_factors, estimate=lambda c, v, shapes: _lokr(c, c.r, v, shapes)),
+        SizeSetting("r", _ranks, _alpha("alpha"), lambda c, v, shapes: _lokr(c, v, c.decompose_factor, shapes)),
+        SizeSetting("decompose_factor", _lokr_factors, estimate=lambda c, v, shapes: _lokr(c, c.r, v, shapes)),
     ),
-    "C3A": (Knob("block_size", _common_divisors, estimate=_c3a),),
-    "VERA": (Knob("r", _sizes),),
-    "RANDLORA": (Knob("r", lambda c, shapes: _ranks(c, shapes)[::-1], _alpha("randlora_alpha"), _randlora),),
-    "GRALORA": (Knob("r", _gralora_ranks, _gralora),),
-    "OFT": (Knob("oft_block_size", _input_divisors, lambda config, value: {"r": 0}, _oft),),
-    "BOFT": (Knob("boft_block_size", _boft_sizes, lambda config, value: {"boft_block_num": 0}),),
-    "FOURIERFT": (Knob("n_frequency", _frequencies),),
+    "C3A": (SizeSetting("block_size", _common_divisors, estimate=_c3a),),
+    "VERA": (SizeSetting("r", _sizes),),
+    "RANDLORA": (SizeSetting("r", lambda c, shapes: _ranks(c, shapes)[::-1], _alpha("randlora_alpha"), _randlora),),
+    "GRALORA": (SizeSetting("r", _gralora_ranks, _gralora),),
+    "OFT": (SizeSetting("oft_block_size", _input_divisors, lambda config, value: {"r": 0}, _oft),),
+    "BOFT": (SizeSetting("boft_block_size", _boft_sizes, lambda config, value: {"boft_block_num": 0}),),
+    "FOURIERFT": (SizeSetting("n_frequency", _frequencies),),
     "PROMPT_TUNING": (_TOKENS,),
     "PREFIX_TUNING": (_TOKENS,),
     "P_TUNING": (_HIDDEN, _TOKENS),
     "IA3": (),
     "LN_TUNING": (),
-    "SURM": (Knob("block_size", _block_sizes, estimate=lambda c, v, shapes: _surm(c, shapes, block_size=v)),),
-    "MORA": (Knob("r", _ranks, _alpha("alpha")),),
-    "BOTTLENECK": (Knob("bottleneck_size", _sizes),),
+    "SURM": (SizeSetting("block_size", _block_sizes, estimate=lambda c, v, shapes: _surm(c, shapes, block_size=v)),),
+    "MORA": (SizeSetting("r", _ranks, _alpha("alpha")),),
+    "BOTTLENECK": (SizeSetting("bottleneck_size", _sizes),),
     "HYPERADAPT": (),
 }
 
 
-def knobs_of(config: PeftConfig) -> tuple[Knob, ...]:
-    """Return the knobs of a strategy, the first one to be tried first; none for a method of one size.
+def size_settings_of(config: PeftConfig) -> tuple[SizeSetting, ...]:
+    """Return the size settings of a strategy in the order to try them; empty for a method of one size.
 
-    A method that is not in the table has its rank ``r``, or its ``num_virtual_tokens``, as knob if it has such a field.
+    For a method that is not in the table, the size setting is its field ``r`` or ``num_virtual_tokens``, if any.
     """
     settings: Any = config
     name = method_name(config)
     if name == "SURM" and settings.structure == "ldr":
         terms = lambda c, v, shapes: _surm(c, shapes, displacement_rank=v)  # noqa: E731
-        return (Knob("displacement_rank", _ranks, estimate=terms), *KNOBS[name])
+        return (SizeSetting("displacement_rank", _ranks, estimate=terms), *SIZE_SETTINGS[name])
     if name == "PREFIX_TUNING" and settings.prefix_projection:
         return (_HIDDEN, _TOKENS)
-    if name in KNOBS:
-        return KNOBS[name]
+    if name in SIZE_SETTINGS:
+        return SIZE_SETTINGS[name]
     if isinstance(getattr(config, "r", None), int) and settings.r > 0:
-        return (Knob("r", _ranks, _alpha("alpha")),)
+        return (SizeSetting("r", _ranks, _alpha("alpha")),)
     return (_TOKENS,) if hasattr(config, "num_virtual_tokens") else ()

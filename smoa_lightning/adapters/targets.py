@@ -1,4 +1,4 @@
-"""Which layers an adapter goes to: defaults for each architecture, and an error that helps where nothing matches."""
+"""The layers that an adapter changes: defaults for each architecture, and an error if no layer matches."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from transformers.pytorch_utils import Conv1D
 
 from smoa_lightning.common.errors import UserError, nearest
 
-# The attention inputs and both feed-forward layers (q, k, v, up, down): the choice of the SMoA authors. An encoder's
-# output.dense names the attention output as well, which no ending tells from that of the feed-forward network.
-# Routed experts are fused three-dimensional parameters, not layers: of a mixture of experts only attention and shared
-# experts are adapted. Names of feed-forward layers are left out there: peft's LoRA reads them as those of the experts.
+# The attention inputs and both feed-forward layers (q, k, v, up, down), as the SMoA authors choose them. In an encoder
+# output.dense also matches the attention output, since no ending distinguishes the two.
+# In a mixture of experts only attention and shared experts are adapted, since routed experts are fused
+# three-dimensional parameters. Feed-forward names are left out there: peft's LoRA would apply them to the experts.
 _LLAMA = ["q_proj", "k_proj", "v_proj", "up_proj", "down_proj"]
 _FUSED_QKV = ["query_key_value", "dense_h_to_4h", "dense_4h_to_h"]
 _FC = ["q_proj", "k_proj", "v_proj", "fc1", "fc2"]
@@ -41,9 +41,9 @@ DEFAULT_TARGETS: dict[str, list[str]] = {
     **dict.fromkeys(["bert", "roberta"], _ENCODER),
 }
 
-# The output projections of attention and of feed-forward: after them stands the adapter slot, before the residual sum.
-# Bottleneck adapters and SURM's adapter slot go there (arXiv 1902.00751, 2406.17740). In a mixture of experts it
-# follows the whole feed-forward block.
+# The output projections of attention and feed-forward. The adapter slot follows them, before the residual sum;
+# bottleneck adapters and SURM use it (arXiv 1902.00751, 2406.17740). In a mixture of experts it follows the whole
+# feed-forward block.
 SLOT_TARGETS: dict[str, tuple[list[str], list[str]]] = {
     **dict.fromkeys([*_LIKE_LLAMA, "phi3"], (["self_attn.o_proj"], ["mlp.down_proj"])),
     **dict.fromkeys([*_EXPERTS, "qwen2_moe"], (["self_attn.o_proj"], ["mlp"])),
@@ -62,17 +62,17 @@ _FEEDFORWARD |= {"c_proj", "gate_up_proj", "intermediate.dense", "output.dense"}
 
 
 def model_type(model: nn.Module) -> str | None:
-    """The architecture that a model's own config names, as ``llama``; None for a plain module."""
+    """Return the architecture from the config of a model, such as ``llama``; None for a plain module."""
     return getattr(getattr(model, "config", None), "model_type", None)
 
 
 def resolve_targets(model: nn.Module, config: PeftConfig) -> PeftConfig:
     """Copy a config, fill in absent ``target_modules`` and check that the targets exist in the model.
 
-    Absent targets become q, k, v, up and down of a known architecture, else ``all-linear``, for every method that
-    adapts linear layers, so that compared methods adapt the same ones. ``fan_in_fan_out`` is set where all of them are
-    Conv1D, as peft would do with a warning. A config without ``target_modules`` (prompt learning), and a method whose
-    own default is no linear layer (LayerNorm tuning), pass through.
+    Absent targets become q, k, v, up and down of a known architecture, else ``all-linear``. This holds for every method
+    that adapts linear layers, so that compared methods adapt the same layers. ``fan_in_fan_out`` is set if all targets
+    are Conv1D; peft would do this with a warning. Prompt learning and methods that do not adapt linear layers
+    (LayerNorm tuning) are unchanged.
 
     Args:
         model: The backbone, without adapters.
@@ -82,8 +82,8 @@ def resolve_targets(model: nn.Module, config: PeftConfig) -> PeftConfig:
         A deep copy of the config, ready for ``peft.get_peft_model``.
 
     Raises:
-        UserError: A target (each entry of a list, or the regular expression) matches no module; the message names the
-            nearest module names.
+        UserError: An entry of the list, or the regular expression, matches no module; the message shows the nearest
+            names.
     """
     config = copy.deepcopy(config)
     settings: Any = config
@@ -96,7 +96,7 @@ def resolve_targets(model: nn.Module, config: PeftConfig) -> PeftConfig:
         if getattr(settings, "feedforward_modules", ()) is None and isinstance(settings.target_modules, list):
             targets = settings.target_modules
             names = [name for name in targets if name in _FEEDFORWARD or name.rpartition(".")[2] in _FEEDFORWARD]
-            settings.feedforward_modules = names  # IA3 wants to know which targets are feed-forward layers
+            settings.feedforward_modules = names  # IA3 needs the names of the feed-forward targets
     _check_targets(model, config)
     if getattr(settings, "fan_in_fan_out", None) is False:
         matched = [module for _, module in matched_modules(model, config)]
@@ -105,7 +105,7 @@ def resolve_targets(model: nn.Module, config: PeftConfig) -> PeftConfig:
 
 
 def _default_targets(model: nn.Module, config: PeftConfig) -> list[str] | str:
-    """Return what the method itself names for this architecture (ours do), else the attention and feed-forward inputs.
+    """Return the default targets of our own method, or else the attention inputs and feed-forward layers.
 
     Raises:
         UserError: The method has no default for this architecture.
@@ -170,13 +170,13 @@ def _check_targets(model: nn.Module, config: PeftConfig) -> None:
                 )
     if not matched_modules(model, config):
         raise UserError(
-            f"no module of {where} is left to adapt: exclude_modules, modules_to_save or layers_to_transform leave out "
-            f"everything that target_modules {targets!r} names."
+            f"no module of {where} is left to adapt: exclude_modules, modules_to_save or layers_to_transform exclude "
+            f"every module that target_modules {targets!r} matches."
         )
 
 
 def matched_modules(model: nn.Module, config: PeftConfig) -> list[tuple[str, nn.Module]]:
-    """The modules that peft will adapt under a config with resolved targets, with their names; none for all-linear."""
+    """List name and module of the modules that peft will adapt with resolved targets; empty for ``all-linear``."""
     targets = getattr(config, "target_modules", None)
     if targets is None or (isinstance(targets, str) and targets.lower() == "all-linear"):
         return []
@@ -186,7 +186,7 @@ def matched_modules(model: nn.Module, config: PeftConfig) -> list[tuple[str, nn.
 
 
 def _nearest_names(model: nn.Module, word: str) -> str:
-    """Names of linear layers that look like a word: short ones for a word, full ones for a regular expression."""
+    """Return names of linear layers that look like a word: short names, or full names for a regular expression."""
     linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D)]
     if any(mark in word for mark in ".*[(\\"):
         return nearest(word, linear, 3)

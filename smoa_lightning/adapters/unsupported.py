@@ -1,4 +1,4 @@
-"""Methods of peft that need more than gradients of the loss: refused before they train as something else."""
+"""Refuse methods of peft that need more than gradients of the loss, since they would train as a different method."""
 
 from __future__ import annotations
 
@@ -15,48 +15,49 @@ _DATA_DRIVEN = {"eva", "corda", "lora_ga"}
 _TYPES = {
     "POLY": "needs the task of each row",
     "MULTITASK_PROMPT_TUNING": "needs the task of each row",
-    "XLORA": "mixes adapters that are trained already",
-    "CPT": "has a loss of its own over the examples in its prompt",
+    "XLORA": "mixes adapters that are already trained",
+    "CPT": "has a separate loss over the examples in its prompt",
 }
 
 
 def check_supported(config: PeftConfig) -> None:
-    """Refuse a method whose training needs a loss, labels or a preparation that are not offered here.
+    """Refuse a method whose training needs an unsupported loss, unsupported labels or an unsupported preparation.
 
-    AdaLoRA's budget updates are made (:mod:`smoa_lightning.adapters.adalora`); OSF and others bring their own hooks.
+    AdaLoRA's budget updates are supported (:mod:`smoa_lightning.adapters.adalora`); OSF and others bring their own
+    hooks.
 
     Args:
         config: Configuration of any peft method.
 
     Raises:
-        UserError: The method would train as something else than its name says.
+        UserError: The method is not supported.
     """
     settings: Any = config
     kind = method_name(config)
     initialisation = getattr(settings, "init_lora_weights", None)
     if kind in _TYPES:
-        raise UserError(f"model.adapter: {kind} {_TYPES[kind]}, which is not done here: choose another strategy")
+        raise UserError(f"model.adapter: {kind} {_TYPES[kind]}, which is not supported: choose a different strategy")
     if isinstance(initialisation, str) and initialisation.lower() in _DATA_DRIVEN:
         raise UserError(
-            f"model.adapter.init_lora_weights: {initialisation!r} computes the start from training rows, which is not "
-            "done here; 'pissa' and 'olora' start from the weights alone"
+            f"model.adapter.init_lora_weights: {initialisation!r} initialises from training rows, which is not "
+            "supported; 'pissa' and 'olora' initialise from the weights alone"
         )
     if kind == "BOFT" and settings.boft_n_butterfly_factor > 1 and not _cuda_compiler():
         raise UserError(
             f"model.adapter.boft_n_butterfly_factor: {settings.boft_n_butterfly_factor} factors need a CUDA compiler, "
-            "without which peft would train one; set it to 1"
+            "and without it peft trains one factor; set it to 1"
         )
     for setting in ("kasa_config", "monteclora_config"):
         if getattr(settings, setting, None) is not None:
-            raise UserError(f"model.adapter.{setting}: its regularisation is not added to the loss here; leave it out")
+            raise UserError(f"model.adapter.{setting}: adding its regularisation to the loss is not supported; omit it")
     if getattr(settings, "use_asa", False):
-        raise UserError("model.adapter.use_asa: AdaMSS's subspaces are not pruned in training here; set it to false")
+        raise UserError("model.adapter.use_asa: pruning AdaMSS's subspaces is not supported; set it to false")
     if getattr(settings, "auxiliary_loss_weight", 0):
-        raise UserError("model.adapter.auxiliary_loss_weight: Shadow's second loss is not computed here; set it to 0")
+        raise UserError("model.adapter.auxiliary_loss_weight: Shadow's second loss is not supported; set it to 0")
 
 
 def _cuda_compiler() -> bool:
-    """Whether peft can build the extension without which it trains no more than one butterfly factor."""
+    """Whether peft can build its extension for more than one butterfly factor."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it says so in two warnings
+        warnings.simplefilter("ignore")  # peft warns twice if it cannot
         return bool(get_fbd_cuda())

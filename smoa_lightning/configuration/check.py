@@ -136,7 +136,7 @@ class Check:
         if part == "init_args" and isinstance(class_path, str) and class_group(owner, class_path) is not None:
             accepted, first = class_settings(owner, class_path), name.split(".")[0]
             setting = accepted.get(f"{owner}.init_args.{first}")
-            if setting is None and all(known.certain for known in accepted.values()):
+            if setting is None and all(known.matches_schema for known in accepted.values()):
                 known = [key.removeprefix(f"{owner}.init_args.") for key in accepted]
                 close = ", ".join(f"{owner}.{near}" for near in nearest(first, known, 3).split(", "))
                 raise UserError(

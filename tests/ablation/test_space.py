@@ -13,7 +13,7 @@ import torch
 from smoa_lightning.ablation.study.axes import combined
 from smoa_lightning.ablation.study.objective import DIRECTIONS, measured_metrics, tasks_of
 from smoa_lightning.ablation.study.space import Study
-from smoa_lightning.adapters.size_settings import KNOBS
+from smoa_lightning.adapters.size_settings import SIZE_SETTINGS
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.common.parameter_budget import SIZES
 from smoa_lightning.data.tasks import TASKS
@@ -210,7 +210,8 @@ def test_tasks_of_a_mixture() -> None:
 
 
 def test_sizes_are_the_settings_that_a_budget_decides() -> None:
-    assert {knob.field for knobs in KNOBS.values() for knob in knobs} | {"displacement_rank"} == SIZES
+    fields = {setting.field for settings in SIZE_SETTINGS.values() for setting in settings}
+    assert fields | {"displacement_rank"} == SIZES
 
 
 def test_a_budget_reaches_every_run(made: Any, tmp_path: Path) -> None:

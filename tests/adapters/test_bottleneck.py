@@ -155,7 +155,7 @@ def test_bert_places() -> None:
         ({"bottleneck_size": 0}, "bottleneck_size is 0, but must be an integer of at least 1"),
         ({"placement": "parallel"}, "placement is 'parallel', but must be one of houlsby, pfeiffer"),
         ({"activation": "swissh"}, r"activation is 'swissh', .* nearest: swish"),
-        ({"activation": "xielu"}, "must be a function of transformers' without parameters"),
+        ({"activation": "xielu"}, "must be a function of transformers without parameters"),
         ({"dropout": -0.1}, "dropout is -0.1"),
         ({"bias": "some"}, "bias is 'some', but must be one of none, all, bottleneck_only"),
     ],

@@ -83,7 +83,7 @@ def test_an_unchanged_weight_is_compared_once(monkeypatch: pytest.MonkeyPatch) -
         raise AssertionError("the fingerprint was computed again")
 
     monkeypatch.setattr(bound, "fingerprint", taken)
-    layer.read_weight("default")
+    layer.prefetch_fingerprint("default")
     load_again(layer)
 
 
@@ -95,7 +95,7 @@ def test_a_fingerprint_taken_ahead_counts_for_that_weight_only(
     layer = SmoaLinear(linear().requires_grad_(False), "layer")
     layer.set_adapter("default")
     layer.update_layer("default", SMoAConfig(r=4, num_subspaces=2))
-    layer.read_weight("default")
+    layer.prefetch_fingerprint("default")
     taken: list[torch.Tensor] = []
     fingerprint = bound.fingerprint
     monkeypatch.setattr(bound, "fingerprint", lambda *given: taken.append(given[0]) or fingerprint(*given))

@@ -20,7 +20,7 @@ from smoa_lightning.adapters.adalora import AdaLoraConfig
 from smoa_lightning.adapters.bottleneck import BottleneckConfig
 from smoa_lightning.adapters.budget import Budget, between, fit_budget, target_shapes, trainable_parameters
 from smoa_lightning.adapters.mora import MoraConfig
-from smoa_lightning.adapters.size_settings import OUT_OF_REACH, knobs_of
+from smoa_lightning.adapters.size_settings import OUT_OF_REACH, size_settings_of
 from smoa_lightning.adapters.surm import SurmConfig
 from smoa_lightning.common.errors import UserError
 
@@ -103,7 +103,7 @@ def test_a_method_without_a_size_tells_what_it_has(skeleton: nn.Module) -> None:
     found = fit(skeleton, config, 1000)
     assert found.config is config
     assert found.parameters == trainable_parameters(skeleton, config)
-    assert "IA3 has no size to choose" in found.line()
+    assert "IA3 has a fixed size" in found.line()
     full = fit(skeleton, None, 1000)
     assert full.parameters == sum(p.numel() for p in skeleton.parameters())
     frozen = fit_budget(skeleton, None, Budget.parse(1000), frozen=True)
@@ -140,7 +140,7 @@ MONOTONE = [
 def test_the_search_finds_what_trying_everything_finds(
     config: Any, skeleton: nn.Module, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (knob,) = knobs_of(config)
+    (knob,) = size_settings_of(config)
     known: dict[Any, int] = {}
     for value in knob.candidates(config, target_shapes(skeleton, config)):
         changed = dataclasses.replace(config, **{knob.field: value, **knob.dependents(config, value)})
@@ -204,7 +204,7 @@ ESTIMATED: list[Any] = [
 @pytest.mark.parametrize("config", ESTIMATED, ids=lambda c: type(c).__name__)
 def test_estimates_differ_from_counts_by_a_constant(config: Any, skeleton: nn.Module) -> None:
     shapes = target_shapes(skeleton, config)
-    for knob in knobs_of(config):
+    for knob in size_settings_of(config):
         assert knob.estimate is not None
         values = list(knob.candidates(config, shapes))
         differences = set()
@@ -288,11 +288,11 @@ def test_as_many_as_another_strategy(skeleton: nn.Module, tmp_path: Path, monkey
     [
         (None, r"there is no file 'x.yaml'; '.' holds other.yaml"),
         ("model: [", "not valid YAML"),
-        ("data: {}", "names no strategy"),
-        ("model: {adapter: null, frozen: true}", "names no strategy"),
+        ("data: {}", "names no trainable strategy"),
+        ("model: {adapter: null, frozen: true}", "names no trainable strategy"),
         ("model: {adapter: {class_path: peft.LorraConfig}}", "LorraConfig"),
         ("model: {adapter: {class_path: peft.LoraConfig, init_args: {rank: 3}}}", "rank"),
-        ("model: {adapter: {class_path: torch.nn.Identity}}", "no peft.PeftConfig"),
+        ("model: {adapter: {class_path: torch.nn.Identity}}", "not a peft.PeftConfig"),
     ],
 )
 def test_a_strategy_that_cannot_be_read_is_one_sentence(

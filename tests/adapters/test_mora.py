@@ -134,6 +134,6 @@ def test_bad_settings_are_one_clear_sentence(settings: dict[str, Any], words: li
 
 
 def test_rotation_needs_a_pair_of_coordinates() -> None:
-    with pytest.raises(UserError, match=r"layer \(1 x 8\) has no two"):
+    with pytest.raises(UserError, match=r"layer \(1 x 8\) has no such pair"):
         make_layer(MoraConfig(type="rotation"), (1, 8))
     make_layer(MoraConfig(type="sharing"), (1, 8))

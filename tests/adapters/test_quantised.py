@@ -252,17 +252,17 @@ def test_save_and_load(method: str, kind: str, folder: Path, tmp_path: Path, tok
     reference = outcome(model, token_ids)[0]
     torch.testing.assert_close(merged(token_ids).logits, reference, rtol=1e-4, atol=1e-4)
 
-    with pytest.raises(UserError, match=f"made for a base weight held in {kind} .here: floating point.*quantization"):
+    with pytest.raises(UserError, match=f"made for a base weight stored in {kind} .here: floating point.*quantization"):
         peft.PeftModel.from_pretrained(load(folder, None), str(tmp_path))
     other = "nf4" if kind == "int8" else "int8"
-    with pytest.raises(UserError, match=f"held in {kind} .here: {other}.*with quantization {kind}"):
+    with pytest.raises(UserError, match=f"stored in {kind} .here: {other}.*with quantization {kind}"):
         peft.PeftModel.from_pretrained(load(folder, other), str(tmp_path))
 
 
 @needs_library
 def test_an_adapter_of_a_float_backbone_is_refused(folder: Path, tmp_path: Path) -> None:
     attach(load(folder, None), SMoAConfig(r=4), seed=0).save_pretrained(tmp_path)
-    with pytest.raises(UserError, match=r"held in floating point \(here: nf4\).*with quantization null"):
+    with pytest.raises(UserError, match=r"stored in floating point \(here: nf4\).*with quantization null"):
         peft.PeftModel.from_pretrained(load(folder, "nf4"), str(tmp_path))
 
 
@@ -271,7 +271,7 @@ def test_an_adapter_of_a_float_backbone_is_refused(folder: Path, tmp_path: Path)
 @pytest.mark.parametrize("method", OURS)
 def test_merging_is_refused(method: str, kind: str, folder: Path) -> None:
     model = attach(load(folder, kind), OURS[method](), seed=0)
-    with pytest.raises(UserError, match=rf"q_proj holds its weight in {kind}.*dequantize\(\)"):
+    with pytest.raises(UserError, match=rf"q_proj stores its weight in {kind}.*dequantize\(\)"):
         model.merge_adapter()
 
 

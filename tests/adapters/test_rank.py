@@ -124,7 +124,7 @@ def test_layer_update_of_conv1d(gpt2: Maker, randomise: Maker) -> None:
 
 
 def test_layer_update_refuses(llama: Maker) -> None:
-    with pytest.raises(UserError, match="no adapted layer"):
+    with pytest.raises(UserError, match="not an adapted layer"):
         layer_update(nn.Linear(2, 2))
     model = attach(llama(), LoraConfig(r=4), seed=0)
     model.merge_adapter()

@@ -18,7 +18,7 @@ from smoa_lightning.adapters.tuner.fingerprint import fingerprint
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("SMOA_LIGHTNING_CACHE", str(tmp_path))
-    monkeypatch.setattr(spectra, "_told", set())
+    monkeypatch.setattr(spectra, "_reported", set())
     return tmp_path / "spectra" / f"v{spectra.VERSION}"
 
 
@@ -89,7 +89,7 @@ def test_a_folder_that_can_not_be_written_is_told_once(
     for seed in range(3):
         weight = torch.randn(5, 7, generator=torch.Generator().manual_seed(seed))
         of(weight).orders(weight)
-    assert capsys.readouterr().err.count("cannot be kept") == 1
+    assert capsys.readouterr().err.count("cannot be cached") == 1
 
 
 def test_a_second_injection_computes_no_spectrum(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -80,7 +80,7 @@ def test_both_slots_share_a_model_but_no_layer(llama: Maker) -> None:
     model.add_adapter("slots", SurmConfig(slot="adapter"))
     model.base_model.set_adapter(["default", "slots"])
     assert [type(module) for module in surm_layers(model)] == [SurmLinear, SurmSlot, SurmSlot] * 2
-    with pytest.raises(UserError, match=r"cannot share layer .*q_proj .* need SurmLinear, it needs SurmSlot"):
+    with pytest.raises(UserError, match=r"cannot share layer .*q_proj .* need SurmLinear, this adapter needs SurmSlot"):
         model.add_adapter("third", SurmConfig(slot="adapter", target_modules=["q_proj"]))
 
 

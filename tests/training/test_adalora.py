@@ -252,7 +252,7 @@ def test_the_run_fills_in_its_length_and_checks_a_given_one(tiny_backbone: Path,
     settings: Any = module.allocation.config  # type: ignore[union-attr]
     assert (settings.total_step, settings.tinit, settings.tfinal) == (9, 1, 2)
     module, data = build(tiny_backbone, piqa_folder, peft.AdaLoraConfig(init_r=6, target_r=2, total_step=8))
-    with pytest.raises(UserError, match=r"total_step is 8, but the run makes 9 optimizer steps: set it to 9"):
+    with pytest.raises(UserError, match=r"total_step is 8, but the run has 9 optimizer steps: set it to 9"):
         train(module, data)
 
 

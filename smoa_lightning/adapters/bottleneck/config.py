@@ -25,18 +25,18 @@ class BottleneckPeftType(StrEnum):
 class BottleneckConfig(TunerConfig):
     r"""Bottleneck adapters: ``h' = h + W_up act(W_down h + b_down) + b_up`` before the residual sum.
 
-    h (n) are the hidden states after the attention output and after the feed-forward output (``houlsby``, arXiv
-    1902.00751), or after the latter alone (``pfeiffer``, arXiv 2005.00247; the place only, without its further layer
-    norm). W_down (k x n) is Kaiming-uniform(a = sqrt 5); W_up (n x k) and both biases are zero at start: 2 n k + k + n
-    parameters for each slot. An adapter is not linear and cannot be merged.
+    h (n) are the hidden states after attention and after feed-forward (``houlsby``, arXiv 1902.00751), or only after
+    feed-forward (``pfeiffer``, arXiv 2005.00247, without its additional layer norm). At the start W_down (k x n) is
+    Kaiming-uniform(a = sqrt 5); W_up (n x k) and both biases are zero. Each slot has 2 n k + k + n parameters. The
+    adapter is not linear and cannot be merged.
 
     Args:
         bottleneck_size: k.
-        placement: After attention and feed-forward (``houlsby``) or after feed-forward alone (``pfeiffer``); decides
-            the default of ``target_modules``.
-        activation: act, a name of transformers' such as gelu, relu or silu.
-        dropout: Probability with which the adapter's inputs are dropped in training.
-        bias: Which biases of the backbone are trained: none, all, or those of the adapted layers.
+        placement: After attention and feed-forward (``houlsby``) or only after feed-forward (``pfeiffer``); sets the
+            default of ``target_modules``.
+        activation: act, a function of transformers such as gelu, relu or silu.
+        dropout: Dropout probability of the adapter's inputs in training.
+        bias: The trained biases of the backbone: none, all, or those of the adapted layers.
     """
 
     bottleneck_size: int = field(default=64)
@@ -55,11 +55,11 @@ class BottleneckConfig(TunerConfig):
         activation_function(self)
 
     def default_targets(self, model_type: str) -> list[str] | str | None:
-        """Attention and feed-forward output of a known architecture, as ``placement`` says; else None."""
+        """Return the modules of ``placement`` for a known architecture; else None."""
         return slot_targets(self, model_type)
 
     def check_target(self, name: str, module: nn.Module) -> None:
-        """Refuse a linear layer that is narrower than the bottleneck; any other module has a chance."""
+        """Refuse a linear layer that is narrower than the bottleneck; the width of any other module is unknown here."""
         shape = linear_shape(module)
         if shape is not None:
             self.check_width(name, shape[0])
@@ -68,7 +68,7 @@ class BottleneckConfig(TunerConfig):
         """Refuse a bottleneck that is wider than the hidden states.
 
         Raises:
-            UserError: Names the valid range.
+            UserError: It is wider; the message names the valid range.
         """
         if self.bottleneck_size > width:
             raise UserError(

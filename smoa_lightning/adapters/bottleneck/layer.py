@@ -27,7 +27,7 @@ class BottleneckSlot(SlotLayer):
     configs: dict[str, BottleneckConfig]  # type: ignore[assignment]
 
     def update_layer(self, adapter_name: str, config: BottleneckConfig) -> None:
-        """Add an adapter that does not change anything yet.
+        """Add an adapter that starts without effect.
 
         Raises:
             UserError: The bottleneck is wider than the hidden states.
@@ -36,7 +36,7 @@ class BottleneckSlot(SlotLayer):
         super().update_layer(adapter_name, config)
 
     def initial_parameters(self, config: BottleneckConfig) -> dict[str, Tensor]:
-        """Return W_down Kaiming-uniform(a = sqrt 5), and zeros."""
+        """Return a Kaiming-uniform(a = sqrt 5) W_down, and zeros for the other parameters."""
         size, width, dtype = config.bottleneck_size, self.width, self.parameter_dtype()
         down = torch.empty(size, width, dtype=dtype)
         nn.init.kaiming_uniform_(down, a=math.sqrt(5))
@@ -48,6 +48,6 @@ class BottleneckSlot(SlotLayer):
         }
 
     def residual(self, h: Tensor, adapter: str) -> Tensor:
-        """Return ``W_up act(W_down h + b_down) + b_up`` of shape (..., n) for h of that shape, in its dtype."""
+        """Return ``W_up act(W_down h + b_down) + b_up`` of shape (..., n), for h of the same shape and dtype."""
         down, down_bias, up, up_bias = (getattr(self, name)[adapter].to(h.dtype) for name in self.adapter_layer_names)
         return F.linear(self.activations[adapter](F.linear(h, down, down_bias)), up, up_bias)

@@ -1,4 +1,4 @@
-"""The bottleneck tuner: puts :class:`BottleneckSlot` layers into a model, after peft's contract for tuners."""
+"""The bottleneck tuner: puts :class:`BottleneckSlot` layers into a model, following peft's contract for tuners."""
 
 from __future__ import annotations
 
@@ -20,6 +20,6 @@ class BottleneckModel(AdapterModel):
         return BottleneckSlot(target, name, require_slot_width(target, self.model, name))
 
     def check_target(self, target: nn.Module, name: str, config: BottleneckConfig) -> None:
-        """Refuse a module that cannot be adapted, or whose width is not known."""
+        """Refuse a module that cannot be adapted or has no known width."""
         super().check_target(target, name, config)
         require_slot_width(target, self.model, name)

@@ -19,13 +19,13 @@ class HyperAdaptPeftType(StrEnum):
 
 @dataclass
 class HyperAdaptConfig(TunerConfig):
-    r"""HyperAdapt (arXiv 2509.18629): ``W' = diag(a) W diag(b)``, rows and columns of W rescaled.
+    r"""HyperAdapt (arXiv 2509.18629): ``W' = diag(a) W diag(b)`` rescales the rows and columns of W.
 
-    a (d_out) and b (d_in) start at 1: d_out + d_in parameters a layer, a number that no setting changes. The update
-    ``W' - W = (a b^T - 1 1^T) o W`` has at most the rank min(d_out, d_in, 2 rank(W)).
+    a (d_out) and b (d_in) start at 1. A layer has d_out + d_in parameters, and no setting changes this number. The
+    update ``W' - W = (a b^T - 1 1^T) o W`` has at most rank min(d_out, d_in, 2 rank(W)).
 
     Args:
-        bias: Which biases are trained: none, all of the model, or those of the adapted layers.
+        bias: The trained biases: none, all of the model, or those of the adapted layers.
     """
 
     bias: Bias = field(default="none")

@@ -1,4 +1,4 @@
-"""A linear layer with HyperAdapt adapters, and the mathematics in two functions."""
+"""A linear layer with HyperAdapt adapters, and its mathematics in two functions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from smoa_lightning.adapters.tuner import BoundLayer
 
 
 def rescaled_output(y: Tensor, a: Tensor, bias: Tensor | None) -> Tensor:
-    """Rescale what a linear layer makes of ``b o x``: ``a o (y - bias) + bias``, written so that a = 1 changes nothing.
+    """Rescale the output y of a linear layer for ``b o x``: ``a o (y - bias) + bias``; a = 1 changes no bit of y.
 
     Args:
         y: ``(b o x) W^T + bias`` of shape (..., d_out).
@@ -28,16 +28,16 @@ def rescaled_output(y: Tensor, a: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def rescaling_update(weight: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """``diag(a) W diag(b) - W`` of shape (d_out, d_in), in the wider dtype of W and a."""
+    """Return ``diag(a) W diag(b) - W`` of shape (d_out, d_in), in the wider dtype of W and a."""
     return (torch.outer(a, b) - 1) * weight
 
 
 class HyperAdaptLinear(BoundLayer):
     r"""``y = x W'^T + bias`` with ``W' = W + sum over active adapters of (diag(a) W diag(b) - W)`` (arXiv 2509.18629).
 
-    One adapter takes one product, with the frozen layer itself: ``a o ((b o x) W^T) + bias``. W is never read, so this
-    works over a quantised layer as well. n adapters take n + 1 products. Parameters ``hyperadapt_a`` (d_out) and
-    ``hyperadapt_b`` (d_in) are float32, or float64 over a float64 layer.
+    One adapter needs one product, with the frozen layer itself: ``a o ((b o x) W^T) + bias``. W is never read, so that
+    this also works with a quantised layer. n adapters need n + 1 products. Parameters ``hyperadapt_a`` (d_out) and
+    ``hyperadapt_b`` (d_in) are float32, or float64 for a float64 layer.
 
     Args:
         base_layer: The frozen layer.
@@ -66,11 +66,11 @@ class HyperAdaptLinear(BoundLayer):
         return rescaling_update(self.unmerged_weight().detach(), a, b)
 
     def rank_bound(self, adapter: str) -> int:
-        """Return min(d_out, d_in): how far below W's own rank keeps it, needs W."""
+        """Return min(d_out, d_in); the smaller bound 2 rank(W) would need W."""
         return min(self.out_features, self.in_features)
 
     def adapted_forward(self, x: Tensor, active: list[str], *args: Any, **kwargs: Any) -> Tensor:
-        """Apply the frozen layer to the rescaled inputs of every adapter, and rescale its outputs."""
+        """Apply the frozen layer to the rescaled inputs of each adapter, and rescale its outputs."""
         bias = self._base().bias
         total: Tensor | None = None
         for name in active:
@@ -78,6 +78,6 @@ class HyperAdaptLinear(BoundLayer):
             y = rescaled_output(self.base_layer(inputs, *args, **kwargs), self.hyperadapt_a[name], bias)
             total = y if total is None else total + y
         assert total is not None  # the caller has active adapters
-        if len(active) > 1:  # every adapter has brought x W^T + bias along, which counts once
+        if len(active) > 1:  # each adapter's output includes x W^T + bias, which must count once
             total = total - (len(active) - 1) * self.base_layer(x, *args, **kwargs)
         return total

@@ -24,23 +24,22 @@ class MoraPeftType(StrEnum):
 class MoraConfig(TunerConfig):
     r"""MoRA (arXiv 2405.12130): ``y = x W^T + s * decompress(M compress(x))`` with one square matrix M a layer.
 
-    M has the size ``r_hat = floor(sqrt((d_in + d_out) r))``, so that it has as many parameters as a LoRA of rank r, or
-    just fewer, and starts at zero; compress: d_in -> r_hat and decompress: r_hat -> d_out have no parameters (see
-    ``compress.py`` for their equations).
+    M starts at zero and has the size ``r_hat = floor(sqrt((d_in + d_out) r))``, so that it has at most as many
+    parameters as a LoRA of rank r. compress: d_in -> r_hat and decompress: r_hat -> d_out have no parameters (equations
+    in ``compress.py``).
 
-    Settled from the authors' code (kongds/MoRA): both operators, that M starts at zero, that s is 1, that ``rotation``
-    makes r_hat even. Their code rounds r_hat to the nearest integer; here it is rounded down, as in the paper, so that
-    the budget of LoRA is never exceeded. Ours: r_hat is at most min(d_in, d_out), beyond which M would have entries
-    without a use.
+    The authors' code (kongds/MoRA) decides both operators, M = 0 at the start, s = 1, and an even r_hat for
+    ``rotation``. It rounds r_hat to the nearest integer. Here r_hat is rounded down, as in the paper, so that M never
+    exceeds the budget of LoRA. Our addition: r_hat is at most min(d_in, d_out), since a larger M has unused entries.
 
     Args:
-        r: Rank of the LoRA that has as many parameters.
-        type: ``sharing`` (the paper's equation 6, ``mora_type=1`` in the authors' code) sums groups of inputs and
-            repeats outputs; for large r. ``rotation`` (equation 9, ``mora_type=6``) applies M to every piece of the
-            input, rotated by an angle of its own; for small r.
+        r: Rank of the LoRA with the same number of parameters.
+        type: ``sharing`` (equation 6, ``mora_type=1`` in the authors' code) sums groups of inputs and repeats outputs;
+            for large r. ``rotation`` (equation 9, ``mora_type=6``) applies M to every piece of the input, each rotated
+            by a different angle; for small r.
         alpha: The update is scaled by s = alpha / r; absent means s = 1, as in the paper.
-        dropout: Probability with which inputs of the update are dropped in training.
-        bias: Which biases are trained: none, all of the model, or those of the adapted layers.
+        dropout: Dropout probability of the update's inputs in training.
+        bias: The trained biases: none, all of the model, or those of the adapted layers.
     """
 
     r: int = field(default=8)
@@ -60,13 +59,13 @@ class MoraConfig(TunerConfig):
 
     @property
     def scaling(self) -> float:
-        """s = alpha / r, 1 where alpha is absent."""
+        """s = alpha / r, or 1 if alpha is absent."""
         return 1.0 if self.alpha is None else self.alpha / self.r
 
     def check_layer(self, name: str, out_features: int, in_features: int) -> None:
-        """Refuse the rotation of a layer that has no pair of coordinates to rotate."""
+        """Refuse the rotation of a layer without a pair of coordinates to rotate."""
         if square_size(self.r, out_features, in_features, self.type == "rotation") < 1:
             raise UserError(
-                f"MoraConfig.type is 'rotation', which turns pairs of coordinates, but layer {name} ({out_features} x "
-                f"{in_features}) has no two of them; use 'sharing' or leave the layer out."
+                f"MoraConfig.type is 'rotation', which rotates pairs of coordinates, but layer {name} ({out_features} "
+                f"x {in_features}) has no such pair; use 'sharing' or leave the layer out."
             )

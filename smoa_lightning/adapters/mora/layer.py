@@ -13,7 +13,7 @@ from smoa_lightning.adapters.tuner import UpdateLayer
 class MoraLinear(UpdateLayer):
     r"""``y = x W^T + b + sum over active adapters of s * decompress(M compress(x))`` (arXiv 2405.12130).
 
-    The one parameter ``mora_M`` has the shape (r_hat, r_hat).
+    The parameter ``mora_M`` has the shape (r_hat, r_hat).
 
     Args:
         base_layer: The frozen layer.
@@ -43,7 +43,10 @@ class MoraLinear(UpdateLayer):
         return update(M * config.scaling, self.out_features, self.in_features)
 
     def rank_bound(self, adapter: str) -> int:
-        """Return r_hat for ``sharing``; for ``rotation`` r_hat times the pieces that have an output, if not full."""
+        """Return r_hat for ``sharing``, r_hat times the number of pieces with an output for ``rotation``.
+
+        The bound is at most min(d_out, d_in).
+        """
         size = self.mora_M[adapter].shape[0]
         pieces = 1
         if self.configs[adapter].type == "rotation":

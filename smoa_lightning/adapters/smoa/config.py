@@ -1,4 +1,4 @@
-"""The configuration of the SMoA family: one equation, three switches."""
+"""The configuration of the SMoA family: one equation with three switches."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Energy = Literal["l1", "l2", "count"]
 Forward = Literal["merged", "split"]
 Bias = Literal["none", "all", "smoa_only"]
 
-# Blocks on the diagonal, whose rows and columns are index orders; the tiles of grid_blocks cover all of the matrix.
+# Blocks on the diagonal after a reordering of rows and columns; the tiles of grid_blocks cover the whole matrix.
 BLOCK_PARTITIONS: tuple[str, ...] = ("spectral_blocks", "contiguous_blocks", "random_blocks")
 
 
@@ -32,37 +32,34 @@ class SmoaPeftType(StrEnum):
 class SMoAConfig(TunerConfig):
     r"""Structured modulation adapters: ``W' = W + s * sum_k P_k[(B_k A_k) o M_k]``.
 
-    W (d_out x d_in) is frozen, o is the elementwise product, and s = alpha / r. The three switches are what is
-    partitioned (``partition``), into how many subspaces (``num_subspaces``) and what the low-rank product is
-    multiplied with (``modulation``). Corner cases: ``none`` + ``weight`` is HiRA (OpenReview TwJrTz9cRS), ``none`` +
-    ``none`` is LoRA (arXiv 2106.09685), ``contiguous_blocks`` + ``none`` is MELoRA (arXiv 2402.17263),
-    ``grid_blocks`` + ``weight`` is BHRA (arXiv 2509.21637), ``grid_blocks`` + ``none`` is GraLoRA (arXiv 2505.20355).
-    Sources: arXiv 2601.07507 (``spectral_energy``) and arXiv 2605.21147 (``spectral_blocks``).
+    W (d_out x d_in) is frozen, o is the elementwise product, and s = alpha / r. The three switches are ``partition``,
+    ``num_subspaces`` and ``modulation``. Corner cases of partition + modulation: ``none`` + ``weight`` is HiRA
+    (OpenReview TwJrTz9cRS), ``none`` + ``none`` is LoRA (arXiv 2106.09685), ``contiguous_blocks`` + ``none`` is MELoRA
+    (arXiv 2402.17263), ``grid_blocks`` + ``weight`` is BHRA (arXiv 2509.21637), ``grid_blocks`` + ``none`` is GraLoRA
+    (arXiv 2505.20355). Sources: arXiv 2601.07507 (``spectral_energy``) and arXiv 2605.21147 (``spectral_blocks``).
 
     Args:
-        r: Rank; the sum over all subspaces under ``rank_split: total`` (over each row and each column of tiles of
-            ``grid_blocks``), of each one under ``per_subspace``.
+        r: Rank. With ``rank_split: total`` it is the sum over all subspaces (in ``grid_blocks`` over each row and each
+            column of tiles), with ``per_subspace`` the rank of each subspace.
         num_subspaces: K, the number of subspaces; 1 for ``partition: none``, K x K tiles for ``grid_blocks``.
-        partition: What is partitioned: nothing (``none``), the singular directions (``spectral_energy``), or the
-            rows and columns after a spectral reordering (``spectral_blocks``), as they stand (``contiguous_blocks``)
-            or shuffled (``random_blocks``), part k of the rows going with part k of the columns; or, as they stand,
-            every part of the rows with every part of the columns (``grid_blocks``).
-        modulation: What multiplies the low-rank product: the frozen weight, nothing, or seeded uniform noise.
+        partition: ``none`` makes no partition; ``spectral_energy`` partitions the singular directions. The other values
+            partition rows and columns: after a spectral reordering (``spectral_blocks``), in their own order
+            (``contiguous_blocks``) or shuffled (``random_blocks``); part k of the rows goes with part k of the columns.
+            In ``grid_blocks`` (own order) every part of the rows goes with every part of the columns.
+        modulation: Factor of the low-rank product: the frozen weight, nothing, or seeded uniform noise.
         alpha: The update is scaled by alpha / r; absent means alpha = r, so that the scale is 1.
-        dropout: Probability with which inputs of the update are dropped in training; 0 gives one GEMM per layer.
-        rank_split: ``total`` shares r among the subspaces (the first r % K get one more), ``per_subspace`` gives r
-            to each. In a grid the remainder goes round, so that all rows and columns of tiles have r in total.
-        branch_ranks: The rank of every subspace one by one; must sum to r under ``rank_split: total``. Not for
-            ``grid_blocks``.
-        energy: What ``spectral_energy`` cuts into equal shares: the sum of singular values (``l1``), of their
-            squares (``l2``) or their number (``count``).
+        dropout: Dropout probability of the update's inputs in training; 0 gives one GEMM for each layer.
+        rank_split: ``total`` shares r among the subspaces (the first r % K subspaces get one more), ``per_subspace``
+            gives r to each. In a grid the remainder is spread so that each row and each column of tiles has r in total.
+        branch_ranks: The rank of each subspace; must sum to r with ``rank_split: total``. Not for ``grid_blocks``.
+        energy: ``spectral_energy`` gives each subspace an equal share of the sum of singular values (``l1``), of the
+            sum of their squares (``l2``) or of their number (``count``).
         seed: Seed of the orders of ``random_blocks`` and of the noise of ``modulation: random``.
-        forward: ``merged`` is one product with W + s D in the dtype of W, the matrix that a merge writes; ``split``
-            adds x (s D)^T to x W^T, for one more product forward and one backward. On a backbone in 16 bits ``split``
-            loses as little of an update as peft's HiRA does from about 1e-3 of W on, where ``merged`` still loses
-            most; below that it loses the update too (docs/speed.md), which wants float32. In float32 they are the
-            same but for the last digits.
-        bias: Which biases are trained: none, all of the model, or those of the adapted layers.
+        forward: ``merged`` multiplies with W + s D in the dtype of W, the matrix that a merge writes. ``split`` adds
+            x (s D)^T to x W^T, with one more product in forward and one more in backward. In 16 bits, ``merged`` loses
+            most of an update of about 1e-3 of W, and ``split`` loses as little as peft's HiRA. Both lose smaller
+            updates, which need float32 (docs/speed.md). In float32 the two differ in the last digits only.
+        bias: The trained biases: none, all of the model, or those of the adapted layers.
     """
 
     r: int = field(default=8)
@@ -108,7 +105,7 @@ class SMoAConfig(TunerConfig):
             self._validate_branch_ranks(list(self.branch_ranks))
         elif self.rank_split == "total" and self.r < self.num_subspaces:
             raise UserError(
-                f"SMoAConfig.r is {self.r}, but under rank_split 'total' it must be at least num_subspaces = "
+                f"SMoAConfig.r is {self.r}, but with rank_split 'total' it must be at least num_subspaces = "
                 f"{self.num_subspaces}, so that every subspace gets a rank of at least 1."
             )
 
@@ -123,13 +120,13 @@ class SMoAConfig(TunerConfig):
             )
         if self.rank_split == "total" and sum(branch_ranks) != self.r:
             raise UserError(
-                f"SMoAConfig.branch_ranks {branch_ranks} sum to {sum(branch_ranks)}, but under rank_split 'total' they "
+                f"SMoAConfig.branch_ranks {branch_ranks} sum to {sum(branch_ranks)}, but with rank_split 'total' they "
                 f"must sum to r = {self.r}."
             )
 
     @property
     def ranks(self) -> tuple[int, ...]:
-        """The rank r_k of every subspace; of a grid, row by row of tiles.
+        """The rank r_k of every subspace; the tiles of a grid are listed row by row.
 
         >>> SMoAConfig(r=8, num_subspaces=3).ranks
         (3, 3, 2)
@@ -142,24 +139,24 @@ class SMoAConfig(TunerConfig):
         if self.rank_split == "per_subspace":
             return (self.r,) * (count**2 if self.partition == "grid_blocks" else count)
         share, rest = divmod(self.r, count)
-        if self.partition == "grid_blocks":  # a circulant of ranks: d_out and d_in each get r, whatever K divides
+        if self.partition == "grid_blocks":  # ranks form a circulant: each row and each column of tiles has r in total
             return tuple(share + ((j - i) % count < rest) for i, j in product(range(count), repeat=2))
         return tuple(share + (index < rest) for index in range(count))
 
     @property
     def scaling(self) -> float:
-        """s = alpha / r, 1 where alpha is absent."""
+        """s = alpha / r, or 1 if alpha is absent."""
         return 1.0 if self.alpha is None else self.alpha / self.r
 
     def block_shapes(self, out_features: int, in_features: int) -> list[tuple[int, int]]:
-        """The size (m_k, n_k) of the product ``B_k A_k`` of every subspace, for a layer of this size."""
+        """Return the size (m_k, n_k) of the product ``B_k A_k`` of every subspace, for a layer of this size."""
         if self.partition in ("none", "spectral_energy"):
             return [(out_features, in_features)] * self.num_subspaces
         sides = [near_equal_sizes(size, self.num_subspaces) for size in (out_features, in_features)]
         return list(product(*sides) if self.partition == "grid_blocks" else zip(*sides, strict=True))
 
     def check_layer(self, name: str, out_features: int, in_features: int) -> None:
-        """Refuse a number of subspaces or ranks that a layer is too small for."""
+        """Refuse a layer that is too small for the number of subspaces or for the ranks."""
         side, count = min(out_features, in_features), self.num_subspaces
         where = f"layer {name} ({out_features} x {in_features})"
         if count > side:

@@ -1,7 +1,7 @@
-"""The fused linear map of the SMoA family: ``y = x (W + s D)^T + b`` in one GEMM, with nothing dense saved.
+"""The fused linear map of the SMoA family: ``y = x (W + s D)^T + b`` in one GEMM, without a saved dense matrix.
 
-``D = sum_k P_k[(B_k A_k) o M_k]`` is rebuilt from A and B in forward and again in backward, each time in a scratch
-buffer that all layers share, as a short sum of terms (L R) o M (:mod:`smoa_lightning.adapters.smoa.terms`).
+``D = sum_k P_k[(B_k A_k) o M_k]`` is computed from A and B in forward and again in backward, in a scratch buffer that
+all layers share. It is a short sum of terms (L R) o M (:mod:`smoa_lightning.adapters.smoa.terms`).
 
 Backward: dx = g (W + s D), and the gradients of A and B (:mod:`smoa_lightning.adapters.smoa.gradients`). Formulas:
 arXiv 2601.07507 and 2605.21147.
@@ -58,7 +58,7 @@ class _FusedLinear(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        # Read first of all: under gradient checkpointing this runs forward again, which uses the scratch buffers.
+        # Must come first: under gradient checkpointing this runs forward again, which uses the scratch buffers.
         x, weight, A, B = ctx.saved_tensors
         if ctx.reload is not None:
             weight = ctx.reload()
@@ -99,20 +99,20 @@ def smoa_linear(
     split: bool = False,
     reload: Callable[[], Tensor] | None = None,
 ) -> Tensor:
-    r"""Apply ``y = x (W + s D)^T + b`` with one GEMM, saving only x, A and B (W is frozen and saved by reference).
+    r"""Apply ``y = x (W + s D)^T + b`` with one GEMM. Only x, A and B are saved, and W by reference.
 
     Args:
         x: Inputs of shape (..., d_in), in the dtype of the computation.
-        weight: Frozen W of shape (d_out, d_in); a transposed view is fine (Conv1D).
+        weight: Frozen W of shape (d_out, d_in), or a transposed view (Conv1D).
         bias: b of shape (d_out,), or None.
         A: Right factors, as stored (see :func:`split_factors`).
         B: Left factors, as stored.
-        plan: How A and B make the update D.
+        plan: How A and B form the update D.
         scaling: s.
-        include_base: False leaves out W, ``y = s x D^T + b``: for inputs that went through dropout.
-        split: Two products, ``y = x W^T + b + x (s D)^T``: in 16 bits as little is lost as in peft's HiRA from updates
-            of about 1e-3 of W on; below that x W^T, rounded before the sum, loses the update too.
-        reload: Makes W once more in backward, where keeping it would undo that it is held in 8 or 4 bits.
+        include_base: False leaves out W, ``y = s x D^T + b``, for inputs after dropout.
+        split: Use two products, ``y = x W^T + b + x (s D)^T``. In 16 bits this loses as little as peft's HiRA for
+            updates of at least about 1e-3 of W. Smaller updates are lost, since x W^T is rounded before the sum.
+        reload: Dequantises W again in backward, since a saved W would need the memory that quantisation saves.
 
     Returns:
         y of shape (..., d_out), in the dtype of x.
@@ -121,7 +121,7 @@ def smoa_linear(
 
 
 def delta_weight(A: Tensor, B: Tensor, weight: Tensor, plan: Plan, scaling: float, dtype: torch.dtype) -> Tensor:
-    """The scaled update ``s D`` as a new matrix of shape (d_out, d_in) in ``dtype``; carries no gradient."""
+    """Return the scaled update ``s D`` as a new matrix of shape (d_out, d_in) in ``dtype``, without gradient."""
     with torch.no_grad():
         base = weight.to(dtype)
         terms = update_terms(A, B, base, plan, dtype)
@@ -129,7 +129,7 @@ def delta_weight(A: Tensor, B: Tensor, weight: Tensor, plan: Plan, scaling: floa
 
 
 def merged_weight(A: Tensor, B: Tensor, weight: Tensor, plan: Plan, scaling: float) -> Tensor:
-    """``W + s D`` as a new matrix in the dtype of W: bit for bit the one that :func:`smoa_linear` multiplies with."""
+    """Return ``W + s D`` as a new matrix in the dtype of W: bit for bit the matrix of :func:`smoa_linear`."""
     with torch.no_grad():
         terms = update_terms(A, B, weight, plan, weight.dtype)
         return fill_update(torch.empty_like(weight), weight, terms, scaling, True)

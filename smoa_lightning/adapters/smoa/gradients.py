@@ -1,8 +1,7 @@
 """Gradients of the factors A and B of the SMoA family, for g = dL/dy and the inputs x.
 
-With G = g^T x and H = G o M of a term (L R) o M: dL = s H R^T, dR = s L^T H. Blocks need only the K-th part of G that
-lies in them, where gathering its columns costs less than the arithmetic that it saves. Formulas: arXiv 2601.07507 and
-2605.21147.
+With G = g^T x and H = G o M of a term (L R) o M: dL = s H R^T, dR = s L^T H. Blocks need only a K-th part of G; its
+columns are gathered if that costs less than the saved arithmetic. Formulas: arXiv 2601.07507 and 2605.21147.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ Pair = tuple[Tensor, Tensor]
 def factor_gradients(
     grad: Tensor, x: Tensor, A: Tensor, B: Tensor, weight: Tensor, plan: Plan, terms: list[Term], scaling: float
 ) -> Pair:
-    """dL/dA and dL/dB, in the dtype and shape of A and B.
+    """Return dL/dA and dL/dB, in the dtype and shape of A and B.
 
     Args:
         grad: g of shape (T, d_out).
@@ -30,8 +29,8 @@ def factor_gradients(
         A: Right factors, as stored.
         B: Left factors, as stored.
         weight: W of shape (d_out, d_in).
-        plan: How A and B make the update.
-        terms: What ``update_terms`` makes of them.
+        plan: How A and B form the update.
+        terms: The result of ``update_terms``.
         scaling: s.
     """
     if plan.grid:
@@ -47,7 +46,7 @@ def factor_gradients(
 
 
 def _packed(parts: Sequence[Tensor], like: Tensor, dim: int | None, scaling: float) -> Tensor:
-    """Put the gradients of all subspaces together as their factors are stored: along ``dim``, or one after another."""
+    """Join the gradients of all subspaces as their factors are stored: along ``dim``, or one after another."""
     if dim is not None:
         whole = torch.cat(list(parts), dim) if len(parts) > 1 else parts[0]
     else:
@@ -58,10 +57,10 @@ def _packed(parts: Sequence[Tensor], like: Tensor, dim: int | None, scaling: flo
 
 @functools.cache
 def gather_pays(device_type: str, dtype: torch.dtype, threads: int) -> bool:
-    """Whether K small products of gathered columns beat one full product.
+    """Whether K small products of gathered columns are faster than one full product.
 
-    On a CPU torch gathers columns with one thread, and those of 16-bit numbers slowly; so the full product, with its
-    blocks picked afterwards, is faster there unless one thread multiplies float32 (or wider) numbers.
+    On a CPU torch gathers columns with one thread, and slowly in 16 bits. There the full product, with its blocks
+    selected afterwards, is faster, unless one thread multiplies float32 (or wider) numbers.
     """
     return device_type != "cpu" or (threads == 1 and dtype not in (torch.bfloat16, torch.float16))
 
@@ -74,7 +73,7 @@ def _pair(h: Tensor, left: Tensor, right: Tensor) -> Pair:
 def _gathered_parts(
     grad: Tensor, x: Tensor, factors: list[Pair], weight: Tensor, plan: Plan
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """Blocks only: G_k = g[:, rows_k]^T x[:, cols_k], a K-th of the full product."""
+    """For blocks: G_k = g[:, rows_k]^T x[:, cols_k], a K-th of the full product."""
     modulator = weight if plan.weighted else plan.noise[0].to(x.dtype) if plan.noise else None
     parts_A, parts_B = [], []
     for (a, b), rows, cols in zip(factors, plan.rows, plan.cols, strict=True):
@@ -88,7 +87,7 @@ def _gathered_parts(
 
 
 def _dense_pairs(grad: Tensor, x: Tensor, terms: list[Term], weight: Tensor) -> list[Pair]:
-    """One full G = g^T x in scratch memory, then H = G o M for every term; entries outside the blocks meet zeros."""
+    """One full G = g^T x in scratch memory, then H = G o M for every term; zeros cancel entries outside the blocks."""
     full = torch.mm(grad.t(), x, out=scratch_like(weight, x.dtype, slot=0))
     pairs = []
     for index, term in enumerate(terms):
@@ -101,7 +100,7 @@ def _dense_pairs(grad: Tensor, x: Tensor, terms: list[Term], weight: Tensor) -> 
 
 
 def _grid_pair(grad: Tensor, x: Tensor, term: Term, weight: Tensor) -> Pair:
-    """As above for a grid, row by row of tiles: the gradients of the term's left and right matrices."""
+    """Return the gradients of the term's left and right matrices for a grid, one row of tiles after another."""
     h = torch.mm(grad.t(), x, out=scratch_like(weight, x.dtype, slot=0))
     if term.modulator is not None:
         h.mul_(term.modulator)
@@ -111,10 +110,10 @@ def _grid_pair(grad: Tensor, x: Tensor, term: Term, weight: Tensor) -> Pair:
 
 
 def _collected(pairs: list[Pair], plan: Plan) -> tuple[list[Tensor], list[Tensor]]:
-    """Carry gradients of the terms' factors back to A_k and B_k: the transpose of ``update_terms``."""
+    """Map gradients of the terms' factors to A_k and B_k: the transpose of ``update_terms``."""
     lefts, rights = [left for left, _ in pairs], [right for _, right in pairs]
     if plan.masks:
-        # Term 0 has the last subspace alone; every other term has its own subspace, and minus the last one.
+        # Term 0 is the last subspace; every other term is one subspace minus the last subspace.
         own = [(left[:, :rank], right[:rank]) for (left, right), rank in zip(pairs[1:], plan.ranks, strict=False)]
         last_B = lefts[0] - sum(left[:, rank:] for left, rank in zip(lefts[1:], plan.ranks, strict=False))
         last_A = rights[0] + sum(right[rank:] for right, rank in zip(rights[1:], plan.ranks, strict=False))

@@ -1,4 +1,4 @@
-"""A linear layer with SMoA adapters, after peft's contract for tuner layers."""
+"""A linear layer with SMoA adapters, following peft's contract for tuner layers."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ class SmoaLinear(BoundLayer):
     r"""``y = x (W + sum over active adapters of s D)^T + b`` around an ``nn.Linear`` or a GPT-2 style ``Conv1D``.
 
     Parameters ``smoa_A`` and ``smoa_B`` hold the factors of all subspaces (see ``terms.split_factors``) in
-    float32, or float64 for a float64 layer. Buffers hold the frozen state of an adapter, and are saved with it: index
+    float32, or float64 for a float64 layer. Buffers hold the frozen state of an adapter and are saved with it: index
     orders of block partitions, cut points of ``spectral_energy``, the seed of the noise and the fingerprint of the
-    unmerged base weight. They are filled when first needed, unless a file brings them: loading computes no spectrum.
-    Only ``spectral_energy`` modulated by the weight decomposes W once more in every process, at the first forward,
-    since its dense spectral parts are too large to save; its cut points are those of the file.
+    unmerged base weight. A file supplies them, or else they are computed at first use, so that loading computes no
+    spectrum. One case decomposes W again, at the first forward of every process: ``spectral_energy`` with modulation by
+    the weight, because its dense spectral parts are too large to save. Its cut points still come from the file.
 
     Args:
         base_layer: The frozen layer.
@@ -61,17 +61,17 @@ class SmoaLinear(BoundLayer):
     # ------------------------------------------------------------------------------------------------ set-up
 
     def initial_parameters(self, config: SMoAConfig) -> dict[str, Tensor]:
-        """Return A Kaiming-uniform(a = sqrt 5) in every block, and B zero."""
+        """Return A, Kaiming-uniform(a = sqrt 5) in every block, and B, zero."""
         A, B = initial_factors(config, self.out_features, self.in_features, self.parameter_dtype())
         return {"smoa_A": A, "smoa_B": B}
 
     def initial_state(self, config: SMoAConfig) -> dict[str, Tensor]:
-        """Return frozen state that is still unset, but for the seed of the noise."""
+        """Return frozen state in which only the seed of the noise is set."""
         seed = layer_seed(config.seed, self.name)
         return {**super().initial_state(config), **blank_state(config, self.out_features, self.in_features, seed)}
 
     def update_layer(self, adapter_name: str, config: SMoAConfig) -> None:
-        """Add an adapter that does not change anything yet."""
+        """Add an adapter that starts without effect."""
         config.check_layer(self.name, self.out_features, self.in_features)
         super().update_layer(adapter_name, config)
 
@@ -80,18 +80,18 @@ class SmoaLinear(BoundLayer):
         super()._move_adapter_to_device_of_base_layer(adapter_name, device)
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
-        self._plans.clear()  # they hold tensors of the old device and dtype
+        self._plans.clear()  # plans hold tensors of the old device and dtype
         return super()._apply(fn, recurse)
 
     def forget(self, adapter_name: str) -> None:
-        """Drop the plan that was made from an adapter's state."""
+        """Drop the plan of an adapter."""
         super().forget(adapter_name)
         self._plans.pop(adapter_name, None)
 
     # ------------------------------------------------------------------------------------------------ frozen state
 
     def fill_state(self, adapter_name: str, weight: Tensor) -> None:
-        """Compute index orders and cut points that no file has brought, and check those that one has."""
+        """Compute index orders and cut points that no file has supplied, and check all index orders."""
         config = self.configs[adapter_name]
         spectra = SpectraOf(weight, self.smoa_fingerprint[adapter_name])
         if adapter_name in self.smoa_row_order:
@@ -115,7 +115,7 @@ class SmoaLinear(BoundLayer):
         return small and self._base().weight.device.type == "cpu"
 
     def plan(self, adapter_name: str) -> Plan:
-        """How the adapter's factors make its update; rebuilt whenever frozen state, device or dtype have changed."""
+        """Return how the adapter's factors form its update; rebuilt after a change of frozen state, device or dtype."""
         self.prepare(adapter_name)
         weight: Tensor = self._base().weight
         state = [getattr(self, key)[adapter_name] for key in FROZEN_STATE if adapter_name in getattr(self, key)]
@@ -157,14 +157,15 @@ class SmoaLinear(BoundLayer):
     # ------------------------------------------------------------------------------------------------ updates
 
     def factors(self, adapter_name: str) -> list[tuple[Tensor, Tensor]]:
-        """Views ``(A_k, B_k)`` of the trained factors of every subspace, of shapes (r_k, n_k) and (m_k, r_k)."""
+        """Return views ``(A_k, B_k)`` of the factors of every subspace, of shapes (r_k, n_k) and (m_k, r_k)."""
         return split_factors(self.smoa_A[adapter_name], self.smoa_B[adapter_name], self.plan(adapter_name))
 
     def rank_bound(self, adapter_name: str) -> int:
-        """Upper bound of the rank of the update; needs no weights.
+        """Return an upper bound of the rank of the update; needs no weights.
 
-        Modulation by weight or noise: min(|rows_k|, |cols_k|) summed over blocks on the diagonal, else min(d_out,
-        d_in); without modulation the sum of ranks at most, in a grid that of the rows (or of the columns) of tiles.
+        With modulation by weight or noise: the sum of min(|rows_k|, |cols_k|) over blocks on the diagonal, or
+        min(d_out, d_in) for other partitions. Without modulation: in addition at most the sum of ranks, for a grid over
+        its rows (or columns) of tiles.
         """
         config = self.configs[adapter_name]
         bound = min(self.out_features, self.in_features)
@@ -181,14 +182,14 @@ class SmoaLinear(BoundLayer):
         return min(sum(in_rows), sum(in_cols))
 
     def get_delta_weight(self, adapter: str) -> Tensor:
-        """The additive update ``s D = W' - W`` of shape (out_features, in_features), in the dtype of A."""
+        """Return the update ``s D = W' - W`` of shape (out_features, in_features), in the wider dtype of A and W."""
         A, B = self.smoa_A[adapter], self.smoa_B[adapter]
         scaling = self.configs[adapter].scaling
         weight = self.unmerged_weight()
         return delta_weight(A, B, weight, self.plan(adapter), scaling, torch.promote_types(A.dtype, weight.dtype))
 
     def merged_weight(self, adapters: list[str]) -> Tensor:
-        """``W + sum s D`` in the dtype of W; of one adapter bit for bit the matrix that the forward multiplies with."""
+        """Return ``W + sum s D`` in the dtype of W; for one adapter bit for bit the matrix of the forward."""
         weight = self.unmerged_weight().detach()
         total: Tensor | None = None
         for name in adapters:
@@ -206,7 +207,7 @@ class SmoaLinear(BoundLayer):
         return self._update(x, adapter, include_base=False)
 
     def adapted_forward(self, x: Tensor, active: list[str], *args: Any, **kwargs: Any) -> Tensor:
-        """Apply the first adapter without dropout and the frozen weight in one product, and add the others."""
+        """Apply the first adapter without dropout and the frozen weight in one product, then add the other adapters."""
         base = self._base()
         if base.weight.requires_grad:
             raise UserError(
@@ -214,8 +215,8 @@ class SmoaLinear(BoundLayer):
                 "layer through modules_to_save, or leave it out of target_modules."
             )
         plain = [name for name in active if not (self.training and self.configs[name].dropout > 0)]
-        called = base._forward_hooks or base._forward_pre_hooks  # they must see their layer called
-        if not plain or called or not multiplies_by_weight(base):
+        hooks = base._forward_hooks or base._forward_pre_hooks  # hooks run only if their layer is called
+        if not plain or hooks or not multiplies_by_weight(base):
             return super().adapted_forward(x, active, *args, **kwargs)
         result = self._update(x, plain[0], include_base=True)
         for name in active:

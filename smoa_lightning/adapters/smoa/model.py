@@ -1,4 +1,4 @@
-"""The SMoA tuner: puts :class:`SmoaLinear` layers into a model, after peft's contract for tuners."""
+"""The SMoA tuner: puts :class:`SmoaLinear` layers into a model, following peft's contract for tuners."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Dense scratch memory shared by all layers, so that no layer pays page faults for its own W + s D."""
+"""Dense scratch memory that all layers share, so that no layer causes page faults for its own W + s D."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from torch import Tensor
 
 
 class _Scratch(threading.local):
-    """One buffer for each device, stream, dtype and slot of a thread, as large as the largest layer so far.
+    """One buffer for each thread, device, stream, dtype and slot, as large as the largest layer so far.
 
-    No user keeps a buffer beyond one call, and nothing that could run another layer (reading ``saved_tensors`` does,
-    under gradient checkpointing) may happen between filling and using it. Threads never share: backward of CUDA runs
-    in its own.
+    A caller uses a buffer within one call only. Between filling and using it, no other layer may run; under gradient
+    checkpointing, reading ``saved_tensors`` runs layers. Threads do not share buffers, because CUDA's backward runs in
+    a separate thread.
     """
 
     def __init__(self) -> None:
@@ -22,12 +22,12 @@ class _Scratch(threading.local):
         self.views: dict[tuple[Any, ...], Tensor] = {}
 
     def buffer(self, place: tuple[Any, ...], size: int) -> Tensor:
-        """The buffer of a place, made anew (and its views dropped) where it is too small."""
+        """Return the buffer of a place; a buffer that is too small is replaced and its views are dropped."""
         buffer = self.buffers.get(place)
         if buffer is None or buffer.numel() < size:
             self.views = {key: view for key, view in self.views.items() if key[0] != place}
             device, _, dtype, _ = place
-            with torch.inference_mode(False):  # a buffer first used in validation must also serve training
+            with torch.inference_mode(False):  # training also uses a buffer that validation created
                 buffer = torch.empty(size, dtype=dtype, device=device)
             self.buffers[place] = buffer
         return buffer
@@ -37,15 +37,17 @@ _scratch = _Scratch()
 
 
 def scratch_like(weight: Tensor, dtype: torch.dtype, slot: int) -> Tensor:
-    """Uninitialised matrix with the shape, device and orientation of a weight; valid until the next call for its slot.
+    """Return an uninitialised matrix with the shape, device and memory layout of a weight.
+
+    The matrix is valid until the next call with the same slot.
 
     Args:
-        weight: Matrix of shape (rows, cols), possibly the transposed view of a Conv1D's.
+        weight: Matrix of shape (rows, cols), possibly a transposed view of a Conv1D's weight.
         dtype: Dtype of the result.
-        slot: Which of several buffers that are in use at the same time.
+        slot: Number of the buffer, for buffers that are in use at the same time.
     """
     rows, cols = weight.shape
-    transposed = weight.stride(0) == 1 and weight.stride(1) != 1  # Conv1D: elementwise passes stay contiguous
+    transposed = weight.stride(0) == 1 and weight.stride(1) != 1  # Conv1D: elementwise operations stay contiguous
     device = weight.device
     if torch.compiler.is_compiling():  # a compiled graph plans its own memory
         fresh = torch.empty((cols, rows) if transposed else (rows, cols), dtype=dtype, device=device)

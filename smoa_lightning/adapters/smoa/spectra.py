@@ -1,8 +1,8 @@
-"""Spectral orders and singular values of base weights on disk: what injection costs most is computed once a machine.
+"""A disk cache of spectral orders and singular values, the most expensive part of injection.
 
-They are functions of one weight, whatever r, K and seed: every run of an ablation over one backbone shares them. A file
-is a plain array under a name made of the content of the weight; it may be deleted at any time. The folder is
-``$SMOA_LIGHTNING_CACHE/spectra``, or else that of the user's caches.
+They depend on one weight only, not on r, K or seed, so that all runs of a study with one backbone share them. A file is
+a plain array, and its name is a hash of the weight. Files may be deleted at any time. The folder is
+``$SMOA_LIGHTNING_CACHE/spectra`` or one in the user's cache.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from smoa_lightning.adapters.smoa import subspaces
 from smoa_lightning.adapters.tuner.fingerprint import fingerprint_text
 from smoa_lightning.common.atomic_files import CACHE, cache_folder, replacing
 
-VERSION = 2  # raise it when subspaces computes something else, or files are named otherwise
+VERSION = 2  # raise it if subspaces computes different results, or file names change
 
-_told: set[Path] = set()
+_reported: set[Path] = set()  # files and folders with a printed message
 
 
 class SpectraOf:
-    """Spectral orders and singular values of one weight, computed where no file has them.
+    """Spectral orders and singular values of one weight, read from the cache or computed.
 
     Args:
         weight: W of shape (d_out, d_in).
-        words: Its fingerprint, whose hash is exact for bfloat16; a checksum of the content makes up for other dtypes.
+        words: Its fingerprint. The hash is exact for bfloat16; for other dtypes the file name also has a checksum.
     """
 
     def __init__(self, weight: Tensor, words: Tensor) -> None:
@@ -38,11 +38,11 @@ class SpectraOf:
         self.fingerprint = fingerprint_text(words)
 
     def orders(self, weight: Tensor) -> tuple[Tensor, Tensor]:
-        """Rows and columns by rising spectral score, as ``subspaces.spectral_orders``."""
+        """Return rows and columns by rising spectral score, as ``subspaces.spectral_orders``."""
         d_out, d_in = weight.shape
-        kept = _read(self._file("orders"), d_out + d_in)
-        if kept is not None:
-            rows, cols = kept.to(torch.int64).split([d_out, d_in])
+        cached = _read(self._file("orders"), d_out + d_in)
+        if cached is not None:
+            rows, cols = cached.to(torch.int64).split([d_out, d_in])
             if subspaces.is_permutation(rows) and subspaces.is_permutation(cols):
                 return rows, cols
         rows, cols = subspaces.spectral_orders(weight)
@@ -50,12 +50,12 @@ class SpectraOf:
         return rows, cols
 
     def singular_values(self) -> Tensor:
-        """The singular values, descending, float64, as ``gram.singular_values``."""
-        kept = _read(self._file("singular_values"), min(self.weight.shape))
-        if kept is None:
-            kept = gram.singular_values(self.weight).cpu()
-            _write(self._file("singular_values"), kept)
-        return kept.to(torch.float64)
+        """Return the singular values, descending, float64, as ``gram.singular_values``."""
+        values = _read(self._file("singular_values"), min(self.weight.shape))
+        if values is None:
+            values = gram.singular_values(self.weight).cpu()
+            _write(self._file("singular_values"), values)
+        return values.to(torch.float64)
 
     def _file(self, what: str) -> Path:
         content = self.weight.detach()
@@ -68,13 +68,13 @@ class SpectraOf:
 
 
 def _read(file: Path, length: int) -> Tensor | None:
-    """The array of a file, or None where there is none of this length; a damaged file is told and taken for none."""
+    """Return the array of a file, or None if it is missing, damaged or of a different length; damage is reported."""
     try:
         values = torch.from_numpy(numpy.load(file, allow_pickle=False))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, EOFError, TypeError) as error:
-        _tell(file, f"{file} is damaged ({error}); the spectrum is computed anew.")
+        _report(file, f"{file} is damaged ({error}); the spectrum is computed again.")
         return None
     return values if values.shape == (length,) else None
 
@@ -85,10 +85,10 @@ def _write(file: Path, values: Tensor) -> None:
             numpy.save(stream, values.numpy())
     except OSError as error:
         reason = error.strerror or error
-        _tell(file.parent, f"spectra cannot be kept in {file.parent} ({reason}); set {CACHE} elsewhere.")
+        _report(file.parent, f"spectra cannot be cached in {file.parent} ({reason}); set {CACHE} to another folder.")
 
 
-def _tell(place: Path, sentence: str) -> None:
-    if place not in _told:
-        _told.add(place)
+def _report(place: Path, sentence: str) -> None:
+    if place not in _reported:
+        _reported.add(place)
         print(f"smoa_lightning: {sentence}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""The state that one layer holds for one adapter: its first factors and its frozen buffers."""
+"""The state of one adapter in one layer: its initial factors and its frozen buffers."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ FROZEN_STATE = ("smoa_row_order", "smoa_col_order", "smoa_cut_points", "smoa_noi
 def initial_factors(
     config: SMoAConfig, out_features: int, in_features: int, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
-    """A Kaiming-uniform(a = sqrt 5) per block, with the fan-in of the block; B zero. Drawn on the CPU in every case."""
+    """Return A, Kaiming-uniform(a = sqrt 5) with the fan-in of each block, and B, zero. Always drawn on the CPU."""
     ranks, shapes = config.ranks, config.block_shapes(out_features, in_features)
     blocks = [_kaiming(rank, cols, dtype) for rank, (_, cols) in zip(ranks, shapes, strict=True)]
     if config.partition in ("none", "spectral_energy"):
         return torch.cat(blocks), torch.zeros(out_features, sum(ranks), dtype=dtype)
-    # Blocks follow one another in memory; where they are alike this is also a matrix, which is easier to read.
-    alike = len({cols for _, cols in shapes}) == 1
-    A = torch.cat(blocks if alike else [block.reshape(-1) for block in blocks])
+    # Blocks are stored one after another; blocks of equal width form a matrix, which is easier to read.
+    equal_width = len({cols for _, cols in shapes}) == 1
+    A = torch.cat(blocks if equal_width else [block.reshape(-1) for block in blocks])
     B = torch.zeros(sum(rank * rows for rank, (rows, _) in zip(ranks, shapes, strict=True)), dtype=dtype)
     return A, B.view(-1, ranks[0]) if len(set(ranks)) == 1 else B
 
@@ -37,7 +37,7 @@ def _kaiming(rank: int, fan_in: int, dtype: torch.dtype) -> Tensor:
 
 
 def blank_state(config: SMoAConfig, out_features: int, in_features: int, seed: int) -> dict[str, Tensor]:
-    """Buffers of a new adapter beside the fingerprint: the noise seed is known, the rest is filled when needed."""
+    """Return the buffers of a new adapter, without its fingerprint; all but the noise seed are filled at first use."""
     state: dict[str, Tensor] = {}
     if config.partition in BLOCK_PARTITIONS:
         state["smoa_row_order"] = torch.full((out_features,), subspaces.UNSET, dtype=torch.int32)
@@ -50,7 +50,7 @@ def blank_state(config: SMoAConfig, out_features: int, in_features: int, seed: i
 
 
 def layer_seed(seed: int, name: str) -> int:
-    """A seed for one layer, so that layers of one shape do not share their noise."""
+    """Return a seed for one layer, so that layers of one shape have different noise."""
     return zlib.crc32(f"{seed}/{name}".encode())
 
 

@@ -1,8 +1,8 @@
-"""Which rows, columns and singular directions belong to which subspace: pure functions of one weight matrix.
+"""The rows, columns and singular directions of each subspace: pure functions of one weight matrix.
 
-Everything spectral is computed in float64 (:mod:`smoa_lightning.adapters.gram`). The results are *frozen state*: index
-orders and cut points travel in the adapter file. A rounded weight, or another number of threads, gives another order,
-and a moved position would attach a trained row to another output coordinate.
+Spectra are computed in float64 (:mod:`smoa_lightning.adapters.gram`). The results are *frozen state*: the adapter file
+holds index orders and cut points. A rounded weight or a different number of threads can change the order, and then a
+trained row would belong to a different output coordinate.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from smoa_lightning.adapters.gram import double, one_thread, spectrum
+from smoa_lightning.adapters.gram import one_thread, spectrum, to_float64
 
-UNSET = -1  # fills an index buffer whose values are not known yet
+UNSET = -1  # fills an index buffer until its values are known
 
 
 def near_equal_sizes(total: int, parts: int) -> list[int]:
-    """Split ``total`` into ``parts`` near-equal sizes, the first ones longer by one.
+    """Split ``total`` into ``parts`` near-equal sizes; the first sizes are larger by one.
 
     >>> near_equal_sizes(7, 3)
     [3, 2, 2]
@@ -28,7 +28,7 @@ def near_equal_sizes(total: int, parts: int) -> list[int]:
 
 
 def is_permutation(order: Tensor) -> bool:
-    """Whether an order holds every index from 0 on exactly once.
+    """Whether an order holds every index from 0 to its length - 1 exactly once.
 
     >>> is_permutation(torch.tensor([2, 0, 1])), is_permutation(torch.tensor([2, 0, 2]))
     (True, False)
@@ -37,10 +37,11 @@ def is_permutation(order: Tensor) -> bool:
 
 
 def spectral_scores(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Energy-weighted mean index of the singular directions that each coordinate uses (arXiv 2605.21147).
+    """Return the energy-weighted mean index of the singular directions of each coordinate (arXiv 2605.21147).
 
     ``row_score_i = sum_j j U_ij^2 s_j^2 / sum_j U_ij^2 s_j^2``, j = 0..q-1, with ``W = U diag(s) V^T``; the column
-    score is the same with V. Small means principal. A coordinate without any energy scores q: it comes last.
+    score is the same with V. A small score means principal directions. A coordinate without energy has score q, the
+    last place.
 
     Args:
         weight: W of shape (d_out, d_in).
@@ -49,7 +50,7 @@ def spectral_scores(weight: Tensor) -> tuple[Tensor, Tensor]:
         ``(row_scores, col_scores)`` of shapes (d_out,) and (d_in,), float64.
     """
     vectors, values, left = spectrum(weight)
-    matrix = double(weight)
+    matrix = to_float64(weight)
     with one_thread(min(matrix.shape)):
         # For the other side v_ij^2 s_j^2 = ((W^T U)_ij)^2: no division by small singular values.
         own = (vectors * values).square()
@@ -59,7 +60,7 @@ def spectral_scores(weight: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def spectral_orders(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows and columns of a weight by rising spectral score, int64 permutations on the CPU."""
+    """Return rows and columns of a weight by rising spectral score, as int64 permutations on the CPU."""
     rows, cols = (scores.argsort(stable=True).cpu() for scores in spectral_scores(weight))
     return rows, cols
 
@@ -72,7 +73,7 @@ def _mean_index(energy: Tensor) -> Tensor:
 
 
 def block_order(order: Tensor, num_subspaces: int) -> Tensor:
-    """Cut an index order into near-equal blocks and sort inside each: same update, stable file, int32."""
+    """Cut an index order into near-equal blocks and sort each block; the update is the same, the file is stable."""
     parts = torch.split(order, near_equal_sizes(order.numel(), num_subspaces))
     return torch.cat([part.sort().values for part in parts]).to(torch.int32)
 
@@ -84,14 +85,14 @@ def block_orders(
     seed: int = 0,
     spectral: Callable[[Tensor], tuple[Tensor, Tensor]] = spectral_orders,
 ) -> tuple[Tensor, Tensor]:
-    """Order rows and columns so that near-equal consecutive parts are the blocks of a partition.
+    """Order rows and columns so that consecutive near-equal parts are the blocks of a partition.
 
     Args:
         weight: W of shape (d_out, d_in); its values matter for ``spectral_blocks`` only.
         partition: ``spectral_blocks``, ``contiguous_blocks`` or ``random_blocks``.
         num_subspaces: K, the number of blocks.
         seed: Seed of ``random_blocks``.
-        spectral: Gives the orders of ``spectral_blocks``: computed, or kept from before.
+        spectral: Returns the orders of ``spectral_blocks``, computed or cached.
 
     Returns:
         ``(row_order, col_order)``: int32 permutations on the CPU, ascending inside each block.
@@ -111,8 +112,8 @@ def block_orders(
 def energy_cuts(singular_values: Tensor, num_subspaces: int, energy: str = "l1") -> Tensor:
     """Cut the singular directions at the quantiles k/K of cumulative energy (arXiv 2601.07507).
 
-    ``E(i) = sum_{j<=i} e_j / sum_j e_j`` with e = s (``l1``), s^2 (``l2``) or 1 (``count``); cut k is the smallest
-    number of leading directions with E >= k/K, moved where needed so that no subspace is empty.
+    ``E(i) = sum_{j<=i} e_j / sum_j e_j`` with e = s (``l1``), s^2 (``l2``) or 1 (``count``). Cut k is the smallest
+    number of leading directions with E >= k/K, moved if necessary so that no subspace is empty.
 
     Args:
         singular_values: s of shape (q,), descending.
@@ -120,7 +121,7 @@ def energy_cuts(singular_values: Tensor, num_subspaces: int, energy: str = "l1")
         energy: ``l1``, ``l2`` or ``count``.
 
     Returns:
-        K - 1 cut points, int32, strictly increasing: subspace k has the directions cut[k-1] .. cut[k] - 1.
+        K - 1 cut points, int32, strictly increasing; subspace k has the directions cut[k-1] .. cut[k] - 1.
 
     >>> energy_cuts(torch.tensor([6.0, 2.0, 2.0, 2.0]), 2).tolist()
     [1]
@@ -129,7 +130,7 @@ def energy_cuts(singular_values: Tensor, num_subspaces: int, energy: str = "l1")
     count = values.numel()
     weights = {"l1": values, "l2": values.square(), "count": torch.ones_like(values)}[energy]
     if not weights.sum() > 0:
-        weights = torch.ones_like(values)  # a zero matrix has no energy to share: cut by number
+        weights = torch.ones_like(values)  # a zero matrix has no energy: cut by number
     cumulative = weights.cumsum(0) / weights.sum()
     cuts: list[int] = []
     for index in range(1, num_subspaces):
@@ -140,9 +141,9 @@ def energy_cuts(singular_values: Tensor, num_subspaces: int, energy: str = "l1")
 
 
 def energy_masks(weight: Tensor, cuts: Tensor) -> list[Tensor]:
-    """Spectral parts ``W_k = U_k S_k V_k^T`` of all subspaces but the last; the last is W minus the others.
+    """Return the spectral parts ``W_k = U_k S_k V_k^T`` of all subspaces but the last, which is W minus the others.
 
-    Computed as the projection ``U_k U_k^T W`` (or ``W V_k V_k^T``), so that no sign of a singular vector matters.
+    They are computed as projections ``U_k U_k^T W`` (or ``W V_k V_k^T``), so that signs of singular vectors cancel.
 
     Args:
         weight: W of shape (d_out, d_in).
@@ -152,7 +153,7 @@ def energy_masks(weight: Tensor, cuts: Tensor) -> list[Tensor]:
         K - 1 matrices of shape (d_out, d_in), of the dtype and on the device of the weight.
     """
     vectors, _, left = spectrum(weight)
-    matrix = double(weight)
+    matrix = to_float64(weight)
     masks = []
     start = 0
     for stop in cuts.tolist():
@@ -164,15 +165,15 @@ def energy_masks(weight: Tensor, cuts: Tensor) -> list[Tensor]:
 
 
 def uniform_modulation(seed: int, shape: tuple[int, int], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Seeded noise, uniform in [0, 1), of shape (d_out, d_in); entry (i, j) is a hash of (seed, i * d_in + j).
+    """Return seeded noise, uniform in [0, 1), of shape (d_out, d_in); entry (i, j) is a hash of (seed, i * d_in + j).
 
-    A counter-based generator (splitmix64) in integer arithmetic gives the same numbers on every device, with every
-    number of threads and in every version of torch, so that one saved seed replaces a dense matrix.
+    A counter-based generator (splitmix64) in integer arithmetic gives the same numbers on every device, with any number
+    of threads and in every version of torch. So one saved seed replaces a dense matrix.
     """
     rows, cols = shape
-    key = int(_mix(torch.tensor(seed + 1)))  # mixed first, so that nearby seeds do not give shifted copies
+    key = int(_mix(torch.tensor(seed + 1)))  # without mixing, nearby seeds would give shifted copies
     result = torch.empty(shape, dtype=dtype, device=device)
-    step = max(1, (1 << 20) // max(cols, 1))  # bounds the int64 temporaries to some 8 MB each
+    step = max(1, (1 << 20) // max(cols, 1))  # limits the int64 temporaries to about 8 MB each
     for start in range(0, rows, step):
         stop = min(start + step, rows)
         counter = torch.arange(start * cols, stop * cols, dtype=torch.int64, device=device)
@@ -182,7 +183,7 @@ def uniform_modulation(seed: int, shape: tuple[int, int], dtype: torch.dtype, de
 
 
 def _mix(state: Tensor) -> Tensor:
-    """Splitmix64 of int64: products wrap around as they should, its unsigned constants are written as signed ones."""
+    """Splitmix64 of int64: products wrap around as intended, and its unsigned constants are written as signed."""
     state = state * -7046029254386353131
     state = (state ^ _shift(state, 30)) * -4658895280553007687
     state = (state ^ _shift(state, 27)) * -7723592293110705685

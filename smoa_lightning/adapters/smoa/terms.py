@@ -1,11 +1,11 @@
 """The update of the SMoA family as a short sum of terms ``(L R) o M`` in original coordinates.
 
-Of ``D = sum_k P_k[(B_k A_k) o M_k]`` every partition makes:
+The terms of ``D = sum_k P_k[(B_k A_k) o M_k]`` for each partition:
 
-* one subspace: L = B, R = A;
-* blocks: L = B_wide (d_out x r), R = A_wide (r x d_in), where A_wide holds in column j the factors of j's block in
-  that block's own rows and zeros elsewhere, and B_wide alike; their product is the block structure itself;
-* a grid: as blocks, for each row of tiles on its own (:class:`Grid`);
+* One subspace: L = B, R = A.
+* Blocks: L = B_wide (d_out x r), R = A_wide (r x d_in). Column j of A_wide holds the factors of j's block in the rows
+  of that block, and zeros elsewhere; the rows of B_wide do the same. So L R has the block structure.
+* A grid: as blocks, separately for each row of tiles (:class:`Grid`).
 * spectral_energy: ``sum_k (B_k A_k) o W_k = (B_K A_K) o W + sum_{k<K} (B_k A_k - B_K A_K) o W_k``, because the last
   spectral part is W minus the others.
 
@@ -27,17 +27,17 @@ from smoa_lightning.adapters.smoa.scratch import scratch_like
 
 @dataclass(frozen=True)
 class Grid:
-    """Where the factors of K x K tiles, stored one after another, stand in the two matrices of one term.
+    """The places of the factors of K x K tiles in the two matrices of one term.
 
-    Row i of tiles is L_i R_i with L_i = (B_i1 ... B_iK), R_i = diag(A_i1, ..., A_iK): as much arithmetic as a product
-    of rank R, where one product for all tiles would have K times the rank. The L_i stand one below another in
+    Row i of tiles is L_i R_i with L_i = (B_i1 ... B_iK), R_i = diag(A_i1, ..., A_iK). All rows together need the
+    arithmetic of a product of rank R; a single product for all tiles would have rank K R. The L_i are stacked in
     L (d_out x R), the R_i in (K R x d_in). R is the same for all rows of tiles.
 
     Attributes:
-        shapes: (m, n) of every tile, row by row of tiles.
+        shapes: (m, n) of every tile, one row of tiles after another.
         rows: Rows of the update in each row of tiles.
-        left_index: Position in L, counted through, of every entry of B.
-        right_index: Position in the matrix of the R_i, counted through, of every entry of A.
+        left_index: Flat position in L of every entry of B.
+        right_index: Flat position in the matrix of the R_i of every entry of A.
     """
 
     shapes: tuple[tuple[int, int], ...]
@@ -47,7 +47,7 @@ class Grid:
 
     @classmethod
     def of(cls, row_sizes: list[int], col_sizes: list[int], ranks: tuple[int, ...], device: torch.device) -> Grid:
-        """Place the tiles that parts of these sizes make, with these ranks."""
+        """Place the tiles of a grid with these row sizes, column sizes and ranks."""
         count, d_in = len(col_sizes), sum(col_sizes)
         total = sum(ranks[:count])
         left, right, rows = [], [], []
@@ -66,24 +66,24 @@ class Grid:
 
 
 def _positions(rows: range, first_col: int, cols: int, width: int) -> Tensor:
-    """Positions of a rectangle in a matrix of a width, counted through row by row."""
+    """Return the flat positions of a rectangle in a matrix of a given width."""
     return (torch.tensor(rows).unsqueeze(1) * width + torch.arange(first_col, first_col + cols)).flatten()
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How A and B of one layer make its update.
+    """How A and B of one layer form its update.
 
     Attributes:
         ranks: r_k of every subspace.
-        weighted: Whether the (last) product is multiplied with the frozen weight itself.
-        rows: Output coordinates of every block (int64, ascending); empty unless the partition is one of blocks.
+        weighted: Whether the (last) product is multiplied with the frozen weight.
+        rows: Output coordinates of every block (int64, ascending); empty unless the partition has blocks.
         cols: Input coordinates of every block.
-        row_place: Of every output coordinate, its place in the concatenation of ``rows``; None without ``rows``.
-        col_place: The same of input coordinates.
+        row_place: Place of every output coordinate in the concatenation of ``rows``; None without ``rows``.
+        col_place: Place of every input coordinate in the concatenation of ``cols``.
         masks: Spectral parts W_1 .. W_{K-1} (d_out x d_in); empty unless spectral_energy with modulation by weight.
-        noise: Fixed multipliers, each d_out x d_in: none, one for all subspaces, or one for each.
-        grid: Where the factors of the tiles of a grid stand; None unless the partition is one.
+        noise: Fixed multipliers, each d_out x d_in: none, one for all subspaces, or one for each subspace.
+        grid: Places of the factors of a grid's tiles; None for other partitions.
     """
 
     ranks: tuple[int, ...]
@@ -100,7 +100,7 @@ class Plan:
 class Term(NamedTuple):
     """One summand ``(left @ right) o modulator`` of the update; a modulator of None is all ones.
 
-    A term of a grid has the ``rows`` of every row of tiles, for which left and right are multiplied on their own.
+    The term of a grid has the ``rows`` of every row of tiles; left and right are multiplied separately for each.
     """
 
     left: Tensor
@@ -109,7 +109,7 @@ class Term(NamedTuple):
     rows: tuple[slice, ...] = ()
 
     def parts(self) -> Iterator[tuple[slice, Tensor, Tensor]]:
-        """The products that the term consists of: which rows, and their left and right factors."""
+        """Yield the products of the term: their rows, left and right factors."""
         if not self.rows:
             yield slice(None), self.left, self.right
             return
@@ -123,7 +123,7 @@ class Term(NamedTuple):
 def split_factors(A: Tensor, B: Tensor, plan: Plan) -> list[tuple[Tensor, Tensor]]:
     """View the stored parameters as the factors ``(A_k, B_k)`` of every subspace: (r_k, n_k) and (m_k, r_k).
 
-    Blocks are stored one after another (as a matrix where all have the same shape, else flat); full-size factors are
+    Blocks are stored one after another, as a matrix if all have the same shape, else flat. Full-size factors are
     stored side by side, A as (sum r_k, d_in) and B as (d_out, sum r_k).
     """
     if plan.grid:
@@ -171,7 +171,7 @@ def update_terms(A: Tensor, B: Tensor, weight: Tensor, plan: Plan, dtype: torch.
 
 
 def _scatter(values: Tensor, index: Tensor, shape: tuple[int, int]) -> Tensor:
-    """A matrix with values at positions that are counted through, and zeros elsewhere."""
+    """Return a matrix with values at flat positions and zeros elsewhere."""
     return values.new_zeros(shape[0] * shape[1]).index_copy_(0, index, values.reshape(-1)).view(shape)
 
 
@@ -193,7 +193,7 @@ def fill_update(out: Tensor, weight: Tensor, terms: list[Term], scaling: float, 
             if scaling != 1:
                 out.mul_(scaling)
     for term in rest:
-        assert term.modulator is not None  # only modulated products are kept apart
+        assert term.modulator is not None  # only modulated products are separate terms
         product_ = torch.mm(term.left, term.right, out=scratch_like(out, out.dtype, slot=1))
         out.addcmul_(product_, term.modulator, value=scaling)
     return out

@@ -1,4 +1,4 @@
-"""The configuration of SURM: which structured matrix, and where it stands."""
+"""The configuration of SURM: the structured matrix and its place."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class SurmPeftType(StrEnum):
 
 @dataclass
 class SurmConfig(TunerConfig):
-    r"""Structured unrestricted-rank matrices (arXiv 2406.17740): an update D of few parameters whose rank is not small.
+    r"""Structured unrestricted-rank matrices (arXiv 2406.17740): an update D of few parameters and of high rank.
 
     ============  ===============================================  ========================================
     structure     D (n x n)                                        trainable parameters
@@ -36,31 +36,31 @@ class SurmConfig(TunerConfig):
     ldr           sum over i <= m of C(g_i) S(h_i)                 2 n m
     ============  ===============================================  ========================================
 
-    o is the elementwise product, (x) the Kronecker product, S a skew-circulant matrix. The factor named first is zero
-    at start, the other one N(0, 0.02), or Kaiming-uniform for ``kronecker``: the update starts at zero.
+    o is the elementwise product, (x) the Kronecker product, S a skew-circulant matrix. The update starts at zero: at
+    the start the first factor is zero, and the second factor is N(0, 0.02), or Kaiming-uniform for ``kronecker``.
 
-    For a layer that is not square, n is max(d_in, d_out): the input is padded with zeros, the output cropped.
-    ``kronecker`` fits without. With ``block_size`` b the layer is cut into ceil(d_out/b) ceil(d_in/b) tiles, each with
-    a structure of size b and 2 b parameters (2 b m for ``ldr``) of its own, those at the border cropped. The paper has
-    square layers only; both readings are ours.
+    If a layer is not square, n is max(d_in, d_out): the input is padded with zeros, the output is cropped.
+    ``kronecker`` needs no padding. With ``block_size`` b the layer is cut into ceil(d_out/b) ceil(d_in/b) tiles. Each
+    tile has a separate structure of size b with 2 b parameters (2 b m for ``ldr``); tiles at the border are cropped.
+    The paper covers square layers only; padding and tiles are our additions.
 
     ``slot: update``: ``y = (W + s D) x``, mergeable. ``slot: adapter``: ``h' = h + act(s D h) + bias`` on the hidden
-    states h after attention and feed-forward output, before the residual sum; no bottleneck, a trained bias of n.
+    states h after attention and feed-forward, before the residual sum, without a bottleneck and with n trained biases.
 
     Args:
-        structure: What D is.
+        structure: The structure of D.
         slot: Whether D is an update of linear layers or an adapter after attention and feed-forward.
         displacement_rank: m of ``ldr``.
-        kronecker_rank: r of ``kronecker``; must divide both sizes (the block size, if there is one). Absent: the common
-            divisor with the largest possible rank of D, ``min(n_out/r, r) min(r, n_in/r)``. Where the sizes have no
-            common divisor, r is 1 and D a LoRA of rank 1.
+        kronecker_rank: r of ``kronecker``; must divide both sizes (or the block size). Absent means the common divisor
+            with the largest possible rank of D, ``min(n_out/r, r) min(r, n_in/r)``. Without a common divisor above 1,
+            r is 1 and D is a LoRA of rank 1.
         block_size: b; absent means one structure for the whole layer.
         alpha: s, a plain multiplier, since the method has no rank to divide by; absent means 1.
-        dropout: Probability with which inputs of D are dropped in training.
-        activation: act of the adapter slot, a name of transformers' with act(0) = 0.
-        placement: Of the adapter slot: after attention and feed-forward (``houlsby``) or feed-forward alone
-            (``pfeiffer``); decides the default of ``target_modules``.
-        bias: Which biases of the backbone are trained: none, all, or those of the adapted layers.
+        dropout: Dropout probability of D's inputs in training.
+        activation: act of the adapter slot, a function of transformers with act(0) = 0.
+        placement: Place of the adapter slot: after attention and feed-forward (``houlsby``) or only after feed-forward
+            (``pfeiffer``); sets the default of ``target_modules``.
+        bias: The trained biases of the backbone: none, all, or those of the adapted layers.
     """
 
     structure: Structure = field(default="circulant")
@@ -105,23 +105,23 @@ class SurmConfig(TunerConfig):
 
     @property
     def scaling(self) -> float:
-        """s = alpha, 1 where it is absent."""
+        """s = alpha, or 1 if alpha is absent."""
         return 1.0 if self.alpha is None else float(self.alpha)
 
     def default_targets(self, model_type: str) -> list[str] | str | None:
-        """Linear layers for the update slot; attention and feed-forward outputs, if known, for the adapter slot."""
+        """Return linear layers for the update slot, and the known modules of ``placement`` for the adapter slot."""
         if self.slot == "update":
             return super().default_targets(model_type)
         return slot_targets(self, model_type)
 
     def shapes(self, out_features: int, in_features: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Shapes of the two factors for an update of shape (out_features, in_features)."""
+        """Return the shapes of the two factors for an update of shape (out_features, in_features)."""
         return factor_shapes(
             self.structure, out_features, in_features, self.block_size, self.displacement_rank, self.kronecker_rank
         )
 
     def check_target(self, name: str, module: nn.Module) -> None:
-        """Refuse a module that cannot be adapted; in the adapter slot any module has a chance."""
+        """Refuse a module that cannot be adapted; in the adapter slot only linear layers can be checked here."""
         if self.slot == "update":
             super().check_target(name, module)
         else:

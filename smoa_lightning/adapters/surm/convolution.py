@@ -1,13 +1,13 @@
 r"""Cyclic and negacyclic convolution of real vectors through FFT, batched, with a hand-written gradient.
 
-Both are diagonal in a transform F: ``k * x = F^{-1}(F(k) F(x))``, and the gradients are
+Both are diagonal in a transform F: ``k * x = F^{-1}(F(k) F(x))``. The gradients are
 ``dx = F^{-1}(conj(F(k)) F(g))`` and ``dk = F^{-1}(sum conj(F(x)) F(g))``, because the transpose of a (skew-)circulant
-matrix belongs to the conjugate spectrum. Autograd through ``rfft`` would run full complex transforms instead.
+matrix has the conjugate spectrum. Autograd through ``rfft`` would run full complex transforms instead.
 
 F is ``rfft`` for cyclic convolution. For negacyclic convolution it is the twisted transform
 ``X_k = sum_j x_j eta_j e^{-2 pi i jk/n}`` with ``eta_j = e^{-i pi j/n}``, which turns the skew-circulant into a
-circulant. For real x its spectrum is symmetric, ``X_{n-1-k} = conj(X_k)``, so that for even n the even k suffice, and
-these are a complex transform of half the length: of ``(x_j - i x_{j+n/2}) eta_j``, j < n/2.
+circulant. For real x its spectrum is symmetric, ``X_{n-1-k} = conj(X_k)``, so that for even n the even k are enough.
+They are a complex transform of half the length: of ``(x_j - i x_{j+n/2}) eta_j``, j < n/2.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Letters = tuple[str, str, str]
 
 @functools.cache
 def fast_length(n: int) -> int:
-    """The next length from n on that has no prime factor above 7, for which FFT is fast.
+    """Return the smallest length >= n without a prime factor above 7, for which FFT is fast.
 
     >>> [fast_length(n) for n in (1, 11, 97, 1151)]
     [1, 12, 98, 1152]
@@ -41,15 +41,15 @@ def fast_length(n: int) -> int:
 
 
 def convolve(kernel: Tensor, x: Tensor, letters: Letters, negacyclic: bool = False, keep: int | None = None) -> Tensor:
-    """Convolve the last dimensions of kernel and x, and sum over other dimensions as letters say.
+    """Convolve the last dimensions of kernel and x, and sum over batch dimensions given by letters.
 
     Args:
         kernel: Shape (*batch, L); L is the length of the convolution.
         x: Shape (*batch, n) with n <= L, padded with zeros; n = L if ``negacyclic``.
         letters: Names of the batch dimensions of kernel, x and result, as in einsum: ("pq", "tq", "tp") sums over q.
-            Every letter stands in two of them or more.
+            Every letter occurs in at least two of the three.
         negacyclic: Negate the terms that wrap around.
-        keep: How many leading entries of the result are returned; all if absent.
+        keep: Number of leading entries of the result to return; all if absent.
 
     Returns:
         Shape (*batch, keep), in the dtype of x; computed in float32, or in float64 for x in float64.
@@ -86,7 +86,7 @@ class _Convolution(torch.autograd.Function):
 
 
 def _contract(a: Tensor, b: Tensor, in_a: str, in_b: str, in_y: str) -> Tensor:
-    """Multiply spectra and sum over the letters that the result lacks; elementwise where no GEMM would be saved."""
+    """Multiply spectra and sum over the letters that the result lacks; elementwise unless a GEMM is faster."""
     sizes = dict(zip(in_a, a.shape, strict=False)) | dict(zip(in_b, b.shape, strict=False))
     only_a = math.prod(sizes[i] for i in in_a if i not in in_b)
     only_b = math.prod(sizes[i] for i in in_b if i not in in_a)

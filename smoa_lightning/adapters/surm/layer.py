@@ -11,11 +11,11 @@ from smoa_lightning.adapters.surm.config import SurmConfig
 from smoa_lightning.adapters.surm.structured import kronecker_rank_bound, structured_matrix, structured_product
 from smoa_lightning.adapters.tuner import SlotLayer, UpdateLayer
 
-STANDARD_DEVIATION = 0.02  # of the factor that is not zero
+STANDARD_DEVIATION = 0.02  # initial value of the nonzero factor
 
 
 def initial_factors(config: SurmConfig, out_features: int, in_features: int, dtype: torch.dtype) -> dict[str, Tensor]:
-    """Left factors zero; right factors N(0, 0.02), or Kaiming-uniform (a = sqrt 5, fan-in n_in/r) for Kronecker."""
+    """Return zero left factors, and right factors N(0, 0.02), or Kaiming-uniform (a = sqrt 5, n_in/r) for Kronecker."""
     left_shape, right_shape = config.shapes(out_features, in_features)
     right = torch.empty(right_shape, dtype=dtype)
     if config.structure == "kronecker":
@@ -29,8 +29,8 @@ def initial_factors(config: SurmConfig, out_features: int, in_features: int, dty
 class SurmLinear(UpdateLayer):
     r"""``y = x (W + sum over active adapters of s D)^T + b`` with a structured D, see :class:`SurmConfig`.
 
-    Parameters ``surm_left`` (b, b, B or g in the names of the table there; zero at start) and ``surm_right`` (a, a, A
-    or h), for all tiles; shapes in ``structured``.
+    Parameters for all tiles, with the letters of the table there: ``surm_left`` (b, b, B or g; zero at the start) and
+    ``surm_right`` (a, a, A or h). Their shapes are in ``structured``.
     """
 
     adapter_layer_names = ("surm_left", "surm_right")
@@ -39,10 +39,10 @@ class SurmLinear(UpdateLayer):
     configs: dict[str, SurmConfig]  # type: ignore[assignment]
 
     def update_layer(self, adapter_name: str, config: SurmConfig) -> None:
-        """Add an adapter that does not change anything yet.
+        """Add an adapter that starts without effect.
 
         Raises:
-            UserError: A setting that does not fit the shape of the layer.
+            UserError: A setting does not fit the shape of the layer.
         """
         config.check_layer(self.name, self.out_features, self.in_features)
         super().update_layer(adapter_name, config)
@@ -64,9 +64,9 @@ class SurmLinear(UpdateLayer):
         return structured_matrix(config.structure, left, self.surm_right[adapter], self.out_features, self.in_features)
 
     def rank_bound(self, adapter: str) -> int:
-        """min(d_out, d_in), which circulant, Toeplitz and LDR matrices reach; less for Kronecker.
+        """Return min(d_out, d_in), which circulant, Toeplitz and LDR matrices reach, or less for Kronecker.
 
-        There it is ``min(n_out/r, r) min(r, n_in/r)`` for each tile, r the Kronecker rank.
+        A Kronecker tile has at most rank ``min(n_out/r, r) min(r, n_in/r)``, with the Kronecker rank r.
         """
         limit = min(self.out_features, self.in_features)
         if self.configs[adapter].structure != "kronecker":
@@ -79,7 +79,7 @@ class SurmLinear(UpdateLayer):
 class SurmSlot(SlotLayer):
     r"""``h' = h + sum over active adapters of act(s D h) + bias`` with a structured D (n x n), see :class:`SurmConfig`.
 
-    Parameters ``surm_left``, ``surm_right`` as in :class:`SurmLinear`, and ``surm_bias`` (n), zero at start.
+    Parameters ``surm_left``, ``surm_right`` as in :class:`SurmLinear`, and ``surm_bias`` (n), zero at the start.
     """
 
     adapter_layer_names = ("surm_left", "surm_right", "surm_bias")
@@ -89,10 +89,10 @@ class SurmSlot(SlotLayer):
     configs: dict[str, SurmConfig]  # type: ignore[assignment]
 
     def update_layer(self, adapter_name: str, config: SurmConfig) -> None:
-        """Add an adapter that does not change anything yet.
+        """Add an adapter that starts without effect.
 
         Raises:
-            UserError: A setting that does not fit the width.
+            UserError: A setting does not fit the width.
         """
         config.check_layer(self.name, self.width, self.width)
         super().update_layer(adapter_name, config)
@@ -104,7 +104,7 @@ class SurmSlot(SlotLayer):
         return {**factors, "surm_bias": torch.zeros(self.width, dtype=dtype)}
 
     def residual(self, h: Tensor, adapter: str) -> Tensor:
-        """Return ``act(s D h) + bias`` of shape (..., n) for h of that shape."""
+        """Return ``act(s D h) + bias`` of shape (..., n), for h of the same shape."""
         config = self.configs[adapter]
         left = self.surm_left[adapter] * config.scaling
         product = structured_product(config.structure, left, self.surm_right[adapter], h, self.width)

@@ -1,4 +1,4 @@
-"""The SURM tuner: puts :class:`SurmLinear` or :class:`SurmSlot` layers into a model, after peft's contract."""
+"""The SURM tuner: puts :class:`SurmLinear` or :class:`SurmSlot` layers into a model, following peft's contract."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class SurmModel(AdapterModel):
         return SurmSlot(target, name, require_slot_width(target, self.model, name))
 
     def check_target(self, target: nn.Module, name: str, config: SurmConfig) -> None:
-        """Refuse a module that cannot be adapted, or whose width is not known in the adapter slot."""
+        """Refuse a module that cannot be adapted, or that has no known width for the adapter slot."""
         super().check_target(target, name, config)
         if config.slot == "adapter":
             require_slot_width(target, self.model, name)

@@ -1,17 +1,17 @@
 r"""Structured matrices of SURM (arXiv 2406.17740): their products with a batch of vectors, and their dense forms.
 
-Indices run from 0, n is the size, and vectors are first columns:
+Indices start at 0, n is the size, and vectors are first columns:
 
 * circulant ``C(c)_ij = c_{(i-j) mod n}``; skew-circulant ``S(h)_ij = h_{i-j}`` for i >= j, else ``-h_{n+i-j}``;
   symmetric Toeplitz ``T(t)_ij = t_{|i-j|}``;
-* low displacement rank: ``M = sum_{i<m} C(g_i) S(h_i)``. With Z_f the down-shift whose upper right corner is f,
-  ``Z_1 M - M Z_{-1} = 2 sum_i g_i (J h_i)^T``, J the reversal: a displacement rank of at most m (Pan, Structured
+* low displacement rank: ``M = sum_{i<m} C(g_i) S(h_i)``. Z_f is the down-shift with upper right corner f, J the
+  reversal. Then ``Z_1 M - M Z_{-1} = 2 sum_i g_i (J h_i)^T`` has a displacement rank of at most m (Pan, Structured
   Matrices and Polynomials, 2001, chapter 4; Sindhwani, Sainath and Kumar, arXiv 1510.01722, section 3);
 * Kronecker ``B (x) A`` with B (n_out/r x r) and A (r x n_in/r).
 
-An update of shape (d_out, d_in) is made of R x Q tiles, tile (p, q) having its own structure of size b, and what
-reaches over the border is cropped. Without tiling R = Q = 1 and b = max(d_out, d_in): the input is padded with zeros,
-the output cropped. Kronecker needs no padding then. ``left`` and ``right`` are the factors of all tiles:
+An update of shape (d_out, d_in) consists of R x Q tiles. Each tile (p, q) has a separate structure of size b, and tiles
+at the border are cropped. Without tiling R = Q = 1 and b = max(d_out, d_in): the input is padded with zeros, the output
+is cropped. Kronecker then needs no padding. ``left`` and ``right`` are the factors of all tiles:
 
 =========== ======================= ======================= ========================
 structure   tile                    left                    right
@@ -22,7 +22,7 @@ ldr         sum C(left) S(right)    (R, Q, m, b)            (R, Q, m, b)
 kronecker   left (x) right          (R, Q, b_out/r, r)      (R, Q, r, b_in/r)
 =========== ======================= ======================= ========================
 
-Everything here is a function of tensors alone.
+All functions here depend on tensors only.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ from smoa_lightning.adapters.surm.convolution import convolve, fast_length
 Structure = Literal["circulant", "toeplitz", "kronecker", "ldr"]
 Path = Literal["fft", "dense"]
 
-# (structure, half precision) -> size from which on FFT is faster, for few and for many tokens. Measured: forward and
-# backward on one thread of an x86 server CPU with fast bfloat16 GEMMs (AMX), torch 2.13, sizes 8 to 2048, 64 and 768
-# tokens. Time of the dense path over that of FFT at 768 tokens, n = 576 and 1536: circulant 2.2 and 6.8 in float32, 0.7
-# and 1.5 in bfloat16; toeplitz 1.4, 5.8, 0.5, 1.6; ldr (m = 1) 2.2, 7.4, 0.8, 2.4. In no case was the chosen path
-# slower by more than a quarter; benchmarks/structured_products.py prints them all. Without fast bfloat16, or on a GPU,
-# the limits are right in order of magnitude only; the two paths give the same result.
+# (structure, half precision) -> smallest size at which FFT is faster, for few and for many tokens. Measured: forward
+# and backward on one thread of an x86 server CPU with fast bfloat16 GEMMs (AMX), torch 2.13, sizes 8 to 2048, 64 and
+# 768 tokens. Time of the dense path divided by that of FFT at 768 tokens, n = 576 and 1536: circulant 2.2 and 6.8 in
+# float32, 0.7 and 1.5 in bfloat16; toeplitz 1.4, 5.8, 0.5, 1.6; ldr (m = 1) 2.2, 7.4, 0.8, 2.4. The chosen path was
+# never slower by more than a quarter; benchmarks/structured_products.py prints all values. Without fast bfloat16, or on
+# a GPU, the limits are correct in order of magnitude only. Both paths give the same result.
 MANY_TOKENS = 256
 FFT_FROM: dict[tuple[str, bool], tuple[int, int]] = {
     ("circulant", False): (192, 192),
@@ -62,8 +62,8 @@ FFT_FROM: dict[tuple[str, bool], tuple[int, int]] = {
 def _shifted_rows(sequence: Tensor, rows: int, cols: int) -> Tensor:
     """``M_ij = sequence_{(j-i) mod P}`` for a sequence of period P, of shape (..., rows, cols).
 
-    Repeats the sequence and cuts it into rows of a length that is -1 modulo P, so that each row starts one entry
-    earlier. Unlike indexing, this has a backward of plain sums.
+    The sequence is repeated and cut into rows whose length is -1 modulo P, so that each row starts one entry earlier.
+    Unlike indexing, this has a backward of plain sums.
     """
     period = sequence.shape[-1]
     width = 2 * period - 1
@@ -75,7 +75,7 @@ def _shifted_rows(sequence: Tensor, rows: int, cols: int) -> Tensor:
 
 
 def circulant(c: Tensor, rows: int | None = None, cols: int | None = None) -> Tensor:
-    """C(c) of shape (..., n, n) for c of shape (..., n); ``rows`` and ``cols`` crop it.
+    """Return C(c) of shape (..., n, n) for c of shape (..., n); ``rows`` and ``cols`` crop it.
 
     >>> circulant(torch.tensor([1, 2, 3]))
     tensor([[1, 3, 2],
@@ -87,7 +87,7 @@ def circulant(c: Tensor, rows: int | None = None, cols: int | None = None) -> Te
 
 
 def skew_circulant(h: Tensor, rows: int | None = None, cols: int | None = None) -> Tensor:
-    """S(h) of shape (..., n, n) for h of shape (..., n): a circulant whose wrapped terms are negated.
+    """Return S(h) of shape (..., n, n) for h of shape (..., n): a circulant with negated wrapped terms.
 
     >>> skew_circulant(torch.tensor([1, 2, 3]))
     tensor([[ 1, -3, -2],
@@ -99,7 +99,7 @@ def skew_circulant(h: Tensor, rows: int | None = None, cols: int | None = None) 
 
 
 def toeplitz(t: Tensor, rows: int | None = None, cols: int | None = None) -> Tensor:
-    """Symmetric T(t) of shape (..., n, n) for t of shape (..., n).
+    """Return the symmetric T(t) of shape (..., n, n) for t of shape (..., n).
 
     >>> toeplitz(torch.tensor([1, 2, 3]))
     tensor([[1, 2, 3],
@@ -116,7 +116,7 @@ def _reversed(c: Tensor) -> Tensor:
 
 
 def _embedded(t: Tensor, length: int) -> Tensor:
-    """First column of the circulant of the given length (>= 2n - 1) whose leading n x n part is T(t)."""
+    """Return the first column of a circulant whose leading n x n part is T(t); its length is at least 2n - 1."""
     gap = t.new_zeros(*t.shape[:-1], length - 2 * t.shape[-1] + 1)
     return torch.cat([t, gap, t[..., 1:].flip(-1)], -1)
 
@@ -125,7 +125,7 @@ def _embedded(t: Tensor, length: int) -> Tensor:
 
 
 def kronecker_product(B: Tensor, A: Tensor, x: Tensor) -> Tensor:
-    """``(B (x) A) x`` for B (k, r), A (s, l) and every x of shape (..., r l): ``B X A^T`` with x as X (r, l)."""
+    """Return ``(B (x) A) x`` for B (k, r), A (s, l) and x of shape (..., r l): ``B X A^T`` with x as X (r, l)."""
     X = x.reshape(*x.shape[:-1], B.shape[1], A.shape[1])
     y = F.linear(F.linear(X, A.to(x.dtype)).transpose(-1, -2), B.to(x.dtype))
     return y.transpose(-1, -2).flatten(-2)
@@ -135,15 +135,15 @@ def kronecker_product(B: Tensor, A: Tensor, x: Tensor) -> Tensor:
 
 
 def tile_size(out_features: int, in_features: int, block_size: int | None) -> int:
-    """b: the block size, or max(d_out, d_in) without tiling."""
+    """Return b: the block size, or max(d_out, d_in) without tiling."""
     return max(out_features, in_features) if block_size is None else block_size
 
 
 def full_rank_divisor(out_features: int, in_features: int) -> int:
-    """The common divisor r with the largest possible rank of ``B (x) A``; the smallest of several.
+    """Return the common divisor r with the largest possible rank of ``B (x) A``, the smallest of several.
 
-    The rank is rank(B) rank(A) <= min(n_out/r, r) min(r, n_in/r), and the number of parameters, n_in + n_out, does not
-    depend on r. For n_in = n_out = n this is the divisor of n nearest below or above the root of n.
+    The rank is rank(B) rank(A) <= min(n_out/r, r) min(r, n_in/r). The number of parameters, n_in + n_out, does not
+    depend on r. For n_in = n_out = n, r is the nearest divisor of n below or above the square root of n.
 
     >>> full_rank_divisor(64, 64), full_rank_divisor(1536, 576), full_rank_divisor(7, 20)
     (8, 24, 1)
@@ -154,7 +154,7 @@ def full_rank_divisor(out_features: int, in_features: int) -> int:
 
 
 def kronecker_rank_bound(out_features: int, in_features: int, r: int) -> int:
-    """``min(n_out/r, r) min(r, n_in/r)``, the largest possible rank of ``B (x) A``."""
+    """Return ``min(n_out/r, r) min(r, n_in/r)``, the largest possible rank of ``B (x) A``."""
     return min(out_features // r, r) * min(r, in_features // r)
 
 
@@ -166,7 +166,7 @@ def factor_shapes(
     displacement_rank: int = 1,
     kronecker_rank: int | None = None,
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Shapes of ``left`` and ``right`` for an update of shape (d_out, d_in).
+    """Return the shapes of ``left`` and ``right`` for an update of shape (d_out, d_in).
 
     >>> factor_shapes("circulant", 20, 33), factor_shapes("ldr", 20, 33, block_size=8, displacement_rank=2)
     (((1, 1, 33), (1, 1, 33)), ((3, 5, 2, 8), (3, 5, 2, 8)))
@@ -189,15 +189,15 @@ def structured_matrix(
     in_features: int,
     dtype: torch.dtype | None = None,
 ) -> Tensor:
-    """The dense update of shape (d_out, d_in).
+    """Return the dense update of shape (d_out, d_in).
 
     Args:
-        structure: What the tiles are.
+        structure: Structure of the tiles.
         left: Factors, see the module's docstring.
         right: Factors.
         out_features: d_out.
         in_features: d_in.
-        dtype: Dtype of the result and of the matrices that are multiplied; that of the factors if absent.
+        dtype: Dtype of the result and of the multiplied matrices; absent means the dtype of the factors.
     """
     dtype = left.dtype if dtype is None else dtype
     left, right = (left * right, right) if structure == "circulant" else (left, right)  # rounded after the product
@@ -223,13 +223,13 @@ def structured_matrix(
 def structured_product(
     structure: Structure, left: Tensor, right: Tensor, x: Tensor, out_features: int, path: Path | None = None
 ) -> Tensor:
-    """``x D^T`` of shape (..., d_out) for x of shape (..., d_in), in the dtype of x.
+    """Return ``x D^T`` of shape (..., d_out) for x of shape (..., d_in), in the dtype of x.
 
-    Through FFT in float32 (float64 for float64), or through the dense matrix and one GEMM in the dtype of x, whichever
-    was measured to be faster for such a size; Kronecker by reshaping x, whatever the size.
+    The product uses FFT in float32 (float64 for float64), or the dense matrix and one GEMM in the dtype of x. The
+    faster path for this size, as measured, is chosen. Kronecker always reshapes x instead.
 
     Args:
-        structure: What the tiles are.
+        structure: Structure of the tiles.
         left: Factors, see the module's docstring.
         right: Factors.
         x: Vectors.
@@ -245,13 +245,13 @@ def structured_product(
         if path == "dense":
             y = F.linear(flat, structured_matrix(structure, left, right, out_features, x.shape[-1], x.dtype))
         else:
-            wide = flat.to(torch.promote_types(x.dtype, torch.float32))  # FFT knows no bfloat16
+            wide = flat.to(torch.promote_types(x.dtype, torch.float32))  # FFT does not support bfloat16
             y = _fft_tiles(structure, left, right, wide)[:, :out_features].to(x.dtype)
     return y.reshape(*x.shape[:-1], out_features)
 
 
 def _tiled(x: Tensor, count: int, size: int) -> Tensor:
-    """(T, d_in) as (T, Q, b), padded with zeros."""
+    """Reshape (T, d_in) to (T, Q, b), padded with zeros."""
     gap = count * size - x.shape[-1]
     return (F.pad(x, (0, gap)) if gap else x).view(x.shape[0], count, size)
 
@@ -280,10 +280,10 @@ def _fft_tiles(structure: Structure, left: Tensor, right: Tensor, x: Tensor) -> 
 
 
 def fft_is_faster(structure: Structure, left: Tensor, x: Tensor) -> bool:
-    """Whether a product with x of shape (T, d_in) is faster through FFT than through the dense matrix (`FFT_FROM`)."""
+    """Whether FFT is faster than the dense matrix for a product with x of shape (T, d_in) (see ``FFT_FROM``)."""
     few, many = FFT_FROM[structure, x.dtype in (torch.float16, torch.bfloat16)]
     limit = few if x.shape[0] < MANY_TOKENS else many
     if structure != "circulant":
         return left.shape[-1] >= limit
-    rows, cols, b = left.shape  # the tiles of a row share their transforms: what counts is the whole update
+    rows, cols, b = left.shape  # tiles of a row share their transforms, so the size of the whole update decides
     return b >= 16 and b * math.sqrt(rows * cols) >= limit

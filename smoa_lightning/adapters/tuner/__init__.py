@@ -1,4 +1,4 @@
-"""What all of our own tuners share: targets and checks of a config, containers of a layer, injection, registration."""
+"""Shared by all our own tuners: targets and checks of a config, containers of a layer, injection, registration."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from smoa_lightning.adapters.tuner.update import UpdateLayer
 
 
 def register(peft_type: StrEnum, config: type[TunerConfig], model: type[AdapterModel]) -> None:
-    """Make a method known to peft under the one member of its own type enum.
+    """Register a method with peft under the single member of its type enum.
 
-    ``peft.register_peft_method`` takes members of peft's own enum only; all it does is to fill these dictionaries.
+    ``peft.register_peft_method`` only fills these dictionaries, but refuses members that are not in peft's own enum.
     """
     PEFT_TYPE_TO_CONFIG_MAPPING[peft_type] = config  # type: ignore[index]
     PEFT_TYPE_TO_TUNER_MAPPING[peft_type] = model  # type: ignore[index]

@@ -1,4 +1,4 @@
-"""What the configs of all our own methods share: targets, and checks that answer in one sentence."""
+"""Shared by the configs of all our own methods: targets, and checks with one-sentence errors."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from smoa_lightning.common.errors import UserError, nearest
 
 @dataclass
 class TunerConfig(PeftConfig):
-    """Which modules are adapted, and what else is trained.
+    """The modules to adapt, and further modules to train.
 
     Args:
         target_modules: Names of the layers to adapt: a list of names, a regular expression, ``all-linear``, or
             absent for the default of the architecture.
         exclude_modules: Names or a regular expression of layers to leave out.
         layers_to_transform: Index or indices of the transformer layers to adapt; absent means all.
-        layers_pattern: Name of the list of transformer layers, needed only where it is not found by itself.
+        layers_pattern: Name of the list of transformer layers, needed only if it is not found automatically.
         modules_to_save: Further modules that are trained and saved in full.
     """
 
@@ -51,17 +51,17 @@ class TunerConfig(PeftConfig):
             )
 
     def default_targets(self, model_type: str) -> list[str] | str | None:
-        """Return the modules that are adapted where ``target_modules`` is absent, for one architecture.
+        """Return the default of ``target_modules`` for one architecture.
 
-        None means that there is no sensible default, so that the user must name them.
+        None means that there is no default and the user must name the modules.
         """
         return list(DEFAULT_TARGETS.get(model_type, [])) or "all-linear"
 
     def check_target(self, name: str, module: nn.Module) -> None:
-        """Refuse a module that cannot be adapted, before anything is replaced.
+        """Refuse a module that cannot be adapted, before any module is replaced.
 
         Raises:
-            UserError: Names the module, the setting and its valid range.
+            UserError: It cannot be adapted; the message names the module, the setting and its valid range.
         """
         shape = linear_shape(module)
         if shape is None:
@@ -72,12 +72,12 @@ class TunerConfig(PeftConfig):
         self.check_layer(name, *shape)
 
     def check_layer(self, name: str, out_features: int, in_features: int) -> None:
-        """Refuse settings that do not fit a linear layer of this shape; fine for every shape unless overridden."""
+        """Refuse settings that do not fit a linear layer of this shape; accepts every shape by default."""
 
     # ------------------------------------------------------------------------------------------ checks of settings
 
     def require_choice(self, name: str, literal: Any) -> None:
-        """Raise a UserError unless a field holds one of the values of a Literal."""
+        """Raise a UserError unless a field has a value of a Literal."""
         value, allowed = getattr(self, name), get_args(literal)
         if value not in allowed:
             raise UserError(
@@ -86,7 +86,7 @@ class TunerConfig(PeftConfig):
             )
 
     def require_integer(self, name: str, minimum: int, value: Any = None) -> None:
-        """Raise a UserError unless a field (or the given part of it) is an integer of at least ``minimum``."""
+        """Raise a UserError unless a field, or ``value``, is an integer of at least ``minimum``."""
         value = getattr(self, name) if value is None else value
         if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
             raise UserError(f"{type(self).__name__}.{name} is {value!r}, but must be an integer of at least {minimum}.")

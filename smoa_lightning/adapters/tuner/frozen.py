@@ -1,4 +1,4 @@
-"""The frozen layer below an adapter: its shape and its weight, however it stores them."""
+"""The shape and the weight of the frozen layer below an adapter, for every storage format."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from smoa_lightning.backbones.quantization import dequantized_weight, quantizati
 
 
 def linear_shape(module: nn.Module) -> tuple[int, int] | None:
-    """(out_features, in_features) of a linear layer that can take an update of its weight, else None."""
+    """Return (out_features, in_features) of a linear layer whose weight can be updated, else None."""
     if quantization(module) is not None:
         return int(module.out_features), int(module.in_features)  # type: ignore[arg-type]
     weight = getattr(module, "weight", None)
@@ -22,12 +22,12 @@ def linear_shape(module: nn.Module) -> tuple[int, int] | None:
 
 
 def stored_weight(module: Any) -> Tensor:
-    """The weight as such a layer stores it; dequantised, which makes a new matrix, where it is held in 8 or 4 bits."""
+    """Return the weight as the layer stores it; a weight in 8 or 4 bits is dequantised into a new matrix."""
     weight: Tensor = module.weight
     return weight if quantization(module) is None else dequantized_weight(module)
 
 
 def frozen_weight(module: Any) -> Tensor:
-    """W of shape (out_features, in_features) of such a layer; a transposed view for Conv1D, which stores W^T."""
+    """Return W of shape (out_features, in_features); a transposed view for Conv1D, which stores W^T."""
     weight = stored_weight(module)
     return weight.t() if isinstance(module, Conv1D) else weight

@@ -1,4 +1,4 @@
-"""The part of a tuner layer that does not depend on the method: containers of adapters, devices, activation."""
+"""The part of a tuner layer that all methods share: containers of adapters, devices, activation."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from smoa_lightning.adapters.tuner.config import TunerConfig
 class AdapterLayer(nn.Module, BaseTunerLayer):
     """A module with named adapters around a frozen ``base_layer``.
 
-    A method names its parameter containers in ``adapter_layer_names`` (they start with the method's prefix, so that
-    peft saves them), buffers that are saved with an adapter in ``frozen_state``, and supplies
-    :meth:`initial_parameters`. Parameters are float32 (float64 over a float64 base) whatever the base layer's dtype.
+    A method lists its parameter containers in ``adapter_layer_names`` (with the method's prefix, so that peft saves
+    them) and its saved buffers in ``frozen_state``, and it supplies :meth:`initial_parameters`. Parameters are float32
+    for every dtype of the base layer, except float64 for a float64 base layer.
 
     Args:
         base_layer: The frozen module.
@@ -38,37 +38,37 @@ class AdapterLayer(nn.Module, BaseTunerLayer):
             setattr(self, container, BufferDict(persistent=True))
         self.dropouts = nn.ModuleDict()
         self.configs: dict[str, TunerConfig] = {}
-        self.merged_adapters: list[str] = []  # per instance: the class default of peft is shared
+        self.merged_adapters: list[str] = []  # peft's class default would be shared by all instances
         self._disable_adapters = False
 
     # -------------------------------------------------------------------------------------- supplied by the method
 
     def initial_parameters(self, config: Any) -> dict[str, Tensor]:
-        """Return the first values of an adapter's parameters, by container; together they must change nothing."""
+        """Return container -> initial values of an adapter's parameters; together they must have no effect."""
         raise NotImplementedError
 
     def initial_state(self, config: Any) -> dict[str, Tensor]:
-        """Return the first values of an adapter's saved buffers, by container."""
+        """Return container -> initial values of an adapter's saved buffers."""
         return {}
 
     def prepare(self, adapter_name: str) -> None:
-        """Fill what is unset of an adapter's saved buffers from the frozen weights; nothing by default."""
+        """Compute an adapter's unset buffers from the frozen weights; does nothing by default."""
 
-    def read_weight(self, adapter_name: str) -> None:
-        """Do ahead what :meth:`prepare` or loading an adapter will need of the frozen weight; nothing by default.
+    def prefetch_fingerprint(self, adapter_name: str) -> None:
+        """Compute the fingerprint that :meth:`prepare` or loading needs, in parallel with other layers.
 
-        Called for several layers at once.
+        Does nothing by default.
         """
 
     @property
     def prepared_by_one_thread(self) -> bool:
-        """Whether :meth:`prepare` has work for one thread only, so that several layers may be prepared at once."""
+        """Whether :meth:`prepare` uses one thread only, so that several layers can be prepared in parallel."""
         return False
 
     # ------------------------------------------------------------------------------------------------------ set-up
 
     def update_layer(self, adapter_name: str, config: Any) -> None:
-        """Add an adapter that does not change anything yet."""
+        """Add an adapter that starts without effect."""
         for container, values in self.initial_parameters(config).items():
             getattr(self, container)[adapter_name] = nn.Parameter(values)
         for container, values in self.initial_state(config).items():
@@ -80,19 +80,19 @@ class AdapterLayer(nn.Module, BaseTunerLayer):
         self.set_adapter(self.active_adapters)
 
     def parameter_dtype(self) -> torch.dtype:
-        """float32, or float64 over a float64 base layer."""
+        """Return float32, or float64 for a float64 base layer."""
         reference = self._reference()
         wide = reference is not None and reference.dtype == torch.float64
         return torch.float64 if wide else torch.float32
 
     def _reference(self) -> Tensor | None:
-        """A tensor of the base layer that tells its device and dtype."""
+        """Return a tensor with the device and dtype of the base layer."""
         base: Any = self.get_base_layer()
         weight = getattr(base, "weight", None)
         return weight if isinstance(weight, Tensor) else next(base.parameters(), None)
 
     def _move_adapter_to_device_of_base_layer(self, adapter_name: str, device: torch.device | None = None) -> None:
-        """Move an adapter to the base layer's device. Unlike peft's own, keeps its dtype: bfloat16 would round it."""
+        """Move an adapter to the base layer's device; unlike peft's method, keep its dtype: bfloat16 would round it."""
         reference = self._reference()
         if device is None:
             device = torch.device("cpu") if reference is None else reference.device
@@ -105,12 +105,12 @@ class AdapterLayer(nn.Module, BaseTunerLayer):
                 container[adapter_name] = item.to(device)
 
     def saved_tensors(self, adapter_name: str) -> dict[str, Tensor]:
-        """Return the tensors of an adapter that are saved, ``<container>.<adapter>`` -> tensor."""
+        """Return ``<container>.<adapter>`` -> tensor for the saved tensors of an adapter."""
         containers = {name: getattr(self, name) for name in (*self.adapter_layer_names, *self.frozen_state)}
         return {f"{name}.{adapter_name}": c[adapter_name] for name, c in containers.items() if adapter_name in c}
 
     def own_adapters(self) -> list[str]:
-        """Return the active adapters that this layer has, in the order in which they were activated."""
+        """Return the active adapters of this layer, in the order of activation."""
         return [name for name in self.active_adapters if name in self.configs]
 
     def __repr__(self) -> str:

@@ -1,4 +1,4 @@
-"""Injection of our own layers into a model, after peft's contract for tuners."""
+"""Injection of our own layers into a model, following peft's contract for tuners."""
 
 from __future__ import annotations
 
@@ -30,29 +30,29 @@ class AdapterModel(BaseTuner):
     layer_class: type[AdapterLayer]
 
     def make_layer(self, target: nn.Module, name: str, config: Any) -> AdapterLayer:
-        """Return the layer that takes the place of a target module."""
+        """Return the layer that replaces a target module."""
         return self.layer_class(target, name)
 
     def check_target(self, target: nn.Module, name: str, config: Any) -> None:
-        """Refuse a module that cannot be adapted, before anything is replaced."""
+        """Refuse a module that cannot be adapted, before any module is replaced."""
         config.check_target(name, target)
 
     def prepare(self, adapter_name: str) -> None:
-        """Fill what an adapter derives from the frozen weights in all layers at once, with progress shown."""
+        """Compute the frozen state of an adapter in all layers, with a progress bar."""
         layers = [module for module in self.model.modules() if isinstance(module, AdapterLayer) and module.frozen_state]
-        # What one thread prepares runs side by side, the rest in turn.
-        side_by_side = [layer for layer in layers if layer.prepared_by_one_thread]
-        in_turn = [layer for layer in layers if not layer.prepared_by_one_thread]
+        # Layers that use one thread each run in parallel, the other layers one after another.
+        parallel = [layer for layer in layers if layer.prepared_by_one_thread]
+        serial = [layer for layer in layers if not layer.prepared_by_one_thread]
 
-        def prepare(layer: AdapterLayer, read: Future[None] | None = None) -> None:
-            if read is not None:
-                read.result()
+        def prepare(layer: AdapterLayer, prefetch: Future[None] | None = None) -> None:
+            if prefetch is not None:
+                prefetch.result()
             layer.prepare(adapter_name)
 
         pool = ThreadPoolExecutor(torch.get_num_threads())
         try:
-            results = pool.map(prepare, side_by_side)
-            done = itertools.chain(results, map(prepare, in_turn, _read_weights(in_turn, adapter_name, pool)))
+            results = pool.map(prepare, parallel)
+            done = itertools.chain(results, map(prepare, serial, _prefetch_fingerprints(serial, adapter_name, pool)))
             for _ in tqdm(done, desc="frozen state", total=len(layers), unit="layer", leave=False, delay=2):
                 pass
         finally:
@@ -69,14 +69,14 @@ class AdapterModel(BaseTuner):
                 )
         adapted = tuple(f"{name}." for name, m in self.model.named_modules() if isinstance(m, BaseTunerLayer))
         for name, module in matched_modules(self.model, peft_config):
-            if not name.startswith(adapted):  # parts of an adapted layer are no targets
+            if not name.startswith(adapted):  # parts of an adapted layer are not targets
                 base = module.get_base_layer() if isinstance(module, BaseTunerLayer) else module
                 self.check_target(base, name, peft_config)
         return peft_config
 
     def _post_injection_hook(self, model: nn.Module, config: Any, adapter_name: str) -> None:
         if isinstance(config.target_modules, set):
-            config.target_modules = sorted(config.target_modules)  # the saved file is then the same in every process
+            config.target_modules = sorted(config.target_modules)  # so that every process saves the same file
 
     def _create_and_replace(
         self,
@@ -90,11 +90,11 @@ class AdapterModel(BaseTuner):
     ) -> None:
         config = cast(TunerConfig, peft_config)
         if isinstance(target, AdapterLayer):
-            fitting = self.make_layer(target.get_base_layer(), current_key, config)
-            if type(fitting) is not type(target):
+            required = self.make_layer(target.get_base_layer(), current_key, config)
+            if type(required) is not type(target):
                 raise UserError(
-                    f"adapter {adapter_name!r} cannot share layer {current_key} with the adapters that it has: they "
-                    f"need {type(target).__name__}, it needs {type(fitting).__name__}."
+                    f"adapter {adapter_name!r} cannot share layer {current_key} with its other adapters: they need "
+                    f"{type(target).__name__}, this adapter needs {type(required).__name__}."
                 )
             target.update_layer(adapter_name, config)
             return
@@ -102,7 +102,7 @@ class AdapterModel(BaseTuner):
         layer.set_adapter(adapter_name)
         layer.update_layer(adapter_name, config)
         if adapter_name not in self.active_adapters:
-            layer.requires_grad_(False)  # a further adapter is not trained before it is activated
+            layer.requires_grad_(False)  # an additional adapter is trained only after its activation
         self._replace_module(parent, target_name, layer, target)
 
     def _replace_module(self, parent: nn.Module, child_name: str, new_module: nn.Module, child: nn.Module) -> None:
@@ -119,7 +119,7 @@ class AdapterModel(BaseTuner):
         state_dict: dict[str, Tensor],
         unwanted_adapter_names: list[str],
     ) -> dict[str, Tensor]:
-        """Select what is saved, after filling frozen state that no forward has needed yet."""
+        """Select the saved tensors, and compute frozen state that no forward has used yet."""
         selected = super()._get_adapter_state_dict(model, config, adapter_name, state_dict, unwanted_adapter_names)
         for name, module in model.named_modules():
             if not isinstance(module, AdapterLayer):
@@ -135,24 +135,26 @@ class AdapterModel(BaseTuner):
     def _remap_adapter_state_dict_for_load(
         cls, model: nn.Module, config: PeftConfig, adapter_name: str, state_dict: dict[str, Tensor]
     ) -> dict[str, Tensor]:
-        """Refuse tensors of another shape in one sentence before any tensor is copied; then let the layers read W."""
+        """Refuse tensors of a wrong shape before any tensor is copied, then prefetch fingerprints."""
         remapped = super()._remap_adapter_state_dict_for_load(model, config, adapter_name, state_dict)
         layers = {name: module for name, module in model.named_modules() if isinstance(module, AdapterLayer)}
         for layer_name, layer in layers.items():
             for place, own in layer.saved_tensors(adapter_name).items():
                 name = f"{layer_name}.{place}"
-                given = remapped.get(name)
-                if given is not None and given.shape != own.shape:
+                loaded = remapped.get(name)
+                if loaded is not None and loaded.shape != own.shape:
                     raise UserError(
-                        f"the adapter file does not fit: {name} has shape {tuple(given.shape)} in the file, but the "
+                        f"the adapter file does not fit: {name} has shape {tuple(loaded.shape)} in the file, but the "
                         f"model and its {type(config).__name__} need {tuple(own.shape)}."
                     )
         with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-            for read in _read_weights(list(layers.values()), adapter_name, pool):
-                read.result()
+            for prefetch in _prefetch_fingerprints(list(layers.values()), adapter_name, pool):
+                prefetch.result()
         return remapped
 
 
-def _read_weights(layers: Sequence[AdapterLayer], adapter_name: str, pool: ThreadPoolExecutor) -> list[Future[None]]:
-    """Let layers read their weights side by side: one thread hashes a billion parameters in three seconds."""
-    return [pool.submit(layer.read_weight, adapter_name) for layer in layers]
+def _prefetch_fingerprints(
+    layers: Sequence[AdapterLayer], adapter_name: str, pool: ThreadPoolExecutor
+) -> list[Future[None]]:
+    """Hash the weights of layers in parallel: one thread hashes a billion parameters in three seconds."""
+    return [pool.submit(layer.prefetch_fingerprint, adapter_name) for layer in layers]

@@ -1,4 +1,4 @@
-"""The adapter slot: a small residual map after a module, as bottleneck adapters have it."""
+"""The adapter slot: a small residual map after a module, as in bottleneck adapters."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ Placement = Literal["houlsby", "pfeiffer"]
 
 
 class SlotLayer(AdapterLayer):
-    r"""``h' = h + sum over active adapters of f(h)`` with ``h = base(x)``, after attention or feed-forward output.
+    r"""``h' = h + sum over active adapters of f(h)`` with ``h = base(x)``, after attention or feed-forward.
 
-    The base may be the output projection, or any module that returns the hidden states alone or first in a tuple. f is
-    not linear, so there is no update of a weight: a slot cannot be merged, and its rank is not defined.
+    The base is the output projection, or any module that returns the hidden states alone or first in a tuple. f is not
+    linear and does not update a weight, so that a slot cannot be merged and has no rank.
 
-    A method supplies :meth:`residual`; ``activations`` holds the function that each adapter's config names.
+    A method supplies :meth:`residual`; ``activations`` holds the function in each adapter's config.
 
     Args:
-        base_layer: The module after which the slot is.
+        base_layer: The module before the slot.
         name: Full name of the module in its model.
         width: Size n of the hidden states.
     """
@@ -40,19 +40,19 @@ class SlotLayer(AdapterLayer):
         self.activations = nn.ModuleDict()  # without parameters
 
     def update_layer(self, adapter_name: str, config: Any) -> None:
-        """Add an adapter that does not change anything yet; ``activation`` is a field of its config."""
+        """Add an adapter that starts without effect; ``activation`` is a field of its config."""
         self.activations[adapter_name] = activation_function(config)
         super().update_layer(adapter_name, config)
 
     def residual(self, h: Tensor, adapter: str) -> Tensor:
-        """Return f(h) of shape (..., width) for h of that shape; zero for a new adapter."""
+        """Return f(h) of shape (..., width) for h of the same shape; zero for a new adapter."""
         raise NotImplementedError
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the module and pass its hidden states through the active adapters.
+        """Run the module and apply the active adapters to its hidden states.
 
         Raises:
-            UserError: The module returns something else than hidden states of the slot's width.
+            UserError: The module does not return hidden states of the slot's width.
         """
         output = self.base_layer(*args, **kwargs)
         active = self.own_adapters()
@@ -60,10 +60,10 @@ class SlotLayer(AdapterLayer):
             return output
         hidden = output[0] if isinstance(output, tuple) else output
         if not isinstance(hidden, Tensor) or hidden.shape[-1] != self.width:
-            found = tuple(hidden.shape) if isinstance(hidden, Tensor) else type(hidden).__name__
+            returned = tuple(hidden.shape) if isinstance(hidden, Tensor) else type(hidden).__name__
             raise UserError(
                 f"the adapter after {self.name} needs hidden states of size {self.width}, alone or first in a tuple, "
-                f"but the module returned {found}; name its output projection in target_modules instead."
+                f"but the module returned {returned}; name its output projection in target_modules instead."
             )
         result = hidden
         for name in active:
@@ -71,7 +71,7 @@ class SlotLayer(AdapterLayer):
         return (result, *output[1:]) if isinstance(output, tuple) else result
 
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
-        """Refuse: a nonlinear map after a layer is no change of its weight.
+        """Refuse to merge, since a nonlinear map after a layer does not change its weight.
 
         Raises:
             UserError: Always.
@@ -86,14 +86,14 @@ class SlotLayer(AdapterLayer):
 
 
 def slot_targets(config: Any, model_type: str) -> list[str] | str | None:
-    """Modules after which a slot stands by default, for the ``placement`` of a config; None if it is not known.
+    """Return the default modules before a slot, for the ``placement`` of a config; None if they are not known.
 
-    ``houlsby`` (arXiv 1902.00751): after the attention output and after the feed-forward output. ``pfeiffer``
-    (arXiv 2005.00247): after the feed-forward output alone. Where the name of the latter also ends the name of the
-    former, as in BERT (``attention.output.dense`` and ``output.dense``), a regular expression tells them apart.
+    ``houlsby`` (arXiv 1902.00751): after attention and after feed-forward. ``pfeiffer`` (arXiv 2005.00247): only after
+    feed-forward. In BERT the name ``output.dense`` also ends ``attention.output.dense``; a regular expression then
+    selects the feed-forward module.
 
     Raises:
-        UserError: ``layers_to_transform`` together with such a regular expression, which peft would ignore.
+        UserError: ``layers_to_transform`` is set with such a regular expression; peft would ignore it.
     """
     if model_type not in SLOT_TARGETS:
         return None
@@ -114,7 +114,7 @@ def slot_targets(config: Any, model_type: str) -> list[str] | str | None:
 
 
 def slot_width(module: nn.Module, model: nn.Module) -> int | None:
-    """Size of the hidden states that a module returns: the outputs of a linear layer, else the model's hidden size."""
+    """Return the size of a module's hidden states: the outputs of a linear layer, else the model's hidden size."""
     shape = linear_shape(module)
     if shape is not None:
         return shape[0]
@@ -129,7 +129,7 @@ def require_slot_width(module: nn.Module, model: nn.Module, name: str) -> int:
     """Return :func:`slot_width`.
 
     Raises:
-        UserError: The module is no linear layer, and the model's config tells no hidden size.
+        UserError: The module is not a linear layer, and the model's config has no hidden size.
     """
     width = slot_width(module, model)
     if width is None:
@@ -142,21 +142,21 @@ def require_slot_width(module: nn.Module, model: nn.Module, name: str) -> int:
 
 
 def activation_function(config: TunerConfig, zero_at_zero: bool = False) -> nn.Module:
-    """Return the function that the field ``activation`` names, from transformers' table.
+    """Return the function of transformers that the field ``activation`` names.
 
     Args:
         config: A config with that field.
-        zero_at_zero: Refuse functions with act(0) != 0, which would not let the adapter start as the identity.
+        zero_at_zero: Refuse functions with act(0) != 0, with which the adapter does not start as the identity.
 
     Raises:
-        UserError: No such function, one with parameters of its own, or one that is not zero at zero.
+        UserError: The function is unknown, has parameters, or must be zero at zero and is not.
     """
     name, where = config.activation, type(config).__name__  # type: ignore[attr-defined]
     function = ACT2FN[name] if isinstance(name, str) and name in ACT2FN else None
     if not isinstance(function, nn.Module) or any(True for _ in function.parameters()):
         known = [key for key in ACT2FN if key not in ("prelu", "xielu")]
         raise UserError(
-            f"{where}.activation is {name!r}, but must be a function of transformers' without parameters; nearest: "
+            f"{where}.activation is {name!r}, but must be a function of transformers without parameters; nearest: "
             f"{nearest(str(name), known, 3)}."
         )
     if zero_at_zero and function(torch.zeros(1, device="cpu")).item() != 0:

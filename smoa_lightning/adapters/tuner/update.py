@@ -1,4 +1,4 @@
-"""A linear layer with additive updates of its weight: one forward, one merge and one unmerge for every method."""
+"""A linear layer with additive updates of its weight: forward, merge and unmerge for every method."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from smoa_lightning.common.errors import UserError
 class UpdateLayer(AdapterLayer):
     r"""``y = x (W + sum over active adapters of D)^T + b`` around an ``nn.Linear`` or a GPT-2 style ``Conv1D``.
 
-    A method supplies :meth:`product` (x D^T without forming D where that is cheaper), :meth:`get_delta_weight` (D) and
+    A method supplies :meth:`product` (x D^T, without forming D if that is cheaper), :meth:`get_delta_weight` (D) and
     :meth:`rank_bound`.
 
     Args:
@@ -59,14 +59,14 @@ class UpdateLayer(AdapterLayer):
         return self.get_base_layer()
 
     def _stored_weight(self) -> Tensor:
-        """The unmerged weight, as the base layer stores it; dequantised where it is held in 8 or 4 bits."""
+        """Return the unmerged weight, as the base layer stores it; a weight in 8 or 4 bits is dequantised."""
         if self._weight_before_merge is not None:
             weight: Tensor = self._base().weight
             return self._weight_before_merge.to(device=weight.device, dtype=weight.dtype)
         return stored_weight(self._base())
 
     def unmerged_weight(self) -> Tensor:
-        """W of shape (out_features, in_features), a transposed view for Conv1D; without any merged adapter."""
+        """Return W of shape (out_features, in_features) without merged adapters; a transposed view for Conv1D."""
         if self._weight_before_merge is None:
             return frozen_weight(self._base())
         stored = self._stored_weight()
@@ -85,21 +85,21 @@ class UpdateLayer(AdapterLayer):
         return True
 
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
-        """Add the updates of adapters to the stored weight, keeping a copy of it on the CPU for :meth:`unmerge`.
+        """Add the updates of adapters to the stored weight, and keep a copy of it on the CPU for :meth:`unmerge`.
 
         Args:
             safe_merge: Refuse a merged weight that is not finite.
-            adapter_names: Which adapters; the active ones if absent. Those already merged are skipped.
+            adapter_names: Names of the adapters; absent means the active adapters. Merged adapters are skipped.
 
         Raises:
-            ValueError: ``safe_merge`` and a value of the merged weight is not finite; nothing has changed then.
-            UserError: The weight is held in 8 or 4 bits.
+            ValueError: With ``safe_merge``, a value of the merged weight is not finite; the weight is unchanged.
+            UserError: The weight is stored in 8 or 4 bits.
         """
         kind = quantization(self._base())
         if kind is not None:
             raise UserError(
-                f"layer {self.name} holds its weight in {kind}, and rounding W + D to it again would lose most of the "
-                "update: call dequantize() on the backbone, load the adapter over that, and merge there."
+                f"layer {self.name} stores its weight in {kind}, and rounding the merged weight to {kind} would lose "
+                "most of the update: call dequantize() on the backbone, load the adapter onto the result, and merge it."
             )
         names = [name for name in check_adapters_to_merge(self, adapter_names) if name in self.configs]
         if not names:
@@ -139,6 +139,6 @@ class UpdateLayer(AdapterLayer):
         """Return the frozen layer's output plus the product of every active adapter."""
         result: Tensor = self.base_layer(x, *args, **kwargs)
         for name in active:
-            inputs = self.dropouts[name](x.to(result.dtype))  # under autocast the products follow the layer
+            inputs = self.dropouts[name](x.to(result.dtype))  # under autocast products use the layer's dtype
             result = result + self.product(inputs, name).to(result.dtype)
         return result
