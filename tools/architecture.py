@@ -31,15 +31,15 @@ def room_of(parts: tuple[str, ...]) -> str | None:
 
 def arrows() -> Arrows:
     """Return (importing room, imported room) -> number of files of the first room that import from the second."""
-    found: dict[tuple[str, str], set[Path]] = {}
+    importers: dict[tuple[str, str], set[Path]] = {}
     for path in PACKAGE.rglob("*.py"):
         here = room_of(path.relative_to(PACKAGE).with_suffix("").parts)
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             for name in _imported(node):
                 there = room_of(tuple(name.split(".")[1:]))
                 if name.startswith("smoa_lightning.") and here and there and here != there:
-                    found.setdefault((here, there), set()).add(path)
-    return {pair: len(files) for pair, files in sorted(found.items())}
+                    importers.setdefault((here, there), set()).add(path)
+    return {pair: len(files) for pair, files in sorted(importers.items())}
 
 
 def _imported(node: ast.AST) -> list[str]:

@@ -131,8 +131,8 @@ def fit_budget(skeleton: nn.Module, config: PeftConfig | None, budget: Budget, f
     searched by interpolation and bisection. Any other setting is searched by an estimate that counts correct. Sizes
     that the method refuses are skipped.
 
-    Some methods have two settings. If the first setting does not meet the budget, three more searches follow: the
-    second setting, the first setting again, and the second setting with the smallest value of the first.
+    Some methods have two settings. If the first does not meet the budget, the second is searched, then the first again.
+    The last search is over the second setting, with the smallest value of the first.
 
     Args:
         skeleton: The backbone, best on the meta device; it is not changed.

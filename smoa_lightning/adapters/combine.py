@@ -68,8 +68,8 @@ def attach_both(model: nn.Module, weights: PeftConfig, prompt: PeftConfig, seed:
     for config, expected in ((weights, False), (prompt, True)):
         if config.is_prompt_learning != expected:
             raise UserError(
-                f"{type(config).__name__} cannot be combined as the {'prompt' if expected else 'weights'} of a model: "
-                "give one method that adapts layers and one prompt method, such as PromptTuningConfig."
+                f"{type(config).__name__} cannot be used as the {'prompt' if expected else 'weights'} of a pair: give "
+                "one method that adapts layers and one prompt method, such as PromptTuningConfig."
             )
     adapted = attach(model, weights, seed)
     prompt = copy.deepcopy(prompt)  # peft writes the sizes of this backbone into it

@@ -29,8 +29,8 @@ class AdaptedLayer:
         out_features: d_out.
         in_features: d_in.
         trainable_parameters: Number of trainable parameters in this layer.
-        rank_bound: Upper bound of the rank of the update W' - W; min(d_out, d_in) if no smaller bound is known, 0 for
-            an adapter slot, which does not update a weight.
+        rank_bound: Upper bound of the rank of the update W' - W; min(d_out, d_in) if no smaller bound is known. It is 0
+            for an adapter slot, which does not update a weight.
     """
 
     name: str
@@ -118,7 +118,7 @@ def _rank_bound(layer: Any, adapter: str, config: Any, limit: int) -> int:
 
 
 def _lora_bound(layer: Any, adapter: str, config: Any) -> int | None:
-    """Return r for B A, 2 r if W loses the start, W' - W = s (B A - B_0 A_0), None for DoRA and other variants."""
+    """Return r for B A; 2 r if W' - W = s (B A - B_0 A_0), as in PiSSA; None for DoRA and other variants."""
     if layer.use_dora.get(adapter, False) or adapter in layer.lora_variant or adapter not in layer.r:
         return None
     start = str(getattr(config, "init_lora_weights", "")).lower()

@@ -88,7 +88,7 @@ def locate(config: BackboneConfig) -> Location:
     source = resolve_source(config.source, config.name, "model", config.revision, embedded_available=True)
     if source == "local":
         if config.path is None:
-            raise UserError("model.backbone.source is 'local' but model.backbone.path is not set: set a model folder")
+            raise UserError("model.backbone.source is 'local' but model.backbone.path is not set: name a model folder")
         if not (Path(config.path) / "config.json").is_file():
             raise UserError(f"model.backbone.path: no config.json in {config.path!r}, so it is not a model folder")
         return Location("local", str(Path(config.path).resolve()))

@@ -147,8 +147,8 @@ def resolve_source(
 def hub_errors(repo_id: str, repo_type: RepoType = "model", revision: str | None = None) -> Iterator[None]:
     """Turn exceptions of ``huggingface_hub``, ``transformers`` and ``datasets`` about a repository into one sentence.
 
-    Covers a gated, missing or private repository, a missing revision or file, an error status and a failed connection,
-    even if a library has wrapped the hub's exception. All other exceptions pass unchanged.
+    Covers a gated, missing or private repository, a missing revision or file, an error status and a failed connection.
+    The hub's exception is found even if a library has wrapped it. All other exceptions pass unchanged.
 
     >>> from huggingface_hub.errors import HFValidationError
     >>> with hub_errors("a/b/c"):  # doctest: +ELLIPSIS

@@ -1,8 +1,8 @@
 """All settings as a table of dotted keys, read from the shipped JSON Schema, without heavy imports.
 
-``settings.schema.json`` is made from the real parser (``make schema``). It holds the settings of the commands, of every
-strategy of peft and of this package, and of every optimizer of torch, for one version of each library. If a different
-version is installed, that library's part of the schema serves for help only and refuses nothing.
+``settings.schema.json`` is made from the real parser (``make schema``). It holds the settings of the commands, of all
+strategies of peft and of this package, and of all optimizers of torch. It describes one version of each library. If a
+different version is installed, that library's part of the schema serves for help only and refuses nothing.
 """
 
 from __future__ import annotations

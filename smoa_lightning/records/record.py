@@ -25,7 +25,7 @@ STUDY, TRIALS = "study.json", "trials.json"  # in the folder of a study
 ADAPTER_FACTS = "smoa_lightning.json"  # in every adapter folder
 PACKAGES = ("smoa-lightning", "torch", "lightning", "peft", "transformers", "datasets", "torchmetrics", "tokenizers")
 
-# Settings that change where or how fast a run goes, but not what it computes.
+# Settings that change the folder or the speed of a run, but not its result.
 NOT_CONTENT = {
     "run",
     "config",

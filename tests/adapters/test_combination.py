@@ -182,9 +182,9 @@ def test_initial_values_depend_on_the_seed_alone() -> None:
 
 
 def test_what_is_no_pair_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="PromptTuningConfig cannot be combined as the weights"):
+    with pytest.raises(UserError, match="PromptTuningConfig cannot be used as the weights"):
         attach_both(ARCHITECTURES["llama"](), PROMPTS["prompt"](), PROMPTS["prompt"](), seed=0)
-    with pytest.raises(UserError, match="SMoAConfig cannot be combined as the prompt"):
+    with pytest.raises(UserError, match="SMoAConfig cannot be used as the prompt"):
         attach_both(ARCHITECTURES["llama"](), SMoAConfig(r=4), SMoAConfig(r=4), seed=0)
     with pytest.raises(UserError, match="holds no pair of adapters"):
         load_both(ARCHITECTURES["llama"](), tmp_path)

@@ -242,7 +242,7 @@ def test_adapted_layers_of_both_slots(llama: Maker) -> None:
         ({"activation": "relu"}, "activation is 'relu', but has no effect under slot 'update'"),
         ({"slot": "adapter", "activation": "gellu"}, r"activation is 'gellu', .* nearest: gelu"),
         ({"slot": "adapter", "activation": "prelu"}, "activation is 'prelu', but must be .* without parameters"),
-        ({"slot": "adapter", "activation": "sigmoid"}, "activation is 'sigmoid', whose value at 0 is not 0"),
+        ({"slot": "adapter", "activation": "sigmoid"}, "activation is 'sigmoid', but its value at 0 is not 0"),
         ({"placement": "pfeiffer"}, "placement is 'pfeiffer', but has no effect under slot 'update'"),
         ({"bias": "lora_only"}, "bias is 'lora_only', but must be one of none, all, surm_only"),
     ],

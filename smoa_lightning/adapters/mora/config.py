@@ -24,9 +24,8 @@ class MoraPeftType(StrEnum):
 class MoraConfig(TunerConfig):
     r"""MoRA (arXiv 2405.12130): ``y = x W^T + s * decompress(M compress(x))`` with one square matrix M a layer.
 
-    M starts at zero and has the size ``r_hat = floor(sqrt((d_in + d_out) r))``, so that it has at most as many
-    parameters as a LoRA of rank r. compress: d_in -> r_hat and decompress: r_hat -> d_out have no parameters (equations
-    in ``compress.py``).
+    M starts at zero. Its size ``r_hat = floor(sqrt((d_in + d_out) r))`` gives at most as many parameters as a LoRA of
+    rank r. compress: d_in -> r_hat and decompress: r_hat -> d_out have no parameters (equations in ``compress.py``).
 
     The authors' code (kongds/MoRA) decides both operators, M = 0 at the start, s = 1, and an even r_hat for
     ``rotation``. It rounds r_hat to the nearest integer. Here r_hat is rounded down, as in the paper, so that M never

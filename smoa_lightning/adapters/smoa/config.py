@@ -44,7 +44,7 @@ class SMoAConfig(TunerConfig):
         num_subspaces: K, the number of subspaces; 1 for ``partition: none``, K x K tiles for ``grid_blocks``.
         partition: ``none`` makes no partition; ``spectral_energy`` partitions the singular directions. The other values
             partition rows and columns: after a spectral reordering (``spectral_blocks``), in their own order
-            (``contiguous_blocks``) or shuffled (``random_blocks``); part k of the rows goes with part k of the columns.
+            (``contiguous_blocks``) or shuffled (``random_blocks``). Part k of the rows goes with part k of the columns.
             In ``grid_blocks`` (own order) every part of the rows goes with every part of the columns.
         modulation: Factor of the low-rank product: the frozen weight, nothing, or seeded uniform noise.
         alpha: The update is scaled by alpha / r; absent means alpha = r, so that the scale is 1.
@@ -94,13 +94,13 @@ class SMoAConfig(TunerConfig):
         if self.partition == "none" and self.num_subspaces != 1:
             raise UserError(
                 f"SMoAConfig.num_subspaces is {self.num_subspaces}, but partition 'none' has exactly one subspace: "
-                "set num_subspaces to 1 or choose another partition."
+                "set num_subspaces to 1 or choose a different partition."
             )
         if self.branch_ranks is not None:
             if self.partition == "grid_blocks":
                 raise UserError(
                     "SMoAConfig.branch_ranks is set, but the tiles of partition 'grid_blocks' share r evenly: remove "
-                    "branch_ranks or choose another partition."
+                    "branch_ranks or choose a different partition."
                 )
             self._validate_branch_ranks(list(self.branch_ranks))
         elif self.rank_split == "total" and self.r < self.num_subspaces:

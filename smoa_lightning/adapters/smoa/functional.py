@@ -1,7 +1,7 @@
 """The fused linear map of the SMoA family: ``y = x (W + s D)^T + b`` in one GEMM, without a saved dense matrix.
 
-``D = sum_k P_k[(B_k A_k) o M_k]`` is computed from A and B in forward and again in backward, in a scratch buffer that
-all layers share. It is a short sum of terms (L R) o M (:mod:`smoa_lightning.adapters.smoa.terms`).
+``D = sum_k P_k[(B_k A_k) o M_k]`` is computed in forward and again in backward, in a scratch buffer that all layers
+share. It is a short sum of terms (L R) o M (:mod:`smoa_lightning.adapters.smoa.terms`).
 
 Backward: dx = g (W + s D), and the gradients of A and B (:mod:`smoa_lightning.adapters.smoa.gradients`). Formulas:
 arXiv 2601.07507 and 2605.21147.

@@ -31,10 +31,10 @@ class SmoaLinear(BoundLayer):
 
     Parameters ``smoa_A`` and ``smoa_B`` hold the factors of all subspaces (see ``terms.split_factors``) in
     float32, or float64 for a float64 layer. Buffers hold the frozen state of an adapter and are saved with it: index
-    orders of block partitions, cut points of ``spectral_energy``, the seed of the noise and the fingerprint of the
-    unmerged base weight. A file supplies them, or else they are computed at first use, so that loading computes no
-    spectrum. One case decomposes W again, at the first forward of every process: ``spectral_energy`` with modulation by
-    the weight, because its dense spectral parts are too large to save. Its cut points still come from the file.
+    orders of block partitions, cut points of ``spectral_energy``, the seed of the noise and the fingerprint of W. A
+    file supplies them, or else they are computed at first use, so that loading computes no spectrum. The exception is
+    ``spectral_energy`` modulated by the weight. Its dense spectral parts are too large to save, so that W is decomposed
+    again at the first forward of every process; the cut points still come from the file.
 
     Args:
         base_layer: The frozen layer.

@@ -85,7 +85,9 @@ def _write(file: Path, values: Tensor) -> None:
             numpy.save(stream, values.numpy())
     except OSError as error:
         reason = error.strerror or error
-        _report(file.parent, f"spectra cannot be cached in {file.parent} ({reason}); set {CACHE} to another folder.")
+        _report(
+            file.parent, f"spectra cannot be cached in {file.parent} ({reason}); set {CACHE} to a different folder."
+        )
 
 
 def _report(place: Path, sentence: str) -> None:

@@ -4,7 +4,7 @@ The terms of ``D = sum_k P_k[(B_k A_k) o M_k]`` for each partition:
 
 * One subspace: L = B, R = A.
 * Blocks: L = B_wide (d_out x r), R = A_wide (r x d_in). Column j of A_wide holds the factors of j's block in the rows
-  of that block, and zeros elsewhere; the rows of B_wide do the same. So L R has the block structure.
+  of that block, and zeros elsewhere. B_wide is the same for rows. So L R has the block structure.
 * A grid: as blocks, separately for each row of tiles (:class:`Grid`).
 * spectral_energy: ``sum_k (B_k A_k) o W_k = (B_K A_K) o W + sum_{k<K} (B_k A_k - B_K A_K) o W_k``, because the last
   spectral part is W minus the others.

@@ -15,9 +15,9 @@ from smoa_lightning.adapters.tuner.config import TunerConfig
 class AdapterLayer(nn.Module, BaseTunerLayer):
     """A module with named adapters around a frozen ``base_layer``.
 
-    A method lists its parameter containers in ``adapter_layer_names`` (with the method's prefix, so that peft saves
-    them) and its saved buffers in ``frozen_state``, and it supplies :meth:`initial_parameters`. Parameters are float32
-    for every dtype of the base layer, except float64 for a float64 base layer.
+    A method supplies :meth:`initial_parameters`. It lists its parameter containers in ``adapter_layer_names``, with the
+    method's prefix, so that peft saves them, and its saved buffers in ``frozen_state``. Parameters are float32 for
+    every dtype of the base layer, except float64 for a float64 base layer.
 
     Args:
         base_layer: The frozen module.

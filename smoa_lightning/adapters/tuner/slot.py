@@ -78,7 +78,7 @@ class SlotLayer(AdapterLayer):
         """
         raise UserError(
             f"the adapter after {self.name} is a nonlinear map in the adapter slot and cannot be merged into a weight: "
-            "keep it as an adapter, or use an update-slot method."
+            "keep it as an adapter, or use a method in the update slot."
         )
 
     def unmerge(self) -> None:
@@ -161,7 +161,7 @@ def activation_function(config: TunerConfig, zero_at_zero: bool = False) -> nn.M
         )
     if zero_at_zero and function(torch.zeros(1, device="cpu")).item() != 0:
         raise UserError(
-            f"{where}.activation is {name!r}, whose value at 0 is not 0, so that the adapter would not start as the "
+            f"{where}.activation is {name!r}, but its value at 0 is not 0, so that the adapter would not start as the "
             "identity; use gelu, relu, silu or tanh."
         )
     return function
