@@ -37,7 +37,7 @@ class Keys:
         for owner, paths in classes.items():
             for path in sorted(paths):
                 group = class_group(owner, path)
-                if group is None or not all(setting.certain for setting in group.settings):
+                if group is None or not all(setting.matches_schema for setting in group.settings):
                     self.unreadable.add(owner)
                 for setting in group.settings if group else ():
                     self.settings.setdefault(setting.key, []).append(setting)

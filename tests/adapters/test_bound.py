@@ -88,7 +88,7 @@ def test_an_unchanged_weight_is_compared_once(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize("swap", [None, replaced, written, pointed_elsewhere])
-def test_a_fingerprint_taken_ahead_counts_for_that_weight_only(
+def test_a_prefetched_fingerprint_is_used_for_its_weight_only(
     swap: Callable[[SmoaLinear], None] | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     state = prepared(linear()).state_dict()

@@ -98,7 +98,7 @@ def test_an_unreachable_budget_says_how_near_it_gets(skeleton: nn.Module) -> Non
     assert high.relative_error < -0.9
 
 
-def test_a_method_without_a_size_tells_what_it_has(skeleton: nn.Module) -> None:
+def test_a_method_of_fixed_size_reports_its_parameters(skeleton: nn.Module) -> None:
     config = peft.IA3Config()
     found = fit(skeleton, config, 1000)
     assert found.config is config

@@ -123,7 +123,7 @@ def test_number_of_trainable_parameters(partition: str) -> None:
 
 
 @pytest.mark.parametrize(("r", "count"), [(5, 3), (7, 4), (3, 3)])
-def test_a_grid_has_as_many_parameters_as_lora_whatever_its_number_of_parts(r: int, count: int) -> None:
+def test_a_grid_of_any_number_of_parts_has_the_parameters_of_lora(r: int, count: int) -> None:
     layer = make_layer(SMoAConfig(r=r, num_subspaces=count, partition="grid_blocks"), shape=(13, 11))
     assert sum(p.numel() for p in layer.parameters() if p.requires_grad) == r * (13 + 11)
     assert len(layer.factors("default")) == count**2

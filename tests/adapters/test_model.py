@@ -54,7 +54,7 @@ def test_initialisation_depends_on_the_seed_alone(llama: Maker) -> None:
 
 
 @pytest.mark.parametrize("partition", ["spectral_blocks", "spectral_energy"])
-def test_layers_that_are_prepared_in_turn_get_the_same_state(
+def test_layers_prepared_one_after_another_get_the_same_state(
     partition: str, llama: Maker, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """As large layers are, whose weights are read side by side before."""

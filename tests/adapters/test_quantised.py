@@ -218,7 +218,7 @@ def test_gradient_checkpointing_and_bfloat16(kind: str, folder: Path, token_ids:
 
 @needs_library
 @pytest.mark.parametrize("kind", KINDS)
-def test_gpt2_is_held_the_other_way_round(kind: str, tmp_path: Path, token_ids: Tensor) -> None:
+def test_gpt2_stores_the_transposed_weight(kind: str, tmp_path: Path, token_ids: Tensor) -> None:
     """Conv1D stores W^T; its quantised layer stores W."""
     plain = ARCHITECTURES["gpt2"]()
     plain.save_pretrained(tmp_path)  # type: ignore[attr-defined]

@@ -267,7 +267,7 @@ def test_a_file_of_another_rank_is_refused(saved: Maker, llama: Maker) -> None:
         PeftModel.from_pretrained(llama(hidden_size=24), folder)
 
 
-def test_what_is_saved_is_told_by_layers_and_not_by_names() -> None:
+def test_saved_tensors_are_selected_by_layer_and_not_by_name() -> None:
     """A module of the backbone may be called as the tensors of the method are."""
     backbone = nn.ModuleDict({"smoa_gate": nn.Linear(8, 8), "proj": nn.Linear(8, 8)})
     model = attach(backbone, config(target_modules=["proj"]), seed=0)

@@ -49,7 +49,7 @@ def test_the_second_time_reads_what_the_first_computed(
     assert torch.equal(again.singular_values(), values)
 
 
-def test_weights_that_round_to_the_same_bfloat16_have_files_of_their_own(folder: Path) -> None:
+def test_weights_that_round_to_the_same_bfloat16_have_separate_files(folder: Path) -> None:
     weight = torch.randn(6, 8)
     other = weight.clone()
     other[2, 3] *= 1 + 1e-6
@@ -66,7 +66,7 @@ def test_a_transposed_view_is_read_by_content(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"no array", None], ids=["empty", "text", "wrong numbers"])
-def test_a_damaged_file_is_computed_anew(
+def test_a_damaged_file_is_computed_again(
     content: bytes | None, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     weight = torch.randn(5, 7)
@@ -81,7 +81,7 @@ def test_a_damaged_file_is_computed_anew(
     assert ("is damaged" in capsys.readouterr().err) is (content is not None)
 
 
-def test_a_folder_that_can_not_be_written_is_told_once(
+def test_a_folder_that_cannot_be_written_is_reported_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], folder: Path
 ) -> None:
     (tmp_path / "file").write_text("in the way")
@@ -105,7 +105,7 @@ def test_a_second_injection_computes_no_spectrum(folder: Path, monkeypatch: pyte
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-def test_layers_prepared_side_by_side_have_the_orders_of_one_thread(
+def test_layers_prepared_in_parallel_have_the_orders_of_one_thread(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Six layers of three shapes; with two threads each waits for another one, so that they do run side by side."""

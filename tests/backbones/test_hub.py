@@ -165,7 +165,7 @@ def test_resolution_when_the_hub_is_silent(monkeypatch):
 
 
 @pytest.mark.parametrize("revision", [None, COMMIT])
-def test_the_cache_stands_in_for_the_hub(monkeypatch, tmp_path, revision):
+def test_the_cache_replaces_a_silent_hub(monkeypatch, tmp_path, revision):
     monkeypatch.setattr(hub, "hub_answers", lambda: False)
     fill_cache(tmp_path)
     assert resolve("auto", revision=revision) == resolve("hub", revision=revision) == "hub"
@@ -186,7 +186,7 @@ def test_data_in_the_cache_under_a_long_revision(monkeypatch, tmp_path):
     assert resolve("auto", "dataset", "refs/convert/parquet") == "hub"
 
 
-def test_things_that_are_not_to_be_had():
+def test_unavailable_sources_are_refused():
     with pytest.raises(UserError, match=r"unknown source 'embeded' for the model; did you mean embedded\?"):
         resolve("embeded")
     with pytest.raises(UserError, match="no embedded dataset is shipped"):

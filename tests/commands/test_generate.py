@@ -92,7 +92,7 @@ def test_bad_input_is_one_sentence(
     assert error.count("\n") == 1
 
 
-def test_help_tells_the_flags(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_shows_the_flags(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         main(["generate", "--help"])
     assert stop.value.code == 0

@@ -44,7 +44,7 @@ def test_the_run_is_what_the_budget_resolved_to(
     assert "budget" not in capsys.readouterr().out
 
 
-def test_an_unmet_budget_is_told_and_recorded(
+def test_an_unmet_budget_is_printed_and_recorded(
     tiny_arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["fit", *tiny_arguments, *SHORT, "--model.budget", "100"]) == 0

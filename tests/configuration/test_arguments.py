@@ -277,7 +277,7 @@ def test_a_later_class_is_the_one_whose_settings_count(tmp_path: Path) -> None:
         check_arguments("fit", ["--config", str(tmp_path / "a.yaml"), "--model.adapter.hira_dropout", "0.1"])
 
 
-def test_tasks_and_checkpoints_that_are_not_there() -> None:
+def test_missing_tasks_and_checkpoints_are_refused() -> None:
     with pytest.raises(UserError, match="did you mean piqa"):
         check_arguments("fit", ["--data.task", "pika"])
     check_arguments("fit", ["--data.task", "pika", "--data.task", "piqa"])
@@ -290,7 +290,7 @@ def test_tasks_and_checkpoints_that_are_not_there() -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_help_tells_every_setting(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_shows_every_setting(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([command, "--help"]) == 0
     shown = capsys.readouterr().out
     for group in groups(command):
@@ -302,7 +302,7 @@ def test_help_tells_every_setting(command: str, capsys: pytest.CaptureFixture[st
 
 
 @pinned_versions_only
-def test_help_tells_the_settings_of_a_named_strategy() -> None:
+def test_help_shows_the_settings_of_a_named_strategy() -> None:
     assert "--model.adapter.num_subspaces" not in describe("fit", [])
     for named in (["--model.adapter", "SMoAConfig"], ["--model.adapter", "peft.LoraConfig", "--oh", "no"]):
         assert "--model.adapter.r int = 8 " in describe("fit", [*named, "--help"])

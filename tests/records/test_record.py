@@ -46,7 +46,7 @@ def test_signature_follows_content_only(path: str, value: object, same: bool) ->
     assert (signature(changed(path, value), {}) == signature(CONFIG, {})) is same
 
 
-def test_signature_tells_sources_apart_that_auto_stood_for() -> None:
+def test_signature_distinguishes_the_sources_of_auto() -> None:
     assert signature(CONFIG, {"data": "hub"}) != signature(CONFIG, {"data": "embedded"})
 
 

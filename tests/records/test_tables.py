@@ -49,7 +49,7 @@ def test_parts_of_one_task_and_of_several():
     assert [row.split()[:2] for row in rows[1:]] == [["piqa", "train"], ["boolq", "train"]]
 
 
-def test_a_table_is_as_wide_as_its_content_whatever_stands_in_it(monkeypatch):
+def test_a_table_is_as_wide_as_its_content(monkeypatch):
     """Files and pipes have no width, and a name may look like rich's own marks."""
     monkeypatch.setenv("COLUMNS", "40")
     monkeypatch.setenv("FORCE_COLOR", "1")
