@@ -69,7 +69,7 @@ def matches_schema(package: str) -> bool:
     if made_from is None:
         return package == "smoa_lightning"
     try:
-        return importlib.metadata.version(package).partition("+")[0] == made_from
+        return bool(importlib.metadata.version(package).partition("+")[0] == made_from)
     except importlib.metadata.PackageNotFoundError:
         return False
 
@@ -105,7 +105,7 @@ def class_group(owner: str, class_path: str) -> Group | None:
     if public is None:
         return None
     node = schema()["$defs"][public]
-    settings = _settings(node, f"{owner}.init_args.", certain(public.split(".")[0]))
+    settings = _settings(node, f"{owner}.init_args.", matches_schema(public.split(".")[0]))
     return Group(owner, f"{public}: {node['description']}", tuple(s for s in settings if not s.within))
 
 

@@ -72,7 +72,8 @@ def test_another_version_of_a_library_is_left_to_the_real_parser(monkeypatch: py
         for path, known in (("peft.LoraConfig", False), ("smoa_lightning.adapters.SMoAConfig", True)):
             group = class_group("model.adapter", path)
             assert group is not None
-            assert {setting.matches_schema for setting in group.settings} == {known}  # its short names serve a study anyway
+            # a study uses the short names in both cases
+            assert {setting.matches_schema for setting in group.settings} == {known}
         with pytest.raises(Exception, match=r"data\.batch_size is 'x'"):
             check_arguments("fit", ["--data.batch_size", "x"])
     finally:
