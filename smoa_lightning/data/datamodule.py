@@ -13,9 +13,9 @@ from smoa_lightning.data.batches.stream import DEFAULT_BUFFER_ROWS, StreamLoader
 from smoa_lightning.data.batches.training import training_loader
 from smoa_lightning.data.checks import check_ranges, check_streaming
 from smoa_lightning.data.encoding.encode_examples import Encoding
+from smoa_lightning.data.encoding.task_sets import TaskSets
 from smoa_lightning.data.rows.sources import fetch
-from smoa_lightning.data.task_rows import Part, Settings
-from smoa_lightning.data.task_sets import TaskSets
+from smoa_lightning.data.rows.task_rows import Part, Settings
 
 
 class TaskDataModule(TaskSets, LightningDataModule):

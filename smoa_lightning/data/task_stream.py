@@ -14,7 +14,7 @@ from smoa_lightning.data.rows.splits import DEFAULT_SELECTION_ROWS
 from smoa_lightning.data.tasks import Row
 
 if TYPE_CHECKING:
-    from smoa_lightning.data.task_rows import TaskRows
+    from smoa_lightning.data.rows.task_rows import TaskRows
 
 
 def open_stream(rows: TaskRows, buffer_rows: int = DEFAULT_BUFFER_ROWS) -> StreamingRows:

@@ -20,7 +20,7 @@ from smoa_lightning.backbones.backbone import context_length, provenance
 from smoa_lightning.common.atomic_files import replacing, write_json
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.data.datamodule import TaskDataModule
-from smoa_lightning.data.task_rows import Part
+from smoa_lightning.data.rows.task_rows import Part
 from smoa_lightning.evaluation.text import signatures
 from smoa_lightning.records.hparams import final_metrics, study_columns
 from smoa_lightning.records.record import (

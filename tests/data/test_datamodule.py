@@ -7,10 +7,10 @@ import pytest
 
 from smoa_lightning import embedded
 from smoa_lightning.common.errors import UserError
-from smoa_lightning.data import task_rows
 from smoa_lightning.data.datamodule import TaskDataModule
 from smoa_lightning.data.encoding.encode import IGNORED
 from smoa_lightning.data.encoding.encode_examples import Encoding, encode_choices, encode_training
+from smoa_lightning.data.rows import task_rows
 from smoa_lightning.data.tasks import ChoiceExample
 
 from .conftest import character_tokenizer

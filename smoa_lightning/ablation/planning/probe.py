@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import Callback
 
 from smoa_lightning.data.batches.loaders import BatchLoader
 from smoa_lightning.data.datamodule import TaskDataModule
-from smoa_lightning.data.task_rows import Part
+from smoa_lightning.data.rows.task_rows import Part
 from smoa_lightning.training.callbacks import Forgetting, RankMonitor
 from smoa_lightning.training.callbacks.forgetting import documents, general_perplexity, text_rows
 

@@ -12,7 +12,7 @@ from smoa_lightning.common.errors import UserError
 from smoa_lightning.data.encoding.encode import TokenRow
 from smoa_lightning.data.encoding.encode_examples import Encoding, PartStatistics
 from smoa_lightning.data.rows.mixture import check_weights, mix
-from smoa_lightning.data.task_rows import Part, Settings, TaskRows
+from smoa_lightning.data.rows.task_rows import Part, Settings, TaskRows
 from smoa_lightning.data.tasks import Row, Task, get_task
 from smoa_lightning.data.tasks.base import ProtocolName
 from smoa_lightning.data.tasks.generic import task_with_fields
