@@ -56,7 +56,8 @@ def measure(task: str, model: Any, tokenizer: Any, options: argparse.Namespace, 
     path = {"validation": str(rows)}
     data = TaskDataModule(task, "local", path=path, report_split="validation", protocol="generation", max_length=1024)
     data.tokenizer = tokenizer
-    items, sets = data.encoded("report"), data.reported[task]
+    sets = data.sets.reported[task]
+    items = list(sets.items("report"))
     protocol: Any = sets.protocol
     evaluator = ReplyEvaluator(protocol, tokenizer, options.max_new_tokens, ends=sets.reply_ends())
     sizes = {"one": 1, "batch": options.batch_size}

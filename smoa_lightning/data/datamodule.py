@@ -3,22 +3,35 @@
 from __future__ import annotations
 
 import functools
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from lightning.pytorch import LightningDataModule
 
+from smoa_lightning.backbones.hub import Source
 from smoa_lightning.common.errors import UserError
-from smoa_lightning.data.batches.loaders import BatchLoader, ResumableLoader, scoring_loader
-from smoa_lightning.data.batches.stream import DEFAULT_BUFFER_ROWS, StreamLoader
-from smoa_lightning.data.batches.training import training_loader
-from smoa_lightning.data.checks import check_ranges, check_streaming
+from smoa_lightning.data.batches.loaders import (
+    BatchLoader,
+    ResumableLoader,
+    TrainingSettings,
+    scoring_loader,
+    training_loader,
+)
+from smoa_lightning.data.checks import check_ranges
 from smoa_lightning.data.encoding.encode_examples import Encoding
+from smoa_lightning.data.encoding.encoded_task import EncodingSettings
 from smoa_lightning.data.encoding.task_sets import TaskSets
+from smoa_lightning.data.rows.row_table import RowTable
 from smoa_lightning.data.rows.sources import fetch
-from smoa_lightning.data.rows.task_rows import Part, Settings
+from smoa_lightning.data.rows.task_rows import Part, RowSettings
+from smoa_lightning.data.tasks import Task
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+STREAMING = {"streaming": False, "stream_buffer_rows": 10_000, "stream_epoch_batches": 1000}  # settings of old versions
 
 
-class TaskDataModule(TaskSets, LightningDataModule):
+class TaskDataModule(LightningDataModule):
     """Rows of one task or of a mixture from hub, local files or the package, as batches for training and scoring.
 
     The rows that select the checkpoint are held out from the training rows and never the rows that are reported.
@@ -28,9 +41,10 @@ class TaskDataModule(TaskSets, LightningDataModule):
         task: Name of the task, such as ``piqa``, or ``mixture``.
         source: ``hub``: the model hub. ``local``: the files at ``path``. ``embedded``: rows made by this package.
             ``auto``: the hub if it answers or its cache holds the rows, else embedded.
-        path: With source local: a folder of split files (``train.jsonl``, ``validation.jsonl``, ...), one file of
-            training rows, or a file for each split. JSONL, JSON, Parquet, CSV, TSV. With several tasks: a folder that
-            holds such a folder for each, under its name.
+        path: With source local: a folder of split files (``train.jsonl``, ``train-00000-of-00003.parquet``, ``train/``,
+            ...), one file or pattern of training rows, or the file, pattern or list of files of each split. JSONL,
+            JSON, Parquet, CSV, TSV, Arrow, folders of ``save_to_disk``, compressed or not, local or by URL. With
+            several tasks: a folder that holds such a folder for each, under its name.
         repository: With source hub: another repository with the same fields; ``null`` means the task's own.
         revision: With source hub: branch, tag or commit; ``null`` means the one that the task pins.
         mixture: With task mixture: the tasks that are trained on, ``[boolq, piqa]`` by their size, ``{boolq: 1,
@@ -63,11 +77,11 @@ class TaskDataModule(TaskSets, LightningDataModule):
         bucket_batches: How many batches are sorted by length together: more means less padding and less chance.
         pad_multiple: Pad batches to a multiple of so many tokens.
         packing: Train on several rows laid end to end up to ``max_length``, none of which sees another.
-        streaming: Read training rows as they are needed, for files that do not fit into memory; they are shuffled
-            within ``stream_buffer_rows``, 5 % of the groups are held out, ``selection_rows`` of which (500) select.
-        stream_buffer_rows: Rows that are in memory at a time.
-        stream_epoch_batches: Batches that make an epoch of a stream.
-        cache: Keep encoded rows on disk (``$SMOA_LIGHTNING_CACHE``) and find them again by their content.
+        streaming: Ignored: files of any size are read from disk.
+        stream_buffer_rows: Ignored, as ``streaming``.
+        stream_epoch_batches: Ignored, as ``streaming``.
+        cache: Keep checked and encoded rows on disk (``$SMOA_LIGHTNING_CACHE``) and find them again by what decides
+            them. Without, they are in a temporary file that is gone when the process ends.
         num_workers: Processes that put batches together; 0 means none beside the main one.
         pin_memory: Put batches into page-locked memory for faster copies to a GPU.
 
@@ -75,13 +89,11 @@ class TaskDataModule(TaskSets, LightningDataModule):
         UserError: an unknown task, source, split or protocol, or an argument out of its range.
     """
 
-    name: str  # LightningDataModule has one too, which may be None
-
     def __init__(
         self,
         task: str = "piqa",
         source: str = "auto",
-        path: str | dict[str, str] | None = None,
+        path: str | dict[str, str | list[str]] | None = None,
         repository: str | None = None,
         revision: str | None = None,
         mixture: list[str] | dict[str, float] | None = None,
@@ -110,23 +122,24 @@ class TaskDataModule(TaskSets, LightningDataModule):
         pad_multiple: int = 1,
         packing: bool = False,
         streaming: bool = False,
-        stream_buffer_rows: int = DEFAULT_BUFFER_ROWS,
+        stream_buffer_rows: int = 10_000,
         stream_epoch_batches: int = 1000,
         cache: bool = True,
         num_workers: int = 0,
         pin_memory: bool = False,
     ) -> None:
-        LightningDataModule.__init__(self)
+        super().__init__()
         self.requested_source, self.seed = source, seed or 0
         self.batch_size, self.bucket_batches, self.pad_multiple = batch_size, bucket_batches, pad_multiple
         self.eval_batch_size, self.eval_max_tokens = eval_batch_size, eval_max_tokens
         self.max_new_tokens, self.num_beams, self.bert_score = max_new_tokens, num_beams, bert_score
         self.limit_train_rows, self.limit_report_rows = limit_train_rows, limit_report_rows
-        self.num_fewshot, self.selection_rows = num_fewshot, selection_rows
-        self.packing, self.streaming = packing, streaming
-        self.stream_buffer_rows, self.stream_epoch_batches = stream_buffer_rows, stream_epoch_batches
+        self.num_fewshot, self.selection_rows, self.packing = num_fewshot, selection_rows, packing
         self.num_workers, self.pin_memory = num_workers, pin_memory
-        settings = Settings(
+        streams = zip(STREAMING, (streaming, stream_buffer_rows, stream_epoch_batches), strict=True)
+        self.ignored_settings = [f"data.{name}" for name, value in streams if value != STREAMING[name]]
+        check_ranges(source, {**vars(self), "max_length": max_length})
+        rows = RowSettings(
             source=source,
             path=path,
             repository=repository,
@@ -136,39 +149,87 @@ class TaskDataModule(TaskSets, LightningDataModule):
             limit_report_rows=limit_report_rows,
             selection_rows=selection_rows,
             report_split=report_split,
-            num_fewshot=num_fewshot,
-            chat_template=chat_template,
             seed=self.seed,
             cache=cache,
-            streaming=streaming,
-            max_new_tokens=max_new_tokens,
-            encoding=Encoding(max_length, loss_on, overlong, add_bos),
         )
-        TaskSets.__init__(self, task, settings, mixture, report_tasks, protocol, fields)
-        check_ranges(self)
+        encoding = Encoding(max_length, loss_on, overlong, add_bos)
+        encoded = EncodingSettings(num_fewshot, chat_template, max_new_tokens, encoding)
+        self.sets = TaskSets(task, rows, encoded, mixture, report_tasks, protocol, fields)
         if path is not None and source != "local":
             raise UserError(
                 f"data.path is set, but data.source is {source!r}: set data.source: local, or drop the path."
             )
-        if streaming:
-            check_streaming(self)
         self._train_loader: ResumableLoader | None = None
         self._train_state: dict[str, Any] | None = None
         # Under DDP a process may be left without an item to score.
         self.allow_zero_length_dataloader_with_multiple_devices = True
 
+    # ---- the rows; ``sets`` says more
+
+    @property
+    def name(self) -> str:  # type: ignore[override]  # LightningDataModule has one too, which may be None
+        """Name of the task, or ``mixture``."""
+        return self.sets.name
+
+    @property
+    def task(self) -> Task:
+        """The task, or the first one of a mixture."""
+        return self.sets.task
+
+    @property
+    def source(self) -> Source | None:
+        """Where the rows come from, once that is decided."""
+        return self.sets.source
+
+    @property
+    def encoding(self) -> Encoding:
+        """How examples become tokens."""
+        return self.sets.encoding
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase | None:
+        """The tokenizer of the backbone."""
+        return self.sets.tokenizer
+
+    @tokenizer.setter
+    def tokenizer(self, tokenizer: PreTrainedTokenizerBase | None) -> None:
+        self.sets.tokenizer = tokenizer
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What was read so far, see ``TaskSets.provenance``."""
+        return self.sets.provenance
+
+    @property
+    def has_report(self) -> bool:
+        """Whether there are rows to report on."""
+        return self.sets.has_report
+
+    def resolve(self) -> Source:
+        """Decide the sources without loading a row, see ``TaskSets.resolve``."""
+        return self.sets.resolve()
+
+    def rows(self, split: str) -> RowTable:
+        """Return the checked rows of a split of the only (or first) task."""
+        return self.sets.rows(split)
+
+    def indices(self, part: Part) -> list[int]:
+        """Return the rows of a part of the only (or first) task as indices into its split."""
+        return self.sets.indices(part)
+
+    def example(self, part: Part, row: int, task: str | None = None) -> Any:
+        """Return the example behind a row index, as ``batch["row"]`` names it; of the first task by default."""
+        return self.sets.example(part, row, task)
+
     def summary(self) -> dict[str, Any]:
-        """Return the facts of ``TaskSets.summary``, and of a stream what was read of it so far."""
-        facts = super().summary()
-        if isinstance(self._train_loader, StreamLoader):
-            facts["streamed"] = dict(self._train_loader.stream.counts)
-        return facts
+        """Return for each part made so far: rows, lengths, targets and losses, see ``TaskSets.summary``."""
+        return self.sets.summary()
 
     # ---- Lightning's hooks
 
     def prepare_data(self) -> None:
         """Download what the hub's cache lacks, in one process only."""
-        for rows in self.sets.values():
+        for rows in self.sets.all.values():
             if rows.resolve() == "hub":
                 assert rows.repository is not None
                 fetch(rows.repository, rows.revision)
@@ -179,8 +240,8 @@ class TaskDataModule(TaskSets, LightningDataModule):
             self._train_loader, self._train_state = None, None  # a new fit starts at the first batch
         parts: dict[str | None, tuple[Part, ...]] = {"fit": ("train", "selection"), "validate": ("selection",)}
         for part in parts.get(stage, ("report",)):
-            if (part != "selection" or self.selection_rows != 0) and not (part == "train" and self.streaming):
-                self.encoded(part)
+            if part != "selection" or self.selection_rows != 0:
+                self.sets.encode(part)
 
     def train_dataloader(self) -> ResumableLoader:
         """Return training batches in buckets of similar length, an order for each epoch, resumable at any batch.
@@ -191,7 +252,18 @@ class TaskDataModule(TaskSets, LightningDataModule):
             UserError: the run is resumed with settings that change the order of batches.
         """
         if self._train_loader is None:
-            self._train_loader = training_loader(self, self._pad_id(), self._place_among_processes())
+            settings = TrainingSettings(
+                batch_size=self.batch_size,
+                max_length=self.encoding.max_length,
+                seed=self.seed,
+                bucket_batches=self.bucket_batches,
+                pad_multiple=self.pad_multiple,
+                packing=self.packing,
+                num_workers=self.num_workers,
+                pin_memory=self.pin_memory,
+            )
+            rows, place = self.sets.training_items(), self._place_among_processes()
+            self._train_loader = training_loader(rows, settings, self._pad_id(), place)
         if self._train_state is not None:
             self._train_loader.load_state_dict(self._train_state)
             self._train_state = None
@@ -232,7 +304,7 @@ class TaskDataModule(TaskSets, LightningDataModule):
             num_workers=self.num_workers,
             pin_memory=self.pin_memory,
         )
-        loaders = [make(rows.encoded(part)) for rows in self.scored(part).values()]
+        loaders = [make(rows.items(part)) for rows in self.sets.scored(part).values()]
         return loaders[0] if len(loaders) == 1 else loaders
 
     def _place_among_processes(self) -> tuple[int, int]:

@@ -239,7 +239,7 @@ class FineTuneModule(L.LightningModule):
     def _new_evaluation(self, part: Literal["selection", "report"]) -> None:
         """Begin a pass over the rows of a part, with an evaluator for each of its tasks."""
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
-        sets = data.scored(part)
+        sets = data.sets.scored(part)
         protocols = {name: rows.protocol for name, rows in sets.items()}
         ends = {name: rows.reply_ends() for name, rows in sets.items()}
         selecting = part == "selection" and self.trainer.state.fn == "fit"

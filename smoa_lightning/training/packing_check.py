@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.data.batches.collate import Batch, pad_rows
 from smoa_lightning.data.batches.packing import PackedRow, collate_packed
-from smoa_lightning.data.encoding.encode import IGNORED, TokenRow
+from smoa_lightning.data.encoding.items import IGNORED, TokenRow
 from smoa_lightning.evaluation.scoring import target_logits
 
 

@@ -78,7 +78,7 @@ class Run:
         self.record: dict[str, Any] = {}
         module.run_config = content(config)
         data.tokenizer = module.tokenizer
-        data.fit_context(context_length(module.location))
+        data.sets.fit_context(context_length(module.location))
 
     @property
     def is_main(self) -> bool:
@@ -138,9 +138,11 @@ class Run:
             print(
                 f"data.max_length {asked} is more than the backbone's {data.encoding.max_length} positions: those it is"
             )
+        if data.ignored_settings:
+            print(f"ignored, since files of any size are read from disk: {', '.join(data.ignored_settings)}")
         print(f"{'resuming' if self.target.resume else 'run folder'}: {self.folder}")
         if not data.has_report:
-            print(f"no {data.report_split} rows, so nothing will be reported; data.report_tasks names other tasks")
+            print(f"no {data.sets.report_split} rows, so nothing will be reported; data.report_tasks names other tasks")
 
     # ----------------------------------------------------------------------------------------------------- fit
 
@@ -278,7 +280,7 @@ class Run:
             self._tell_result(metrics)
 
     def _tell_result(self, metrics: Metrics) -> None:
-        facts = self.data.table_facts("report")
+        facts = self.data.sets.table_facts("report")
         lines = result_lines("untouched backbone", metrics, "base", facts)
         lines += [] if self.module.frozen else result_lines("after training", metrics, "report", facts)
         print(f"\n{self.name}")
@@ -324,7 +326,7 @@ class Run:
             self.folder / EVALUATION, {**facts, "seconds": time.monotonic() - began, "environment": environment()}
         )
         part: Part = "selection" if function == trainer.validate else "report"
-        lines = result_lines("", metrics, part, self.data.table_facts(part))
+        lines = result_lines("", metrics, part, self.data.sets.table_facts(part))
         if lines:
             print(result_table(lines))
         print(f"written to {self.folder}")

@@ -19,7 +19,7 @@ def source_name(module: FineTuneModule, data: TaskDataModule) -> str:
 
 def _task_name(data: TaskDataModule) -> str:
     """Return the task with what makes its scores others: a protocol that is not its default, and few-shot prompts."""
-    rows = next(iter(data.reported.values()))
+    rows = next(iter(data.sets.reported.values()))
     plain = rows.protocol.name == rows.task.protocols[0].name
     parts = [data.name, "" if plain else rows.protocol.name, f"{data.num_fewshot}shot" if data.num_fewshot else ""]
     return "_".join(filter(None, parts))

@@ -8,8 +8,8 @@ import pytest
 from smoa_lightning import embedded
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.data.datamodule import TaskDataModule
-from smoa_lightning.data.encoding.encode import IGNORED
 from smoa_lightning.data.encoding.encode_examples import Encoding, encode_choices, encode_training
+from smoa_lightning.data.encoding.items import IGNORED
 from smoa_lightning.data.rows import task_rows
 from smoa_lightning.data.tasks import ChoiceExample
 
@@ -218,7 +218,7 @@ def test_paths_that_are_not_there(tmp_path):
 
 
 def test_too_many_selection_rows(folder):
-    with pytest.raises(UserError, match=r"data.selection_rows: 60 of 60 training rows can not be held out"):
+    with pytest.raises(UserError, match=r"data.selection_rows: 60 of 60 training rows cannot be held out"):
         make(folder, selection_rows=60).setup("fit")
 
 

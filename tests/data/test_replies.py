@@ -7,8 +7,8 @@ import pytest
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.data.batches.collate import collate_replies
 from smoa_lightning.data.encoding import shots
-from smoa_lightning.data.encoding.encode import IGNORED
 from smoa_lightning.data.encoding.encode_examples import Encoding, encode_replies, encode_training
+from smoa_lightning.data.encoding.items import IGNORED
 from smoa_lightning.data.encoding.render import end_ids, texts, uses_template
 from smoa_lightning.data.tasks import ChoiceExample, Message, ReplyExample
 

@@ -43,15 +43,15 @@ def test_one_key_switches_the_protocol(folder):
     assert all(answer in ("solution1", "solution2") for answer in batch["answer"])
     example = replies.example("train", replies.indices("train")[0])
     assert example.response.endswith(f"the correct answer is {example.answer}")
-    assert replies.primary("selection") == replies.primary("report") == "acc"
-    assert make(folder / "piqa").sets["piqa"].protocol.name == "likelihood"  # the default
+    assert replies.sets.primary("selection") == replies.sets.primary("report") == "acc"
+    assert make(folder / "piqa").sets.all["piqa"].protocol.name == "likelihood"  # the default
 
 
 def test_both_protocols_train_on_the_right_answer(folder):
     for protocol in ("likelihood", "generation"):
         data = make(folder / "piqa", protocol=protocol)
         data.setup("fit")
-        (row, *_) = data.encoded("train")
+        (row, *_) = data.sets.training_items()
         example = data.example("train", data.indices("train")[0])
         wanted = [i for i, label in enumerate(row.labels) if label != -100]
         assert decoded(data, row.ids[wanted[0] : -1]).endswith("".join(example.target[1].split()).replace("(", "<unk>"))
@@ -65,13 +65,13 @@ def test_a_protocol_that_a_task_has_not(folder):
 def test_shots_stand_before_scored_prompts_only(folder):
     plain, shots = make(folder / "piqa"), make(folder / "piqa", num_fewshot=2)
     plain.setup("fit"), shots.setup("fit")
-    assert plain.encoded("train") == shots.encoded("train")
-    prefix = "".join(shots.sets["piqa"].shots())
+    assert list(plain.sets.training_items()) == list(shots.sets.training_items())
+    prefix = "".join(shots.sets.all["piqa"].shots())
     assert prefix.count("Question:") == prefix.count("\n\n") == 2
     solved = {"".join(shots.example("train", i).target) + "\n\n" for i in shots.indices("train")}
     first, second = (text + "\n\n" for text in prefix.split("\n\n")[:2])
     assert {first, second} <= solved  # none of the rows that select or are reported
-    before, after = plain.encoded("selection")[0].rows[0], shots.encoded("selection")[0].rows[0]
+    before, after = (data.sets.trained["piqa"].items("selection")[0].rows[0] for data in (plain, shots))
     assert len(after) == len(before) + len(prefix)
     assert after.ids[-len(before) :] == before.ids
     assert after.labels[-len(before) :] == before.labels
@@ -95,18 +95,18 @@ def test_report_rows_can_be_limited(folder):
 def test_a_mixture_trains_and_reports_on_each_task(folder):
     data = make(folder, "mixture", mixture=["piqa", "boolq"])
     data.setup("fit"), data.setup("test")
-    assert len(data.encoded("train")) == 2 * (LEFT - 2)
+    assert len(data.sets.training_items()) == 2 * (LEFT - 2)
     assert len(data.val_dataloader()) == len(data.test_dataloader()) == 2
     assert data.provenance["trained"] == ["piqa", "boolq"]
     assert data.summary()["boolq"]["train"]["rows"] == LEFT - 2
-    assert data.primary("report") == "acc"
+    assert data.sets.primary("report") == "acc"
 
 
 def test_a_weighted_mixture_has_its_proportions(folder):
     data = make(folder, "mixture", mixture={"piqa": 3, "boolq": 1}, limit_train_rows=40)
     data.setup("fit")
-    own = {name: Counter(row.ids for row in rows.encoded("train")) for name, rows in data.trained.items()}
-    mixed = Counter(row.ids for row in data.encoded("train"))
+    own = {name: Counter(row.ids for row in rows.items("train")) for name, rows in data.sets.trained.items()}
+    mixed = Counter(row.ids for row in data.sets.training_items())
     assert data.summary()["mixture"]["rows"] == {"piqa": 30, "boolq": 10}
     assert data.summary()["mixture"]["train"]["rows"] == 40
     assert sum(mixed[ids] for ids in own["piqa"]) == 30
@@ -115,31 +115,31 @@ def test_a_weighted_mixture_has_its_proportions(folder):
 
 def test_tasks_that_agree_on_no_metric_are_selected_by_nll(folder):
     data = make(folder, "mixture", mixture=["piqa", "hellaswag"])
-    assert data.primary("selection") == "nll"  # acc and acc_norm
+    assert data.sets.primary("selection") == "nll"  # acc and acc_norm
 
 
 def test_reporting_on_other_tasks(folder):
     data = make(folder, "piqa", report_tasks=["boolq", "winogrande"])
     data.setup("fit"), data.setup("test")
-    assert list(data.scored("selection")) == ["piqa"]
-    assert list(data.scored("report")) == ["boolq", "winogrande"]
+    assert list(data.sets.scored("selection")) == ["piqa"]
+    assert list(data.sets.scored("report")) == ["boolq", "winogrande"]
     assert len(data.test_dataloader()) == 2
-    label = data.example("report", data.reported["winogrande"].indices("report")[0], "winogrande").label
+    label = data.example("report", data.sets.reported["winogrande"].indices("report")[0], "winogrande").label
     assert label in (0, 1)
 
 
 def test_the_context_of_the_model_bounds_prompts_and_replies(folder):
     data = make(folder / "piqa", protocol="generation", max_length=500, max_new_tokens=60)
-    data.fit_context(400)
+    data.sets.fit_context(400)
     data.setup("test")
     assert data.encoding.max_length == 400
     assert max(len(prompt) for batch in data.test_dataloader() for prompt in batch["prompt"]) == 340
     data = make(folder / "piqa", protocol="generation", max_length=500, max_new_tokens=420)
-    data.fit_context(500)
+    data.sets.fit_context(500)
     data.setup("test")
     assert max(len(prompt) for batch in data.test_dataloader() for prompt in batch["prompt"]) == 80
     data = make(folder / "piqa", protocol="generation", max_length=500, max_new_tokens=500)
-    data.fit_context(500)
+    data.sets.fit_context(500)
     with pytest.raises(UserError, match=r"no room for a prompt.* 499"):
         data.setup("test")
 
@@ -148,7 +148,7 @@ def test_too_few_rows_for_the_processes(folder):
     data = make(folder / "piqa", limit_report_rows=3)
     data.setup("test")
     for processes, sizes in ((2, [1, 2]), (3, [1, 1, 1])):
-        items = data.encoded("report")
+        items = data.sets.reported["piqa"].items("report")
         loaders = [scoring_loader(items, 16, None, 0, place=(rank, processes)) for rank in range(processes)]
         assert sorted(sum(len(batch["row"]) for batch in loader) for loader in loaders) == sizes
     with pytest.raises(UserError, match="3 rows to be scored are too few for 4 processes"):

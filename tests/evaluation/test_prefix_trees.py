@@ -12,8 +12,8 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from smoa_lightning.adapters import SMoAConfig, attach
-from smoa_lightning.data.batches.collate import ChoiceItem, collate_choices
-from smoa_lightning.data.encoding.encode import IGNORED, TokenRow
+from smoa_lightning.data.batches.collate import collate_choices
+from smoa_lightning.data.encoding.items import IGNORED, ChoiceItem, TokenRow
 from smoa_lightning.evaluation import prefix_trees
 from smoa_lightning.evaluation.prefix_trees import choice_log_likelihoods, lay_out, shares_prefixes
 from smoa_lightning.evaluation.scoring import row_log_likelihoods, target_logits

@@ -40,7 +40,6 @@ from smoa_lightning.adapters import attach
 from smoa_lightning.backbones.backbone import context_length, load_model, load_skeleton
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.common.process_cache import process_cache
-from smoa_lightning.data.batches.loaders import BucketOrder
 from smoa_lightning.data.datamodule import TaskDataModule
 from smoa_lightning.records.metric_table import ACCURACIES
 from smoa_lightning.training.cli import FineTuneCLI
@@ -153,7 +152,7 @@ def build(cell: Cell, study: Study, temporary: Path) -> BuiltCell:
     data.resolve()
     module.resolve_budget()
     data.tokenizer = module.tokenizer
-    data.fit_context(context_length(module.location))
+    data.sets.fit_context(context_length(module.location))
     seconds = time.monotonic() - began
     network = load_skeleton(module.backbone_config, module.location)
     total = sum(p.numel() for p in network.parameters())
@@ -247,7 +246,7 @@ def time_cell(built: BuiltCell) -> Timing:
     if probe.begun is None:
         raise UserError("there is nothing to run: the cell has no training row and no report row")
     selection, report = probe.selection, probe.report
-    step = 0.0 if module.frozen else probe.step_seconds * _mean_tokens(built, probe) / probe.step_tokens
+    step = 0.0 if module.frozen else probe.step_seconds * _mean_tokens(built) / probe.step_tokens
     metric = built.cell.report_metric
     return Timing(
         start=built.seconds + probe.begun - began,
@@ -260,12 +259,11 @@ def time_cell(built: BuiltCell) -> Timing:
     )
 
 
-def _mean_tokens(built: BuiltCell, probe: Probe) -> float:
-    """Return the mean tokens of a step over an epoch; for a stream, with unknown lengths, those of the timed steps."""
+def _mean_tokens(built: BuiltCell) -> float:
+    """Return the mean tokens of a step over an epoch."""
     loader = built.data.train_dataloader()
-    if not isinstance(loader.order, BucketOrder):
-        return probe.step_tokens
-    return sum(loader.order.lengths) / math.ceil(len(loader) / built.trainer.accumulate_grad_batches)
+    tokens = loader.order.identity()["num_tokens"]
+    return tokens / math.ceil(len(loader) / built.trainer.accumulate_grad_batches)
 
 
 # ----------------------------------------------------------------------------------------------------- surroundings

@@ -1,60 +1,17 @@
-"""Encoded items and how they become batches: right padding, the choices of an item side by side."""
+"""How encoded items become batches: right padding, the choices of an item side by side."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from smoa_lightning.data.encoding.encode import IGNORED, TokenRow
+from smoa_lightning.data.encoding.items import IGNORED, ChoiceItem, ReplyItem, TokenRow
 
 Batch = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class ChoiceItem:
-    """An encoded item of a choice task.
-
-    Args:
-        rows: One token row a choice.
-        num_bytes: UTF-8 bytes of each choice.
-        label: Index of the right choice.
-        row: Index of the item in its split.
-    """
-
-    rows: tuple[TokenRow, ...]
-    num_bytes: tuple[int, ...]
-    label: int
-    row: int
-
-    def __len__(self) -> int:
-        return max(map(len, self.rows))
-
-
-@dataclass(frozen=True)
-class ReplyItem:
-    """An encoded item whose reply the model writes.
-
-    Args:
-        row: Prompt and gold response, the targets on the response without EOS: for its likelihood.
-        prompt: Tokens of the prompt alone, with BOS where there is one: what the reply is written after.
-        index: Index of the item in its split.
-        response: The gold response as a text.
-        answer: What the answer in the reply must equal, or None.
-    """
-
-    row: TokenRow
-    prompt: tuple[int, ...]
-    index: int
-    response: str
-    answer: str | None
-
-    def __len__(self) -> int:
-        return len(self.row)
 
 
 def pad_rows(rows: Sequence[TokenRow], pad_id: int, pad_multiple: int = 1) -> Batch:

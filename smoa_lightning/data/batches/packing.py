@@ -17,15 +17,18 @@ from __future__ import annotations
 import bisect
 import math
 import random
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.data.batches.collate import Batch
-from smoa_lightning.data.encoding.encode import IGNORED, TokenRow
+from smoa_lightning.data.encoding.items import IGNORED, LazyItems, TokenRow, lengths_of
+from smoa_lightning.data.rows.splits import permutation
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,34 @@ class PackedRow:
         return sum(map(len, self.rows))
 
 
-def pack_rows(rows: Sequence[TokenRow], max_length: int, seed: int) -> list[PackedRow]:
+class PackedRows(LazyItems):
+    """Sequences of several rows each.
+
+    Args:
+        rows: The rows.
+        members: The rows of all sequences, one sequence after the other.
+        starts: Where each sequence begins, and after them the number of rows.
+        chosen: The sequences in their order.
+    """
+
+    def __init__(self, rows: Sequence[TokenRow], members: np.ndarray, starts: np.ndarray, chosen: np.ndarray) -> None:
+        self._rows, self._members, self._starts, self._chosen = rows, members, starts, chosen
+        tokens = np.append(0, np.cumsum(lengths_of(rows)[members]))[starts]
+        self._lengths = np.diff(tokens)[chosen]
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """The length of each sequence in tokens, (N,) int64."""
+        return self._lengths
+
+    def item(self, number: int) -> PackedRow:
+        """Return a sequence by its number."""
+        pack = self._chosen[number]
+        members = self._members[self._starts[pack] : self._starts[pack + 1]].tolist()
+        return PackedRow(tuple(self._rows[row] for row in members))
+
+
+def pack_rows(rows: Sequence[TokenRow], max_length: int, seed: int) -> PackedRows:
     """Put rows together into sequences of at most ``max_length`` tokens: each row in exactly one of them, uncut.
 
     Best fit decreasing (Johnson 1973), at most 11/9 of the fewest sequences possible: from the longest row to the
@@ -48,32 +78,40 @@ def pack_rows(rows: Sequence[TokenRow], max_length: int, seed: int) -> list[Pack
         UserError: a row is longer than ``max_length``.
     """
     source = random.Random(f"packing/{seed}")
-    order = list(range(len(rows)))
-    source.shuffle(order)
-    order.sort(key=lambda row: -len(rows[row]))
-    if order and len(rows[order[0]]) > max_length:
-        raise UserError(f"a row of {len(rows[order[0]])} tokens can not be packed into sequences of {max_length}.")
-    packs: list[list[int]] = []
-    open_packs: dict[int, list[int]] = {}  # room that is left -> the packs that have it
+    lengths = lengths_of(rows)
+    order = permutation(source, len(rows))
+    order = order[np.argsort(-lengths[order], kind="stable")]
+    if len(order) and lengths[order[0]] > max_length:
+        raise UserError(f"a row of {lengths[order[0]]} tokens cannot be packed into sequences of {max_length}.")
+    packs = _best_fit(lengths[order], max_length)
+    members = order[np.argsort(packs, kind="stable")]
+    starts = np.append(0, np.cumsum(np.bincount(packs)))
+    return PackedRows(rows, members, starts, permutation(source, len(starts) - 1))
+
+
+def _best_fit(lengths: np.ndarray, max_length: int) -> np.ndarray:
+    """Return for each length, from the longest to the shortest, the number of the sequence that it goes into."""
+    packs = array("q")
+    open_packs: dict[int, array[int]] = {}  # room that is left -> the sequences that have it
     rooms: list[int] = []  # its keys in order
-    for row in order:
-        place = bisect.bisect_left(rooms, len(rows[row]))
+    count = 0
+    for length in array("q", lengths.tobytes()):  # Python's numbers, one at a time
+        place = bisect.bisect_left(rooms, length)
         if place == len(rooms):
-            room, pack = max_length, len(packs)
-            packs.append([])
+            room, pack = max_length, count
+            count += 1
         else:
             room = rooms[place]
             pack = open_packs[room].pop()
             if not open_packs[room]:
                 del open_packs[room], rooms[place]
-        packs[pack].append(row)
-        left = room - len(rows[row])
+        packs.append(pack)
+        left = room - length
         if left not in open_packs:
-            open_packs[left] = []
+            open_packs[left] = array("q")
             bisect.insort(rooms, left)
         open_packs[left].append(pack)
-    source.shuffle(packs)
-    return [PackedRow(tuple(rows[row] for row in pack)) for pack in packs]
+    return np.array(packs)
 
 
 def collate_packed(packs: Sequence[PackedRow], pad_id: int, pad_multiple: int = 1) -> Batch:

@@ -14,17 +14,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from tqdm import tqdm
-
 from smoa_lightning.common.errors import UserError
+from smoa_lightning.data.encoding.items import IGNORED, TokenRow
 from smoa_lightning.data.tasks import RowError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-IGNORED = -100  # label of a token that is no target: torch's default ``ignore_index``
-
-ENCODING_VERSION = 2  # raised when this module or prepare.py make other tokens of the same texts: cached rows are old
 PIECE = 4096  # texts that are tokenised at a time
 
 AddBos = bool | Literal["auto"]
@@ -45,23 +41,6 @@ class Pair:
     prompt: tuple[int, ...]
     response: tuple[int, ...]
     clean: bool = True
-
-
-@dataclass(frozen=True)
-class TokenRow:
-    """Token ids and their labels, equally long; ``labels[i]`` is ``ids[i]`` where that is a target, else -100."""
-
-    ids: tuple[int, ...]
-    labels: tuple[int, ...]
-    truncated: bool = False
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    @property
-    def num_targets(self) -> int:
-        """How many tokens are predicted (the first of a sequence never is)."""
-        return sum(label != IGNORED for label in self.labels[1:])
 
 
 class OverlongError(RowError):
@@ -127,14 +106,12 @@ def encode_pairs(
 
 
 def _ids(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:
-    """Tokenise in pieces, with a progress bar where that takes longer than three seconds."""
+    """Tokenise in pieces."""
     found: list[list[int]] = []
-    with tqdm(total=len(texts), desc="tokenising", unit="text", delay=3, leave=False) as bar:
-        for start in range(0, len(texts), PIECE):
-            piece = texts[start : start + PIECE]
-            made = tokenizer(piece, add_special_tokens=False, return_attention_mask=False, verbose=False)
-            found += made["input_ids"]
-            bar.update(len(piece))
+    for start in range(0, len(texts), PIECE):
+        piece = texts[start : start + PIECE]
+        made = tokenizer(piece, add_special_tokens=False, return_attention_mask=False, verbose=False)
+        found += made["input_ids"]
     return found
 
 

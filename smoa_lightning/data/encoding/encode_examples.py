@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+
 from smoa_lightning.common.errors import UserError
-from smoa_lightning.data.batches.collate import ChoiceItem, ReplyItem
 from smoa_lightning.data.encoding.encode import (
     AddBos,
     OverlongError,
     Pair,
-    TokenRow,
     bos_prefix,
     encode_pairs,
     scoring_row,
     training_row,
 )
+from smoa_lightning.data.encoding.items import ChoiceItem, ReplyItem, TokenRow
 from smoa_lightning.data.encoding.render import texts
 from smoa_lightning.data.tasks import ChoiceExample, ReplyExample, RowError
 
@@ -46,7 +48,7 @@ class PartStatistics:
     num_truncated: int = 0
     num_prefix_mismatches: int = 0
     target_tokens: int = 0
-    lengths: list[int] = field(default_factory=list, repr=False)
+    lengths: array[int] = field(default_factory=lambda: array("i"), repr=False)
 
     def add(self, row: TokenRow, clean: bool) -> None:
         """Count one sequence."""
@@ -55,21 +57,28 @@ class PartStatistics:
         self.num_prefix_mismatches += not clean
         self.target_tokens += row.num_targets
 
+    def extend(self, other: PartStatistics) -> None:
+        """Count the sequences of another piece of the part."""
+        for name in ("num_rows", "num_skipped", "num_truncated", "num_prefix_mismatches", "target_tokens"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.lengths.extend(other.lengths)
+
     def as_dict(self) -> dict[str, Any]:
         """Return counts, shares of the sequences, and lengths in tokens."""
         count = max(1, len(self.lengths))
-        ordered = sorted(self.lengths) or [0]
+        ordered = np.sort(np.frombuffer(self.lengths or array("i", [0]), dtype=np.int32))
+        tokens = int(ordered.sum(dtype=np.int64))
         return {
             "rows": self.num_rows,
             "skipped_overlong": self.num_skipped,
             "sequences": len(self.lengths),
             "share_truncated": self.num_truncated / count,
             "prefix_mismatches": self.num_prefix_mismatches,
-            "tokens": sum(self.lengths),
+            "tokens": tokens,
             "target_tokens": self.target_tokens,
-            "length_mean": sum(self.lengths) / count,
-            "length_median": ordered[len(ordered) // 2],
-            "length_max": ordered[-1],
+            "length_mean": tokens / count,
+            "length_median": int(ordered[len(ordered) // 2]),
+            "length_max": int(ordered[-1]),
         }
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from tqdm import tqdm
+
 from smoa_lightning.common.atomic_files import cache_folder
-from smoa_lightning.data.encoding import cache
-from smoa_lightning.data.encoding.encode import ENCODING_VERSION, bos_prefix
+from smoa_lightning.data.encoding.encode import bos_prefix
 from smoa_lightning.data.encoding.encode_examples import (
     Encoding,
     PartStatistics,
@@ -17,72 +19,111 @@ from smoa_lightning.data.encoding.encode_examples import (
     encode_replies,
     encode_training,
 )
+from smoa_lightning.data.encoding.item_table import SCHEMAS, ItemTable, Kind, columns_of
 from smoa_lightning.data.encoding.render import texts
 from smoa_lightning.data.encoding.shots import with_shots
-from smoa_lightning.data.tasks.base import ProtocolName
+from smoa_lightning.data.encoding.tokenizer_digest import tokenizer_digest
+from smoa_lightning.data.rows.arrow_file import Writer, code_digest, in_cache, in_scratch_file, key_of
+from smoa_lightning.data.rows.row_table import RowTable
+from smoa_lightning.data.tasks import Protocol, Task
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+PIECE = 4096  # rows that are encoded at a time
+SAMPLE = 64  # examples that the key looks at
+
 
 @dataclass(frozen=True)
-class PartItems:
-    """Examples of a part, and how they are encoded: all that decides the encoded rows beside the tokenizer.
+class EncodingJob:
+    """Rows of a part, and how they are encoded: all that decides the encoded items beside the tokenizer.
 
     Args:
-        name: Task and split, for errors.
-        protocol: The protocol under which the items are scored; None: they are trained on.
-        indices: Index of each example in its split.
-        examples: The examples, without few-shot prompt.
+        task: The task.
+        split: The split that holds the rows.
+        rows: The rows of the split.
+        indices: Those of the part, as indices into the split.
+        protocol: Makes the examples, and scores them unless they are trained on.
+        trained: Whether they are trained on.
         how: Length and rendering.
         shots: Solved rows before each prompt.
     """
 
-    name: str
-    protocol: ProtocolName | None
-    indices: Sequence[int]
-    examples: Sequence[Any]  # ChoiceExample or ReplyExample, all of one kind
+    task: Task
+    split: str
+    rows: RowTable
+    indices: np.ndarray
+    protocol: Protocol
+    trained: bool
     how: Encoding
     shots: tuple[str, ...] = ()
 
-    def encoded(self, tokenizer: PreTrainedTokenizerBase, cached: bool) -> tuple[list[Any], PartStatistics]:
-        """Return the encoded rows, with ``cached`` those that an earlier call has left in the cache on disk.
+    @property
+    def kind(self) -> Kind:
+        """What the rows become."""
+        return "training" if self.trained else "replies" if self.protocol.name == "generation" else "choices"
+
+    def run(self, tokenizer: PreTrainedTokenizerBase, cached: bool) -> ItemTable:
+        """Return the encoded items, with ``cached`` those that an earlier call has left in the cache on disk.
 
         Raises:
             UserError: a row that does not fit (unless skipped).
         """
+
+        def fill(writer: Writer) -> dict[str, Any]:
+            return self._encode(tokenizer, writer)
+
+        schema = SCHEMAS[self.kind]
         if not cached:
-            return self._encode(tokenizer)
-        folder, key = cache_folder("tokens"), self._key(tokenizer)
-        made = cache.load(folder, key)
-        if made is None:
-            made = self._encode(tokenizer)
-            cache.save(folder, key, *made)
-        return made
+            return ItemTable(in_scratch_file(schema, fill), self.kind)
+        return ItemTable(in_cache(cache_folder("tokens"), self._key(tokenizer), schema, fill), self.kind)
 
-    def _encode(self, tokenizer: PreTrainedTokenizerBase) -> tuple[list[Any], PartStatistics]:
+    def _encode(self, tokenizer: PreTrainedTokenizerBase, writer: Writer) -> dict[str, Any]:
+        statistics = PartStatistics()
+        with tqdm(total=len(self.indices), desc="encoding", unit="row", delay=3, leave=False) as bar:
+            for start in range(0, len(self.indices), PIECE):
+                piece = self.indices[start : start + PIECE].tolist()
+                items, found = self._encode_piece(tokenizer, piece)
+                statistics.extend(found)
+                for item in items:
+                    writer.add(*columns_of(item))
+                self.rows.release()
+                bar.update(len(piece))
+        return {"statistics": statistics.as_dict()}
+
+    def _encode_piece(self, tokenizer: PreTrainedTokenizerBase, piece: list[int]) -> tuple[list[Any], PartStatistics]:
         def place(position: int) -> str:
-            return f"{self.name}, row {self.indices[position] + 1}"
+            return f"{self.task.name} {self.split}, row {piece[position] + 1}"
 
-        if self.protocol is None:
-            return encode_training(self.examples, place, tokenizer, self.how)
-        examples = [with_shots(example, self.shots) for example in self.examples]
-        encode: Any = encode_replies if self.protocol == "generation" else encode_choices
-        return encode(examples, self.indices, place, tokenizer, self.how)
+        examples = list(self._examples(piece))
+        if self.kind == "training":
+            return encode_training(examples, place, tokenizer, self.how)
+        encode: Any = encode_replies if self.kind == "replies" else encode_choices
+        return encode([with_shots(example, self.shots) for example in examples], piece, place, tokenizer, self.how)
+
+    def _examples(self, indices: list[int]) -> Iterator[Any]:
+        return (self.protocol.example(self.rows[index]) for index in indices)
 
     def _key(self, tokenizer: PreTrainedTokenizerBase) -> str:
-        """Return a digest of everything that the encoded rows depend on: the texts themselves, not what made them."""
-        digest = hashlib.sha256()
+        """Return a digest of everything that the encoded items depend on.
+
+        The texts are made of rows, whose digest is known, by code, whose digest is known too. A few of them are in the
+        key themselves: a task may be defined elsewhere, and a chat template may hold more than its messages, as a date.
+        """
         adds_bos = bool(bos_prefix(tokenizer, self.how.add_bos))
-        for index, example in zip(self.indices, self.examples, strict=True):
-            # the texts of a template may hold more than its examples, such as a date
-            rendered = texts(example, tokenizer, True, adds_bos) if self.how.template else None
-            digest.update(f"{index} {example!r} {rendered!r}\n".encode())
-        return cache.cache_key(
-            rule=ENCODING_VERSION,
-            part="train" if self.protocol is None else "scored",
-            examples=digest.hexdigest(),
+        spread = np.linspace(0, max(0, len(self.indices) - 1), SAMPLE, dtype=np.int64)
+        sample = [
+            texts(example, tokenizer, True, adds_bos) if self.how.template else repr(example)
+            for example in self._examples(self.indices[np.unique(spread)].tolist() if len(self.indices) else [])
+        ]
+        return key_of(
+            rows=self.rows.sha256,
+            indices=hashlib.sha256(self.indices.astype("<i8").tobytes()).hexdigest(),
+            task=[self.task.name, self.task.version, self.protocol.name],
+            kind=self.kind,
+            sample=sample,
             shots=self.shots,
             encoding=asdict(self.how),
-            tokenizer=cache.tokenizer_digest(tokenizer),
+            tokenizer=tokenizer_digest(tokenizer),
+            code=code_digest(),
         )

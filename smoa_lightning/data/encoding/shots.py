@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
+
+from smoa_lightning.data.rows.splits import shuffled
 from smoa_lightning.data.tasks import ChoiceExample, ReplyExample
 
 Example = ChoiceExample | ReplyExample
 BETWEEN = "\n\n"  # between two shots, as in EleutherAI's lm-evaluation-harness
 
 
-def choose(indices: Sequence[int], count: int, seed: int) -> list[int]:
+def choose(indices: np.ndarray, count: int, seed: int) -> list[int]:
     """Return ``count`` of the training rows, chosen by the seed; a larger count keeps a smaller one's rows."""
-    shuffled = list(indices)
-    random.Random(f"shots/{seed}").shuffle(shuffled)
-    return shuffled[:count]
+    return shuffled(indices, f"shots/{seed}")[:count].tolist()
 
 
 def solved(examples: Sequence[Example]) -> tuple[str, ...]:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from smoa_lightning.backbones.hub import Source
 from smoa_lightning.common.errors import UserError
-from smoa_lightning.data.encoding.encode import TokenRow
-from smoa_lightning.data.encoding.encode_examples import Encoding, PartStatistics
+from smoa_lightning.data.encoding.encode_examples import Encoding
+from smoa_lightning.data.encoding.encoded_task import EncodedTask, EncodingSettings
+from smoa_lightning.data.encoding.items import LazyItems
+from smoa_lightning.data.encoding.mixed_items import MixedItems
+from smoa_lightning.data.rows.locations import joined
 from smoa_lightning.data.rows.mixture import check_weights, mix
-from smoa_lightning.data.rows.task_rows import Part, Settings, TaskRows
-from smoa_lightning.data.tasks import Row, Task, get_task
+from smoa_lightning.data.rows.row_table import RowTable
+from smoa_lightning.data.rows.task_rows import Part, RowSettings
+from smoa_lightning.data.tasks import Task, get_task
 from smoa_lightning.data.tasks.base import ProtocolName
 from smoa_lightning.data.tasks.generic import task_with_fields
 
@@ -30,8 +32,9 @@ class TaskSets:
 
     Args:
         name: Name of the task, or ``mixture``.
-        settings: Which rows of each task, and how they are encoded; of a mixture the limit of training rows is that of
-            all its tasks together, and with several tasks a path is a folder that holds one for each.
+        settings: Which rows of each task; of a mixture the limit of training rows is that of all its tasks together,
+            and with several tasks a path is a folder that holds one for each.
+        encoding: How they are encoded.
         mixture: With the name ``mixture``: the tasks that are trained on, by their size or by weight.
         report_tasks: Tasks that are reported on instead of those trained on.
         protocol: Name of the protocol; None: the default of each task.
@@ -44,7 +47,8 @@ class TaskSets:
     def __init__(
         self,
         name: str,
-        settings: Settings,
+        settings: RowSettings,
+        encoding: EncodingSettings | None = None,
         mixture: list[str] | dict[str, float] | None = None,
         report_tasks: list[str] | None = None,
         protocol: ProtocolName | None = None,
@@ -61,25 +65,25 @@ class TaskSets:
             raise UserError("data: repository, revision, fields and a file for each split are of one task, not several")
         each = replace(settings, limit_train_rows=None) if name == MIXTURE else settings
 
-        def rows_of(name: str) -> TaskRows:
+        def rows_of(name: str) -> EncodedTask:
             kind = task_with_fields(get_task(name), fields)
-            here = replace(each, path=str(Path(str(path)) / name)) if several and path is not None else each
-            return TaskRows(kind, kind.protocol(protocol), here)
+            here = replace(each, path=joined(str(path), name)) if several and path is not None else each
+            return EncodedTask(kind, kind.protocol(protocol), here, encoding)
 
         sets = {name: rows_of(name) for name in dict.fromkeys([*names, *reported])}
         self.trained = {name: sets[name] for name in names}
         self.reported = {name: sets[name] for name in reported}
         self._settings = settings
         self._tokenizer: PreTrainedTokenizerBase | None = None
-        self._mixed: tuple[list[TokenRow], PartStatistics, Counter[str]] | None = None  # the rows of a mixture
+        self._mixed: MixedItems | None = None
 
     @property
-    def sets(self) -> dict[str, TaskRows]:
-        """All sets by task: those trained on and those reported on."""
+    def all(self) -> dict[str, EncodedTask]:
+        """The rows by task: those trained on and those reported on."""
         return self.trained | self.reported
 
     @property
-    def _first(self) -> TaskRows:
+    def _first(self) -> EncodedTask:
         return next(iter(self.trained.values()))
 
     @property
@@ -95,7 +99,7 @@ class TaskSets:
     @property
     def encoding(self) -> Encoding:
         """How examples become tokens; whether by a chat template is decided by each set."""
-        return self._settings.encoding
+        return self._first.encoding_settings.encoding
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase | None:
@@ -105,7 +109,7 @@ class TaskSets:
     @tokenizer.setter
     def tokenizer(self, tokenizer: PreTrainedTokenizerBase | None) -> None:
         self._tokenizer = tokenizer
-        for rows in self.sets.values():
+        for rows in self.all.values():
             rows.tokenizer = tokenizer
 
     def fit_context(self, context: int | None) -> None:
@@ -114,14 +118,13 @@ class TaskSets:
         A larger ``max_length`` becomes that number, which ``encoding`` then says: a task's file is made for models of
         any context.
         """
-        if context is not None and self.encoding.max_length > context:
-            encoding = replace(self.encoding, max_length=context)
-            self._settings = replace(self._settings, encoding=encoding)
-        for rows in self.sets.values():
-            rows.context = context
-            rows.settings = replace(rows.settings, encoding=self.encoding)
+        for rows in self.all.values():
+            rows.context, settings = context, rows.encoding_settings
+            if context is not None and settings.encoding.max_length > context:
+                encoding = replace(settings.encoding, max_length=context)
+                rows.encoding_settings = replace(settings, encoding=encoding)
 
-    def scored(self, part: Part) -> dict[str, TaskRows]:
+    def scored(self, part: Part) -> dict[str, EncodedTask]:
         """Return the sets that are scored in a part: ``selection`` or ``report``."""
         return self.reported if part == "report" else self.trained
 
@@ -144,7 +147,7 @@ class TaskSets:
         Raises:
             UserError: a source that is not there; several tasks of which some would be embedded ones and some not.
         """
-        sources = {name: rows.resolve() for name, rows in self.sets.items()}
+        sources = {name: rows.resolve() for name, rows in self.all.items()}
         if len(set(sources.values())) > 1:
             listed = ", ".join(f"{name} {source}" for name, source in sources.items())
             raise UserError(f"data.source: the tasks would come from several sources ({listed}); name one source.")
@@ -158,9 +161,9 @@ class TaskSets:
     @property
     def provenance(self) -> dict[str, Any]:
         """What was read so far: task, version, protocol, source, splits; of each task where there are several."""
-        if len(self.sets) == 1:
+        if len(self.all) == 1:
             return self._first.provenance
-        sets = {name: rows.provenance for name, rows in self.sets.items()}
+        sets = {name: rows.provenance for name, rows in self.all.items()}
         facts = {"task": self.name, "source": self.source, "tasks": sets, "trained": list(self.trained)}
         return facts | {"weights": self.weights, "reported": list(self.reported)}
 
@@ -169,41 +172,45 @@ class TaskSets:
         """Whether there are rows to report on; a single local file holds training rows only."""
         return all(rows.has_report for rows in self.reported.values())
 
-    def rows(self, split: str) -> list[Row]:
+    def rows(self, split: str) -> RowTable:
         """Return the checked rows of a split of the only (or first) task."""
         return self._first.rows(split)
 
     def indices(self, part: Part) -> list[int]:
         """Return the rows of a part of the only (or first) task as indices into its split."""
-        return self._first.indices(part)
+        return self._first.indices(part).tolist()
 
     def example(self, part: Part, row: int, task: str | None = None) -> Any:
         """Return the example behind a row index, as ``batch["row"]`` names it; of the first task by default."""
         sets = self.scored(part)
         return (sets[task] if task else next(iter(sets.values()))).example(part, row)
 
-    def encoded(self, part: Part) -> list[Any]:
-        """Return the encoded rows of a part, of all its tasks one after the other; made on first use."""
-        sets = {name: rows.encoded(part) for name, rows in self.scored(part).items()}
-        if part != "train" or len(sets) == 1:
-            return [row for rows in sets.values() for row in rows]
+    def encode(self, part: Part) -> None:
+        """Encode the rows of a part of all its tasks, unless that is done."""
+        for rows in self.scored(part).values():
+            rows.items(part)
+        if part == "train":
+            self.training_items()
+
+    def training_items(self) -> LazyItems:
+        """Return the encoded training rows, of a mixture those of all its tasks one after the other."""
+        if len(self.trained) == 1:
+            return self._first.items("train")
         if self._mixed is None:
-            sizes = {name: len(rows) for name, rows in sets.items()}
-            chosen = mix(sizes, self.weights, self._settings.limit_train_rows, self._settings.seed)
-            statistics = PartStatistics(num_rows=len(chosen))
-            for name, row in chosen:
-                statistics.add(sets[name][row], clean=True)
-            self._mixed = [sets[name][row] for name, row in chosen], statistics, Counter(name for name, _ in chosen)
-        return self._mixed[0]
+            tables = {name: rows.items("train") for name, rows in self.trained.items()}
+            sizes = {name: len(items) for name, items in tables.items()}
+            settings = self._settings
+            self._mixed = MixedItems(tables, *mix(sizes, self.weights, settings.limit_train_rows, settings.seed))
+        return self._mixed
 
     def summary(self) -> dict[str, Any]:
         """Return for each part made so far: rows, lengths, target tokens, and what was cut, skipped or merged.
 
         Of a mixture also the rows that it is made of, in all and of each task.
         """
-        if len(self.sets) == 1:
+        if len(self.all) == 1:
             return self._first.summary()
-        facts = {name: rows.summary() for name, rows in self.sets.items()}
+        facts = {name: rows.summary() for name, rows in self.all.items()}
         if self._mixed is not None:
-            facts[MIXTURE] = {"train": self._mixed[1].as_dict(), "rows": dict(self._mixed[2])}
+            facts[MIXTURE] = {"train": self._mixed.statistics(), "rows": self._mixed.num_rows_of_tasks()}
         return facts

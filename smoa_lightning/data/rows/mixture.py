@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping
 
+import numpy as np
+
 from smoa_lightning.common.errors import UserError
 
 
@@ -25,10 +27,10 @@ def counts(sizes: Mapping[str, int], weights: Mapping[str, float], total: int) -
 
 def mix(
     sizes: Mapping[str, int], weights: Mapping[str, float] | None, total: int | None, seed: int
-) -> list[tuple[str, int]]:
-    """Return (task, position of a row) of every row of a mixture.
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return for every row of a mixture the number of its task, counted from 0, and its position among that's rows.
 
-    Without weights each row stands once, so that the tasks take part by their size. With weights the mixture has
+    Without weights each row is there once, so that the tasks take part by their size. With weights the mixture has
     ``total`` rows, by default as many as all tasks together: a task with too many rows gives a seeded choice of them, a
     task with too few gives all of them as often as it takes and a choice for the rest.
 
@@ -37,18 +39,30 @@ def mix(
         weights: Task -> share, in any unit.
         total: Number of rows in the mixture; without weights a seeded choice of all rows.
         seed: Seed of the choices.
+
+    Returns:
+        Tasks (N,) int16 and positions (N,) int64.
     """
     if weights is None:
-        rows = [(name, row) for name, size in sizes.items() for row in range(size)]
-        if total is None or total >= len(rows):
-            return rows
-        return sorted(random.Random(f"mixture/{seed}").sample(rows, total))
-    chosen = []
-    for name, count in counts(sizes, weights, total or sum(sizes.values())).items():
-        rounds, rest = divmod(count, sizes[name])
-        drawn = sorted(random.Random(f"mixture/{seed}/{name}").sample(range(sizes[name]), rest))
-        chosen += [(name, row) for _ in range(rounds) for row in range(sizes[name])] + [(name, row) for row in drawn]
-    return chosen
+        parts = [np.arange(size) for size in sizes.values()]
+    else:
+        shares = counts(sizes, weights, total or sum(sizes.values()))
+        parts = [_drawn(sizes[name], count, f"mixture/{seed}/{name}") for name, count in shares.items()]
+    tasks = np.repeat(np.arange(len(parts), dtype=np.int16), [len(part) for part in parts])
+    positions = np.concatenate(parts)
+    if weights is not None or total is None or total >= len(tasks):
+        return tasks, positions
+    chosen = np.array(random.Random(f"mixture/{seed}").sample(range(len(tasks)), total))
+    by_name = np.argsort(np.argsort(list(sizes)))  # the choice is sorted by the name of the task
+    chosen = chosen[np.lexsort((positions[chosen], by_name[tasks[chosen]]))]
+    return tasks[chosen], positions[chosen]
+
+
+def _drawn(size: int, count: int, seed: str) -> np.ndarray:
+    """Return ``count`` positions of ``size``: all as often as possible, and a seeded choice for the rest."""
+    rounds, rest = divmod(count, size)
+    drawn = sorted(random.Random(seed).sample(range(size), rest))
+    return np.concatenate([np.tile(np.arange(size), rounds), np.array(drawn, dtype=np.int64)])
 
 
 def check_weights(tasks: list[str] | Mapping[str, float] | None) -> tuple[list[str], dict[str, float] | None]:

@@ -1,193 +1,273 @@
-"""Readers of local files: JSONL, JSON, Parquet, CSV, TSV and a task's own text to rows that know where they stand.
+"""Readers of files to rows that know where they are: text formats here, tables of Arrow in ``columnar_readers``.
 
-Rows are read as they are asked for. Only JSON is parsed as a whole.
+Rows are read as they are asked for. Only JSON that is no JSON lines is parsed as a whole.
 """
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
+import itertools
 import json
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any, NamedTuple
+import lzma
+import re
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 from smoa_lightning.common.errors import UserError, nearest
+from smoa_lightning.data.rows.columnar_readers import read_arrow, read_parquet
+from smoa_lightning.data.rows.located import DataFile, Located, place, refuse_twins, split_ending
+from smoa_lightning.data.rows.locations import exists, opened
 from smoa_lightning.data.tasks import RowError, Task
 
-
-class Located(NamedTuple):
-    """A row as it was read, and where: ``train.jsonl, row 3``."""
-
-    place: str
-    row: Any
+SPACE = re.compile(r"\s*")
+LONGEST_FIELD = 2**31 - 1  # characters of a field in a text table; the library's own limit is 131,072
+MARKS = {b"\x1f\x8b": "gzip, .gz", b"BZh": "bzip2, .bz2", b"\xfd7zXZ": "xz, .xz", b"(\xb5/\xfd": "zstandard, .zst"}
 
 
-def read_file(path: Path, task: Task) -> list[Located]:
-    """Return the rows of a file, its format told by its ending.
+def is_data(name: str) -> bool:
+    """Say whether a file's name ends as one that is read."""
+    return not name.startswith((".", "_")) and split_ending(name)[1] in READERS
+
+
+def read_file(name: str, task: Task) -> Iterator[Located]:
+    """Yield the rows of a file, its format told by its ending.
 
     Rows count from 1. Where rows and lines part (blank lines, a header), the line is named too.
 
     Raises:
-        UserError: a missing or empty file, an unknown ending, a file that is not what its ending says.
+        UserError: a missing or damaged file, an unknown ending, a file that is not what its ending says.
     """
-    if not path.is_file():
-        raise UserError(f"{path}: there is no such file.")
-    if path.suffix not in READERS:
+    _, ending, compression = split_ending(name.rsplit("/", 1)[-1])
+    if not exists(name):
+        raise UserError(f"{name}: there is no such file.")
+    if ending not in READERS:
         raise UserError(
-            f"{path}: unknown file ending {path.suffix!r}; the endings {', '.join(READERS)} are read"
-            f" (nearest: {nearest(path.suffix, READERS, 1)})."
+            f"{name}: unknown file ending {ending!r}; the endings {', '.join(READERS)} are read"
+            f" (nearest: {nearest(ending, READERS, 1)})."
         )
-    if path.stat().st_size == 0:
-        raise UserError(f"{path}: the file is empty.")
-    rows = list(READERS[path.suffix](path, task))
-    if not rows:
-        raise UserError(f"{path}: the file holds no rows.")
-    return rows
+    try:
+        yield from READERS[ending](DataFile(name, ending, compression), task)
+    except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise UserError(f"{name}: cannot be read ({reason}).") from error
 
 
-class NotUtf8Error(UserError):
-    """A line that is not UTF-8: says which one, and where in it."""
-
-    def __init__(self, path: Path, line: int, error: UnicodeDecodeError) -> None:
-        self.line, self.byte, self.reason = line, f"0x{error.object[error.start]:02x}", str(error)
-        super().__init__(f"{path}, line {line}: not valid UTF-8 (byte {self.byte} at column {error.start + 1}).")
+# ---- text
 
 
-def place(path: Path, row: int, line: int) -> str:
-    """Name a row of a file, with its line where that is another number.
+@contextlib.contextmanager
+def _text(file: DataFile, newline: str | None = None) -> Iterator[io.TextIOWrapper]:
+    """Give a UTF-8 file as text without its byte order mark.
 
-    >>> place(Path("a.jsonl"), 2, 2), place(Path("a.csv"), 2, 3)
-    ('a.jsonl, row 2', 'a.csv, row 2 (line 3)')
+    Args:
+        file: The file.
+        newline: What ends a line; None: a line feed, or in a file without one the carriage return of old Macs.
+
+    Raises:
+        UserError: it is not UTF-8; names the line.
     """
-    return f"{path}, row {row}" if row == line else f"{path}, row {row} (line {line})"
-
-
-def _ended_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Yield (line number, text with its line end) of a UTF-8 file; a byte order mark at its start is dropped."""
-    with path.open("rb") as stream:
-        for number, data in enumerate(stream, start=1):
-            line = data.removeprefix(b"\xef\xbb\xbf") if number == 1 else data
+    with opened(file.name, file.compression) as stream:
+        if newline is None:
+            start = stream.peek(1)
+            newline = "\r" if b"\r" in start and b"\n" not in start else "\n"
+        with io.TextIOWrapper(stream, encoding="utf-8-sig", newline=newline) as text:
             try:
-                yield number, line.decode("utf-8")
+                yield text
+            except UnicodeDecodeError:
+                raise _not_utf8(file) from None
+
+
+def _not_utf8(file: DataFile) -> UserError:
+    """Return the error of a file that is not UTF-8, with the line and what the file may be instead."""
+    with opened(file.name, file.compression) as stream:
+        start, hint = stream.peek(4)[:6], ""
+        if start[:2] in (b"\xff\xfe", b"\xfe\xff"):
+            hint = "; it looks like UTF-16, so save it as UTF-8"
+        for mark, kind in MARKS.items():
+            if start.startswith(mark):
+                hint = "; it looks like {}, so its name must end in {}".format(*kind.split(", "))
+        for number, line in enumerate(stream, start=1):
+            data = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
+            try:
+                data.decode()
             except UnicodeDecodeError as error:
-                raise NotUtf8Error(path, number, error) from None
+                byte, column = data[error.start], error.start + 1
+                return UserError(
+                    f"{file.name}, line {number}: not valid UTF-8 (byte 0x{byte:02x} at column {column}){hint}."
+                )
+    return UserError(f"{file.name}: not valid UTF-8{hint}.")
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Yield (line number, text) of a UTF-8 file; after a line end at its end there is one more, empty line."""
-    number, line = 0, "\n"
-    for number, line in _ended_lines(path):
-        yield number, line.removesuffix("\n")
-    if line.endswith("\n"):
+def _numbered(text: Iterable[str]) -> Iterator[tuple[int, str]]:
+    """Yield (line number, text); after a line end at the end there is one more, empty line."""
+    number, line = 0, ""
+    for number, line in enumerate(text, start=1):
+        yield number, line.rstrip("\r\n")
+    if line.endswith(("\n", "\r")):
         yield number + 1, ""
 
 
-def read_jsonl(path: Path, task: Task) -> Iterator[Located]:
+# ---- JSON
+
+
+def _too_much(error: Exception) -> str:
+    """Return what makes JSON unreadable that is well-formed as far as it was read."""
+    if isinstance(error, RecursionError):
+        return "lists or objects are nested too deeply"
+    return "a whole number has more than 4,300 digits"
+
+
+def read_jsonl(file: DataFile, task: Task) -> Iterator[Located]:
     """Yield one row a line; blank lines are passed over."""
     row = 0
-    for number, line in _lines(path):
-        if not line.strip():
-            continue
-        row += 1
-        here = place(path, row, number)
-        try:
-            yield Located(here, json.loads(line))
-        except json.JSONDecodeError as error:
-            raise UserError(f"{here}: not valid JSON ({error.msg} at column {error.colno}): {line[:60]!r}.") from None
+    with _text(file) as text:
+        for number, line in _numbered(text):
+            if not line.strip():
+                continue
+            row += 1
+            here = place(file.name, row, number)
+            try:
+                yield Located(here, json.loads(line))
+            except json.JSONDecodeError as error:
+                reason = f"{error.msg} at column {error.colno}"
+                raise UserError(f"{here}: not valid JSON ({reason}): {line[:60]!r}.") from None
+            except (RecursionError, ValueError) as error:
+                raise UserError(f"{here}: not readable as JSON ({_too_much(error)}).") from None
 
 
-def read_json(path: Path, task: Task) -> Iterator[Located]:
-    """Yield the rows of a list of objects, of an object of equally long lists, or of JSON lines under this ending."""
-    text = "\n".join(line for _, line in _lines(path))
-    try:
-        content = json.loads(text)
-    except json.JSONDecodeError as error:
-        if error.msg == "Extra data":  # several values: JSON lines, which many data sets ship as .json
-            yield from read_jsonl(path, task)
-            return
-        raise UserError(f"{path}, line {error.lineno}: not valid JSON ({error.msg}).") from None
+def read_json(file: DataFile, task: Task) -> Iterator[Located]:
+    """Yield the rows of a list of objects, of an object of equally long lists, of several values, or of JSON lines."""
+    with _text(file) as text:
+        first, second = (next((line for line in text if line.strip()), "") for _ in range(2))
+    if second and _is_value(first):  # JSON lines, which many data sets ship as .json
+        yield from read_jsonl(file, task)
+        return
+    with _text(file, newline="") as text:
+        values = _values(text.read(), file.name)
+    content = values[0] if len(values) == 1 else values
     if isinstance(content, dict) and content and all(isinstance(column, list) for column in content.values()):
-        lengths = {name: len(column) for name, column in content.items()}
-        if len(set(lengths.values())) > 1:
-            listed = ", ".join(f"{name} {length}" for name, length in lengths.items())
-            raise UserError(f"{path}: the columns are not equally long: {listed}.")
-        content = [dict(zip(content, values, strict=True)) for values in zip(*content.values(), strict=True)]
+        content = _rows_of_columns(content, file.name)
     elif isinstance(content, dict) and content:
-        content = [content]  # JSON lines with a single line
+        content = [content]
     if not isinstance(content, list):
-        raise UserError(f"{path}: must hold a list of rows or an object of columns.")
+        raise UserError(f"{file.name}: must hold a list of rows or an object of columns.")
     for number, row in enumerate(content, start=1):
-        yield Located(f"{path}, row {number}", row)
+        yield Located(f"{file.name}, row {number}", row)
 
 
-def read_parquet(path: Path, task: Task) -> Iterator[Located]:
-    """Yield the rows of a Parquet file, of which some thousand are in memory at a time."""
-    import pyarrow
-    import pyarrow.parquet
-
+def _is_value(line: str) -> bool:
     try:
-        with pyarrow.parquet.ParquetFile(path) as table:
-            rows = (row for batch in table.iter_batches(batch_size=1000) for row in batch.to_pylist())
-            for number, row in enumerate(rows, start=1):
-                yield Located(f"{path}, row {number}", row)
-    except (pyarrow.ArrowException, OSError) as error:
-        raise UserError(f"{path}: not a readable Parquet file ({str(error).splitlines()[0]}).") from None
+        json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
-def read_table(path: Path, task: Task, delimiter: str = ",") -> Iterator[Located]:
-    """Yield the rows of a text table with a header; each field of the schema reads its own value from the text."""
+def _after_space(text: str, position: int) -> int:
+    found = SPACE.match(text, position)
+    assert found is not None  # it matches nothing as well
+    return found.end()
+
+
+def _values(text: str, name: str) -> list[Any]:
+    """Return the JSON values of a text, one after the other.
+
+    Raises:
+        UserError: what is no JSON; names the line.
+    """
+    values: list[Any] = []
+    decoder, position = json.JSONDecoder(), _after_space(text, 0)
+    while not values or position < len(text):
+        try:
+            value, position = decoder.raw_decode(text, position)
+        except json.JSONDecodeError as error:
+            raise UserError(f"{name}, line {error.lineno}: not valid JSON ({error.msg}).") from None
+        except (RecursionError, ValueError) as error:
+            raise UserError(f"{name}: not readable as JSON ({_too_much(error)}).") from None
+        values.append(value)
+        position = _after_space(text, position)
+    return values
+
+
+def _rows_of_columns(columns: dict[str, list[Any]], name: str) -> list[dict[str, Any]]:
+    lengths = {column: len(values) for column, values in columns.items()}
+    if len(set(lengths.values())) > 1:
+        listed = ", ".join(f"{column} {length}" for column, length in lengths.items())
+        raise UserError(f"{name}: the columns are not equally long: {listed}.")
+    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+
+
+# ---- tables as text
+
+
+def read_table(file: DataFile, task: Task) -> Iterator[Located]:
+    """Yield the rows of a text table with a header; each field of the schema reads its own value from the text.
+
+    In ``.tsv`` values are separated by tabs. In ``.csv`` they are separated by the first of comma, semicolon, tab and
+    bar that is in the header.
+    """
     # line ends as they are, those of Windows and of old Macs too: csv tells them from those within quotes
-    lines = (part for _, line in _ended_lines(path) for part in io.StringIO(line, newline=""))
-    reader = csv.reader(lines, delimiter=delimiter, strict=True)
-    try:
-        header = next(reader, [])
-        for number, values in enumerate((values for values in reader if values), start=1):
-            here = place(path, number, reader.line_num)
-            if len(values) != len(header):
-                raise UserError(f"{here}: has {len(values)} values, but the header names {len(header)} fields.")
-            yield Located(here, {name: task.parse(name, text) for name, text in zip(header, values, strict=True)})
-    except csv.Error as error:
-        raise UserError(f"{path}, after line {reader.line_num}: not a valid table ({error}).") from None
+    with _text(file, newline="") as text:
+        first = text.readline()
+        unquoted = re.sub('"[^"]*"', "", first)
+        comma = next((sign for sign in ",;\t|" if sign in unquoted), ",")
+        csv.field_size_limit(LONGEST_FIELD)
+        reader = csv.reader(
+            itertools.chain([first], text), delimiter="\t" if file.ending == ".tsv" else comma, strict=True
+        )
+        begin = 0  # the last line of the row before
+        try:
+            header = next(reader, [])
+            refuse_twins(file.name, header)
+            begin = reader.line_num
+            for number, values in enumerate((values for values in reader if values), start=1):
+                here = place(file.name, number, reader.line_num)
+                if len(values) != len(header):
+                    raise UserError(f"{here}: has {len(values)} values, but the header names {len(header)} fields.")
+                yield Located(here, {name: task.parse(name, part) for name, part in zip(header, values, strict=True)})
+                begin = reader.line_num
+        except csv.Error as error:
+            last = reader.line_num
+            since = f"; the row begins at line {begin + 1}" if begin + 1 < last else ""
+            raise UserError(f"{file.name}, after line {last}: not a valid table ({error}{since}).") from None
 
 
-def read_tab_separated(path: Path, task: Task) -> Iterator[Located]:
-    """Yield the rows of a table whose values are parted by tabs."""
-    return read_table(path, task, delimiter="\t")
-
-
-def read_text(path: Path, task: Task) -> Iterator[Located]:
-    """Yield the rows of a text file in the layout that the task's data set was first given out in.
+def read_text(file: DataFile, task: Task) -> Iterator[Located]:
+    """Yield the rows of a text file in the layout that the task's data set was first published in.
 
     Raises:
         UserError: the task has no such layout; a line that is not of it.
     """
     if task.read_text is None:
         others = ", ".join(ending for ending in READERS if ending != ".txt")
-        raise UserError(f"{path}: task {task.name!r} has no layout as plain text; the endings {others} are read.")
+        raise UserError(f"{file.name}: task {task.name!r} has no layout as plain text; the endings {others} are read.")
     line = 0
 
-    def lines() -> Iterator[tuple[int, str]]:
+    def lines(text: Iterable[str]) -> Iterator[tuple[int, str]]:
         nonlocal line
-        for number, text in _lines(path):
+        for number, content in _numbered(text):
             line = number  # the last line that was read is the one that is wrong
-            yield number, text
+            yield number, content
 
-    try:
-        for number, (start, row) in enumerate(task.read_text(lines()), start=1):
-            yield Located(place(path, number, start), row)
-    except RowError as error:
-        raise UserError(f"{path}, line {line}: {error}.") from None
+    with _text(file) as text:
+        try:
+            for number, (start, row) in enumerate(task.read_text(lines(text)), start=1):
+                yield Located(place(file.name, number, start), row)
+        except RowError as error:
+            raise UserError(f"{file.name}, line {line}: {error}.") from None
 
 
-READERS: dict[str, Callable[[Path, Task], Iterator[Located]]] = {
+READERS: dict[str, Callable[[DataFile, Task], Iterator[Located]]] = {
     ".jsonl": read_jsonl,
     ".json": read_json,
     ".parquet": read_parquet,
     ".csv": read_table,
-    ".tsv": read_tab_separated,
+    ".tsv": read_table,
     ".txt": read_text,
+    ".arrow": read_arrow,
+    ".feather": read_arrow,
+    ".ndjson": read_jsonl,
 }
-
-# Those that hold a few rows in memory at a time, whatever the size of the file.
-LAZY_READERS = {ending: READERS[ending] for ending in (".jsonl", ".parquet", ".csv", ".tsv")}

@@ -5,26 +5,28 @@ A bad row is an error that names the place, the row and the field; it never make
 
 from __future__ import annotations
 
-import hashlib
-import json
+import functools
+import itertools
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from smoa_lightning.backbones.hub import Source, cached_snapshot, hub_answers, hub_errors
-from smoa_lightning.common.errors import UserError, nearest
-from smoa_lightning.data.rows.readers import READERS, Located, read_file
-from smoa_lightning.data.tasks import Row, RowError, Task
-
-# What the file of a split may be called in a folder; the first name that is there is taken.
-SPLIT_NAMES = {"train": ("train", "training"), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
+from smoa_lightning.common.atomic_files import cache_folder
+from smoa_lightning.common.errors import UserError
+from smoa_lightning.data.rows.arrow_file import Writer, code_digest, in_cache, in_memory, in_scratch_file, key_of
+from smoa_lightning.data.rows.columnar_readers import is_saved, read_saved
+from smoa_lightning.data.rows.located import Located
+from smoa_lightning.data.rows.locations import file_system, identity
+from smoa_lightning.data.rows.readers import read_file
+from smoa_lightning.data.rows.row_table import SCHEMA, RowTable, write_rows
+from smoa_lightning.data.rows.split_files import SPLIT_NAMES, LocalPath, holds, is_whole, split_files
+from smoa_lightning.data.tasks import Row, Task
 
 # The data files of a repository and the card that assigns them to splits: no scripts, images, archives.
 HUB_PATTERNS = ["*.parquet", "*.jsonl", "*.json", "*.csv", "*.tsv", "*.gz", "README.md", ".huggingface.yaml"]
-
-LocalPath = str | Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -73,62 +75,93 @@ class Provenance:
         return asdict(self)
 
 
+@dataclass(frozen=True)
+class _Raw:
+    """The raw rows of a split.
+
+    Args:
+        location: Repository, file or part of the package.
+        read: Begins to read the rows.
+        identity: What changes when the rows do; None: that is not known, so nothing is kept.
+        commit: Commit that the hub served.
+        few: Whether they are few enough to be in memory.
+    """
+
+    location: str
+    read: Callable[[], Iterator[Located]]
+    identity: Any = None
+    commit: str | None = None
+    few: bool = False
+
+
 def load_split(
-    task: Task, split: str, origin: Origin, bad_rows: Literal["error", "skip"] = "error"
-) -> tuple[list[Row], Provenance]:
+    task: Task, split: str, origin: Origin, bad_rows: Literal["error", "skip"] = "error", cache: bool = False
+) -> tuple[RowTable, Provenance]:
     """Return the checked rows of a split and their provenance.
+
+    With ``cache`` they are written to the cache folder once and found there again, under a digest of what decides
+    them: the files, the task, what is done with bad rows, and the code that reads and checks them.
 
     Raises:
         UserError: a missing, empty or unreadable file; a row that breaks the schema; a repository that is missing,
             gated, out of reach or without this split.
     """
-    located: Iterable[Located]
-    commit = None
+    raw = _raw_rows(task, split, origin)
+
+    def fill(writer: Writer) -> dict[str, Any]:
+        facts = write_rows(writer, task, raw.read(), skip=bad_rows == "skip")
+        if not writer.count:
+            raise UserError(f"{raw.location}: no usable rows for split {split!r} of task {task.name!r}.")
+        return facts
+
+    if raw.few:
+        table = in_memory(SCHEMA, fill)
+    elif cache and raw.identity is not None:
+        own = {"task": task.name, "version": task.version, "fields": dict(task.fields), "bad_rows": bad_rows}
+        key = key_of(rows=raw.identity, split=split, code=code_digest(), **own)
+        table = in_cache(cache_folder("rows"), key, SCHEMA, fill)
+    else:
+        table = in_scratch_file(SCHEMA, fill)
+    rows = RowTable(table)
+    facts = origin.source, raw.location, origin.revision, raw.commit, rows.sha256, len(rows), rows.num_bad
+    return rows, Provenance(*facts)
+
+
+def _raw_rows(task: Task, split: str, origin: Origin) -> _Raw:
     if origin.source == "hub":
         assert origin.repository is not None
         snapshot = fetch(origin.repository, origin.revision)
-        located, location, commit = hub_rows(task, split, snapshot, origin.repository), origin.repository, snapshot.name
-    elif origin.source == "local":
-        file = split_file(origin.path, split)
-        located, location = read_file(file, task), str(file)
-    else:
-        location = f"embedded {task.name}/{split}"
-        located = [Located(f"{location}, row {n}", row) for n, row in enumerate(_embedded_rows(task, split), start=1)]
-    rows, num_bad = check_rows(task, located, skip=bad_rows == "skip")
-    if not rows:
-        raise UserError(f"{location}: no usable rows for split {split!r} of task {task.name!r}.")
-    digest = rows_digest(rows)
-    return rows, Provenance(origin.source, location, origin.revision, commit, digest, len(rows), num_bad)
+        read = functools.partial(_hub_rows, task, split, snapshot, origin.repository)
+        return _Raw(origin.repository, read, [origin.repository, snapshot.name, task.hub_config], snapshot.name)
+    if origin.source == "local":
+        files = split_files(origin.path, split)
+        identities = [identity(file) for file in files]
+        others = f" and {len(files) - 1} more" if len(files) > 1 else ""
+        known = None if None in identities else identities
+        return _Raw(files[0] + others, functools.partial(_file_rows, files, task), known)
+    location = f"embedded {task.name}/{split}"
+    numbered = enumerate(_embedded_rows(task, split), start=1)
+    return _Raw(location, lambda: (Located(f"{location}, row {n}", row) for n, row in numbered), few=True)
 
 
-def check_rows(task: Task, located: Iterable[Located], skip: bool = False) -> tuple[list[Row], int]:
-    """Return the rows as the schema wants them, each with all that it stands for, and how many broke it.
+def _file_rows(files: list[str], task: Task) -> Iterator[Located]:
+    """Yield the rows of files, one after the other.
 
     Raises:
-        UserError: the first bad row with its place and field, unless ``skip``.
+        UserError: a file that is missing, damaged or of no known format; a single one without rows.
     """
-    rows: list[Row] = []
-    num_bad = 0
-    for place, row in located:
-        try:
-            rows += task.rows_of(row)
-        except RowError as error:
-            if not skip:
-                raise UserError(f"{place}: {error}.") from None
-            num_bad += 1
-    return rows, num_bad
+    for file in files:
+        rows = read_saved(file) if is_saved(file) else read_file(file, task)
+        first = next(rows, None)
+        if first is not None:
+            yield from itertools.chain([first], rows)
+        elif len(files) == 1:
+            raise UserError(f"{file}: the file {'is empty' if _is_empty(file) else 'holds no rows'}.")
 
 
-def rows_digest(rows: Iterable[Row]) -> str:
-    """Return the SHA-256 over the rows as JSON lines with sorted keys.
-
-    >>> rows_digest([{"b": 1, "a": 2}]) == rows_digest([{"a": 2, "b": 1}])
-    True
-    """
-    digest = hashlib.sha256()
-    for row in rows:
-        digest.update(json.dumps(row, sort_keys=True, ensure_ascii=False).encode() + b"\n")
-    return digest.hexdigest()
+def _is_empty(file: str) -> bool:
+    fs, path = file_system(file)
+    return fs.size(path) == 0
 
 
 def has_split(task: Task, split: str, origin: Origin) -> bool:
@@ -142,12 +175,11 @@ def has_split(task: Task, split: str, origin: Origin) -> bool:
         return split in task.splits
     if origin.source == "embedded":
         return split in SPLIT_NAMES
-    if isinstance(origin.path, str) and Path(origin.path).expanduser().is_file():
+    if is_whole(origin.path):
         return split == task.train_split
-    if split not in task.splits and not _holds(origin.path, split):
+    if split not in task.splits and not holds(origin.path, split):
         return False
-    split_file(origin.path, split)
-    return True
+    return bool(split_files(origin.path, split))
 
 
 def known_splits(task: Task, source: str) -> tuple[str, ...]:
@@ -156,61 +188,6 @@ def known_splits(task: Task, source: str) -> tuple[str, ...]:
     GSM8K has no validation split on the hub, but a folder of its rows may, and the embedded rows of every task do.
     """
     return tuple(task.splits) if source == "hub" else tuple(dict.fromkeys([*task.splits, *SPLIT_NAMES]))
-
-
-def _holds(path: LocalPath | None, split: str) -> bool:
-    """Whether a folder or mapping has a file for a split."""
-    check_path(path)
-    if isinstance(path, Mapping):
-        return split in path
-    names = SPLIT_NAMES.get(split, (split,))
-    return any((Path(str(path)).expanduser() / f"{name}{ending}").is_file() for name in names for ending in READERS)
-
-
-def check_path(path: LocalPath | None) -> None:
-    """Refuse a path that can hold no rows at all, before anything is read.
-
-    Raises:
-        UserError: no path; a path that does not exist.
-    """
-    if path is None:
-        raise UserError("data.path: source local needs a file or a folder of split files such as train.jsonl.")
-    for place in [path] if isinstance(path, str) else path.values():
-        if not Path(place).expanduser().exists():
-            raise UserError(f"data.path: {place} does not exist.")
-
-
-def split_file(path: LocalPath | None, split: str) -> Path:
-    """Return the local file of a split.
-
-    A file holds the training rows. A folder holds one file a split: ``train.jsonl``, ``validation.parquet``, ...
-
-    Raises:
-        UserError: no path; no such file or folder; a folder without this split, or with two files for it.
-    """
-    check_path(path)
-    if isinstance(path, Mapping):
-        if split not in path:
-            raise UserError(f"data.path: names no file for split {split!r}, only for {', '.join(path) or 'none'}.")
-        return Path(path[split]).expanduser()
-    place = Path(str(path)).expanduser()
-    if place.is_file():
-        if split != "train":
-            raise UserError(
-                f"data.path: the single file {place} holds training rows, so there is no split {split!r};"
-                f" give a folder of split files, or one file for each split."
-            )
-        return place
-    for name in SPLIT_NAMES.get(split, (split,)):
-        files = [place / f"{name}{ending}" for ending in READERS if (place / f"{name}{ending}").is_file()]
-        if len(files) > 1:
-            raise UserError(f"data.path: split {split!r} is ambiguous: {' and '.join(map(str, files))}.")
-        if files:
-            return files[0]
-    present = sorted(file.name for file in place.iterdir() if file.suffix in READERS)
-    wanted = f"{SPLIT_NAMES.get(split, (split,))[0]}.jsonl"
-    seen = f"nearest: {nearest(wanted, present, 3)}" if present else "it holds no data file"
-    raise UserError(f"data.path: no file for split {split!r} (such as {wanted}) in {place}; {seen}.")
 
 
 def fetch(repository: str, revision: str | None) -> Path:
@@ -237,31 +214,27 @@ def fetch(repository: str, revision: str | None) -> Path:
     return Path(folder)
 
 
-def hub_rows(task: Task, split: str, snapshot: Path, repository: str, streaming: bool = False) -> Iterator[Located]:
+def _hub_rows(task: Task, split: str, snapshot: Path, repository: str) -> Iterator[Located]:
     """Yield the rows of a split of a snapshot; the data set's card or file names tell which files these are.
 
-    Args:
-        task: The task, which names the configuration.
-        split: The split.
-        snapshot: What ``fetch`` returned.
-        repository: The repository's name, for errors.
-        streaming: Read the rows as they are asked for, without a copy of the split in the cache of ``datasets``.
+    They are read as they are asked for, without a copy of the split in the cache of ``datasets``.
 
     Raises:
-        UserError: on the first row, where the snapshot has no such split.
+        UserError: the snapshot has no such split.
     """
     import datasets
 
     name = f"{repository}@{snapshot.name[:12]}"
     try:
-        table = datasets.load_dataset(str(snapshot), name=task.hub_config, split=split, streaming=streaming)
+        table = datasets.load_dataset(str(snapshot), name=task.hub_config, split=split, streaming=True)
     except (ValueError, datasets.exceptions.DatasetsError, FileNotFoundError) as error:
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        whole = f"{name}: no split {split!r} of task {task.name!r} can be read there"
-        told = f"{name} {split}: these rows can not be streamed" if streaming else whole
-        raise UserError(f"{told} ({reason}).") from error
-    for number, row in enumerate(table, start=1):
-        yield Located(f"{name} {split}, row {number}", row)
+        raise UserError(f"{name}: no split {split!r} of task {task.name!r} can be read there ({reason}).") from error
+    number = 0
+    for columns in table.iter(batch_size=1000):
+        for values in zip(*columns.values(), strict=True):
+            number += 1
+            yield Located(f"{name} {split}, row {number}", dict(zip(columns, values, strict=True)))
 
 
 def _embedded_rows(task: Task, split: str) -> list[Row]:

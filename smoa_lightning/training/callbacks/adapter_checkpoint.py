@@ -52,7 +52,7 @@ class AdapterCheckpoint(Checkpoint):
         """Write the best checkpoint and adapter when the score improved, and ``last.ckpt`` in any case."""
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return
-        metric = _data(trainer).primary("selection")
+        metric = _data(trainer).sets.primary("selection")
         score = float(trainer.callback_metrics[f"selection/{metric}"])
         if self.best_score is None or better(metric, score, self.best_score):
             self.best_score = score
@@ -115,8 +115,8 @@ class AdapterCheckpoint(Checkpoint):
             "task": data.name,
             "data_source": data.source,
             "add_bos": data.encoding.add_bos,
-            "chat_template": next(iter(data.trained.values())).encoding.template,
+            "chat_template": next(iter(data.sets.trained.values())).encoding.template,
             "which": name,
             "step": trainer.global_step,
-            "selection": {"metric": data.primary("selection"), "score": self.best_score},
+            "selection": {"metric": data.sets.primary("selection"), "score": self.best_score},
         }

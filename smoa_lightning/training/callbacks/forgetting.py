@@ -16,8 +16,9 @@ from lightning.pytorch.callbacks import Callback
 from smoa_lightning.adapters import without_adapter
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.data.batches.collate import pad_rows
-from smoa_lightning.data.batches.loaders import longest_first
-from smoa_lightning.data.encoding.encode import AddBos, Pair, TokenRow, encode_pairs, scoring_row
+from smoa_lightning.data.batches.order import longest_first
+from smoa_lightning.data.encoding.encode import AddBos, Pair, encode_pairs, scoring_row
+from smoa_lightning.data.encoding.items import TokenRow
 from smoa_lightning.embedded import held_out_text
 from smoa_lightning.evaluation.scoring import row_log_likelihoods, target_logits
 from smoa_lightning.evaluation.text import likelihood_metrics

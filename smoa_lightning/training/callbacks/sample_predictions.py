@@ -75,7 +75,7 @@ class SamplePredictions(Callback):
         if not isinstance(trainer.logger, TensorBoardLogger) or not self.items:
             return
         data = trainer.datamodule  # type: ignore[attr-defined]
-        for task in data.scored("report"):
+        for task in data.sets.scored("report"):
             own = [item for item in self.items if item.get("task", task) == task]
             items = sorted(own, key=lambda item: item["row"])[: self.rows]
             if not items:
@@ -83,5 +83,5 @@ class SamplePredictions(Callback):
             examples = [data.example("report", item["row"], task) for item in items]
             table = reply_table if "reply" in items[0] else prediction_table
             tag = "predictions/base" if pl_module.scoring_untouched else "predictions/report"
-            tag += f"/{task}" if len(data.scored("report")) > 1 else ""
+            tag += f"/{task}" if len(data.sets.scored("report")) > 1 else ""
             trainer.logger.experiment.add_text(tag, table(items, examples), trainer.global_step)

@@ -7,17 +7,21 @@ import pytest
 import torch
 
 from smoa_lightning.common.errors import UserError
-from smoa_lightning.data.batches.collate import ChoiceItem, collate_choices, pad_rows
-from smoa_lightning.data.batches.loaders import (
-    BatchLoader,
-    BucketOrder,
-    ResumableLoader,
-    bucketed_batches,
-    longest_first,
-)
-from smoa_lightning.data.encoding.encode import IGNORED, TokenRow
+from smoa_lightning.data.batches.collate import collate_choices, pad_rows
+from smoa_lightning.data.batches.loaders import BatchLoader, ResumableLoader
+from smoa_lightning.data.batches import order
+from smoa_lightning.data.batches.order import BucketOrder
+from smoa_lightning.data.encoding.items import IGNORED, ChoiceItem, TokenRow
 
 LENGTHS = tuple(random.Random(0).choices(range(1, 61), k=203))
+
+
+def bucketed_batches(*args, **kwargs):
+    return list(order.bucketed_batches(*args, **kwargs))
+
+
+def longest_first(*args, **kwargs):
+    return list(order.longest_first(*args, **kwargs))
 
 
 def row(*ids, masked=0):
@@ -89,7 +93,7 @@ def test_buckets_save_padding():
 @pytest.mark.parametrize("world_size", [1, 2, 3, 8])
 def test_processes_make_as_many_steps_and_cover_all_rows(world_size):
     orders = [BucketOrder(LENGTHS, 16, 0, 4, rank, world_size) for rank in range(world_size)]
-    given = [order.epoch(3) for order in orders]
+    given = [own.epoch(3) for own in orders]
     assert {len(batches) for batches in given} == {len(orders[0])}
     rows = [i for batches in given for batch in batches for i in batch]
     assert set(rows) == set(range(len(LENGTHS)))
@@ -100,7 +104,7 @@ def test_processes_make_as_many_steps_and_cover_all_rows(world_size):
 
 def test_more_processes_than_batches():
     orders = [BucketOrder((1, 2, 3), 2, 0, 4, rank, 5) for rank in range(5)]
-    assert [len(order.epoch(0)) for order in orders] == [1] * 5
+    assert [len(own.epoch(0)) for own in orders] == [1] * 5
 
 
 def test_longest_first():
@@ -117,8 +121,8 @@ ROWS = [TokenRow((i,) * (1 + i % 5), (i,) * (1 + i % 5)) for i in range(43)]
 
 
 def loader(num_workers=0, **kwargs):
-    order = BucketOrder(tuple(map(len, ROWS)), **{"batch_size": 4, "seed": 3, "bucket": 2, **kwargs})
-    return ResumableLoader(ROWS, order, functools.partial(pad_rows, pad_id=0), num_workers)
+    own = BucketOrder(tuple(map(len, ROWS)), **{"batch_size": 4, "seed": 3, "bucket": 2, **kwargs})
+    return ResumableLoader(ROWS, own, functools.partial(pad_rows, pad_id=0), num_workers)
 
 
 def rows_of(batches):

@@ -4,7 +4,6 @@ import pytest
 
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.data.encoding.encode import (
-    IGNORED,
     OverlongError,
     Pair,
     bos_prefix,
@@ -13,6 +12,7 @@ from smoa_lightning.data.encoding.encode import (
     scoring_row,
     training_row,
 )
+from smoa_lightning.data.encoding.items import IGNORED
 from smoa_lightning.data.tasks import RowError
 
 from ..conftest import character_ids, character_tokenizer

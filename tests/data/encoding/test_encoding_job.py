@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from smoa_lightning.data.datamodule import TaskDataModule
-from smoa_lightning.data.encoding import encoding_job as part_items
+from smoa_lightning.data.encoding import encoding_job
 
 from ..conftest import character_tokenizer
 
@@ -32,7 +32,8 @@ def make(folder: Path, **settings) -> TaskDataModule:
 
 def everything(data: TaskDataModule) -> tuple:
     data.setup("fit"), data.setup("test")
-    return {part: data.encoded(part) for part in PARTS}, data.summary()
+    rows = data.sets.trained["piqa"]
+    return {part: list(rows.items(part)) for part in PARTS}, data.summary()
 
 
 class Encoded(Exception):
@@ -44,13 +45,13 @@ def forbid_encoding(monkeypatch: pytest.MonkeyPatch) -> None:
         raise Encoded
 
     for name in ENCODERS:
-        monkeypatch.setattr(part_items, name, refuse)
+        monkeypatch.setattr(encoding_job, name, refuse)
 
 
 @pytest.mark.parametrize("settings", [{}, {"num_fewshot": 2}, {"protocol": "generation"}], ids=str)
 def test_a_second_data_module_encodes_nothing(folder: Path, settings: dict, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = everything(make(folder, **settings))
-    assert len(list((folder / "cache" / "tokens").glob("*.npz"))) == 3
+    assert len(list((folder / "cache" / "tokens").glob("*.arrow"))) == 3
     assert expected == everything(make(folder, cache=False, **settings))
     forbid_encoding(monkeypatch)
     assert everything(make(folder, **settings)) == expected
@@ -87,6 +88,6 @@ def test_shots_belong_to_scored_rows_alone(folder: Path, monkeypatch: pytest.Mon
     everything(make(folder))
     forbid_encoding(monkeypatch)
     data = make(folder, num_fewshot=1)
-    data.encoded("train")
+    data.sets.trained["piqa"].items("train")
     with pytest.raises(Encoded):
-        data.encoded("selection")
+        data.sets.trained["piqa"].items("selection")

@@ -36,7 +36,7 @@ def attempt(function, *arguments):
 
 def load(repository, revision, split="train", task="piqa"):
     rows, provenance = load_split(get_task(task), split, Origin("hub", repository=repository, revision=revision))
-    return rows, provenance.as_dict()
+    return list(rows), provenance.as_dict()
 
 def resolve(requested, repository, revision):
     return resolve_source(requested, repository, "dataset", revision, True)

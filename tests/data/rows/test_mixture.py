@@ -7,9 +7,16 @@ from collections import Counter
 import pytest
 
 from smoa_lightning.common.errors import UserError
-from smoa_lightning.data.rows.mixture import check_weights, counts, mix
+from smoa_lightning.data.rows import mixture
+from smoa_lightning.data.rows.mixture import check_weights, counts
 
 SIZES = {"small": 7, "large": 60, "middle": 20}
+
+
+def mix(*args, **kwargs):
+    """Return the rows of a mixture as (task, position)."""
+    tasks, positions = mixture.mix(*args, **kwargs)
+    return [(list(SIZES)[task], position) for task, position in zip(tasks, positions.tolist(), strict=True)]
 
 
 @pytest.mark.parametrize("total", [1, 10, 87, 1000])

@@ -36,7 +36,8 @@ def write(path, rows):
 
 
 def load(path, task=PIQA, split="train", **kwargs):
-    return load_split(task, split, Origin("local", path=str(path)), **kwargs)
+    rows, provenance = load_split(task, split, Origin("local", path=str(path)), **kwargs)
+    return list(rows), provenance
 
 
 @pytest.mark.parametrize("ending", [".jsonl", ".json", ".parquet", ".csv", ".tsv"])

@@ -11,7 +11,8 @@ import pytest
 from smoa_lightning import embedded
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.data.datamodule import TaskDataModule
-from smoa_lightning.data.encoding.encode import IGNORED, move_spaces
+from smoa_lightning.data.encoding.encode import move_spaces
+from smoa_lightning.data.encoding.items import IGNORED
 from smoa_lightning.data.tasks import TASKS, Missing
 
 from ..made_rows import ROWS, write_folder
@@ -44,7 +45,7 @@ def test_a_folder_of_rows(name: str, protocol: str, tmp_path: Path, byte_tokeniz
     train, selection = data.indices("train"), data.indices("selection")
     assert not {task.group(rows[i]) for i in train} & {task.group(rows[i]) for i in selection}
     # what is trained on is the right answer after its own prompt, byte by byte, and EOS
-    encoded = data.encoded("train")[0]
+    encoded = data.sets.training_items()[0]
     example = task.protocol(protocol).example
     prompt, answer = move_spaces(*example(rows[train[0]]).target, breaks=protocol == "likelihood")
     whole = byte_tokenizer(prompt + answer).input_ids

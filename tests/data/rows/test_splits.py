@@ -2,7 +2,19 @@ from __future__ import annotations
 
 import pytest
 
-from smoa_lightning.data.rows.splits import default_selection_rows, hold_out, subset
+import numpy as np
+
+from smoa_lightning.data.rows import splits
+from smoa_lightning.data.rows.splits import default_selection_rows
+
+
+def hold_out(groups, num_selection, seed):
+    return tuple(rows.tolist() for rows in splits.hold_out(groups, num_selection, seed))
+
+
+def subset(rows, limit, seed):
+    return splits.subset(np.array(rows), limit, seed).tolist()
+
 
 GROUPS = [f"g{i % 13}" for i in range(100)] + [f"single {i}" for i in range(50)]
 

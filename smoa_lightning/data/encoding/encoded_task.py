@@ -1,0 +1,144 @@
+"""The rows of one task as tokens: how they are encoded, and the encoded items of each part."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from smoa_lightning.common.errors import UserError
+from smoa_lightning.data.encoding import shots
+from smoa_lightning.data.encoding.encode_examples import Encoding
+from smoa_lightning.data.encoding.encoding_job import EncodingJob
+from smoa_lightning.data.encoding.item_table import ItemTable
+from smoa_lightning.data.encoding.render import end_ids, uses_template
+from smoa_lightning.data.rows.task_rows import Part, RowSettings, TaskRows
+from smoa_lightning.data.tasks import Generation, Protocol, Task
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class EncodingSettings:
+    """What decides how rows are encoded; the fields are those of ``TaskDataModule``."""
+
+    num_fewshot: int = 0
+    chat_template: bool | None = None
+    max_new_tokens: int | None = None
+    encoding: Encoding = field(default_factory=Encoding)
+
+
+class EncodedTask(TaskRows):
+    """Rows of one task under one protocol, read and encoded on first use.
+
+    ``tokenizer`` is set from outside before rows are encoded.
+
+    Args:
+        task: The task.
+        protocol: How its items are scored; examples are made by it.
+        settings: Which rows.
+        encoding: How they are encoded.
+
+    Raises:
+        UserError: settings that do not fit the task.
+    """
+
+    def __init__(
+        self, task: Task, protocol: Protocol, settings: RowSettings, encoding: EncodingSettings | None = None
+    ) -> None:
+        super().__init__(task, protocol, settings)
+        self.encoding_settings = encoding or EncodingSettings()
+        self.tokenizer: PreTrainedTokenizerBase | None = None
+        self.context: int | None = None  # most positions that the model takes, where it has such a limit
+        self._items: dict[Part, ItemTable] = {}
+
+    def items(self, part: Part) -> ItemTable:
+        """Return the encoded items of a part: ``TokenRow`` for training, else ``ChoiceItem`` or ``ReplyItem``.
+
+        They are made on first use, or found in the cache on disk, where the same rows were encoded likewise before.
+
+        Raises:
+            UserError: a row that does not fit; no row left.
+        """
+        if part not in self._items:
+            if self.tokenizer is None:
+                raise RuntimeError("set datamodule.tokenizer before setup()")
+            made = self._job(part).run(self.tokenizer, self.settings.cache)
+            if not len(made):
+                skipped = made.statistics["skipped_overlong"]
+                raise UserError(f"{self.task.name}: all {skipped} {part} rows are longer than data.max_length.")
+            self._items[part] = made
+        return self._items[part]
+
+    def _job(self, part: Part) -> EncodingJob:
+        trained, split = part == "train", self.split_of(part)
+        how, solved = (self.encoding, ()) if trained else (self.scored_encoding, self.shots())
+        return EncodingJob(self.task, split, self.rows(split), self.indices(part), self.protocol, trained, how, solved)
+
+    @property
+    def encoding(self) -> Encoding:
+        """How this task's examples become tokens, once the tokenizer is known.
+
+        Raises:
+            UserError: a chat template for prompts whose choices are scored.
+        """
+        assert self.tokenizer is not None
+        settings = self.encoding_settings
+        default = isinstance(self.protocol, Generation) and self.protocol.chat_template
+        template = uses_template(self.tokenizer, settings.chat_template, default)
+        if template and not isinstance(self.protocol, Generation):
+            raise UserError(
+                f"data.chat_template: true, but task {self.task.name!r} is scored by the likelihood of its choices,"
+                " whose prompts are plain text; set it to false or null."
+            )
+        return replace(settings.encoding, template=template)
+
+    @property
+    def scored_encoding(self) -> Encoding:
+        """The same for rows that are scored: where replies are written, prompts leave them room in the model's context.
+
+        Raises:
+            UserError: no room for a prompt.
+        """
+        how, context = self.encoding, self.context
+        if context is None or not isinstance(self.protocol, Generation):
+            return how
+        left = context - (self.encoding_settings.max_new_tokens or self.protocol.max_new_tokens)
+        if left < 1:
+            raise UserError(
+                f"data.max_new_tokens: replies of {context - left} tokens leave no room for a prompt in the model's"
+                f" context of {context} tokens; the largest valid value is {context - 1}."
+            )
+        return replace(how, prompt_length=left)
+
+    def shots(self) -> tuple[str, ...]:
+        """Return the solved training rows that are put before each scored prompt.
+
+        Raises:
+            UserError: too few training rows; prompts that go through a chat template.
+        """
+        count = self.encoding_settings.num_fewshot
+        if count == 0:
+            return ()
+        if self.encoding.template:
+            raise UserError(
+                "data.num_fewshot: solved rows are put before plain prompts only; set data.chat_template: false."
+            )
+        chosen = shots.choose(self.indices("train"), count, self.settings.seed)
+        if len(chosen) < count:
+            raise UserError(
+                f"data.num_fewshot is {count}, but task {self.task.name!r} has only {len(chosen)} training rows."
+            )
+        return shots.solved([self.example("train", index) for index in chosen])
+
+    def reply_ends(self) -> list[int]:
+        """Return the tokens that end a written reply."""
+        assert self.tokenizer is not None
+        return end_ids(self.tokenizer, self.encoding.template)
+
+    def summary(self) -> dict[str, Any]:
+        """Return for each part made so far: rows, lengths, target tokens, and what was cut, skipped or merged.
+
+        Also what ``facts`` returns about the rows.
+        """
+        return {part: items.statistics for part, items in self._items.items()} | self.facts()

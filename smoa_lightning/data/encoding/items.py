@@ -1,0 +1,122 @@
+"""Encoded items: a training row, a choice item, an item whose reply the model writes."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, overload
+
+import numpy as np
+
+IGNORED = -100  # label of a token that is no target: torch's default ``ignore_index``
+
+
+@dataclass(frozen=True)
+class TokenRow:
+    """Token ids and their labels, equally long; ``labels[i]`` is ``ids[i]`` where that is a target, else -100."""
+
+    ids: tuple[int, ...]
+    labels: tuple[int, ...]
+    truncated: bool = False
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def num_targets(self) -> int:
+        """How many tokens are predicted (the first of a sequence never is)."""
+        return sum(label != IGNORED for label in self.labels[1:])
+
+
+@dataclass(frozen=True)
+class ChoiceItem:
+    """An encoded item of a choice task.
+
+    Args:
+        rows: One token row a choice.
+        num_bytes: UTF-8 bytes of each choice.
+        label: Index of the right choice.
+        row: Index of the item in its split.
+    """
+
+    rows: tuple[TokenRow, ...]
+    num_bytes: tuple[int, ...]
+    label: int
+    row: int
+
+    def __len__(self) -> int:
+        return max(map(len, self.rows))
+
+
+@dataclass(frozen=True)
+class ReplyItem:
+    """An encoded item whose reply the model writes.
+
+    Args:
+        row: Prompt and gold response, the targets on the response without EOS: for its likelihood.
+        prompt: Tokens of the prompt alone, with BOS where there is one: what the reply is written after.
+        index: Index of the item in its split.
+        response: The gold response as a text.
+        answer: What the answer in the reply must equal, or None.
+    """
+
+    row: TokenRow
+    prompt: tuple[int, ...]
+    index: int
+    response: str
+    answer: str | None
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+
+class LazyItems(Sequence[Any]):
+    """Encoded items, each made when it is asked for."""
+
+    @property
+    @abstractmethod
+    def lengths(self) -> np.ndarray:
+        """The length of each item in tokens, of a choice item that of its longest row, (N,)."""
+
+    @property
+    def num_rows(self) -> np.ndarray:
+        """How many token rows each item has, (N,) int64."""
+        return np.ones(len(self), dtype=np.int64)
+
+    @abstractmethod
+    def item(self, number: int) -> Any:
+        """Return an item by its number, which is in range."""
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    @overload
+    def __getitem__(self, index: int) -> Any: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Any]: ...
+
+    def __getitem__(self, index: int | slice) -> Any:
+        if isinstance(index, slice):
+            return [self.item(number) for number in range(*index.indices(len(self)))]
+        if not -len(self) <= index < len(self):
+            raise IndexError(index)
+        return self.item(index % len(self))
+
+    def __iter__(self) -> Iterator[Any]:
+        return map(self.item, range(len(self)))
+
+
+def lengths_of(items: Sequence[Any]) -> np.ndarray:
+    """Return the length of each item in tokens, (N,) int64."""
+    if isinstance(items, LazyItems):
+        return items.lengths.astype(np.int64)
+    return np.array([len(item) for item in items], dtype=np.int64)
+
+
+def num_rows_of(items: Sequence[Any]) -> np.ndarray:
+    """Return how many token rows each item has: a choice item one for each choice, (N,) int64."""
+    if isinstance(items, LazyItems):
+        return items.num_rows
+    return np.array([len(item.rows) if isinstance(item, ChoiceItem) else 1 for item in items], dtype=np.int64)

@@ -1,0 +1,58 @@
+"""The training rows of a mixture of tasks."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from smoa_lightning.data.encoding.encode_examples import PartStatistics
+from smoa_lightning.data.encoding.item_table import ItemTable
+from smoa_lightning.data.encoding.items import LazyItems, TokenRow
+
+
+class MixedItems(LazyItems):
+    """Training rows of several tasks.
+
+    Args:
+        tables: Task -> its encoded training rows.
+        tasks: The number of each row's task, (N,).
+        positions: The position of each row in the table of its task, (N,).
+    """
+
+    def __init__(self, tables: Mapping[str, ItemTable], tasks: np.ndarray, positions: np.ndarray) -> None:
+        self._tables, self._tasks, self._positions = dict(tables), tasks, positions
+        self._in_order = list(tables.values())
+        self._lengths = self._gathered([items.lengths for items in self._in_order])
+
+    def _gathered(self, columns: list[np.ndarray]) -> np.ndarray:
+        """Return the value of each row of the mixture from a column for each task."""
+        found = np.zeros(len(self._tasks), columns[0].dtype)
+        for number, column in enumerate(columns):
+            own = self._tasks == number
+            found[own] = column[self._positions[own]]
+        return found
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """The length of each row in tokens, (N,) int32."""
+        return self._lengths
+
+    def item(self, number: int) -> TokenRow:
+        """Return a row by its number."""
+        return self._in_order[self._tasks[number]].item(self._positions[number])
+
+    def num_rows_of_tasks(self) -> dict[str, int]:
+        """Return how many rows are those of each task."""
+        counts = np.bincount(self._tasks, minlength=len(self._tables)).tolist()
+        return {name: count for name, count in zip(self._tables, counts, strict=True) if count}
+
+    def statistics(self) -> dict[str, Any]:
+        """Return rows, lengths, target tokens and what was cut; what was skipped or merged is counted by task only."""
+        starts = self._gathered([items.starts for items in self._in_order])
+        truncated = self._gathered([items.truncated for items in self._in_order])
+        targets = int((self._lengths - np.maximum(starts, 1)).sum(dtype=np.int64))
+        lengths = array("i", self._lengths.tobytes())
+        return PartStatistics(len(self), 0, int(truncated.sum()), 0, targets, lengths).as_dict()

@@ -1,0 +1,37 @@
+"""What decides the ids that a tokenizer gives."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from smoa_lightning.data.rows.arrow_file import key_of
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Return the SHA-256 of what decides a tokenizer's ids: class, vocabulary, rules, special tokens, chat template.
+
+    The padding and truncation of a fast tokenizer's backend are left out: they are those of its last call.
+    """
+    facts: dict[str, Any] = {
+        "class": type(tokenizer).__name__,
+        "special": {name: str(token) for name, token in tokenizer.special_tokens_map.items()},
+        "added": {str(number): str(token) for number, token in tokenizer.added_tokens_decoder.items()},
+        "template": tokenizer.chat_template,
+        "split_special_tokens": getattr(tokenizer, "split_special_tokens", None),
+    }
+    backend: Any = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is not None:
+        state = json.loads(backend.to_str())
+        facts["backend"] = {name: value for name, value in state.items() if name not in ("padding", "truncation")}
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            files = tokenizer.save_vocabulary(folder)
+            facts["files"] = [hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in files if file]
+    return key_of(**facts)

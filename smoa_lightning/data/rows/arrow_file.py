@@ -1,0 +1,244 @@
+"""Tables in Arrow files: written piece by piece, read by index from disk, never whole in memory.
+
+A file is an Arrow IPC file and four bytes. Its record batches have ``BATCH`` rows each, the last one may have fewer.
+After them comes an empty batch whose metadata holds facts about the whole. The four bytes are a CRC-32 of the rest.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import mmap
+import sys
+import tempfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import pyarrow as pa
+
+from smoa_lightning.common.atomic_files import CACHE, replacing
+from smoa_lightning.common.errors import UserError
+
+BATCH = 1024  # rows of a record batch
+CHECKED = 64 << 20  # the checksum of a larger file is not compared: a run would wait for it at each start
+FACTS = b"smoa_lightning"
+
+
+def key_of(**parts: Any) -> str:
+    """Return the SHA-256 of everything that decides a table.
+
+    Args:
+        parts: Values that JSON can write. The order does not matter.
+
+    >>> key_of(a=1, b=[2]) == key_of(b=(2,), a=1) != key_of(a=1, b=[3])
+    True
+    """
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, ensure_ascii=False, allow_nan=False).encode()).hexdigest()
+
+
+@functools.cache
+def code_digest() -> str:
+    """Return the SHA-256 of the code that reads, checks and encodes rows: what an older version made is not taken."""
+    digest = hashlib.sha256()
+    for file in sorted(Path(__file__).parents[1].rglob("*.py")):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+class Writer:
+    """Writes rows to a sink, ``BATCH`` of them at a time.
+
+    Args:
+        sink: What pyarrow writes to: a path or an open file.
+        schema: The columns.
+    """
+
+    def __init__(self, sink: Any, schema: pa.Schema) -> None:
+        self._schema = schema
+        self._file = pa.ipc.new_file(sink, schema)
+        self._rows: list[tuple[Any, ...]] = []
+        self.count = 0
+
+    def add(self, *values: Any) -> None:
+        """Add a row: one value for each column."""
+        self._rows.append(values)
+        self.count += 1
+        if len(self._rows) == BATCH:
+            self._flush()
+
+    def _flush(self) -> None:
+        columns = zip(*self._rows, strict=True) if self._rows else ([] for _ in self._schema)
+        arrays = [pa.array(column, kind.type) for column, kind in zip(columns, self._schema, strict=True)]
+        self._file.write_batch(pa.RecordBatch.from_arrays(arrays, schema=self._schema))
+        self._rows.clear()
+
+    def close(self, facts: dict[str, Any]) -> None:
+        """Write what is left, and the facts."""
+        if self._rows:
+            self._flush()
+        empty = pa.RecordBatch.from_arrays([pa.array([], kind.type) for kind in self._schema], schema=self._schema)
+        self._file.write_batch(empty, custom_metadata={FACTS: json.dumps({"count": self.count, **facts})})
+        self._file.close()
+
+
+Fill = Callable[[Writer], dict[str, Any]]  # adds the rows, and returns the facts
+
+
+class ArrowTable:
+    """The rows of a file, read from disk where they are asked for.
+
+    Args:
+        content: The file as a memory map, or the same bytes in memory.
+        path: Where the file is, if it has a name.
+
+    Raises:
+        ValueError: it is not a whole file of this kind.
+    """
+
+    def __init__(self, content: mmap.mmap | pa.Buffer, path: Path | None = None) -> None:
+        self._content, self.path = content, path
+        reader = pa.ipc.open_file(pa.py_buffer(content).slice(0, len(memoryview(content)) - 4))
+        last = reader.num_record_batches - 1
+        _, metadata = reader.get_batch_with_custom_metadata(last)
+        self.facts: dict[str, Any] = json.loads(metadata[FACTS])
+        self.schema = reader.schema
+        self.batches: list[pa.RecordBatch] = [reader.get_batch(number) for number in range(last)]
+        if sum(map(len, self.batches)) != self.facts["count"]:
+            raise ValueError("rows are missing")
+        self.release()
+
+    def __len__(self) -> int:
+        return self.facts["count"]
+
+    def place(self, row: int) -> tuple[pa.RecordBatch, int]:
+        """Return the batch that holds a row, and the row's position in it.
+
+        Raises:
+            IndexError: there is no such row.
+        """
+        if not 0 <= row < len(self):
+            raise IndexError(row)
+        number, position = divmod(int(row), BATCH)
+        return self.batches[number], position
+
+    def column(self, name: str) -> np.ndarray:
+        """Return a column of numbers or truth values in memory."""
+        parts = [batch.column(name).to_numpy(zero_copy_only=False) for batch in self.batches]
+        found = np.concatenate(parts) if parts else np.zeros(0, int)
+        self.release()
+        return found
+
+    def release(self) -> None:
+        """Take the pages that were read so far out of this process; they are read again where they are needed.
+
+        The system would do that only when memory runs out, and count them as memory of the process until then.
+        """
+        if isinstance(self._content, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+            self._content.madvise(mmap.MADV_DONTNEED)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For worker processes that do not share memory: by name, or by content where there is none."""
+        return (_open, (self.path,)) if self.path else (ArrowTable, (pa.py_buffer(bytes(memoryview(self._content))),))
+
+
+def _open(path: Path) -> ArrowTable:
+    with path.open("rb") as stream:
+        return ArrowTable(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ), path)
+
+
+def _checked(path: Path) -> ArrowTable:
+    """Return the table of a file that is whole, as far as that is quickly told.
+
+    Raises:
+        ValueError: it is not.
+    """
+    size = path.stat().st_size
+    if 4 < size <= CHECKED:
+        with path.open("rb") as stream:
+            if _checksum(stream, size - 4) != stream.read(4):
+                raise ValueError("its checksum is another")
+    return _open(path)
+
+
+def _checksum(stream: BinaryIO, size: int) -> bytes:
+    checksum = 0
+    while size:
+        piece = stream.read(min(size, 1 << 20))
+        checksum, size = zlib.crc32(piece, checksum), size - len(piece)
+    return checksum.to_bytes(4, "little")
+
+
+def _write(path: Path, schema: pa.Schema, fill: Fill) -> None:
+    with path.open("w+b") as stream:
+        writer = Writer(stream, schema)
+        writer.close(fill(writer))
+        size = stream.tell()
+        stream.seek(0)
+        checksum = _checksum(stream, size)
+        stream.seek(size)
+        stream.write(checksum)
+
+
+# ---- where a table is kept
+
+
+def in_memory(schema: pa.Schema, fill: Fill) -> ArrowTable:
+    """Make a table of a few rows."""
+    sink = pa.BufferOutputStream()
+    writer = Writer(sink, schema)
+    writer.close(fill(writer))
+    sink.write(b"\0\0\0\0")
+    return ArrowTable(sink.getvalue())
+
+
+def in_scratch_file(schema: pa.Schema, fill: Fill) -> ArrowTable:
+    """Make a table in a temporary file that has no name any more, and is gone when the process ends.
+
+    Raises:
+        UserError: there is no room for it.
+    """
+    try:
+        with tempfile.TemporaryDirectory(prefix="smoa_lightning-") as folder:
+            path = Path(folder) / "table.arrow"
+            _write(path, schema, fill)
+            table = _open(path)
+    except OSError as error:
+        raise UserError(
+            f"rows cannot be written to {tempfile.gettempdir()} ({error.strerror or error}); set TMPDIR to a folder"
+            " with room."
+        ) from error
+    table.path = None  # the memory map outlives the name
+    return table
+
+
+def in_cache(folder: Path, key: str, schema: pa.Schema, fill: Fill) -> ArrowTable:
+    """Return the table that is kept under a key, or make it, whole or not at all; several processes may do so at once.
+
+    A file that is damaged is reported in one sentence and made anew. So is a folder that cannot be written to; the
+    table is then one in a temporary file.
+    """
+    path = folder / f"{key}.arrow"
+    try:
+        table = _checked(path)
+        if table.schema == schema:
+            return table
+        _report(f"{path} holds other columns; it is made anew.")
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        _report(f"{path} is damaged or no file of rows ({error}); it is made anew.")
+    try:
+        with replacing(path) as temporary:
+            _write(temporary, schema, fill)
+        return _open(path)
+    except OSError as error:
+        _report(f"rows cannot be kept in {folder} ({error.strerror or error}); set {CACHE} to a folder with room.")
+        return in_scratch_file(schema, fill)
+
+
+def _report(sentence: str) -> None:
+    print(f"smoa_lightning: {sentence}", file=sys.stderr)

@@ -1,0 +1,108 @@
+"""Readers of Arrow's tables: Parquet, Arrow and Feather files, and folders that ``save_to_disk`` of datasets wrote."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from smoa_lightning.common.errors import UserError
+from smoa_lightning.data.rows.located import DataFile, Located, refuse_twins
+from smoa_lightning.data.rows.locations import exists, joined, opened
+from smoa_lightning.data.tasks import Task
+
+PIECE = 1000  # rows that are in memory at a time
+
+
+def read_parquet(file: DataFile, task: Task) -> Iterator[Located]:
+    """Yield the rows of a Parquet file."""
+    from pyarrow.parquet import ParquetFile
+
+    with _readable(file, "Parquet"), opened(file.name) as stream:
+        table = ParquetFile(stream)
+        yield from _located(file.name, table.schema_arrow.names, table.iter_batches(batch_size=PIECE))
+
+
+def read_arrow(file: DataFile, task: Task) -> Iterator[Located]:
+    """Yield the rows of a file of Arrow's, with or without an index at its end; Feather files are such."""
+    import pyarrow as pa
+    from pyarrow import feather
+
+    with _readable(file, "Arrow"), opened(file.name) as stream:
+        start = stream.peek(6)[:6]
+        batches: Iterable[Any]
+        if start == b"ARROW1":
+            reader = pa.ipc.open_file(stream)
+            names = reader.schema.names
+            batches = (reader.get_batch(number) for number in range(reader.num_record_batches))
+        elif start[:4] == b"FEA1":
+            table = feather.read_table(stream)
+            names, batches = table.column_names, table.to_batches()
+        else:
+            batches = reader = pa.ipc.open_stream(stream)
+            names = reader.schema.names
+        yield from _located(file.name, names, (part for batch in batches for part in _pieces(batch)))
+
+
+@contextlib.contextmanager
+def _readable(file: DataFile, kind: str) -> Iterator[None]:
+    """Name the file where pyarrow cannot read it."""
+    import pyarrow as pa
+
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"{file.name}: not a readable {kind} file ({str(error).splitlines()[0]}).") from None
+
+
+def _pieces(batch: Any) -> Iterator[Any]:
+    return (batch.slice(start, PIECE) for start in range(0, len(batch), PIECE))
+
+
+def _located(name: str, columns: list[str], batches: Iterable[Any]) -> Iterator[Located]:
+    refuse_twins(name, columns)
+    rows = (row for batch in batches for row in _rows(batch))
+    for number, row in enumerate(rows, start=1):
+        yield Located(f"{name}, row {number}", row)
+
+
+def _rows(batch: Any) -> list[dict[str, Any]]:
+    columns = [_values(column) for column in batch.columns]
+    return [dict(zip(batch.schema.names, values, strict=True)) for values in zip(*columns, strict=True)]
+
+
+def _values(column: Any) -> list[Any]:
+    """Return the values of a column; those that Python has no type for stay Arrow's, and no field takes them."""
+    import pyarrow as pa
+
+    try:
+        values = column.to_pylist()
+        return [value and json.loads(value) for value in values] if isinstance(column.type, pa.JsonType) else values
+    except (ValueError, OverflowError, pa.ArrowException):  # such as a time in the year 11476
+        return list(column)
+
+
+# ---- folders of the library datasets
+
+
+def is_saved(folder: str) -> bool:
+    """Say whether a folder holds one table that ``save_to_disk`` wrote."""
+    return exists(joined(folder, "state.json")) and exists(joined(folder, "dataset_info.json"))
+
+
+def read_saved(folder: str) -> Iterator[Located]:
+    """Yield the rows of a folder that ``save_to_disk`` wrote.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    import datasets
+
+    try:
+        table = datasets.load_from_disk(folder)
+    except Exception as error:  # of many kinds: missing files, JSON, Arrow
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{folder}: not a readable folder of save_to_disk ({reason}).") from error
+    tables = table.with_format("arrow").iter(batch_size=PIECE)
+    yield from _located(folder, table.column_names, (batch for part in tables for batch in part.to_batches()))

@@ -1,0 +1,135 @@
+"""Places of data files: local paths, and URLs of any file system that ``fsspec`` has."""
+
+from __future__ import annotations
+
+import bz2
+import contextlib
+import gzip
+import hashlib
+import io
+import lzma
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from fsspec.core import url_to_fs
+
+from smoa_lightning.common.errors import UserError
+
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
+
+BLOCK = 16_384
+
+
+def _zstandard(stream: BinaryIO) -> Any:
+    import pyarrow
+
+    return pyarrow.CompressedInputStream(stream, "zstd")
+
+
+COMPRESSIONS: dict[str, Callable[[BinaryIO], Any]] = {
+    ".gz": lambda stream: gzip.GzipFile(fileobj=stream),
+    ".bz2": bz2.BZ2File,
+    ".xz": lzma.LZMAFile,
+    ".zst": _zstandard,
+}
+
+
+def is_url(place: str) -> bool:
+    """Say whether a place is a URL rather than a local path.
+
+    >>> is_url("s3://bucket/train.jsonl"), is_url("rows/train.jsonl")
+    (True, False)
+    """
+    return "://" in place
+
+
+def file_system(place: str) -> tuple[AbstractFileSystem, str]:
+    """Return the file system of a place, and the place's name in it.
+
+    Raises:
+        UserError: the file system is not installed.
+    """
+    try:
+        return url_to_fs(plain(place))
+    except (ImportError, ValueError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise UserError(f"data.path: no file system for {place} is installed ({reason}).") from error
+
+
+def exists(place: str) -> bool:
+    """Say whether there is a file or folder."""
+    fs, path = file_system(place)
+    return fs.exists(path)
+
+
+def is_folder(place: str) -> bool:
+    """Say whether a place is a folder."""
+    fs, path = file_system(place)
+    return fs.isdir(path)
+
+
+def is_file(place: str) -> bool:
+    """Say whether a place is a file."""
+    fs, path = file_system(place)
+    return fs.isfile(path)
+
+
+def plain(place: str) -> str:
+    """Return a place as errors and records name it."""
+    return place if is_url(place) else str(Path(place).expanduser())
+
+
+def joined(folder: str, name: str) -> str:
+    """Return the place of a name in a folder."""
+    return f"{folder.rstrip('/')}/{name}" if is_url(folder) else str(Path(folder).expanduser() / name)
+
+
+def entries(folder: str) -> dict[str, bool]:
+    """Return the names in a folder, and whether each is a folder itself."""
+    fs, path = file_system(folder)
+    found = fs.ls(path, detail=True)
+    return {entry["name"].rstrip("/").rsplit("/", 1)[-1]: entry["type"] == "directory" for entry in found}
+
+
+def matches(pattern: str) -> list[str]:
+    """Return the places that a pattern with ``*``, ``?`` or ``[]`` stands for."""
+    fs, path = file_system(pattern)
+    found = [str(place) for place in fs.glob(path)]
+    return [fs.unstrip_protocol(place) for place in found] if is_url(pattern) else found
+
+
+@contextlib.contextmanager
+def opened(place: str, ending: str = "") -> Iterator[io.BufferedReader]:
+    """Give the bytes of a file, decompressed where ``ending`` (such as ``.gz``) says so."""
+    fs, path = file_system(place)
+    with contextlib.ExitStack() as stack:
+        stream: Any = stack.enter_context(fs.open(path, "rb") if is_url(place) else io.FileIO(path))
+        if ending in COMPRESSIONS:
+            stream = stack.enter_context(COMPRESSIONS[ending](stream))
+        yield stack.enter_context(io.BufferedReader(stream, 1 << 20))
+
+
+def identity(place: str) -> list[Any] | None:
+    """Return what changes when a file does, as far as that is told without reading all of it.
+
+    Of a local file: name, size, time of its last change, and a digest of its two ends and 62 places between them.
+    Of another one what its file system says, None where that names no version.
+    """
+    fs, path = file_system(place)
+    info = fs.info(path)
+    if not is_url(place):
+        status = Path(path).stat()
+        return [str(Path(path).resolve()), status.st_size, status.st_mtime_ns, _sample(Path(path), status.st_size)]
+    version = {name: str(info[name]) for name in ("mtime", "created", "ETag", "LastModified", "md5") if info.get(name)}
+    return [place, info["size"], version] if version else None
+
+
+def _sample(path: Path, size: int) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        for part in range(64):
+            stream.seek(max(0, size - BLOCK) * part // 63)
+            digest.update(stream.read(BLOCK))
+    return digest.hexdigest()

@@ -1,0 +1,170 @@
+"""Which files hold the rows of a split: one file, a pattern, numbered parts, a sub-folder, or a list of these."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from smoa_lightning.common.errors import UserError, nearest
+from smoa_lightning.data.rows.columnar_readers import is_saved
+from smoa_lightning.data.rows.located import split_ending
+from smoa_lightning.data.rows.locations import entries, exists, is_file, is_folder, joined, matches, plain
+from smoa_lightning.data.rows.readers import is_data
+
+# What a split may be called in a folder; the first name that is there is taken.
+SPLIT_NAMES = {"train": ("train", "training"), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
+
+LocalPath = str | Mapping[str, str | Sequence[str]]
+
+PART = re.compile(r"[-_.](?:part|shard)?[-_.]?(\d+)(?:[-_.]of[-_.](\d+))?")  # after the name of a split
+
+
+def check_path(path: LocalPath | None) -> None:
+    """Refuse a path that can hold no rows at all, before anything is read.
+
+    Raises:
+        UserError: no path; a path that does not exist; a pattern that stands for no file.
+    """
+    if path is None:
+        raise UserError("data.path: source local needs a file or a folder of split files such as train.jsonl.")
+    for value in [path] if isinstance(path, str) else path.values():
+        for place in [value] if isinstance(value, str) else value:
+            if not exists(place):
+                if not _is_pattern(place):
+                    raise UserError(f"data.path: {place} does not exist.")
+                if not matches(place):
+                    raise UserError(f"data.path: no file matches {place}.")
+
+
+def is_whole(path: LocalPath | None) -> bool:
+    """Say whether a path is the training rows themselves, rather than a folder or mapping of splits."""
+    return isinstance(path, str) and (is_file(path) or (not exists(path) and _is_pattern(path)) or is_saved(path))
+
+
+def holds(path: LocalPath | None, split: str) -> bool:
+    """Say whether there are files for a split.
+
+    Raises:
+        UserError: it is ambiguous which ones.
+    """
+    check_path(path)
+    if isinstance(path, Mapping):
+        return split in path
+    return split == "train" if is_whole(path) else bool(_in_folder(str(path), split))
+
+
+def split_files(path: LocalPath | None, split: str) -> list[str]:
+    """Return the files of a split, in the order in which they are read.
+
+    Args:
+        path: A file, a pattern or a folder of ``save_to_disk``, which hold the training rows; a folder of split files
+            (``train.jsonl``, ``train-00000-of-00003.parquet``, ``train/``, also under ``data/``); or split -> files.
+        split: Name of the split.
+
+    Raises:
+        UserError: no path; no such file or folder; no file for the split, or several of which each could be meant.
+    """
+    check_path(path)
+    if isinstance(path, Mapping):
+        if split not in path:
+            raise UserError(f"data.path: names no file for split {split!r}, only for {', '.join(path) or 'none'}.")
+        places = path[split]
+        return [file for place in ([places] if isinstance(places, str) else places) for file in _files_of(place)]
+    assert path is not None
+    if is_whole(path):
+        if split != "train":
+            raise UserError(
+                f"data.path: the single file {path} holds training rows, so there is no split {split!r};"
+                f" give a folder of split files, or one file for each split."
+            )
+        return _files_of(path)
+    if files := _in_folder(path, split):
+        return files
+    present = sorted(name for name, is_folder in entries(path).items() if not is_folder and is_data(name))
+    wanted = f"{SPLIT_NAMES.get(split, (split,))[0]}.jsonl"
+    seen = f"nearest: {nearest(wanted, present, 3)}" if present else "it holds no data file"
+    raise UserError(f"data.path: no file for split {split!r} (such as {wanted}) in {path}; {seen}.")
+
+
+def _is_pattern(place: str) -> bool:
+    return any(sign in place for sign in "*?[")
+
+
+def _natural(name: str) -> list[Any]:
+    """Return a key that sorts ``part-2`` before ``part-10``."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
+
+
+def _files_of(place: str) -> list[str]:
+    """Return the files that a place stands for: itself, those that match it, or those in it."""
+    if is_file(place) or is_saved(place):
+        return [plain(place)]
+    if not exists(place):
+        return sorted(matches(place), key=_natural)
+    files = _data_files(place)
+    if not files:
+        raise UserError(f"data.path: the folder {place} holds no data file.")
+    return files
+
+
+def _data_files(folder: str) -> list[str]:
+    """Return the data files in a folder, all of one format.
+
+    Raises:
+        UserError: they are of several formats.
+    """
+    found = entries(folder)
+    names = sorted((name for name in found if not found[name] and is_data(name)), key=_natural)
+    endings = {split_ending(name)[1:]: name for name in names}
+    if len(endings) > 1:
+        one, two = list(endings.values())[:2]
+        raise UserError(f"data.path: {folder} holds files of several formats ({one} and {two}); name the files.")
+    return [joined(folder, name) for name in names]
+
+
+def _in_folder(folder: str, split: str) -> list[str]:
+    """Return the files of a split in a folder, or else in its sub-folder ``data``; nothing where there are none."""
+    for place in (folder, joined(folder, "data")):
+        if place != folder and not is_folder(place):
+            continue
+        found = entries(place)
+        for name in SPLIT_NAMES.get(split, (split,)):
+            groups = _groups(place, found, name)
+            if len(groups) > 1:
+                one, two = (group[0] for group in groups[:2])
+                raise UserError(f"data.path: split {split!r} is ambiguous: {one} and {two}.")
+            if groups:
+                return groups[0]
+    return []
+
+
+def _groups(folder: str, found: Mapping[str, bool], name: str) -> list[list[str]]:
+    """Return each set of files that could be the split of a name: single files, numbered parts, a sub-folder."""
+    groups: list[list[str]] = []
+    parts: dict[tuple[str | None, ...], dict[int, str]] = {}
+    for entry in sorted(found, key=_natural):
+        place = joined(folder, entry)
+        if found[entry]:
+            if entry.lower() == name:
+                groups.append([place] if is_saved(place) else _data_files(place))
+            continue
+        stem, *ending = split_ending(entry)
+        if not is_data(entry) or not stem.lower().startswith(name):
+            continue
+        if stem.lower() == name:
+            groups.append([place])
+        elif part := PART.fullmatch(stem.lower().removeprefix(name)):
+            parts.setdefault((part[2], *ending), {})[int(part[1])] = place
+    for (total, *_), numbered in parts.items():
+        if total is not None and (lost := _lost(numbered, int(total))):
+            raise UserError(f"data.path: in {folder} {lost} of {int(total)} parts of {name} is missing.")
+        groups.append([numbered[number] for number in sorted(numbered)])
+    return [group for group in groups if group]
+
+
+def _lost(numbered: Iterable[int], total: int) -> str:
+    """Return which part is missing, whether they count from 0 or from 1."""
+    there = set(numbered)
+    first = 1 if total in there else 0
+    return next((f"part {number}" for number in range(first, first + total) if number not in there), "")
