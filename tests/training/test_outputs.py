@@ -76,20 +76,22 @@ def test_a_length_beyond_the_positions_of_the_backbone_is_told(
     assert told in capsys.readouterr().out.splitlines()
 
 
-def test_what_was_read_of_a_stream_stands_in_the_record(
-    tiny_arguments: list[str], piqa_folder: Path, tmp_path: Path
+def test_settings_of_streaming_are_ignored_with_a_sentence(
+    tiny_arguments: list[str], piqa_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lines = (piqa_folder / "train.jsonl").read_text().splitlines()
     bad = {**json.loads(lines[0]), "sol1": ""}
     path = tmp_path / "train.jsonl"
     path.write_text("\n".join([*lines[:2], json.dumps(bad), "[]", *lines[2:]]))
     flags = ["--data.path", str(path), "--data.streaming", "true", "--data.bad_rows", "skip"]
-    flags += ["--data.stream_buffer_rows", "40", "--data.stream_epoch_batches", "3", "--data.selection_rows", "4"]
-    flags += ["--trainer.log_every_n_steps", "1"]
+    flags += ["--data.stream_buffer_rows", "40", "--data.selection_rows", "4"]
+    flags += ["--trainer.log_every_n_steps", "1", "--trainer.max_steps", "3"]
     assert main(["fit", *tiny_arguments, *flags]) == 0
+    told = "ignored, since files of any size are read from disk: data.streaming, data.stream_buffer_rows"
+    assert told in capsys.readouterr().out.splitlines()
     record = json.loads((only_run(tmp_path / "runs") / "record.json").read_text())
+    assert record["config"]["data"]["streaming"] is True
     parts = record["data"]["parts"]
-    assert parts["streamed"]["bad_rows"] == 2
-    assert parts["streamed"]["rows"] == 40  # three batches of eight: the first block is enough
+    assert parts["bad_rows"] == {"train": 2}
     assert parts["selection"]["rows"] == 4
-    assert "train" not in parts
+    assert parts["train"]["rows"] == len(lines) - 4

@@ -30,7 +30,7 @@ from smoa_lightning.data.tasks import Protocol, Task
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-PIECE = 4096  # rows that are encoded at a time
+PIECE = 1024  # rows that are encoded at a time
 SAMPLE = 64  # examples that the key looks at
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from smoa_lightning.data.encoding.items import IGNORED, ChoiceItem, LazyItems, ReplyItem, TokenRow
+from smoa_lightning.data.rows.arrow_columns import numbers, offsets
 from smoa_lightning.data.rows.arrow_file import ArrowTable
 
 Kind = Literal["training", "choices", "replies"]
@@ -88,7 +89,7 @@ class ItemTable(LazyItems):
         if self._kind != "choices":
             return self._sizes("ids")
         parts = [
-            np.maximum.reduceat(column.flatten().to_numpy(), column.offsets.to_numpy()[:-1])
+            np.maximum.reduceat(numbers(column.values), offsets(column)[:-1])
             for column in (batch.column("lengths") for batch in self._table.batches)
         ]
         return np.concatenate([*parts, np.zeros(0, np.int32)])
@@ -109,7 +110,7 @@ class ItemTable(LazyItems):
         return self._table.column("truncated")
 
     def _sizes(self, name: str) -> np.ndarray:
-        parts = [np.diff(batch.column(name).offsets.to_numpy()) for batch in self._table.batches]
+        parts = [np.diff(offsets(batch.column(name))) for batch in self._table.batches]
         self._table.release()
         return np.concatenate([*parts, np.zeros(0, np.int32)])
 

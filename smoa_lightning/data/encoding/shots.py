@@ -14,7 +14,7 @@ Example = ChoiceExample | ReplyExample
 BETWEEN = "\n\n"  # between two shots, as in EleutherAI's lm-evaluation-harness
 
 
-def choose(indices: np.ndarray, count: int, seed: int) -> list[int]:
+def choose(indices: Sequence[int] | np.ndarray, count: int, seed: int) -> list[int]:
     """Return ``count`` of the training rows, chosen by the seed; a larger count keeps a smaller one's rows."""
     return shuffled(indices, f"shots/{seed}")[:count].tolist()
 

@@ -13,7 +13,7 @@ import mmap
 import sys
 import tempfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -22,6 +22,7 @@ import pyarrow as pa
 
 from smoa_lightning.common.atomic_files import CACHE, replacing
 from smoa_lightning.common.errors import UserError
+from smoa_lightning.data.rows.arrow_columns import column, numbers
 
 BATCH = 1024  # rows of a record batch
 CHECKED = 64 << 20  # the checksum of a larger file is not compared: a run would wait for it at each start
@@ -71,17 +72,20 @@ class Writer:
             self._flush()
 
     def _flush(self) -> None:
-        columns = zip(*self._rows, strict=True) if self._rows else ([] for _ in self._schema)
-        arrays = [pa.array(column, kind.type) for column, kind in zip(columns, self._schema, strict=True)]
-        self._file.write_batch(pa.RecordBatch.from_arrays(arrays, schema=self._schema))
+        self._file.write_batch(self._batch(zip(*self._rows, strict=True)))
         self._rows.clear()
+
+    def _batch(self, columns: Iterable[Sequence[Any]]) -> pa.RecordBatch:
+        arrays = [column(values, field.type) for values, field in zip(columns, self._schema, strict=True)]
+        return pa.RecordBatch.from_arrays(arrays, schema=self._schema)
 
     def close(self, facts: dict[str, Any]) -> None:
         """Write what is left, and the facts."""
         if self._rows:
             self._flush()
-        empty = pa.RecordBatch.from_arrays([pa.array([], kind.type) for kind in self._schema], schema=self._schema)
-        self._file.write_batch(empty, custom_metadata={FACTS: json.dumps({"count": self.count, **facts})})
+        self._file.write_batch(
+            self._batch([] for _ in self._schema), custom_metadata={FACTS: json.dumps({"count": self.count, **facts})}
+        )
         self._file.close()
 
 
@@ -127,7 +131,7 @@ class ArrowTable:
 
     def column(self, name: str) -> np.ndarray:
         """Return a column of numbers or truth values in memory."""
-        parts = [batch.column(name).to_numpy(zero_copy_only=False) for batch in self.batches]
+        parts = [numbers(batch.column(name)) for batch in self.batches]
         found = np.concatenate(parts) if parts else np.zeros(0, int)
         self.release()
         return found
@@ -234,7 +238,9 @@ def in_cache(folder: Path, key: str, schema: pa.Schema, fill: Fill) -> ArrowTabl
     try:
         with replacing(path) as temporary:
             _write(temporary, schema, fill)
-        return _open(path)
+            table = _open(temporary)  # before it takes its name: somebody may empty the folder
+        table.path = path
+        return table
     except OSError as error:
         _report(f"rows cannot be kept in {folder} ({error.strerror or error}); set {CACHE} to a folder with room.")
         return in_scratch_file(schema, fill)

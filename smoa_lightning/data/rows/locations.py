@@ -76,6 +76,12 @@ def is_file(place: str) -> bool:
     return fs.isfile(path)
 
 
+def is_empty(place: str) -> bool:
+    """Say whether a file has no bytes."""
+    fs, path = file_system(place)
+    return fs.isfile(path) and fs.size(path) == 0
+
+
 def plain(place: str) -> str:
     """Return a place as errors and records name it."""
     return place if is_url(place) else str(Path(place).expanduser())
@@ -115,9 +121,12 @@ def identity(place: str) -> list[Any] | None:
     """Return what changes when a file does, as far as that is told without reading all of it.
 
     Of a local file: name, size, time of its last change, and a digest of its two ends and 62 places between them.
-    Of another one what its file system says, None where that names no version.
+    Of another one what its file system says, None where that names no version. Of a folder: that of what it holds.
     """
     fs, path = file_system(place)
+    if fs.isdir(path):
+        files = [identity(joined(place, name)) for name in sorted(entries(place))]
+        return None if None in files else files
     info = fs.info(path)
     if not is_url(place):
         status = Path(path).stat()

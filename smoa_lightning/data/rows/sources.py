@@ -19,7 +19,7 @@ from smoa_lightning.common.errors import UserError
 from smoa_lightning.data.rows.arrow_file import Writer, code_digest, in_cache, in_memory, in_scratch_file, key_of
 from smoa_lightning.data.rows.columnar_readers import is_saved, read_saved
 from smoa_lightning.data.rows.located import Located
-from smoa_lightning.data.rows.locations import file_system, identity
+from smoa_lightning.data.rows.locations import identity, is_empty
 from smoa_lightning.data.rows.readers import read_file
 from smoa_lightning.data.rows.row_table import SCHEMA, RowTable, write_rows
 from smoa_lightning.data.rows.split_files import SPLIT_NAMES, LocalPath, holds, is_whole, split_files
@@ -151,17 +151,15 @@ def _file_rows(files: list[str], task: Task) -> Iterator[Located]:
         UserError: a file that is missing, damaged or of no known format; a single one without rows.
     """
     for file in files:
-        rows = read_saved(file) if is_saved(file) else read_file(file, task)
+        saved, alone = is_saved(file), len(files) == 1
+        if alone and not saved and is_empty(file):
+            raise UserError(f"{file}: the file is empty.")
+        rows = read_saved(file) if saved else read_file(file, task)
         first = next(rows, None)
         if first is not None:
             yield from itertools.chain([first], rows)
-        elif len(files) == 1:
-            raise UserError(f"{file}: the file {'is empty' if _is_empty(file) else 'holds no rows'}.")
-
-
-def _is_empty(file: str) -> bool:
-    fs, path = file_system(file)
-    return fs.size(path) == 0
+        elif alone:
+            raise UserError(f"{file}: the file holds no rows.")
 
 
 def has_split(task: Task, split: str, origin: Origin) -> bool:

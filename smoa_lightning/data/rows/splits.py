@@ -5,10 +5,11 @@ from __future__ import annotations
 import random
 from array import array
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
+
+from smoa_lightning.data.rows.arrow_columns import column, numbers
 
 DEFAULT_SELECTION_ROWS = 500
 DEFAULT_SELECTION_SHARE = 0.05
@@ -30,25 +31,25 @@ def permutation(source: random.Random, count: int) -> np.ndarray:
     return np.frombuffer(numbers, dtype=np.int64)
 
 
-def shuffled(numbers: np.ndarray, seed: str) -> np.ndarray:
+def shuffled(numbers: Sequence[int] | np.ndarray, seed: str) -> np.ndarray:
     """Return the numbers in the order that ``random.Random(seed)`` gives a list of them."""
-    return numbers[permutation(random.Random(seed), len(numbers))]
+    return np.asarray(numbers)[permutation(random.Random(seed), len(numbers))]
 
 
-def group_sizes(groups: Sequence[Any] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def group_sizes(groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the number of each row's group, counted from 0 in the order of their first rows, and the groups' sizes."""
-    codes = pa.array(groups).dictionary_encode().indices.to_numpy()
+    codes = numbers(column(groups, pa.uint64()).dictionary_encode().indices)
     return codes, np.bincount(codes)
 
 
-def hold_out(groups: Sequence[Any] | np.ndarray, num_selection: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def hold_out(groups: np.ndarray, num_selection: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Split rows into (training, selection) so that no group has rows in both.
 
     Whole groups are taken in a seeded order as long as they fit, so the selection has ``num_selection`` rows, or fewer
     where no group is left that is small enough.
 
     Args:
-        groups: The group of each row.
+        groups: A number for the group of each row, (N,) uint64.
         num_selection: How many rows to hold out at most.
         seed: Seed of the choice.
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import ast
+import io
+import itertools
 import json
+import tokenize
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -119,7 +123,7 @@ class Texts:
         return texts
 
     def parse(self, text: str) -> Any:
-        """Read a JSON list; anything else stays text, so that ``check`` names it."""
+        """Read a list as JSON or Python writes it; anything else stays text, so that ``check`` names it."""
         return _json(text)
 
 
@@ -165,7 +169,7 @@ class LabelledTexts:
         return {"text": texts, "label": labels}
 
     def parse(self, text: str) -> Any:
-        """Read a JSON object; anything else stays text, so that ``check`` names it."""
+        """Read an object as JSON or Python writes it; anything else stays text, so that ``check`` names it."""
         return _json(text)
 
 
@@ -182,10 +186,23 @@ def _texts(value: Any, verb: str) -> list[str]:
 
 
 def _json(text: str) -> Any:
+    """Read JSON, or a list or object as Python writes it, which is what pandas puts into CSV; else return the text.
+
+    >>> _json('["ice"]'), _json("['ice', 'fire']"), _json("['ice' 'fire']"), _json("[ice]")
+    (['ice'], ['ice', 'fire'], "['ice' 'fire']", '[ice]')
+    """
     try:
         return json.loads(text)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
+        pass
+    try:
+        value = ast.literal_eval(text.strip())
+        tokens = [token.type for token in tokenize.generate_tokens(io.StringIO(text.strip()).readline)]
+    except (ValueError, SyntaxError, RecursionError, MemoryError, tokenize.TokenError):
         return text
+    # two texts without a comma between them, as NumPy writes a list, would be read as one
+    joined = (tokenize.STRING, tokenize.STRING) in itertools.pairwise(tokens)
+    return value if isinstance(value, list | dict) and not joined else text
 
 
 def fold(text: str) -> str:

@@ -247,7 +247,7 @@ class Messages:
             raise RowError(f"is a list whose entry {number} has a content that {error}") from None
 
     def parse(self, text: str) -> Any:
-        """Read a JSON list; anything else stays text, so that ``check`` names it."""
+        """Read a list as JSON or Python writes it; anything else stays text, so that ``check`` names it."""
         return Texts().parse(text)
 
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from smoa_lightning.common.errors import UserError
+from smoa_lightning.data.batches import order
 from smoa_lightning.data.batches.collate import collate_choices, pad_rows
 from smoa_lightning.data.batches.loaders import BatchLoader, ResumableLoader
-from smoa_lightning.data.batches import order
 from smoa_lightning.data.batches.order import BucketOrder
 from smoa_lightning.data.encoding.items import IGNORED, ChoiceItem, TokenRow
 

@@ -1,15 +1,17 @@
 from __future__ import annotations
 
-import pytest
+import zlib
 
 import numpy as np
+import pytest
 
 from smoa_lightning.data.rows import splits
 from smoa_lightning.data.rows.splits import default_selection_rows
 
 
 def hold_out(groups, num_selection, seed):
-    return tuple(rows.tolist() for rows in splits.hold_out(groups, num_selection, seed))
+    numbers = np.array([zlib.crc32(group.encode()) for group in groups], dtype=np.uint64)
+    return tuple(rows.tolist() for rows in splits.hold_out(numbers, num_selection, seed))
 
 
 def subset(rows, limit, seed):
