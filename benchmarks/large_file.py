@@ -1,7 +1,7 @@
 """Peak memory and seconds of a short training run against the number of rows in its file.
 
-Writes JSON lines in the schema of the task ``choice``, and starts ``fit`` on each file for a few steps with the embedded
-backbone, twice: the second run finds checked and encoded rows in the cache. Each run is a process of its own.
+Writes JSON lines in the schema of the task ``choice``, and starts ``fit`` on each file for a few steps with the
+embedded backbone, twice: the second run finds checked and encoded rows in the cache. Each run is a process of its own.
 
     python benchmarks/large_file.py --rows 20000 200000 2000000
 
@@ -21,28 +21,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-WORDS = [
-    "the",
-    "cat",
-    "sat",
-    "on",
-    "a",
-    "mat",
-    "while",
-    "rain",
-    "fell",
-    "over",
-    "old",
-    "town",
-    "bridge",
-    "market",
-    "people",
-    "walked",
-    "home",
-    "with",
-    "bread",
-    "apples",
-]
+WORDS = [chr(97 + number % 26) * (number % 6 + 1) for number in range(60)]
 
 
 def write(path: Path, count: int) -> None:

@@ -90,7 +90,7 @@ class ItemTable(LazyItems):
             return self._sizes("ids")
         parts = [
             np.maximum.reduceat(numbers(column.values), offsets(column)[:-1])
-            for column in (batch.column("lengths") for batch in self._table.batches)
+            for column in (batch.column("lengths") for batch in self._table.batches())
         ]
         return np.concatenate([*parts, np.zeros(0, np.int32)])
 
@@ -110,8 +110,7 @@ class ItemTable(LazyItems):
         return self._table.column("truncated")
 
     def _sizes(self, name: str) -> np.ndarray:
-        parts = [np.diff(offsets(batch.column(name))) for batch in self._table.batches]
-        self._table.release()
+        parts = [np.diff(offsets(batch.column(name))) for batch in self._table.batches()]
         return np.concatenate([*parts, np.zeros(0, np.int32)])
 
 

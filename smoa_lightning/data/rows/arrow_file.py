@@ -13,7 +13,7 @@ import mmap
 import sys
 import tempfile
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -26,6 +26,7 @@ from smoa_lightning.data.rows.arrow_columns import column, numbers
 
 BATCH = 1024  # rows of a record batch
 CHECKED = 64 << 20  # the checksum of a larger file is not compared: a run would wait for it at each start
+RELEASED = 64  # batches that are read before their pages are released
 FACTS = b"smoa_lightning"
 
 
@@ -110,10 +111,12 @@ class ArrowTable:
         _, metadata = reader.get_batch_with_custom_metadata(last)
         self.facts: dict[str, Any] = json.loads(metadata[FACTS])
         self.schema = reader.schema
-        self.batches: list[pa.RecordBatch] = [reader.get_batch(number) for number in range(last)]
-        if sum(map(len, self.batches)) != self.facts["count"]:
+        self._batches: list[pa.RecordBatch] = []
+        for number in range(last):
+            self._batches.append(reader.get_batch(number))
+            self._release_at(number)
+        if sum(map(len, self._batches)) != self.facts["count"]:
             raise ValueError("rows are missing")
-        self.release()
 
     def __len__(self) -> int:
         return self.facts["count"]
@@ -127,14 +130,19 @@ class ArrowTable:
         if not 0 <= row < len(self):
             raise IndexError(row)
         number, position = divmod(int(row), BATCH)
-        return self.batches[number], position
+        return self._batches[number], position
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """Yield all batches; what is taken from one must be copied before the next is asked for."""
+        for number, batch in enumerate(self._batches):
+            yield batch
+            self._release_at(number)
+        self.release()
 
     def column(self, name: str) -> np.ndarray:
         """Return a column of numbers or truth values in memory."""
-        parts = [numbers(batch.column(name)) for batch in self.batches]
-        found = np.concatenate(parts) if parts else np.zeros(0, int)
-        self.release()
-        return found
+        parts = [numbers(batch.column(name)).copy() for batch in self.batches()]
+        return np.concatenate(parts) if parts else np.zeros(0, int)
 
     def release(self) -> None:
         """Take the pages that were read so far out of this process; they are read again where they are needed.
@@ -143,6 +151,11 @@ class ArrowTable:
         """
         if isinstance(self._content, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
             self._content.madvise(mmap.MADV_DONTNEED)
+
+    def _release_at(self, number: int) -> None:
+        """Release what was read after every so many batches."""
+        if number % RELEASED == RELEASED - 1:
+            self.release()
 
     def __reduce__(self) -> tuple[Any, ...]:
         """For worker processes that do not share memory: by name, or by content where there is none."""

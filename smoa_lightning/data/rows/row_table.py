@@ -48,9 +48,8 @@ class RowTable(Sequence[Row]):
         return json.loads(batch.column(0)[position].as_py())
 
     def __iter__(self) -> Iterator[Row]:
-        for batch in self._table.batches:
+        for batch in self._table.batches():
             yield from map(json.loads, batch.column(0).to_pylist())
-            self._table.release()
 
     @property
     def groups(self) -> np.ndarray:
