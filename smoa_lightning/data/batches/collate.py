@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
 
 from smoa_lightning.data.encoding.items import IGNORED, ChoiceItem, ReplyItem, TokenRow
 
@@ -21,17 +21,17 @@ def pad_rows(rows: Sequence[TokenRow], pad_id: int, pad_multiple: int = 1) -> Ba
         ``input_ids`` (B, T), ``attention_mask`` (B, T) with 1 on the row's own tokens, ``labels`` (B, T) with -100 on
         the padding: by length, so that a pad token equal to EOS hides no EOS.
     """
-    length = max(map(len, rows))
-    length = math.ceil(length / pad_multiple) * pad_multiple
+    lengths = [len(row) for row in rows]
+    ids, mask, labels = (filled(lengths, fill, pad_multiple) for fill in (pad_id, 0, IGNORED))
+    for line, (row, length) in enumerate(zip(rows, lengths, strict=True)):
+        ids[line, :length], mask[line, :length], labels[line, :length] = row.ids, 1, row.labels
+    names = "input_ids", "attention_mask", "labels"
+    return {name: torch.from_numpy(matrix) for name, matrix in zip(names, (ids, mask, labels), strict=True)}
 
-    def matrix(lists: Sequence[Sequence[int]], fill: int) -> Tensor:
-        return torch.tensor([[*values, *(fill,) * (length - len(values))] for values in lists], dtype=torch.long)
 
-    return {
-        "input_ids": matrix([row.ids for row in rows], pad_id),
-        "attention_mask": matrix([(1,) * len(row) for row in rows], 0),
-        "labels": matrix([row.labels for row in rows], IGNORED),
-    }
+def filled(lengths: Sequence[int], fill: int, pad_multiple: int) -> np.ndarray:
+    """Return a matrix for rows of these lengths, rounded up to a multiple, that holds one number everywhere."""
+    return np.full((len(lengths), math.ceil(max(lengths) / pad_multiple) * pad_multiple), fill, dtype=np.int64)
 
 
 def collate_choices(items: Sequence[ChoiceItem], pad_id: int, pad_multiple: int = 1) -> Batch:

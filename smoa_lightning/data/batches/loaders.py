@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
@@ -164,7 +165,8 @@ def scoring_loader(
     )
     collate: Any = collate_replies if replies else collate_choices
     collate = functools.partial(collate, pad_id=pad_id, pad_multiple=pad_multiple)
-    return BatchLoader(items, batches[place[0] :: place[1]], collate, num_workers, pin_memory)
+    own = batches.at(np.arange(place[0], len(batches), place[1]))
+    return BatchLoader(items, own, collate, num_workers, pin_memory)
 
 
 @dataclass(frozen=True)

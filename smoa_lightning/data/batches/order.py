@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import overload
 
 import numpy as np
 
+from smoa_lightning.data.rows.lazy_sequence import LazySequence
 from smoa_lightning.data.rows.splits import permutation
 
 
-class Batches(Sequence[list[int]]):
+class Batches(LazySequence[list[int]]):
     """Batches of row numbers, each a piece of one array: a list of lists would take 60 bytes a row.
 
     Args:
@@ -30,17 +31,10 @@ class Batches(Sequence[list[int]]):
     def __len__(self) -> int:
         return len(self._chosen)
 
-    @overload
-    def __getitem__(self, index: int) -> list[int]: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> Batches: ...
-
-    def __getitem__(self, index: int | slice) -> list[int] | Batches:
-        if isinstance(index, slice):
-            return Batches(self._rows, self._starts, self._chosen[index])
-        number = self._chosen[index]
-        return self._rows[self._starts[number] : self._starts[number + 1]].tolist()
+    def item(self, number: int) -> list[int]:
+        """Return a batch by its number."""
+        batch = self._chosen[number]
+        return self._rows[self._starts[batch] : self._starts[batch + 1]].tolist()
 
     def at(self, places: np.ndarray) -> Batches:
         """Return the batches at some places."""
@@ -141,9 +135,9 @@ class BucketOrder:
     def upcoming(self, position: int) -> Iterator[list[int]]:
         """Yield the ``len(self)`` batches of the stream from a position on."""
         epoch, start = divmod(position, len(self))
-        yield from self.epoch(epoch)[start:]
+        yield from itertools.islice(self.epoch(epoch), start, None)
         if start:
-            yield from self.epoch(epoch + 1)[:start]
+            yield from itertools.islice(self.epoch(epoch + 1), start)
 
     def identity(self) -> dict[str, int]:
         """Return what the order depends on: a position is only worth something in the same order."""

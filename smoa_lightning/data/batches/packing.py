@@ -15,7 +15,6 @@ trial on the model itself.
 from __future__ import annotations
 
 import bisect
-import math
 import random
 from array import array
 from collections.abc import Sequence
@@ -23,10 +22,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from smoa_lightning.common.errors import UserError
-from smoa_lightning.data.batches.collate import Batch
+from smoa_lightning.data.batches.collate import Batch, filled
 from smoa_lightning.data.encoding.items import IGNORED, LazyItems, TokenRow, lengths_of
 from smoa_lightning.data.rows.splits import permutation
 
@@ -123,17 +121,19 @@ def collate_packed(packs: Sequence[PackedRow], pad_id: int, pad_multiple: int = 
         sees itself alone; ``attention_mask`` None: the model makes it from the positions, see this module's text;
         ``num_tokens``, the tokens that are no padding.
     """
-    length = math.ceil(max(map(len, packs)) / pad_multiple) * pad_multiple
-
-    def matrix(lists: Sequence[Sequence[int]], fill: int) -> Tensor:
-        return torch.tensor([[*values, *(fill,) * (length - len(values))] for values in lists], dtype=torch.long)
-
+    lengths = [len(pack) for pack in packs]
+    ids, labels, places = (filled(lengths, fill, pad_multiple) for fill in (pad_id, IGNORED, 0))
+    for line, pack in enumerate(packs):
+        start = 0
+        for row in pack.rows:
+            part = slice(start, start + len(row))
+            ids[line, part], labels[line, part], places[line, part] = row.ids, row.labels, np.arange(len(row))
+            labels[line, start] = IGNORED
+            start += len(row)
     return {
-        "input_ids": matrix([[token for row in pack.rows for token in row.ids] for pack in packs], pad_id),
-        "labels": matrix(
-            [[label for row in pack.rows for label in (IGNORED, *row.labels[1:])] for pack in packs], IGNORED
-        ),
-        "position_ids": matrix([[place for row in pack.rows for place in range(len(row))] for pack in packs], 0),
+        "input_ids": torch.from_numpy(ids),
+        "labels": torch.from_numpy(labels),
+        "position_ids": torch.from_numpy(places),
         "attention_mask": None,
-        "num_tokens": torch.tensor(sum(map(len, packs))),
+        "num_tokens": torch.tensor(sum(lengths)),
     }

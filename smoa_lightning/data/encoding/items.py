@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
+
+from smoa_lightning.data.rows.lazy_sequence import LazySequence
 
 IGNORED = -100  # label of a token that is no target: torch's default ``ignore_index``
 
@@ -71,7 +73,7 @@ class ReplyItem:
         return len(self.row)
 
 
-class LazyItems(Sequence[Any]):
+class LazyItems(LazySequence[Any]):
     """Encoded items, each made when it is asked for."""
 
     @property
@@ -84,28 +86,8 @@ class LazyItems(Sequence[Any]):
         """How many token rows each item has, (N,) int64."""
         return np.ones(len(self), dtype=np.int64)
 
-    @abstractmethod
-    def item(self, number: int) -> Any:
-        """Return an item by its number, which is in range."""
-
     def __len__(self) -> int:
         return len(self.lengths)
-
-    @overload
-    def __getitem__(self, index: int) -> Any: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[Any]: ...
-
-    def __getitem__(self, index: int | slice) -> Any:
-        if isinstance(index, slice):
-            return [self.item(number) for number in range(*index.indices(len(self)))]
-        if not -len(self) <= index < len(self):
-            raise IndexError(index)
-        return self.item(index % len(self))
-
-    def __iter__(self) -> Iterator[Any]:
-        return map(self.item, range(len(self)))
 
 
 def lengths_of(items: Sequence[Any]) -> np.ndarray:

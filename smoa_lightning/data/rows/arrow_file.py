@@ -6,6 +6,7 @@ After them comes an empty batch whose metadata holds facts about the whole. The 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -19,6 +20,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
+from filelock import FileLock, Timeout
 
 from smoa_lightning.common.atomic_files import CACHE, replacing
 from smoa_lightning.common.errors import UserError
@@ -122,13 +124,7 @@ class ArrowTable:
         return self.facts["count"]
 
     def place(self, row: int) -> tuple[pa.RecordBatch, int]:
-        """Return the batch that holds a row, and the row's position in it.
-
-        Raises:
-            IndexError: there is no such row.
-        """
-        if not 0 <= row < len(self):
-            raise IndexError(row)
+        """Return the batch that holds a row, and the row's position in it."""
         number, position = divmod(int(row), BATCH)
         return self._batches[number], position
 
@@ -233,30 +229,66 @@ def in_scratch_file(schema: pa.Schema, fill: Fill) -> ArrowTable:
 
 
 def in_cache(folder: Path, key: str, schema: pa.Schema, fill: Fill) -> ArrowTable:
-    """Return the table that is kept under a key, or make it, whole or not at all; several processes may do so at once.
+    """Return the table that is kept under a key, or make it, whole or not at all.
 
-    A file that is damaged is reported in one sentence and made anew. So is a folder that cannot be written to; the
-    table is then one in a temporary file.
+    Of several processes that want it at once, one makes it and the others wait. A file that is damaged is reported in
+    one sentence and made anew. So is a folder that cannot be written to; the table is then one in a temporary file.
     """
     path = folder / f"{key}.arrow"
+    table = _kept(path, schema)
+    if table is None:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with _alone(path):
+                table = _kept(path, schema)  # somebody else may have made it meanwhile
+                table = _made(path, schema, fill) if table is None else table
+        except OSError as error:
+            _report(f"rows cannot be kept in {folder} ({error.strerror or error}); set {CACHE} to a folder with room.")
+            table = in_scratch_file(schema, fill)
+    return table
+
+
+def _kept(path: Path, schema: pa.Schema) -> ArrowTable | None:
+    """Return the table in a file, None where there is none or it cannot be used."""
     try:
         table = _checked(path)
-        if table.schema == schema:
-            return table
-        _report(f"{path} holds other columns; it is made anew.")
+        if table.schema != schema:
+            raise ValueError("it has other columns")
     except FileNotFoundError:
-        pass
+        return None
     except (OSError, ValueError, LookupError, TypeError) as error:
         _report(f"{path} is damaged or no file of rows ({error}); it is made anew.")
+        with contextlib.suppress(OSError):
+            path.unlink()
+        return None
+    return table
+
+
+def _made(path: Path, schema: pa.Schema, fill: Fill) -> ArrowTable:
+    with replacing(path) as temporary:
+        _write(temporary, schema, fill)
+        table = _open(temporary)  # before it takes its name: somebody may empty the folder
+    table.path = path
+    return table
+
+
+@contextlib.contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Let one process at a time make a file; where the file system has no locks, all of them."""
+    lock = FileLock(f"{path}.lock")
     try:
-        with replacing(path) as temporary:
-            _write(temporary, schema, fill)
-            table = _open(temporary)  # before it takes its name: somebody may empty the folder
-        table.path = path
-        return table
-    except OSError as error:
-        _report(f"rows cannot be kept in {folder} ({error.strerror or error}); set {CACHE} to a folder with room.")
-        return in_scratch_file(schema, fill)
+        lock.acquire(timeout=3)
+    except Timeout:
+        _report(f"another process is making {path.name}; waiting for it.")
+        lock.acquire()
+    except (NotImplementedError, OSError):
+        yield
+        return
+    try:
+        yield
+    finally:
+        Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()
 
 
 def _report(sentence: str) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, overload
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,14 +13,15 @@ from tqdm import tqdm
 
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.data.rows.arrow_file import ArrowTable, Writer
-from smoa_lightning.data.rows.readers import Located
+from smoa_lightning.data.rows.lazy_sequence import LazySequence
+from smoa_lightning.data.rows.located import Located
 from smoa_lightning.data.tasks import Row, RowError, Task
 
 # A row is one text of JSON: the types that Arrow infers from rows as people have them lose or refuse some values.
 SCHEMA = pa.schema([("row", pa.large_string()), ("group", pa.uint64())])
 
 
-class RowTable(Sequence[Row]):
+class RowTable(LazySequence[Row]):
     """The checked rows of a split.
 
     Args:
@@ -35,17 +36,10 @@ class RowTable(Sequence[Row]):
     def __len__(self) -> int:
         return len(self._table)
 
-    @overload
-    def __getitem__(self, index: int) -> Row: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[Row]: ...
-
-    def __getitem__(self, index: int | slice) -> Row | list[Row]:
-        if isinstance(index, slice):
-            return [self[row] for row in range(*index.indices(len(self)))]
-        batch, position = self._table.place(index + len(self) if index < 0 else index)
-        return json.loads(batch.column(0)[position].as_py())
+    def item(self, number: int) -> Row:
+        """Return a row by its number."""
+        batch, place = self._table.place(number)
+        return json.loads(batch.column(0)[place].as_py())
 
     def __iter__(self) -> Iterator[Row]:
         for batch in self._table.batches():
