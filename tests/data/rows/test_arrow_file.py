@@ -220,5 +220,5 @@ assert in_cache(folder / "rows", "key", pa.schema([("number", pa.int64())]), fil
     others = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for _ in range(3)]
     said = [other.communicate()[0] for other in others]
     assert [other.returncode for other in others] == [0] * 3
-    assert sorted(said) == ["", "", "made\n"]
+    assert "".join(said).count("made\n") == 1
     assert [file.name for file in (tmp_path / "rows").iterdir()] == ["key.arrow"]
