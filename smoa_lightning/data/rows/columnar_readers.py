@@ -9,7 +9,7 @@ from typing import Any
 
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.data.rows.located import DataFile, Located, refuse_twins
-from smoa_lightning.data.rows.locations import exists, joined, opened
+from smoa_lightning.data.rows.locations import exists, is_url, joined, opened, plain
 from smoa_lightning.data.tasks import Task
 
 PIECE = 1000  # rows that are in memory at a time
@@ -20,7 +20,8 @@ def read_parquet(file: DataFile, task: Task) -> Iterator[Located]:
     from pyarrow.parquet import ParquetFile
 
     with _readable(file, "Parquet"), opened(file.name) as stream:
-        table = ParquetFile(stream)
+        # without these two, a whole row group is in memory, and some files have only one
+        table = ParquetFile(stream, buffer_size=1 << 20, pre_buffer=False)
         yield from _located(file.name, table.schema_arrow.names, table.iter_batches(batch_size=PIECE))
 
 
@@ -31,16 +32,17 @@ def read_arrow(file: DataFile, task: Task) -> Iterator[Located]:
 
     with _readable(file, "Arrow"), opened(file.name) as stream:
         start = stream.peek(6)[:6]
+        source = stream if is_url(file.name) else pa.memory_map(plain(file.name))  # one batch may be the whole file
         batches: Iterable[Any]
         if start == b"ARROW1":
-            reader = pa.ipc.open_file(stream)
+            reader = pa.ipc.open_file(source)
             names = reader.schema.names
             batches = (reader.get_batch(number) for number in range(reader.num_record_batches))
         elif start[:4] == b"FEA1":
-            table = feather.read_table(stream)
+            table = feather.read_table(source)
             names, batches = table.column_names, table.to_batches()
         else:
-            batches = reader = pa.ipc.open_stream(stream)
+            batches = reader = pa.ipc.open_stream(source)
             names = reader.schema.names
         yield from _located(file.name, names, (part for batch in batches for part in _pieces(batch)))
 
