@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 PIECE = 1024  # rows that are encoded at a time
-SAMPLE = 64  # examples that the key looks at
+SAMPLE = 4096  # examples that the key looks at: all of most data sets, and soon read of any
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,6 @@ class EncodingJob:
                 statistics.extend(found)
                 for item in items:
                     writer.add(*columns_of(item))
-                self.rows.release()
                 bar.update(len(piece))
         return {"statistics": statistics.as_dict()}
 
@@ -102,26 +101,30 @@ class EncodingJob:
         return encode([with_shots(example, self.shots) for example in examples], piece, place, tokenizer, self.how)
 
     def _examples(self, indices: list[int]) -> Iterator[Any]:
-        return (self.protocol.example(self.rows[index]) for index in indices)
+        """Yield the examples of rows."""
+        for number, index in enumerate(indices):
+            yield self.protocol.example(self.rows[index])
+            if number % 256 == 255:
+                self.rows.release()
 
     def _key(self, tokenizer: PreTrainedTokenizerBase) -> str:
         """Return a digest of everything that the encoded items depend on.
 
-        The texts are made of rows, whose digest is known, by code, whose digest is known too. A few of them are in the
-        key themselves: a task may be defined elsewhere, and a chat template may hold more than its messages, as a date.
+        The texts are made of rows, whose digest is known, by code, whose digest is known too. Some thousand of them are
+        in the key themselves, evenly spread: a task may be defined outside of this package, and a chat template may
+        hold more than its messages, such as a date.
         """
-        adds_bos = bool(bos_prefix(tokenizer, self.how.add_bos))
-        spread = np.linspace(0, max(0, len(self.indices) - 1), SAMPLE, dtype=np.int64)
-        sample = [
-            texts(example, tokenizer, True, adds_bos) if self.how.template else repr(example)
-            for example in self._examples(self.indices[np.unique(spread)].tolist() if len(self.indices) else [])
-        ]
+        adds_bos, sample = bool(bos_prefix(tokenizer, self.how.add_bos)), hashlib.sha256()
+        spread = np.unique(np.linspace(0, len(self.indices) - 1, min(SAMPLE, len(self.indices)), dtype=np.int64))
+        for example in self._examples(self.indices[spread].tolist()):
+            rendered = texts(example, tokenizer, True, adds_bos) if self.how.template else None
+            sample.update(f"{example!r} {rendered!r}\n".encode())
         return key_of(
             rows=self.rows.sha256,
             indices=hashlib.sha256(self.indices.astype("<i8").tobytes()).hexdigest(),
             task=[self.task.name, self.task.version, self.protocol.name],
             kind=self.kind,
-            sample=sample,
+            sample=sample.hexdigest(),
             shots=self.shots,
             encoding=asdict(self.how),
             tokenizer=tokenizer_digest(tokenizer),

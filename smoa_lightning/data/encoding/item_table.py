@@ -31,7 +31,7 @@ SCHEMAS: dict[Kind, pa.Schema] = {
     ),
 }
 
-RELEASED = 1000  # items that are read before their pages are let go of
+RELEASED = 256  # items that are read before their pages are let go of
 
 
 def columns_of(item: Any) -> tuple[Any, ...]:

@@ -7,9 +7,6 @@ from array import array
 from collections.abc import Sequence
 
 import numpy as np
-import pyarrow as pa
-
-from smoa_lightning.data.rows.arrow_columns import column, numbers
 
 DEFAULT_SELECTION_ROWS = 500
 DEFAULT_SELECTION_SHARE = 0.05
@@ -25,10 +22,10 @@ def default_selection_rows(num_rows: int) -> int:
 
 
 def permutation(source: random.Random, count: int) -> np.ndarray:
-    """Return the numbers below ``count`` in the order that ``source`` gives a list of them, (count,) int64."""
-    numbers = array("q", range(count))  # a list would take 40 bytes a number
+    """Return the numbers below ``count`` in the order that ``source`` gives a list of them, (count,) int32."""
+    numbers = array("i", range(count))  # a list would take 40 bytes a number
     source.shuffle(numbers)
-    return np.frombuffer(numbers, dtype=np.int64)
+    return np.frombuffer(numbers, dtype=np.int32)
 
 
 def shuffled(numbers: Sequence[int] | np.ndarray, seed: str) -> np.ndarray:
@@ -36,10 +33,21 @@ def shuffled(numbers: Sequence[int] | np.ndarray, seed: str) -> np.ndarray:
     return np.asarray(numbers)[permutation(random.Random(seed), len(numbers))]
 
 
-def group_sizes(groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the number of each row's group, counted from 0 in the order of their first rows, and the groups' sizes."""
-    codes = numbers(column(groups, pa.uint64()).dictionary_encode().indices)
-    return codes, np.bincount(codes)
+def members(groups: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return which rows are in each group, the groups in the order of their first rows.
+
+    Args:
+        groups: A number for the group of each row, (N,).
+
+    Returns:
+        The rows of all groups, (N,), and for each group where it begins there and its size.
+    """
+    rows = np.argsort(groups, kind="stable")
+    ordered = groups[rows]
+    starts = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1]))
+    sizes = np.diff(np.append(starts, len(rows)))
+    by_first = np.argsort(rows[starts])
+    return rows, starts[by_first], sizes[by_first]
 
 
 def hold_out(groups: np.ndarray, num_selection: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -49,24 +57,22 @@ def hold_out(groups: np.ndarray, num_selection: int, seed: int) -> tuple[np.ndar
     where no group is left that is small enough.
 
     Args:
-        groups: A number for the group of each row, (N,) uint64.
+        groups: A number for the group of each row, (N,).
         num_selection: How many rows to hold out at most.
         seed: Seed of the choice.
 
     Returns:
         Row indices of both sides, ascending.
     """
-    codes, sizes = group_sizes(groups)
-    chosen = np.zeros(len(sizes), dtype=bool)
-    left = num_selection
+    rows, starts, sizes = members(groups)
+    trained, left = np.ones(len(rows), dtype=bool), num_selection
     for group in permutation(random.Random(f"selection/{seed}"), len(sizes)):
         if left == 0:
             break
         if sizes[group] <= left:
-            chosen[group] = True
+            trained[rows[starts[group] : starts[group] + sizes[group]]] = False
             left -= sizes[group]
-    held_out = chosen[codes]
-    return np.flatnonzero(~held_out), np.flatnonzero(held_out)
+    return np.flatnonzero(trained), np.flatnonzero(~trained)
 
 
 def subset(rows: np.ndarray, limit: int | None, seed: int) -> np.ndarray:

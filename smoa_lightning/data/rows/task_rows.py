@@ -14,7 +14,7 @@ from smoa_lightning.common.errors import UserError, nearest
 from smoa_lightning.data.rows.row_table import RowTable
 from smoa_lightning.data.rows.sources import Origin, Provenance, has_split, known_splits, load_split
 from smoa_lightning.data.rows.split_files import LocalPath, check_path, is_whole, split_files
-from smoa_lightning.data.rows.splits import default_selection_rows, group_sizes, hold_out, subset
+from smoa_lightning.data.rows.splits import default_selection_rows, hold_out, members, subset
 from smoa_lightning.data.tasks import Protocol, Task
 
 Part = Literal["train", "selection", "report"]
@@ -151,7 +151,7 @@ class TaskRows:
             return np.arange(len(rows)), np.arange(0)
         training, selection = hold_out(rows.groups, wanted, settings.seed)
         if not len(training) or not len(selection):
-            smallest = group_sizes(rows.groups)[1].min()
+            smallest = members(rows.groups)[2].min()
             raise UserError(
                 f"data.selection_rows: {wanted} of {len(rows)} training rows cannot be held out, since rows of one"
                 f" group stay together and some must be left for training; the smallest group has {smallest} rows, all"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -91,3 +92,25 @@ def test_shots_belong_to_scored_rows_alone(folder: Path, monkeypatch: pytest.Mon
     data.sets.trained["piqa"].items("train")
     with pytest.raises(Encoded):
         data.sets.trained["piqa"].items("selection")
+
+
+def test_another_text_of_a_row_encodes_anew(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A task may be defined outside of this package, so that its code is not in the key."""
+    everything(make(folder))
+    data = make(folder)
+    protocol = data.sets.trained["piqa"].protocol
+    example = protocol.example
+    changed = dataclasses.replace(protocol, example=lambda row: example({**row, "goal": row["goal"].replace("7", "8")}))
+    data.sets.trained["piqa"].protocol = changed
+    forbid_encoding(monkeypatch)
+    everything(make(folder))
+    with pytest.raises(Encoded):
+        data.setup("fit")
+
+
+def test_other_code_encodes_anew(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    everything(make(folder))
+    forbid_encoding(monkeypatch)
+    monkeypatch.setattr(encoding_job, "code_digest", lambda: "another version of the code")
+    with pytest.raises(Encoded):
+        everything(make(folder))
