@@ -113,7 +113,7 @@ def options() -> dict[str, list[str]]:
 
 def make_schema() -> Node:
     """Return the schema of the installed versions."""
-    parser, generator = parser_of("fit"), _Generator()
+    parser, generator = parser_of("fit"), _Generator()  # type: ignore[no-untyped-call]
     whole = generator.generate(parser)
     definitions: Node = {}
     classes: dict[str, dict[str, str]] = {}
@@ -200,7 +200,7 @@ def _any_of_classes(node: Node, names: dict[str, str]) -> Node:
 
 def _general(command: str) -> Node:
     """Return the title of a command and its settings outside of groups."""
-    node = _Generator().generate(parser_of(command))
+    node = _Generator().generate(parser_of(command))  # type: ignore[no-untyped-call]
     names = [name for name in node["properties"] if name not in (*GROUPS, "$schema")]
     properties = {"config": {"x-notation": "FILE", "description": MEANINGS["config"]}} | {
         name: node["properties"][name] for name in names

@@ -43,7 +43,7 @@ class AdaLoraConfig(peft.AdaLoraConfig):
         """Let peft check all settings, except a schedule of unknown length."""
         total_step = self.total_step
         self.total_step = sys.maxsize if total_step is None else total_step
-        super().__post_init__()
+        super().__post_init__()  # type: ignore[no-untyped-call]
         self.total_step = total_step
 
 

@@ -39,7 +39,8 @@ def singular_values(weight: Tensor) -> Tensor:
     """
     matrix = to_float64(weight)
     with one_thread(min(matrix.shape)):
-        return torch.linalg.eigvalsh(_gram(matrix)).flip(0).clamp_min(0).sqrt()
+        values: Tensor = torch.linalg.eigvalsh(_gram(matrix)).flip(0).clamp_min(0).sqrt()
+        return values
 
 
 def to_float64(weight: Tensor) -> Tensor:

@@ -148,7 +148,7 @@ def _merged_minus_base(layer: Any, adapter: str) -> Tensor:
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # peft warns about merging; here the layer is unmerged again
             layer.merge(adapter_names=[adapter])
-            delta = (weight.data - before).float()
+            delta: Tensor = (weight.data - before).float()
             layer.unmerge()
     except (NotImplementedError, AttributeError, ValueError) as error:
         raise UserError(f"a {type(layer).__name__} layer of this peft method cannot be merged: {error}") from error

@@ -192,7 +192,8 @@ def load_skeleton(config: BackboneConfig, location: Location) -> PreTrainedModel
     with reading_errors(location):
         architecture = AutoConfig.from_pretrained(**location.reading())
     with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(architecture, dtype=getattr(torch, config.dtype))
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(architecture, dtype=getattr(torch, config.dtype))
+    return model
 
 
 def context_length(location: Location) -> int | None:

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from smoa_lightning.adapters.method_names import method_name
-from smoa_lightning.data.encoding.encode import IGNORED
+from smoa_lightning.data.encoding.items import IGNORED
 from smoa_lightning.evaluation.scoring import log_probabilities, logits_at, row_log_likelihoods, target_logits
 
 FAMILIES = frozenset(

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from smoa_lightning.data.encoding.encode import IGNORED
+from smoa_lightning.data.encoding.items import IGNORED
 
 # Logits whose normaliser is made at a time. On a CPU 1 MB of float32: what is written stays in its second-level cache.
 PIECE = {"cpu": 2**18}

@@ -61,7 +61,8 @@ class TaskEvaluation(nn.Module):
 
         Means are over tasks, each counting alike, of the metrics that all have.
         """
-        values = {n: e.compute() for n, e in zip(self.names, self.evaluators, strict=True)}  # type: ignore[operator]
+        evaluators = zip(self.names, self.evaluators, strict=True)
+        values: dict[str, dict[str, float]] = {n: e.compute() for n, e in evaluators}  # type: ignore[operator]
         if len(self.names) == 1:
             return values[self.names[0]]
         single = {f"{name}/{metric}": value for name, own in values.items() for metric, value in own.items()}

@@ -92,7 +92,7 @@ def read_record(folder: Path) -> dict[str, Any] | None:
     if not file.is_file():
         return None
     try:
-        record = json.loads(file.read_text(encoding="utf-8"))
+        record: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         return record | {key: record[key] for key in ("name", "signature", "status")}
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{file} is damaged ({error}): move the folder away or restore the file") from error

@@ -83,7 +83,7 @@ class Run:
     @property
     def is_main(self) -> bool:
         """Whether this process writes: the only one, or the first of several that train together."""
-        return rank_zero_only.rank == 0  # type: ignore[attr-defined]
+        return bool(rank_zero_only.rank == 0)  # type: ignore[attr-defined]
 
     @property
     def folder(self) -> Path:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -183,7 +183,7 @@ class CellSearch:
 
 def sampler(named: OptunaClass, parameters: Sequence[Parameter], seed: int) -> optuna.samplers.BaseSampler:
     """Make a sampler. If the study file sets a seed, the sampler's seed depends on it."""
-    make: type[optuna.samplers.BaseSampler] = getattr(optuna.samplers, named.class_name)
+    make: Callable[..., optuna.samplers.BaseSampler] = getattr(optuna.samplers, named.class_name)
     options = dict(named.options)
     if named.class_name == "GridSampler":
         return make({p.key: list(p.values or ()) for p in parameters}, **{"seed": 0, **options})

@@ -101,7 +101,8 @@ def _pieces(x: Tensor, size: int) -> Tensor:
     missing = -x.shape[-1] % size
     if missing:
         x = torch.cat([x, x[..., :missing]], -1)
-    return x.unflatten(-1, (-1, size))
+    rows: Tensor = x.unflatten(-1, (-1, size))
+    return rows
 
 
 def _repeat(z: Tensor, length: int) -> Tensor:

@@ -51,4 +51,4 @@ class MoraLinear(UpdateLayer):
         pieces = 1
         if self.configs[adapter].type == "rotation":
             pieces = min(-(-self.in_features // size), -(-self.out_features // size))
-        return min(size * pieces, self.out_features, self.in_features)
+        return int(min(size * pieces, self.out_features, self.in_features))

@@ -117,7 +117,9 @@ def smoa_linear(
     Returns:
         y of shape (..., d_out), in the dtype of x.
     """
-    return _FusedLinear.apply(x, weight, bias, A, B, plan, scaling, include_base, split, reload)
+    values = (x, weight, bias, A, B, plan, scaling, include_base, split, reload)
+    y: Tensor = _FusedLinear.apply(*values)  # type: ignore[no-untyped-call]
+    return y
 
 
 def delta_weight(A: Tensor, B: Tensor, weight: Tensor, plan: Plan, scaling: float, dtype: torch.dtype) -> Tensor:

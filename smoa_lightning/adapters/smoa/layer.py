@@ -81,7 +81,7 @@ class SmoaLinear(BoundLayer):
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
         self._plans.clear()  # plans hold tensors of the old device and dtype
-        return super()._apply(fn, recurse)
+        return super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
 
     def forget(self, adapter_name: str) -> None:
         """Drop the plan of an adapter."""

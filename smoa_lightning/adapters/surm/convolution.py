@@ -54,7 +54,9 @@ def convolve(kernel: Tensor, x: Tensor, letters: Letters, negacyclic: bool = Fal
     Returns:
         Shape (*batch, keep), in the dtype of x; computed in float32, or in float64 for x in float64.
     """
-    return _Convolution.apply(kernel, x, letters, negacyclic, kernel.shape[-1] if keep is None else keep)
+    kept = kernel.shape[-1] if keep is None else keep
+    y: Tensor = _Convolution.apply(kernel, x, letters, negacyclic, kept)  # type: ignore[no-untyped-call]
+    return y
 
 
 class _Convolution(torch.autograd.Function):
@@ -103,17 +105,22 @@ def _twist(length: int, count: int, like: Tensor) -> Tensor:
 
 
 def _transform(x: Tensor, length: int, negacyclic: bool) -> Tensor:
-    if not negacyclic:
-        return torch.fft.rfft(x, length)
     half = length // 2
-    if length % 2:
-        return torch.fft.fft(x * _twist(length, length, x))
-    return torch.fft.fft(torch.complex(x[..., :half], -x[..., half:]) * _twist(length, half, x))
+    spectrum: Tensor
+    if not negacyclic:
+        spectrum = torch.fft.rfft(x, length)
+    elif length % 2:
+        spectrum = torch.fft.fft(x * _twist(length, length, x))
+    else:
+        spectrum = torch.fft.fft(torch.complex(x[..., :half], -x[..., half:]) * _twist(length, half, x))
+    return spectrum
 
 
 def _inverse(spectrum: Tensor, length: int, negacyclic: bool) -> Tensor:
+    values: Tensor
     if not negacyclic:
-        return torch.fft.irfft(spectrum, length)
+        values = torch.fft.irfft(spectrum, length)
+        return values
     values = torch.fft.ifft(spectrum)
     values = values * _twist(length, values.shape[-1], values.real).conj()
     return values.real if length % 2 else torch.cat([values.real, -values.imag], -1)

@@ -73,7 +73,7 @@ class SurmLinear(UpdateLayer):
             return limit
         rows, cols, height, r = self.surm_left[adapter].shape
         width = self.surm_right[adapter].shape[-1]
-        return min(limit, rows * cols * kronecker_rank_bound(height * r, r * width, r))
+        return int(min(limit, rows * cols * kronecker_rank_bound(height * r, r * width, r)))
 
 
 class SurmSlot(SlotLayer):

@@ -71,7 +71,8 @@ def _shifted_rows(sequence: Tensor, rows: int, cols: int) -> Tensor:
         width += period
     count = -(-rows * width // period)
     flat = sequence.unsqueeze(-2).expand(*sequence.shape[:-1], count, period).flatten(-2)
-    return flat[..., : rows * width].unflatten(-1, (rows, width))[..., :cols]
+    matrix: Tensor = flat[..., : rows * width].unflatten(-1, (rows, width))
+    return matrix[..., :cols]
 
 
 def circulant(c: Tensor, rows: int | None = None, cols: int | None = None) -> Tensor:

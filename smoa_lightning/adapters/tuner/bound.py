@@ -59,7 +59,7 @@ class BoundLayer(UpdateLayer):
         self._prepared: set[str] = set()
         self._matched: dict[str, tuple[WeightSnapshot, list[int]]] = {}  # adapter -> matching weight and fingerprint
         self._prefetched: tuple[WeightSnapshot, Tensor] | None = None  # a weight and its fingerprint
-        self.register_load_state_dict_post_hook(_after_loading)
+        self.register_load_state_dict_post_hook(_after_loading)  # type: ignore[no-untyped-call]
 
     def initial_state(self, config: Any) -> dict[str, Tensor]:
         """Return an unset fingerprint."""

@@ -33,7 +33,7 @@ class TunerConfig(PeftConfig):
     modules_to_save: list[str] | None = field(default=None)
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        super().__post_init__()  # type: ignore[no-untyped-call]
         for name in ("target_modules", "exclude_modules"):
             value = getattr(self, name)
             if isinstance(value, set | tuple | frozenset):

@@ -132,7 +132,8 @@ class UpdateLayer(AdapterLayer):
             self.unmerge()
         active = self.own_adapters()
         if self.disable_adapters or self.merged or not active:
-            return self.base_layer(x, *args, **kwargs)
+            y: Tensor = self.base_layer(x, *args, **kwargs)
+            return y
         return self.adapted_forward(x, active, *args, **kwargs)
 
     def adapted_forward(self, x: Tensor, active: list[str], *args: Any, **kwargs: Any) -> Tensor:

@@ -34,7 +34,8 @@ class Batches(LazySequence[list[int]]):
     def item(self, number: int) -> list[int]:
         """Return a batch by its number."""
         batch = self._chosen[number]
-        return self._rows[self._starts[batch] : self._starts[batch + 1]].tolist()
+        rows: list[int] = self._rows[self._starts[batch] : self._starts[batch + 1]].tolist()
+        return rows
 
     def at(self, places: np.ndarray) -> Batches:
         """Return the batches at some places."""

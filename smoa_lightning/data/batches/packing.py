@@ -52,7 +52,7 @@ class PackedRows(LazyItems):
     def __init__(self, rows: Sequence[TokenRow], members: np.ndarray, starts: np.ndarray, chosen: np.ndarray) -> None:
         self._rows, self._members, self._starts, self._chosen = rows, members, starts, chosen
         tokens = np.append(0, np.cumsum(lengths_of(rows)[members]))[starts]
-        self._lengths = np.diff(tokens)[chosen]
+        self._lengths: np.ndarray = np.diff(tokens)[chosen]
 
     @property
     def lengths(self) -> np.ndarray:

@@ -118,7 +118,7 @@ def _ids(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]
 def _start_token(tokenizer: PreTrainedTokenizerBase) -> int:
     for token in (tokenizer.bos_token_id, tokenizer.eos_token_id):
         if token is not None:
-            return token
+            return int(token)
     raise UserError("a row has an empty prompt, and the tokenizer has neither a BOS nor an EOS token to start from.")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -97,8 +97,11 @@ class EncodingJob:
         examples = list(self._examples(piece))
         if self.kind == "training":
             return encode_training(examples, place, tokenizer, self.how)
-        encode: Any = encode_replies if self.kind == "replies" else encode_choices
-        return encode([with_shots(example, self.shots) for example in examples], piece, place, tokenizer, self.how)
+        encode: Callable[..., tuple[list[Any], PartStatistics]] = (
+            encode_replies if self.kind == "replies" else encode_choices
+        )
+        shown = [with_shots(example, self.shots) for example in examples]
+        return encode(shown, piece, place, tokenizer, self.how)
 
     def _examples(self, indices: list[int]) -> Iterator[Any]:
         """Yield the examples of rows."""

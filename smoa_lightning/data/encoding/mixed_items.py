@@ -42,7 +42,8 @@ class MixedItems(LazyItems):
 
     def item(self, number: int) -> TokenRow:
         """Return a row by its number."""
-        return self._in_order[self._tasks[number]].item(self._positions[number])
+        row: TokenRow = self._in_order[self._tasks[number]].item(self._positions[number])
+        return row
 
     def num_rows_of_tasks(self) -> dict[str, int]:
         """Return how many rows are those of each task."""

@@ -16,7 +16,8 @@ BETWEEN = "\n\n"  # between two shots, as in EleutherAI's lm-evaluation-harness
 
 def choose(indices: Sequence[int] | np.ndarray, count: int, seed: int) -> list[int]:
     """Return ``count`` of the training rows, chosen by the seed; a larger count keeps a smaller one's rows."""
-    return shuffled(indices, f"shots/{seed}")[:count].tolist()
+    chosen: list[int] = shuffled(indices, f"shots/{seed}")[:count].tolist()
+    return chosen
 
 
 def solved(examples: Sequence[Example]) -> tuple[str, ...]:

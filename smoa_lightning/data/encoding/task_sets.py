@@ -178,7 +178,8 @@ class TaskSets:
 
     def indices(self, part: Part) -> list[int]:
         """Return the rows of a part of the only (or first) task as indices into its split."""
-        return self._first.indices(part).tolist()
+        indices: list[int] = self._first.indices(part).tolist()
+        return indices
 
     def example(self, part: Part, row: int, task: str | None = None) -> Any:
         """Return the example behind a row index, as ``batch["row"]`` names it; of the first task by default."""

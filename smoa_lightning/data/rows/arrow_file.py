@@ -121,7 +121,7 @@ class ArrowTable:
             raise ValueError("rows are missing")
 
     def __len__(self) -> int:
-        return self.facts["count"]
+        return int(self.facts["count"])
 
     def place(self, row: int) -> tuple[pa.RecordBatch, int]:
         """Return the batch that holds a row, and the row's position in it."""

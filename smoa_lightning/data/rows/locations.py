@@ -52,34 +52,35 @@ def file_system(place: str) -> tuple[AbstractFileSystem, str]:
         UserError: the file system is not installed.
     """
     try:
-        return url_to_fs(plain(place))
+        fs, path = url_to_fs(plain(place))
     except (ImportError, ValueError) as error:
         reason = str(error).splitlines()[0].rstrip(".")
         raise UserError(f"data.path: no file system for {place} is installed ({reason}).") from error
+    return fs, str(path)
 
 
 def exists(place: str) -> bool:
     """Say whether there is a file or folder."""
     fs, path = file_system(place)
-    return fs.exists(path)
+    return bool(fs.exists(path))
 
 
 def is_folder(place: str) -> bool:
     """Say whether a place is a folder."""
     fs, path = file_system(place)
-    return fs.isdir(path)
+    return bool(fs.isdir(path))
 
 
 def is_file(place: str) -> bool:
     """Say whether a place is a file."""
     fs, path = file_system(place)
-    return fs.isfile(path)
+    return bool(fs.isfile(path))
 
 
 def is_empty(place: str) -> bool:
     """Say whether a file has no bytes."""
     fs, path = file_system(place)
-    return fs.isfile(path) and fs.size(path) == 0
+    return bool(fs.isfile(path) and fs.size(path) == 0)
 
 
 def plain(place: str) -> str:

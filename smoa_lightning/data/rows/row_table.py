@@ -39,7 +39,8 @@ class RowTable(LazySequence[Row]):
     def item(self, number: int) -> Row:
         """Return a row by its number."""
         batch, place = self._table.place(number)
-        return json.loads(batch.column(0)[place].as_py())
+        row: Row = json.loads(batch.column(0)[place].as_py())
+        return row
 
     def __iter__(self) -> Iterator[Row]:
         for batch in self._table.batches():

@@ -30,7 +30,8 @@ def permutation(source: random.Random, count: int) -> np.ndarray:
 
 def shuffled(numbers: Sequence[int] | np.ndarray, seed: str) -> np.ndarray:
     """Return the numbers in the order that ``random.Random(seed)`` gives a list of them."""
-    return np.asarray(numbers)[permutation(random.Random(seed), len(numbers))]
+    ordered: np.ndarray = np.asarray(numbers)[permutation(random.Random(seed), len(numbers))]
+    return ordered
 
 
 def members(groups: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

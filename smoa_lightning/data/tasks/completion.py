@@ -38,7 +38,7 @@ def hellaswag_example(row: Row) -> ChoiceExample:
 
 def hellaswag_group(row: Row) -> str:
     """Return the video or article that a row was cut from: its scenes follow each other and share people and things."""
-    return row["source_id"]
+    return str(row["source_id"])
 
 
 def hellaswag_rule(row: Row) -> None:

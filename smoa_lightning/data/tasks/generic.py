@@ -106,7 +106,7 @@ def choice_position(row: Row) -> int:
     if labels:
         if named not in labels:
             raise RowError(f"field 'label' is {label!r}, but the labels are {', '.join(map(repr, labels))}")
-        return labels.index(named)
+        return int(labels.index(named))
     position = None
     if isinstance(label, int) or named.isdecimal():
         position = int(named)
@@ -120,7 +120,7 @@ def choice_position(row: Row) -> int:
                 f"field 'label' is {label!r}, which is the text of choice {choices.index(label) + 1} and names choice"
                 f" {position + 1}; name the choices in a field 'labels'"
             )
-        return choices.index(label)
+        return int(choices.index(label))
     if position is None:
         raise RowError(f"field 'label' is {label!r}, but must be a position, a letter or the text of a choice")
     if not 0 <= position < len(choices):

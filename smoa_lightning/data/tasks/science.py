@@ -27,7 +27,7 @@ def key_position(row: Row) -> int:
     labels, key = row["choices"]["label"], row["answerKey"].strip()
     if key not in labels:
         raise RowError(f"field 'answerKey' is {key!r}, but the labels are {', '.join(map(repr, labels))}")
-    return labels.index(key)
+    return int(labels.index(key))
 
 
 def labelled_rule(row: Row) -> None:

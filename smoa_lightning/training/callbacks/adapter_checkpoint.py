@@ -16,7 +16,7 @@ from smoa_lightning.training.callbacks.rank_monitor import RankMonitor
 
 
 def _data(trainer: L.Trainer) -> TaskDataModule:
-    return trainer.datamodule  # type: ignore[attr-defined]
+    return trainer.datamodule  # type: ignore[attr-defined, no-any-return]
 
 
 class AdapterCheckpoint(Checkpoint):
