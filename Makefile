@@ -6,7 +6,7 @@ ARGS ?=
 TORCH ?=
 CONFIG ?= experiments/piqa.yaml
 
-.PHONY: fit test check schema backbone rows clean
+.PHONY: fit test check schema architecture backbone rows clean
 
 fit: $(VENV)/.installed
 	$(BIN)/python -m smoa_lightning fit --config $(CONFIG) $(ARGS)
@@ -19,6 +19,9 @@ check: $(VENV)/.installed-dev
 
 schema: $(VENV)/.installed
 	$(BIN)/python -m tools.settings_schema
+
+architecture: $(VENV)/bin/python
+	$(BIN)/python -m tools.architecture
 
 backbone: $(VENV)/.installed
 	$(BIN)/python -m tools.embedded.rebuild $(ARGS)

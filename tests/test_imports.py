@@ -1,4 +1,4 @@
-"""Imports point downward, and what must stay light imports nothing heavy."""
+"""Imports point downward, and light modules import nothing heavy."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from tools import architecture
+
 PACKAGE = Path(__file__).parents[1] / "smoa_lightning"
 
-ROOMS = [  # from the ground up: a room imports itself and what stands before it
+ROOMS = [  # from the lowest floor to the highest: a room imports from lower floors only
     ("version", "common"),
     ("embedded", "records"),
     ("configuration", "backbones"),
@@ -81,6 +83,24 @@ def test_imports_point_downward(path: Path) -> None:
         parts = name.split(".")
         if parts[0] == "smoa_lightning" and len(parts) > 1 and parts[1] in LAYERS and parts[1] != here:
             assert LAYERS[parts[1]] < LAYERS[here], f"{here} imports {name}, which is not below it"
+
+
+def test_rooms_inside_data_and_ablation_have_no_circle() -> None:
+    arrows = architecture.arrows()
+    level = architecture.floors(arrows)  # raises for a circle
+    assert {"data/rows", "data/encoding", "ablation/study", "ablation/execution"} <= set(level)
+    assert all(level[upper] > level[lower] for upper, lower in arrows)
+
+
+def test_a_circle_is_found() -> None:
+    circle = {("data/rows", "data/encoding"): 1, ("data/encoding", "data/rows"): 2, ("data/rows", "common"): 1}
+    with pytest.raises(ValueError, match="data/encoding, data/rows"):
+        architecture.floors(circle)
+
+
+def test_figure_of_the_rooms_is_fresh() -> None:
+    page = architecture.PAGE.read_text(encoding="utf-8")
+    assert page == architecture.page(page), "docs/architecture.md is old; run: make architecture"
 
 
 @pytest.mark.parametrize(("module", "packages"), FORBIDDEN.items(), ids=list(FORBIDDEN))
