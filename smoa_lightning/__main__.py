@@ -3,38 +3,43 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import sys
 
 from smoa_lightning.commands import COMMANDS
+from smoa_lightning.common.console import FLAGS, HELP, console, split_flags
 from smoa_lightning.common.errors import UserError, nearest
 from smoa_lightning.version import __version__
+
+logger = logging.getLogger("smoa_lightning")  # __name__ is __main__ here
 
 
 def overview() -> str:
     """Return the list of commands."""
     lines = [f"smoa_lightning {__version__}: high-rank parameter-efficient fine-tuning", "", "commands:"]
     lines += [f"  {name:10} {text}" for name, text in COMMANDS.items()]
-    lines += ["", "python -m smoa_lightning COMMAND --help shows the settings of a command"]
+    lines += ["", HELP, "", "python -m smoa_lightning COMMAND --help shows the settings of a command"]
     return "\n".join(lines)
 
 
 def main(args: list[str] | None = None) -> int:
     """Run a command and return the exit status: 0, 2 on bad input, 130 after Ctrl-C, 141 after a closed pipe."""
-    args = sys.argv[1:] if args is None else args
-    try:
-        status = run(args)
-        sys.stdout.flush()
-        return status
-    except UserError as error:
-        print(f"smoa_lightning: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("smoa_lightning: stopped; run the same command again to continue", file=sys.stderr)
-        return 130
-    except BrokenPipeError:  # the reader has closed the pipe, as in `fit --help | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes stdout at exit
-        return 141
+    mode, args = split_flags(sys.argv[1:] if args is None else args)
+    with console(mode):
+        try:
+            status = run(args)
+            sys.stdout.flush()
+            return status
+        except UserError as error:
+            logger.error("%s", error)
+            return 2
+        except KeyboardInterrupt:
+            logger.error("stopped; run the same command again to continue")
+            return 130
+        except BrokenPipeError:  # the reader has closed the pipe, as in `fit --help | head`
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes stdout at exit
+            return 141
 
 
 def run(args: list[str]) -> int:
@@ -43,6 +48,9 @@ def run(args: list[str]) -> int:
     Raises:
         UserError: Bad input.
     """
+    for flag, _, value in (word.partition("=") for word in args):
+        if value and flag.startswith("--") and flag[2:] in FLAGS:
+            raise UserError(f"{flag} takes no value, but has the value {value!r}")
     if not args or args[0] in ("-h", "--help"):
         print(overview())
         return 0 if args else 2

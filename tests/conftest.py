@@ -21,6 +21,7 @@ from huggingface_hub import ModelCard, ModelCardData, RepoCard
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from smoa_lightning.common.console import console
 from smoa_lightning.embedded import rows
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
@@ -37,6 +38,13 @@ def _restore_global_state() -> Iterator[None]:
     torch.set_rng_state(rng)
     torch.set_default_dtype(dtype)
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def shown_notes() -> Iterator[None]:
+    """Show the notes of the package as a command does."""
+    with console():
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,10 +12,13 @@ from smoa_lightning.ablation.execution.options import Options, parse_options, us
 from smoa_lightning.ablation.study.expand import load_study
 from smoa_lightning.ablation.study.space import Study
 from smoa_lightning.ablation.study.study_compatibility import check_folder, describe_study
+from smoa_lightning.common import console
 from smoa_lightning.common.atomic_files import write_json
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.common.fast_imports import import_command
 from smoa_lightning.records.record import STUDY
+
+logger = logging.getLogger(__name__)
 
 
 def main(args: list[str]) -> None:
@@ -79,7 +83,7 @@ def run_study(study: Study, folder: Path, options: Options, args: list[str]) -> 
     from smoa_lightning.ablation.execution.supervisor import Supervisor
 
     for change in check_folder(folder, study):
-        print(f"the study has grown or changed: {change}")
+        logger.info("the study has grown or changed: %s", change)
     storage = open_storage(options.storage, folder)
     try:
         supervisor = Supervisor(study, folder, storage, options.workers, args)
@@ -87,7 +91,11 @@ def run_study(study: Study, folder: Path, options: Options, args: list[str]) -> 
         if options.retry_failed:
             supervisor.reset_failures()
         for name in supervisor.reopen_lost():
-            print(f"run {name} was finished, but its folder is missing or damaged: it will run again")
+            logger.warning(
+                "run %s was finished, but its folder is missing or damaged: it will run again",
+                name,
+                extra=console.ON_STDOUT,
+            )
         with stopping_like_ctrl_c():
             supervisor.run()
     finally:

@@ -6,12 +6,17 @@ import argparse
 from pathlib import Path
 from typing import NoReturn
 
+from smoa_lightning.common.console import HELP
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.records.record import ADAPTER_FACTS
 
 
 class ArgumentParser(argparse.ArgumentParser):
-    """A parser whose errors are one sentence, raised as UserError."""
+    """A parser that raises each error as a UserError of one sentence."""
+
+    def format_help(self) -> str:
+        """Return the help with the flags of every command."""
+        return f"{super().format_help()}\n{HELP}\n"
 
     def error(self, message: str) -> NoReturn:
         """Raise the error with the name of the command and the way to its help."""

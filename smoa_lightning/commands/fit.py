@@ -21,4 +21,6 @@ def main(args: list[str], command: str = "fit") -> None:
 
     quiet_libraries()
     torch.set_float32_matmul_precision("high")
-    FineTuneCLI([command, *args])
+    run = FineTuneCLI([command, *args]).run
+    if run is not None and run.result:
+        print(run.result)

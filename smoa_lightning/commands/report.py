@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-import sys
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from smoa_lightning.ablation.report.markdown import markdown
 from smoa_lightning.commands.arguments import ArgumentParser
 from smoa_lightning.common.atomic_files import replacing
 
+logger = logging.getLogger(__name__)
 LATEX = ("cells", "differences", "gains")  # tables for a paper
 
 
@@ -38,7 +39,7 @@ def main(args: list[str]) -> None:
     out = parsed.out or parsed.folder / "report"
     analysis, document = write_report(parsed.folder, out)
     for sentence in analysis.study.damaged:
-        print(f"smoa_lightning: {sentence}", file=sys.stderr)
+        logger.warning("%s", sentence)
     finished, planned = len(analysis.study.finished), len(analysis.cells) * len(analysis.study.description["seeds"])
     established = sum(each.verdict.established for each in analysis.comparisons)
     print(f"{document.title}: {finished} of {planned} final runs, ", end="")

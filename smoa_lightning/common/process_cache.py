@@ -6,10 +6,12 @@ It is active only inside :func:`process_cache`. A command with a single run cach
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
 from typing import TypeVar
 
+logger = logging.getLogger(__name__)
 T = TypeVar("T")
 _cache: OrderedDict[tuple[str, Hashable], object] | None = None
 MOST = 16  # entries of each kind; the least recently used entry is dropped first
@@ -40,7 +42,9 @@ def cached(kind: str, key: Hashable, make: Callable[[], T], most: int = MOST) ->
     if _cache is None:
         return make()
     entry = kind, key
-    if entry not in _cache:
+    if entry in _cache:
+        logger.debug("%s: cached by an earlier run of this process", kind)
+    else:
         _cache[entry] = make()
         for old in [known for known in _cache if known[0] == kind][:-most]:
             del _cache[old]

@@ -5,9 +5,12 @@ from __future__ import annotations
 import logging
 import warnings
 
+from smoa_lightning.common.console import set_library_levels
+
 
 def quiet_libraries() -> None:
-    """Hide messages of libraries that do not help a user: each is about library code or a product."""
+    """Hide messages of libraries that do not help a user, and show as much of the others as the command does."""
+    set_library_levels()
     warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)  # lightning 2.6, torch 2.13
     warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)  # peft 0.21
     warnings.filterwarnings("ignore", message=".*have invalid shape.*")  # peft, a layer that AdaLoRA cut to rank 0

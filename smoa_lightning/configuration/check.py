@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from smoa_lightning.common.console import FLAGS
 from smoa_lightning.common.errors import UserError, nearest
 from smoa_lightning.configuration.composition import Leaf, Settings, leaves, leaves_of, put, settings_of, value_at
 from smoa_lightning.configuration.settings import (
@@ -123,7 +124,7 @@ class Check:
             return None
         options = [*self.groups, *(s.key for s in self.known.values() if not s.within)]
         if where or not any(option.startswith(key) for option in options):
-            raise UserError(unknown_key(key, [*self.known, *self.groups], where))
+            raise UserError(unknown_key(key, [*self.known, *self.groups, *(() if where else FLAGS)], where))
         self.unclear = True  # an abbreviation
         return None
 

@@ -9,6 +9,7 @@ import textwrap
 from collections.abc import Mapping
 from typing import Any
 
+from smoa_lightning.common.console import HELP
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.configuration.check import Check, check_arguments
 from smoa_lightning.configuration.composition import value_at
@@ -64,6 +65,8 @@ def describe(command: str, args: list[str]) -> str:
         groups(command)[0].title,
         "",
         EXAMPLES.format(command=command),
+        "",
+        HELP,
         *_other_versions(),
     ]
     for group in [*groups(command), *_named_classes(settings)]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import pickle
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ import torch
 
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.records.record import content, flat
+
+logger = logging.getLogger(__name__)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -38,8 +41,8 @@ def file_digest(file: str | None) -> str | None:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def tell_differences(now: dict[str, Any], then: dict[str, Any]) -> None:
-    """Print each model or data setting in which this call differs from the checkpoint.
+def log_differences(now: dict[str, Any], then: dict[str, Any]) -> None:
+    """Log each model or data setting in which this call differs from the checkpoint.
 
     Args:
         now: The resolved configuration of this call.
@@ -49,4 +52,4 @@ def tell_differences(now: dict[str, Any], then: dict[str, Any]) -> None:
         new, old = flat(content(now)[section]), flat(then[section])
         for key in sorted(new.keys() | old.keys()):
             if new.get(key) != old.get(key):
-                print(f"differs from the checkpoint: {section}.{key}: {old.get(key)} -> {new.get(key)}")
+                logger.info("differs from the checkpoint: %s.%s: %s -> %s", section, key, old.get(key), new.get(key))

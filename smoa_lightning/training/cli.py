@@ -20,6 +20,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from smoa_lightning.adapters.budget import like_file
+from smoa_lightning.common import console
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.configuration import expand_bases, needs_checkpoint
 from smoa_lightning.configuration.parser import OneSentenceParser, refused_strategy
@@ -107,11 +108,14 @@ class FineTuneCLI(LightningCLI):
         parser.add_lightning_class_args(Forgetting, "forgetting")
 
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
-        """Leave out what the framework decides itself: checkpoints are always read with ``weights_only``.
+        """Leave out the settings that this package decides: how checkpoints are read, and what is shown and returned.
 
         Only the subcommand that is asked for gets a parser: each takes as long to build as all of its settings.
         """
-        known = {name: skip | {"weights_only"} for name, skip in LightningCLI.subcommands().items()}
+        known = {
+            name: skip | {"weights_only", "verbose", "return_predictions"}
+            for name, skip in LightningCLI.subcommands().items()
+        }
         return {self._asked: known[self._asked]} if self._asked in known else known
 
     # ------------------------------------------------------------------------------------------------- parsing
@@ -180,7 +184,11 @@ class FineTuneCLI(LightningCLI):
             )
         kwargs["default_root_dir"] = str(self.run.folder)
         kwargs["enable_checkpointing"] = True  # ours; it keeps Lightning from adding its own
+        if console.is_quiet():
+            kwargs["enable_model_summary"] = False
         trainer = super().instantiate_trainer(**kwargs)
+        if console.is_quiet() and trainer.progress_bar_callback is not None:
+            trainer.progress_bar_callback.disable()
         trainer.callbacks += [ItemScores(), *self._callbacks]  # type: ignore[attr-defined]
         return trainer
 

@@ -93,7 +93,7 @@ class FineTuneModule(L.LightningModule):
         self.budget = None if budget is None else Budget.parse(budget)
         self.budget_tolerance = budget_tolerance
         self.budget_fit: BudgetFit | None = None
-        self.scoring_untouched = False
+        self.scoring_base_model = False
         self.run_config: dict[str, Any] = {}  # kept in checkpoints, so that an evaluation needs no other file
         self.model: PreTrainedModel | PeftModel | None = None
         self.allocation: RankAllocation | None = None  # AdaLoRA's work beside the gradient of the loss
@@ -144,7 +144,7 @@ class FineTuneModule(L.LightningModule):
             self.resolve_budget()
             model = load_model(self.backbone_config, self.location)
             self.model = model.requires_grad_(self.adapter_config is None and not self.frozen)
-        if self.adapter_config is not None and not self.scoring_untouched and not isinstance(self.model, PeftModel):
+        if self.adapter_config is not None and not self.scoring_base_model and not isinstance(self.model, PeftModel):
             self.model = attach(self.model, self.adapter_config, self.adapter_seed)
             if self.adapter_config.peft_type == PeftType.ADALORA:
                 self.allocation = RankAllocation(self.model)
@@ -228,13 +228,13 @@ class FineTuneModule(L.LightningModule):
     # ----------------------------------------------------------------------------------------------- evaluation
 
     @contextlib.contextmanager
-    def untouched(self) -> Iterator[None]:
+    def as_base_model(self) -> Iterator[None]:
         """Score the backbone without its adapter, under the metric prefix ``base``."""
-        self.scoring_untouched = True
+        self.scoring_base_model = True
         try:
             yield
         finally:
-            self.scoring_untouched = False
+            self.scoring_base_model = False
 
     def _new_evaluation(self, part: Literal["selection", "report"]) -> None:
         """Begin a pass over the rows of a part, with an evaluator for each of its tasks."""
@@ -250,7 +250,9 @@ class FineTuneModule(L.LightningModule):
     def score_items(self, batch: Batch, position: int = 0) -> list[dict[str, Any]]:
         """Score a batch of items of the task at a position; return one record per item."""
         with (
-            without_adapter(self.network) if self.scoring_untouched else contextlib.nullcontext(self.network) as network
+            without_adapter(self.network)
+            if self.scoring_base_model
+            else contextlib.nullcontext(self.network) as network
         ):
             return self.evaluation.score(network, batch, position)
 
@@ -290,7 +292,7 @@ class FineTuneModule(L.LightningModule):
 
     def on_test_epoch_end(self) -> None:
         """Log the metrics on the report rows: ``base/`` for the untouched backbone, else ``report/``."""
-        self._log_metrics("base" if self.scoring_untouched else "report")
+        self._log_metrics("base" if self.scoring_base_model else "report")
 
     # ------------------------------------------------------------------------------------------ adapter-only state
 

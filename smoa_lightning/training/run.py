@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -13,11 +14,11 @@ import lightning as L
 import torch
 import yaml
 from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.utilities import rank_zero_only
 
 from smoa_lightning.adapters.inspect import sizes
 from smoa_lightning.backbones.backbone import context_length, provenance
 from smoa_lightning.common.atomic_files import replacing, write_json
+from smoa_lightning.common.console import ON_STDOUT, is_first_process
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.data.datamodule import TaskDataModule
 from smoa_lightning.data.rows.task_rows import Part
@@ -37,12 +38,13 @@ from smoa_lightning.records.record import (
 )
 from smoa_lightning.records.tables import part_table, result_lines, result_table
 from smoa_lightning.training.callbacks import AdapterCheckpoint, CostMonitor
-from smoa_lightning.training.checkpoint import file_digest, read_checkpoint, tell_differences
+from smoa_lightning.training.checkpoint import file_digest, log_differences, read_checkpoint
 from smoa_lightning.training.module import FineTuneModule
 from smoa_lightning.training.run_names import flat_hyperparameters
 
 Metrics = dict[str, float]
 T = TypeVar("T")
+logger = logging.getLogger(__name__)
 
 
 class Run:
@@ -76,6 +78,7 @@ class Run:
         self.signature = signature(config, facts | {"start": file_digest(config.get("ckpt_path"))})
         self.target = RunFolder(Path(), resume=False)
         self.record: dict[str, Any] = {}
+        self.result = ""  # what the command prints at the end; empty in other processes than the first
         module.run_config = content(config)
         data.tokenizer = module.tokenizer
         data.sets.fit_context(context_length(module.location))
@@ -83,7 +86,7 @@ class Run:
     @property
     def is_main(self) -> bool:
         """Whether this process writes: the only one, or the first of several that train together."""
-        return bool(rank_zero_only.rank == 0)  # type: ignore[attr-defined]
+        return is_first_process()
 
     @property
     def folder(self) -> Path:
@@ -116,10 +119,10 @@ class Run:
         return int(read_checkpoint(self.last_checkpoint)["global_step"]) + 1
 
     def announce(self) -> None:
-        """Print where things come from and go to; an embedded stand-in that nobody asked for gets a banner."""
-        backbone, data = self.module.location, self.data
+        """Log the sources and the folder of the run; a banner says if embedded data replace the hub's."""
         if not self.is_main:
             return
+        backbone, data = self.module.location, self.data
         fallen = [
             what
             for what, asked, got in (
@@ -130,19 +133,18 @@ class Run:
         ]
         if fallen:
             text = f"The hub does not answer: embedded {' and '.join(fallen)}. The scores say nothing about real data."
-            print(f"{'=' * len(text)}\n{text}\n{'=' * len(text)}")
-        print(f"backbone: {backbone.source} ({backbone.name})   data: {data.name} from {data.source}")
+            _warn(f"{'=' * len(text)}\n{text}\n{'=' * len(text)}")
+        logger.info("backbone: %s (%s)   data: %s from %s", backbone.source, backbone.name, data.name, data.source)
         if self.module.budget_fit is not None:
-            print(self.module.budget_fit.line())
-        if (asked := self.config["data"]["max_length"]) > data.encoding.max_length:
-            print(
-                f"data.max_length {asked} is more than the backbone's {data.encoding.max_length} positions: those it is"
-            )
+            logger.info("%s", self.module.budget_fit.line())
+        limit = data.encoding.max_length
+        if (asked := self.config["data"]["max_length"]) > limit:
+            _warn(f"data.max_length {asked} is more than the backbone's {limit} positions: those it is")
         if data.ignored_settings:
-            print(f"ignored, since files of any size are read from disk: {', '.join(data.ignored_settings)}")
-        print(f"{'resuming' if self.target.resume else 'run folder'}: {self.folder}")
+            _warn(f"ignored, since files of any size are read from disk: {', '.join(data.ignored_settings)}")
+        logger.info("%s: %s", "resuming" if self.target.resume else "run folder", self.folder)
         if not data.has_report:
-            print(f"no {data.sets.report_split} rows, so nothing will be reported; data.report_tasks names other tasks")
+            _warn(f"no {data.sets.report_split} rows, so nothing will be reported; data.report_tasks names other tasks")
 
     # ----------------------------------------------------------------------------------------------------- fit
 
@@ -162,7 +164,7 @@ class Run:
                 start = self._start_from(checkpoint)
                 self.data.setup("fit")
                 if self.is_main:
-                    print(part_table(self.data.summary()))
+                    logger.info("%s", part_table(self.data.summary()))
                 trainer.fit(self.module, datamodule=self.data, ckpt_path=start, weights_only=True)
                 if not (self.folder / "adapter" / "last").is_dir():  # stopped between the last step and the files
                     _callback(trainer, AdapterCheckpoint).on_train_end(trainer, self.module)
@@ -179,10 +181,10 @@ class Run:
             return str(self.last_checkpoint)
         if checkpoint is not None:
             saved = read_checkpoint(Path(checkpoint))
-            tell_differences(self.config, saved["config"])
+            log_differences(self.config, saved["config"])
             self.module.configure_model()
             self.module.load_state_dict(saved["state_dict"])
-            print(f"starting from the weights of {checkpoint}")
+            logger.info("starting from the weights of %s", checkpoint)
         return None
 
     @contextlib.contextmanager
@@ -208,6 +210,7 @@ class Run:
             "environment": environment(),
             **self.notes,
         }
+        logger.debug("versions: %s", ", ".join(map(" ".join, self.record["environment"]["packages"].items())))
         if self.module.budget is not None and self.module.budget_fit is not None:
             self.record["budget"] = self.module.budget_fit.facts(self.module.budget)
         self._write()
@@ -235,9 +238,11 @@ class Run:
         kept = {k: v for k, v in self.record["metrics"].items() if k.startswith("base/")}
         if kept or not (self.score_base or self.module.frozen) or not self.data.has_report:
             return kept
-        print("scoring the untouched backbone on the report rows")
-        with self.module.untouched():
+        logger.info("scoring the base model on the report rows")
+        began = time.monotonic()
+        with self.module.as_base_model():
             trainer.test(self.module, datamodule=self.data, weights_only=True, verbose=False)
+        logger.debug("scored the base model in %.1f s", time.monotonic() - began)
         metrics = _floats(trainer.callback_metrics, "base/")
         if trainer.logger is not None and self.is_main:
             as_report = {k.replace("base/", "report/"): v for k, v in metrics.items()}
@@ -276,19 +281,25 @@ class Run:
             self.record["metric_signatures"] = signatures()
         self._log_hyperparameters(trainer, metrics)
         self._write()
+        logger.debug(
+            "the run took %.1f s, of which training %.1f s", self.record["seconds"], metrics["cost/train_seconds"]
+        )
         if self.is_main:
-            self._tell_result(metrics)
+            self.result = self._result_text(metrics)
 
-    def _tell_result(self, metrics: Metrics) -> None:
+    def _result_text(self, metrics: Metrics) -> str:
         facts = self.data.sets.table_facts("report")
-        lines = result_lines("untouched backbone", metrics, "base", facts)
+        lines = result_lines("base model", metrics, "base", facts)
         lines += [] if self.module.frozen else result_lines("after training", metrics, "report", facts)
-        print(f"\n{self.name}")
-        if lines:
-            print(result_table(lines))
-        trainable = int(metrics["parameters/trainable"])
-        print(f"{trainable:,} trainable parameters, adapter of {int(metrics['parameters/adapter_bytes']):,} bytes")
-        print(f"{self.folder}   (tensorboard --logdir {self.folder.parent})")
+        trainable, size = (int(metrics[f"parameters/{name}"]) for name in ("trainable", "adapter_bytes"))
+        return "\n".join(
+            [
+                f"\n{self.name}",
+                *([result_table(lines)] if lines else []),
+                f"{trainable:,} trainable parameters, adapter of {size:,} bytes",
+                f"{self.folder}   (tensorboard --logdir {self.folder.parent})",
+            ]
+        )
 
     def _log_hyperparameters(self, trainer: L.Trainer, metrics: Metrics) -> None:
         """Write the HPARAMS entry once, with the real final metrics under the same names for every strategy."""
@@ -313,7 +324,7 @@ class Run:
         began = time.monotonic()
         if checkpoint is not None:
             saved = read_checkpoint(Path(checkpoint))
-            tell_differences(self.config, saved["config"])
+            log_differences(self.config, saved["config"])
             kwargs["ckpt_path"] = checkpoint
         function(self.module, datamodule=self.data, weights_only=True, **kwargs)
         metrics = _floats(trainer.callback_metrics, "")
@@ -327,9 +338,12 @@ class Run:
         )
         part: Part = "selection" if function == trainer.validate else "report"
         lines = result_lines("", metrics, part, self.data.sets.table_facts(part))
-        if lines:
-            print(result_table(lines))
-        print(f"written to {self.folder}")
+        self.result = "\n".join([*([result_table(lines)] if lines else []), f"written to {self.folder}"])
+
+
+def _warn(text: str) -> None:
+    """Log a warning about the run; it belongs to the notes on the standard output."""
+    logger.warning("%s", text, extra=ON_STDOUT)
 
 
 def _callback(trainer: L.Trainer, kind: type[T]) -> T:

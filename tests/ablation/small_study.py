@@ -41,4 +41,4 @@ def work(study: Study, folder: Path, fit: Any = fake_worker.fit) -> Work:
     """Return a worker in this process."""
     storage = open_storage(None, folder)
     tools = dataclasses.replace(fake_worker.TOOLS, fit=fit)
-    return Work(study, folder, storage, tools, WorkerId.of(os.getpid()), say=lambda _: None)
+    return Work(study, folder, storage, tools, WorkerId.of(os.getpid()))

@@ -60,7 +60,7 @@ def make(tiny_backbone: Path, piqa_folder: Path, tmp_path: Path) -> Callable[...
 
 
 def measured(study: Study, folder: Path, workers: int = 1) -> list[CellCost]:
-    return estimate.measure(study, folder, workers, notify=lambda text: None)
+    return estimate.measure(study, folder, workers)
 
 
 def finish(

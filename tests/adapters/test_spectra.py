@@ -66,6 +66,7 @@ def test_a_transposed_view_is_read_by_content(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"no array", None], ids=["empty", "text", "wrong numbers"])
+@pytest.mark.usefixtures("shown_notes")
 def test_a_damaged_file_is_computed_again(
     content: bytes | None, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -81,6 +82,7 @@ def test_a_damaged_file_is_computed_again(
     assert ("is damaged" in capsys.readouterr().err) is (content is not None)
 
 
+@pytest.mark.usefixtures("shown_notes")
 def test_a_folder_that_cannot_be_written_is_reported_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], folder: Path
 ) -> None:

@@ -125,7 +125,7 @@ def test_run_interrupted_in_its_last_evaluation_ends_with_the_same_record(
     finished: Path, tiny_arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def die(self: FineTuneModule) -> None:
-        if not self.scoring_untouched:
+        if not self.scoring_base_model:
             raise Killed
 
     with monkeypatch.context() as patch:

@@ -6,6 +6,7 @@ A worker does many runs. A run must not affect the next run: each run sets its s
 from __future__ import annotations
 
 import gc
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,6 +21,8 @@ from smoa_lightning.common.quiet import quiet_libraries
 from smoa_lightning.records.record import RECORD, STUDY_FACTS
 from smoa_lightning.training.callbacks.cost_monitor import reset_peak_memory
 from smoa_lightning.training.cli import FineTuneCLI
+
+logger = logging.getLogger(__name__)
 
 
 def prepare_process() -> None:
@@ -48,10 +51,12 @@ def fit(run: Run, folder: Path, facts: Mapping[str, Any], base: bool, callbacks:
     if run.stage == "final":
         arguments.append(f"--run.score_base={'true' if base else 'false'}")
     try:
-        FineTuneCLI(
+        done = FineTuneCLI(
             ["fit", *arguments, "--trainer.enable_progress_bar=false"], callbacks=callbacks, notes={STUDY_FACTS: facts}
-        )
+        ).run
     finally:
         gc.collect()
+    if done is not None:
+        logger.info("%s", done.result)
     seconds = None if resumed else time.monotonic() - began  # the time before an interruption is unknown
     note(folder, {"seconds": seconds})

@@ -73,12 +73,6 @@ class Display:
                 self._say(f"{cell.cell}: {cell.done} of {cell.planned} done{failed}{score}")
                 self._say(f"  {self._line(cells)}")
 
-    def describe_end(self) -> None:
-        """Print the folder of the results and the next commands."""
-        self._say(
-            f"{self.folder}   (python -m smoa_lightning report {self.folder}; tensorboard --logdir {self.folder})"
-        )
-
     def _say(self, text: str) -> None:
         """Print a line unchanged: not cut at the width of the output, and without rich's markup."""
         self.console.print(Text(text), soft_wrap=True)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from smoa_lightning.ablation.study.study_file import STUDY_KEYS
+from smoa_lightning.common.console import FLAGS, HELP
 from smoa_lightning.common.errors import UserError, nearest
 from smoa_lightning.configuration.check import flags
 
@@ -88,7 +89,7 @@ def parse_options(args: list[str]) -> Options:
 
 def _near(name: str) -> str | None:
     """Return the option that a word probably misspells; other words may be last words of configuration keys."""
-    option = nearest(name, OPTIONS, 1)
+    option = nearest(name, [*OPTIONS, *FLAGS], 1)
     equal_letters = sum(a == b for a, b in zip(name, option, strict=False))
     return option if equal_letters >= max(3, len(option) - 2) else None
 
@@ -122,5 +123,5 @@ def usage() -> str:
     lines += [f"  --{name:13} {text}" for name, text in OPTIONS.items()]
     lines += ["", "keys of a study, which flags can also set (--seeds=5, --search.trials=16, --axes.r=[4,8]):"]
     lines += [f"  --{name:13} {text}" for name, text in STUDY_KEYS.items()]
-    lines += ["", "any other --KEY VALUE is a configuration key of `fit`, set for all runs"]
+    lines += ["", HELP, "", "any other --KEY VALUE is a configuration key of `fit`, set for all runs"]
     return "\n".join(lines)

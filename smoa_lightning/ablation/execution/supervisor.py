@@ -13,6 +13,7 @@ from pathlib import Path
 
 from optuna.storages import BaseStorage
 from optuna.trial import TrialState
+from rich.console import Console
 
 from smoa_lightning.ablation.execution.devices import environment_of
 from smoa_lightning.ablation.execution.folders import Folders
@@ -21,6 +22,7 @@ from smoa_lightning.ablation.execution.progress import write_trials
 from smoa_lightning.ablation.execution.status import StudyStatus
 from smoa_lightning.ablation.execution.worker_id import Watch, WorkerId
 from smoa_lightning.ablation.study.space import Study
+from smoa_lightning.common import console
 from smoa_lightning.common.errors import UserError
 
 REFRESH_SECONDS = 1.0
@@ -77,7 +79,7 @@ class Supervisor:
             UserError: Runs failed, or workers die at their start.
             KeyboardInterrupt: Ctrl-C; the workers have released their runs.
         """
-        with Display(self.status, self.folder) as display:
+        with Display(self.status, self.folder, Console(quiet=console.is_quiet())) as display:
             try:
                 while not self.status.ended():
                     self._replace()
@@ -87,7 +89,7 @@ class Supervisor:
             finally:
                 self._stop()
                 write_trials(self.folder, self.status)
-        display.describe_end()
+        print(f"{self.folder}   (python -m smoa_lightning report {self.folder}; tensorboard --logdir {self.folder})")
         failures = self.status.failures()
         if failures:
             more = f" and {len(failures) - 1} more" if len(failures) > 1 else ""
@@ -106,7 +108,7 @@ class Supervisor:
 
     def command(self, number: int) -> list[str]:
         """Return the command of a worker."""
-        return [sys.executable, "-m", "smoa_lightning", "ablate", *self.args, f"--worker={number}"]
+        return [sys.executable, "-m", "smoa_lightning", "ablate", *self.args, *console.flags(), f"--worker={number}"]
 
     def _start(self, number: int) -> None:
         log = self.log(number)

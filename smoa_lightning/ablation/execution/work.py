@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import statistics
 import time
@@ -23,8 +24,10 @@ from smoa_lightning.ablation.execution.trials import CellSearch, ClaimedTrial
 from smoa_lightning.ablation.execution.worker_id import Watch, WorkerId
 from smoa_lightning.ablation.study.base_model import scored_with
 from smoa_lightning.ablation.study.space import Cell, Run, Study
+from smoa_lightning.common.console import ON_STDOUT
 from smoa_lightning.records.record import RunInProgress
 
+logger = logging.getLogger(__name__)
 POLL_SECONDS = 2.0
 
 
@@ -62,7 +65,6 @@ class Work:
         tools: The functions that do the runs.
         worker: This worker.
         watch: Watches the other workers.
-        say: Prints one line about an event.
     """
 
     def __init__(
@@ -73,9 +75,8 @@ class Work:
         tools: Tools,
         worker: WorkerId,
         watch: Watch | None = None,
-        say: Callable[[str], None] = print,
     ) -> None:
-        self.study, self.folder, self.worker, self.say = study, folder, worker, say
+        self.study, self.folder, self.worker = study, folder, worker
         self.tools = tools
         self.status = StudyStatus(study, storage, worker, watch or Watch())
         self.folders = Folders(study.name, folder, study.keep)
@@ -93,10 +94,10 @@ class Work:
     def reap_dead(self) -> None:
         """End the attempts of dead workers, so that their runs are open again."""
         for trial in self.status.final.reap_dead():
-            self.say(f"the worker of {trial.user_attrs.get('run')} is dead: the run is open again")
+            logger.info("the worker of %s is dead: the run is open again", trial.user_attrs.get("run"))
         for search in self.status.searches.values():
             for trial in search.ledger.reap_dead():
-                self.say(f"the worker of {trial.user_attrs.get('run')} is dead: the trial is open again")
+                logger.info("the worker of %s is dead: the trial is open again", trial.user_attrs.get("run"))
 
     def step(self) -> bool:
         """Do one trial or final run; return whether there was one."""
@@ -117,12 +118,14 @@ class Work:
 
     def _final(self, run: Run, attempt: int) -> None:
         ledger = self.status.final
-        with self._attempt(ledger, attempt, run.name) as result:
+        with Attempt(ledger, attempt, run.name) as result:
             record = self._done(run)
             result.value = score_of(record, f"report/{run.cell.report_metric}")
             result.seconds = seconds_of(record)
         if result.reason is None and not ledger.complete(attempt, result.value, result.seconds):
-            self.say(f"another worker took over {run.name} while this worker was suspended; this result is not used")
+            logger.info(
+                "another worker took over %s while this worker was suspended; this result is not used", run.name
+            )
         with contextlib.suppress(OSError):
             self._gather(run.cell)  # two workers that end the last two seeds at the same time both write it
 
@@ -137,7 +140,7 @@ class Work:
         """Run a trial with every seed of the search; its result is the mean."""
         ledger, values, seconds = search.ledger, [], 0.0
         name = f"{cell.name},trial={claimed.number}"
-        with self._attempt(ledger, claimed.attempt, name) as result:
+        with Attempt(ledger, claimed.attempt, name) as result:
             for index, seed in enumerate(search.search.seeds):
                 run = self.study.search_run(cell, claimed.number, seed, claimed.parameters)
                 pruning = [self.tools.pruning(claimed.trial, cell.search_metric)] if index == 0 else []
@@ -151,16 +154,13 @@ class Work:
             ledger.complete(claimed.attempt, result.value, result.seconds)
         write_trials(self.folder, self.status)
 
-    def _attempt(self, ledger: Ledger, attempt: int, name: str) -> Attempt:
-        return Attempt(ledger, attempt, name, self.say)
-
     def _done(self, run: Run, callbacks: Sequence[Any] = ()) -> dict[str, Any]:
         """Return the record of a run: finished in this study, copied from another study, or done now."""
         base = self._scores_base(run)
         record = self.folders.finished(run) or self.folders.adopt(run, self.worker, base)
         if record is None:
             folder = self.folders.take(run)
-            self.say(f"running {run.name}")
+            logger.info("running %s", run.name)
             self.tools.fit(run, folder, self.folders.facts(run, self.worker), base, callbacks)
             record = self.folders.finished(run)
             if record is None:
@@ -180,8 +180,8 @@ class Attempt:
     Ctrl-C is raised again after the attempt was released.
     """
 
-    def __init__(self, ledger: Ledger, attempt: int, name: str, say: Callable[[str], None]) -> None:
-        self.ledger, self.attempt, self.name, self.say = ledger, attempt, name, say
+    def __init__(self, ledger: Ledger, attempt: int, name: str) -> None:
+        self.ledger, self.attempt, self.name = ledger, attempt, name
         self.value, self.seconds = math.nan, 0.0
         self.reason: str | None = None  # why there is no value
         self.pruned = False
@@ -200,7 +200,7 @@ class Attempt:
         self.reason = " ".join(f"{type(error).__name__}: {error}".split())
         if isinstance(error, Pruned):
             self.pruned, self.reason = True, str(error)
-            self.say(f"{self.name}: {error}")
+            logger.info("%s: %s", self.name, error)
             return True
         if isinstance(error, KeyboardInterrupt | SystemExit):
             self.ledger.end(self.attempt, "stopped", "stopped")
@@ -214,7 +214,7 @@ class Attempt:
         if isinstance(error, UpdateFinishedTrialError):
             return True  # this machine was suspended, and another worker has taken over the run
         self.ledger.end(self.attempt, "error", self.reason)
-        self.say(f"{self.name} failed: {self.reason}")
+        logger.warning("%s failed: %s", self.name, self.reason, extra=ON_STDOUT)
         return isinstance(error, Exception)
 
 

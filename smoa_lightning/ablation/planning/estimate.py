@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-import sys
 import tempfile
 import time
 from collections import deque
@@ -38,6 +37,7 @@ from smoa_lightning.ablation.planning.probe import WARM_UP, Probe, ProbeFinished
 from smoa_lightning.ablation.study.space import Cell, Study, command_line
 from smoa_lightning.adapters import attach
 from smoa_lightning.backbones.backbone import context_length, load_model, load_skeleton
+from smoa_lightning.common.console import ON_STDERR
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.common.process_cache import process_cache
 from smoa_lightning.data.datamodule import TaskDataModule
@@ -46,6 +46,8 @@ from smoa_lightning.training.cli import FineTuneCLI
 from smoa_lightning.training.module import FineTuneModule
 
 __all__ = ["CellCost", "Timing", "Work", "measure", "remaining_seconds"]
+
+logger = logging.getLogger(__name__)
 
 # Flags in addition to those of the run: nothing is written or shown, and no other process is started.
 QUIET = (
@@ -77,7 +79,7 @@ class BuiltCell:
     seconds: float
 
 
-def measure(study: Study, folder: Path, workers: int, notify: Callable[[str], None] | None = None) -> list[CellCost]:
+def measure(study: Study, folder: Path, workers: int) -> list[CellCost]:
     """Return the cost of each cell of a study, in the study's order.
 
     All cells are built before the first is timed. A cell is timed if runs of a kind remain, and no run of this kind is
@@ -87,12 +89,10 @@ def measure(study: Study, folder: Path, workers: int, notify: Callable[[str], No
         study: The study.
         folder: The study folder; nothing is written there.
         workers: Number of planned worker processes; the timing uses one worker's share of the threads.
-        notify: Takes one line about each timing; by default the lines go to the standard error.
 
     Raises:
         UserError: Cells cannot be run. The message names the first cell with its reason, and counts the others.
     """
-    notify = notify or (lambda text: print(text, file=sys.stderr))
     with tempfile.TemporaryDirectory() as temporary, _threads_of(workers), _silence(), process_cache():
         found = read_finished(study, folder)
         varies = variation(study, found)
@@ -103,7 +103,8 @@ def measure(study: Study, folder: Path, workers: int, notify: Callable[[str], No
             name = cell.cell.name
             work, timing = work_of(cell), None
             if name in to_time:
-                notify(f"timing {name} ({to_time.index(name) + 1} of {len(to_time)})")
+                position = to_time.index(name) + 1
+                logger.info("timing %s (%d of %d)", name, position, len(to_time), extra=ON_STDERR)
                 timing = time_cell(cell)
             size = CellSize(cell.parameters, cell.total, torch.get_num_threads(), workers)
             return cost_of(study, cell.cell, found[name], work, timing, varies, size)

@@ -7,7 +7,7 @@ a plain array, and its name is a hash of the weight. Files may be deleted at any
 
 from __future__ import annotations
 
-import sys
+import logging
 import zlib
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from smoa_lightning.adapters.smoa import subspaces
 from smoa_lightning.adapters.tuner.fingerprint import fingerprint_text
 from smoa_lightning.common.atomic_files import CACHE, cache_folder, replacing
 
+logger = logging.getLogger(__name__)
 VERSION = 2  # raise it if subspaces computes different results, or file names change
 
 _reported: set[Path] = set()  # files and folders with a printed message
@@ -76,6 +77,7 @@ def _read(file: Path, length: int) -> Tensor | None:
     except (OSError, ValueError, EOFError, TypeError) as error:
         _report(file, f"{file} is damaged ({error}); the spectrum is computed again.")
         return None
+    logger.debug("spectrum read from %s", file)
     return values if values.shape == (length,) else None
 
 
@@ -93,4 +95,4 @@ def _write(file: Path, values: Tensor) -> None:
 def _report(place: Path, sentence: str) -> None:
     if place not in _reported:
         _reported.add(place)
-        print(f"smoa_lightning: {sentence}", file=sys.stderr)
+        logger.warning("%s", sentence)

@@ -10,8 +10,8 @@ import contextlib
 import functools
 import hashlib
 import json
+import logging
 import mmap
-import sys
 import tempfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -26,6 +26,7 @@ from smoa_lightning.common.atomic_files import CACHE, replacing
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.data.rows.arrow_columns import column, numbers
 
+logger = logging.getLogger(__name__)
 BATCH = 1024  # rows of a record batch
 CHECKED = 64 << 20  # the checksum of a larger file is not compared: a run would wait for it at each start
 RELEASED = 64  # batches that are read before their pages are released
@@ -236,14 +237,17 @@ def in_cache(folder: Path, key: str, schema: pa.Schema, fill: Fill) -> ArrowTabl
     """
     path = folder / f"{key}.arrow"
     table = _kept(path, schema)
-    if table is None:
+    if table is not None:
+        logger.debug("%d cached rows in %s", len(table), path)
+    else:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with _alone(path):
                 table = _kept(path, schema)  # somebody else may have made it meanwhile
                 table = _made(path, schema, fill) if table is None else table
         except OSError as error:
-            _report(f"rows cannot be kept in {folder} ({error.strerror or error}); set {CACHE} to a folder with room.")
+            reason = error.strerror or error
+            logger.warning("rows cannot be kept in %s (%s); set %s to a folder with room.", folder, reason, CACHE)
             table = in_scratch_file(schema, fill)
     return table
 
@@ -257,7 +261,7 @@ def _kept(path: Path, schema: pa.Schema) -> ArrowTable | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, LookupError, TypeError) as error:
-        _report(f"{path} is damaged or no file of rows ({error}); it is made anew.")
+        logger.warning("%s is damaged or no file of rows (%s); it is made anew.", path, error)
         with contextlib.suppress(OSError):
             path.unlink()
         return None
@@ -279,7 +283,7 @@ def _alone(path: Path) -> Iterator[None]:
     try:
         lock.acquire(timeout=3)
     except Timeout:
-        _report(f"another process is making {path.name}; waiting for it.")
+        logger.warning("another process is making %s; waiting for it.", path.name)
         lock.acquire()
     except (NotImplementedError, OSError):
         yield
@@ -289,7 +293,3 @@ def _alone(path: Path) -> Iterator[None]:
     finally:
         Path(lock.lock_file).unlink(missing_ok=True)
         lock.release()
-
-
-def _report(sentence: str) -> None:
-    print(f"smoa_lightning: {sentence}", file=sys.stderr)

@@ -88,7 +88,7 @@ class Forgetting(Callback):
             self.max_length,
             trainer.datamodule.encoding.add_bos,  # type: ignore[attr-defined]
         )
-        network, untouched = pl_module.network, pl_module.scoring_untouched
+        network, untouched = pl_module.network, pl_module.scoring_base_model
         with without_adapter(network) if untouched else contextlib.nullcontext(network) as scored:
             values = general_perplexity(scored, rows, self.batch_tokens)
         prefix = "base" if untouched else "report"

@@ -34,9 +34,9 @@ class ItemScores(Callback):
 
     def on_test_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Write the items of the report rows."""
-        if pl_module.scoring_untouched:
+        if pl_module.scoring_base_model:
             self._write(trainer, BASE_ITEMS)
-        if pl_module.frozen or not pl_module.scoring_untouched:
+        if pl_module.frozen or not pl_module.scoring_base_model:
             self._write(trainer, ITEMS)
 
     def on_predict_start(self, trainer: L.Trainer, pl_module: Any) -> None:

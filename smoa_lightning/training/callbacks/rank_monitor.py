@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import statistics
 from typing import Any
 
@@ -17,6 +18,8 @@ from smoa_lightning.adapters.inspect import target_layers
 from smoa_lightning.adapters.method_names import method_name
 from smoa_lightning.adapters.rank import base_shift, is_matrix_layer, shift_rounding
 from smoa_lightning.common.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 
 def evenly(names: list[str], count: int) -> list[str]:
@@ -64,7 +67,7 @@ class RankMonitor(Callback):
         """
         if stage != "fit" or pl_module.frozen or self._initial or not self.max_layers:
             return
-        with pl_module.untouched():
+        with pl_module.as_base_model():
             pl_module.configure_model()
         network = pl_module.network
         if isinstance(network, PeftModel):
@@ -95,7 +98,7 @@ class RankMonitor(Callback):
                 raise UserError(f"{kind} changes no weight matrix, so its update has no rank")
             return {name: self._rank(base.get_submodule(name), network.active_adapter, name) for name in names}
         except UserError as error:
-            print(f"the rank of the update is not measured: {error}")
+            logger.info("the rank of the update is not measured: %s", error)
             self.max_layers = 0
             return {}
 

@@ -82,6 +82,6 @@ class SamplePredictions(Callback):
                 continue
             examples = [data.example("report", item["row"], task) for item in items]
             table = reply_table if "reply" in items[0] else prediction_table
-            tag = "predictions/base" if pl_module.scoring_untouched else "predictions/report"
+            tag = "predictions/base" if pl_module.scoring_base_model else "predictions/report"
             tag += f"/{task}" if len(data.sets.scored("report")) > 1 else ""
             trainer.logger.experiment.add_text(tag, table(items, examples), trainer.global_step)

@@ -132,6 +132,7 @@ def foreign(data: bytes) -> bytes:
 @pytest.mark.parametrize(
     "damage", [cut, flip, arrow, foreign, lambda data: b"", lambda data: b"no table", lambda data: data[:-1]]
 )
+@pytest.mark.usefixtures("shown_notes")
 def test_a_damaged_file_is_reported_and_made_again(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: Callable[[bytes], bytes]
 ) -> None:
@@ -154,12 +155,14 @@ def test_large_files_are_checked_by_their_structure(tmp_path: Path, monkeypatch:
     check(in_cache(tmp_path, "key", SCHEMA, filled(2000)), 2000)
 
 
+@pytest.mark.usefixtures("shown_notes")
 def test_a_file_of_other_columns_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     in_cache(tmp_path, "key", SCHEMA.remove(1), lambda writer: FACTS)
     check(in_cache(tmp_path, "key", SCHEMA, filled(3)), 3)
     assert "(it has other columns); it is made anew" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("shown_notes")
 def test_a_folder_that_cannot_be_written_stops_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").write_text("in the way")
     check(in_cache(tmp_path / "file" / "rows", "key", SCHEMA, filled(30)), 30)

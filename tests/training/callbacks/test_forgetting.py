@@ -84,7 +84,7 @@ def logged(
             for name, parameter in module.network.named_parameters():
                 if "lora_B" in name:
                     parameter.fill_(0.5)
-    module.scoring_untouched = untouched
+    module.scoring_base_model = untouched
     trainer = Trainer(
         accelerator="cpu",
         callbacks=[callback],

@@ -73,6 +73,7 @@ def test_only_moved_weights_are_kept(tiny_backbone: Path) -> None:
     ],
     ids=["prompt", "norms", "bottleneck"],
 )
+@pytest.mark.usefixtures("shown_notes")
 def test_without_a_rank_it_says_so_once(
     config: Any, said: str, tiny_backbone: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,0 +1,201 @@
+"""Which notes a command shows, on which stream, and that the package shows none as a library."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from smoa_lightning.__main__ import main
+from smoa_lightning.commands import COMMANDS
+from smoa_lightning.common import console
+from smoa_lightning.common.console import ON_STDERR, ON_STDOUT, split_flags
+
+from ..runs import only_run
+
+logger = logging.getLogger("smoa_lightning.some.module")
+
+
+def notes() -> None:
+    for name in ("debug", "info", "warning", "error"):
+        getattr(logger, name)("%s", name)
+
+
+@pytest.mark.parametrize(
+    ("mode", "out", "err"),
+    [
+        ("quiet", "", "smoa_lightning: warning\nsmoa_lightning: error\n"),
+        ("normal", "info\n", "smoa_lightning: warning\nsmoa_lightning: error\n"),
+        ("verbose", "debug\ninfo\n", "smoa_lightning: warning\nsmoa_lightning: error\n"),
+    ],
+)
+def test_notes_go_to_stdout_and_warnings_to_stderr(
+    mode: str, out: str, err: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with console.console(mode):
+        notes()
+    assert capsys.readouterr() == (out, err)
+    assert console.flags() == []
+
+
+def test_a_note_may_name_its_stream(capsys: pytest.CaptureFixture[str]) -> None:
+    with console.console():
+        logger.warning("banner", extra=ON_STDOUT)
+        logger.info("timing", extra=ON_STDERR)
+    assert capsys.readouterr() == ("banner\n", "timing\n")
+
+
+def test_only_the_first_process_shows_notes(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lightning.pytorch.utilities import rank_zero_only
+
+    monkeypatch.setattr(rank_zero_only, "rank", 1)
+    with console.console():
+        notes()
+    assert capsys.readouterr() == ("", "smoa_lightning: warning\nsmoa_lightning: error\n")
+
+
+@pytest.mark.parametrize(
+    "words", [["--quiet", "fit", "--k", "1"], ["fit", "--quiet", "--k", "1"], ["fit", "--k", "1", "--quiet"]]
+)
+def test_flags_may_be_before_and_after_the_command(words: list[str]) -> None:
+    assert split_flags(words) == ("quiet", ["fit", "--k", "1"])
+    assert split_flags([*words, "--verbose"]) == ("verbose", ["fit", "--k", "1"])  # the last flag counts
+
+
+def test_wrong_flags_are_refused_in_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fit", "--quiet=true"]) == 2
+    assert capsys.readouterr().err == "smoa_lightning: --quiet takes no value, but has the value 'true'\n"
+    for words in (["fit", "--verbos", "1"], ["ablate", "--verbos", "1"]):
+        assert main(words) == 2
+        assert "verbose" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_help_names_the_flags(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*command.split(), "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert "\n  --quiet " in shown
+    assert "\n  --verbose " in shown
+
+
+def output_of(code: str) -> tuple[str, str]:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=300)
+    return done.stdout, done.stderr
+
+
+def test_a_library_configures_and_shows_nothing() -> None:
+    code = """
+import logging
+import smoa_lightning.training.run, smoa_lightning.__main__
+package = logging.getLogger("smoa_lightning")
+assert (package.handlers, package.level, package.propagate) == ([], logging.NOTSET, True)
+assert not logging.getLogger().handlers
+logging.getLogger("smoa_lightning.data").info("a note")
+logging.getLogger("smoa_lightning.data").warning("a warning")
+"""
+    out, err = output_of(code)
+    assert out == ""
+    assert err.splitlines()[-1] == "a warning"  # as every library under Python's logging
+    assert "a note" not in err
+
+
+def test_a_library_user_configures_logging() -> None:
+    code = """
+import logging, sys
+logging.basicConfig(stream=sys.stdout, level=logging.INFO, format="%(name)s %(message)s")
+logging.getLogger("smoa_lightning.data").info("a note")
+"""
+    assert output_of(code) == ("smoa_lightning.data a note\n", "")
+
+
+def test_quiet_switches_progress_bars_off() -> None:
+    code = """
+from smoa_lightning.common.console import console
+with console({mode!r}):
+    from tqdm import tqdm
+    list(tqdm(range(3)))
+"""
+    assert output_of(code.format(mode="quiet")) == ("", "")
+    assert "3/3" in output_of(code.format(mode="normal"))[1]
+
+
+def test_levels_of_libraries_follow_the_flags() -> None:
+    for mode, lightning, other in (("quiet", 30, 30), ("verbose", 20, 20), ("normal", 20, 30)):
+        with console.console(mode):
+            console.set_library_levels()
+        assert logging.getLogger("lightning.pytorch").level == lightning
+        assert logging.getLogger("transformers").level == other
+
+
+def test_messages_of_libraries_have_their_names(capsys: pytest.CaptureFixture[str]) -> None:
+    with console.console("verbose"):
+        console.set_library_levels()
+        logging.getLogger("httpx").info("HTTP Request: GET")
+    logging.getLogger("httpx").info("no longer shown")
+    assert capsys.readouterr() == ("", "httpx: HTTP Request: GET\n")
+    console.set_library_levels()
+
+
+def test_a_quiet_fit_shows_its_result_only(
+    tiny_arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bars = ["--trainer.enable_progress_bar", "true", "--trainer.max_steps", "2"]
+    assert main(["fit", "--quiet", *tiny_arguments, *bars]) == 0
+    out, err = capsys.readouterr()
+    folder = only_run(tmp_path / "runs")
+    assert [line.split()[:2] for line in out.splitlines()[3:5]] == [["base", "model"], ["after", "training"]]
+    assert out.splitlines()[-1] == f"{folder}   (tensorboard --logdir {folder.parent})"
+    assert len(out.splitlines()) == 7
+    assert err == ""
+    assert main([*tiny_arguments[:0], "--verbose", "fit", *tiny_arguments, *bars]) == 0
+    out, err = capsys.readouterr()
+    for shown in ("run folder: ", "scoring the base model", "versions: ", "the run took ", "cached rows in "):
+        assert shown in out
+    one, two = sorted((tmp_path / "runs").glob("*/*/config.yaml"))
+    assert one.read_text() == two.read_text()
+
+
+STUDY = """
+name: small
+base: [{experiments}/piqa.yaml, {experiments}/backbones/embedded.yaml]
+axes: {{r: [2, 4]}}
+baseline: {{r: 2}}
+objective: acc
+seeds: 1
+set:
+  model.backbone: {{source: local, path: {backbone}}}
+  data: {{source: local, path: {piqa}, selection_rows: 8}}
+  trainer: {{max_steps: 1, accelerator: cpu}}
+"""
+
+
+def test_workers_of_a_study_are_quiet_too(tiny_backbone: Path, piqa_folder: Path, tmp_path: Path) -> None:
+    experiments = Path(__file__).parents[2] / "experiments"
+    file = tmp_path / "small.yaml"
+    file.write_text(STUDY.format(experiments=experiments, backbone=tiny_backbone, piqa=piqa_folder))
+    command = [sys.executable, "-m", "smoa_lightning", "ablate", "--config", str(file), "--folder"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    shown = {}
+    for flag in ("--quiet", "--verbose"):
+        folder = tmp_path / flag
+        done = subprocess.run(
+            [*command, str(folder), flag], capture_output=True, text=True, env=environment, check=False, timeout=300
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        shown[flag] = done.stdout, (folder / "logs" / "worker-0.log").read_text()
+    out, log = shown["--quiet"]
+    assert out.splitlines() == [
+        f"{tmp_path / '--quiet'}   (python -m smoa_lightning report {tmp_path / '--quiet'}; "
+        f"tensorboard --logdir {tmp_path / '--quiet'})"
+    ]
+    assert log == ""
+    out, log = shown["--verbose"]
+    assert "study small: 2 cells" in out
+    for line in ("running r=2,seed=0", "run folder: ", "after training", "cached by an earlier run"):
+        assert line in log
