@@ -64,3 +64,55 @@ def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> None:
     """Write one JSON object a line; the file is complete or absent."""
     with replacing(path) as temporary:
         temporary.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def fsync_folder(folder: Path) -> None:
+    """Flush the names in a folder to disk."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def fsync_tree(folder: Path) -> None:
+    """Flush all files and folders under a folder to disk."""
+    for path in (*folder.rglob("*"), folder):
+        fsync_folder(path)
+
+
+def copy_linked(source: Path, target: Path) -> None:
+    """Copy a file or folder as hard links, or as copies where the file system has no hard links."""
+
+    def copy(old: str, new: str) -> str:
+        try:
+            os.link(old, new)
+        except OSError:
+            shutil.copy2(old, new)
+        return new
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    source = source.resolve()
+    if source.is_dir():
+        shutil.copytree(source, target, copy_function=copy)
+    else:
+        copy(str(source), str(target))
+
+
+def replace_link(link: Path, target: str) -> None:
+    """Let a symbolic link lead to ``target``, in one step; a real file or folder of this name makes way for it."""
+    if link.is_symlink() and os.readlink(link) == target:
+        return
+    temporary, previous = link.with_name(f".{link.name}.tmp"), link.with_name(f".{link.name}.old")
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(target)
+    if link.is_dir() and not link.is_symlink():
+        link.rename(previous)
+    temporary.replace(link)
+    fsync_folder(link.parent)
+    shutil.rmtree(previous, ignore_errors=True)
+
+
+def is_leftover(path: Path) -> bool:
+    """Return whether a killed process left this temporary file or folder."""
+    return path.name.startswith(".") and path.suffix in (".tmp", ".old")

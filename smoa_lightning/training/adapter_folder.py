@@ -24,9 +24,12 @@ from smoa_lightning.backbones.backbone import (
     provenance,
     size_name,
 )
+from smoa_lightning.common.checksums import is_intact, sealed, sha256
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.records.record import ADAPTER_FACTS
 from smoa_lightning.version import __version__
+
+CARD = "README.md"
 
 if TYPE_CHECKING:
     from smoa_lightning.training.module import FineTuneModule
@@ -52,8 +55,10 @@ def save_adapter(module: FineTuneModule, folder: Path, facts: dict[str, Any]) ->
         "adapter_seed": module.adapter_seed,
         **facts,
     }
-    (folder / ADAPTER_FACTS).write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
-    (folder / "README.md").write_text(_card(module, kept), encoding="utf-8")
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != CARD)  # a card may be edited
+    kept["sha256"] = {file.relative_to(folder).as_posix(): sha256(file) for file in files}
+    (folder / ADAPTER_FACTS).write_text(json.dumps(sealed(kept), indent=2) + "\n", encoding="utf-8")
+    (folder / CARD).write_text(_card(module, kept), encoding="utf-8")
 
 
 @contextlib.contextmanager
@@ -110,9 +115,34 @@ def adapter_folder(run_or_folder: str | Path) -> Path:
     return folder
 
 
+def read_adapter_facts(folder: Path) -> dict[str, Any]:
+    """Return the facts about an adapter folder, after a comparison of its files with their checksums.
+
+    A folder of an earlier version has no checksums: its files are not compared.
+
+    Raises:
+        UserError: A file is missing, damaged or changed.
+    """
+    file = folder / ADAPTER_FACTS
+    try:
+        facts: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        intact = is_intact(facts) and {"backbone", "location"} <= facts.keys()
+    except (OSError, ValueError, AttributeError, TypeError):
+        intact = False
+    if not intact:
+        raise UserError(f"{file} is damaged or was changed: its checksum is wrong; save or copy the adapter again")
+    for name, expected in facts.get("sha256", {}).items():
+        part = folder / name
+        if not part.is_file():
+            raise UserError(f"{part} is missing: save or copy the adapter again")
+        if sha256(part) != expected:
+            raise UserError(f"{part} is damaged or was changed: its checksum differs from the one in {ADAPTER_FACTS}")
+    return facts
+
+
 def saved_backbone(folder: Path) -> tuple[BackboneConfig, Location]:
     """Return the backbone that the adapter in a folder was trained on, and where it is read from."""
-    facts = json.loads((folder / ADAPTER_FACTS).read_text(encoding="utf-8"))
+    facts = read_adapter_facts(folder)
     config = BackboneConfig(**facts["backbone"])
     return config, _location(config, facts["location"])
 
@@ -134,7 +164,7 @@ def load_adapter(
         UserError: The folder holds no adapter.
     """
     folder = adapter_folder(run_or_folder)
-    facts = json.loads((folder / ADAPTER_FACTS).read_text(encoding="utf-8"))
+    facts = read_adapter_facts(folder)
     config = BackboneConfig(**facts["backbone"])
     if backbone is None:
         location = _location(config, facts["location"])

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from smoa_lightning.common.checksums import sha256
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.records.record import content, flat
+from smoa_lightning.training.run_checkpoints import FILES, checksums, previous_checkpoint
 
 logger = logging.getLogger(__name__)
 
@@ -22,8 +24,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     Raises:
         UserError: No such file, a damaged one, or one that something else wrote.
     """
-    if not path.is_file():
-        raise UserError(f"there is no checkpoint {str(path)!r}")
+    verify(path)
     try:
         checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, pickle.UnpicklingError, ValueError) as error:
@@ -33,12 +34,39 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return checkpoint
 
 
+def verify(path: Path) -> None:
+    """Compare a checkpoint with its checksums: those of its checkpoint folder, else those inside the file.
+
+    Raises:
+        UserError: The file is missing or differs from what was written.
+    """
+    if not path.is_file():
+        raise UserError(f"there is no checkpoint {str(path)!r}")
+    real = path.resolve()
+    if (real.parent / FILES).is_file():
+        intact = checksums(real.parent).get(real.name) == sha256(real)
+    else:
+        intact = _is_whole_archive(real)
+    if not intact:
+        good = previous_checkpoint(real)
+        remedy = "" if good is None else f"; the checkpoint before it is intact: {str(good)!r}"
+        raise UserError(f"the checkpoint {str(path)!r} is damaged: its checksum is wrong{remedy}")
+
+
+def _is_whole_archive(path: Path) -> bool:
+    """Return whether the checksum of each record in a file of ``torch.save`` is right; torch does not look at them."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is None
+    except (zipfile.BadZipFile, OSError, EOFError, ValueError, NotImplementedError):
+        return False
+
+
 def file_digest(file: str | None) -> str | None:
     """Return the SHA-256 of a file, ``None`` if there is none."""
     if file is None or not Path(file).is_file():
         return None
-    with Path(file).open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    return sha256(Path(file))
 
 
 def log_differences(now: dict[str, Any], then: dict[str, Any]) -> None:

@@ -16,7 +16,6 @@ import lightning as L
 import yaml
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from smoa_lightning.adapters.budget import like_file
@@ -36,6 +35,7 @@ from smoa_lightning.training.callbacks import (
 from smoa_lightning.training.checkpoint import read_checkpoint
 from smoa_lightning.training.module import FineTuneModule
 from smoa_lightning.training.run import Run
+from smoa_lightning.training.run_logger import RunLogger
 from smoa_lightning.training.run_names import run_name
 
 
@@ -179,9 +179,7 @@ class FineTuneCLI(LightningCLI):
         self.run.announce()
         logger = self._get(self.config_init, "trainer").get("logger")
         if logger is None or logger is True:
-            kwargs["logger"] = TensorBoardLogger(
-                self.run.folder, name="", version="", default_hp_metric=False, purge_step=self.run.resumed_step()
-            )
+            kwargs["logger"] = RunLogger(self.run.folder, self.run.resumed_step())
         kwargs["default_root_dir"] = str(self.run.folder)
         kwargs["enable_checkpointing"] = True  # ours; it keeps Lightning from adding its own
         if console.is_quiet():

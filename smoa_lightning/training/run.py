@@ -25,6 +25,7 @@ from smoa_lightning.data.rows.task_rows import Part
 from smoa_lightning.evaluation.text import signatures
 from smoa_lightning.records.hparams import final_metrics, study_columns
 from smoa_lightning.records.record import (
+    BASE_ITEMS,
     EVALUATION,
     RECORD,
     STUDY_FACTS,
@@ -37,9 +38,10 @@ from smoa_lightning.records.record import (
     signature,
 )
 from smoa_lightning.records.tables import part_table, result_lines, result_table
-from smoa_lightning.training.callbacks import AdapterCheckpoint, CostMonitor
-from smoa_lightning.training.checkpoint import file_digest, log_differences, read_checkpoint
+from smoa_lightning.training.callbacks import AdapterCheckpoint, CostMonitor, SamplePredictions
+from smoa_lightning.training.checkpoint import file_digest, log_differences, read_checkpoint, verify
 from smoa_lightning.training.module import FineTuneModule
+from smoa_lightning.training.run_checkpoints import BEST, publish, recover, resume_point
 from smoa_lightning.training.run_names import flat_hyperparameters
 
 Metrics = dict[str, float]
@@ -93,11 +95,6 @@ class Run:
         """The folder that this run owns."""
         return self.target.path
 
-    @property
-    def last_checkpoint(self) -> Path:
-        """The checkpoint from which an interrupted run goes on."""
-        return self.folder / "checkpoints" / "last.ckpt"
-
     def choose_folder(self, root: str, exact: str | None) -> None:
         """Take the folder of an unfinished run of the same signature, else a new one."""
         base = Path(exact) if exact else Path(root) / self.name
@@ -113,10 +110,11 @@ class Run:
             raise UserError(f"the folder {self.folder} holds a training run: name another --run.folder")
 
     def resumed_step(self) -> int | None:
-        """Return the step after which TensorBoard must forget what the interrupted run wrote."""
-        if not self.target.resume or not self.last_checkpoint.is_file():
+        """Return the step from which on TensorBoard must forget points of the interrupted run; ``None`` if new."""
+        if not self.target.resume:
             return None
-        return int(read_checkpoint(self.last_checkpoint)["global_step"]) + 1
+        point = resume_point(self.folder)
+        return 0 if point is None else int(read_checkpoint(point)["global_step"])
 
     def announce(self) -> None:
         """Log the sources and the folder of the run; a banner says if embedded data replace the hub's."""
@@ -159,6 +157,8 @@ class Run:
             read_checkpoint(Path(checkpoint))  # refused before anything is scored or written
         self._began = time.monotonic()
         with run_lock(self.folder) if self.is_main else contextlib.nullcontext(), self._recorded(trainer):
+            if self.is_main:
+                recover(self.folder)
             metrics = self._base_metrics(trainer)
             if not self.module.frozen:
                 start = self._start_from(checkpoint)
@@ -169,6 +169,8 @@ class Run:
                 if not (self.folder / "adapter" / "last").is_dir():  # stopped between the last step and the files
                     _callback(trainer, AdapterCheckpoint).on_train_end(trainer, self.module)
                 metrics |= self._report(trainer)
+                if self.is_main:
+                    publish(self.folder)
             self._complete(trainer, metrics)
 
     def _start_from(self, checkpoint: str | None) -> str | None:
@@ -176,9 +178,10 @@ class Run:
 
         Only the weights: learning rate, schedule, steps and data order are those of this configuration.
         """
-        if self.target.resume and self.last_checkpoint.is_file():
-            read_checkpoint(self.last_checkpoint)
-            return str(self.last_checkpoint)
+        point = resume_point(self.folder) if self.target.resume else None
+        if point is not None:
+            verify(point)
+            return str(point)
         if checkpoint is not None:
             saved = read_checkpoint(Path(checkpoint))
             log_differences(self.config, saved["config"])
@@ -236,6 +239,9 @@ class Run:
     def _base_metrics(self, trainer: L.Trainer) -> Metrics:
         """Return the untouched backbone's scores: kept from before an interruption, else measured now."""
         kept = {k: v for k, v in self.record["metrics"].items() if k.startswith("base/")}
+        if kept and self.resumed_step() == 0:  # TensorBoard forgets all points of a run without a checkpoint
+            self._log_base_points(trainer, kept, again=True)
+            _callback(trainer, SamplePredictions).write_again(trainer, self.module, self.folder / BASE_ITEMS)
         if kept or not (self.score_base or self.module.frozen) or not self.data.has_report:
             return kept
         logger.info("scoring the base model on the report rows")
@@ -244,12 +250,17 @@ class Run:
             trainer.test(self.module, datamodule=self.data, weights_only=True, verbose=False)
         logger.debug("scored the base model in %.1f s", time.monotonic() - began)
         metrics = _floats(trainer.callback_metrics, "base/")
-        if trainer.logger is not None and self.is_main:
-            as_report = {k.replace("base/", "report/"): v for k, v in metrics.items()}
-            trainer.logger.log_metrics(as_report, step=0)  # so that a plot of report/acc begins at the base
+        self._log_base_points(trainer, metrics, again=False)
         self.record["metrics"] = metrics
         self._write()
         return metrics
+
+    def _log_base_points(self, trainer: L.Trainer, metrics: Metrics, again: bool) -> None:
+        """Log the base model's scores as the first points of ``report/``; ``again`` those of ``base/`` as well."""
+        if trainer.logger is None or not self.is_main:
+            return
+        as_report = {k.replace("base/", "report/"): v for k, v in metrics.items()}
+        trainer.logger.log_metrics(as_report | ({**metrics, "epoch": 0} if again else {}), step=0)
 
     def _report(self, trainer: L.Trainer) -> Metrics:
         """Return what was measured of the best adapter in training, and its scores on the report rows."""
@@ -258,7 +269,8 @@ class Run:
         self.record["best"] = {"step": checkpoint.best_step, "selection_score": checkpoint.best_score}
         if not (self.score_report and self.data.has_report):
             return metrics
-        best = AdapterCheckpoint.folder(trainer) / "best.ckpt"
+        best = self.folder / "checkpoints" / BEST
+        verify(best)
         trainer.test(self.module, datamodule=self.data, ckpt_path=str(best), weights_only=True, verbose=False)
         return metrics | _floats(trainer.callback_metrics, "report/")
 

@@ -1,4 +1,4 @@
-"""Checkpoints that hold the adapter and no frozen weight, and the best and last adapter as peft folders."""
+"""When a run commits its state: checkpoints with the adapter and no frozen weight, and adapters as peft folders."""
 
 from __future__ import annotations
 
@@ -6,24 +6,39 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
 from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from smoa_lightning.common.atomic_files import replacing
+from smoa_lightning.common.atomic_files import copy_linked
 from smoa_lightning.data.datamodule import TaskDataModule
 from smoa_lightning.records.metric_table import better
 from smoa_lightning.training.adapter_folder import save_adapter
 from smoa_lightning.training.callbacks.rank_monitor import RankMonitor
+from smoa_lightning.training.run_checkpoints import BEST, LAST, committing
+from smoa_lightning.training.run_logger import write_step_points
 
 
 def _data(trainer: L.Trainer) -> TaskDataModule:
     return trainer.datamodule  # type: ignore[attr-defined, no-any-return]
 
 
-class AdapterCheckpoint(Checkpoint):
-    """Write ``checkpoints/last.ckpt`` often, ``checkpoints/best.ckpt`` and ``adapter/best`` at each new best score.
+class WholeFileIO(TorchCheckpointIO):
+    """Writes a checkpoint directly to its path: the path lies in a folder that becomes valid by one rename.
 
-    The best score is the best value of the task's selection metric on the selection rows. Every file is written under a
-    temporary name and renamed, so an interruption leaves the one before.
+    Lightning's own class writes a temporary file elsewhere and moves it, which is not one step across file systems.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Write a checkpoint."""
+        torch.save(checkpoint, path)
+
+
+class AdapterCheckpoint(Checkpoint):
+    """Commit the resume point often, and the best checkpoint and adapter at each new best score.
+
+    The best score is the best value of the task's selection metric on the selection rows. Each commit is one folder
+    (:mod:`smoa_lightning.training.run_checkpoints`), so that a killed run is as it was before the commit or after it.
     """
 
     def __init__(self, every_n_steps: int = 50) -> None:
@@ -38,36 +53,35 @@ class AdapterCheckpoint(Checkpoint):
         self.best_metrics: dict[str, float] = {}  # selection scores, loss and ranks of the best state
         self._last_saved = 0
 
-    @staticmethod
-    def folder(trainer: L.Trainer) -> Path:
-        """Return the folder of the Lightning checkpoints."""
-        return Path(trainer.default_root_dir) / "checkpoints"
+    def setup(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
+        """Let checkpoints be written where they are committed."""
+        trainer.strategy.checkpoint_io = WholeFileIO()
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, *args: Any) -> None:
-        """Write ``last.ckpt`` when enough optimizer steps have passed."""
-        if trainer.global_step - self._last_saved >= self.every_n_steps:
-            self._save_last(trainer, pl_module)
+        """Commit a resume point when enough optimizer steps have passed.
+
+        A step after which a validation is due has none: the validation itself commits one, so that a run that is killed
+        in between repeats the step and does the validation.
+        """
+        loop = trainer.fit_loop
+        due = loop.epoch_loop._should_check_val_fx(loop._data_fetcher)  # type: ignore[arg-type]
+        if trainer.global_step - self._last_saved >= self.every_n_steps and not due:
+            self._commit(trainer, pl_module)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: Any) -> None:
-        """Write the best checkpoint and adapter when the score improved, and ``last.ckpt`` in any case."""
+        """Commit the scores, with the best checkpoint and adapter if the score improved."""
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return
         metric = _data(trainer).sets.primary("selection")
         score = float(trainer.callback_metrics[f"selection/{metric}"])
-        if self.best_score is None or better(metric, score, self.best_score):
+        improved = self.best_score is None or better(metric, score, self.best_score)
+        if improved:
             self.best_score = score
-            self._save_best(trainer, pl_module)
-        self._save_last(trainer, pl_module)
+        self._commit(trainer, pl_module, best=improved)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: Any) -> None:
-        """Write the last adapter; it is the best one as well where no validation took place.
-
-        ``last.ckpt`` comes last: a run that is interrupted before it trains its last step again and ends properly.
-        """
-        if self.best_score is None:
-            self._save_best(trainer, pl_module)
-        self._save_adapter(trainer, pl_module, "last")
-        self._save_last(trainer, pl_module)
+        """Commit the last adapter; it is the best one as well if no validation took place."""
+        self._commit(trainer, pl_module, best=self.best_score is None, ended=True)
 
     def state_dict(self) -> dict[str, Any]:
         """Keep what is known of the best state for a resumed run."""
@@ -79,35 +93,34 @@ class AdapterCheckpoint(Checkpoint):
         self.best_score, self.best_step = state_dict["best_score"], state_dict["best_step"]
         self.best_metrics, self._last_saved = state_dict["best_metrics"], state_dict["last_saved"]
 
-    def _save_best(self, trainer: L.Trainer, pl_module: Any) -> None:
-        self.best_step = trainer.global_step
+    def _commit(self, trainer: L.Trainer, pl_module: Any, best: bool = False, ended: bool = False) -> None:
+        resumable = not pl_module.step_targets  # within an accumulated step, the gradients so far would be lost
+        if not (resumable or best):
+            return
+        if best:
+            self.best_step, self.best_metrics = trainer.global_step, self._selection(trainer)
+        if resumable:
+            self._last_saved = trainer.global_step
+            write_step_points(trainer)
+        run, writes = Path(trainer.default_root_dir), trainer.is_global_zero
+        with committing(run, trainer.global_step, writes) as folder:
+            name = LAST if resumable else BEST
+            trainer.save_checkpoint(folder / name, weights_only=False)  # every process takes part; one writes
+            if not writes:
+                return
+            if best and resumable:
+                copy_linked(folder / LAST, folder / BEST)
+            for which in [*(["best"] if best else []), *(["last"] if ended else [])]:
+                save_adapter(pl_module, folder / "adapter" / which, self._facts(trainer, which))
+
+    def _selection(self, trainer: L.Trainer) -> dict[str, float]:
+        """Return selection scores, loss and ranks of the present state."""
         logged = trainer.callback_metrics.items()
-        self.best_metrics = {k: float(v) for k, v in logged if k.startswith(("selection/", "train/loss"))}
+        metrics = {k: float(v) for k, v in logged if k.startswith(("selection/", "train/loss"))}
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, RankMonitor):
-                self.best_metrics |= callback.means()
-        self._save(trainer, "best.ckpt")
-        self._save_adapter(trainer, pl_module, "best")
-
-    def _save_last(self, trainer: L.Trainer, pl_module: Any) -> None:
-        if pl_module.step_targets:  # within an accumulated step: its gradients so far would be lost
-            return
-        self._last_saved = trainer.global_step
-        self._save(trainer, "last.ckpt")
-
-    def _save(self, trainer: L.Trainer, name: str) -> None:
-        path = self.folder(trainer) / name
-        if trainer.world_size > 1:
-            # every process takes part; Lightning writes the file in one step
-            trainer.save_checkpoint(path, weights_only=False)
-        else:
-            with replacing(path) as temporary:
-                trainer.save_checkpoint(temporary, weights_only=False)
-
-    def _save_adapter(self, trainer: L.Trainer, pl_module: Any, name: str) -> None:
-        if trainer.is_global_zero:
-            with replacing(Path(trainer.default_root_dir) / "adapter" / name) as temporary:
-                save_adapter(pl_module, temporary, self._facts(trainer, name))
+                metrics |= callback.means()
+        return metrics
 
     def _facts(self, trainer: L.Trainer, name: str) -> dict[str, Any]:
         data = _data(trainer)

@@ -127,7 +127,8 @@ class RankMonitor(Callback):
             return
         values = {f"rank/effective/{name}": rank.effective for name, rank in self.ranks.items()}
         values |= {f"rank/stable/{name}": rank.stable for name, rank in self.ranks.items()}
-        trainer.logger.log_metrics(values | self.means(), step=trainer.global_step)
+        step = max(trainer.global_step - 1, 0)  # Lightning numbers the steps from 0
+        trainer.logger.log_metrics(values | self.means(), step=step)
 
     def means(self) -> dict[str, float]:
         """Return the means over the measured layers, -1 where the strategy has no update of weights."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -69,6 +71,14 @@ class SamplePredictions(Callback):
     def on_test_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, *args: Any) -> None:
         """Collect the items to be shown."""
         self.items.extend(outputs["items"])
+
+    def write_again(self, trainer: L.Trainer, pl_module: Any, file: Path) -> None:
+        """Write the table of the base model from its items on disk."""
+        if not file.is_file():
+            return
+        self.items = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+        with pl_module.as_base_model():
+            self.on_test_end(trainer, pl_module)
 
     def on_test_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Write the table into the log."""

@@ -1,0 +1,72 @@
+"""The TensorBoard log of a run: one event file, and each point once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
+
+
+class RunLogger(TensorBoardLogger):
+    """A TensorBoard log that stays open between scoring, training and scoring, and that can be committed."""
+
+    def __init__(self, folder: Path, purge_step: int | None) -> None:
+        """Open the log of a run.
+
+        Args:
+            folder: The folder of the run; the event file lies directly in it.
+            purge_step: TensorBoard forgets points of earlier processes from this step on; ``None`` for a new run.
+        """
+        super().__init__(folder, name="", version="", default_hp_metric=False, purge_step=purge_step)
+        self._early: tuple[int | None, set[str]] | None = None
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        """Write points, except those that :meth:`write_early` has just written."""
+        if self._early == (step, set(metrics)):
+            self._early = None
+            return
+        super().log_metrics(dict(metrics), step)
+
+    @rank_zero_only
+    def write_early(self, metrics: Mapping[str, Any], step: int) -> None:
+        """Write the points of a step before Lightning does, and skip them then."""
+        self.log_metrics(metrics, step)
+        self._early = (step, set(metrics))
+
+    @rank_zero_only
+    def commit(self) -> None:
+        """Flush all points to disk."""
+        if self._experiment is None:
+            return
+        self.experiment.flush()
+        for file in Path(self.log_dir).glob("events.out.tfevents.*"):
+            handle = os.open(file, os.O_RDONLY)
+            os.fsync(handle)
+            os.close(handle)
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """Flush, and stay open: Lightning ends the log after each scoring, and a closed log begins a new file."""
+        self.commit()
+
+
+def write_step_points(trainer: L.Trainer) -> None:
+    """Write the points of the optimizer step that was just done, and flush the log.
+
+    Lightning writes them after the hook in which a checkpoint is committed. A run that is killed in between would
+    resume after the step, without its points.
+    """
+    logger, connector = trainer.logger, trainer._logger_connector
+    if not isinstance(logger, RunLogger):
+        return
+    stepping = trainer.training and connector._first_loop_iter is not None
+    if stepping and connector.should_update_logs and (logged := connector.metrics["log"]):
+        points = {name: float(value) for name, value in logged.items()} | {"epoch": trainer.current_epoch}
+        logger.write_early(points, trainer.fit_loop.epoch_loop._batches_that_stepped)
+    logger.commit()
