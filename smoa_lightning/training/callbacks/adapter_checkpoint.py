@@ -106,12 +106,11 @@ class AdapterCheckpoint(Checkpoint):
         with committing(run, trainer.global_step, writes) as folder:
             name = LAST if resumable else BEST
             trainer.save_checkpoint(folder / name, weights_only=False)  # every process takes part; one writes
-            if not writes:
-                return
-            if best and resumable:
+            if writes and best and resumable:
                 copy_linked(folder / LAST, folder / BEST)
-            for which in [*(["best"] if best else []), *(["last"] if ended else [])]:
+            for which in [*(["best"] if best else []), *(["last"] if ended else [])] if writes else []:
                 save_adapter(pl_module, folder / "adapter" / which, self._facts(trainer, which))
+        trainer.strategy.barrier()  # the other processes read what this one commits
 
     def _selection(self, trainer: L.Trainer) -> dict[str, float]:
         """Return selection scores, loss and ranks of the present state."""
