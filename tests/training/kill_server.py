@@ -1,0 +1,114 @@
+"""Start runs in forked processes that are killed at a chosen file operation, then finished by the same command.
+
+``python -m tests.training.kill_server JOB.json`` reads a list of jobs and prints one JSON object for each of them. A
+process that has imported everything is forked, so that a run takes about a second instead of ten.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
+EVENTS = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.symlink", "os.truncate"}
+
+
+class Operations:
+    """Counts operations that change files under a folder, and acts before a chosen one.
+
+    Args:
+        root: Only operations under this folder count.
+        act: Called with the number of each operation, from 1, before it takes place.
+    """
+
+    def __init__(self, root: Path, act: Callable[[int], None]) -> None:
+        self.root, self.act, self.count = str(root), act, 0
+        self._fsync, os.fsync = os.fsync, self._counting_fsync
+        sys.addaudithook(self._hook)
+
+    def _hook(self, event: str, arguments: tuple[Any, ...]) -> None:
+        if event == "open":
+            path, _, flags = arguments
+            if not (isinstance(flags, int) and flags & WRITES):
+                return
+        elif event in EVENTS:
+            path = arguments[0]
+        else:
+            return
+        if isinstance(path, str | bytes | os.PathLike) and os.fsdecode(path).startswith(self.root):
+            self._next()
+
+    def _counting_fsync(self, handle: Any) -> None:
+        self._next()
+        self._fsync(handle)
+
+    def _next(self) -> None:
+        self.count += 1
+        self.act(self.count)
+
+
+def forked(work: Callable[[], int], log: Path) -> int:
+    """Run ``work`` in a fork of this process; return its exit status, negative for a signal."""
+    child = os.fork()
+    if child:
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    status = 99
+    try:
+        output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        status = work()
+    finally:
+        sys.stdout.flush()
+        os._exit(status)
+
+
+def fit(arguments: list[str]) -> int:
+    """Run the command line."""
+    from smoa_lightning.__main__ import main
+
+    return main(arguments)
+
+
+def killed_fit(arguments: list[str], root: Path, operation: int) -> int:
+    """Run the command line; kill the process before a file operation. Operation 0 counts them into ``count.txt``."""
+
+    def act(number: int) -> None:
+        if number == operation:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    operations = Operations(root, act)
+    status = fit(arguments)
+    if not operation:
+        (root.parent / "count.txt").write_text(str(operations.count))
+    return status
+
+
+def do(job: dict[str, Any]) -> dict[str, Any]:
+    """Do one job: kill at each of ``operations`` in turn, in one run folder, then run to the end."""
+    root = Path(job["root"])
+    root.mkdir(parents=True, exist_ok=True)
+    arguments, log = [*job["arguments"], "--run.root", str(root)], root.parent / f"{root.name}.log"
+    statuses = [forked(lambda n=number: killed_fit(arguments, root, n), log) for number in job["operations"]]
+    final = forked(lambda: fit(arguments), log) if job["finish"] else 0
+    return {**job, "statuses": statuses, "final": final}
+
+
+def main() -> None:
+    """Do the jobs of a file."""
+    import torch
+
+    import smoa_lightning.training.cli  # noqa: F401  # imported once, for all forks
+
+    torch.set_num_threads(1)
+    for job in json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")):
+        print(json.dumps(do(job)), flush=True)
+
+
+if __name__ == "__main__":
+    main()

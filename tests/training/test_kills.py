@@ -1,0 +1,123 @@
+"""A run that is killed at any file operation and started again ends as if nothing had happened."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from ..runs import only_run
+
+ROOT = Path(__file__).parents[2]
+TIMED = ("cost/", "final/tokens_per_second", "final/peak_memory_mb", "final/train_seconds", "hp_metric")
+# 20 batches an epoch: validation is due at steps at which a resume point would be due as well
+DEFAULT = ["--checkpoint.every_n_steps", "5", "--trainer.max_epochs", "2", "--data.limit_train_rows", "120"]
+VARIANTS = {
+    "plain": DEFAULT,
+    "dropout_accumulation": [
+        *DEFAULT,
+        *("--trainer.accumulate_grad_batches", "2", "--model.adapter.dropout", "0.2"),
+        *("--trainer.val_check_interval", "3"),
+    ],
+    "packing": [*DEFAULT, "--data.packing", "true", "--data.max_length", "512"],
+    "adalora": [
+        *DEFAULT,
+        *("--model.adapter", "null", "--model.adapter", "peft.AdaLoraConfig", "--model.adapter.init_r", "4"),
+    ],
+    "epochs_without_validation": [*DEFAULT, "--trainer.check_val_every_n_epoch", "2"],
+}
+
+
+def result(root: Path) -> dict[str, Any]:
+    """Return everything that a run measured or trained, without times."""
+    run = only_run(root)
+    record = json.loads((run / "record.json").read_text())
+    log = EventAccumulator(str(run), size_guidance={"scalars": 0, "tensors": 0}).Reload()
+    scalars = {tag: [(e.step, e.value) for e in log.Scalars(tag)] for tag in log.Tags()["scalars"]}
+    return {
+        "status": record["status"],
+        "metrics": {k: v for k, v in record["metrics"].items() if not k.startswith("cost/")},
+        "best": record["best"],
+        "points": {tag: points for tag, points in scalars.items() if not tag.startswith(TIMED)},
+        "texts": {tag: [e.step for e in log.Tensors(tag)] for tag in log.Tags()["tensors"]},
+        "items": [(run / name).read_text() for name in ("base_items.jsonl", "items.jsonl")],
+        "adapters": {
+            name: {k: v.tolist() for k, v in load_file(run / "adapter" / name / "adapter_model.safetensors").items()}
+            for name in ("best", "last")
+        },
+        "leftovers": [str(path) for path in run.rglob("*") if path.suffix in (".tmp", ".old")],
+        "linked": [path.is_symlink() for path in ((run / "adapter" / name) for name in ("best", "last"))],
+    }
+
+
+def differences(expected: dict[str, Any], found: dict[str, Any]) -> list[str]:
+    lines = []
+    for key in expected.keys() | found.keys():
+        old, new = expected.get(key), found.get(key)
+        if isinstance(old, dict) and isinstance(new, dict):
+            lines += [f"{key}: {line}" for line in differences(old, new)]
+        elif old != new:
+            lines.append(f"{key}: {str(old)[-200:]} became {str(new)[-200:]}")
+    return lines
+
+
+def run_jobs(jobs: list[dict[str, Any]], folder: Path) -> list[dict[str, Any]]:
+    file = folder / "jobs.json"
+    file.write_text(json.dumps(jobs))
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    command = [sys.executable, "-m", "tests.training.kill_server", str(file)]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+
+
+def kill_and_compare(arguments: list[str], folder: Path, count: int | None) -> int:
+    """Compare runs that are killed at ``count`` operations (all of them if None) with an uninterrupted run."""
+    arguments = ["fit", *arguments]
+    job = {"arguments": arguments, "root": str(folder / "whole"), "operations": [0], "finish": 0}
+    (whole,) = run_jobs([job], folder)
+    assert whole["statuses"] == [0], (folder / "whole.log").read_text()[-2000:]
+    operations = int((folder / "count.txt").read_text())
+    expected = result(folder / "whole")
+    numbers = list(range(1, operations + 1))
+    chosen = numbers if count is None else sorted(random.Random(0).sample(numbers, count))
+    wrong = []
+    for start in range(0, len(chosen), 20):
+        jobs = [
+            {"arguments": arguments, "root": str(folder / f"kill{n}"), "operations": [n], "finish": 1}
+            for n in chosen[start : start + 20]
+        ]
+        for job in run_jobs(jobs, folder):
+            root = Path(job["root"])
+            assert job["statuses"] == [-9], job
+            if job["final"] != 0:
+                wrong.append((root.name, (folder / f"{root.name}.log").read_text()[-1500:]))
+            elif (found := result(root)) != expected:
+                wrong.append((root.name, differences(expected, found)))
+            if not wrong or wrong[-1][0] != root.name:
+                shutil.rmtree(root)
+    assert not wrong, f"{len(wrong)} of {len(chosen)} kills: {wrong[:3]}"
+    return len(chosen)
+
+
+def arguments_of(tiny_arguments: list[str], variant: str) -> list[str]:
+    return [*tiny_arguments[:-2], "--trainer.log_every_n_steps", "2", *VARIANTS[variant]]
+
+
+def test_kills_at_a_few_operations(tiny_arguments: list[str], tmp_path: Path) -> None:
+    assert kill_and_compare(arguments_of(tiny_arguments, "plain"), tmp_path, 6) == 6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_kills_at_every_operation(variant: str, tiny_arguments: list[str], tmp_path: Path) -> None:
+    count = None if variant == "plain" else 40
+    print(kill_and_compare(arguments_of(tiny_arguments, variant), tmp_path, count), "kills")
