@@ -1,4 +1,4 @@
-"""Adapters as folders: write one with its model card, and load one back onto its backbone."""
+"""Adapter folders: write an adapter with its model card, and load it with its backbone."""
 
 from __future__ import annotations
 
@@ -36,19 +36,19 @@ if TYPE_CHECKING:
 
 
 def save_adapter(module: FineTuneModule, folder: Path, facts: dict[str, Any]) -> None:
-    """Write the adapter of ``module`` as a peft folder with a model card and the facts needed to load it.
+    """Write the adapter of ``module`` as a peft folder, with a model card and the facts for loading.
 
-    Under full fine-tuning the folder holds the whole model in transformers' layout.
+    After full fine-tuning, the folder has the whole model in transformers' layout.
 
     Args:
         module: A module whose model is loaded.
-        folder: Where to write; it must not exist.
-        facts: What the card should tell: task, source of the data, step, score on the selection rows.
+        folder: The new folder.
+        facts: Facts for the card: task, source of the data, step, score on the selection rows.
     """
     network = module.network
     with _quiet_peft():
         network.save_pretrained(folder)  # type: ignore[operator]
-    kept: dict[str, Any] = {
+    facts = {
         "version": __version__,
         "backbone": dataclasses.asdict(module.backbone_config),
         "location": provenance(module.location, network),
@@ -56,18 +56,18 @@ def save_adapter(module: FineTuneModule, folder: Path, facts: dict[str, Any]) ->
         **facts,
     }
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != CARD)  # a card may be edited
-    kept["sha256"] = {file.relative_to(folder).as_posix(): sha256(file) for file in files}
-    (folder / ADAPTER_FACTS).write_text(json.dumps(sealed(kept), indent=2) + "\n", encoding="utf-8")
-    (folder / CARD).write_text(_card(module, kept), encoding="utf-8")
+    facts["sha256"] = {file.relative_to(folder).as_posix(): sha256(file) for file in files}
+    (folder / ADAPTER_FACTS).write_text(json.dumps(sealed(facts), indent=2) + "\n", encoding="utf-8")
+    (folder / CARD).write_text(_card(module, facts), encoding="utf-8")
 
 
 @contextlib.contextmanager
 def _quiet_peft() -> Iterator[None]:
-    """Leave out three warnings of peft 0.21 that say nothing to a user."""
+    """Hide three warnings of peft 0.21 that do not help a user."""
     with quiet_peft():
-        # it takes a layer whose rank AdaLoRA has cut to 0 for a shard that was not gathered
+        # peft mistakes a layer that AdaLoRA has cut to rank 0 for a shard of a tensor
         warnings.filterwarnings("ignore", message=".*have invalid shape.*", category=PeftWarning)
-        # it compares AdaLoRA's rank pattern, one entry a tensor, with LoRA's, one entry a module
+        # peft compares AdaLoRA's rank pattern (one entry a tensor) with LoRA's (one entry a module)
         warnings.filterwarnings("ignore", message=".*rank_pattern keys did not match.*", category=RuntimeWarning)
         yield
 
@@ -76,7 +76,7 @@ def _card(module: FineTuneModule, facts: dict[str, Any]) -> str:
     base = size_name(module.location)
     library = "peft" if isinstance(module.network, PeftModel) else "transformers"
     score = facts["selection"]["score"]
-    told = "not measured" if score is None else f"{score:.4f}"
+    shown_score = "not measured" if score is None else f"{score:.4f}"
     return f"""---
 library_name: {library}
 base_model: {facts["location"]["name"]}
@@ -89,15 +89,15 @@ Trained with smoa_lightning {facts["version"]}: the {facts["which"]} adapter of 
 
 * Backbone: `{facts["location"]["name"]}` (source: {facts["location"]["source"]})
 * Data: task `{facts["task"]}`, source: **{facts["data_source"]}**
-* {facts["selection"]["metric"]} on the selection rows (best so far): {told}
+* {facts["selection"]["metric"]} on the selection rows (best so far): {shown_score}
 
 ```python
-from smoa_lightning import load_adapter  # importing it registers the methods that peft itself lacks
+from smoa_lightning import load_adapter  # the import registers the methods that peft does not have
 
 model, tokenizer = load_adapter("path/to/this/folder")
 ```
 
-In a process that has not imported `smoa_lightning`, `peft` raises a KeyError for its own methods' types.
+`peft` raises a KeyError for methods of `smoa_lightning` in a process that has not imported `smoa_lightning`.
 """
 
 
@@ -141,7 +141,7 @@ def read_adapter_facts(folder: Path) -> dict[str, Any]:
 
 
 def saved_backbone(folder: Path) -> tuple[BackboneConfig, Location]:
-    """Return the backbone that the adapter in a folder was trained on, and where it is read from."""
+    """Return the settings and the location of the backbone that an adapter was trained on."""
     facts = read_adapter_facts(folder)
     config = BackboneConfig(**facts["backbone"])
     return config, _location(config, facts["location"])
@@ -153,9 +153,9 @@ def load_adapter(
     """Load a trained adapter and its tokenizer, in evaluation mode.
 
     Args:
-        run_or_folder: A run folder (its best adapter is taken) or an adapter folder.
-        backbone: A loaded model or a folder to load it from; by default the one that the adapter was trained on.
-            A base with other weights is refused by strategies that save fingerprints.
+        run_or_folder: A run folder (its best adapter is used) or an adapter folder.
+        backbone: A loaded model or the folder of a model; by default the backbone that the adapter was trained on.
+            Strategies that save fingerprints refuse a backbone with different weights.
 
     Returns:
         The model with the adapter attached, and the tokenizer.
@@ -178,7 +178,7 @@ def load_adapter(
     return model.eval(), load_tokenizer(location)
 
 
-def _location(config: BackboneConfig, kept: dict[str, Any]) -> Location:
-    """Return the source that was decided in training: ``auto`` must not be decided a second time."""
-    decided = dataclasses.replace(config, source=kept["source"])
-    return locate(dataclasses.replace(decided, revision=kept.get("commit") or config.revision))
+def _location(config: BackboneConfig, saved: dict[str, Any]) -> Location:
+    """Return the location that ``auto`` meant in training."""
+    decided = dataclasses.replace(config, source=saved["source"])
+    return locate(dataclasses.replace(decided, revision=saved.get("commit") or config.revision))

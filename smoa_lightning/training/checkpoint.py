@@ -1,4 +1,4 @@
-"""Checkpoints as files: read one safely, tell what it is, and how its settings differ from today's."""
+"""Checkpoint files: safe reading, digests, and differences to the current settings."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """Read a checkpoint of this framework, with ``weights_only``.
 
     Raises:
-        UserError: No such file, a damaged one, or one that something else wrote.
+        UserError: There is no such file, it is damaged, or a different program wrote it.
     """
     verify(path)
     try:
@@ -30,15 +30,15 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     except (RuntimeError, EOFError, pickle.UnpicklingError, ValueError) as error:
         raise UserError(f"the checkpoint {str(path)!r} is damaged: {str(error).splitlines()[0]}") from error
     if "config" not in checkpoint:
-        raise UserError(f"the checkpoint {str(path)!r} was not written by smoa_lightning: it holds no configuration")
+        raise UserError(f"the checkpoint {str(path)!r} was not written by smoa_lightning: it has no configuration")
     return checkpoint
 
 
 def verify(path: Path) -> None:
-    """Compare a checkpoint with its checksums: those of its checkpoint folder, else those inside the file.
+    """Compare a checkpoint with the checksums of its checkpoint folder, else with checksums inside the file.
 
     Raises:
-        UserError: The file is missing or differs from what was written.
+        UserError: The file is missing or damaged.
     """
     if not path.is_file():
         raise UserError(f"there is no checkpoint {str(path)!r}")
@@ -54,7 +54,7 @@ def verify(path: Path) -> None:
 
 
 def _is_whole_archive(path: Path) -> bool:
-    """Return whether the checksum of each record in a file of ``torch.save`` is right; torch does not look at them."""
+    """Whether each record in a file of ``torch.save`` has its checksum; torch does not check this."""
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.testzip() is None
@@ -63,7 +63,7 @@ def _is_whole_archive(path: Path) -> bool:
 
 
 def file_digest(file: str | None) -> str | None:
-    """Return the SHA-256 of a file, ``None`` if there is none."""
+    """Return the SHA-256 of a file; ``None`` without a file."""
     if file is None or not Path(file).is_file():
         return None
     return sha256(Path(file))

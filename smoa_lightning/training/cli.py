@@ -1,4 +1,4 @@
-"""The command line on top of LightningCLI: how configurations compose, and what happens around each subcommand."""
+"""The command line on LightningCLI: it composes configurations and prepares the run of each subcommand."""
 
 from __future__ import annotations
 
@@ -37,18 +37,19 @@ from smoa_lightning.training.module import FineTuneModule
 from smoa_lightning.training.run import Run
 from smoa_lightning.training.run_logger import RunLogger
 from smoa_lightning.training.run_names import run_name
+from smoa_lightning.training.run_notes import announce
 
 
 @dataclass
 class RunConfig:
-    """Where a run writes.
+    """Folder and name of a run, and which scores it has.
 
     Args:
         root: Folder of all runs; TensorBoard reads it.
         folder: Exact folder of this run, instead of ``<root>/<name>/version_N``.
-        name: Name of this run, instead of one made of task, strategy, rank, K, seed and source.
-        score_base: Score the untouched backbone on the report rows before training.
-        score_report: Score the best adapter on the report rows after training; a search leaves them unseen.
+        name: Name of this run; by default made of task, strategy, rank, K, seed and source.
+        score_base: Score the base model on the report rows before training.
+        score_report: Score the best adapter on the report rows after training; searches do not.
     """
 
     root: str = "runs"
@@ -59,10 +60,10 @@ class RunConfig:
 
 
 class FineTuneCLI(LightningCLI):
-    """fit, validate, test and predict.
+    """The subcommands fit, validate, test and predict.
 
-    Precedence: command-line flags beat configuration files (later beat earlier), files beat a checkpoint's own
-    settings. A file may name another one under ``base:``, relative to itself, which is read before it.
+    Flags replace settings of files, later files replace earlier files, and files replace settings of a checkpoint. A
+    file may name a ``base:`` file, with a path relative to itself; the ``base:`` file is read first.
     """
 
     def __init__(
@@ -72,13 +73,13 @@ class FineTuneCLI(LightningCLI):
         callbacks: Sequence[Callback] = (),
         notes: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
-        """Parse and, with ``run``, execute.
+        """Parse the command line and, with ``run``, execute it.
 
         Args:
-            args: The command line, by default that of the process.
-            run: With ``False`` the classes are made but no subcommand is expected or executed.
-            callbacks: Callbacks beside those of the configuration; they must not change what the run computes.
-            notes: What the record of a training run holds beside what is known here.
+            args: The command line.
+            run: With ``False``, only instantiate the classes; the command line has no subcommand.
+            callbacks: Further callbacks; they must not change what the run computes.
+            notes: Further parts of the record of a training run.
         """
         self.run: Run | None = None
         self._callbacks, self._notes = callbacks, notes
@@ -87,18 +88,18 @@ class FineTuneCLI(LightningCLI):
             FineTuneModule,
             TaskDataModule,
             parser_class=OneSentenceParser,
-            save_config_callback=None,  # the run writes config.yaml itself, once it owns its folder
+            save_config_callback=None,  # the run writes config.yaml itself, in its own folder
             seed_everything_default=0,
-            auto_configure_optimizers=False,  # it would hold frozen weights and miss the adapter's
+            auto_configure_optimizers=False,  # it would take frozen weights, and not the adapter
             load_from_checkpoint_support=False,
             args=args,
             run=run,
         )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add the run's own settings and the callbacks, each under its name, so that no list has to be merged."""
+        """Add the settings of the run, and each callback under its own name, so that files need not merge lists."""
         adamw = {"class_path": "torch.optim.AdamW", "init_args": {"lr": 1e-3, "weight_decay": 0.0}}
-        parser.set_defaults({"model.optimizer": adamw})  # as settings, so that records and checkpoints can hold it
+        parser.set_defaults({"model.optimizer": adamw})  # settings, unlike a function, fit into records and checkpoints
         parser.add_class_arguments(RunConfig, "run")
         parser.add_argument("--base", type=str | None, default=None, help="File read before this one.")
         parser.add_lightning_class_args(AdapterCheckpoint, "checkpoint")
@@ -108,9 +109,9 @@ class FineTuneCLI(LightningCLI):
         parser.add_lightning_class_args(Forgetting, "forgetting")
 
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
-        """Leave out the settings that this package decides: how checkpoints are read, and what is shown and returned.
+        """Leave out settings that this package decides: how checkpoints are read, and what is shown and returned.
 
-        Only the subcommand that is asked for gets a parser: each takes as long to build as all of its settings.
+        Only the given subcommand gets a parser, since building a parser is slow.
         """
         known = {
             name: skip | {"weights_only", "verbose", "return_predictions"}
@@ -121,7 +122,7 @@ class FineTuneCLI(LightningCLI):
     # ------------------------------------------------------------------------------------------------- parsing
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        """Put the files named under ``base:`` and a checkpoint's settings before the given files, then parse."""
+        """Parse the settings of the checkpoint, the ``base:`` files and the given files, in this order."""
         assert isinstance(args, list), "the dispatcher passes the command line as a list"
         with contextlib.ExitStack() as stack:
             expanded = expand_bases(args)
@@ -133,24 +134,24 @@ class FineTuneCLI(LightningCLI):
         self.config_files = [Path(file) for flag, file in pairwise(expanded) if flag == "--config"]
 
     def _parse_ckpt_path(self) -> None:
-        """Do nothing: LightningCLI lets a checkpoint override the command line here."""
+        """Do nothing: in LightningCLI, a checkpoint overrides the command line here."""
 
     # --------------------------------------------------------------------------------------------- instantiation
 
     def before_instantiate_classes(self) -> None:
-        """Let the seeds that are not set follow ``seed_everything``: a run named seed1 differs from seed0."""
+        """Set missing seeds to ``seed_everything``, so that a run named seed1 differs from seed0."""
         config = self.config[self.subcommand] if self.subcommand else self.config
         for key in ("model.adapter_seed", "data.seed"):
             if config[key] is None:
                 config[key] = int(config["seed_everything"])
-        config["base"] = None  # it has been read, and is not where the run's config.yaml will lie
+        config["base"] = None  # already read; the run's config.yaml is in a different folder
         budget = config["model.budget"]
         if isinstance(budget, dict) and "like" in budget:
             folders = [f.parent for f in reversed(self.config_files) if f.is_file() and _budget_in(f) == budget]
             config["model.budget"] = {"like": str(like_file(budget["like"], folders[0] if folders else None))}
 
     def instantiate_classes(self) -> None:
-        """Make model, data and trainer; Lightning 2.6 calls jsonargparse by a name that is now deprecated."""
+        """Instantiate model, data and trainer; Lightning 2.6 calls a deprecated name of jsonargparse."""
         with warnings.catch_warnings():
             warnings.filterwarnings(
                 "ignore", message=r"(?s).*(instantiate_classes|Jsonargparse)", category=DeprecationWarning
@@ -161,7 +162,7 @@ class FineTuneCLI(LightningCLI):
                 raise (refused_strategy() or UserError(" ".join(str(error).split()))) from error
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
-        """Decide the sources and the folder of the run, then make the trainer that writes there."""
+        """Decide the sources and the folder of the run, then instantiate its trainer."""
         if self.subcommand is None:
             return super().instantiate_trainer(logger=False, **kwargs)
         self.datamodule.resolve()
@@ -176,12 +177,12 @@ class FineTuneCLI(LightningCLI):
             self.run.choose_folder(options.root, options.folder)
         else:
             self.run.choose_output(options.root, options.folder, self.subcommand, self._get(self.config, "ckpt_path"))
-        self.run.announce()
+        announce(self.run)
         logger = self._get(self.config_init, "trainer").get("logger")
         if logger is None or logger is True:
             kwargs["logger"] = RunLogger(self.run.folder, self.run.resumed_step())
         kwargs["default_root_dir"] = str(self.run.folder)
-        kwargs["enable_checkpointing"] = True  # ours; it keeps Lightning from adding its own
+        kwargs["enable_checkpointing"] = True  # AdapterCheckpoint; Lightning then adds no callback of its own
         if console.is_quiet():
             kwargs["enable_model_summary"] = False
         trainer = super().instantiate_trainer(**kwargs)
@@ -191,7 +192,7 @@ class FineTuneCLI(LightningCLI):
         return trainer
 
     def _apply_budget(self) -> None:
-        """Put the sizes that meet the budget in its place: the run is what it resolved to, also when it is resumed."""
+        """Replace the budget by the sizes that meet it, in the record and for a resumed run."""
         config = self.config[self.subcommand]
         fit = self.model.resolve_budget()
         if fit is not None:
@@ -202,7 +203,7 @@ class FineTuneCLI(LightningCLI):
     # ----------------------------------------------------------------------------------------------- subcommands
 
     def fit(self, ckpt_path: str | None = None, **kwargs: Any) -> None:
-        """Score the untouched backbone, train, score the best adapter on the report rows, complete the record."""
+        """Score the base model, train, score the best adapter on the report rows, and complete the record."""
         assert self.run is not None
         self.run.fit(self.trainer, ckpt_path)
 
@@ -226,7 +227,7 @@ class FineTuneCLI(LightningCLI):
 
 
 def _budget_in(file: Path) -> Any:
-    """Return what a configuration file says under ``model.budget``."""
+    """Return ``model.budget`` of a configuration file."""
     content = yaml.safe_load(file.read_text(encoding="utf-8"))
     model = content.get("model") if isinstance(content, dict) else None
     return model.get("budget") if isinstance(model, dict) else None
@@ -245,7 +246,7 @@ def _flag(args: list[str], name: str) -> str | None:
 
 @contextlib.contextmanager
 def _config_file_of(checkpoint: Path) -> Iterator[Path]:
-    """Give a file with the model and data settings that a checkpoint was written with."""
+    """Write the model and data settings of a checkpoint to a temporary file."""
     saved = read_checkpoint(checkpoint)["config"]
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "checkpoint.yaml"

@@ -18,15 +18,15 @@ def generate(
 ) -> list[str]:
     """Return the continuation of each prompt by the best adapter of a run, or by the adapter of a folder.
 
-    Prompts are tokenised as in training: blanks at their end belong to the response and are dropped, and a prompt is
-    one user message of the tokenizer's chat template if the adapter was trained under it.
+    Prompts are tokenised as in training. Blanks at the end of a prompt are dropped, since they belong to the response.
+    If the adapter was trained with the tokenizer's chat template, a prompt is one user message.
 
     Args:
         run: A run folder or an adapter folder.
         prompts: Texts to continue.
-        max_new_tokens: Most tokens in a continuation.
+        max_new_tokens: Largest number of tokens in a continuation.
         num_beams: Width of the beam search; 1 is greedy.
-        backbone: Folder of the backbone, if it is not where it was in training.
+        backbone: Folder of the backbone, if it has moved since training.
 
     Raises:
         UserError: The folder holds no adapter.
@@ -39,5 +39,5 @@ def generate(
     pairs = [(texts(ReplyExample("", (text,), ""), tokenizer, template, adds_bos)[0], "") for text in prompts]
     rows = [pair.prefix + pair.prompt for pair in encode_pairs(tokenizer, pairs, add_bos, breaks=False)]
     ends = end_ids(tokenizer, template)
-    made = continuations(model, rows, tokenizer.pad_token_id, ends, max_new_tokens, num_beams)
-    return [str(tokenizer.decode(ids, skip_special_tokens=True)) for ids in made]
+    continued = continuations(model, rows, tokenizer.pad_token_id, ends, max_new_tokens, num_beams)
+    return [str(tokenizer.decode(ids, skip_special_tokens=True)) for ids in continued]

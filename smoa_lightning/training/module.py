@@ -1,4 +1,4 @@
-"""FineTuneModule: the LightningModule that hosts a backbone and one adapter strategy."""
+"""FineTuneModule: the LightningModule of a backbone with one adapter strategy."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ DEFAULT_OPTIMIZER = partial(torch.optim.AdamW, lr=1e-3, weight_decay=0.0)
 class FineTuneModule(L.LightningModule):
     """A causal language model, an adapter strategy, the loss and the optimizer.
 
-    The loss of an optimizer step is the summed cross-entropy of all its target tokens divided by their number,
-    whatever the number of micro-batches and processes, so that accumulation and DDP change nothing but speed.
+    The loss of an optimizer step is the mean cross-entropy of all its target tokens, over all micro-batches and
+    processes. Accumulation and DDP therefore change only the speed.
     """
 
     def __init__(
@@ -59,34 +59,32 @@ class FineTuneModule(L.LightningModule):
         budget: str | int | float | dict[str, str] | None = None,
         budget_tolerance: float | None = None,
     ) -> None:
-        """Describe the model; nothing is loaded before Lightning calls ``configure_model``.
+        """Describe the model; ``configure_model`` loads it.
 
         Args:
-            backbone: Which language model is adapted.
+            backbone: The language model to adapt.
             adapter: The strategy: any ``peft.PeftConfig``, by class path. ``null`` is full fine-tuning.
-            frozen: Train nothing: evaluate the untouched backbone. Needs ``adapter: null``.
-            optimizer: The optimizer, built over exactly the trainable parameters.
-            warmup: Linear warm-up of the learning rate: a number of steps from 1 on, a share of all steps below 1.
-            decay: What the learning rate does after the warm-up: ``linear`` to zero, or ``constant``.
+            frozen: Train nothing, and evaluate the base model. Needs ``adapter: null``.
+            optimizer: The optimizer of the trainable parameters.
+            warmup: Linear warm-up of the learning rate: a number of steps, or below 1 a share of all steps.
+            decay: Learning rate after the warm-up: ``linear`` to zero, or ``constant``.
             adapter_seed: Seed of the adapter's initial values; ``null`` follows ``seed_everything`` (0 in Python).
-            budget: Trainable parameters that the strategy's rank or block size is chosen for: ``300k``, or
-                ``like: FILE`` for as many as the strategy of a YAML file has; ``null`` leaves the size as it is.
-            budget_tolerance: Refuse a size that misses the budget by more than this share, such as 0.01; ``null`` takes
-                the nearest size and says how near it is.
+            budget: Number of trainable parameters, which sets the strategy's rank or block size: ``300k``, or
+                ``like: FILE`` for the number of the strategy in a YAML file. ``null`` changes no size.
+            budget_tolerance: Largest share by which the size may miss the budget, such as 0.01; ``null`` takes the
+                nearest size and reports the difference.
         """
         super().__init__()
         if frozen and adapter is not None:
-            raise UserError("model.frozen is true but model.adapter is set: a frozen run takes 'model.adapter: null'")
+            raise UserError("model.frozen is true but model.adapter is set; a frozen run needs 'model.adapter: null'")
         if adapter is not None:
             check_supported(adapter)
         if warmup < 0:
             raise UserError(f"model.warmup is {warmup}; it takes a share of the steps in [0, 1) or a number of steps")
         self.backbone_config = backbone or BackboneConfig()
-        self.adapter_config = adapter
-        self.frozen = frozen
+        self.adapter_config, self.frozen = adapter, frozen
         self.optimizer_factory = optimizer
-        self.warmup = warmup
-        self.decay = decay
+        self.warmup, self.decay = warmup, decay
         self.adapter_seed = adapter_seed or 0
         if budget_tolerance is not None and not 0 <= budget_tolerance < 1:
             raise UserError(f"model.budget_tolerance is {budget_tolerance}; it takes a share of the budget in [0, 1)")
@@ -94,17 +92,17 @@ class FineTuneModule(L.LightningModule):
         self.budget_tolerance = budget_tolerance
         self.budget_fit: BudgetFit | None = None
         self.scoring_base_model = False
-        self.run_config: dict[str, Any] = {}  # kept in checkpoints, so that an evaluation needs no other file
+        self.run_config: dict[str, Any] = {}  # saved in checkpoints, for evaluations
         self.model: PreTrainedModel | PeftModel | None = None
-        self.allocation: RankAllocation | None = None  # AdaLoRA's work beside the gradient of the loss
-        self.evaluation: TaskEvaluation  # of the pass under way
-        self.step_targets = 0  # target tokens of the optimizer step under way
-        self.seen_tokens = 0  # padded-out tokens excluded; read by the cost monitor
+        self.allocation: RankAllocation | None = None  # AdaLoRA's penalty and rank changes
+        self.evaluation: TaskEvaluation  # of the current pass
+        self.step_targets = 0  # target tokens of the current optimizer step
+        self.seen_tokens = 0  # without padding; for the cost monitor
         self._step_loss: Tensor | None = None
 
     @cached_property
     def location(self) -> Location:
-        """Where the backbone is read from; decided once."""
+        """Where the backbone is read from."""
         return locate(self.backbone_config)
 
     @cached_property
@@ -114,31 +112,33 @@ class FineTuneModule(L.LightningModule):
 
     @property
     def network(self) -> nn.Module:
-        """The backbone with its adapter, once it is loaded."""
+        """The loaded backbone with its adapter."""
         if self.model is None:
             raise RuntimeError("the backbone is not loaded yet: Lightning calls configure_model first")
         return self.model
 
     def resolve_budget(self) -> BudgetFit | None:
-        """Give the strategy the size that comes nearest to the budget, once; ``None`` without a budget.
+        """Set the strategy's size to the nearest size to the budget; ``None`` without a budget.
 
         Raises:
-            UserError: It misses the budget by more than ``budget_tolerance``.
+            UserError: The size misses the budget by more than ``budget_tolerance``.
         """
         if self.budget is not None and self.budget_fit is None:
             skeleton = load_skeleton(self.backbone_config, self.location)
             fit = fit_budget(skeleton, self.adapter_config, self.budget, self.frozen)
             tolerance = self.budget_tolerance
             if tolerance is not None and abs(fit.relative_error) > tolerance:
-                raise UserError(f"{fit.line()}; it has to be met within {tolerance:.1%} (model.budget_tolerance)")
+                raise UserError(
+                    f"{fit.line()}; the largest allowed difference is {tolerance:.1%} (model.budget_tolerance)"
+                )
             self.budget_fit = fit
             self.adapter_config = self.budget_fit.config
         return self.budget_fit
 
     def configure_model(self) -> None:
-        """Load the backbone, then attach the strategy; called by Lightning before every run, each done once.
+        """Load the backbone, then attach the strategy, each once; Lightning calls this before every run.
 
-        The untouched backbone is scored before anything is attached: some initialisations change its weights.
+        The base model is scored before the strategy is attached, since some initialisations change its weights.
         """
         if self.model is None:
             self.resolve_budget()
@@ -152,17 +152,17 @@ class FineTuneModule(L.LightningModule):
     # ------------------------------------------------------------------------------------------------- training
 
     def on_fit_start(self) -> None:
-        """Put every part in training mode: transformers loads models in evaluation mode and Lightning keeps that.
+        """Switch to training mode: transformers loads models in evaluation mode, and Lightning does not change it.
 
         Raises:
-            UserError: Rows are to be packed, and the model would mix them.
+            UserError: The model cannot take packed rows.
         """
         if getattr(self.trainer.datamodule, "packing", False):  # type: ignore[attr-defined]
             check_packing(self.network)
         self.network.train()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Return the summed cross-entropy of one micro-batch; it is divided by the step's targets before the step."""
+        """Return the summed cross-entropy of a micro-batch; the optimizer step divides by its number of targets."""
         loss, targets = summed_cross_entropy(*target_logits(self.network, batch))
         self.step_targets += int(targets)
         self.seen_tokens += int(batch["num_tokens"] if "num_tokens" in batch else batch["attention_mask"].sum())
@@ -174,7 +174,7 @@ class FineTuneModule(L.LightningModule):
         """Divide the gradients by the number of target tokens of the whole step, over all processes.
 
         Raises:
-            UserError: Loss or gradients are not finite; the parameters are still those of the step before.
+            UserError: Loss or gradients are not finite; the parameters are not changed.
         """
         summed = cast(Tensor, self._step_loss)
         local = torch.stack([summed, summed.new_tensor(self.step_targets)])
@@ -192,20 +192,20 @@ class FineTuneModule(L.LightningModule):
         if not (math.isfinite(mean) and math.isfinite(norm)):
             raise UserError(
                 f"the training loss is {mean} and its gradient has norm {norm} at step {self.trainer.global_step + 1}: "
-                f"lower the learning rate (now {optimizer.param_groups[0]['lr']:.2e}); the last good checkpoint is kept"
+                f"lower the learning rate (now {optimizer.param_groups[0]['lr']:.2e}); the last good checkpoint remains"
             )
         self.log("train/gradient_norm", norm)
         self.log("train/loss", mean, prog_bar=True)
         self.log("train/learning_rate", optimizer.param_groups[0]["lr"])
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        """Make the step, then what a method does after it, while the gradients are still there."""
+        """Make the step, then the work of the method after it, which needs the gradients."""
         super().optimizer_step(*args, **kwargs)
         if self.allocation is not None:
             self.allocation.after_step(self.trainer.global_step + 1)  # Lightning counts the step after this hook
 
     def configure_optimizers(self) -> Any:
-        """Build the optimizer over exactly the trainable parameters, with warm-up and decay by step.
+        """Build the optimizer of the trainable parameters, with warm-up and decay by step.
 
         Raises:
             RuntimeError: The trainable parameters are not those of the adapter.
@@ -213,9 +213,9 @@ class FineTuneModule(L.LightningModule):
         trainable = {name: p for name, p in self.network.named_parameters() if p.requires_grad}
         if isinstance(self.network, PeftModel):
             expected = {id(self.network.get_parameter(n)): n for n in adapter_parameter_names(self.network)}
-            held = {id(parameter): name for name, parameter in trainable.items()}
-            if held.keys() != expected.keys():
-                odd = sorted((held | expected)[key] for key in held.keys() ^ expected.keys())
+            trained = {id(parameter): name for name, parameter in trainable.items()}
+            if trained.keys() != expected.keys():
+                odd = sorted((trained | expected)[key] for key in trained.keys() ^ expected.keys())
                 raise RuntimeError(f"trainable parameters differ from the adapter's: {', '.join(odd[:5])}")
         optimizer = self.optimizer_factory(list(trainable.values()))
         total = int(self.trainer.estimated_stepping_batches)
@@ -229,7 +229,7 @@ class FineTuneModule(L.LightningModule):
 
     @contextlib.contextmanager
     def as_base_model(self) -> Iterator[None]:
-        """Score the backbone without its adapter, under the metric prefix ``base``."""
+        """Score the base model, without its adapter, under the metric prefix ``base``."""
         self.scoring_base_model = True
         try:
             yield
@@ -249,11 +249,8 @@ class FineTuneModule(L.LightningModule):
 
     def score_items(self, batch: Batch, position: int = 0) -> list[dict[str, Any]]:
         """Score a batch of items of the task at a position; return one record per item."""
-        with (
-            without_adapter(self.network)
-            if self.scoring_base_model
-            else contextlib.nullcontext(self.network) as network
-        ):
+        off = self.scoring_base_model
+        with without_adapter(self.network) if off else contextlib.nullcontext(self.network) as network:
             return self.evaluation.score(network, batch, position)
 
     def on_validation_epoch_start(self) -> None:
@@ -282,7 +279,7 @@ class FineTuneModule(L.LightningModule):
 
     def _log_metrics(self, prefix: str) -> None:
         for name, value in self.evaluation.compute().items():
-            # the evaluators have gathered over the processes already; sync_dist averages equal numbers
+            # the evaluators gather over the processes; sync_dist averages equal numbers
             shown = name in METRICS and METRICS[name].in_progress_bar
             self.log(f"{prefix}/{name}", value, prog_bar=shown, sync_dist=True)
 
@@ -291,7 +288,7 @@ class FineTuneModule(L.LightningModule):
         self._log_metrics("selection")
 
     def on_test_epoch_end(self) -> None:
-        """Log the metrics on the report rows: ``base/`` for the untouched backbone, else ``report/``."""
+        """Log the metrics on the report rows: ``base/`` for the base model, else ``report/``."""
         self._log_metrics("base" if self.scoring_base_model else "report")
 
     # ------------------------------------------------------------------------------------------ adapter-only state
@@ -302,47 +299,47 @@ class FineTuneModule(L.LightningModule):
         return {name for name, parameter in self.named_parameters() if parameter.requires_grad}
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
-        """Return the trained tensors and the adapter's saved buffers, never the frozen weights."""
+        """Return the trained tensors and the adapter's saved buffers, without frozen weights."""
         own = self._own_names()
         return {name: value for name, value in super().state_dict(*args, **kwargs).items() if name in own}
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """Load what :meth:`state_dict` returned.
+        """Load the tensors of :meth:`state_dict`.
 
         Raises:
-            UserError: Missing or unexpected tensors, or a tensor of another shape.
+            UserError: Tensors are missing, unexpected or of a different shape.
         """
         own = self.state_dict()
         missing, unexpected = sorted(own.keys() - state_dict.keys()), sorted(state_dict.keys() - own.keys())
         if missing or unexpected:
-            what = f"lacks {missing[0]!r}" if missing else f"holds {unexpected[0]!r}, which the model does not have"
+            what = f"lacks {missing[0]!r}" if missing else f"has {unexpected[0]!r}, which the model does not have"
             raise UserError(
-                f"the checkpoint is of another strategy: it {what} "
+                f"the checkpoint is of a different strategy: it {what} "
                 f"({len(missing)} tensors missing, {len(unexpected)} unexpected)"
             )
         for name, value in own.items():
             if value.shape != state_dict[name].shape:
                 raise UserError(
-                    f"the checkpoint is of another adapter shape: {name!r} is {tuple(state_dict[name].shape)} there "
-                    f"and {tuple(value.shape)} in this configuration"
+                    f"the checkpoint is of a different adapter shape: {name!r} is {tuple(state_dict[name].shape)} "
+                    f"there and {tuple(value.shape)} in this configuration"
                 )
         return super().load_state_dict(state_dict, strict=False, assign=assign)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the configuration, and the state of torch's random generators for the dropout of a resumed run."""
+        """Save the configuration, and torch's random state for the dropout of a resumed run."""
         checkpoint["config"] = self.run_config
         if self.allocation is not None:
             checkpoint["allocation"] = self.allocation.state_dict()
         checkpoint["rng"] = {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the saved random state until training starts; give AdaLoRA its importances back."""
+        """Store the saved random state until training starts; restore AdaLoRA's importances."""
         self._rng = checkpoint.get("rng")
         if self.allocation is not None and "allocation" in checkpoint:
             self.allocation.load_state_dict(checkpoint["allocation"])
 
     def on_train_start(self) -> None:
-        """Restore the random state of a resumed run, after everything that draws numbers has been built."""
+        """Restore the random state of a resumed run; all code that draws numbers before training has run."""
         rng = getattr(self, "_rng", None)
         if rng is not None:
             torch.set_rng_state(rng["cpu"])

@@ -1,4 +1,4 @@
-"""Whether a model keeps the rows of a packed sequence apart: told by a trial on the model itself."""
+"""A trial that checks whether a model separates the rows of a packed sequence."""
 
 from __future__ import annotations
 
@@ -19,43 +19,43 @@ from smoa_lightning.evaluation.scoring import target_logits
 
 
 def check_packing(model: nn.Module) -> None:
-    """Refuse a model in which the rows of a packed sequence would see each other.
+    """Refuse a model in which the rows of a packed sequence affect each other.
 
-    Beside what can be told from the adapter and the signature, two packed sequences of three short rows go through the
-    model, and each row alone: what packing changes must be less than a tenth of what plain concatenation changes, or
-    lost in rounding. The random state and the training mode stay as they were.
+    The adapter and the signature are checked first. Then the model computes two packed sequences of three short rows,
+    and each row alone. Packing must change the outputs less than a tenth as much as plain concatenation does, or not
+    more than rounding. Random state and training mode do not change.
 
     Args:
         model: A causal language model of transformers, or a peft model around one, on its device.
 
     Raises:
-        UserError: with the reason.
+        UserError: The model cannot take packed rows; the message has the reason.
     """
     network: Any = model
     config: Any = getattr(network, "active_peft_config", None)
     if getattr(config, "is_prompt_learning", False):
         raise UserError(
-            f"data.packing: {config.peft_type.value} puts virtual tokens before a sequence, so that only the first of"
-            " its rows would follow them; set data.packing: false."
+            f"data.packing: {config.peft_type.value} puts virtual tokens before a sequence, so only the first packed"
+            " row would follow them; set data.packing: false."
         )
     base: Any = network.get_base_model() if hasattr(network, "get_base_model") else network
     name = type(base).__name__
     if "position_ids" not in inspect.signature(base.forward).parameters:
         raise UserError(f"data.packing: {name} takes no position_ids, which packing needs; set data.packing: false.")
     packed, joined, scale, dtype = _trial(model, base.get_input_embeddings().num_embeddings)
-    # a few roundings of the outputs' size: below that, no difference means anything
+    # smaller differences are rounding
     if not packed <= max(0.1 * joined, 8 * torch.finfo(dtype).eps * scale):
         kernel = base.config._attn_implementation
-        other = "" if kernel in ("sdpa", "eager") else ", or model.backbone.attn_implementation: sdpa"
+        advice = "" if kernel in ("sdpa", "eager") else ", or model.backbone.attn_implementation: sdpa"
         raise UserError(
             f"data.packing: in {name} with attention {kernel!r} the rows of a packed sequence change each other's"
-            f" outputs (by {packed:.1e}; {joined:.1e} without packing's positions); set data.packing: false{other}."
+            f" outputs (by {packed:.1e}; {joined:.1e} without packing's positions); set data.packing: false{advice}."
         )
 
 
 @torch.no_grad()
 def _trial(model: nn.Module, vocabulary: int) -> tuple[float, float, float, torch.dtype]:
-    """Return the largest change of a row's logits by packing and by concatenation, their size and their dtype."""
+    """Return the largest changes of logits by packing and by concatenation, and the size and dtype of logits."""
     source = random.Random(0)
     device = next(model.parameters()).device
 
@@ -64,14 +64,14 @@ def _trial(model: nn.Module, vocabulary: int) -> tuple[float, float, float, torc
         return TokenRow(ids, ids)
 
     def logits(batch: Batch) -> Tensor:
-        """Run the model as training does; return (rows, columns, vocabulary), nan where nothing is predicted."""
+        """Return the logits, (rows, columns, vocabulary), as in training; nan where no target is."""
         inputs = {name: value if value is None else value.to(device) for name, value in batch.items()}
         found, labels = target_logits(model, inputs)
         whole = found.new_full((*labels.shape, found.shape[-1]), float("nan"))
         whole[labels != IGNORED] = found
         return whole
 
-    # a row of one token is told from its neighbours by nothing but a position that does not rise
+    # only its position separates a row of one token from its neighbours
     packs = [PackedRow((row(5), row(4), row(6))), PackedRow((row(7), row(1), row(4)))]
     whole = [TokenRow(ids, ids) for ids in (sum((row.ids for row in pack.rows), ()) for pack in packs)]
     change_packed, change_joined, scale = 0.0, 0.0, 0.0
@@ -92,7 +92,7 @@ def _trial(model: nn.Module, vocabulary: int) -> tuple[float, float, float, torc
 
 @contextmanager
 def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Switch dropout off, and give every module its own mode back."""
+    """Switch dropout off; at the end, restore the mode of every module."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:

@@ -1,4 +1,4 @@
-"""The table and the figure of update ranks: several runs, and the layers of the first one."""
+"""The table and the figure of update ranks: means of all runs, and layers of the first run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def _table(header: list[str], rows: list[list[str]]) -> str:
 
 
 def markdown(runs: list[RunRank]) -> str:
-    """Return the means of all runs, then the layers of the first one."""
+    """Return the means of all runs and the layers of the first run as Markdown."""
     main = runs[0]
     means = list(main.means())
     rows = [
@@ -59,30 +59,30 @@ rounding; bound: what the method allows. The update is W' - W with W the weight 
 
 
 def panels(runs: list[RunRank]) -> list[Panel]:
-    """Return a panel for every kind of layer of the first run: for each run the median over its layers of that kind.
+    """Return a panel for each kind of layer of the first run, with the median curve of each run.
 
-    Alone, a run is set against the rank of a LoRA of as many parameters.
+    A single run is compared with the rank of a LoRA with the same number of parameters.
     """
-    found: dict[str, Panel] = {}
+    by_kind: dict[str, Panel] = {}
     for number, run in enumerate(runs):
         label = f"{run.label}, {run.trainable:,} parameters"
-        label = label if all(label not in panel.curves for panel in found.values()) else f"{label} ({number + 1})"
+        label = label if all(label not in panel.curves for panel in by_kind.values()) else f"{label} ({number + 1})"
         curves: dict[str, list[list[float]]] = {}
         for layer in run.layers:
-            if number == 0 and layer.kind not in found:
+            if number == 0 and layer.kind not in by_kind:
                 title = f"{layer.kind.rpartition('.')[2]} ({layer.shape[0]:,} x {layer.shape[1]:,})"
-                found[layer.kind] = Panel(title, lora_rank=layer.lora_rank if len(runs) == 1 else None)
+                by_kind[layer.kind] = Panel(title, lora_rank=layer.lora_rank if len(runs) == 1 else None)
             if layer.curve:
                 curves.setdefault(layer.kind, []).append(layer.curve)
         for kind, group in curves.items():
-            if kind in found:
+            if kind in by_kind:
                 shortest = min(map(len, group))
-                found[kind].curves[label] = [statistics.median(c[i] for c in group) for i in range(shortest)]
-    return list(found.values())
+                by_kind[kind].curves[label] = [statistics.median(c[i] for c in group) for i in range(shortest)]
+    return list(by_kind.values())
 
 
 def write_ranks(runs: list[RunRank], folder: Path) -> str:
-    """Write ``rank.md``, ``rank.json``, ``rank.png`` and ``rank.svg`` into a folder; return the text of the first."""
+    """Write ``rank.md``, ``rank.json``, ``rank.png`` and ``rank.svg`` into a folder; return the text of ``rank.md``."""
     text = markdown(runs)
     with replacing(folder / "rank.md") as temporary:
         temporary.write_text(text, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""One run from its first file to its last: folder, record, base score, training, final score."""
+"""A run from start to end: its folder, record, base score, training and final score."""
 
 from __future__ import annotations
 
@@ -18,10 +18,9 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from smoa_lightning.adapters.inspect import sizes
 from smoa_lightning.backbones.backbone import context_length, provenance
 from smoa_lightning.common.atomic_files import replacing, write_json
-from smoa_lightning.common.console import ON_STDOUT, is_first_process
+from smoa_lightning.common.console import is_first_process
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.data.datamodule import TaskDataModule
-from smoa_lightning.data.rows.task_rows import Part
 from smoa_lightning.evaluation.text import signatures
 from smoa_lightning.records.hparams import final_metrics, study_columns
 from smoa_lightning.records.record import (
@@ -37,12 +36,13 @@ from smoa_lightning.records.record import (
     run_lock,
     signature,
 )
-from smoa_lightning.records.tables import part_table, result_lines, result_table
+from smoa_lightning.records.tables import part_table
 from smoa_lightning.training.callbacks import AdapterCheckpoint, CostMonitor, SamplePredictions
 from smoa_lightning.training.checkpoint import file_digest, log_differences, read_checkpoint, verify
 from smoa_lightning.training.module import FineTuneModule
 from smoa_lightning.training.run_checkpoints import BEST, publish, recover, resume_point
 from smoa_lightning.training.run_names import flat_hyperparameters
+from smoa_lightning.training.run_notes import evaluation_result, fit_result
 
 Metrics = dict[str, float]
 T = TypeVar("T")
@@ -50,16 +50,16 @@ logger = logging.getLogger(__name__)
 
 
 class Run:
-    """A configuration on its way to a result.
+    """A run of a configuration.
 
     Args:
         module: The model.
         data: The data.
         config: The resolved configuration of the subcommand, JSON-safe.
         name: Readable name.
-        score_base: Score the untouched backbone first.
+        score_base: Score the base model first.
         score_report: Score the best adapter at the end.
-        notes: What the record holds beside what is known here: the place of the run in a study.
+        notes: Further parts of the record, such as the place of the run in a study.
     """
 
     def __init__(
@@ -73,110 +73,75 @@ class Run:
         notes: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         self.notes = dict(notes or {})
-        self._began = time.monotonic()
         self.module, self.data, self.config, self.name = module, data, config, name
         self.score_base, self.score_report = score_base, score_report
         facts = {"backbone": [module.location.source, module.location.revision], "data": data.source}
         self.signature = signature(config, facts | {"start": file_digest(config.get("ckpt_path"))})
         self.target = RunFolder(Path(), resume=False)
         self.record: dict[str, Any] = {}
-        self.result = ""  # what the command prints at the end; empty in other processes than the first
+        self.result = ""  # the text that the command prints at the end; empty except in the first process
         module.run_config = content(config)
         data.tokenizer = module.tokenizer
         data.sets.fit_context(context_length(module.location))
 
     @property
-    def is_main(self) -> bool:
-        """Whether this process writes: the only one, or the first of several that train together."""
-        return is_first_process()
-
-    @property
     def folder(self) -> Path:
-        """The folder that this run owns."""
+        """The folder of this run."""
         return self.target.path
 
     def choose_folder(self, root: str, exact: str | None) -> None:
-        """Take the folder of an unfinished run of the same signature, else a new one."""
+        """Choose the folder of an unfinished run with the same signature, else a new folder."""
         base = Path(exact) if exact else Path(root) / self.name
         self.target = run_folder(base, self.signature, exact is not None)
 
     def choose_output(self, root: str, exact: str | None, subcommand: str, checkpoint: str | None) -> None:
-        """Take a folder for an evaluation: inside the checkpoint's run, else under the run's name."""
+        """Choose the folder of an evaluation: inside the checkpoint's run, else a folder with the run's name."""
         base = Path(root) / self.name
         if checkpoint is not None and (Path(checkpoint).resolve().parent.parent / RECORD).is_file():
             base = Path(checkpoint).resolve().parent.parent
         self.target = RunFolder(Path(exact) if exact else base / subcommand, resume=False)
         if (self.folder / RECORD).is_file():
-            raise UserError(f"the folder {self.folder} holds a training run: name another --run.folder")
+            raise UserError(f"the folder {self.folder} holds a training run; set --run.folder to a different folder")
 
     def resumed_step(self) -> int | None:
-        """Return the step from which on TensorBoard must forget points of the interrupted run; ``None`` if new."""
+        """Return the step from which TensorBoard must drop points of the interrupted run; ``None`` for a new run."""
         if not self.target.resume:
             return None
         point = resume_point(self.folder)
         return 0 if point is None else int(read_checkpoint(point)["global_step"])
 
-    def announce(self) -> None:
-        """Log the sources and the folder of the run; a banner says if embedded data replace the hub's."""
-        if not self.is_main:
-            return
-        backbone, data = self.module.location, self.data
-        fallen = [
-            what
-            for what, asked, got in (
-                ("backbone", self.module.backbone_config.source, backbone.source),
-                ("data", data.requested_source, data.source),
-            )
-            if asked == "auto" and got == "embedded"
-        ]
-        if fallen:
-            text = f"The hub does not answer: embedded {' and '.join(fallen)}. The scores say nothing about real data."
-            _warn(f"{'=' * len(text)}\n{text}\n{'=' * len(text)}")
-        logger.info("backbone: %s (%s)   data: %s from %s", backbone.source, backbone.name, data.name, data.source)
-        if self.module.budget_fit is not None:
-            logger.info("%s", self.module.budget_fit.line())
-        limit = data.encoding.max_length
-        if (asked := self.config["data"]["max_length"]) > limit:
-            _warn(f"data.max_length {asked} is more than the backbone's {limit} positions: those it is")
-        if data.ignored_settings:
-            _warn(f"ignored, since files of any size are read from disk: {', '.join(data.ignored_settings)}")
-        logger.info("%s: %s", "resuming" if self.target.resume else "run folder", self.folder)
-        if not data.has_report:
-            _warn(f"no {data.sets.report_split} rows, so nothing will be reported; data.report_tasks names other tasks")
-
     # ----------------------------------------------------------------------------------------------------- fit
 
     def fit(self, trainer: L.Trainer, checkpoint: str | None) -> None:
-        """Do the whole run; at the end the record is complete.
+        """Do the whole run, and complete its record.
 
         Args:
-            trainer: Made for this folder.
-            checkpoint: Start from this checkpoint instead of the run's own last one.
+            trainer: A trainer that writes to this folder.
+            checkpoint: Checkpoint whose weights a new run starts from.
         """
         if checkpoint is not None:
-            read_checkpoint(Path(checkpoint))  # refused before anything is scored or written
+            read_checkpoint(Path(checkpoint))  # an error here comes before scores and files
         self._began = time.monotonic()
-        with run_lock(self.folder) if self.is_main else contextlib.nullcontext(), self._recorded(trainer):
-            if self.is_main:
+        with run_lock(self.folder) if is_first_process() else contextlib.nullcontext(), self._recorded(trainer):
+            if is_first_process():
                 recover(self.folder)
             metrics = self._base_metrics(trainer)
             if not self.module.frozen:
                 start = self._start_from(checkpoint)
                 self.data.setup("fit")
-                if self.is_main:
-                    logger.info("%s", part_table(self.data.summary()))
+                logger.info("%s", part_table(self.data.summary()))
                 trainer.fit(self.module, datamodule=self.data, ckpt_path=start, weights_only=True)
                 if not (self.folder / "adapter" / "last").is_dir():  # stopped between the last step and the files
                     _callback(trainer, AdapterCheckpoint).on_train_end(trainer, self.module)
                 metrics |= self._report(trainer)
-                if self.is_main:
+                if is_first_process():
                     publish(self.folder)
             self._complete(trainer, metrics)
 
     def _start_from(self, checkpoint: str | None) -> str | None:
-        """Return the run's own last checkpoint if it has one; else begin with the weights of the one asked for.
+        """Return the run's last checkpoint if there is one; else load the weights of the given checkpoint.
 
-        Only the weights: learning rate, schedule, steps and data order are those of this configuration.
+        Learning rate, schedule, steps and data order are those of this configuration.
         """
         point = resume_point(self.folder) if self.target.resume else None
         if point is not None:
@@ -192,13 +157,13 @@ class Run:
 
     @contextlib.contextmanager
     def _recorded(self, trainer: L.Trainer) -> Iterator[None]:
-        """Write the record as running; note why, if it ends early."""
+        """Write the record of the running run; if it ends early, add the reason."""
         earlier = read_record(self.folder) or {}
         backbone = provenance(self.module.location)
         if self.target.resume and earlier["backbone"].get("sha256") != backbone.get("sha256"):
             raise UserError(
-                f"the run in {self.folder} began on other weights than {backbone['name']!r} holds now: restore them, "
-                "or move the folder away to start anew"
+                f"the run in {self.folder} began with different weights of {backbone['name']!r}; restore them, "
+                "or move the folder away to start again"
             )
         self.record = {
             "name": self.name,
@@ -217,7 +182,7 @@ class Run:
         if self.module.budget is not None and self.module.budget_fit is not None:
             self.record["budget"] = self.module.budget_fit.facts(self.module.budget)
         self._write()
-        if self.is_main:
+        if is_first_process():
             with replacing(self.folder / "config.yaml") as temporary:
                 temporary.write_text(yaml.safe_dump(self.config, sort_keys=False), encoding="utf-8")
         try:
@@ -228,22 +193,22 @@ class Run:
             self._write()
             if stopped:
                 raise KeyboardInterrupt from error
-            if trainer.global_step:  # a trial that was pruned, or a run that broke: TensorBoard is to show it as well
+            if trainer.global_step:  # TensorBoard shows pruned trials and failed runs too
                 self._log_hyperparameters(trainer, self.record["metrics"])
             raise
 
     def _write(self) -> None:
-        if self.is_main:
+        if is_first_process():
             write_json(self.folder / RECORD, self.record)
 
     def _base_metrics(self, trainer: L.Trainer) -> Metrics:
-        """Return the untouched backbone's scores: kept from before an interruption, else measured now."""
-        kept = {k: v for k, v in self.record["metrics"].items() if k.startswith("base/")}
-        if kept and self.resumed_step() == 0:  # TensorBoard forgets all points of a run without a checkpoint
-            self._log_base_points(trainer, kept, again=True)
+        """Return the scores of the base model: from the record of the interrupted run, else measured now."""
+        recorded = {k: v for k, v in self.record["metrics"].items() if k.startswith("base/")}
+        if recorded and self.resumed_step() == 0:  # TensorBoard drops all points of a run without a checkpoint
+            self._log_base_points(trainer, recorded, again=True)
             _callback(trainer, SamplePredictions).write_again(trainer, self.module, self.folder / BASE_ITEMS)
-        if kept or not (self.score_base or self.module.frozen) or not self.data.has_report:
-            return kept
+        if recorded or not (self.score_base or self.module.frozen) or not self.data.has_report:
+            return recorded
         logger.info("scoring the base model on the report rows")
         began = time.monotonic()
         with self.module.as_base_model():
@@ -256,14 +221,14 @@ class Run:
         return metrics
 
     def _log_base_points(self, trainer: L.Trainer, metrics: Metrics, again: bool) -> None:
-        """Log the base model's scores as the first points of ``report/``; ``again`` those of ``base/`` as well."""
-        if trainer.logger is None or not self.is_main:
+        """Log the scores of the base model as the first points of ``report/``; with ``again`` as ``base/`` too."""
+        if trainer.logger is None or not is_first_process():
             return
         as_report = {k.replace("base/", "report/"): v for k, v in metrics.items()}
         trainer.logger.log_metrics(as_report | ({**metrics, "epoch": 0} if again else {}), step=0)
 
     def _report(self, trainer: L.Trainer) -> Metrics:
-        """Return what was measured of the best adapter in training, and its scores on the report rows."""
+        """Return the selection metrics of the best adapter, and its scores on the report rows."""
         checkpoint = _callback(trainer, AdapterCheckpoint)
         metrics = dict(checkpoint.best_metrics)
         self.record["best"] = {"step": checkpoint.best_step, "selection_score": checkpoint.best_score}
@@ -282,7 +247,7 @@ class Run:
         self.record |= {
             "status": "finished",
             "finished": _now(),
-            "seconds": time.monotonic() - self._began,  # scoring and training, of a resumed run since it was resumed
+            "seconds": time.monotonic() - self._began,  # of scoring and training; of a resumed run since then
             "device": str(trainer.strategy.root_device),
             "threads": torch.get_num_threads(),
             "backbone": provenance(self.module.location, self.module.network),
@@ -293,29 +258,13 @@ class Run:
             self.record["metric_signatures"] = signatures()
         self._log_hyperparameters(trainer, metrics)
         self._write()
-        logger.debug(
-            "the run took %.1f s, of which training %.1f s", self.record["seconds"], metrics["cost/train_seconds"]
-        )
-        if self.is_main:
-            self.result = self._result_text(metrics)
-
-    def _result_text(self, metrics: Metrics) -> str:
-        facts = self.data.sets.table_facts("report")
-        lines = result_lines("base model", metrics, "base", facts)
-        lines += [] if self.module.frozen else result_lines("after training", metrics, "report", facts)
-        trainable, size = (int(metrics[f"parameters/{name}"]) for name in ("trainable", "adapter_bytes"))
-        return "\n".join(
-            [
-                f"\n{self.name}",
-                *([result_table(lines)] if lines else []),
-                f"{trainable:,} trainable parameters, adapter of {size:,} bytes",
-                f"{self.folder}   (tensorboard --logdir {self.folder.parent})",
-            ]
-        )
+        logger.debug("the run took %.1f s, training %.1f s", self.record["seconds"], metrics["cost/train_seconds"])
+        if is_first_process():
+            self.result = fit_result(self, metrics)
 
     def _log_hyperparameters(self, trainer: L.Trainer, metrics: Metrics) -> None:
-        """Write the HPARAMS entry once, with the real final metrics under the same names for every strategy."""
-        if not isinstance(trainer.logger, TensorBoardLogger) or not self.is_main:
+        """Write the HPARAMS entry once, with the final metrics under the same names for all strategies."""
+        if not isinstance(trainer.logger, TensorBoardLogger) or not is_first_process():
             return
         place = study_columns(self.notes[STUDY_FACTS]) if STUDY_FACTS in self.notes else {}
         columns = self.record["hyperparameters"] | place
@@ -324,13 +273,13 @@ class Run:
     # ------------------------------------------------------------------------------------------------- evaluate
 
     def evaluate(self, trainer: L.Trainer, function: Callable[..., Any], checkpoint: str | None, **kwargs: Any) -> None:
-        """Run one of the trainer's evaluations and write its metrics beside the item scores.
+        """Run an evaluation of the trainer, and write its metrics.
 
         Args:
-            trainer: Made for this folder.
+            trainer: A trainer that writes to this folder.
             function: ``trainer.validate``, ``trainer.test`` or ``trainer.predict``.
-            checkpoint: The trained state; ``None`` for the frozen backbone.
-            kwargs: For ``function``.
+            checkpoint: The checkpoint to evaluate; ``None`` for the base model.
+            kwargs: Further arguments of ``function``.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         began = time.monotonic()
@@ -341,21 +290,13 @@ class Run:
         function(self.module, datamodule=self.data, weights_only=True, **kwargs)
         metrics = _floats(trainer.callback_metrics, "")
         if not metrics and function != trainer.predict:
-            raise UserError("there are no rows to score: the data have no such split, or data.selection_rows is 0")
-        if not self.is_main:
+            raise UserError("there are no rows to score: the data do not have this split, or data.selection_rows is 0")
+        if not is_first_process():
             return
         facts = {"name": self.name, "checkpoint": checkpoint, "config": self.config, "metrics": metrics}
-        write_json(
-            self.folder / EVALUATION, {**facts, "seconds": time.monotonic() - began, "environment": environment()}
-        )
-        part: Part = "selection" if function == trainer.validate else "report"
-        lines = result_lines("", metrics, part, self.data.sets.table_facts(part))
-        self.result = "\n".join([*([result_table(lines)] if lines else []), f"written to {self.folder}"])
-
-
-def _warn(text: str) -> None:
-    """Log a warning about the run; it belongs to the notes on the standard output."""
-    logger.warning("%s", text, extra=ON_STDOUT)
+        seconds = time.monotonic() - began
+        write_json(self.folder / EVALUATION, {**facts, "seconds": seconds, "environment": environment()})
+        self.result = evaluation_result(self, metrics, "selection" if function == trainer.validate else "report")
 
 
 def _callback(trainer: L.Trainer, kind: type[T]) -> T:

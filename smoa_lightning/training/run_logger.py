@@ -19,8 +19,8 @@ class RunLogger(TensorBoardLogger):
         """Open the log of a run.
 
         Args:
-            folder: The folder of the run; the event file lies directly in it.
-            purge_step: TensorBoard forgets points of earlier processes from this step on; ``None`` for a new run.
+            folder: The folder of the run, in which the event file is.
+            purge_step: TensorBoard drops points of earlier processes from this step; ``None`` for a new run.
         """
         super().__init__(folder, name="", version="", default_hp_metric=False, purge_step=purge_step)
         self._early: tuple[int | None, set[str]] | None = None

@@ -1,4 +1,4 @@
-"""Names that tell what a run is: run names and flat hyper-parameters."""
+"""Run names and flat hyper-parameters."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ if TYPE_CHECKING:
 
 
 def source_name(module: FineTuneModule, data: TaskDataModule) -> str:
-    """Return where backbone and data come from, once if it is the same place, else ``<backbone>+<data>``."""
+    """Return the source of backbone and data; ``<backbone>+<data>`` for two different sources."""
     backbone = module.location.source
     return backbone if backbone == data.source else f"{backbone}+{data.source}"
 
 
 def _task_name(data: TaskDataModule) -> str:
-    """Return the task with what makes its scores others: a protocol that is not its default, and few-shot prompts."""
+    """Return the task, with its protocol and few-shot count if they are not the defaults."""
     rows = next(iter(data.sets.reported.values()))
     plain = rows.protocol.name == rows.task.protocols[0].name
     parts = [data.name, "" if plain else rows.protocol.name, f"{data.num_fewshot}shot" if data.num_fewshot else ""]
@@ -34,10 +34,10 @@ def run_name(module: FineTuneModule, data: TaskDataModule, seed: Any) -> str:
 
 
 def flat_hyperparameters(module: FineTuneModule, data: TaskDataModule, config: dict[str, Any]) -> dict[str, Any]:
-    """Return the hyper-parameters for TensorBoard: the same keys with values of the same type for every strategy.
+    """Return the hyper-parameters for TensorBoard, with the same keys and types for all strategies.
 
-    Numbers stand in where a strategy has no such setting (rank 0, one subspace, alpha 0): TensorBoard drops runs whose
-    keys or types differ from the others'.
+    TensorBoard drops runs with different keys or types. A strategy without a setting therefore has a number there:
+    rank 0, one subspace, alpha 0.
     """
     adapter = module.adapter_config
     trainer = config["trainer"]

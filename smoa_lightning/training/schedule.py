@@ -1,4 +1,4 @@
-"""The learning-rate schedule: linear warm-up, then linear decay or a constant; by optimizer step."""
+"""The learning rate by optimizer step: linear warm-up, then linear decay or a constant rate."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 
 
 def warmup_steps(warmup: float, total: int) -> int:
-    """Return the number of warm-up steps: ``warmup`` itself from 1 on, that share of ``total`` below 1.
+    """Return the number of warm-up steps; below 1, ``warmup`` is a share of the ``total`` steps.
 
     >>> warmup_steps(100, 1000), warmup_steps(0.06, 1000), warmup_steps(0, 1000)
     (100, 60, 0)
@@ -18,7 +18,7 @@ def warmup_decay(step: int, warmup: float, total: int, decay: str = "linear") ->
     """Return the factor on the base learning rate at ``step`` (from 0).
 
     With w warm-up steps and n steps in all: (step + 1) / (w + 1) during warm-up, then
-    (n - step) / (n - w) with linear decay or 1 without. No step has a rate of exactly zero.
+    (n - step) / (n - w) with linear decay, or 1 without decay. No step has the rate zero.
 
     >>> [round(warmup_decay(s, warmup=2, total=6), 2) for s in range(6)]
     [0.33, 0.67, 1.0, 0.75, 0.5, 0.25]

@@ -1,4 +1,4 @@
-"""How many directions the update of a trained run uses, layer by layer, beside what its method allows."""
+"""The rank of a trained run's update in each layer, with the largest rank that its method allows."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ class LayerRank:
     Attributes:
         name: Full name of the layer in the backbone.
         shape: (d_out, d_in).
-        trainable: Parameters trained in the layer.
-        bound: What its rank can be at most.
-        rank: What it is.
-        values: Its singular values, descending.
+        trainable: Number of trained parameters of the layer.
+        bound: Largest possible rank of its update.
+        rank: Measured rank.
+        values: Singular values of the update, descending.
     """
 
     name: str
@@ -50,24 +50,24 @@ class LayerRank:
 
     @property
     def lora_rank(self) -> float:
-        """The rank of a LoRA of as many parameters: trainable / (d_out + d_in)."""
+        """The rank of a LoRA with the same number of parameters: trainable / (d_out + d_in)."""
         return self.trainable / sum(self.shape)
 
     @property
     def curve(self) -> list[float]:
-        """Singular values over the largest one, without those that are rounding."""
+        """Singular values divided by the largest, without values that are only rounding."""
         return [value / self.values[0] for value in self.values[: self.rank.numerical]]
 
 
 @dataclass(frozen=True)
 class RunRank:
-    """What was measured of one run.
+    """The measured ranks of one run.
 
     Attributes:
         label: Name of the run.
-        trainable: Its trained parameters, in all layers.
-        adapted: How many layers it changes.
-        layers: The measured ones.
+        trainable: Number of its trained parameters.
+        adapted: Number of layers that it changes.
+        layers: The measured layers.
     """
 
     label: str
@@ -88,18 +88,18 @@ class RunRank:
 
 
 def measure(run: Path, count: int, wanted: list[str] | None = None) -> RunRank:
-    """Measure the update of a run's best adapter against the true weights of its backbone.
+    """Measure the update of a run's best adapter: the difference to the weights of the backbone.
 
-    The backbone's weights are kept before the adapter is attached, so that an initialisation that moves them (PiSSA,
-    OLoRA) is part of the update.
+    The backbone's weights are copied before the adapter is attached. The update thus includes changes by the adapter's
+    initialisation (PiSSA, OLoRA).
 
     Args:
         run: A run folder or an adapter folder.
-        count: How many adapted layers are measured, at even distances.
-        wanted: Names of layers to be measured instead, those of them that the run changes.
+        count: Number of measured layers, at even distances.
+        wanted: Names of layers to measure instead, as far as the run changes them.
 
     Raises:
-        UserError: No adapter there, or one whose update has no rank: prompts, the adapter slot.
+        UserError: The folder has no adapter, or the update has no rank (prompts, the adapter slot).
     """
     folder = adapter_folder(run)
     config, location = saved_backbone(folder)
@@ -114,7 +114,7 @@ def measure(run: Path, count: int, wanted: list[str] | None = None) -> RunRank:
     originals = {name: backbone.get_parameter(f"{name}.weight").detach().clone() for name in chosen}
     model, _ = load_adapter(folder, backbone)
     assert isinstance(model, PeftModel)
-    model.set_adapter(model.active_adapter)  # marks what was trained, for the counts
+    model.set_adapter(model.active_adapter)  # makes the trained parameters countable
     entries = {layer.name: layer for layer in adapted_layers(model)}
     layers = []
     for name in tqdm(chosen, desc="ranks", unit="layer", leave=False, delay=2):

@@ -156,8 +156,8 @@ def test_state_of_another_strategy_or_shape_is_refused(tiny_backbone: Path) -> N
     module.configure_model()
     state = module.state_dict()
     renamed = {f"{name}x": value for name, value in state.items()}
-    with pytest.raises(UserError, match="another strategy"):
+    with pytest.raises(UserError, match="a different strategy"):
         module.load_state_dict(renamed)
     name = next(iter(state))
-    with pytest.raises(UserError, match="another adapter shape"):
+    with pytest.raises(UserError, match="a different adapter shape"):
         module.load_state_dict({**state, name: state[name][:1]})

@@ -15,7 +15,7 @@ from ..runs import only_run
 
 
 def frozen(tiny_arguments: list[str]) -> list[str]:
-    """Return the flags without a strategy, for the untouched backbone."""
+    """Return the flags without a strategy, for the base model."""
     rank = tiny_arguments.index("--model.adapter.r")
     left = [*tiny_arguments[:rank], *tiny_arguments[rank + 2 :]]
     return [*left, "--model.frozen", "true", "--model.adapter", "null"]
@@ -68,7 +68,7 @@ def test_a_length_beyond_the_positions_of_the_backbone_is_told(
     tiny_arguments: list[str], tiny_backbone: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     positions = json.loads((tiny_backbone / "config.json").read_text())["max_position_embeddings"]
-    told = f"data.max_length {positions + 1} is more than the backbone's {positions} positions: those it is"
+    told = f"data.max_length {positions + 1} is more than the backbone's {positions} positions; {positions} is used"
     flags = ["test", *frozen(tiny_arguments), "--run.folder", str(tmp_path / "e"), "--data.max_length"]
     assert main([*flags, str(positions)]) == 0
     assert "positions" not in capsys.readouterr().out

@@ -164,9 +164,7 @@ def test_seeds_make_different_runs(tiny_arguments: list[str], tmp_path: Path) ->
     assert any(not torch.equal(one[name], two[name]) for name in one)
 
 
-def test_base_score_is_that_of_the_untouched_backbone(
-    finished: Path, tiny_arguments: list[str], tmp_path: Path
-) -> None:
+def test_base_score_is_that_of_the_base_model(finished: Path, tiny_arguments: list[str], tmp_path: Path) -> None:
     """PiSSA moves part of W into its factors, so a disabled adapter would not give the backbone back."""
     rank = tiny_arguments.index("--model.adapter.r")
     flags = [*tiny_arguments[:rank], *tiny_arguments[rank + 2 :], "--model.adapter", "peft.LoraConfig"]
@@ -255,13 +253,13 @@ def test_flags_beat_the_checkpoint_and_another_shape_is_an_error(
     assert "data.eval_batch_size: 16 -> 3" in capsys.readouterr().out
     assert main([*base, "--model.adapter.r", "6"]) == 2
     error = capsys.readouterr().err
-    assert "another adapter shape" in error
+    assert "a different adapter shape" in error
     assert main([*base, "--model.adapter", "peft.LoraConfig"]) == 2
-    assert "another strategy" in capsys.readouterr().err
+    assert "a different strategy" in capsys.readouterr().err
 
 
 def test_trainer_and_metric_agree_on_ddp_free_scores(finished: Path) -> None:
-    """The untouched backbone scored by a plain Trainer is what the run recorded as base."""
+    """The base model scored by a plain Trainer is what the run recorded as base."""
     record = json.loads((finished / "record.json").read_text())
     from smoa_lightning.backbones.backbone import BackboneConfig
     from smoa_lightning.data.datamodule import TaskDataModule

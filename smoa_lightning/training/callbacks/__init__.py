@@ -1,4 +1,4 @@
-"""One callback a file; each does one thing during a run and writes only into the run's folder."""
+"""Callbacks of a run, one in each file; they write only to the folder of the run."""
 
 from smoa_lightning.training.callbacks.adapter_checkpoint import AdapterCheckpoint
 from smoa_lightning.training.callbacks.cost_monitor import CostMonitor

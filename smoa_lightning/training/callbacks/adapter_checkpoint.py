@@ -1,4 +1,4 @@
-"""When a run commits its state: checkpoints with the adapter and no frozen weight, and adapters as peft folders."""
+"""Commits the state of a run: checkpoints without frozen weights, and adapters as peft folders."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def _data(trainer: L.Trainer) -> TaskDataModule:
 
 
 class WholeFileIO(TorchCheckpointIO):
-    """Writes a checkpoint directly to its path: the path lies in a folder that becomes valid by one rename.
+    """Writes a checkpoint directly to its path, which is in a folder that becomes valid by one rename.
 
-    Lightning's own class writes a temporary file elsewhere and moves it, which is not one step across file systems.
+    Lightning's class writes a temporary file and moves it, which is not one step across file systems.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
@@ -38,14 +38,14 @@ class AdapterCheckpoint(Checkpoint):
     """Commit the resume point often, and the best checkpoint and adapter at each new best score.
 
     The best score is the best value of the task's selection metric on the selection rows. Each commit is one folder
-    (:mod:`smoa_lightning.training.run_checkpoints`), so that a killed run is as it was before the commit or after it.
+    (:mod:`smoa_lightning.training.run_checkpoints`), so that a killed run has the state before or after the commit.
     """
 
     def __init__(self, every_n_steps: int = 50) -> None:
-        """Set how much work an interruption can cost.
+        """Set the number of steps that an interruption can lose.
 
         Args:
-            every_n_steps: Optimizer steps between two writes of ``last.ckpt``; it is also written after validation.
+            every_n_steps: Optimizer steps between two resume points; each validation commits one too.
         """
         self.every_n_steps = every_n_steps
         self.best_score: float | None = None
@@ -58,10 +58,10 @@ class AdapterCheckpoint(Checkpoint):
         trainer.strategy.checkpoint_io = WholeFileIO()
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, *args: Any) -> None:
-        """Commit a resume point when enough optimizer steps have passed.
+        """Commit a resume point after enough optimizer steps.
 
-        A step after which a validation is due has none: the validation itself commits one, so that a run that is killed
-        in between repeats the step and does the validation.
+        Before a validation, only the validation commits one. A run that is killed in between then repeats the step and
+        does the validation.
         """
         loop = trainer.fit_loop
         due = loop.epoch_loop._should_check_val_fx(loop._data_fetcher)  # type: ignore[arg-type]
@@ -69,7 +69,7 @@ class AdapterCheckpoint(Checkpoint):
             self._commit(trainer, pl_module)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: Any) -> None:
-        """Commit the scores, with the best checkpoint and adapter if the score improved."""
+        """Commit the scores, with the best checkpoint and adapter if the score has improved."""
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return
         metric = _data(trainer).sets.primary("selection")
@@ -80,16 +80,16 @@ class AdapterCheckpoint(Checkpoint):
         self._commit(trainer, pl_module, best=improved)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: Any) -> None:
-        """Commit the last adapter; it is the best one as well if no validation took place."""
+        """Commit the last adapter; without validation it is the best adapter too."""
         self._commit(trainer, pl_module, best=self.best_score is None, ended=True)
 
     def state_dict(self) -> dict[str, Any]:
-        """Keep what is known of the best state for a resumed run."""
+        """Return the facts about the best state for a resumed run."""
         best = {"best_score": self.best_score, "best_step": self.best_step, "best_metrics": self.best_metrics}
         return best | {"last_saved": self._last_saved}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from the best state of the run that was interrupted."""
+        """Restore the facts about the best state of the interrupted run."""
         self.best_score, self.best_step = state_dict["best_score"], state_dict["best_step"]
         self.best_metrics, self._last_saved = state_dict["best_metrics"], state_dict["last_saved"]
 
@@ -105,15 +105,15 @@ class AdapterCheckpoint(Checkpoint):
         run, writes = Path(trainer.default_root_dir), trainer.is_global_zero
         with committing(run, trainer.global_step, writes) as folder:
             name = LAST if resumable else BEST
-            trainer.save_checkpoint(folder / name, weights_only=False)  # every process takes part; one writes
+            trainer.save_checkpoint(folder / name, weights_only=False)  # all processes take part; one writes
             if writes and best and resumable:
                 copy_linked(folder / LAST, folder / BEST)
             for which in [*(["best"] if best else []), *(["last"] if ended else [])] if writes else []:
                 save_adapter(pl_module, folder / "adapter" / which, self._facts(trainer, which))
-        trainer.strategy.barrier()  # the other processes read what this one commits
+        trainer.strategy.barrier()  # the other processes read the committed files
 
     def _selection(self, trainer: L.Trainer) -> dict[str, float]:
-        """Return selection scores, loss and ranks of the present state."""
+        """Return selection scores, loss and ranks of the current state."""
         logged = trainer.callback_metrics.items()
         metrics = {k: float(v) for k, v in logged if k.startswith(("selection/", "train/loss"))}
         for callback in trainer.callbacks:  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""What a run costs: tokens per second, seconds per step, peak memory."""
+"""The cost of a run: tokens per second, seconds per step, peak memory."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from lightning.pytorch.callbacks import Callback
 
 
 def peak_memory_megabytes() -> float:
-    """Return the peak memory since :func:`reset_peak_memory` in MB: of the GPU where one is used, else of the process.
+    """Return the peak memory in MB since :func:`reset_peak_memory`, of the GPU if there is one, else of the process.
 
-    Where the peak of a process cannot be reset (not Linux), it is that since its start.
+    Outside Linux, the peak of a process cannot be reset, and counts from the start of the process.
     """
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 1e6
@@ -29,7 +29,7 @@ def peak_memory_megabytes() -> float:
 
 
 def reset_peak_memory() -> None:
-    """Begin a new peak: a process that makes several runs would report the largest of them for all that follow."""
+    """Reset the peak, since a process can make several runs."""
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     with contextlib.suppress(OSError):
@@ -39,18 +39,17 @@ def reset_peak_memory() -> None:
 class CostMonitor(Callback):
     """Log ``cost/tokens_per_second``, ``cost/step_seconds`` and ``cost/peak_memory_mb`` over windows of steps.
 
-    Time spent in validation and in writing checkpoints is left out of the windows: a window holds training batches
-    only.
+    The windows have only training batches, without validation and the writing of checkpoints.
     """
 
     def __init__(self, every_n_steps: int = 10) -> None:
         """Set the length of a window.
 
         Args:
-            every_n_steps: Optimizer steps over which each figure is averaged.
+            every_n_steps: Optimizer steps of a window.
         """
         self.every_n_steps = every_n_steps
-        self.seconds = 0.0  # of the window under way
+        self.seconds = 0.0  # of the current window
         self.total_seconds = 0.0
         self.total_tokens = 0
         self._began = 0.0
@@ -75,7 +74,7 @@ class CostMonitor(Callback):
         self.total_seconds += elapsed
         self._window_tokens += tokens
         self.total_tokens += tokens
-        self._steps = trainer.global_step  # of the whole training, as the totals are
+        self._steps = trainer.global_step  # of the whole training, like the totals
         steps = trainer.global_step - self._window_step
         if steps >= self.every_n_steps:
             pl_module.log_dict(
@@ -88,16 +87,16 @@ class CostMonitor(Callback):
             self.seconds, self._window_tokens, self._window_step = 0.0, 0, trainer.global_step
 
     def state_dict(self) -> dict[str, Any]:
-        """Keep the totals, so that a resumed run counts all of its training."""
+        """Return the totals for a resumed run."""
         return {"total_seconds": self.total_seconds, "total_tokens": self.total_tokens}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on counting from the totals of the run that was interrupted."""
+        """Restore the totals of the interrupted run."""
         self.total_seconds = state_dict["total_seconds"]
         self.total_tokens = state_dict["total_tokens"]
 
     def summary(self) -> dict[str, float]:
-        """Return the figures of the whole training for the record."""
+        """Return the costs of the whole training for the record."""
         return {
             "train_seconds": self.total_seconds,
             "train_tokens": self.total_tokens,

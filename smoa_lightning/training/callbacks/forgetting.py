@@ -1,4 +1,4 @@
-"""What fine-tuning costs elsewhere: the perplexity of general text that no task trains on, before and after."""
+"""Forgetting: the perplexity of general text before and after training."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ EMBEDDED = "embedded"
 
 
 class Forgetting(Callback):
-    """Log ``general_perplexity`` and its standard error beside the metrics of the report rows.
+    """Log ``general_perplexity`` and its standard error with the metrics of the report rows.
 
-    ``base/general_perplexity`` is that of the untouched backbone, ``report/general_perplexity`` that of the adapted
-    one: exp(-sum of log p(token) / number of tokens) over the same documents, each read from its start. It compares
-    models with one tokenizer only.
+    The perplexity is exp(-sum of log p(token) / number of tokens) over documents, each read from its start.
+    ``base/general_perplexity`` is the value of the base model, ``report/general_perplexity`` of the trained model. Only
+    values with the same tokenizer can be compared.
     """
 
     def __init__(
@@ -44,15 +44,15 @@ class Forgetting(Callback):
         max_length: int = 256,
         batch_tokens: int = 4096,
     ) -> None:
-        """Say which text is read; it is read before training, so that a wrong file costs nothing.
+        """Set the text; it is read before training, so that errors come early.
 
         Args:
-            text: ``embedded``: text like the one that the embedded backbone learned from, but held out from it. Else a
-                file: ``.txt``, whose paragraphs (parted by blank lines) are documents, or ``.jsonl`` with a field
-                ``text``. ``null``: no such check.
-            max_documents: Only the first documents.
-            max_length: Only the first tokens of a document, BOS included.
-            batch_tokens: Most tokens in a batch with its padding; one document alone may exceed it.
+            text: ``embedded`` is text like the training text of the embedded backbone, but held out from it. A ``.txt``
+                file has a document in each paragraph, separated by blank lines. A ``.jsonl`` file has documents in the
+                field ``text``. ``null`` switches the callback off.
+            max_documents: Largest number of documents, from the start.
+            max_length: Largest number of tokens of a document, including BOS, from the start.
+            batch_tokens: Largest number of tokens in a batch, including padding; a single document may exceed it.
         """
         for name, value, least in (
             ("max_documents", max_documents, 1),
@@ -73,13 +73,13 @@ class Forgetting(Callback):
         """Read the documents, once.
 
         Raises:
-            UserError: a file that is missing, of another ending, or without documents.
+            UserError: The file is missing, has a different ending, or has no documents.
         """
         if self.text is not None and not self._documents:
             self._documents = documents(self.text, self.max_documents)
 
     def on_test_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
-        """Log the perplexity under the prefix of the report's metrics."""
+        """Log the perplexity."""
         if self.text is None:
             return
         rows = text_rows(
@@ -88,24 +88,24 @@ class Forgetting(Callback):
             self.max_length,
             trainer.datamodule.encoding.add_bos,  # type: ignore[attr-defined]
         )
-        network, untouched = pl_module.network, pl_module.scoring_base_model
-        with without_adapter(network) if untouched else contextlib.nullcontext(network) as scored:
+        network, is_base = pl_module.network, pl_module.scoring_base_model
+        with without_adapter(network) if is_base else contextlib.nullcontext(network) as scored:
             values = general_perplexity(scored, rows, self.batch_tokens)
-        prefix = "base" if untouched else "report"
+        prefix = "base" if is_base else "report"
         for name, value in values.items():
-            # every process has read the whole text, so it averages equal numbers
+            # every process reads the whole text, so equal numbers are averaged
             pl_module.log(f"{prefix}/{name}", value, sync_dist=True)
 
 
 def text_rows(
     tokenizer: PreTrainedTokenizerBase, texts: list[str], max_length: int, add_bos: AddBos = "auto"
 ) -> list[TokenRow]:
-    """Return documents as rows whose every token is a target but the first, which is BOS or else EOS."""
+    """Return documents as rows; all tokens are targets except the first, which is BOS or else EOS."""
     rows = []
     for pair in encode_pairs(tokenizer, [("", text) for text in texts], add_bos):
         if pair.response:
-            kept = pair.response[: max_length - len(pair.prefix)]
-            rows.append(scoring_row(Pair(pair.prefix, (), kept), max_length))
+            response = pair.response[: max_length - len(pair.prefix)]
+            rows.append(scoring_row(Pair(pair.prefix, (), response), max_length))
     return rows
 
 
@@ -114,9 +114,9 @@ def general_perplexity(network: Any, rows: list[TokenRow], batch_tokens: int) ->
     """Return the perplexity per token over rows, and its standard error over documents (delta method).
 
     Args:
-        network: A causal language model, with its adapter on or off, in evaluation mode.
+        network: A causal language model in evaluation mode, with or without its adapter.
         rows: The documents.
-        batch_tokens: Most tokens in a batch with its padding.
+        batch_tokens: Largest number of tokens in a batch, including padding.
 
     Returns:
         ``general_perplexity`` and ``general_perplexity_stderr``.
@@ -124,7 +124,9 @@ def general_perplexity(network: Any, rows: list[TokenRow], batch_tokens: int) ->
     device = next(network.parameters()).device
     nll, tokens = [0.0] * len(rows), [0] * len(rows)
     for batch in longest_first([len(row) for row in rows], [1] * len(rows), len(rows), batch_tokens):
-        padded = pad_rows([rows[i] for i in batch], pad_id=0)  # any token pads: attention and targets go by length
+        padded = pad_rows(
+            [rows[i] for i in batch], pad_id=0
+        )  # any token can pad: attention and targets follow the lengths
         inputs = {name: tensor.to(device) for name, tensor in padded.items()}
         likelihood, count = row_log_likelihoods(*target_logits(network, inputs))
         for i, value, number in zip(batch, likelihood.tolist(), count.tolist(), strict=True):
@@ -137,7 +139,7 @@ def documents(text: str, limit: int) -> list[str]:
     """Return the first documents of a text file or of the embedded text.
 
     Raises:
-        UserError: a file that is missing, of another ending, damaged, or without documents.
+        UserError: The file is missing, damaged, has a different ending, or has no documents.
     """
     if text == EMBEDDED:
         return held_out_text()[:limit]
@@ -152,7 +154,7 @@ def documents(text: str, limit: int) -> list[str]:
     except UnicodeDecodeError as error:
         raise UserError(f"forgetting.text: {text} is not valid UTF-8 ({error.reason}).") from None
     if not found:
-        raise UserError(f"forgetting.text: {text} holds no text.")
+        raise UserError(f"forgetting.text: {text} has no text.")
     return found
 
 
@@ -173,6 +175,6 @@ def _texts(file: Path) -> Iterator[str]:
             except json.JSONDecodeError as error:
                 raise UserError(f"forgetting.text: {file}, line {number}: not valid JSON ({error.msg}).") from None
             if not isinstance(row, dict) or not isinstance(row.get("text"), str):
-                raise UserError(f"forgetting.text: {file}, line {number}: has no field 'text' with a text.")
+                raise UserError(f"forgetting.text: {file}, line {number}: there is no field 'text' with a text.")
             if row["text"].strip():
                 yield row["text"]

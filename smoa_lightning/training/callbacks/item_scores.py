@@ -1,4 +1,4 @@
-"""Keep the score of every item, and write it beside the record: paired tests need items, not means."""
+"""Scores of all items, as a file in the run folder: paired tests need them."""
 
 from __future__ import annotations
 
@@ -14,22 +14,23 @@ from smoa_lightning.records.record import BASE_ITEMS, ITEMS
 
 
 class ItemScores(Callback):
-    """Write ``items.jsonl`` (after training), ``base_items.jsonl`` (untouched) or ``predictions.jsonl``.
+    """Write ``items.jsonl`` (after training), ``base_items.jsonl`` (base model) or ``predictions.jsonl``.
 
-    One line an item: ``row`` in the report split, and for choices ``label``, ``log_likelihood`` of each choice and the
-    prediction under each normalisation; for replies ``nll`` and ``tokens`` of the gold one, ``reference``, ``reply``,
-    and ``answer``, ``label`` and ``correct`` of questions. Predictions of replies have their ``context`` too.
+    Each line is an item with its ``row`` in the report split. An item with choices has ``label``, ``log_likelihood`` of
+    each choice, and the prediction under each normalisation. An item with a reply has ``nll`` and ``tokens`` of the
+    gold reply, ``reference`` and ``reply``, and a question also ``answer``, ``label`` and ``correct``. Predictions of
+    replies also have their ``context``.
     """
 
     def __init__(self) -> None:
         self.items: list[dict[str, Any]] = []
 
     def on_test_start(self, trainer: L.Trainer, pl_module: Any) -> None:
-        """Forget the items of an earlier evaluation."""
+        """Remove the items of an earlier evaluation."""
         self.items = []
 
     def on_test_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, *args: Any) -> None:
-        """Collect one batch's items."""
+        """Collect the items of a batch."""
         self.items.extend(outputs["items"])
 
     def on_test_end(self, trainer: L.Trainer, pl_module: Any) -> None:
@@ -40,11 +41,11 @@ class ItemScores(Callback):
             self._write(trainer, ITEMS)
 
     def on_predict_start(self, trainer: L.Trainer, pl_module: Any) -> None:
-        """Forget the items of an earlier evaluation."""
+        """Remove the items of an earlier evaluation."""
         self.items = []
 
     def on_predict_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, *args: Any) -> None:
-        """Collect one batch's items, each reply with the context that the model read, cut and rendered as it was."""
+        """Collect the items of a batch, and for replies the context as the model read it."""
         for item, ids in zip(outputs["items"], batch.get("prompt", ()), strict=False):
             item["context"] = pl_module.tokenizer.decode(ids)
         self.items.extend(outputs["items"])
@@ -54,6 +55,8 @@ class ItemScores(Callback):
         self._write(trainer, "predictions.jsonl")
 
     def _write(self, trainer: L.Trainer, name: str) -> None:
-        self.items = sorted(gathered(self.items), key=lambda item: item.get("task", ""))  # of a task by their rows
+        self.items = sorted(
+            gathered(self.items), key=lambda item: item.get("task", "")
+        )  # gathered() has sorted them by rows
         if trainer.is_global_zero:
             write_jsonl(Path(trainer.default_root_dir) / name, self.items)

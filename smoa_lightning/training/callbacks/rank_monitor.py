@@ -1,4 +1,4 @@
-"""How many directions the update really uses: its effective and stable rank, layer by layer, while it trains."""
+"""The effective and stable rank of the update in each layer during training."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 
 def evenly(names: list[str], count: int) -> list[str]:
-    """Return ``count`` of ``names`` at even distances, first and last among them.
+    """Return ``count`` of ``names`` at even distances, including the first and the last.
 
     >>> evenly(list("abcdefg"), 3)
     ['a', 'd', 'g']
@@ -34,7 +34,7 @@ def evenly(names: list[str], count: int) -> list[str]:
 
 
 def inner_linear_layers(network: nn.Module) -> list[str]:
-    """Return the names of the linear layers inside the transformer layers, all linear layers where there are none."""
+    """Return the names of the linear layers in transformer layers; without transformer layers, of all."""
     linear = [name for name, module in network.named_modules() if isinstance(module, nn.Linear | Conv1D)]
     return [name for name in linear if ".layers." in f".{name}" or ".h." in f".{name}"] or linear
 
@@ -42,17 +42,17 @@ def inner_linear_layers(network: nn.Module) -> list[str]:
 class RankMonitor(Callback):
     """Log ``rank/effective/<layer>``, ``rank/stable/<layer>``, their means and the mean bound after every validation.
 
-    Effective rank exp(H(sigma / sum sigma)) and stable rank ||D||_F^2 / ||D||_2^2 of the additive update D = W' - W,
-    beside the bound that the method itself sets (``rank/bound_mean``). W is the backbone's weight, also where the
-    adapter's initialisation moves it (PiSSA, OLoRA): the weights of the measured layers are kept for that. A strategy
-    whose update is no change of weights (prompts, the adapter slot) has no rank, which is said once.
+    The effective rank is exp(H(sigma / sum sigma)), the stable rank ||D||_F^2 / ||D||_2^2, of the update D = W' - W.
+    ``rank/bound_mean`` is the largest rank that the method allows. W is the weight of the backbone, which is copied
+    before an initialisation changes it (PiSSA, OLoRA). A strategy that changes no weights (prompts, the adapter slot)
+    has no rank; the monitor reports this once.
     """
 
     def __init__(self, max_layers: int = 12) -> None:
-        """Set the cost.
+        """Set the number of measured layers.
 
         Args:
-            max_layers: How many adapted layers are measured, at even distances; 0 switches the monitor off.
+            max_layers: Number of measured layers, at even distances; 0 switches the monitor off.
         """
         self.max_layers = max_layers
         self.ranks: dict[str, UpdateRank] = {}
@@ -61,9 +61,9 @@ class RankMonitor(Callback):
         self._measured_step = -1
 
     def setup(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
-        """Keep the backbone's weights of the layers that will be measured, before an adapter or a checkpoint is there.
+        """Copy the weights of the measured layers, before an adapter or a checkpoint changes them.
 
-        Of an adapted layer only until the adapter is attached, unless its initialisation moves the weight.
+        The copy of an adapted layer is dropped later if the adapter's initialisation does not change the weight.
         """
         if stage != "fit" or pl_module.frozen or self._initial or not self.max_layers:
             return
@@ -106,7 +106,7 @@ class RankMonitor(Callback):
         original = self._initial.get(name)
         if original is not None and base_shift(layer, original) is None:
             original = None
-            del self._initial[name]  # the base weight is the backbone's: no second copy of it is needed
+            del self._initial[name]  # the layer still has the weight of the backbone
         rounding = 0.0 if original is None else shift_rounding(original)
         return update_rank(layer_update(layer, adapter, original), rounding)
 
@@ -117,7 +117,7 @@ class RankMonitor(Callback):
         self._measure_and_log(trainer, pl_module)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: Any) -> None:
-        """Measure the last state, unless a validation has just done so."""
+        """Measure the last state, unless a validation has measured it."""
         if self.max_layers and self._measured_step != trainer.global_step:
             self._measure_and_log(trainer, pl_module)
 
@@ -131,7 +131,7 @@ class RankMonitor(Callback):
         trainer.logger.log_metrics(values | self.means(), step=step)
 
     def means(self) -> dict[str, float]:
-        """Return the means over the measured layers, -1 where the strategy has no update of weights."""
+        """Return the means over the measured layers; -1 for a strategy that changes no weights."""
         names = ("rank/effective_mean", "rank/stable_mean", "rank/numerical_mean", "rank/bound_mean")
         if not self.ranks:
             return dict.fromkeys(names, -1.0)

@@ -1,4 +1,4 @@
-"""A table of sample predictions in TensorBoard: what the numbers stand for."""
+"""A table of sample predictions in TensorBoard."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ def _cell(text: str) -> str:
 
 
 def reply_table(items: list[dict[str, Any]], examples: list[Any]) -> str:
-    """Return a Markdown table: prompt, gold reply, written reply, and the answer found in it where one is asked for.
+    """Return a Markdown table: prompt, gold reply, written reply, and for a question the answer found in it.
 
     Args:
         items: Item records of the scoring (``reply``, ``reference``, and ``answer``, ``label`` of questions).
         examples: The example of each item.
     """
-    lines = ["| prompt | gold reply | written reply | answer found (wanted) |", "|---|---|---|---|"]
+    lines = ["| prompt | gold reply | written reply | answer found (correct answer) |", "|---|---|---|---|"]
     for item, example in zip(items, examples, strict=True):
         found = f"{item['answer']} ({item['label']})" if "answer" in item else ""
         texts = (example.prompt, item["reference"], item["reply"], found)
@@ -42,7 +42,7 @@ def prediction_table(items: list[dict[str, Any]], examples: list[Any]) -> str:
     lines = ["| prompt | choices (log-likelihood; the label in bold) | right |", "|---|---|---|"]
     for item, example in zip(items, examples, strict=True):
         choices = []
-        partial = not isinstance(example.prompt, str)  # each choice has a prompt of its own: shown with the choice
+        partial = not isinstance(example.prompt, str)  # each choice has its own prompt, shown with the choice
         for index, (choice, score) in enumerate(zip(example.choices, item["log_likelihood"], strict=True)):
             text = f"{_cell(example.prompt[index] + choice if partial else choice)} ({score:.2f})"
             choices.append(f"**{text}**" if index == item["label"] else text)
@@ -59,17 +59,17 @@ class SamplePredictions(Callback):
         """Set the length of the table.
 
         Args:
-            rows: How many items are shown: the first ones of the report split.
+            rows: Number of shown items, from the start of the report split.
         """
         self.rows = rows
         self.items: list[dict[str, Any]] = []
 
     def on_test_start(self, trainer: L.Trainer, pl_module: Any) -> None:
-        """Forget the items of an earlier evaluation."""
+        """Remove the items of an earlier evaluation."""
         self.items = []
 
     def on_test_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, *args: Any) -> None:
-        """Collect the items to be shown."""
+        """Collect the items of a batch."""
         self.items.extend(outputs["items"])
 
     def write_again(self, trainer: L.Trainer, pl_module: Any, file: Path) -> None:
@@ -81,7 +81,7 @@ class SamplePredictions(Callback):
             self.on_test_end(trainer, pl_module)
 
     def on_test_end(self, trainer: L.Trainer, pl_module: Any) -> None:
-        """Write the table into the log."""
+        """Write the table to TensorBoard."""
         if not isinstance(trainer.logger, TensorBoardLogger) or not self.items:
             return
         data = trainer.datamodule  # type: ignore[attr-defined]

@@ -70,7 +70,7 @@ def test_an_empty_document_is_left_out(byte_tokenizer: Any) -> None:
 
 
 def logged(
-    callback: Forgetting, backbone: Path, rows: Path, change: bool = False, untouched: bool = False
+    callback: Forgetting, backbone: Path, rows: Path, change: bool = False, base_model: bool = False
 ) -> dict[str, float]:
     """Score the report rows and return what was logged."""
     module = FineTuneModule(
@@ -84,7 +84,7 @@ def logged(
             for name, parameter in module.network.named_parameters():
                 if "lora_B" in name:
                     parameter.fill_(0.5)
-    module.scoring_base_model = untouched
+    module.scoring_base_model = base_model
     trainer = Trainer(
         accelerator="cpu",
         callbacks=[callback],
@@ -105,7 +105,7 @@ def test_it_is_logged_before_and_after(tiny_backbone: Path, piqa_folder: Path, b
     model = LlamaForCausalLM.from_pretrained(tiny_backbone).double().eval()
     expected = reference(model, byte_tokenizer, held_out_text()[:9], byte_tokenizer.bos_token_id, 40)
     callback = Forgetting(max_documents=9, max_length=40)
-    before = logged(callback, tiny_backbone, piqa_folder, change=True, untouched=True)
+    before = logged(callback, tiny_backbone, piqa_folder, change=True, base_model=True)
     assert before.keys() == {"base/general_perplexity", "base/general_perplexity_stderr"}
     assert before["base/general_perplexity"] == pytest.approx(expected, rel=1e-4)
     after = logged(callback, tiny_backbone, piqa_folder, change=True)
@@ -149,13 +149,13 @@ def test_jsonl_has_a_field_text(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "sentence"),
     [
-        ("a.txt", b"\n \n", r"a\.txt holds no text"),
+        ("a.txt", b"\n \n", r"a\.txt has no text"),
         ("a.txt", b"\xff", r"a\.txt is not valid UTF-8"),
         ("a.md", b"text", r"a\.md must end in \.txt .* or \.jsonl"),
         ("a.jsonl", b'{"text": "a"}\n{"tex', r"a\.jsonl, line 2: not valid JSON"),
-        ("a.jsonl", b'{"content": "a"}\n', r"a\.jsonl, line 1: has no field 'text'"),
-        ("a.jsonl", b'{"text": 3}\n', r"a\.jsonl, line 1: has no field 'text'"),
-        ("a.jsonl", b"", r"a\.jsonl holds no text"),
+        ("a.jsonl", b'{"content": "a"}\n', r"a\.jsonl, line 1: there is no field 'text'"),
+        ("a.jsonl", b'{"text": 3}\n', r"a\.jsonl, line 1: there is no field 'text'"),
+        ("a.jsonl", b"", r"a\.jsonl has no text"),
     ],
 )
 def test_wrong_files(tmp_path: Path, name: str, content: bytes, sentence: str) -> None:

@@ -1,0 +1,66 @@
+"""Notes of a run about its start, and its results as text."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from smoa_lightning.common.console import ON_STDOUT, is_first_process
+from smoa_lightning.data.rows.task_rows import Part
+from smoa_lightning.records.tables import result_lines, result_table
+
+if TYPE_CHECKING:
+    from smoa_lightning.training.run import Run
+
+logger = logging.getLogger(__name__)
+
+
+def announce(run: Run) -> None:
+    """Log the sources and the folder of a run; a banner reports embedded replacements of the hub."""
+    if not is_first_process():
+        return
+    backbone, data, budget = run.module.location, run.data, run.module.budget_fit
+    sources = {
+        "backbone": (run.module.backbone_config.source, backbone.source),
+        "data": (data.requested_source, data.source),
+    }
+    replaced = " and ".join(name for name, pair in sources.items() if pair == ("auto", "embedded"))
+    if replaced:
+        text = f"The hub does not answer: embedded {replaced}. The scores say nothing about real data."
+        warn(f"{'=' * len(text)}\n{text}\n{'=' * len(text)}")
+    logger.info("backbone: %s (%s)   data: %s from %s", backbone.source, backbone.name, data.name, data.source)
+    if budget is not None:
+        logger.info("%s", budget.line())
+    length, positions = run.config["data"]["max_length"], data.encoding.max_length
+    if length > positions:
+        warn(f"data.max_length {length} is more than the backbone's {positions} positions; {positions} is used")
+    if data.ignored_settings:
+        warn(f"ignored, since files of any size are read from disk: {', '.join(data.ignored_settings)}")
+    logger.info("%s: %s", "resuming" if run.target.resume else "run folder", run.folder)
+    if not data.has_report:
+        warn(f"no {data.sets.report_split} rows, so nothing will be reported; data.report_tasks can name more tasks")
+
+
+def warn(text: str) -> None:
+    """Log a warning on the standard output, with the notes of the run."""
+    logger.warning("%s", text, extra=ON_STDOUT)
+
+
+def fit_result(run: Run, metrics: Mapping[str, float]) -> str:
+    """Return the scores, the sizes and the folder of a finished run."""
+    facts = run.data.sets.table_facts("report")
+    lines = result_lines("base model", metrics, "base", facts)
+    lines += [] if run.module.frozen else result_lines("after training", metrics, "report", facts)
+    table = f"{result_table(lines)}\n" if lines else ""
+    trainable, size = (int(metrics[f"parameters/{name}"]) for name in ("trainable", "adapter_bytes"))
+    return (
+        f"\n{run.name}\n{table}{trainable:,} trainable parameters, adapter of {size:,} bytes\n"
+        f"{run.folder}   (tensorboard --logdir {run.folder.parent})"
+    )
+
+
+def evaluation_result(run: Run, metrics: Mapping[str, float], part: Part) -> str:
+    """Return the scores and the folder of an evaluation."""
+    lines = result_lines("", metrics, part, run.data.sets.table_facts(part))
+    return (f"{result_table(lines)}\n" if lines else "") + f"written to {run.folder}"
