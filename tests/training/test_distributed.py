@@ -44,6 +44,7 @@ def run(command: list[str], processes: int) -> None:
     whole = [sys.executable, "-m", "smoa_lightning", *command]
     done = subprocess.run(whole, capture_output=True, text=True, env=environment, timeout=300, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("backbone: local (") == 1  # only the first process shows notes
 
 
 def items(file: Path) -> list[dict[str, Any]]:
