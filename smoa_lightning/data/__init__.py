@@ -1,1 +1,1 @@
-"""Tasks, their rows from hub, local files or the package, and the batches made of them."""
+"""Tasks, their rows from hub, local files or the package, and batches of these rows."""

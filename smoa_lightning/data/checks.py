@@ -1,4 +1,4 @@
-"""Settings of the data that are out of their range, refused before anything is loaded."""
+"""Checks of the ranges of data settings, before anything is loaded."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def check_ranges(source: str, numbers: Mapping[str, Any]) -> None:
 
     Args:
         source: ``data.source``.
-        numbers: Settings by their names, those of ``LEAST`` among them.
+        numbers: Settings by their names, with those of ``LEAST`` among them.
 
     Raises:
-        UserError: names setting, value and bound.
+        UserError: names the setting, its value and the bound.
     """
     if source not in SOURCES:
-        raise UserError(f"data.source: unknown source {source!r}; it is one of {', '.join(SOURCES)}")
+        raise UserError(f"data.source: unknown source {source!r}; the sources are {', '.join(SOURCES)}")
     for name, bound in LEAST.items():
         value = numbers[name]
         if value is not None and value < bound:

@@ -34,55 +34,56 @@ STREAMING = {"streaming": False, "stream_buffer_rows": 10_000, "stream_epoch_bat
 class TaskDataModule(LightningDataModule):
     """Rows of one task or of a mixture from hub, local files or the package, as batches for training and scoring.
 
-    The rows that select the checkpoint are held out from the training rows and never the rows that are reported.
-    ``tokenizer`` is set from outside before ``setup``.
+    The rows that select the checkpoint are held out from the training rows. They are never report rows.
+    Set ``tokenizer`` before ``setup``.
 
     Args:
         task: Name of the task, such as ``piqa``, or ``mixture``.
-        source: ``hub``: the model hub. ``local``: the files at ``path``. ``embedded``: rows made by this package.
-            ``auto``: the hub if it answers or its cache holds the rows, else embedded.
+        source: ``hub``: the model hub. ``local``: the files at ``path``. ``embedded``: rows of this package. ``auto``:
+            the hub if it answers or its cache holds the rows, else embedded.
         path: With source local: a folder of split files (``train.jsonl``, ``train-00000-of-00003.parquet``, ``train/``,
-            ...), one file or pattern of training rows, or the file, pattern or list of files of each split. JSONL,
-            JSON, Parquet, CSV, TSV, Arrow, folders of ``save_to_disk``, compressed or not, local or by URL. With
-            several tasks: a folder that holds such a folder for each, under its name.
-        repository: With source hub: another repository with the same fields; ``null`` means the task's own.
-        revision: With source hub: branch, tag or commit; ``null`` means the one that the task pins.
-        mixture: With task mixture: the tasks that are trained on, ``[boolq, piqa]`` by their size, ``{boolq: 1,
-            piqa: 2}`` by weight.
-        report_tasks: Tasks that are reported on instead of those trained on, such as ``[gsm8k]`` after training on
-            ``metamath_qa``.
+            ...), one file or pattern of training rows, or a file, pattern or list of files for each split. JSONL,
+            JSON, Parquet, CSV, TSV, Arrow and folders of ``save_to_disk`` are read, local or by URL; text files may be
+            compressed. With several tasks: a folder that holds one such folder for each task, with the task's name.
+        repository: With source hub: a different repository with the same fields; ``null`` means that of the task.
+        revision: With source hub: branch, tag or commit; ``null`` means the commit that the task pins.
+        mixture: With task mixture: the training tasks, ``[boolq, piqa]`` by their size, ``{boolq: 1, piqa: 2}`` by
+            weight.
+        report_tasks: The tasks of the report, such as ``[gsm8k]`` after training on ``metamath_qa``; ``null`` means the
+            training tasks.
         protocol: ``likelihood``: the best choice by log-likelihood. ``generation``: the answer in a reply that the
-            model writes. ``null``: the first of the two that the task has.
-        fields: Field of the task -> field of your rows, where they are named otherwise.
+            model generates. ``null``: the default of the task.
+        fields: Field of the task -> its name in your rows, if the names differ.
         batch_size: Rows in a training batch; with packing, sequences.
-        eval_batch_size: Most items (each with all its choices) in a scoring batch.
-        eval_max_tokens: Most tokens in a scoring batch with its padding, or ``null``.
-        max_length: Longest sequence in tokens; what is longer loses the oldest turns, then the left of its prompt.
-        loss_on: ``response``: the loss counts the response and its EOS. ``all``: the prompt too.
-        overlong: What to do with a row whose response alone does not fit: ``error``, or ``skip`` and count.
-        bad_rows: What to do with a row that breaks the task's schema: ``error``, or ``skip`` and count.
-        add_bos: Whether a sequence begins with BOS: ``auto`` does what the tokenizer does by itself.
+        eval_batch_size: Largest number of items (each with all its choices) in a scoring batch.
+        eval_max_tokens: Largest number of tokens in a scoring batch with its padding, or ``null``.
+        max_length: Longest sequence in tokens. A longer one loses its oldest turns, then the left of its prompt.
+        loss_on: ``response``: the loss counts the response and its EOS. ``all``: also the prompt.
+        overlong: A row with a response that does not fit is an ``error``, or ``skip``: left out and counted.
+        bad_rows: A row that breaks the task's schema is an ``error``, or ``skip``: left out and counted.
+        add_bos: Whether a sequence begins with BOS; ``auto`` follows the tokenizer.
         chat_template: Whether prompts go through the tokenizer's chat template; ``null`` follows the task.
         num_fewshot: Solved training rows before each scored prompt, the same for all; training prompts have none.
         max_new_tokens: Longest reply in tokens; ``null`` follows the task.
         num_beams: Width of the beam search; 1 is greedy.
-        bert_score: Folder or hub name of an encoder for BERTScore of written replies, ``null`` leaves it out.
-        limit_train_rows: Train on so many rows only, a seeded choice; ``null`` means all.
-        limit_report_rows: Report on so many rows only, a seeded choice; ``null`` means all.
-        selection_rows: How many training rows are held out to select the checkpoint, of each task; ``null`` means
-            min(500, 5 %), 0 trains on all rows and takes the last step.
-        report_split: Split whose rows are reported; ``null`` means the task's own.
+        bert_score: Folder or hub name of an encoder for BERTScore of generated replies; ``null`` leaves it out.
+        limit_train_rows: Train on this number of rows only, a seeded choice; ``null`` means all.
+        limit_report_rows: Report on this number of rows only, a seeded choice; ``null`` means all.
+        selection_rows: How many training rows of each task are held out to select the checkpoint. ``null`` means
+            min(500, 5 %); 0 trains on all rows and takes the last step.
+        report_split: Split of the report rows; ``null`` means that of the task.
         seed: Seed of the hold-out, the choice of rows and the order of batches; ``null`` follows ``seed_everything``
             (0 in Python).
-        bucket_batches: How many batches are sorted by length together: more means less padding and less chance.
-        pad_multiple: Pad batches to a multiple of so many tokens.
-        packing: Train on several rows laid end to end up to ``max_length``, none of which sees another.
+        bucket_batches: How many batches are sorted by length together: a larger number means less padding, and less
+            random batches.
+        pad_multiple: Pad batches to a multiple of this number of tokens.
+        packing: Train on sequences of several rows up to ``max_length``; no row sees another one.
         streaming: Ignored: files of any size are read from disk.
         stream_buffer_rows: Ignored, as ``streaming``.
         stream_epoch_batches: Ignored, as ``streaming``.
-        cache: Keep checked and encoded rows on disk (``$SMOA_LIGHTNING_CACHE``) and find them again by what decides
-            them. Without, they are in a temporary file that is gone when the process ends.
-        num_workers: Processes that put batches together; 0 means none beside the main one.
+        cache: Save checked and encoded rows on disk (``$SMOA_LIGHTNING_CACHE``) for later runs. Without it they are in
+            a temporary file that is deleted when the process ends.
+        num_workers: Processes that make batches; 0 means the main process.
         pin_memory: Put batches into page-locked memory for faster copies to a GPU.
 
     Raises:
@@ -157,14 +158,14 @@ class TaskDataModule(LightningDataModule):
         self.sets = TaskSets(task, rows, encoded, mixture, report_tasks, protocol, fields)
         if path is not None and source != "local":
             raise UserError(
-                f"data.path is set, but data.source is {source!r}: set data.source: local, or drop the path."
+                f"data.path is set, but data.source is {source!r}: set data.source: local, or remove the path."
             )
         self._train_loader: ResumableLoader | None = None
         self._train_state: dict[str, Any] | None = None
-        # Under DDP a process may be left without an item to score.
+        # Under DDP a process may have no item to score.
         self.allow_zero_length_dataloader_with_multiple_devices = True
 
-    # ---- the rows; ``sets`` says more
+    # ---- the rows, see ``TaskSets``
 
     @property
     def name(self) -> str:  # type: ignore[override]  # LightningDataModule has one too, which may be None
@@ -178,7 +179,7 @@ class TaskDataModule(LightningDataModule):
 
     @property
     def source(self) -> Source | None:
-        """Where the rows come from, once that is decided."""
+        """The source of the rows, or None before ``resolve``."""
         return self.sets.source
 
     @property
@@ -188,7 +189,7 @@ class TaskDataModule(LightningDataModule):
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase | None:
-        """The tokenizer of the backbone."""
+        """The tokenizer of the base model."""
         return self.sets.tokenizer
 
     @tokenizer.setter
@@ -197,12 +198,12 @@ class TaskDataModule(LightningDataModule):
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """What was read so far, see ``TaskSets.provenance``."""
+        """The provenance of the rows read so far, see ``TaskSets.provenance``."""
         return self.sets.provenance
 
     @property
     def has_report(self) -> bool:
-        """Whether there are rows to report on."""
+        """Whether there are report rows."""
         return self.sets.has_report
 
     def resolve(self) -> Source:
@@ -218,17 +219,17 @@ class TaskDataModule(LightningDataModule):
         return self.sets.indices(part)
 
     def example(self, part: Part, row: int, task: str | None = None) -> Any:
-        """Return the example behind a row index, as ``batch["row"]`` names it; of the first task by default."""
+        """Return the example of a row index, as in ``batch["row"]``; by default of the first task."""
         return self.sets.example(part, row, task)
 
     def summary(self) -> dict[str, Any]:
-        """Return for each part made so far: rows, lengths, targets and losses, see ``TaskSets.summary``."""
+        """Return the statistics of each encoded part, see ``TaskSets.summary``."""
         return self.sets.summary()
 
     # ---- Lightning's hooks
 
     def prepare_data(self) -> None:
-        """Download what the hub's cache lacks, in one process only."""
+        """Download what is not in the hub's cache, in one process only."""
         for rows in self.sets.all.values():
             if rows.resolve() == "hub":
                 assert rows.repository is not None
@@ -244,9 +245,9 @@ class TaskDataModule(LightningDataModule):
                 self.sets.encode(part)
 
     def train_dataloader(self) -> ResumableLoader:
-        """Return training batches in buckets of similar length, an order for each epoch, resumable at any batch.
+        """Return training batches in buckets of similar length, with a new order in each epoch.
 
-        It is one stream a fit: another call gives the same loader.
+        A run can resume at any batch. All calls within a fit return the same loader.
 
         Raises:
             UserError: the run is resumed with settings that change the order of batches.
@@ -272,16 +273,16 @@ class TaskDataModule(LightningDataModule):
     def state_dict(self) -> dict[str, Any]:
         """Return the state of the training batches for a checkpoint.
 
-        Lightning saves the loader's own state too, but does not restore it from a checkpoint of an epoch's end.
+        Lightning saves the state of the loader too, but does not restore it from a checkpoint at the end of an epoch.
         """
         return self._train_loader.state_dict() if self._train_loader is not None else {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Remember the state; it is checked where training asks for its batches, so that scoring does not mind it."""
+        """Save the state for ``train_dataloader``, which checks it. So scoring works with any state."""
         self._train_state = state_dict
 
     def val_dataloader(self) -> Any:
-        """Return batches of the selection rows; nothing to go through where none are held out."""
+        """Return batches of the selection rows; an empty list if no rows are held out."""
         return [] if self.selection_rows == 0 else self._scoring_loaders("selection")
 
     def test_dataloader(self) -> Any:
@@ -293,7 +294,7 @@ class TaskDataModule(LightningDataModule):
         return self._scoring_loaders("report")
 
     def _scoring_loaders(self, part: Part) -> BatchLoader | list[BatchLoader]:
-        """Return a loader for each task, or the loader itself where there is one task."""
+        """Return a list of loaders, one for each task, or the single loader of a single task."""
         make = functools.partial(
             scoring_loader,
             eval_batch_size=self.eval_batch_size,
@@ -312,7 +313,7 @@ class TaskDataModule(LightningDataModule):
         return (trainer.global_rank, trainer.world_size) if trainer is not None else (0, 1)
 
     def _pad_id(self) -> int:
-        """Return a token to pad with; any will do, since padding is masked by length in attention and loss."""
+        """Return a token to pad with. Any token is right, since attention and loss mask the padding by length."""
         assert self.tokenizer is not None
         own = (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id, 0)
         return next(token for token in own if token is not None)

@@ -1,4 +1,4 @@
-"""How encoded items become batches: right padding, the choices of an item side by side."""
+"""Encoded items to batches: rows are padded on the right, and the choices of an item are consecutive rows."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def pad_rows(rows: Sequence[TokenRow], pad_id: int, pad_multiple: int = 1) -> Ba
     """Pad rows on the right to the longest, rounded up to a multiple.
 
     Returns:
-        ``input_ids`` (B, T), ``attention_mask`` (B, T) with 1 on the row's own tokens, ``labels`` (B, T) with -100 on
-        the padding: by length, so that a pad token equal to EOS hides no EOS.
+        ``input_ids`` (B, T), ``attention_mask`` (B, T) with 1 on the tokens of the row, ``labels`` (B, T) with -100 on
+        the padding. Padding is marked by length, so an EOS is a target even if the pad token is EOS.
     """
     lengths = [len(row) for row in rows]
     ids, mask, labels = (filled(lengths, fill, pad_multiple) for fill in (pad_id, 0, IGNORED))
@@ -30,16 +30,16 @@ def pad_rows(rows: Sequence[TokenRow], pad_id: int, pad_multiple: int = 1) -> Ba
 
 
 def filled(lengths: Sequence[int], fill: int, pad_multiple: int) -> np.ndarray:
-    """Return a matrix for rows of these lengths, rounded up to a multiple, that holds one number everywhere."""
+    """Return a matrix for rows of these lengths, rounded up to a multiple, with ``fill`` in every cell."""
     return np.full((len(lengths), math.ceil(max(lengths) / pad_multiple) * pad_multiple), fill, dtype=np.int64)
 
 
 def collate_choices(items: Sequence[ChoiceItem], pad_id: int, pad_multiple: int = 1) -> Batch:
-    """Put all choices of all items into one batch of R = sum(num_choices) rows, those of one item consecutive.
+    """Put all choices of all items into one batch of R = sum(num_choices) rows; the rows of an item are consecutive.
 
     Returns:
-        What ``pad_rows`` gives for the R rows, ``num_bytes`` (R,), and for the I items ``num_choices``, ``label`` and
-        ``row``, (I,) each.
+        The result of ``pad_rows`` for the R rows, ``num_bytes`` (R,), and for the I items ``num_choices``, ``label``
+        and ``row``, (I,) each.
     """
     batch = pad_rows([row for item in items for row in item.rows], pad_id, pad_multiple)
     batch["num_bytes"] = torch.tensor([count for item in items for count in item.num_bytes])
@@ -50,11 +50,11 @@ def collate_choices(items: Sequence[ChoiceItem], pad_id: int, pad_multiple: int 
 
 
 def collate_replies(items: Sequence[ReplyItem], pad_id: int, pad_multiple: int = 1) -> Batch:
-    """Put items side by side, once with their gold responses and once as prompts to go on from.
+    """Make a batch of items with their gold responses, and with their prompts alone for generation.
 
     Returns:
-        What ``pad_rows`` gives for prompt + response, ``row`` (B,), and lists of B: ``prompt`` (token ids, not padded),
-        ``response`` and ``answer`` (texts).
+        The result of ``pad_rows`` for prompt + response, ``row`` (B,), and lists with B entries: ``prompt`` (token ids,
+        not padded), ``response`` and ``answer`` (texts).
     """
     batch = pad_rows([item.row for item in items], pad_id, pad_multiple)
     batch["row"] = torch.tensor([item.index for item in items])

@@ -1,7 +1,8 @@
-"""The loaders of batches: the same ones at each pass for scoring, and for training one that resumes where it was.
+"""The loaders of batches: for scoring with the same batches in each pass, for training with a position to resume from.
 
-The loaders are plain iterables and no ``torch.utils.data.DataLoader``: Lightning replaces samplers inside of those (for
-DDP, for prediction) and cannot tell the batches that workers have fetched from those that training has seen.
+The loaders are plain iterables, not ``torch.utils.data.DataLoader``, for two reasons. Lightning replaces the samplers
+of a ``DataLoader`` (for DDP, for prediction). It also counts batches that workers have fetched, but that training has
+not used yet.
 """
 
 from __future__ import annotations
@@ -23,13 +24,13 @@ from smoa_lightning.data.encoding.items import LazyItems, ReplyItem, lengths_of,
 
 
 class BatchLoader:
-    """The same batches every time, put together here or in worker processes.
+    """The same batches in every pass, collated in this process or in worker processes.
 
     Args:
-        rows: What the batches index.
-        batches: Indices of each batch.
+        rows: The rows.
+        batches: The row indices of each batch.
         collate: Rows of a batch -> batch.
-        num_workers: Processes that collate; 0 means this one.
+        num_workers: Processes that collate; 0 means the main process.
         pin_memory: Whether to copy batches into page-locked memory.
     """
 
@@ -63,19 +64,20 @@ class BatchLoader:
             collate_fn=self.collate,
             num_workers=self.num_workers,
             pin_memory=self.pin_memory,
-            # its own generator: the seed of the workers is then not drawn from torch's global one, which dropout uses
+            # with its own generator, the seed of the workers changes nothing in torch's global one, which dropout uses
             generator=torch.Generator().manual_seed(0),
         )
 
 
 class ResumableLoader(BatchLoader):
-    """Training batches whose state is one number: how many batches of the stream training has received.
+    """Training batches with one number as their state: how many batches of the stream training has received.
 
-    An iterator gives the next ``len(loader)`` batches of the stream, from wherever the last one was left: so the n-th
-    batch of a run is the same whether or not it was interrupted, whatever the trainer makes of its epochs. (Lightning
-    2.6 counts one too many after a resume from the end of an epoch with ``max_steps``.) The position counts batches
-    handed out, not those that workers fetched ahead, and is asked for when the first batch is wanted, since Lightning
-    makes iterators that it then drops.
+    An iterator gives the next ``len(loader)`` batches of the stream, from the position of the last iterator on. So the
+    n-th batch of a run is the same with and without interruptions, and does not depend on the trainer's count of
+    epochs. (Lightning 2.6 counts one epoch too many after a resume from the end of an epoch with ``max_steps``.)
+
+    The position counts batches that training has received, without those that workers have fetched in advance. An
+    iterator reads it at its first batch, since Lightning makes iterators that it never uses.
     """
 
     def __init__(
@@ -99,25 +101,25 @@ class ResumableLoader(BatchLoader):
             yield batch
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the position and what the order depends on."""
+        """Return the position, and the identity of the order."""
         return {"position": self.position, "order": self.order.identity()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up the position of ``state``.
+        """Continue at the position of ``state``.
 
         Raises:
-            UserError: the state belongs to another order of batches.
+            UserError: the state belongs to a different order of batches.
         """
         own, other = self.order.identity(), state["order"]
         if "block" in state:
             raise UserError(
-                "the checkpoint is of a run with data.streaming, whose order of batches is no longer made: start a new"
-                " run."
+                "the checkpoint is of a run with data.streaming, and that order of batches does not exist any more:"
+                " start a new run."
             )
         changed = [f"{name} {other.get(name)} -> {own[name]}" for name in own if other.get(name) != own[name]]
         if changed:
             raise UserError(
-                f"the checkpoint stopped in another order of batches than this one ({', '.join(changed)}):"
+                f"the checkpoint has a different order of batches than this run ({', '.join(changed)}):"
                 " resume with the same data settings, or start a new run."
             )
         self.position = int(state["position"])
@@ -136,30 +138,28 @@ def scoring_loader(
     num_workers: int = 0,
     pin_memory: bool = False,
 ) -> BatchLoader:
-    """Return this process's share of batches over choice items or reply items, the longest first.
+    """Return this process's batches of choice items or reply items, the longest items first.
 
     Args:
         items: ``ChoiceItem`` or ``ReplyItem``, all of one kind.
-        eval_batch_size: Most items in a batch.
-        max_tokens: Most tokens in a batch with its padding, or None.
+        eval_batch_size: Largest number of items in a batch.
+        max_tokens: Largest number of tokens in a batch with its padding, or None.
         pad_id: Token to pad with.
-        pad_multiple: Pad to a multiple of so many tokens.
-        place: This process and how many there are; each takes every n-th batch, so every item is scored exactly once.
-        num_workers: Processes that collate; 0 means this one.
+        pad_multiple: Pad to a multiple of this number of tokens.
+        place: This process, and the number n of processes. Each takes every n-th batch, so each item is scored once.
+        num_workers: Processes that collate; 0 means the main process.
         pin_memory: Whether to copy batches into page-locked memory.
 
     Raises:
         UserError: fewer items than processes.
     """
     if len(items) < place[1]:
-        raise UserError(
-            f"{len(items)} rows to be scored are too few for {place[1]} processes; train with fewer devices."
-        )
+        raise UserError(f"{len(items)} rows to score are too few for {place[1]} processes; train with fewer devices.")
     replies = bool(items) and isinstance(items[0], ReplyItem)
     batches = longest_first(
         lengths_of(items),
         num_rows_of(items),
-        # Small enough for each process to get a batch: Lightning skips a process without one, and the others wait.
+        # Each process must get a batch: Lightning skips a process without one, and the others wait for it.
         min(eval_batch_size, len(items) // place[1]),
         max_tokens,
     )
@@ -171,7 +171,7 @@ def scoring_loader(
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """What decides the training batches beside their rows; the fields are those of ``TaskDataModule``."""
+    """The settings that decide the training batches. ``TaskDataModule`` explains the fields."""
 
     batch_size: int
     max_length: int
@@ -186,13 +186,13 @@ class TrainingSettings:
 def training_loader(
     rows: LazyItems, settings: TrainingSettings, pad_id: int, place: tuple[int, int] = (0, 1)
 ) -> ResumableLoader:
-    """Return a fresh loader of training batches.
+    """Return a new loader of training batches.
 
     Args:
         rows: The encoded training rows.
-        settings: What decides the batches.
+        settings: The settings of the batches.
         pad_id: Token to pad with.
-        place: This process, and how many there are.
+        place: This process, and the number of processes.
     """
     collate: Any = collate_packed if settings.packing else pad_rows
     collate = functools.partial(collate, pad_id=pad_id, pad_multiple=settings.pad_multiple)

@@ -16,12 +16,12 @@ from smoa_lightning.data.rows.splits import permutation
 
 
 class Batches(LazySequence[list[int]]):
-    """Batches of row numbers, each a piece of one array: a list of lists would take 60 bytes a row.
+    """Batches of row numbers. Each is a piece of one array, since a list of lists needs 60 bytes for each row.
 
     Args:
         rows: The rows of all batches, one batch after the other.
-        starts: Where each batch begins, and after them the number of rows.
-        chosen: Which batches these are, in which order; None: all, in their order.
+        starts: The start of each batch, and at the end the number of rows.
+        chosen: The batches to use, in their order; None: all batches.
     """
 
     def __init__(self, rows: np.ndarray, starts: np.ndarray, chosen: np.ndarray | None = None) -> None:
@@ -45,18 +45,18 @@ class Batches(LazySequence[list[int]]):
 def bucketed_batches(
     lengths: Sequence[int] | np.ndarray, batch_size: int, seed: int, epoch: int, bucket: int = 32, group: int = 1
 ) -> Batches:
-    """Shuffle rows into batches of similar lengths; each row is in exactly one.
+    """Shuffle rows into batches of similar lengths; each row is in exactly one batch.
 
-    The rows are shuffled, cut into stretches of ``bucket * group`` batches, sorted by length within each, cut into
-    batches, and the batches shuffled. One batch may be smaller. The outcome depends on the arguments only.
+    The rows are shuffled and cut into stretches of ``bucket * group`` batches. Each stretch is sorted by length and cut
+    into batches, and the batches are shuffled. One batch may be smaller. The result depends on the arguments only.
 
     Args:
         lengths: Length of each row in tokens.
         batch_size: Rows in a batch.
         seed: Seed of the order.
         epoch: Epoch; each has its own order.
-        bucket: How many batches to sort together: more means less padding and less chance.
-        group: Batches of similar length that stay side by side, for as many processes that step together.
+        bucket: How many batches are sorted together: a larger number means less padding, and less random batches.
+        group: Number of consecutive batches of similar length: one for each process of a training step.
     """
     rng = random.Random(f"{seed}/{epoch}")  # seeding by text: stable over Python versions and platforms
     rows, lengths = permutation(rng, len(lengths)), np.asarray(lengths)
@@ -68,7 +68,7 @@ def bucketed_batches(
     whole, left = divmod(len(starts) - 1, group)
     steps = permutation(rng, whole)
     chosen = (steps[:, None] * group + np.arange(group)).ravel()
-    # a last group that is not full stays last: in the middle it would shift which batches step together
+    # an incomplete group stays the last one: before others, it would mix batches of different lengths in a step
     return Batches(rows, starts, np.append(chosen, whole * group + np.arange(left)))
 
 
@@ -78,13 +78,13 @@ def longest_first(
     max_items: int,
     max_tokens: int | None,
 ) -> Batches:
-    """Batch items in order of falling length, so that a batch that is too big for the memory comes first.
+    """Batch items from the longest to the shortest, so that a batch that is too large for the memory comes first.
 
     Args:
         lengths: Length of each item's longest row.
         num_rows: Rows (choices) of each item.
-        max_items: Most items in a batch.
-        max_tokens: Most tokens in a batch with its padding, or None; one item alone may exceed it.
+        max_items: Largest number of items in a batch.
+        max_tokens: Largest number of tokens in a batch with its padding, or None; a single item may exceed it.
     """
     lengths, num_rows = np.asarray(lengths), np.asarray(num_rows)
     order = np.argsort(-lengths, kind="stable")
@@ -102,10 +102,11 @@ def longest_first(
 
 @dataclass(frozen=True, eq=False)
 class BucketOrder:
-    """The order of training batches: an endless stream of epochs, each row once an epoch, shuffled anew in each.
+    """The order of training batches: an endless stream of epochs. Each epoch has every row once, in a new order.
 
-    With several processes the batches go round in turn. Where their number does not divide, the first batches of the
-    epoch are given out again at its end (at most ``world_size - 1`` of them), so that all processes make as many steps.
+    With several processes, consecutive batches go to different processes. If the number of batches is not a multiple
+    of ``world_size``, the first batches of the epoch come again at its end, at most ``world_size - 1`` of them. So all
+    processes make the same number of steps.
 
     Args:
         lengths: Length of each row in tokens.
@@ -134,14 +135,14 @@ class BucketOrder:
         return batches.at(places)
 
     def upcoming(self, position: int) -> Iterator[list[int]]:
-        """Yield the ``len(self)`` batches of the stream from a position on."""
+        """Yield ``len(self)`` batches of the stream, from a position on."""
         epoch, start = divmod(position, len(self))
         yield from itertools.islice(self.epoch(epoch), start, None)
         if start:
             yield from itertools.islice(self.epoch(epoch + 1), start)
 
     def identity(self) -> dict[str, int]:
-        """Return what the order depends on: a position is only worth something in the same order."""
+        """Return what the order depends on: a position means the same batch only in the same order."""
         return {
             "num_rows": len(self.lengths),
             "num_tokens": int(np.sum(self.lengths)),

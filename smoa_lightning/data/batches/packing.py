@@ -1,15 +1,18 @@
-"""Packing: several short training rows in one sequence, each blind to the others, so that little of a batch is padding.
+"""Packing: several short training rows in one sequence, so that a batch has little padding. No row sees another one.
 
-A packed batch carries position ids that start from 0 in each row, and no attention mask. From that, and only without
-a mask and without a cache of keys and values, transformers itself makes the block-diagonal causal mask that each
-attention kernel wants: boolean for ``sdpa``, additive for ``eager``, with the window of layers that slide. A mask made
-here would have to know the kernel (``eager`` adds a boolean one as numbers, without an error) and the dtype.
+A packed batch has position ids that start from 0 in each row, and no attention mask. Without a mask and without a cache
+of keys and values, transformers makes the block-diagonal causal mask from the positions. It knows the form that each
+attention kernel needs: boolean for ``sdpa``, additive for ``eager``, with the window of sliding layers. A mask made
+here would have to know kernel and dtype: ``eager`` adds a boolean mask as numbers, without an error.
 
-That is right for decoders that take ``position_ids`` and hand them to transformers' ``create_causal_mask``: Llama
-(SmolLM2), Mistral, Qwen2, Qwen3, Gemma, Phi, GPT-2, GPT-NeoX and most others of version 5.23. It is wrong for OPT and
-Falcon (whose mask does not look at the positions), ALiBi (BLOOM, MPT), recurrent layers (Mamba), virtual tokens (prompt
-and prefix tuning), and flash attention with more than one sequence a batch. ``training.packing_check`` tells by a
-trial on the model itself.
+This is right for decoders that pass ``position_ids`` to transformers' ``create_causal_mask``: Llama (SmolLM2), Mistral,
+Qwen2, Qwen3, Gemma, Phi, GPT-2, GPT-NeoX and most others of version 5.23. It is wrong for
+
+* OPT and Falcon, since their mask ignores the positions, and ALiBi (BLOOM, MPT);
+* recurrent layers (Mamba) and virtual tokens (prompt and prefix tuning);
+* flash attention with more than one sequence in a batch.
+
+``training.packing_check`` tests it with a trial on the model.
 """
 
 from __future__ import annotations
@@ -31,7 +34,7 @@ from smoa_lightning.data.rows.splits import permutation
 
 @dataclass(frozen=True)
 class PackedRow:
-    """Rows that share one sequence; its length is the sum of theirs."""
+    """Rows that share one sequence; its length is the sum of their lengths."""
 
     rows: tuple[TokenRow, ...]
 
@@ -45,7 +48,7 @@ class PackedRows(LazyItems):
     Args:
         rows: The rows.
         members: The rows of all sequences, one sequence after the other.
-        starts: Where each sequence begins, and after them the number of rows.
+        starts: The start of each sequence, and at the end the number of rows.
         chosen: The sequences in their order.
     """
 
@@ -67,10 +70,11 @@ class PackedRows(LazyItems):
 
 
 def pack_rows(rows: Sequence[TokenRow], max_length: int, seed: int) -> PackedRows:
-    """Put rows together into sequences of at most ``max_length`` tokens: each row in exactly one of them, uncut.
+    """Join rows to sequences of at most ``max_length`` tokens. Each row is whole and in exactly one sequence.
 
-    Best fit decreasing (Johnson 1973), at most 11/9 of the fewest sequences possible: from the longest row to the
-    shortest, each goes where it leaves the least room. Rows of one length are shuffled, and so are the sequences.
+    This is best fit decreasing (Johnson 1973): from the longest row to the shortest, each goes where it leaves the
+    least room. It needs at most 11/9 of the smallest possible number of sequences. Rows of the same length are
+    shuffled, and so are the sequences.
 
     Raises:
         UserError: a row is longer than ``max_length``.
@@ -88,7 +92,7 @@ def pack_rows(rows: Sequence[TokenRow], max_length: int, seed: int) -> PackedRow
 
 
 def _best_fit(lengths: np.ndarray, max_length: int) -> np.ndarray:
-    """Return for each length, from the longest to the shortest, the number of the sequence that it goes into."""
+    """Return the number of the sequence for each length; the lengths are sorted from the longest to the shortest."""
     packs = array("q")
     open_packs: dict[int, array[int]] = {}  # room that is left -> the sequences that have it
     rooms: list[int] = []  # its keys in order
@@ -116,10 +120,12 @@ def collate_packed(packs: Sequence[PackedRow], pad_id: int, pad_multiple: int = 
     """Pad packed sequences on the right to the longest, rounded up to a multiple.
 
     Returns:
-        ``input_ids`` (B, T); ``labels`` (B, T), -100 on the padding and on each row's first token, which would be
-        predicted from the row before; ``position_ids`` (B, T), from 0 in each row, 0 on the padding, where each token
-        sees itself alone; ``attention_mask`` None: the model makes it from the positions, see this module's text;
-        ``num_tokens``, the tokens that are no padding.
+        * ``input_ids`` (B, T);
+        * ``labels`` (B, T), -100 on the padding and on the first token of each row, which would be predicted from the
+          row before;
+        * ``position_ids`` (B, T), from 0 in each row, and 0 on the padding, so that a pad token sees only itself;
+        * ``attention_mask`` None: the model makes it from the positions, see the text of this module;
+        * ``num_tokens``, the number of tokens without padding.
     """
     lengths = [len(pack) for pack in packs]
     ids, labels, places = (filled(lengths, fill, pad_multiple) for fill in (pad_id, IGNORED, 0))

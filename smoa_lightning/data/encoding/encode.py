@@ -1,11 +1,11 @@
 """Prompt and response to token ids and labels, by one rule for training and scoring.
 
-The rule is that of EleutherAI's lm-evaluation-harness: white space at the end of the prompt moves to the response;
-prompt + response are encoded as one text; its first ``len(encode(prompt))`` tokens are the prompt's part, the rest is
-the response. So the model sees the tokens that it would see in running text. Where a token straddles the border, the
-joint encoding does not begin with the prompt's own; such pairs are counted (``clean`` is False).
+The rule is that of EleutherAI's lm-evaluation-harness. White space at the end of the prompt moves to the response.
+Prompt + response are encoded as one text. Its first ``len(encode(prompt))`` tokens are the prompt, the rest is the
+response. So the model sees the same tokens as in running text. If a token crosses the border, the joint encoding does
+not begin with the encoding of the prompt alone. Such pairs are counted (``clean`` is False).
 
-Targets are marked by length, never by token id: the pad token may be the EOS token.
+Targets are marked by length, never by token id, because the pad token may be the EOS token.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from smoa_lightning.data.tasks import RowError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-PIECE = 4096  # texts that are tokenised at a time
+PIECE = 4096  # texts in one call of the tokenizer
 
 AddBos = bool | Literal["auto"]
 
@@ -34,7 +34,7 @@ class Pair:
         prefix: BOS or nothing; never cut.
         prompt: Tokens of the prompt.
         response: Tokens of the response.
-        clean: Whether the joint encoding begins with the prompt's own encoding.
+        clean: Whether the joint encoding begins with the encoding of the prompt alone.
     """
 
     prefix: tuple[int, ...]
@@ -50,7 +50,7 @@ class OverlongError(RowError):
 def bos_prefix(tokenizer: PreTrainedTokenizerBase, add_bos: AddBos) -> tuple[int, ...]:
     """Return the BOS token as a prefix, or nothing.
 
-    ``auto`` does what the tokenizer does by itself when it adds special tokens.
+    ``auto`` adds BOS if the tokenizer itself adds it with the special tokens.
 
     Raises:
         UserError: ``add_bos: true`` and a tokenizer without a BOS token.
@@ -65,7 +65,7 @@ def bos_prefix(tokenizer: PreTrainedTokenizerBase, add_bos: AddBos) -> tuple[int
 
 
 def move_spaces(prompt: str, response: str, breaks: bool = True) -> tuple[str, str]:
-    r"""Move white space at the end of the prompt to the start of the response; without ``breaks`` only blanks.
+    r"""Move white space at the end of the prompt to the start of the response; without ``breaks`` only spaces and tabs.
 
     >>> move_spaces("Answer: ", "yes")
     ('Answer:', ' yes')
@@ -84,10 +84,10 @@ def encode_pairs(
 ) -> list[Pair]:
     """Tokenise (prompt, response) pairs by the rule of this module.
 
-    Without ``breaks`` a line break at the end of the prompt stays there: a reply is then written, and its likelihood
-    taken, after the prompt as the task gives it, and the break is not counted as a token of the reply.
+    Without ``breaks`` a line break at the end of the prompt stays in the prompt. So the model generates a reply after
+    the task's own prompt, and the line break is no token of the reply.
 
-    An empty prompt gets the BOS token, or else EOS, so that its first response token is predicted from something.
+    An empty prompt becomes the BOS token, or else EOS: the first token of the response needs a token before it.
     """
     if not pairs:
         return []
@@ -107,12 +107,11 @@ def encode_pairs(
 
 def _ids(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:
     """Tokenise in pieces."""
-    found: list[list[int]] = []
+    ids: list[list[int]] = []
     for start in range(0, len(texts), PIECE):
         piece = texts[start : start + PIECE]
-        made = tokenizer(piece, add_special_tokens=False, return_attention_mask=False, verbose=False)
-        found += made["input_ids"]
-    return found
+        ids += tokenizer(piece, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
+    return ids
 
 
 def _start_token(tokenizer: PreTrainedTokenizerBase) -> int:
@@ -125,11 +124,11 @@ def _start_token(tokenizer: PreTrainedTokenizerBase) -> int:
 def _fit(
     pair: Pair, num_response: int, max_length: int, prompt_length: int | None = None
 ) -> tuple[tuple[int, ...], bool]:
-    """Return prefix and the end of the prompt that leave room for the response, and whether the prompt was cut."""
+    """Return the context that leaves room for the response (prefix, end of the prompt), and whether it was cut."""
     if not pair.response:
         raise RowError("the response has no token of its own: the tokenizer merged it into the prompt")
     room = max_length - len(pair.prefix) - num_response
-    # one token at least must stand before the response, or its first token would have nothing to be predicted from
+    # the first token of the response is predicted from the token before it, so one token must be left
     if room < (0 if pair.prefix else 1):
         raise OverlongError(
             f"the response has {num_response} tokens and does not fit into max_length {max_length}"
@@ -137,14 +136,14 @@ def _fit(
         )
     if prompt_length is not None:
         room = min(room, max(1, prompt_length - len(pair.prefix)))
-    kept = pair.prompt[max(0, len(pair.prompt) - room) :]
-    return pair.prefix + kept, len(kept) < len(pair.prompt)
+    prompt_end = pair.prompt[max(0, len(pair.prompt) - room) :]
+    return pair.prefix + prompt_end, len(prompt_end) < len(pair.prompt)
 
 
 def training_row(pair: Pair, eos: int, max_length: int, loss_on: Literal["response", "all"] = "response") -> TokenRow:
     """Return ids and labels for training: ``[BOS] prompt response EOS``, EOS always a target.
 
-    Truncation drops from the prompt's left, keeps BOS, and never touches the response.
+    Truncation removes tokens at the left of the prompt. BOS and the response always stay.
 
     Raises:
         OverlongError: response and EOS do not fit.
@@ -160,7 +159,7 @@ def training_row(pair: Pair, eos: int, max_length: int, loss_on: Literal["respon
 def scoring_row(pair: Pair, max_length: int, prompt_length: int | None = None) -> TokenRow:
     """Return ids and labels for scoring: ``[BOS] prompt response`` with labels on the response, no EOS.
 
-    ``prompt_length`` is the most that BOS and prompt may have, so that a reply can be written after them.
+    ``prompt_length`` is the largest number of tokens of BOS and prompt, so that there is room for a generated reply.
 
     Raises:
         OverlongError: the response does not fit.

@@ -1,4 +1,4 @@
-"""Examples to encoded rows, with counts of what was cut, skipped or merged on the way."""
+"""Examples to encoded rows, with counts of cut prompts, skipped rows and merged tokens."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Encoding:
-    """How examples become tokens; the fields are those of ``TaskDataModule``, ``template`` is decided by then."""
+    """How examples become tokens. ``TaskDataModule`` explains the fields; ``template`` is its resolved setting."""
 
     max_length: int = 512
     loss_on: Literal["response", "all"] = "response"
     overlong: Literal["error", "skip"] = "error"
     add_bos: AddBos = "auto"
     template: bool = False
-    prompt_length: int | None = None  # most tokens of a prompt after which a reply is to be written
+    prompt_length: int | None = None  # most tokens of a prompt before a generated reply
 
 
 @dataclass
 class PartStatistics:
-    """Counts over the sequences of a part: one a training row, one a choice of a scored item."""
+    """Counts over the sequences of a part: one for each training row, one for each choice of a scored item."""
 
     num_rows: int = 0
     num_skipped: int = 0
@@ -85,13 +85,13 @@ class PartStatistics:
 def _target_pairs(
     examples: Sequence[ChoiceExample | ReplyExample], tokenizer: PreTrainedTokenizerBase, how: Encoding, spare: int
 ) -> list[tuple[Pair, bool]]:
-    """Encode the gold pair of each example; say whether turns were left out of its prompt to make it fit.
+    """Encode the gold pair of each example, and return whether turns of its prompt were removed to make it fit.
 
     Args:
-        examples: Items; those with turns lose the oldest ones until they fit, as long as one is left.
+        examples: Items. If an item with turns is too long, its oldest turns are removed, but never the last one.
         tokenizer: The tokenizer.
         how: Length and rendering.
-        spare: Tokens that are still to be added to a pair.
+        spare: Number of tokens that are added to a pair later.
     """
 
     adds_bos = bool(bos_prefix(tokenizer, how.add_bos))
@@ -130,15 +130,15 @@ def encode_training(
 
     Args:
         examples: The examples.
-        place: Position in ``examples`` -> where the row stands, for errors.
+        place: Position in ``examples`` -> the place of the row, for errors.
         tokenizer: The tokenizer, with an EOS token.
-        how: Length, targets and what to do with rows that are too long.
+        how: Length, targets, and whether rows that are too long are skipped.
 
     Raises:
         UserError: a tokenizer without EOS; a response that does not fit (unless skipped); a response without a token.
     """
     if tokenizer.eos_token_id is None:
-        raise UserError("the tokenizer has no EOS token, so a model could not learn where a response ends.")
+        raise UserError("the tokenizer has no EOS token, so the model cannot learn where a response ends.")
     rows: list[TokenRow] = []
     statistics = PartStatistics()
     for position, (pair, cut) in enumerate(_target_pairs(examples, tokenizer, how, spare=1)):
@@ -161,14 +161,14 @@ def encode_replies(
     tokenizer: PreTrainedTokenizerBase,
     how: Encoding,
 ) -> tuple[list[ReplyItem], PartStatistics]:
-    """Encode each example once with its gold reply, and its prompt alone: what is cut from the one misses in the other.
+    """Encode each example with its gold reply, and its prompt alone; both prompts are cut in the same way.
 
     Args:
         examples: The examples.
         indices: Index of each example in its split.
-        place: Position in ``examples`` -> where the row stands, for errors.
+        place: Position in ``examples`` -> the place of the row, for errors.
         tokenizer: The tokenizer.
-        how: Length, rendering and what to do with gold replies that are too long.
+        how: Length, rendering, and whether gold replies that are too long are skipped.
 
     Raises:
         UserError: a gold reply that does not fit (unless skipped) or has no token.
@@ -202,9 +202,9 @@ def encode_choices(
     Args:
         examples: The examples.
         indices: Index of each example in its split.
-        place: Position in ``examples`` -> where the row stands, for errors.
+        place: Position in ``examples`` -> the place of the row, for errors.
         tokenizer: The tokenizer.
-        how: Length and what to do with items of which a choice is too long.
+        how: Length, and whether items with a choice that is too long are skipped.
 
     Raises:
         UserError: a choice that does not fit (unless its item is skipped); a choice without a token.

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class EncodingSettings:
-    """What decides how rows are encoded; the fields are those of ``TaskDataModule``."""
+    """The settings that decide how rows are encoded. ``TaskDataModule`` explains the fields."""
 
     num_fewshot: int = 0
     chat_template: bool | None = None
@@ -31,11 +31,11 @@ class EncodingSettings:
 class EncodedTask(TaskRows):
     """Rows of one task under one protocol, read and encoded on first use.
 
-    ``tokenizer`` is set from outside before rows are encoded.
+    Set ``tokenizer`` before rows are encoded.
 
     Args:
         task: The task.
-        protocol: How its items are scored; examples are made by it.
+        protocol: It makes the examples and decides how they are scored.
         settings: Which rows.
         encoding: How they are encoded.
 
@@ -49,13 +49,13 @@ class EncodedTask(TaskRows):
         super().__init__(task, protocol, settings)
         self.encoding_settings = encoding or EncodingSettings()
         self.tokenizer: PreTrainedTokenizerBase | None = None
-        self.context: int | None = None  # most positions that the model takes, where it has such a limit
+        self.context: int | None = None  # the largest number of positions of the model, if it has such a limit
         self._items: dict[Part, ItemTable] = {}
 
     def items(self, part: Part) -> ItemTable:
         """Return the encoded items of a part: ``TokenRow`` for training, else ``ChoiceItem`` or ``ReplyItem``.
 
-        They are made on first use, or found in the cache on disk, where the same rows were encoded likewise before.
+        They are encoded on first use, or read from the cache on disk if the same rows were encoded in the same way.
 
         Raises:
             UserError: a row that does not fit; no row left.
@@ -63,11 +63,11 @@ class EncodedTask(TaskRows):
         if part not in self._items:
             if self.tokenizer is None:
                 raise RuntimeError("set datamodule.tokenizer before setup()")
-            made = self._job(part).run(self.tokenizer, self.settings.cache)
-            if not len(made):
-                skipped = made.statistics["skipped_overlong"]
+            items = self._job(part).run(self.tokenizer, self.settings.cache)
+            if not len(items):
+                skipped = items.statistics["skipped_overlong"]
                 raise UserError(f"{self.task.name}: all {skipped} {part} rows are longer than data.max_length.")
-            self._items[part] = made
+            self._items[part] = items
         return self._items[part]
 
     def _job(self, part: Part) -> EncodingJob:
@@ -77,10 +77,10 @@ class EncodedTask(TaskRows):
 
     @property
     def encoding(self) -> Encoding:
-        """How this task's examples become tokens, once the tokenizer is known.
+        """How this task's examples become tokens; needs the tokenizer.
 
         Raises:
-            UserError: a chat template for prompts whose choices are scored.
+            UserError: a chat template for prompts of scored choices.
         """
         assert self.tokenizer is not None
         settings = self.encoding_settings
@@ -88,14 +88,14 @@ class EncodedTask(TaskRows):
         template = uses_template(self.tokenizer, settings.chat_template, default)
         if template and not isinstance(self.protocol, Generation):
             raise UserError(
-                f"data.chat_template: true, but task {self.task.name!r} is scored by the likelihood of its choices,"
-                " whose prompts are plain text; set it to false or null."
+                f"data.chat_template: true, but task {self.task.name!r} is scored by the likelihood of its choices"
+                " after a plain-text prompt; set it to false or null."
             )
         return replace(settings.encoding, template=template)
 
     @property
     def scored_encoding(self) -> Encoding:
-        """The same for rows that are scored: where replies are written, prompts leave them room in the model's context.
+        """The encoding of scored rows: prompts leave room for generated replies in the model's context.
 
         Raises:
             UserError: no room for a prompt.
@@ -112,7 +112,7 @@ class EncodedTask(TaskRows):
         return replace(how, prompt_length=left)
 
     def shots(self) -> tuple[str, ...]:
-        """Return the solved training rows that are put before each scored prompt.
+        """Return the solved training rows before each scored prompt.
 
         Raises:
             UserError: too few training rows; prompts that go through a chat template.
@@ -121,9 +121,7 @@ class EncodedTask(TaskRows):
         if count == 0:
             return ()
         if self.encoding.template:
-            raise UserError(
-                "data.num_fewshot: solved rows are put before plain prompts only; set data.chat_template: false."
-            )
+            raise UserError("data.num_fewshot: solved rows need plain-text prompts; set data.chat_template: false.")
         chosen = shots.choose(self.indices("train"), count, self.settings.seed)
         if len(chosen) < count:
             raise UserError(
@@ -132,13 +130,10 @@ class EncodedTask(TaskRows):
         return shots.solved([self.example("train", index) for index in chosen])
 
     def reply_ends(self) -> list[int]:
-        """Return the tokens that end a written reply."""
+        """Return the tokens that end a generated reply."""
         assert self.tokenizer is not None
         return end_ids(self.tokenizer, self.encoding.template)
 
     def summary(self) -> dict[str, Any]:
-        """Return for each part made so far: rows, lengths, target tokens, and what was cut, skipped or merged.
-
-        Also what ``facts`` returns about the rows.
-        """
+        """Return the statistics of each encoded part, see ``PartStatistics.as_dict``, and the ``facts`` of the rows."""
         return {part: items.statistics for part, items in self._items.items()} | self.facts()

@@ -1,4 +1,4 @@
-"""What a part of a task's rows is encoded from, and its encoding: from the cache on disk, or anew."""
+"""The encoding of one part of a task's rows: read from the cache on disk if it is there, else encoded."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 PIECE = 1024  # rows that are encoded at a time
-SAMPLE = 4096  # examples that the key looks at: all of most data sets, and soon read of any
+SAMPLE = 4096  # examples in the key: all examples of most data sets, and quickly read
 
 
 @dataclass(frozen=True)
 class EncodingJob:
-    """Rows of a part, and how they are encoded: all that decides the encoded items beside the tokenizer.
+    """Rows of a part, and how they are encoded. With the tokenizer this decides the encoded items.
 
     Args:
         task: The task.
         split: The split that holds the rows.
         rows: The rows of the split.
-        indices: Those of the part, as indices into the split.
-        protocol: Makes the examples, and scores them unless they are trained on.
-        trained: Whether they are trained on.
+        indices: The rows of the part, as indices into the split.
+        protocol: Makes the examples, and scores them unless they are training rows.
+        trained: Whether they are training rows.
         how: Length and rendering.
         shots: Solved rows before each prompt.
     """
@@ -60,11 +60,11 @@ class EncodingJob:
 
     @property
     def kind(self) -> Kind:
-        """What the rows become."""
+        """The kind of the encoded items."""
         return "training" if self.trained else "replies" if self.protocol.name == "generation" else "choices"
 
     def run(self, tokenizer: PreTrainedTokenizerBase, cached: bool) -> ItemTable:
-        """Return the encoded items, with ``cached`` those that an earlier call has left in the cache on disk.
+        """Return the encoded items; with ``cached`` they are read from the cache on disk if they are there.
 
         Raises:
             UserError: a row that does not fit (unless skipped).
@@ -113,9 +113,9 @@ class EncodingJob:
     def _key(self, tokenizer: PreTrainedTokenizerBase) -> str:
         """Return a digest of everything that the encoded items depend on.
 
-        The texts are made of rows, whose digest is known, by code, whose digest is known too. Some thousand of them are
-        in the key themselves, evenly spread: a task may be defined outside of this package, and a chat template may
-        hold more than its messages, such as a date.
+        The digests of the rows and of the code decide the texts, with two exceptions: a task may be defined outside of
+        this package, and a chat template may insert other facts, such as a date. So the key also holds some thousand
+        evenly spread texts.
         """
         adds_bos, sample = bool(bos_prefix(tokenizer, self.how.add_bos)), hashlib.sha256()
         spread = np.unique(np.linspace(0, len(self.indices) - 1, min(SAMPLE, len(self.indices)), dtype=np.int64))

@@ -1,7 +1,7 @@
 """Encoded items of a part as a sequence that reads each item from its table.
 
-The token rows of an item are written one after the other, and of the labels only where the targets begin: before that
-place they are -100, from there on they are the tokens themselves.
+The token rows of an item are saved one after the other. Of the labels only the start of the targets is saved: the
+labels are -100 before it, and equal to the tokens after it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ SCHEMAS: dict[Kind, pa.Schema] = {
     ),
 }
 
-RELEASED = 256  # items that are read before their pages are let go of
+RELEASED = 256  # items that are read before their pages are released
 
 
 def columns_of(item: Any) -> tuple[Any, ...]:
@@ -60,7 +60,7 @@ class ItemTable(LazyItems):
 
     Args:
         table: Their columns, see ``columns_of``.
-        kind: What they are.
+        kind: The kind of the items.
     """
 
     def __init__(self, table: ArrowTable, kind: Kind) -> None:
@@ -85,7 +85,7 @@ class ItemTable(LazyItems):
 
     @cached_property
     def lengths(self) -> np.ndarray:
-        """The length of each item in tokens, of a choice item that of its longest row, (N,) int32."""
+        """The length of each item in tokens, for a choice item the length of its longest row, (N,) int32."""
         if self._kind != "choices":
             return self._sizes("ids")
         parts = [
@@ -106,7 +106,7 @@ class ItemTable(LazyItems):
 
     @property
     def truncated(self) -> np.ndarray:
-        """Whether something of each training row was cut, (N,) bool."""
+        """Whether each training row was cut, (N,) bool."""
         return self._table.column("truncated")
 
     def _sizes(self, name: str) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Encoded items: a training row, a choice item, an item whose reply the model writes."""
+"""Encoded items: a training row, an item with scored choices, an item with a generated reply."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import numpy as np
 
 from smoa_lightning.data.rows.lazy_sequence import LazySequence
 
-IGNORED = -100  # label of a token that is no target: torch's default ``ignore_index``
+IGNORED = -100  # label of a token that is not a target: torch's default ``ignore_index``
 
 
 @dataclass(frozen=True)
 class TokenRow:
-    """Token ids and their labels, equally long; ``labels[i]`` is ``ids[i]`` where that is a target, else -100."""
+    """Token ids and their labels, equally long; ``labels[i]`` is ``ids[i]`` if that token is a target, else -100."""
 
     ids: tuple[int, ...]
     labels: tuple[int, ...]
@@ -27,7 +27,7 @@ class TokenRow:
 
     @property
     def num_targets(self) -> int:
-        """How many tokens are predicted (the first of a sequence never is)."""
+        """How many tokens are predicted; the first token of a sequence never is."""
         return sum(label != IGNORED for label in self.labels[1:])
 
 
@@ -36,7 +36,7 @@ class ChoiceItem:
     """An encoded item of a choice task.
 
     Args:
-        rows: One token row a choice.
+        rows: One token row for each choice.
         num_bytes: UTF-8 bytes of each choice.
         label: Index of the right choice.
         row: Index of the item in its split.
@@ -53,14 +53,14 @@ class ChoiceItem:
 
 @dataclass(frozen=True)
 class ReplyItem:
-    """An encoded item whose reply the model writes.
+    """An encoded item with a reply that the model generates.
 
     Args:
-        row: Prompt and gold response, the targets on the response without EOS: for its likelihood.
-        prompt: Tokens of the prompt alone, with BOS where there is one: what the reply is written after.
+        row: Prompt and gold response, for its likelihood. The targets are the tokens of the response without EOS.
+        prompt: Tokens of the prompt alone, with BOS if there is one. The model generates the reply after them.
         index: Index of the item in its split.
         response: The gold response as a text.
-        answer: What the answer in the reply must equal, or None.
+        answer: The right answer, or None.
     """
 
     row: TokenRow
@@ -74,12 +74,12 @@ class ReplyItem:
 
 
 class LazyItems(LazySequence[Any]):
-    """Encoded items, each made when it is asked for."""
+    """Encoded items, each made on access."""
 
     @property
     @abstractmethod
     def lengths(self) -> np.ndarray:
-        """The length of each item in tokens, of a choice item that of its longest row, (N,)."""
+        """The length of each item in tokens, for a choice item the length of its longest row, (N,)."""
 
     @property
     def num_rows(self) -> np.ndarray:
@@ -98,7 +98,7 @@ def lengths_of(items: Sequence[Any]) -> np.ndarray:
 
 
 def num_rows_of(items: Sequence[Any]) -> np.ndarray:
-    """Return how many token rows each item has: a choice item one for each choice, (N,) int64."""
+    """Return how many token rows each item has, (N,) int64: a choice item has one for each choice."""
     if isinstance(items, LazyItems):
         return items.num_rows
     return np.array([len(item.rows) if isinstance(item, ChoiceItem) else 1 for item in items], dtype=np.int64)

@@ -20,10 +20,10 @@ def uses_template(tokenizer: PreTrainedTokenizerBase, wanted: bool | None, defau
     Args:
         tokenizer: The tokenizer, with a template or without.
         wanted: ``data.chat_template``; None follows the task.
-        default: What the task prefers; a tokenizer without a template then gets plain text.
+        default: The choice of the task. Without a template the prompts are plain text.
 
     Raises:
-        UserError: asked for in so many words, and the tokenizer has none.
+        UserError: ``data.chat_template: true``, and the tokenizer has none.
     """
     if wanted and not tokenizer.chat_template:
         raise UserError("data.chat_template: true, but the tokenizer has no chat template; set it to false or null.")
@@ -33,18 +33,18 @@ def uses_template(tokenizer: PreTrainedTokenizerBase, wanted: bool | None, defau
 def texts(example: ReplyExample, tokenizer: PreTrainedTokenizerBase, template: bool, adds_bos: bool) -> tuple[str, str]:
     """Return prompt and response as texts.
 
-    By the template, an example without messages is one user message. The template's BOS is dropped where encoding puts
-    it there by its own rule, and so is the EOS that ends the reply; another mark of the end of a turn stays.
+    With the template, an example without messages is one user message. The template's BOS is removed if the encoding
+    adds BOS itself. The EOS that ends the reply is removed too; a different mark for the end of a turn stays.
 
     Args:
         example: The example.
         tokenizer: The tokenizer.
         template: Whether its chat template is used.
-        adds_bos: Whether encoding puts BOS before the prompt.
+        adds_bos: Whether the encoding adds BOS before the prompt.
 
     Raises:
-        UserError: a template that refuses the conversation, or writes a reply otherwise than the prompt for it
-            announces.
+        UserError: the template refuses the conversation, or the conversation with its reply does not begin with the
+            prompt for that reply.
     """
     if not template:
         return example.target
@@ -53,7 +53,7 @@ def texts(example: ReplyExample, tokenizer: PreTrainedTokenizerBase, template: b
     whole = _rendered(tokenizer, [*messages, {"role": "assistant", "content": example.reference}], False)
     if not whole.startswith(prompt):
         raise UserError(
-            "data.chat_template: the tokenizer's template renders a conversation with its reply otherwise than the "
+            "data.chat_template: with the tokenizer's template, a conversation with its reply does not begin with the "
             "prompt for that reply; set data.chat_template: false."
         )
     response = whole[len(prompt) :].rstrip().removesuffix(tokenizer.eos_token or "\0").rstrip()
@@ -61,9 +61,9 @@ def texts(example: ReplyExample, tokenizer: PreTrainedTokenizerBase, template: b
 
 
 def end_ids(tokenizer: PreTrainedTokenizerBase, template: bool) -> list[int]:
-    """Return the tokens that end a reply: EOS, and the mark by which a chat template ends a turn, where it is another.
+    """Return the tokens that end a reply: EOS, and the chat template's mark for the end of a turn if it is different.
 
-    A template's mark is the first token after the reply, if that is one special token.
+    The template's mark is the first token after the reply, if that is one special token.
     """
     ends = [tokenizer.eos_token_id]
     if template:
@@ -86,7 +86,7 @@ def _rendered(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]]
 
 
 def _messages(example: ReplyExample) -> list[Message]:
-    """Return the conversation up to the reply, from a user's message on: many templates refuse another opening."""
+    """Return the conversation before the reply, from the first user message on, as many templates need it."""
     system = [message for message in example.messages if message.role == "system"]
     said = [message for message in example.messages if message.role != "system"]
     said = list(itertools.dropwhile(lambda message: message.role == "assistant", said))

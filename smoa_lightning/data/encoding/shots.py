@@ -1,4 +1,4 @@
-"""Few-shot prompts: solved training rows before the question, the same ones for every item."""
+"""Few-shot prompts: solved training rows before the question, the same rows for every item."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ BETWEEN = "\n\n"  # between two shots, as in EleutherAI's lm-evaluation-harness
 
 
 def choose(indices: Sequence[int] | np.ndarray, count: int, seed: int) -> list[int]:
-    """Return ``count`` of the training rows, chosen by the seed; a larger count keeps a smaller one's rows."""
+    """Return ``count`` of the training rows, chosen by the seed; a larger count contains the rows of a smaller one."""
     chosen: list[int] = shuffled(indices, f"shots/{seed}")[:count].tolist()
     return chosen
 
@@ -30,9 +30,9 @@ def solved(examples: Sequence[Example]) -> tuple[str, ...]:
 
 
 def with_shots(example: Example, shots: tuple[str, ...]) -> Example:
-    """Return the example with shots before its prompt, before each of them where every choice has its own.
+    """Return the example with shots before its prompt, or before the prompt of each choice.
 
-    A prompt that is too long loses them first: from its left, or shot by shot.
+    A prompt that is too long loses its shots first.
     """
     text = "".join(shots)
     if isinstance(example, ReplyExample):

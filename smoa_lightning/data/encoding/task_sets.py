@@ -1,4 +1,4 @@
-"""The sets of rows of a run: one for each task that is trained on or reported on, and what they are together."""
+"""The rows of a run: one set for each task that is trained on or reported on."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from smoa_lightning.data.rows.task_rows import Part, RowSettings
 from smoa_lightning.data.tasks import Task, get_task
 from smoa_lightning.data.tasks.base import ProtocolName
 from smoa_lightning.data.tasks.generic import task_with_fields
+from smoa_lightning.records.metric_table import COMMON
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -26,22 +27,22 @@ MIXTURE = "mixture"
 
 
 class TaskSets:
-    """Rows of one task, of a mixture, or of tasks of which some are trained on and others reported on.
+    """Rows of one task, of a mixture, or of different tasks for training and report.
 
-    ``tokenizer`` is set from outside before rows are encoded.
+    Set ``tokenizer`` before rows are encoded.
 
     Args:
         name: Name of the task, or ``mixture``.
-        settings: Which rows of each task; of a mixture the limit of training rows is that of all its tasks together,
-            and with several tasks a path is a folder that holds one for each.
+        settings: Which rows of each task. In a mixture the limit of training rows is for all tasks together. With
+            several tasks the path is a folder that holds one folder for each task.
         encoding: How they are encoded.
-        mixture: With the name ``mixture``: the tasks that are trained on, by their size or by weight.
-        report_tasks: Tasks that are reported on instead of those trained on.
+        mixture: With the name ``mixture``: the training tasks, by their size or by weight.
+        report_tasks: The tasks of the report; None: the training tasks.
         protocol: Name of the protocol; None: the default of each task.
-        fields: Field of the task -> field of the rows, where they are named otherwise.
+        fields: Field of the task -> its name in the rows, if the names differ.
 
     Raises:
-        UserError: an unknown task, split or protocol; settings that do not go together.
+        UserError: an unknown task, split or protocol; settings that exclude each other.
     """
 
     def __init__(
@@ -58,11 +59,13 @@ class TaskSets:
         self.name: str = name
         names, self.weights = check_weights(mixture) if name == MIXTURE else ([name], None)
         if mixture is not None and name != MIXTURE:
-            raise UserError(f"data.mixture is set, but data.task is {name!r}: set data.task: mixture, or drop it.")
+            raise UserError(f"data.mixture is set, but data.task is {name!r}: set data.task: mixture, or remove it.")
         reported = names if report_tasks is None else report_tasks
         several = len({*names, *reported}) > 1
         if several and (settings.repository or settings.revision or fields or isinstance(path, dict)):
-            raise UserError("data: repository, revision, fields and a file for each split are of one task, not several")
+            raise UserError(
+                "data: repository, revision, fields and a path for each split are for one task, not for several."
+            )
         each = replace(settings, limit_train_rows=None) if name == MIXTURE else settings
 
         def rows_of(name: str) -> EncodedTask:
@@ -93,17 +96,17 @@ class TaskSets:
 
     @property
     def report_split(self) -> str:
-        """Split that is reported on; of the first task where there are several."""
+        """The split of the report; with several tasks that of the first one."""
         return next(iter(self.reported.values())).report_split
 
     @property
     def encoding(self) -> Encoding:
-        """How examples become tokens; whether by a chat template is decided by each set."""
+        """How examples become tokens; each set decides whether it uses a chat template."""
         return self._first.encoding_settings.encoding
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase | None:
-        """The tokenizer of the backbone."""
+        """The tokenizer of the base model."""
         return self._tokenizer
 
     @tokenizer.setter
@@ -113,10 +116,9 @@ class TaskSets:
             rows.tokenizer = tokenizer
 
     def fit_context(self, context: int | None) -> None:
-        """Take the number of positions that the model has, None where it has no such limit, before ``setup``.
+        """Set the number of positions of the model, None if it has no such limit; call it before ``setup``.
 
-        A larger ``max_length`` becomes that number, which ``encoding`` then says: a task's file is made for models of
-        any context.
+        A larger ``max_length`` becomes that number, since the file of a task is for models with any context.
         """
         for rows in self.all.values():
             rows.context, settings = context, rows.encoding_settings
@@ -125,42 +127,42 @@ class TaskSets:
                 rows.encoding_settings = replace(settings, encoding=encoding)
 
     def scored(self, part: Part) -> dict[str, EncodedTask]:
-        """Return the sets that are scored in a part: ``selection`` or ``report``."""
+        """Return the sets that a part scores: ``selection`` or ``report``."""
         return self.reported if part == "report" else self.trained
 
     def primary(self, part: Part) -> str:
-        """Return the primary metric of a part: that of its tasks where they agree, else ``nll``."""
+        """Return the primary metric of a part: that of its tasks if they agree, else the metric that all tasks have."""
         protocols = [rows.protocol for rows in self.scored(part).values()]
         names = {p.metric if part == "report" else p.selection_metric for p in protocols}
-        return names.pop() if len(names) == 1 else "nll"
+        return names.pop() if len(names) == 1 else COMMON
 
     def table_facts(self, part: Part) -> dict[str, Any]:
-        """Return what a table of results says beside the metrics, see ``table.result_lines``."""
+        """Return what a table of results shows in addition to the metrics, see ``records.tables``."""
         protocols = {name: rows.protocol for name, rows in self.scored(part).items()}
         tasks = {n: (p.name, p.metric if part == "report" else p.selection_metric) for n, p in protocols.items()}
         name = next(iter(tasks)) if len(tasks) == 1 else self.name
         return {"name": name, "source": self.source, "primary": self.primary(part), "tasks": tasks}
 
     def resolve(self) -> Source:
-        """Decide the sources without loading a row; the answer stays.
+        """Decide the sources without loading a row; later calls return the same answer.
 
         Raises:
-            UserError: a source that is not there; several tasks of which some would be embedded ones and some not.
+            UserError: a source that does not exist; several tasks with different sources.
         """
         sources = {name: rows.resolve() for name, rows in self.all.items()}
         if len(set(sources.values())) > 1:
             listed = ", ".join(f"{name} {source}" for name, source in sources.items())
-            raise UserError(f"data.source: the tasks would come from several sources ({listed}); name one source.")
+            raise UserError(f"data.source: the tasks have different sources ({listed}); name one source.")
         return self._first.resolve()
 
     @property
     def source(self) -> Source | None:
-        """Where the rows come from, once that is decided."""
+        """The source of the rows, or None before ``resolve``."""
         return self._first.source
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """What was read so far: task, version, protocol, source, splits; of each task where there are several."""
+        """The task, version, protocol, source and splits of the rows read so far; with several tasks those of each."""
         if len(self.all) == 1:
             return self._first.provenance
         sets = {name: rows.provenance for name, rows in self.all.items()}
@@ -169,7 +171,7 @@ class TaskSets:
 
     @property
     def has_report(self) -> bool:
-        """Whether there are rows to report on; a single local file holds training rows only."""
+        """Whether there are report rows; a single local file holds training rows only."""
         return all(rows.has_report for rows in self.reported.values())
 
     def rows(self, split: str) -> RowTable:
@@ -182,19 +184,19 @@ class TaskSets:
         return indices
 
     def example(self, part: Part, row: int, task: str | None = None) -> Any:
-        """Return the example behind a row index, as ``batch["row"]`` names it; of the first task by default."""
+        """Return the example of a row index, as in ``batch["row"]``; by default of the first task."""
         sets = self.scored(part)
         return (sets[task] if task else next(iter(sets.values()))).example(part, row)
 
     def encode(self, part: Part) -> None:
-        """Encode the rows of a part of all its tasks, unless that is done."""
+        """Encode the rows of a part of all its tasks, if they are not encoded yet."""
         for rows in self.scored(part).values():
             rows.items(part)
         if part == "train":
             self.training_items()
 
     def training_items(self) -> LazyItems:
-        """Return the encoded training rows, of a mixture those of all its tasks one after the other."""
+        """Return the encoded training rows; a mixture has those of all its tasks one after the other."""
         if len(self.trained) == 1:
             return self._first.items("train")
         if self._mixed is None:
@@ -205,10 +207,7 @@ class TaskSets:
         return self._mixed
 
     def summary(self) -> dict[str, Any]:
-        """Return for each part made so far: rows, lengths, target tokens, and what was cut, skipped or merged.
-
-        Of a mixture also the rows that it is made of, in all and of each task.
-        """
+        """Return the statistics of each encoded part; with a mixture also its rows, in total and for each task."""
         if len(self.all) == 1:
             return self._first.summary()
         facts = {name: rows.summary() for name, rows in self.all.items()}

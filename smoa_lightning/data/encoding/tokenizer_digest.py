@@ -1,4 +1,4 @@
-"""What decides the ids that a tokenizer gives."""
+"""A digest of everything that decides the token ids of a tokenizer."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 
 def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Return the SHA-256 of what decides a tokenizer's ids: class, vocabulary, rules, special tokens, chat template.
+    """Return the SHA-256 of a tokenizer's class, vocabulary, rules, special tokens and chat template.
 
-    The padding and truncation of a fast tokenizer's backend are left out: they are those of its last call.
+    The padding and truncation of a fast tokenizer's backend are left out: its last call has set them.
     """
     facts: dict[str, Any] = {
         "class": type(tokenizer).__name__,

@@ -1,6 +1,6 @@
-"""Columns of Arrow made of Python's values, and read as NumPy's arrays, by their buffers.
+"""Arrow columns from Python values, and NumPy arrays from Arrow columns, through their buffers.
 
-``pyarrow.array`` and ``to_numpy`` do the same, but import pandas where it is installed: 0.4 s and 50 MB in each run.
+``pyarrow.array`` and ``to_numpy`` do the same, but import pandas if it is installed: 0.4 s and 50 MB in each run.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ NUMBERS = {pa.int32(): np.int32, pa.int64(): np.int64, pa.uint64(): np.uint64}
 
 
 def column(values: Sequence[Any] | np.ndarray, kind: pa.DataType) -> pa.Array:
-    """Return values as a column of Arrow.
+    """Return values as an Arrow column.
 
     Args:
-        values: Numbers, truth values, lists of these, or texts, of which some may be None.
+        values: Numbers, truth values, lists of these, or texts; a text may be None.
         kind: ``int32``, ``int64``, ``uint64``, ``bool_``, a ``list_`` of these, or ``large_string``.
     """
     count = len(values)
@@ -58,5 +58,5 @@ def numbers(values: pa.Array) -> np.ndarray:
 
 
 def offsets(lists: pa.ListArray) -> np.ndarray:
-    """Return where each list begins in the values of all, and after them the number of values, (N + 1,) int32."""
+    """Return the start of each list in the values of all lists, and at the end their number, (N + 1,) int32."""
     return np.frombuffer(lists.buffers()[1], np.int32, len(lists) + 1)

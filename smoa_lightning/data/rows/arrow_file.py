@@ -1,7 +1,7 @@
-"""Tables in Arrow files: written piece by piece, read by index from disk, never whole in memory.
+"""Tables in Arrow files: written in pieces, read by index from disk, never completely in memory.
 
-A file is an Arrow IPC file and four bytes. Its record batches have ``BATCH`` rows each, the last one may have fewer.
-After them comes an empty batch whose metadata holds facts about the whole. The four bytes are a CRC-32 of the rest.
+A file is an Arrow IPC file and four bytes. Its record batches have ``BATCH`` rows each; the last one may have fewer.
+Then comes an empty batch with facts about the table in its metadata. The four bytes are a CRC-32 of the rest.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from smoa_lightning.data.rows.arrow_columns import column, numbers
 
 logger = logging.getLogger(__name__)
 BATCH = 1024  # rows of a record batch
-CHECKED = 64 << 20  # the checksum of a larger file is not compared: a run would wait for it at each start
+CHECKED = 64 << 20  # the checksum of a larger file is not compared, since each run would wait for it
 RELEASED = 64  # batches that are read before their pages are released
 FACTS = b"smoa_lightning"
 
@@ -37,7 +37,7 @@ def key_of(**parts: Any) -> str:
     """Return the SHA-256 of everything that decides a table.
 
     Args:
-        parts: Values that JSON can write. The order does not matter.
+        parts: Values for JSON, in any order.
 
     >>> key_of(a=1, b=[2]) == key_of(b=(2,), a=1) != key_of(a=1, b=[3])
     True
@@ -47,7 +47,7 @@ def key_of(**parts: Any) -> str:
 
 @functools.cache
 def code_digest() -> str:
-    """Return the SHA-256 of the code that reads, checks and encodes rows: what an older version made is not taken."""
+    """Return the SHA-256 of the code that reads, checks and encodes rows: tables of other versions are not used."""
     digest = hashlib.sha256()
     for file in sorted(Path(__file__).parents[1].rglob("*.py")):
         digest.update(file.read_bytes())
@@ -58,7 +58,7 @@ class Writer:
     """Writes rows to a sink, ``BATCH`` of them at a time.
 
     Args:
-        sink: What pyarrow writes to: a path or an open file.
+        sink: A path or an open file.
         schema: The columns.
     """
 
@@ -84,7 +84,7 @@ class Writer:
         return pa.RecordBatch.from_arrays(arrays, schema=self._schema)
 
     def close(self, facts: dict[str, Any]) -> None:
-        """Write what is left, and the facts."""
+        """Write the remaining rows, and the facts."""
         if self._rows:
             self._flush()
         self._file.write_batch(
@@ -97,14 +97,14 @@ Fill = Callable[[Writer], dict[str, Any]]  # adds the rows, and returns the fact
 
 
 class ArrowTable:
-    """The rows of a file, read from disk where they are asked for.
+    """The rows of a file, read from disk on access.
 
     Args:
         content: The file as a memory map, or the same bytes in memory.
-        path: Where the file is, if it has a name.
+        path: The path of the file, if it has a name.
 
     Raises:
-        ValueError: it is not a whole file of this kind.
+        ValueError: it is not a complete file of this kind.
     """
 
     def __init__(self, content: mmap.mmap | pa.Buffer, path: Path | None = None) -> None:
@@ -130,7 +130,7 @@ class ArrowTable:
         return self._batches[number], position
 
     def batches(self) -> Iterator[pa.RecordBatch]:
-        """Yield all batches; what is taken from one must be copied before the next is asked for."""
+        """Yield all batches; copy what you need from a batch before you ask for the next one."""
         for number, batch in enumerate(self._batches):
             yield batch
             self._release_at(number)
@@ -142,20 +142,20 @@ class ArrowTable:
         return np.concatenate(parts) if parts else np.zeros(0, int)
 
     def release(self) -> None:
-        """Take the pages that were read so far out of this process; they are read again where they are needed.
+        """Remove the pages read so far from this process; they are read again when they are needed.
 
-        The system would do that only when memory runs out, and count them as memory of the process until then.
+        The operating system does this only when memory is short, and counts them as memory of the process until then.
         """
         if isinstance(self._content, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
             self._content.madvise(mmap.MADV_DONTNEED)
 
     def _release_at(self, number: int) -> None:
-        """Release what was read after every so many batches."""
+        """Release the pages after every ``RELEASED`` batches."""
         if number % RELEASED == RELEASED - 1:
             self.release()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """For worker processes that do not share memory: by name, or by content where there is none."""
+        """For worker processes that share no memory: the path of the table, or its content if it has no path."""
         return (_open, (self.path,)) if self.path else (ArrowTable, (pa.py_buffer(bytes(memoryview(self._content))),))
 
 
@@ -165,7 +165,7 @@ def _open(path: Path) -> ArrowTable:
 
 
 def _checked(path: Path) -> ArrowTable:
-    """Return the table of a file that is whole, as far as that is quickly told.
+    """Return the table of a file after a quick check that it is complete.
 
     Raises:
         ValueError: it is not.
@@ -174,7 +174,7 @@ def _checked(path: Path) -> ArrowTable:
     if 4 < size <= CHECKED:
         with path.open("rb") as stream:
             if _checksum(stream, size - 4) != stream.read(4):
-                raise ValueError("its checksum is another")
+                raise ValueError("its checksum is wrong")
     return _open(path)
 
 
@@ -197,11 +197,11 @@ def _write(path: Path, schema: pa.Schema, fill: Fill) -> None:
         stream.write(checksum)
 
 
-# ---- where a table is kept
+# ---- tables in memory, in a temporary file, in the cache
 
 
 def in_memory(schema: pa.Schema, fill: Fill) -> ArrowTable:
-    """Make a table of a few rows."""
+    """Make a table of a few rows in memory."""
     sink = pa.BufferOutputStream()
     writer = Writer(sink, schema)
     writer.close(fill(writer))
@@ -210,7 +210,7 @@ def in_memory(schema: pa.Schema, fill: Fill) -> ArrowTable:
 
 
 def in_scratch_file(schema: pa.Schema, fill: Fill) -> ArrowTable:
-    """Make a table in a temporary file that has no name any more, and is gone when the process ends.
+    """Make a table in a temporary file that has no name, and that is deleted when the process ends.
 
     Raises:
         UserError: there is no room for it.
@@ -225,65 +225,65 @@ def in_scratch_file(schema: pa.Schema, fill: Fill) -> ArrowTable:
             f"rows cannot be written to {tempfile.gettempdir()} ({error.strerror or error}); set TMPDIR to a folder"
             " with room."
         ) from error
-    table.path = None  # the memory map outlives the name
+    table.path = None  # the memory map still works when the name is deleted
     return table
 
 
 def in_cache(folder: Path, key: str, schema: pa.Schema, fill: Fill) -> ArrowTable:
-    """Return the table that is kept under a key, or make it, whole or not at all.
+    """Return the cached table of a key, or make it. The cache never holds an incomplete table.
 
-    Of several processes that want it at once, one makes it and the others wait. A file that is damaged is reported in
-    one sentence and made anew. So is a folder that cannot be written to; the table is then one in a temporary file.
+    If several processes need the table at the same time, one makes it and the others wait. A damaged file is reported
+    and made again. If the folder cannot be written to, that is reported, and the table is in a temporary file.
     """
     path = folder / f"{key}.arrow"
-    table = _kept(path, schema)
+    table = _cached_table(path, schema)
     if table is not None:
         logger.debug("%d cached rows in %s", len(table), path)
     else:
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            with _alone(path):
-                table = _kept(path, schema)  # somebody else may have made it meanwhile
-                table = _made(path, schema, fill) if table is None else table
+            with _locked(path):
+                table = _cached_table(path, schema)  # a different process may have made it while this one waited
+                table = _new_table(path, schema, fill) if table is None else table
         except OSError as error:
             reason = error.strerror or error
-            logger.warning("rows cannot be kept in %s (%s); set %s to a folder with room.", folder, reason, CACHE)
+            logger.warning("rows cannot be saved in %s (%s); set %s to a folder with room.", folder, reason, CACHE)
             table = in_scratch_file(schema, fill)
     return table
 
 
-def _kept(path: Path, schema: pa.Schema) -> ArrowTable | None:
-    """Return the table in a file, None where there is none or it cannot be used."""
+def _cached_table(path: Path, schema: pa.Schema) -> ArrowTable | None:
+    """Return the table in a file, None if there is no file or it cannot be used."""
     try:
         table = _checked(path)
         if table.schema != schema:
-            raise ValueError("it has other columns")
+            raise ValueError("it has different columns")
     except FileNotFoundError:
         return None
     except (OSError, ValueError, LookupError, TypeError) as error:
-        logger.warning("%s is damaged or no file of rows (%s); it is made anew.", path, error)
+        logger.warning("%s is damaged or not a file of rows (%s); it is made again.", path, error)
         with contextlib.suppress(OSError):
             path.unlink()
         return None
     return table
 
 
-def _made(path: Path, schema: pa.Schema, fill: Fill) -> ArrowTable:
+def _new_table(path: Path, schema: pa.Schema, fill: Fill) -> ArrowTable:
     with replacing(path) as temporary:
         _write(temporary, schema, fill)
-        table = _open(temporary)  # before it takes its name: somebody may empty the folder
+        table = _open(temporary)  # before the file gets its name: a user may empty the folder at any time
     table.path = path
     return table
 
 
 @contextlib.contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Let one process at a time make a file; where the file system has no locks, all of them."""
+def _locked(path: Path) -> Iterator[None]:
+    """Let one process at a time make a file; on a file system without locks, all of them at once."""
     lock = FileLock(f"{path}.lock")
     try:
         lock.acquire(timeout=3)
     except Timeout:
-        logger.warning("another process is making %s; waiting for it.", path.name)
+        logger.warning("another process is making %s; this process waits for it.", path.name)
         lock.acquire()
     except (NotImplementedError, OSError):
         yield

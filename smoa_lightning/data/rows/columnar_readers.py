@@ -1,4 +1,4 @@
-"""Readers of Arrow's tables: Parquet, Arrow and Feather files, and folders that ``save_to_disk`` of datasets wrote."""
+"""Readers of Arrow tables: Parquet, Arrow and Feather files, and ``save_to_disk`` folders of ``datasets``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from smoa_lightning.common.errors import UserError
-from smoa_lightning.data.rows.located import DataFile, Located, refuse_twins
+from smoa_lightning.data.rows.located import DataFile, Located, refuse_duplicate_columns
 from smoa_lightning.data.rows.locations import exists, is_url, joined, opened, plain
 from smoa_lightning.data.tasks import Task
 
@@ -20,19 +20,20 @@ def read_parquet(file: DataFile, task: Task) -> Iterator[Located]:
     from pyarrow.parquet import ParquetFile
 
     with _readable(file, "Parquet"), opened(file.name) as stream:
-        # without these two, a whole row group is in memory, and some files have only one
+        # without these two arguments a whole row group is in memory, and some files have only one row group
         table = ParquetFile(stream, buffer_size=1 << 20, pre_buffer=False)
         yield from _located(file.name, table.schema_arrow.names, table.iter_batches(batch_size=PIECE))
 
 
 def read_arrow(file: DataFile, task: Task) -> Iterator[Located]:
-    """Yield the rows of a file of Arrow's, with or without an index at its end; Feather files are such."""
+    """Yield the rows of an Arrow file with or without an index at its end, or of a Feather file."""
     import pyarrow as pa
     from pyarrow import feather
 
     with _readable(file, "Arrow"), opened(file.name) as stream:
         start = stream.peek(6)[:6]
-        source = stream if is_url(file.name) else pa.memory_map(plain(file.name))  # one batch may be the whole file
+        # a memory map, since the whole file may be one batch
+        source = stream if is_url(file.name) else pa.memory_map(plain(file.name))
         batches: Iterable[Any]
         if start == b"ARROW1":
             reader = pa.ipc.open_file(source)
@@ -49,7 +50,7 @@ def read_arrow(file: DataFile, task: Task) -> Iterator[Located]:
 
 @contextlib.contextmanager
 def _readable(file: DataFile, kind: str) -> Iterator[None]:
-    """Name the file where pyarrow cannot read it."""
+    """Raise an error that names the file if pyarrow cannot read it."""
     import pyarrow as pa
 
     try:
@@ -63,7 +64,7 @@ def _pieces(batch: Any) -> Iterator[Any]:
 
 
 def _located(name: str, columns: list[str], batches: Iterable[Any]) -> Iterator[Located]:
-    refuse_twins(name, columns)
+    refuse_duplicate_columns(name, columns)
     rows = (row for batch in batches for row in _rows(batch))
     for number, row in enumerate(rows, start=1):
         yield Located(f"{name}, row {number}", row)
@@ -75,13 +76,13 @@ def _rows(batch: Any) -> list[dict[str, Any]]:
 
 
 def _values(column: Any) -> list[Any]:
-    """Return the values of a column; those that Python has no type for stay Arrow's, and no field takes them."""
+    """Return the values of a column. A value without a Python type stays an Arrow value, and no field accepts it."""
     import pyarrow as pa
 
     try:
         values = column.to_pylist()
         return [value and json.loads(value) for value in values] if isinstance(column.type, pa.JsonType) else values
-    except (ValueError, OverflowError, pa.ArrowException):  # such as a time in the year 11476
+    except (ValueError, OverflowError, pa.ArrowException):  # for example a time in the year 11476
         return list(column)
 
 
@@ -89,12 +90,12 @@ def _values(column: Any) -> list[Any]:
 
 
 def is_saved(folder: str) -> bool:
-    """Say whether a folder holds one table that ``save_to_disk`` wrote."""
+    """Return whether a folder holds one table of ``save_to_disk``."""
     return exists(joined(folder, "state.json")) and exists(joined(folder, "dataset_info.json"))
 
 
 def read_saved(folder: str) -> Iterator[Located]:
-    """Yield the rows of a folder that ``save_to_disk`` wrote.
+    """Yield the rows of a folder of ``save_to_disk``.
 
     Raises:
         UserError: it is damaged.
@@ -103,7 +104,7 @@ def read_saved(folder: str) -> Iterator[Located]:
 
     try:
         table = datasets.load_from_disk(folder)
-    except Exception as error:  # of many kinds: missing files, JSON, Arrow
+    except Exception as error:  # there are many kinds: missing files, JSON, Arrow
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"{folder}: not a readable folder of save_to_disk ({reason}).") from error
     tables = table.with_format("arrow").iter(batch_size=PIECE)

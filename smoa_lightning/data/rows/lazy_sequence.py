@@ -1,4 +1,4 @@
-"""Sequences whose entries are made when they are asked for."""
+"""Sequences that make each entry on access."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ T = TypeVar("T")
 
 
 class LazySequence(Sequence[T]):
-    """A sequence by its length and ``item``."""
+    """A sequence, defined by its length and ``item``."""
 
     @abstractmethod
     def item(self, number: int) -> T:
-        """Return an entry by its number, which is in range."""
+        """Return an entry by its number; the number is in range."""
 
     @overload
     def __getitem__(self, index: int) -> T: ...

@@ -1,4 +1,4 @@
-"""Raw rows that know where they were read, and the files that they are read from."""
+"""Raw rows with their place, and the files that they are read from."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from smoa_lightning.data.rows.locations import COMPRESSIONS
 
 
 class Located(NamedTuple):
-    """A row as it was read, and where: ``train.jsonl, row 3``."""
+    """A row as it was read, and its place, such as ``train.jsonl, row 3``."""
 
     place: str
     row: Any
 
 
 class DataFile(NamedTuple):
-    """A file to be read.
+    """A file of rows.
 
     Args:
         name: Path or URL.
@@ -31,7 +31,7 @@ class DataFile(NamedTuple):
 
 
 def split_ending(name: str) -> tuple[str, str, str]:
-    """Return the stem of a file's name, its format and its compression, the last two in small letters.
+    """Return the stem, the format and the compression of a file name, the last two in small letters.
 
     >>> split_ending("Train.JSONL.gz"), split_ending("README")
     (('Train', '.jsonl', '.gz'), ('README', '', ''))
@@ -43,7 +43,7 @@ def split_ending(name: str) -> tuple[str, str, str]:
 
 
 def place(name: str, row: int, line: int) -> str:
-    """Name a row of a file, with its line where that is another number.
+    """Name a row of a file, with its line if that is a different number.
 
     >>> place("a.jsonl", 2, 2), place("a.csv", 2, 3)
     ('a.jsonl, row 2', 'a.csv, row 2 (line 3)')
@@ -51,12 +51,12 @@ def place(name: str, row: int, line: int) -> str:
     return f"{name}, row {row}" if row == line else f"{name}, row {row} (line {line})"
 
 
-def refuse_twins(name: str, columns: Iterable[str]) -> None:
-    """Refuse two columns of one name, of which one would be lost. Columns without a name may be many.
+def refuse_duplicate_columns(name: str, columns: Iterable[str]) -> None:
+    """Refuse two columns with the same name, since one would be lost. Several columns may have no name.
 
     Raises:
         UserError: names the column.
     """
     named = [column for column in columns if column.strip()]
-    if twin := next((column for column in named if named.count(column) > 1), None):
-        raise UserError(f"{name}: two columns are named {twin!r}; rename or remove one.")
+    if duplicate := next((column for column in named if named.count(column) > 1), None):
+        raise UserError(f"{name}: two columns are named {duplicate!r}; rename or remove one.")

@@ -1,4 +1,4 @@
-"""Places of data files: local paths, and URLs of any file system that ``fsspec`` has."""
+"""Places of data files: local paths, and URLs of any file system of ``fsspec``."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ COMPRESSIONS: dict[str, Callable[[BinaryIO], Any]] = {
 
 
 def is_url(place: str) -> bool:
-    """Say whether a place is a URL rather than a local path.
+    """Return whether a place is a URL; else it is a local path.
 
     >>> is_url("s3://bucket/train.jsonl"), is_url("rows/train.jsonl")
     (True, False)
@@ -46,7 +46,7 @@ def is_url(place: str) -> bool:
 
 
 def file_system(place: str) -> tuple[AbstractFileSystem, str]:
-    """Return the file system of a place, and the place's name in it.
+    """Return the file system of a place, and the path of the place in it.
 
     Raises:
         UserError: the file system is not installed.
@@ -60,36 +60,36 @@ def file_system(place: str) -> tuple[AbstractFileSystem, str]:
 
 
 def exists(place: str) -> bool:
-    """Say whether there is a file or folder."""
+    """Return whether there is a file or folder."""
     fs, path = file_system(place)
     return bool(fs.exists(path))
 
 
 def is_folder(place: str) -> bool:
-    """Say whether a place is a folder."""
+    """Return whether a place is a folder."""
     fs, path = file_system(place)
     return bool(fs.isdir(path))
 
 
 def is_file(place: str) -> bool:
-    """Say whether a place is a file."""
+    """Return whether a place is a file."""
     fs, path = file_system(place)
     return bool(fs.isfile(path))
 
 
 def is_empty(place: str) -> bool:
-    """Say whether a file has no bytes."""
+    """Return whether a place is a file without bytes."""
     fs, path = file_system(place)
     return bool(fs.isfile(path) and fs.size(path) == 0)
 
 
 def plain(place: str) -> str:
-    """Return a place as errors and records name it."""
+    """Return the name of a place in errors and records."""
     return place if is_url(place) else str(Path(place).expanduser())
 
 
 def joined(folder: str, name: str) -> str:
-    """Return the place of a name in a folder."""
+    """Return the place of a file or folder in a folder."""
     return f"{folder.rstrip('/')}/{name}" if is_url(folder) else str(Path(folder).expanduser() / name)
 
 
@@ -101,7 +101,7 @@ def entries(folder: str) -> dict[str, bool]:
 
 
 def matches(pattern: str) -> list[str]:
-    """Return the places that a pattern with ``*``, ``?`` or ``[]`` stands for."""
+    """Return the places that match a pattern with ``*``, ``?`` or ``[]``."""
     fs, path = file_system(pattern)
     found = [str(place) for place in fs.glob(path)]
     return [fs.unstrip_protocol(place) for place in found] if is_url(pattern) else found
@@ -109,7 +109,7 @@ def matches(pattern: str) -> list[str]:
 
 @contextlib.contextmanager
 def opened(place: str, ending: str = "") -> Iterator[io.BufferedReader]:
-    """Give the bytes of a file, decompressed where ``ending`` (such as ``.gz``) says so."""
+    """Open the bytes of a file, decompressed if ``ending`` is that of a compression, such as ``.gz``."""
     fs, path = file_system(place)
     with contextlib.ExitStack() as stack:
         stream: Any = stack.enter_context(fs.open(path, "rb") if is_url(place) else io.FileIO(path))
@@ -119,10 +119,10 @@ def opened(place: str, ending: str = "") -> Iterator[io.BufferedReader]:
 
 
 def identity(place: str) -> list[Any] | None:
-    """Return what changes when a file does, as far as that is told without reading all of it.
+    """Return a value that changes when a file changes, without reading the whole file.
 
-    Of a local file: name, size, time of its last change, and a digest of its two ends and 62 places between them.
-    Of another one what its file system says, None where that names no version. Of a folder: that of what it holds.
+    For a local file: path, size, time of the last change, and a digest of its start, its end and 62 places between
+    them. For a URL: what its file system reports, None if it reports no version. For a folder: the list for its files.
     """
     fs, path = file_system(place)
     if fs.isdir(path):

@@ -1,4 +1,4 @@
-"""Which rows of several tasks make up one training set."""
+"""The choice of rows of several tasks for one training set."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from smoa_lightning.common.errors import UserError
 
 
 def counts(sizes: Mapping[str, int], weights: Mapping[str, float], total: int) -> dict[str, int]:
-    """Share ``total`` rows out by weight; what rounding leaves goes to the largest remainders.
+    """Divide ``total`` rows by weight; the rows that rounding leaves go to the largest remainders.
 
     >>> counts({"a": 10, "b": 90}, {"a": 1, "b": 2}, 100)
     {'a': 33, 'b': 67}
@@ -28,16 +28,16 @@ def counts(sizes: Mapping[str, int], weights: Mapping[str, float], total: int) -
 def mix(
     sizes: Mapping[str, int], weights: Mapping[str, float] | None, total: int | None, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return for every row of a mixture the number of its task, counted from 0, and its position among that's rows.
+    """Return for every row of a mixture the number of its task, from 0 on, and its position among the task's rows.
 
-    Without weights each row is there once, so that the tasks take part by their size. With weights the mixture has
-    ``total`` rows, by default as many as all tasks together: a task with too many rows gives a seeded choice of them, a
-    task with too few gives all of them as often as it takes and a choice for the rest.
+    Without weights the mixture has each row once, or a seeded choice of ``total`` rows. With weights it has ``total``
+    rows, by default as many as all tasks together. A task with too many rows gives a seeded choice. A task with too few
+    rows gives all of them, repeated as often as needed, and a seeded choice for the rest.
 
     Args:
         sizes: Task -> number of its training rows.
         weights: Task -> share, in any unit.
-        total: Number of rows in the mixture; without weights a seeded choice of all rows.
+        total: Number of rows in the mixture.
         seed: Seed of the choices.
 
     Returns:
@@ -59,25 +59,25 @@ def mix(
 
 
 def _drawn(size: int, count: int, seed: str) -> np.ndarray:
-    """Return ``count`` positions of ``size``: all as often as possible, and a seeded choice for the rest."""
+    """Return ``count`` positions below ``size``: each as often as possible, and a seeded choice for the rest."""
     rounds, rest = divmod(count, size)
     drawn = sorted(random.Random(seed).sample(range(size), rest))
     return np.concatenate([np.tile(np.arange(size), rounds), np.array(drawn, dtype=np.int64)])
 
 
 def check_weights(tasks: list[str] | Mapping[str, float] | None) -> tuple[list[str], dict[str, float] | None]:
-    """Return the names of a mixture's tasks, and their weights where there are some.
+    """Return the names of the tasks of a mixture, and their weights if they have weights.
 
     Raises:
         UserError: no mixture, a single task, a task named twice, a weight that is not positive.
     """
     if not tasks or len(tasks) < 2:
-        raise UserError("data.mixture: task mixture needs two tasks at least, such as [boolq, piqa].")
+        raise UserError("data.mixture: task mixture needs at least two tasks, such as [boolq, piqa].")
     if isinstance(tasks, Mapping):
         for name, weight in tasks.items():
             if not weight > 0:
                 raise UserError(f"data.mixture: the weight of {name} is {weight}, but must be above 0.")
         return list(tasks), {name: float(weight) for name, weight in tasks.items()}
     if twice := next((name for name in tasks if tasks.count(name) > 1), None):
-        raise UserError(f"data.mixture: names {twice} twice; give weights instead.")
+        raise UserError(f"data.mixture: the task {twice} is named twice; give weights instead.")
     return list(tasks), None

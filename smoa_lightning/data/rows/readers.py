@@ -1,6 +1,6 @@
-"""Readers of files to rows that know where they are: text formats here, tables of Arrow in ``columnar_readers``.
+"""Readers of text files: they yield each row with its place. ``columnar_readers`` has the readers of Arrow tables.
 
-Rows are read as they are asked for. Only JSON that is no JSON lines is parsed as a whole.
+Rows are read one after the other. Only a JSON file that is not JSON lines is parsed completely.
 """
 
 from __future__ import annotations
@@ -18,27 +18,27 @@ from typing import Any
 
 from smoa_lightning.common.errors import UserError, nearest
 from smoa_lightning.data.rows.columnar_readers import read_arrow, read_parquet
-from smoa_lightning.data.rows.located import DataFile, Located, place, refuse_twins, split_ending
+from smoa_lightning.data.rows.located import DataFile, Located, place, refuse_duplicate_columns, split_ending
 from smoa_lightning.data.rows.locations import exists, opened
 from smoa_lightning.data.tasks import RowError, Task
 
 SPACE = re.compile(r"\s*")
-LONGEST_FIELD = 2**31 - 1  # characters of a field in a text table; the library's own limit is 131,072
+LONGEST_FIELD = 2**31 - 1  # characters of a field in a text table; Python's own limit is 131,072
 MARKS = {b"\x1f\x8b": "gzip, .gz", b"BZh": "bzip2, .bz2", b"\xfd7zXZ": "xz, .xz", b"(\xb5/\xfd": "zstandard, .zst"}
 
 
 def is_data(name: str) -> bool:
-    """Say whether a file's name ends as one that is read."""
+    """Return whether a file name has an ending that is read."""
     return not name.startswith((".", "_")) and split_ending(name)[1] in READERS
 
 
 def read_file(name: str, task: Task) -> Iterator[Located]:
-    """Yield the rows of a file, its format told by its ending.
+    """Yield the rows of a file; its ending decides the format.
 
-    Rows count from 1. Where rows and lines part (blank lines, a header), the line is named too.
+    Rows count from 1. If the number of the line is different (blank lines, a header), the place names it too.
 
     Raises:
-        UserError: a missing or damaged file, an unknown ending, a file that is not what its ending says.
+        UserError: a missing or damaged file, an unknown ending, a file of a different format than its ending.
     """
     _, ending, compression = split_ending(name.rsplit("/", 1)[-1])
     if not exists(name):
@@ -60,11 +60,11 @@ def read_file(name: str, task: Task) -> Iterator[Located]:
 
 @contextlib.contextmanager
 def _text(file: DataFile, newline: str | None = None) -> Iterator[io.TextIOWrapper]:
-    """Give a UTF-8 file as text without its byte order mark.
+    """Open a UTF-8 file as text without its byte order mark.
 
     Args:
         file: The file.
-        newline: What ends a line; None: a line feed, or in a file without one the carriage return of old Macs.
+        newline: The end of a line; None: a line feed, or in a file without one the carriage return of old Macs.
 
     Raises:
         UserError: it is not UTF-8; names the line.
@@ -81,7 +81,7 @@ def _text(file: DataFile, newline: str | None = None) -> Iterator[io.TextIOWrapp
 
 
 def _not_utf8(file: DataFile) -> UserError:
-    """Return the error of a file that is not UTF-8, with the line and what the file may be instead."""
+    """Return the error for a file that is not UTF-8, with the line and the probable format."""
     with opened(file.name, file.compression) as stream:
         start, hint = stream.peek(4)[:6], ""
         if start[:2] in (b"\xff\xfe", b"\xfe\xff"):
@@ -102,7 +102,7 @@ def _not_utf8(file: DataFile) -> UserError:
 
 
 def _numbered(text: Iterable[str]) -> Iterator[tuple[int, str]]:
-    """Yield (line number, text); after a line end at the end there is one more, empty line."""
+    """Yield (line number, text); after a line end at the end of the file there is one more, empty line."""
     number, line = 0, ""
     for number, line in enumerate(text, start=1):
         yield number, line.rstrip("\r\n")
@@ -113,15 +113,15 @@ def _numbered(text: Iterable[str]) -> Iterator[tuple[int, str]]:
 # ---- JSON
 
 
-def _too_much(error: Exception) -> str:
-    """Return what makes JSON unreadable that is well-formed as far as it was read."""
+def _exceeded_limit(error: Exception) -> str:
+    """Return which limit of Python's JSON reader a text exceeds."""
     if isinstance(error, RecursionError):
         return "lists or objects are nested too deeply"
     return "a whole number has more than 4,300 digits"
 
 
 def read_jsonl(file: DataFile, task: Task) -> Iterator[Located]:
-    """Yield one row a line; blank lines are passed over."""
+    """Yield one row for each line; blank lines are skipped."""
     row = 0
     with _text(file) as text:
         for number, line in _numbered(text):
@@ -135,14 +135,14 @@ def read_jsonl(file: DataFile, task: Task) -> Iterator[Located]:
                 reason = f"{error.msg} at column {error.colno}"
                 raise UserError(f"{here}: not valid JSON ({reason}): {line[:60]!r}.") from None
             except (RecursionError, ValueError) as error:
-                raise UserError(f"{here}: not readable as JSON ({_too_much(error)}).") from None
+                raise UserError(f"{here}: not readable as JSON ({_exceeded_limit(error)}).") from None
 
 
 def read_json(file: DataFile, task: Task) -> Iterator[Located]:
-    """Yield the rows of a list of objects, of an object of equally long lists, of several values, or of JSON lines."""
+    """Yield the rows of a list of objects, an object of equally long lists, several values, or JSON lines."""
     with _text(file) as text:
         first, second = (next((line for line in text if line.strip()), "") for _ in range(2))
-    if second and _is_value(first):  # JSON lines, which many data sets ship as .json
+    if second and _is_value(first):  # JSON lines: in many data sets they end in .json
         yield from read_jsonl(file, task)
         return
     with _text(file, newline="") as text:
@@ -168,7 +168,7 @@ def _is_value(line: str) -> bool:
 
 def _after_space(text: str, position: int) -> int:
     found = SPACE.match(text, position)
-    assert found is not None  # it matches nothing as well
+    assert found is not None  # the pattern also matches the empty text
     return found.end()
 
 
@@ -176,7 +176,7 @@ def _values(text: str, name: str) -> list[Any]:
     """Return the JSON values of a text, one after the other.
 
     Raises:
-        UserError: what is no JSON; names the line.
+        UserError: the text is not JSON; names the line.
     """
     values: list[Any] = []
     decoder, position = json.JSONDecoder(), _after_space(text, 0)
@@ -186,7 +186,7 @@ def _values(text: str, name: str) -> list[Any]:
         except json.JSONDecodeError as error:
             raise UserError(f"{name}, line {error.lineno}: not valid JSON ({error.msg}).") from None
         except (RecursionError, ValueError) as error:
-            raise UserError(f"{name}: not readable as JSON ({_too_much(error)}).") from None
+            raise UserError(f"{name}: not readable as JSON ({_exceeded_limit(error)}).") from None
         values.append(value)
         position = _after_space(text, position)
     return values
@@ -196,7 +196,7 @@ def _rows_of_columns(columns: dict[str, list[Any]], name: str) -> list[dict[str,
     lengths = {column: len(values) for column, values in columns.items()}
     if len(set(lengths.values())) > 1:
         listed = ", ".join(f"{column} {length}" for column, length in lengths.items())
-        raise UserError(f"{name}: the columns are not equally long: {listed}.")
+        raise UserError(f"{name}: the columns have different lengths: {listed}.")
     return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
 
@@ -204,12 +204,12 @@ def _rows_of_columns(columns: dict[str, list[Any]], name: str) -> list[dict[str,
 
 
 def read_table(file: DataFile, task: Task) -> Iterator[Located]:
-    """Yield the rows of a text table with a header; each field of the schema reads its own value from the text.
+    """Yield the rows of a text table with a header; each field of the schema parses its own text.
 
-    In ``.tsv`` values are separated by tabs. In ``.csv`` they are separated by the first of comma, semicolon, tab and
-    bar that is in the header.
+    In ``.tsv`` files tabs separate the values. In ``.csv`` files the separator is the first of comma, semicolon, tab
+    and bar that the header contains.
     """
-    # line ends as they are, those of Windows and of old Macs too: csv tells them from those within quotes
+    # newline="": csv itself handles the line ends of Windows and of old Macs, and line ends within quotes
     with _text(file, newline="") as text:
         first = text.readline()
         unquoted = re.sub('"[^"]*"', "", first)
@@ -221,7 +221,7 @@ def read_table(file: DataFile, task: Task) -> Iterator[Located]:
         begin = 0  # the last line of the row before
         try:
             header = next(reader, [])
-            refuse_twins(file.name, header)
+            refuse_duplicate_columns(file.name, header)
             begin = reader.line_num
             for number, values in enumerate((values for values in reader if values), start=1):
                 here = place(file.name, number, reader.line_num)
@@ -236,20 +236,20 @@ def read_table(file: DataFile, task: Task) -> Iterator[Located]:
 
 
 def read_text(file: DataFile, task: Task) -> Iterator[Located]:
-    """Yield the rows of a text file in the layout that the task's data set was first published in.
+    """Yield the rows of a text file in the original layout of the task's data set.
 
     Raises:
-        UserError: the task has no such layout; a line that is not of it.
+        UserError: the task has no such layout; a line breaks the layout.
     """
     if task.read_text is None:
         others = ", ".join(ending for ending in READERS if ending != ".txt")
-        raise UserError(f"{file.name}: task {task.name!r} has no layout as plain text; the endings {others} are read.")
+        raise UserError(f"{file.name}: task {task.name!r} has no plain-text layout; the endings {others} are read.")
     line = 0
 
     def lines(text: Iterable[str]) -> Iterator[tuple[int, str]]:
         nonlocal line
         for number, content in _numbered(text):
-            line = number  # the last line that was read is the one that is wrong
+            line = number  # if an error follows, it is in the last line read
             yield number, content
 
     with _text(file) as text:

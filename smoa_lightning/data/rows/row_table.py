@@ -17,7 +17,7 @@ from smoa_lightning.data.rows.lazy_sequence import LazySequence
 from smoa_lightning.data.rows.located import Located
 from smoa_lightning.data.tasks import Row, RowError, Task
 
-# A row is one text of JSON: the types that Arrow infers from rows as people have them lose or refuse some values.
+# A row is one JSON text. Types that Arrow infers from the rows of users would change or refuse some values.
 SCHEMA = pa.schema([("row", pa.large_string()), ("group", pa.uint64())])
 
 
@@ -25,7 +25,7 @@ class RowTable(LazySequence[Row]):
     """The checked rows of a split.
 
     Args:
-        table: What ``write_rows`` wrote.
+        table: A table from ``write_rows``.
     """
 
     def __init__(self, table: ArrowTable) -> None:
@@ -48,16 +48,16 @@ class RowTable(LazySequence[Row]):
 
     @property
     def groups(self) -> np.ndarray:
-        """A number for each row, (N,) uint64: the same for two rows of one group."""
+        """A number for each row, (N,) uint64; rows of one group have the same number."""
         return self._table.column("group")
 
     def release(self) -> None:
-        """Take the pages that were read so far out of this process."""
+        """Remove the pages read so far from this process."""
         self._table.release()
 
 
 def write_rows(writer: Writer, task: Task, located: Iterable[Located], skip: bool = False) -> dict[str, Any]:
-    """Check rows against the schema of a task and write them, each with all that it stands for.
+    """Check raw rows against the schema of a task and write the rows that each becomes, see ``Task.rows_of``.
 
     Args:
         writer: Takes the rows.
@@ -69,7 +69,7 @@ def write_rows(writer: Writer, task: Task, located: Iterable[Located], skip: boo
         ``sha256`` of the rows as JSON lines with sorted keys, and the number of ``bad_rows``.
 
     Raises:
-        UserError: the first bad row with its place and field, unless ``skip``.
+        UserError: the place and field of the first bad row, unless ``skip``.
     """
     digest, bad_rows = hashlib.sha256(), 0
     for place, raw in tqdm(located, desc="reading rows", unit="row", delay=3, leave=False):
@@ -88,5 +88,5 @@ def write_rows(writer: Writer, task: Task, located: Iterable[Located], skip: boo
 
 
 def group_number(group: str) -> int:
-    """Return a number of 64 bits that stands for a group. Two of ten million groups share one in 1 case of 400,000."""
+    """Return a 64-bit number for a group. With ten million groups, two share a number in 1 case of 400,000."""
     return int.from_bytes(hashlib.blake2b(group.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")

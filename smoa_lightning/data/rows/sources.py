@@ -1,6 +1,6 @@
 """Rows of a split from the hub, from local files or from the package, each checked against the task's schema.
 
-A bad row is an error that names the place, the row and the field; it never makes a source fall back to another one.
+A bad row is an error that names the place, the row and the field. No source falls back to a different source.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from smoa_lightning.data.rows.located import Located
 from smoa_lightning.data.rows.locations import identity, is_empty
 from smoa_lightning.data.rows.readers import read_file
 from smoa_lightning.data.rows.row_table import SCHEMA, RowTable, write_rows
-from smoa_lightning.data.rows.split_files import SPLIT_NAMES, LocalPath, holds, is_whole, split_files
+from smoa_lightning.data.rows.split_files import SPLIT_NAMES, LocalPath, has_files, is_training_rows, split_files
 from smoa_lightning.data.tasks import Row, Task
 
 # The data files of a repository and the card that assigns them to splits: no scripts, images, archives.
@@ -31,10 +31,10 @@ HUB_PATTERNS = ["*.parquet", "*.jsonl", "*.json", "*.csv", "*.tsv", "*.gz", "REA
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a task's rows are taken from.
+    """The place of the rows of a task.
 
     Args:
-        source: ``hub``, ``local`` or ``embedded``: resolved, see ``smoa_lightning.backbones.hub.resolve_source``.
+        source: ``hub``, ``local`` or ``embedded``, see ``smoa_lightning.backbones.hub.resolve_source``.
         path: With ``local``: a file (training rows), a folder of split files, or split -> file.
         repository: With ``hub``: the repository.
         revision: With ``hub``: branch, tag or commit.
@@ -48,18 +48,18 @@ class Origin:
 
 @dataclass(frozen=True)
 class Provenance:
-    """What was read for a split.
+    """The origin of the rows of a split.
 
-    Rows are those that a task makes of the rows in the file: of a dialogue one for each reply.
+    ``num_rows`` counts the rows that the task makes of the rows in the file: a dialogue has one for each reply.
 
     Args:
         source: ``hub``, ``local`` or ``embedded``.
         location: Repository, file or part of the package.
-        revision: Revision asked for on the hub, else None.
-        commit: Commit that the hub served, else None.
-        sha256: SHA-256 of the checked rows in their order: the same for one content in whatever format.
-        num_rows: Rows kept.
-        num_bad_rows: Rows of the file left out because they broke the schema (with ``bad_rows: skip``).
+        revision: Requested revision on the hub, else None.
+        commit: Commit on the hub, else None.
+        sha256: SHA-256 of the checked rows in their order; the same content has the same digest in every format.
+        num_rows: Number of checked rows.
+        num_bad_rows: Number of rows of the file that break the schema and are left out (with ``bad_rows: skip``).
     """
 
     source: Source
@@ -81,17 +81,17 @@ class _Raw:
 
     Args:
         location: Repository, file or part of the package.
-        read: Begins to read the rows.
-        identity: What changes when the rows do; None: that is not known, so nothing is kept.
-        commit: Commit that the hub served.
-        few: Whether they are few enough to be in memory.
+        read: Starts to read the rows.
+        identity: A value that changes when the rows change; None: unknown, so the rows are not cached.
+        commit: Commit on the hub.
+        in_memory: Whether the rows are few enough for memory.
     """
 
     location: str
     read: Callable[[], Iterator[Located]]
     identity: Any = None
     commit: str | None = None
-    few: bool = False
+    in_memory: bool = False
 
 
 def load_split(
@@ -99,12 +99,12 @@ def load_split(
 ) -> tuple[RowTable, Provenance]:
     """Return the checked rows of a split and their provenance.
 
-    With ``cache`` they are written to the cache folder once and found there again, under a digest of what decides
-    them: the files, the task, what is done with bad rows, and the code that reads and checks them.
+    With ``cache`` the rows are in the cache folder. Their key is a digest of everything that decides them: the files,
+    the task, the treatment of bad rows, and the code that reads and checks them.
 
     Raises:
         UserError: a missing, empty or unreadable file; a row that breaks the schema; a repository that is missing,
-            gated, out of reach or without this split.
+            gated or not reachable, or that does not have this split.
     """
     raw = _raw_rows(task, split, origin)
 
@@ -114,7 +114,7 @@ def load_split(
             raise UserError(f"{raw.location}: no usable rows for split {split!r} of task {task.name!r}.")
         return facts
 
-    if raw.few:
+    if raw.in_memory:
         table = in_memory(SCHEMA, fill)
     elif cache and raw.identity is not None:
         own = {"task": task.name, "version": task.version, "fields": dict(task.fields), "bad_rows": bad_rows}
@@ -141,14 +141,14 @@ def _raw_rows(task: Task, split: str, origin: Origin) -> _Raw:
         return _Raw(files[0] + others, functools.partial(_file_rows, files, task), known)
     location = f"embedded {task.name}/{split}"
     numbered = enumerate(_embedded_rows(task, split), start=1)
-    return _Raw(location, lambda: (Located(f"{location}, row {n}", row) for n, row in numbered), few=True)
+    return _Raw(location, lambda: (Located(f"{location}, row {n}", row) for n, row in numbered), in_memory=True)
 
 
 def _file_rows(files: list[str], task: Task) -> Iterator[Located]:
     """Yield the rows of files, one after the other.
 
     Raises:
-        UserError: a file that is missing, damaged or of no known format; a single one without rows.
+        UserError: a file that is missing, damaged or in an unknown format; a single file without rows.
     """
     for file in files:
         saved, alone = is_saved(file), len(files) == 1
@@ -163,44 +163,44 @@ def _file_rows(files: list[str], task: Task) -> Iterator[Located]:
 
 
 def has_split(task: Task, split: str, origin: Origin) -> bool:
-    """Say whether there is such a split: a single local file holds training rows only.
+    """Return whether the split exists; a single local file holds training rows only.
 
     Raises:
-        UserError: a folder or mapping with several files for the split, or without one for a split that the data set
+        UserError: a folder or mapping with several files for the split, or without a file for a split that the data set
             has on the hub.
     """
     if origin.source == "hub":
         return split in task.splits
     if origin.source == "embedded":
         return split in SPLIT_NAMES
-    if is_whole(origin.path):
+    if is_training_rows(origin.path):
         return split == task.train_split
-    if split not in task.splits and not holds(origin.path, split):
+    if split not in task.splits and not has_files(origin.path, split):
         return False
     return bool(split_files(origin.path, split))
 
 
 def known_splits(task: Task, source: str) -> tuple[str, ...]:
-    """Return the splits that may be asked for: on the hub those of the data set, elsewhere each that a file can hold.
+    """Return the valid names of splits: on the hub those of the data set, elsewhere also ``SPLIT_NAMES``.
 
-    GSM8K has no validation split on the hub, but a folder of its rows may, and the embedded rows of every task do.
+    For example, GSM8K has no validation split on the hub, but a local folder may have one, and the embedded rows do.
     """
     return tuple(task.splits) if source == "hub" else tuple(dict.fromkeys([*task.splits, *SPLIT_NAMES]))
 
 
 def fetch(repository: str, revision: str | None) -> Path:
-    """Return the snapshot folder of a data set, named by its commit; downloads what the cache lacks.
+    """Return the snapshot folder of a data set, named by its commit. Files that are not in the cache are downloaded.
 
-    The snapshot is used rather than ``datasets.load_dataset(repository)`` since that falls back to *any* cached version
-    of the repository when something fails, whatever revision was asked for.
+    ``datasets.load_dataset(repository)`` is not used: if something fails, it falls back to *any* cached version of the
+    repository and ignores the requested revision.
 
     Raises:
-        UserError: a repository that is missing, gated, or out of reach.
+        UserError: a repository that is missing, gated or not reachable.
     """
     from huggingface_hub import snapshot_download
 
     pinned = re.fullmatch(r"[0-9a-f]{40}", revision or "") and cached_snapshot(repository, "dataset", revision)
-    offline = bool(pinned) or not hub_answers()  # without this, a silent hub costs many seconds of retries
+    offline = bool(pinned) or not hub_answers()  # without this, a hub that does not answer costs seconds of retries
     with hub_errors(repository, "dataset", revision):
         folder = snapshot_download(
             repository,
@@ -213,9 +213,9 @@ def fetch(repository: str, revision: str | None) -> Path:
 
 
 def _hub_rows(task: Task, split: str, snapshot: Path, repository: str) -> Iterator[Located]:
-    """Yield the rows of a split of a snapshot; the data set's card or file names tell which files these are.
+    """Yield the rows of a split of a snapshot; the card or the file names of the data set decide which files these are.
 
-    They are read as they are asked for, without a copy of the split in the cache of ``datasets``.
+    The rows are read one after the other, without a copy of the split in the cache of ``datasets``.
 
     Raises:
         UserError: the snapshot has no such split.
@@ -227,7 +227,7 @@ def _hub_rows(task: Task, split: str, snapshot: Path, repository: str) -> Iterat
         table = datasets.load_dataset(str(snapshot), name=task.hub_config, split=split, streaming=True)
     except (ValueError, datasets.exceptions.DatasetsError, FileNotFoundError) as error:
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise UserError(f"{name}: no split {split!r} of task {task.name!r} can be read there ({reason}).") from error
+        raise UserError(f"{name}: split {split!r} of task {task.name!r} cannot be read there ({reason}).") from error
     number = 0
     for columns in table.iter(batch_size=1000):
         for values in zip(*columns.values(), strict=True):

@@ -1,4 +1,4 @@
-"""Which files hold the rows of a split: one file, a pattern, numbered parts, a sub-folder, or a list of these."""
+"""The files of a split: one file, a pattern, numbered parts, a sub-folder, or a list of these."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from smoa_lightning.data.rows.located import split_ending
 from smoa_lightning.data.rows.locations import entries, exists, is_file, is_folder, joined, matches, plain
 from smoa_lightning.data.rows.readers import is_data
 
-# What a split may be called in a folder; the first name that is there is taken.
+# The names of each split in a folder. The first name that exists is used.
 SPLIT_NAMES = {"train": ("train", "training"), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
 
 LocalPath = str | Mapping[str, str | Sequence[str]]
@@ -21,10 +21,10 @@ PART = re.compile(r"[-_.](?:part|shard)?[-_.]?(\d+)(?:[-_.]of[-_.](\d+))?")  # a
 
 
 def check_path(path: LocalPath | None) -> None:
-    """Refuse a path that can hold no rows at all, before anything is read.
+    """Refuse a path without any file, before rows are read.
 
     Raises:
-        UserError: no path; a path that does not exist; a pattern that stands for no file.
+        UserError: no path; a path that does not exist; a pattern that matches no file.
     """
     if path is None:
         raise UserError("data.path: source local needs a file or a folder of split files such as train.jsonl.")
@@ -37,42 +37,43 @@ def check_path(path: LocalPath | None) -> None:
                     raise UserError(f"data.path: no file matches {place}.")
 
 
-def is_whole(path: LocalPath | None) -> bool:
-    """Say whether a path is the training rows themselves, rather than a folder or mapping of splits."""
+def is_training_rows(path: LocalPath | None) -> bool:
+    """Return whether a path names training rows directly; else it is a folder or mapping of splits."""
     return isinstance(path, str) and (is_file(path) or (not exists(path) and _is_pattern(path)) or is_saved(path))
 
 
-def holds(path: LocalPath | None, split: str) -> bool:
-    """Say whether there are files for a split.
+def has_files(path: LocalPath | None, split: str) -> bool:
+    """Return whether there are files for a split.
 
     Raises:
-        UserError: it is ambiguous which ones.
+        UserError: the split is ambiguous.
     """
     check_path(path)
     if isinstance(path, Mapping):
         return split in path
-    return split == "train" if is_whole(path) else bool(_in_folder(str(path), split))
+    return split == "train" if is_training_rows(path) else bool(_in_folder(str(path), split))
 
 
 def split_files(path: LocalPath | None, split: str) -> list[str]:
     """Return the files of a split, in the order in which they are read.
 
     Args:
-        path: A file, a pattern or a folder of ``save_to_disk``, which hold the training rows; a folder of split files
+        path: A file, a pattern or a folder of ``save_to_disk`` with training rows; a folder of split files
             (``train.jsonl``, ``train-00000-of-00003.parquet``, ``train/``, also under ``data/``); or split -> files.
         split: Name of the split.
 
     Raises:
-        UserError: no path; no such file or folder; no file for the split, or several of which each could be meant.
+        UserError: no path; no such file or folder; no file for the split, or an ambiguous split.
     """
     check_path(path)
     if isinstance(path, Mapping):
         if split not in path:
-            raise UserError(f"data.path: names no file for split {split!r}, only for {', '.join(path) or 'none'}.")
+            named = ", ".join(path) or "none"
+            raise UserError(f"data.path: there is no file for split {split!r}; the splits with files are {named}.")
         places = path[split]
         return [file for place in ([places] if isinstance(places, str) else places) for file in _files_of(place)]
     assert path is not None
-    if is_whole(path):
+    if is_training_rows(path):
         if split != "train":
             raise UserError(
                 f"data.path: the single file {path} holds training rows, so there is no split {split!r};"
@@ -97,7 +98,7 @@ def _natural(name: str) -> list[Any]:
 
 
 def _files_of(place: str) -> list[str]:
-    """Return the files that a place stands for: itself, those that match it, or those in it."""
+    """Return the files of a place: the file or saved folder itself, the matches of a pattern, or a folder's files."""
     if is_file(place) or is_saved(place):
         return [plain(place)]
     if not exists(place):
@@ -124,7 +125,7 @@ def _data_files(folder: str) -> list[str]:
 
 
 def _in_folder(folder: str, split: str) -> list[str]:
-    """Return the files of a split in a folder, or else in its sub-folder ``data``; nothing where there are none."""
+    """Return the files of a split in a folder, or else in its sub-folder ``data``; an empty list if there are none."""
     for place in (folder, joined(folder, "data")):
         if place != folder and not is_folder(place):
             continue
@@ -133,14 +134,14 @@ def _in_folder(folder: str, split: str) -> list[str]:
             groups = _groups(place, found, name)
             if len(groups) > 1:
                 one, two = (group[0] for group in groups[:2])
-                raise UserError(f"data.path: split {split!r} is ambiguous: {one} and {two}.")
+                raise UserError(f"data.path: split {split!r} is ambiguous: it may be {one} or {two}; name its files.")
             if groups:
                 return groups[0]
     return []
 
 
 def _groups(folder: str, found: Mapping[str, bool], name: str) -> list[list[str]]:
-    """Return each set of files that could be the split of a name: single files, numbered parts, a sub-folder."""
+    """Return each set of files that may be the split of a name: single files, numbered parts, a sub-folder."""
     groups: list[list[str]] = []
     parts: dict[tuple[str | None, ...], dict[int, str]] = {}
     for entry in sorted(found, key=_natural):
@@ -157,14 +158,14 @@ def _groups(folder: str, found: Mapping[str, bool], name: str) -> list[list[str]
         elif part := PART.fullmatch(stem.lower().removeprefix(name)):
             parts.setdefault((part[2], *ending), {})[int(part[1])] = place
     for (total, *_), numbered in parts.items():
-        if total is not None and (lost := _lost(numbered, int(total))):
-            raise UserError(f"data.path: in {folder} {lost} of {int(total)} parts of {name} is missing.")
+        if total is not None and (missing := _missing_part(numbered, int(total))):
+            raise UserError(f"data.path: in {folder} {missing} of {int(total)} parts of {name} is missing.")
         groups.append([numbered[number] for number in sorted(numbered)])
     return [group for group in groups if group]
 
 
-def _lost(numbered: Iterable[int], total: int) -> str:
-    """Return which part is missing, whether they count from 0 or from 1."""
-    there = set(numbered)
-    first = 1 if total in there else 0
-    return next((f"part {number}" for number in range(first, first + total) if number not in there), "")
+def _missing_part(numbered: Iterable[int], total: int) -> str:
+    """Return the first missing part, or an empty text; parts count from 0 or from 1."""
+    present = set(numbered)
+    first = 1 if total in present else 0
+    return next((f"part {number}" for number in range(first, first + total) if number not in present), "")

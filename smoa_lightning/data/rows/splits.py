@@ -1,4 +1,4 @@
-"""Which training rows select the checkpoint, and which are trained on: seeded, grouped, never overlapping."""
+"""The seeded division of training rows: some select the checkpoint, the rest is trained on. No group is in both."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ def default_selection_rows(num_rows: int) -> int:
 
 
 def permutation(source: random.Random, count: int) -> np.ndarray:
-    """Return the numbers below ``count`` in the order that ``source`` gives a list of them, (count,) int32."""
-    numbers = array("i", range(count))  # a list would take 40 bytes a number
+    """Return the numbers below ``count`` as ``source.shuffle`` orders a list of them, (count,) int32."""
+    numbers = array("i", range(count))  # a list needs 40 bytes for each number
     source.shuffle(numbers)
     return np.frombuffer(numbers, dtype=np.int32)
 
 
 def shuffled(numbers: Sequence[int] | np.ndarray, seed: str) -> np.ndarray:
-    """Return the numbers in the order that ``random.Random(seed)`` gives a list of them."""
+    """Return the numbers as ``random.Random(seed).shuffle`` orders a list of them."""
     ordered: np.ndarray = np.asarray(numbers)[permutation(random.Random(seed), len(numbers))]
     return ordered
 
 
 def members(groups: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return which rows are in each group, the groups in the order of their first rows.
+    """Return the rows of each group; the groups are in the order of their first rows.
 
     Args:
-        groups: A number for the group of each row, (N,).
+        groups: The number of the group of each row, (N,).
 
     Returns:
-        The rows of all groups, (N,), and for each group where it begins there and its size.
+        The rows of all groups, (N,), the start of each group in them, and its size.
     """
     rows = np.argsort(groups, kind="stable")
     ordered = groups[rows]
@@ -54,12 +54,12 @@ def members(groups: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def hold_out(groups: np.ndarray, num_selection: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Split rows into (training, selection) so that no group has rows in both.
 
-    Whole groups are taken in a seeded order as long as they fit, so the selection has ``num_selection`` rows, or fewer
-    where no group is left that is small enough.
+    Groups are held out in a seeded order, each if it still fits. So the selection has ``num_selection`` rows, or fewer
+    if all remaining groups are too large.
 
     Args:
-        groups: A number for the group of each row, (N,).
-        num_selection: How many rows to hold out at most.
+        groups: The number of the group of each row, (N,).
+        num_selection: Largest number of rows to hold out.
         seed: Seed of the choice.
 
     Returns:
@@ -77,7 +77,7 @@ def hold_out(groups: np.ndarray, num_selection: int, seed: int) -> tuple[np.ndar
 
 
 def subset(rows: np.ndarray, limit: int | None, seed: int) -> np.ndarray:
-    """Return at most ``limit`` of the rows in their order, chosen by the seed; a larger limit keeps a smaller one's."""
+    """Return at most ``limit`` rows in order, chosen by the seed; a larger limit contains the rows of a smaller one."""
     if limit is None or limit >= len(rows):
         return rows
     return np.sort(shuffled(rows, f"limit/{seed}")[:limit])

@@ -1,4 +1,4 @@
-"""The rows of one task: where they are read, and which of them train, select and are reported."""
+"""The rows of one task: their source, and the choice of training, selection and report rows."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from smoa_lightning.backbones.hub import Source, resolve_source
 from smoa_lightning.common.errors import UserError, nearest
 from smoa_lightning.data.rows.row_table import RowTable
 from smoa_lightning.data.rows.sources import Origin, Provenance, has_split, known_splits, load_split
-from smoa_lightning.data.rows.split_files import LocalPath, check_path, is_whole, split_files
+from smoa_lightning.data.rows.split_files import LocalPath, check_path, is_training_rows, split_files
 from smoa_lightning.data.rows.splits import default_selection_rows, hold_out, members, subset
 from smoa_lightning.data.tasks import Protocol, Task
 
@@ -22,7 +22,7 @@ Part = Literal["train", "selection", "report"]
 
 @dataclass(frozen=True)
 class RowSettings:
-    """What decides which rows of a task are used; the fields are those of ``TaskDataModule``."""
+    """The settings that decide which rows of a task are used. ``TaskDataModule`` explains the fields."""
 
     source: str = "auto"
     path: LocalPath | None = None
@@ -42,7 +42,7 @@ class TaskRows:
 
     Args:
         task: The task.
-        protocol: How its items are scored; examples are made by it.
+        protocol: It makes the examples and decides how they are scored.
         settings: Which rows.
 
     Raises:
@@ -64,25 +64,28 @@ class TaskRows:
                 f" did you mean {nearest(self.report_split, known)}?"
             )
         if self.report_split == task.train_split:
-            raise UserError(f"data.report_split: {self.report_split!r} is trained on, so it cannot be reported.")
+            raise UserError(
+                f"data.report_split: {self.report_split!r} is the training split, so it cannot be reported."
+            )
 
-    # ---- where the rows come from
+    # ---- the source of the rows
 
     def resolve(self) -> Source:
-        """Decide the source without loading a row; the answer stays.
+        """Decide the source without loading a row; later calls return the same answer.
 
         Raises:
-            UserError: ``source: hub`` and no answer; ``source: local`` and no such path; a task that has no rows there.
+            UserError: ``source: hub`` and no answer; ``source: local`` and no such path; a task without rows there.
         """
         if self.source is None:
-            wanted = self.settings.source
-            if self.repository is None and wanted in ("hub", "auto"):
+            requested = self.settings.source
+            if self.repository is None and requested in ("hub", "auto"):
                 raise UserError(
                     f"data.source: task {self.task.name!r} reads your own rows and has none on the hub;"
                     " set data.source: local and data.path, or data.repository."
                 )
+            available = self.task.name in embedded.TASKS
             self.source = resolve_source(
-                wanted, self.repository, "dataset", self.revision, embedded_available=self.task.name in embedded.TASKS
+                requested, self.repository, "dataset", self.revision, embedded_available=available
             )
             if self.source == "local":
                 check_path(self.settings.path)
@@ -90,7 +93,7 @@ class TaskRows:
 
     @property
     def origin(self) -> Origin:
-        """Where the rows are taken from, with the fields of the resolved source only."""
+        """The place of the rows, with the fields of the resolved source only."""
         source = self.resolve()
         if source == "hub":
             return Origin("hub", repository=self.repository, revision=self.revision)
@@ -98,7 +101,7 @@ class TaskRows:
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """What was read so far: task, version, protocol, source; for each split the fields of ``Provenance``."""
+        """Task, version, protocol and source, and the fields of ``Provenance`` for each split read so far."""
         return {
             "task": self.task.name,
             "task_version": self.task.version,
@@ -109,13 +112,13 @@ class TaskRows:
 
     @property
     def has_report(self) -> bool:
-        """Whether there are rows to report on; a single local file holds training rows only.
+        """Whether there are report rows; a single local file holds training rows only.
 
         Raises:
-            UserError: a split that was asked for by name and is not there.
+            UserError: ``data.report_split`` names a split that does not exist.
         """
         path = self.settings.path
-        if self.settings.report_split is not None and self.resolve() == "local" and not is_whole(path):
+        if self.settings.report_split is not None and self.resolve() == "local" and not is_training_rows(path):
             split_files(path, self.report_split)
         return has_split(self.task, self.report_split, self.origin)
 
@@ -127,17 +130,17 @@ class TaskRows:
             self._rows[split], self._provenance[split] = loaded
         return self._rows[split]
 
-    # ---- which rows are for what
+    # ---- the rows of each part
 
     def indices(self, part: Part) -> np.ndarray:
         """Return the rows of a part as indices into its split, (N,) int64.
 
         Raises:
-            UserError: more selection rows asked for than leave something to train on.
+            UserError: ``data.selection_rows`` leaves no rows for training, or no group is small enough for it.
         """
         settings = self.settings
         if part == "report":
-            # The same rows whatever the run's seed, so that seeds and methods are compared on the same items.
+            # A fixed seed, so that runs with different seeds are compared on the same items.
             return subset(np.arange(len(self.rows(self.report_split))), settings.limit_report_rows, seed=0)
         training, selection = self._sides
         return selection if part == "selection" else subset(training, settings.limit_train_rows, settings.seed)
@@ -146,16 +149,16 @@ class TaskRows:
     def _sides(self) -> tuple[np.ndarray, np.ndarray]:
         """The training rows (training, selection), before a limit; see ``hold_out``."""
         settings, rows = self.settings, self.rows(self.task.train_split)
-        wanted = default_selection_rows(len(rows)) if settings.selection_rows is None else settings.selection_rows
-        if wanted == 0:
+        number = default_selection_rows(len(rows)) if settings.selection_rows is None else settings.selection_rows
+        if number == 0:
             return np.arange(len(rows)), np.arange(0)
-        training, selection = hold_out(rows.groups, wanted, settings.seed)
+        training, selection = hold_out(rows.groups, number, settings.seed)
         if not len(training) or not len(selection):
             smallest = members(rows.groups)[2].min()
             raise UserError(
-                f"data.selection_rows: {wanted} of {len(rows)} training rows cannot be held out, since rows of one"
+                f"data.selection_rows: {number} of {len(rows)} training rows cannot be held out, since rows of one"
                 f" group stay together and some must be left for training; the smallest group has {smallest} rows, all"
-                f" groups but the smallest have {len(rows) - smallest}."
+                f" other groups together have {len(rows) - smallest}."
             )
         return training, selection
 
@@ -164,13 +167,13 @@ class TaskRows:
         return self.report_split if part == "report" else self.task.train_split
 
     def example(self, part: Part, row: int) -> Any:
-        """Return the example behind a row index, as ``batch["row"]`` names it, without few-shot prompt."""
+        """Return the example of a row index, as in ``batch["row"]``, without few-shot prompt."""
         return self.protocol.example(self.rows(self.split_of(part))[row])
 
     def facts(self) -> dict[str, Any]:
-        """Return how many bad rows were left out of each split that was read, and the overlap of two of them.
+        """Return the number of bad rows left out of each split, and the overlap of training and report split.
 
-        ``train_report_overlap`` counts report rows whose group (for PIQA the goal) is among the training rows too.
+        ``train_report_overlap`` counts the report rows of a group (for PIQA a goal) that also has training rows.
         """
         found: dict[str, Any] = {"bad_rows": {split: read.num_bad_rows for split, read in self._provenance.items()}}
         if self.task.train_split in self._rows and self.report_split in self._rows:
