@@ -1,1 +1,1 @@
-"""What written replies, answers and likelihoods are worth: metrics as pure functions of texts and numbers."""
+"""Scores and metrics: log-likelihoods of choices, generated replies, and pure functions of texts and numbers."""

@@ -1,4 +1,4 @@
-"""Scored choices: one record an item, and accuracies over them."""
+"""Scored choices: one record for each item, and accuracies over all items."""
 
 from __future__ import annotations
 
@@ -14,18 +14,19 @@ from smoa_lightning.records.metric_table import ACCURACIES, prediction_field
 
 
 class ChoiceEvaluator(nn.Module):
-    """Accuracy of the best choice by log-likelihood, under three normalisations."""
+    """Accuracy of the choice with the best log-likelihood, with three normalisations."""
 
     def __init__(self) -> None:
         super().__init__()
         self.accuracy = ChoiceAccuracy()
 
     def score(self, network: Any, batch: dict[str, Any], write: bool = True) -> list[dict[str, Any]]:
-        """Score a batch of choice items and return a record of each; ``write`` says nothing here.
+        """Score a batch of choice items and return a record of each.
 
         Args:
             network: A causal language model, with its adapter on or off.
-            batch: What ``collate_choices`` returns.
+            batch: A batch of ``collate_choices``.
+            write: Not used; ``ReplyEvaluator`` has the same argument.
         """
         likelihood, tokens = choice_log_likelihoods(network, batch)
         scores = choice_scores(likelihood, tokens, batch["num_bytes"], batch["num_choices"])
@@ -40,13 +41,13 @@ class ChoiceEvaluator(nn.Module):
         return records
 
     def compute(self) -> dict[str, float]:
-        """Return the metrics over all processes and forget the items."""
+        """Return the metrics over all processes, and remove the items."""
         values = {name: float(value) for name, value in self.accuracy.compute().items()}
         self.accuracy.reset()
         return values
 
     def reset(self) -> None:
-        """Forget the items so far."""
+        """Remove the items."""
         self.accuracy.reset()
 
 

@@ -1,4 +1,4 @@
-"""torchmetrics metrics over the scores; their states are sums and counts, so that they are right under DDP."""
+"""torchmetrics metrics over the scores. Their states are sums and counts, so that they are right with DDP."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from smoa_lightning.records.metric_table import ACCURACIES, COUNT
 
 
 def accuracy_stderr(accuracy: Tensor, count: Tensor) -> Tensor:
-    """Return the standard error of a mean of n zeros and ones, sqrt(p (1 - p) / (n - 1)), as lm-evaluation-harness.
+    """Return the standard error of a mean of n zeros and ones, sqrt(p (1 - p) / (n - 1)), as in lm-evaluation-harness.
 
     >>> round(accuracy_stderr(torch.tensor(0.5), torch.tensor(101.0)).item(), 4)
     0.05
@@ -20,12 +20,11 @@ def accuracy_stderr(accuracy: Tensor, count: Tensor) -> Tensor:
 
 
 class ChoiceAccuracy(Metric):
-    """Share of items whose best choice is the labelled one, under three normalisations, with standard errors.
+    """Share of items where the labelled choice is the best, with three normalisations and standard errors.
 
     ``acc`` compares summed log-likelihoods, ``acc_norm`` log-likelihood per UTF-8 byte, ``acc_token`` per token.
-    Ties go to the first choice, as in numpy's argmax. ``nll`` is the labelled choice's negative log-likelihood per
-    token, averaged over the items: it tells settings apart on few items, where accuracy, a sum of zeros and ones, does
-    not.
+    Ties go to the first choice, as in numpy's argmax. ``nll`` is the negative log-likelihood per token of the labelled
+    choice, averaged over the items. It separates settings on fewer items than an accuracy, a mean of zeros and ones.
     """
 
     full_state_update = False
@@ -49,14 +48,14 @@ class ChoiceAccuracy(Metric):
             scores: Each field (items, choices).
             label: (items,) index of the right choice.
         """
-        # Not in place: a state reset under inference mode cannot be changed in place outside it.
+        # Not in place: a state that was reset in inference mode cannot be changed in place outside of it.
         self.correct = self.correct + torch.stack([(field.argmax(dim=1) == label).sum() for field in scores])
         nll = -scores.per_token.gather(1, label[:, None])
         self.nll, self.nll_squares = self.nll + nll.sum(), self.nll_squares + nll.square().sum()
         self.total = self.total + label.numel()
 
     def compute(self) -> dict[str, Tensor]:
-        """Return each accuracy and ``nll`` and, under ``<name>_stderr``, their standard errors; and ``num_items``."""
+        """Return the accuracies, ``nll``, their standard errors as ``<name>_stderr``, and ``num_items``."""
         count, mean = self.total.clamp(min=1), self.nll / self.total.clamp(min=1)
         variance = (self.nll_squares / count - mean.square()).clamp(min=0) / (count - 1).clamp(min=1)
         values: dict[str, Tensor] = {COUNT: self.total, "nll": mean, "nll_stderr": variance.sqrt()}

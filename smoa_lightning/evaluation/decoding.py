@@ -1,4 +1,4 @@
-"""Continuations of prompts by greedy or beam search, the same for a prompt alone and in a batch."""
+"""Continuations of prompts by greedy or beam search. A prompt has the same continuation alone and in a batch."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ def continuations(
     Args:
         model: A causal language model of transformers, or a peft model around one, in evaluation mode.
         prompts: Token ids of each prompt, at least one token each.
-        pad: Id that fills the shorter prompts up; it is masked.
+        pad: Id of the masked padding of shorter prompts.
         eos: Id, or ids, that end a continuation.
-        max_new_tokens: Most tokens in a continuation.
+        max_new_tokens: Largest number of tokens in a continuation.
         num_beams: Width of the beam search; 1 is greedy.
-        ended: Says of the tokens written so far that nothing more is wanted; they are returned with what ended them.
+        ended: Tokens generated so far -> whether to stop; the returned tokens include those that end the text.
     """
     ends = [eos] if isinstance(eos, int) else list(eos)
     device = next(model.parameters()).device
@@ -60,7 +60,7 @@ def continuations(
 
 
 def _settings(pad: int, ends: list[int], max_new_tokens: int, num_beams: int) -> Any:
-    """Return settings for transformers; what a model's own generation_config.json would fill in is set here."""
+    """Return settings for transformers; they override those of the model's own generation_config.json."""
     from transformers import GenerationConfig
 
     return GenerationConfig(
@@ -79,9 +79,10 @@ def _settings(pad: int, ends: list[int], max_new_tokens: int, num_beams: int) ->
 
 
 def _with_virtual_tokens(model: Any, ids: Tensor, mask: Tensor) -> dict[str, Tensor]:
-    """Return embeddings with the virtual tokens between padding and prompt, where they stood in training.
+    """Return embeddings with the virtual tokens between padding and prompt, as in training.
 
-    peft puts them before the padding and drops the position ids, so that the padding moves every token away from them.
+    peft puts the virtual tokens before the padding and removes the position ids. Then the padding would be between the
+    virtual tokens and the prompt.
     """
     words, virtual = model.word_embeddings(ids), model.get_prompt(len(ids))
     joined, seen = [], []
@@ -93,7 +94,7 @@ def _with_virtual_tokens(model: Any, ids: Tensor, mask: Tensor) -> dict[str, Ten
 
 
 class _Ended:
-    """A stopping criterion of transformers: asks of each row whether what follows the prompt is complete."""
+    """A stopping criterion of transformers: whether the text after the prompt is complete, for each row."""
 
     def __init__(self, ended: Callable[[list[int]], bool]) -> None:
         self.ended, self.prompt = ended, 0
@@ -104,7 +105,7 @@ class _Ended:
 
 
 def _puts_embeddings_before_the_row(model: Any) -> bool:
-    """Whether the adapter is one of virtual tokens that go through the model, and not of cached keys and values."""
+    """Whether the adapter has virtual tokens that go through the model; some adapters cache keys and values instead."""
     config: Any = getattr(model, "active_peft_config", None)
     if not getattr(config, "is_prompt_learning", False):
         return False

@@ -1,14 +1,14 @@
-"""Log-likelihoods of rows that begin alike: each distinct prefix goes through the model once.
+"""Log-likelihoods of rows with shared prefixes: each different prefix goes through the model once.
 
-The choices of an item share its prompt, and often the beginning of the choices; few-shot items share all their shots.
-The rows of a batch are joined to trees of tokens. A node is a distinct prefix: its position is its depth, it sees its
-ancestors and itself, and it predicts whatever token follows it in any row. Trees stand side by side in sequences of
-about ``WIDTH`` nodes, so there is nearly no padding either, and a row's last token, which predicts nothing, is left
-out. (Trees of continuations under one attention mask: SpecInfer, arXiv 2305.09781.)
+The choices of an item share its prompt, and often their first words; few-shot items share all their shots. The rows of
+a batch are joined to trees of tokens. A node is one prefix, and its position is its depth. It sees its ancestors and
+itself, and it predicts the next token of all rows with this prefix. Several trees are in one sequence of about ``WIDTH`` nodes,
+so there is nearly no padding. The last token of a row predicts nothing and is left out. (Trees of continuations with
+one attention mask: SpecInfer, arXiv 2305.09781.)
 
-What a node computes is what the last token of its prefix computes in a row of its own, wherever attention is the only
-thing that mixes positions and takes them from a mask and ``position_ids``. That is so in ``FAMILIES``, each of which
-is tested; other models, and adapters that put something before a row, score their rows one by one.
+A node has the same result as the last token of its prefix in a separate row, if only attention mixes positions, and
+attention follows the mask and ``position_ids``. This is tested for each of ``FAMILIES``. Other models, and adapters
+that put tokens before a row, score each row separately.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ FAMILIES = frozenset(
     {"gemma", "gemma2", "gemma3_text", "gpt2", "gpt_neox", "llama", "mistral", "mixtral"}
     | {"olmoe", "opt", "phi", "phi3", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe"}
 )
-KERNELS = ("sdpa", "eager")  # those that take any mask of (rows, 1, length, length)
-# Methods of peft whose effect at a token depends on more than the hidden states at that token.
+KERNELS = ("sdpa", "eager")  # they accept any mask of (rows, 1, length, length)
+# Methods of peft with an effect at a token that depends on more than the hidden states at that token.
 NOT_BY_TOKEN = ("ADAPTION_PROMPT", "CARTRIDGE", "POLY", "XLORA")
 
-WIDTH = 128  # nodes in a sequence: attention grows with it, padding falls; a CPU gains nothing above
-LEAST_SHARE = 4  # a row joins a tree where a quarter of it is there already
+WIDTH = 128  # nodes in a sequence: more nodes mean more attention and less padding; a CPU gains nothing above
+LEAST_SHARE = 4  # a row joins a tree that already has a quarter of the row
 
 
 def choice_log_likelihoods(model: Any, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
     """Return the summed log-likelihood of each row's targets and their number, both (rows,).
 
-    The rows share their prefixes where ``shares_prefixes`` says that the model can do so.
+    The rows share their prefixes if ``shares_prefixes`` allows it.
 
     Args:
         model: A causal language model in evaluation mode, with its adapter on or off.
@@ -52,16 +52,16 @@ def choice_log_likelihoods(model: Any, batch: dict[str, Any]) -> tuple[Tensor, T
 
 
 def shares_prefixes(model: Any, length: int) -> bool:
-    """Say whether rows of up to ``length`` tokens may share their prefixes in this model.
+    """Return whether rows of up to ``length`` tokens may share their prefixes in this model.
 
-    They may not in an architecture outside ``FAMILIES``, with an attention kernel that makes its own mask, beyond a
-    sliding window, and under an adapter that is more than a function of each token's hidden states.
+    They may not in an architecture outside of ``FAMILIES``, with an attention kernel that makes its own mask, with rows
+    longer than a sliding window, or with an adapter that is more than a function of each token's hidden states.
     """
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     config: Any = getattr(base, "config", None)
     if getattr(config, "model_type", None) not in FAMILIES or config._attn_implementation not in KERNELS:
         return False
-    window = getattr(config, "sliding_window", None) or length  # qwen2_moe says 0 for none
+    window = getattr(config, "sliding_window", None) or length  # qwen2_moe has 0 for none
     adapters: dict[str, Any] = getattr(model, "peft_config", {})
     return length <= window and all(map(_is_by_token, adapters.values()))
 
@@ -72,10 +72,10 @@ def _is_by_token(adapter: Any) -> bool:
 
 
 def shared_log_likelihoods(model: Any, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
-    """Return what ``row_log_likelihoods`` returns, each distinct prefix of the rows computed once.
+    """Return the result of ``row_log_likelihoods``, but compute each different prefix of the rows once.
 
     Args:
-        model: A causal language model for which ``shares_prefixes`` holds, in evaluation mode.
+        model: A causal language model in evaluation mode that ``shares_prefixes``.
         batch: As for ``choice_log_likelihoods``.
     """
     lengths = batch["attention_mask"].sum(dim=1).tolist()
@@ -96,17 +96,17 @@ def shared_log_likelihoods(model: Any, batch: dict[str, Any]) -> tuple[Tensor, T
 
 @dataclass(frozen=True)
 class Layout:
-    """Rows as trees, the trees side by side in B sequences of T nodes.
+    """Rows as trees, with several trees in each of B sequences of T nodes.
 
     Args:
-        input_ids: (B, T) the token of each node, 0 where there is none.
+        input_ids: (B, T) token of each node, 0 for padding.
         position_ids: (B, T) depth of each node.
         visible: (B, T, T) whether the second node is the first one or an ancestor of it.
-        line: (places,) the sequence of each node that predicts a target,
-        column: (places,) and where it stands there.
-        place: (targets,) index into these of what predicts each target,
-        token: (targets,) its token id,
-        row: (targets,) and its row.
+        line: (places,) sequence of each node that predicts a target.
+        column: (places,) position of that node in its sequence.
+        place: (targets,) index into ``line`` and ``column`` of the node that predicts each target.
+        token: (targets,) token id of each target.
+        row: (targets,) row of each target.
     """
 
     input_ids: Tensor
@@ -125,14 +125,14 @@ class Layout:
 
 @dataclass
 class _Tree:
-    """Tokens and depths of the nodes; of each row how many nodes it found there and the node of each of its tokens."""
+    """Tokens and depths of the nodes; for each row the number of shared nodes and the node of each of its tokens."""
 
     tokens: list[int] = field(default_factory=list)
     depths: list[int] = field(default_factory=list)
     paths: dict[int, tuple[int, list[int]]] = field(default_factory=dict)
 
     def add(self, row: int, tokens: Sequence[int], common: int, path: list[int]) -> list[int]:
-        """Put a row under the first ``common`` nodes of another row's path; return its own path."""
+        """Add a row below the first ``common`` nodes of a path, and return the row's path."""
         path = path[:common] + list(range(len(self.tokens), len(self.tokens) + len(tokens) - common))
         self.tokens += tokens[common:]
         self.depths += range(common, len(tokens))
@@ -141,7 +141,7 @@ class _Tree:
 
 
 def _trees(rows: Sequence[list[int]]) -> list[_Tree]:
-    """Join rows that begin alike; in lexicographic order the one before shares the longest prefix of all before."""
+    """Join rows with shared prefixes. In lexicographic order, the row before shares the longest prefix."""
     trees: list[_Tree] = []
     before: Sequence[int] = ()
     path: list[int] = []
@@ -160,7 +160,7 @@ def _trees(rows: Sequence[list[int]]) -> list[_Tree]:
 
 
 def _lines(trees: Sequence[_Tree]) -> list[list[_Tree]]:
-    """Put trees side by side, the largest first, each into the first sequence with room."""
+    """Put each tree, the largest first, into the first sequence with room for it."""
     width = max(WIDTH, *(len(tree.tokens) for tree in trees))
     lines: list[list[_Tree]] = []
     room: list[int] = []
@@ -176,11 +176,11 @@ def _lines(trees: Sequence[_Tree]) -> list[list[_Tree]]:
 
 
 def lay_out(rows: Sequence[list[int]], labels: Sequence[Sequence[int]]) -> Layout:
-    """Join rows to trees and lay these out.
+    """Join rows to trees, and put the trees into sequences.
 
     Args:
         rows: Token ids of each row, at least one.
-        labels: The same at the targets, -100 elsewhere; equally long.
+        labels: The same ids at the targets, -100 elsewhere; equally long.
 
     >>> layout = lay_out([[5, 6, 7], [5, 6, 8, 9]], [[-100, -100, 7], [-100, -100, 8, 9]])
     >>> layout.input_ids.tolist(), layout.token.tolist(), layout.place.tolist()
@@ -190,7 +190,7 @@ def lay_out(rows: Sequence[list[int]], labels: Sequence[Sequence[int]]) -> Layou
     length = max(1, *(sum(len(tree.tokens) for tree in line) for line in lines))
     ids, positions = (np.zeros((len(lines), length), dtype=np.int64) for _ in range(2))
     visible = np.zeros((len(lines), length, length), dtype=bool)
-    visible[:, range(length), range(length)] = True  # padding sees itself: no row of the mask may be empty
+    visible[:, range(length), range(length)] = True  # padding sees itself, since no row of the mask may be empty
     found: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
     for number, line in enumerate(lines):
         start = 0

@@ -1,7 +1,7 @@
-"""Written replies: likelihood of the gold reply, the model's own reply, the answer in it, and metrics over them.
+"""Generated replies: likelihood of the gold reply, the reply of the model, its answer, and metrics over all items.
 
-Metrics of texts belong to a corpus, and their standard errors are over items: so the records of all items are kept and
-gathered from all processes, instead of sums.
+Metrics of texts are those of a corpus, and their standard errors are over items. So the evaluator collects the records
+of all items from all processes instead of sums.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 
 
 class ReplyEvaluator(nn.Module):
-    """Perplexity of gold replies; accuracy of answers, or BLEU and its like, over written replies.
+    """Perplexity of gold replies; accuracy of the answers in generated replies, or BLEU and similar metrics of them.
 
     Args:
-        protocol: How a reply ends and how its answer is found.
-        tokenizer: The backbone's tokenizer.
+        protocol: Decides how a reply ends and how its answer is found.
+        tokenizer: The tokenizer of the base model.
         max_new_tokens: Longest reply in tokens; None follows the protocol.
         num_beams: Width of the beam search; 1 is greedy.
         ends: Tokens that end a reply; None: EOS.
@@ -54,7 +54,7 @@ class ReplyEvaluator(nn.Module):
         self.num_beams = num_beams
         self.bert_score = bert_score
         if bert_score is not None:
-            load_encoder(bert_score)  # refused before an hour of writing replies, not after it
+            load_encoder(bert_score)  # an error comes before an hour of generation, not after it
         self.ends = ends or [tokenizer.eos_token_id]
         self.records: list[dict[str, Any]] = []
 
@@ -63,8 +63,8 @@ class ReplyEvaluator(nn.Module):
 
         Args:
             network: A causal language model, with its adapter on or off.
-            batch: What ``collate_replies`` returns.
-            write: Let the model write replies; without, only the gold replies' likelihood is taken.
+            batch: A batch of ``collate_replies``.
+            write: Whether to generate replies; the likelihood of the gold replies is always computed.
         """
         likelihood, tokens = row_log_likelihoods(*target_logits(network, batch))
         nll, counts = (-likelihood).tolist(), tokens.tolist()
@@ -83,7 +83,7 @@ class ReplyEvaluator(nn.Module):
         return records
 
     def replies(self, network: Any, prompts: list[list[int]]) -> list[str]:
-        """Write replies and cut each at the first text that ends one."""
+        """Generate replies and cut each at its first stop text."""
         pad = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else self.ends[0]
 
         def ended(ids: list[int]) -> bool:
@@ -100,17 +100,17 @@ class ReplyEvaluator(nn.Module):
         return str(self.tokenizer.decode(ids, skip_special_tokens=True))
 
     def _end(self, text: str) -> int:
-        """Return where a reply ends: at the first stop text, else at the end of the text.
+        """Return the end of a reply: the first stop text, else the end of the text.
 
-        Where an answer is looked for, line breaks before it are passed over. A reply that is compared as a text, and a
-        stop text of more than a line break, end it at once.
+        If the protocol looks for an answer, line breaks before the answer do not end the reply. In a reply that is
+        compared as a text they do, and so do stop texts that are more than white space.
         """
         begin = len(text) - len(text.lstrip()) if self.protocol.answer is not None else 0
         found = [text.find(stop, begin if stop.isspace() else 0) for stop in self.protocol.stop]
         return min((place for place in found if place >= 0), default=len(text))
 
     def compute(self) -> dict[str, float]:
-        """Return the metrics over all processes and forget the items."""
+        """Return the metrics over all processes, and remove the items."""
         records, self.records = gathered(self.records), []
         values = {COUNT: float(len(records))}
         values |= likelihood_metrics([r["nll"] for r in records], [r["tokens"] for r in records])
@@ -124,5 +124,5 @@ class ReplyEvaluator(nn.Module):
         return values
 
     def reset(self) -> None:
-        """Forget the items so far."""
+        """Remove the items."""
         self.records = []

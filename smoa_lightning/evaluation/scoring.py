@@ -1,7 +1,7 @@
 """Log-likelihoods of responses and choices: pure functions of tensors.
 
-Rows are right-padded sequences prompt + response; ``labels`` repeats ``input_ids`` at the tokens that count and holds
--100 elsewhere. The token at position t is predicted by the logits at t - 1.
+Rows are right-padded sequences prompt + response. ``labels`` is equal to ``input_ids`` at the targets and -100
+elsewhere. The token at position t is predicted by the logits at t - 1.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from torch.nn import functional as F
 
 from smoa_lightning.data.encoding.items import IGNORED
 
-# Logits whose normaliser is made at a time. On a CPU 1 MB of float32: what is written stays in its second-level cache.
+# Logits in one piece of ``log_probabilities``. On a CPU this is 1 MB of float32, which fits its second-level cache.
 PIECE = {"cpu": 2**18}
-LARGE_PIECE = 2**25  # on other devices, where each piece is a kernel launch
+LARGE_PIECE = 2**25  # on other devices, since each piece needs a kernel launch there
 
 
 class ChoiceScores(NamedTuple):
-    """Scores of the choices of each item, padded with -inf where an item has fewer choices.
+    """Scores of the choices of each item, padded with -inf if an item has fewer choices.
 
     log_likelihood: (items, choices) summed log-likelihood of each choice given its prompt.
     per_byte: the same divided by the choice's length in UTF-8 bytes.
@@ -35,31 +35,31 @@ class ChoiceScores(NamedTuple):
 
 
 def target_logits(model: Any, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
-    """Run the model and return the logits of the targets alone.
+    """Run the model and return the logits of the targets only.
 
-    The vocabulary projection is the largest activation of a small model, and most positions of a prompt with its reply
-    are no targets. So the hidden states of the targets are picked in front of the output embedding, by a hook on it:
-    what an architecture does to logits afterwards (scaling, capping) is kept. Where no such layer is called, the logits
-    of all positions are made and picked from.
+    The logits are the largest activation of a small model, and most positions of a row are not targets. So a hook on
+    the output embedding selects the hidden states of the targets before it. Later steps of an architecture (scaling or
+    capping of logits) still happen. If the model calls no such layer, the logits of all positions are computed, and
+    those of the targets selected.
 
     Args:
         model: A causal language model.
-        batch: ``input_ids``, ``attention_mask`` and ``labels``, each (rows, length); of packed rows ``position_ids``
+        batch: ``input_ids``, ``attention_mask`` and ``labels``, each (rows, length); packed rows have ``position_ids``
             instead of a mask.
 
     Returns:
-        ``logits`` (targets, vocabulary), those that predict the targets in the order of rows and columns, and the
-        ``labels`` (rows, length - 1), -100 where nothing is predicted.
+        ``logits`` (targets, vocabulary) that predict the targets, in the order of rows and columns; and ``labels``
+        (rows, length - 1), -100 at positions without a target.
     """
     labels = batch["labels"][:, 1:]
     inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
-    if "position_ids" in batch:  # packed rows, which the model parts by their positions, if it keeps no cache
+    if "position_ids" in batch:  # packed rows: without a cache, the model separates them by their positions
         inputs = {"input_ids": batch["input_ids"], "position_ids": batch["position_ids"], "use_cache": False}
     return logits_at(model, inputs, (labels != IGNORED).nonzero(as_tuple=True)), labels
 
 
 def logits_at(model: Any, inputs: dict[str, Any], places: tuple[Tensor, Tensor]) -> Tensor:
-    """Run the model and return its logits (places, vocabulary) at some positions, the others not being made.
+    """Run the model and return its logits (places, vocabulary) at some positions; the others are not computed.
 
     Args:
         model: A causal language model.
@@ -73,14 +73,16 @@ def logits_at(model: Any, inputs: dict[str, Any], places: tuple[Tensor, Tensor])
 
 
 def _pick(values: Tensor, places: tuple[Tensor, Tensor], length: int) -> Tensor:
-    """Return (targets, size) of (rows, positions, size); positions count from the right, since prompt methods put
-    virtual tokens before the row."""
+    """Select (targets, size) from (rows, positions, size).
+
+    Positions count from the right, since prompt methods put virtual tokens before the row.
+    """
     return values[:, -length:][places]
 
 
 @contextlib.contextmanager
 def _picking(model: Any, places: tuple[Tensor, Tensor], length: int) -> Iterator[list[bool]]:
-    """Let the output embedding see the targets' hidden states only; the list is filled when it has done so."""
+    """Pass only the hidden states of the targets to the output embedding; the list then has an entry."""
     picked: list[bool] = []
     head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
 
@@ -104,7 +106,7 @@ def summed_cross_entropy(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor
 
     Args:
         logits: (targets, vocabulary), see ``target_logits``.
-        labels: (rows, columns), -100 where nothing is predicted.
+        labels: (rows, columns), -100 at positions without a target.
     """
     chosen = labels != IGNORED
     return F.cross_entropy(logits.float(), labels[chosen], reduction="sum"), chosen.sum()
@@ -115,7 +117,7 @@ def row_log_likelihoods(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]
 
     Args:
         logits: (targets, vocabulary), see ``target_logits``.
-        labels: (rows, columns), -100 where nothing is predicted.
+        labels: (rows, columns), -100 at positions without a target.
     """
     chosen = labels != IGNORED
     token = log_probabilities(logits, torch.arange(len(logits), device=logits.device), labels[chosen])
@@ -127,12 +129,12 @@ def row_log_likelihoods(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]
 def log_probabilities(logits: Tensor, places: Tensor, tokens: Tensor) -> Tensor:
     """Return logits[places[i], tokens[i]] - logsumexp(logits[places[i]]) = log p(tokens[i]), (targets,) in float32.
 
-    The normaliser is made in pieces of the logits: a float32 copy of all of them would be as large as everything else
-    that scoring holds, and on a CPU writing and reading it costs more than its arithmetic.
+    The logsumexp is computed in pieces of the logits. A float32 copy of all logits would double the memory of scoring,
+    and on a CPU its writing and reading cost more time than the arithmetic.
 
     Args:
         logits: (places, vocabulary).
-        places: (targets,) which row of the logits predicts each target.
+        places: (targets,) the row of the logits that predicts each target.
         tokens: (targets,) token ids.
     """
     rows = max(1, PIECE.get(logits.device.type, LARGE_PIECE) // logits.shape[-1])

@@ -1,4 +1,4 @@
-"""The evaluation of one task or several: an evaluator each, and their metrics under one set of names."""
+"""The evaluation of one or several tasks: an evaluator for each task, and their metrics in one dictionary."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 
 class TaskEvaluation(nn.Module):
-    """Evaluators of one pass over the rows that are scored.
+    """The evaluators of one pass over the scored rows.
 
     Args:
         protocols: Task -> its protocol, in the order of the loaders.
-        tokenizer: The backbone's tokenizer.
-        selecting: Whether the pass only selects a checkpoint: replies are then written where the selection metric needs
-            them, and not where it is one of the gold reply.
+        tokenizer: The tokenizer of the base model.
+        selecting: Whether the pass only selects a checkpoint. Then replies are generated only if the selection metric
+            needs them.
         max_new_tokens: Longest reply in tokens; None follows the task.
         num_beams: Width of the beam search; 1 is greedy.
         ends: Task -> tokens that end a reply; None: EOS.
@@ -52,14 +52,14 @@ class TaskEvaluation(nn.Module):
         self.write = [not selecting or METRICS[p.selection_metric].needs_reply for p in protocols.values()]
 
     def score(self, network: Any, batch: dict[str, Any], position: int = 0) -> list[dict[str, Any]]:
-        """Score a batch of the task at a position; return a record of each item, with the task's name among several."""
+        """Score a batch of a task and return a record of each item; with several tasks it names the task."""
         records = self.evaluators[position].score(network, batch, self.write[position])  # type: ignore[operator]
         return [{"task": self.names[position], **r} for r in records] if len(self.names) > 1 else records
 
     def compute(self) -> dict[str, float]:
-        """Return the metrics of the task; of several ``<task>/<metric>``, and their means under the plain names.
+        """Return the metrics of the task; with several tasks as ``<task>/<metric>``, and their means as ``<metric>``.
 
-        Means are over tasks, each counting alike, of the metrics that all have.
+        The means are over the metrics that all tasks have. Every task has the same weight.
         """
         evaluators = zip(self.names, self.evaluators, strict=True)
         values: dict[str, dict[str, float]] = {n: e.compute() for n, e in evaluators}  # type: ignore[operator]
@@ -70,7 +70,7 @@ class TaskEvaluation(nn.Module):
 
 
 def means(tables: list[dict[str, float]]) -> dict[str, float]:
-    """Return the mean of each metric that all tables have; of standard errors that of the mean, sqrt(sum s^2) / n.
+    """Return the mean of each metric that all tables have, and its standard error, sqrt(sum s^2) / n.
 
     >>> means([{"acc": 0.5, "acc_stderr": 0.03}, {"acc": 0.7, "acc_stderr": 0.04, "nll": 1.0}])
     {'acc': 0.6, 'acc_stderr': 0.025}

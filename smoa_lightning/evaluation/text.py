@@ -1,10 +1,10 @@
-"""Metrics of replies and answers: pure functions of texts and numbers, each with a standard error where it has one.
+"""Metrics of replies and answers: pure functions of texts and numbers, with standard errors.
 
-BLEU and chrF are sacrebleu's, ROUGE-L and BERTScore torchmetrics'. METEOR is left out: no kept library has it, and
-nltk's needs WordNet, which is downloaded at run time.
+sacrebleu computes BLEU and chrF, torchmetrics ROUGE-L and BERTScore. METEOR is left out: its only implementation in a
+maintained library, that of nltk, downloads WordNet at run time.
 
-Scales: BLEU and chrF from 0 to 100, as sacrebleu prints them and the literature quotes them; shares and F-measures from
-0 to 1. Standard errors are over items: those of a mean are sd / sqrt(n), and 0 for a single item, which has no spread.
+BLEU and chrF are from 0 to 100, as sacrebleu prints them; shares and F-measures are from 0 to 1. Standard errors are
+over items. That of a mean is sd / sqrt(n), and 0 for a single item.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any
 from smoa_lightning.backbones.hub import cached_snapshot, hub_answers, hub_errors
 from smoa_lightning.common.errors import UserError
 
-N_BOOTSTRAP = 500  # resamples behind the standard errors of BLEU and chrF, which are so known to about 3 %
+N_BOOTSTRAP = 500  # resamples for the standard errors of BLEU and chrF; with these they are exact to about 3 %
 
 
 def mean_and_stderr(values: Sequence[float]) -> tuple[float, float]:
@@ -41,7 +41,9 @@ def _with_stderr(name: str, values: Sequence[float]) -> dict[str, float]:
 
 def _same_number(first: Sequence[Any], second: Sequence[Any]) -> None:
     if len(first) != len(second) or not first:
-        raise ValueError(f"{len(first)} items and {len(second)} references: as many are needed, and at least one")
+        raise ValueError(
+            f"{len(first)} items and {len(second)} references: the same number is needed, and at least one"
+        )
 
 
 # ---- replies
@@ -51,18 +53,18 @@ def reply_metrics(replies: Sequence[str], references: Sequence[str]) -> dict[str
     """Compare written replies with gold ones.
 
     * ``bleu`` (Papineni et al. 2002) and ``chrf`` (chrF2, Popović 2015) of the corpus by sacrebleu (arXiv 1804.08771).
-      They are not means over items, so their standard errors come from sacrebleu's bootstrap over items (Koehn 2004):
-      the standard deviation of its resampled scores. Its seed is fixed, unless ``SACREBLEU_SEED`` says otherwise.
+      They are not means over items. So their standard errors are the standard deviations of the resampled scores of
+      sacrebleu's bootstrap over items (Koehn 2004). Its seed is fixed, or that of ``SACREBLEU_SEED``.
     * ``rouge_l``: mean F-measure of the longest common subsequence, by torchmetrics (ASCII words, no stemmer).
     * ``token_f1``: mean F-measure over bags of words as for SQuAD (arXiv 1606.05250) and ConvAI2 (arXiv 1902.00098):
-      small letters, no punctuation, no articles. Two empty texts agree (1), one empty text does not (0).
+      small letters, no punctuation, no articles. The score of two empty texts is 1, that of one empty text 0.
     * ``distinct_1``, ``distinct_2``: distinct n-grams of all replies / n-grams of all replies (arXiv 1510.03055), over
-      the tokens of BLEU in small letters. 0 where there is none. They fall as the corpus grows: compare them on the
-      same items only.
+      the tokens of BLEU in small letters; 0 without n-grams. They are smaller for a larger corpus, so compare them on
+      the same items only.
     * ``reply_length``: mean number of words.
 
     Args:
-        replies: What the model wrote; may be empty texts.
+        replies: Generated replies; they may be empty.
         references: One gold reply each.
     """
     _same_number(replies, references)
@@ -80,10 +82,9 @@ def reply_metrics(replies: Sequence[str], references: Sequence[str]) -> dict[str
 def _corpus_score(metric: Any, replies: list[str], references: list[str]) -> tuple[float, float]:
     """Return a score of sacrebleu and its standard error.
 
-    sacrebleu shows no resampled score to its callers, and no statistics of the sentences from which they could be made.
-    So the two private functions that ``corpus_score(n_bootstrap=...)`` calls are called here; sacrebleu is pinned for
-    that. Its public interval does not serve: the code that makes it fails where chrF scores 0 in some resamples (2.6.0:
-    a float among numpy numbers).
+    sacrebleu has no public function for its resampled scores, or for the statistics of the sentences. So this function
+    calls the two private functions of ``corpus_score(n_bootstrap=...)``, and sacrebleu is pinned for that. The public
+    interval is no alternative: in version 2.6.0 its code fails if chrF is 0 in some resamples.
     """
     from sacrebleu.significance import _bootstrap_resample
 
@@ -94,14 +95,14 @@ def _corpus_score(metric: Any, replies: list[str], references: list[str]) -> tup
 
 
 def signatures() -> dict[str, str]:
-    """Return what sacrebleu says about its settings and version, for the record: BLEU is not one number without it.
+    """Return sacrebleu's description of its settings and version: scores of BLEU are comparable only with the same one.
 
     >>> signatures()["bleu"].split("|version")[0]
     'nrefs:1|bs:500|seed:12345|case:mixed|eff:no|tok:13a|smooth:exp'
     """
     found = {}
     for name, metric in _corpus_metrics().items():
-        metric.corpus_score(["a"], [["a"]], n_bootstrap=N_BOOTSTRAP)  # it counts the references as it goes
+        metric.corpus_score(["a"], [["a"]], n_bootstrap=N_BOOTSTRAP)  # this sets the number of references
         found[name] = str(metric.get_signature())
     return found
 
@@ -109,7 +110,7 @@ def signatures() -> dict[str, str]:
 def _corpus_metrics() -> dict[str, Any]:
     from sacrebleu.metrics import BLEU, CHRF
 
-    # force: dialogues often end in " .", about which sacrebleu would warn; it changes no score
+    # force: without it sacrebleu warns of dialogues that end in " ."; it changes no score
     return {"bleu": BLEU(tokenize="13a", force=True), "chrf": CHRF()}
 
 
@@ -131,7 +132,7 @@ def rouge_l(reply: str, reference: str) -> float:
 
 
 def normalise(text: str) -> str:
-    """Return a text in small letters, without punctuation, articles and surplus spaces, as SQuAD's own script does.
+    """Return a text in small letters, without punctuation, articles and repeated spaces, as in SQuAD's own script.
 
     >>> normalise("The cat's  hat!")
     'cats hat'
@@ -168,8 +169,8 @@ def answer_metrics(answers: Sequence[str | None], gold: Sequence[str]) -> dict[s
     A reply without an answer counts as wrong. The standard errors are sqrt(p (1 - p) / (n - 1)).
 
     Args:
-        answers: What was found in each reply, None where nothing was.
-        gold: The right answers, written as ``answers`` are.
+        answers: The answer in each reply, None for a reply without an answer.
+        gold: The right answers, in the same spelling.
     """
     _same_number(answers, gold)
     right = [float(answer == wanted) for answer, wanted in zip(answers, gold, strict=True)]
@@ -177,19 +178,19 @@ def answer_metrics(answers: Sequence[str | None], gold: Sequence[str]) -> dict[s
 
 
 def likelihood_metrics(nll: Sequence[float], tokens: Sequence[int]) -> dict[str, float]:
-    r"""Return ``nll`` per token averaged over items, and the ``perplexity`` of the whole, with standard errors.
+    r"""Return ``nll`` per token averaged over items, and the ``perplexity`` of all tokens, with standard errors.
 
-    With a_i the negative log-likelihood of item i and t_i its tokens, ``nll`` = mean(a_i / t_i): every item counts
-    alike. ``perplexity`` = exp(R), R = sum(a_i) / sum(t_i): every token counts alike, as the literature has it.
+    Item i has t_i tokens and the negative log-likelihood a_i. In ``nll`` = mean(a_i / t_i) every item has the same
+    weight. In ``perplexity`` = exp(R), R = sum(a_i) / sum(t_i), every token has the same weight, as in the literature.
 
-    Tokens of one item are not independent, items are. R is a ratio of two sums over items; linearised around the means
-    (delta method), R - ρ ≈ sum_i (a_i - ρ t_i) / (n t̄), so with d_i = a_i - R t_i, whose mean is 0,
+    Items are independent, but the tokens of one item are not. R is a ratio of two sums over items. Linearised around
+    the means (delta method), R - ρ ≈ sum_i (a_i - ρ t_i) / (n t̄). With d_i = a_i - R t_i, which have the mean 0,
 
         var(R) ≈ sum_i d_i² / ((n - 1) n t̄²),    se(perplexity) ≈ exp(R) se(R).
 
     Args:
         nll: Summed negative log-likelihood of each item.
-        tokens: Number of its tokens, at least one.
+        tokens: Number of tokens of each item, at least one.
     """
     _same_number(nll, tokens)
     count, total = len(tokens), sum(tokens)
@@ -209,17 +210,16 @@ def bert_score_metrics(
 ) -> dict[str, float]:
     """Return ``bert_score``: the mean F-measure of greedily matched contextual embeddings (arXiv 1904.09675).
 
-    Without weights by inverse document frequency and without rescaling. An empty text scores 0.
+    There are no weights by inverse document frequency and no rescaling. The score of an empty text is 0.
 
     Args:
-        replies: What the model wrote.
+        replies: Generated replies.
         references: One gold reply each.
         model: Folder of an encoder with its tokenizer, or a repository on the hub or in its cache.
-        num_layers: Layer whose embeddings are compared; None means the last. The paper's own choice is 17 for
-            roberta-large.
+        num_layers: The layer of the compared embeddings; None means the last. The paper uses 17 for roberta-large.
 
     Raises:
-        UserError: no such encoder, or one with fewer layers.
+        UserError: no such encoder, or an encoder with fewer layers.
     """
     _same_number(replies, references)
     from torchmetrics.functional.text.bert import bert_score
@@ -227,15 +227,15 @@ def bert_score_metrics(
     tokenizer, encoder = load_encoder(model)
     if num_layers is not None and not 0 <= num_layers <= encoder.config.num_hidden_layers:
         depth = encoder.config.num_hidden_layers
-        raise UserError(f"bert_score: layer {num_layers} of {model!r} was asked for, but it has {depth} layers.")
+        raise UserError(f"bert_score: {model!r} has no layer {num_layers}, only {depth} layers.")
     longest = min(512, tokenizer.model_max_length)
     scores = []
     for reply, reference in zip(replies, references, strict=True):
         if not reply.strip() or not reference.strip():
             scores.append(0.0)
             continue
-        # One pair a call: torchmetrics 1.9 sorts replies and references by length, each in its own order, and takes
-        # the sorting order for its inverse when it puts them back, so that in a batch it compares the wrong ones.
+        # One pair in each call: torchmetrics 1.9 sorts replies and references by length, and restores their order with
+        # the sorting permutation instead of its inverse. So in a batch it compares the wrong pairs.
         length = min(longest, max(len(tokenizer(text)["input_ids"]) for text in (reply, reference)))
         found: Any = bert_score(
             [reply],
@@ -254,7 +254,7 @@ def load_encoder(model: str) -> tuple[Any, Any]:
     """Return tokenizer and encoder for BERTScore.
 
     Raises:
-        UserError: neither a folder of an encoder nor one that the hub or its cache holds.
+        UserError: there is no such encoder in a folder, in the cache of the hub or on the hub.
     """
     from transformers import AutoModel, AutoTokenizer
 
@@ -262,7 +262,7 @@ def load_encoder(model: str) -> tuple[Any, Any]:
     folder = local if local.is_dir() else cached_snapshot(model, "model")
     if folder is None and not hub_answers():
         raise UserError(
-            f"bert_score: {model!r} is neither a folder nor in the cache of the hub, and the hub does not answer;"
+            f"bert_score: {model!r} is not a folder and not in the cache of the hub, and the hub does not answer;"
             " name the folder of an encoder, or leave BERTScore out."
         )
     place = str(folder or model)
@@ -271,4 +271,4 @@ def load_encoder(model: str) -> tuple[Any, Any]:
             return AutoTokenizer.from_pretrained(place), AutoModel.from_pretrained(place).eval()
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise UserError(f"bert_score: no encoder can be read from {model!r}: {reason}") from error
+        raise UserError(f"bert_score: the encoder {model!r} cannot be read: {reason}") from error

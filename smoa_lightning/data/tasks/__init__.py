@@ -1,4 +1,4 @@
-"""The registry of tasks. A new data set is one ``Task`` here, one embedded generator and one YAML file."""
+"""The registry of tasks. A new data set needs one ``Task`` here, one generator of embedded rows and one YAML file."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from smoa_lightning.data.tasks.mathematics import GSM8K, METAMATH_QA
 from smoa_lightning.data.tasks.science import ARC_CHALLENGE, ARC_EASY, OPENBOOKQA
 from smoa_lightning.data.tasks.yes_no import BOOLQ
 
-# The order is that of the tables in the papers that use these eight.
+# The order of the tables in the papers that use these eight tasks.
 EIGHT = (BOOLQ, PIQA, SOCIAL_I_QA, HELLASWAG, WINOGRANDE, ARC_EASY, ARC_CHALLENGE, OPENBOOKQA)
 OTHERS = (COMMONSENSE_INSTRUCT, GSM8K, METAMATH_QA, CONVAI2, DAILY_DIALOG, CHOICE, INSTRUCTION, CHAT)
 TASKS: dict[str, Task] = {task.name: task for task in EIGHT + OTHERS}

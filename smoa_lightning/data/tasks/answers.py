@@ -1,6 +1,6 @@
-r"""Answers found in a written reply: a word out of a few, or a number. Pure functions of the text.
+r"""The answer in a generated reply: a label word or a number. Pure functions of the text.
 
-A reply without an answer gives None, which is counted as unparsed beside the accuracy, and never as right.
+A reply without an answer gives None. It is never right, and ``unparsed_rate`` counts it.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from fractions import Fraction
 
 
 def choice_word(words: Iterable[str]) -> Callable[[str], str | None]:
-    """Return a function that gives the first of ``words`` that stands in a text, in any case, as a word of its own.
+    """Return a function that finds the first of ``words`` in a text, as a whole word in small or capital letters.
 
-    The first hit decides, as in LLM-Adapters (arXiv 2304.01933), where however ``option1`` is also found in
-    ``option12`` and ``Option1`` is not found at all.
+    The first match decides, as in LLM-Adapters (arXiv 2304.01933). The code of LLM-Adapters also finds ``option1`` in
+    ``option12``, and does not find ``Option1``.
 
     >>> find = choice_word(["solution1", "solution2"])
     >>> find("The correct answer is Solution2, not solution1."), find("solution10")
     ('solution2', None)
     """
     written = {word.lower(): word for word in words}
-    # Word characters on neither side; `\b` would not do for a word that begins or ends with a sign.
+    # No word characters on both sides. `\b` is wrong for a word that begins or ends with a sign.
     pattern = re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, written))})(?!\w)", re.IGNORECASE)
 
     def find(text: str) -> str | None:
@@ -37,7 +37,7 @@ def choice_word(words: Iterable[str]) -> Callable[[str], str | None]:
 
 MINUS = "-\u2212\u2013"
 BETWEEN_THOUSANDS = "[,\u00a0\u2009\u202f]"
-_DIGITS = "[0-9]{1,60}"  # a reply may ramble in digits, of which Python converts some thousands only
+_DIGITS = "[0-9]{1,60}"  # a limit, since Python cannot convert a number with many thousand digits
 _PLAIN = (
     rf"(?:[0-9]{{1,3}}(?:{BETWEEN_THOUSANDS}[0-9]{{2,3}}){{0,20}}{BETWEEN_THOUSANDS}[0-9]{{3}}|{_DIGITS})"
     rf"(?:\.{_DIGITS})?|(?<!\.)\.{_DIGITS}"
@@ -57,7 +57,7 @@ _STATED = re.compile(r"\banswer\s+is\b", re.IGNORECASE)
 
 
 def canonical(value: Fraction) -> str:
-    """Return a number as the shortest decimal, or as a fraction in lowest terms where no decimal is exact.
+    """Return a number as the shortest decimal, or as a fraction in lowest terms if no decimal is exact.
 
     >>> canonical(Fraction("1234.50")), canonical(Fraction(-6, 8)), canonical(Fraction(2, 6)), canonical(Fraction(0))
     ('1234.5', '-0.75', '1/3', '0')
@@ -76,20 +76,19 @@ def canonical(value: Fraction) -> str:
 
 
 def final_number(text: str) -> str | None:
-    r"""Return the number that a reply ends up with, in one spelling, so that answers compare by equality.
+    r"""Return the final number of a reply in its one spelling, so that answers can be compared by equality.
 
     The first of these rules that finds a number decides:
 
-    1. The number right after the first ``####`` that has one, the mark of GSM8K (arXiv 2110.14168). This is
-       lm-evaluation-harness's ``strict-match``, ``#### (\-?[0-9\.\,]+)``, which takes no currency sign.
-    2. The first number after the last ``answer is`` (``The answer is: 8``, as MetaMathQA ends); where its sentence
-       holds an equation, the number after the last ``=``.
-    3. The last number of the reply, as in the harness's ``flexible-extract``.
+    1. The number directly after the first ``####`` with a number, the mark of GSM8K (arXiv 2110.14168). This is
+       ``strict-match`` of lm-evaluation-harness, ``#### (\-?[0-9\.\,]+)``, which accepts no currency sign.
+    2. The first number after the last ``answer is`` (MetaMathQA: ``The answer is: 8``). If its sentence contains an
+       equation, the number after the last ``=``.
+    3. The last number of the reply, as ``flexible-extract`` of lm-evaluation-harness.
 
-    Read are a sign, thousands separators (``1,234``, ``1,00,000``), decimals, fractions (``1/2``, ``2 1/2``,
-    ``\frac{1}{2}``). Currency signs, percent signs, units, a full stop and Markdown or LaTeX marks around the number
-    do not belong to it, and a percentage is the number before its sign. Not read are words (``twelve``), and digits
-    that make no number by these rules (``12,34``, ``1.2.3``, ``1e3``, ``1/2/2023``).
+    A number may have a sign, thousands separators (``1,234``, ``1,00,000``), decimals or a fraction (``1/2``,
+    ``2 1/2``, ``\frac{1}{2}``). Currency signs, percent signs, units, a full stop and Markdown or LaTeX marks around it
+    are ignored. Words (``twelve``) are not read, and neither are ``12,34``, ``1.2.3``, ``1e3`` and ``1/2/2023``.
 
     >>> final_number("So 48 + 24 = 72 clips.\n#### 72"), final_number("The answer is $1,234.50."), final_number("x")
     ('72', '1234.5', None)
@@ -111,11 +110,11 @@ def final_number(text: str) -> str | None:
 
 
 def stated_answer(text: str) -> str | None:
-    r"""Return what stands after the last ``The answer is:``, a number in its one spelling and other terms as text.
+    r"""Return the text after the last ``The answer is:``. A number has its one spelling; other terms are texts.
 
-    For MetaMathQA (arXiv 2309.12284), half of whose answers are terms. Two terms are equal here when they are written
-    alike, apart from dollar signs, spaces, a full stop, ``\text{}``, and the kinds of fraction and of bracket; ``x+1``
-    and ``1+x`` differ. None where the sentence is missing or holds nothing.
+    For MetaMathQA (arXiv 2309.12284), where half of the answers are terms. Two terms are equal if their texts are
+    equal. Dollar signs, spaces, a full stop, ``\text{}``, and the kinds of fraction and of bracket are ignored; ``x+1``
+    and ``1+x`` are different. None if the sentence is missing or empty.
 
     >>> stated_answer("The answer is: 1,200"), stated_answer(r"The answer is: $\dfrac{x}{2}$."), stated_answer("12")
     ('1200', '\\frac{x}{2}', None)
@@ -134,7 +133,7 @@ def stated_answer(text: str) -> str | None:
 
 
 def _without_latex(text: str) -> str:
-    r"""Write ``\frac{1}{2}`` as `` 1/2``, ``1{,}000`` as ``1,000``, and drop boxes and spacing commands."""
+    r"""Write ``\frac{1}{2}`` as `` 1/2``, ``1{,}000`` as ``1,000``, and remove boxes and spacing commands."""
     text = re.sub(r"\\[dt]?frac\{\s*(-?[0-9]+)\s*\}\{\s*([0-9]+)\s*\}", r" \1/\2", text)
     return re.sub(r"\\[,!;: ]|\\boxed(?=\{)", "", text.replace("{,}", ","))
 

@@ -1,4 +1,4 @@
-"""What a task is made of: schema, protocols, splits. Data and small functions, no network, no torch."""
+"""The parts of a task: schema, protocols, splits. Data and small functions, no network, no torch."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ ProtocolName = Literal["likelihood", "generation"]
 
 @dataclass(frozen=True)
 class Likelihood:
-    """Score each choice by its log-likelihood after the prompt, and take the best; trained on is the right choice.
+    """Predict the choice with the best log-likelihood after the prompt. Training uses the right choice.
 
     Args:
         example: Row -> item.
-        metric: The primary metric: ``acc`` (sum), ``acc_norm`` (per byte) or ``acc_token``. It selects as well.
+        metric: The primary metric, which also selects: ``acc`` (sum), ``acc_norm`` (per byte) or ``acc_token``.
     """
 
     example: Callable[[Row], ChoiceExample]
@@ -53,17 +53,17 @@ class Likelihood:
 
 @dataclass(frozen=True)
 class Generation:
-    """Let the model write a reply; look for the answer in it, or compare it as a text with the gold reply.
+    """Let the model generate a reply, and find the answer in it or compare it as a text with the gold reply.
 
     Args:
         example: Row -> item.
-        metric: The primary metric: ``acc`` where ``answer`` is given, else ``perplexity`` or a metric of texts.
-        answer: Reply -> the answer in it, or None where it holds none; None: replies are compared as texts.
+        metric: The primary metric: ``acc`` with ``answer``, else ``perplexity`` or a metric of texts.
+        answer: Reply -> the answer in it, or None if there is no answer. None: replies are compared as texts.
         max_new_tokens: Longest reply in tokens.
-        stop: Texts that end a reply; they and what follows do not belong to it.
-        selection_metric: The metric that selects the checkpoint. ``nll`` and ``perplexity`` are those of the gold
-            reply and need no generation, which would cost more than training does.
-        chat_template: Whether the prompt is rendered by the tokenizer's chat template where it has one.
+        stop: Texts that end a reply; the reply is the text before them.
+        selection_metric: The metric that selects the checkpoint. ``nll`` and ``perplexity`` of the gold reply need no
+            generation, which costs more time than training.
+        chat_template: Whether prompts use the tokenizer's chat template, if it has one.
     """
 
     example: Callable[[Row], ReplyExample]
@@ -81,30 +81,31 @@ Protocol = Likelihood | Generation
 
 @dataclass(frozen=True)
 class Task:
-    """A data set, how its rows become examples, and how it is reported.
+    """A data set with its protocols: rows become examples, and the examples are scored and reported.
 
     Args:
         name: Name in ``data.task`` and in the registry.
-        version: Raised whenever prompt, splits or metric change, so that scores of two versions are not compared.
+        version: Raised with each change of prompt, splits or metric, so that scores of two versions are not compared.
         hub_repository: Repository on the hub, or None.
-        hub_revision: A revision that needs no loading script; a commit, so that the rows can not change.
-        hub_config: Name of the configuration in the repository, where it has several.
-        schema: Field name -> field. Other fields of a row are dropped.
-        group: Row -> key; rows with one key never stand on both sides of the hold-out.
+        hub_revision: A revision without a loading script; a commit, so that the rows cannot change.
+        hub_config: Name of the configuration in the repository, if it has several.
+        schema: Field name -> field. Other fields of a row are removed.
+        group: Row -> key. The hold-out never separates rows with the same key.
         licence: Licence of the data.
         reference: Paper (arXiv id or address).
-        train_split: Split to train on, minus the hold-out.
-        report_split: Split on which results are reported; its rows never select anything.
-        splits: All splits that the data set has with labels.
-        rule: Checks what must hold between the fields of a checked row; raises ``RowError``. None: nothing more.
-        likelihood: The protocol of scored choices, where the task has it.
-        generation: The protocol of written replies, where the task has it. One of the two at least is given; where
-            both are, ``likelihood`` is the default.
-        normalise: Brings a raw row of another known layout to the schema's; raises ``RowError``. None: only one layout.
-        expand: Checked row -> the rows it stands for (a dialogue: one for each reply). None: itself.
-        read_text: Numbered lines of a ``.txt`` file -> (number of a row's first line, raw row), where the data set
-            has such a layout; raises ``RowError`` at the line that it can not read. None: text files are refused.
-        fields: Field -> its name in the rows, or the names of several columns that make up a list of texts; see
+        train_split: Split of the training rows and of the hold-out.
+        report_split: Split of the report rows, which never select anything.
+        splits: All splits of the data set that have labels.
+        rule: Checks the fields of a checked row against each other; raises ``RowError``. None: no such check.
+        likelihood: The protocol of scored choices, or None.
+        generation: The protocol of generated replies, or None. A task has at least one protocol, and ``likelihood`` is
+            the default.
+        normalise: Changes a raw row of a different known layout to that of the schema; raises ``RowError``. None: there
+            is only one layout.
+        expand: Checked row -> the rows that it becomes (a dialogue: one for each reply). None: only itself.
+        read_text: Numbered lines of a ``.txt`` file -> (number of a row's first line, raw row), if the data set has
+            such a layout; raises ``RowError`` at a line that it cannot read. None: text files are refused.
+        fields: Field -> its name in the rows, or the names of several columns for a list of texts; see
             ``task_with_fields``. A field that is not named here keeps its name.
     """
 
@@ -134,7 +135,7 @@ class Task:
         return tuple(protocol for protocol in (self.likelihood, self.generation) if protocol is not None)
 
     def protocol(self, name: str | None = None) -> Protocol:
-        """Return a protocol by its name, ``None`` the default.
+        """Return a protocol by its name; None means the default.
 
         Raises:
             UserError: the task has no such protocol.
@@ -143,11 +144,13 @@ class Task:
         if name is None:
             return self.protocols[0]
         if name not in names:
-            raise UserError(f"data.protocol: task {self.name!r} has no protocol {name!r}; it has {' and '.join(names)}")
+            raise UserError(
+                f"data.protocol: task {self.name!r} has no protocol {name!r}; it has {' and '.join(names)}."
+            )
         return self.protocols[names.index(name)]
 
     def check(self, row: Any) -> Row:
-        """Return the row's fields as the schema wants them.
+        """Return the fields of a row in the form of the schema.
 
         Raises:
             RowError: with the field and the reason.
@@ -173,7 +176,7 @@ class Task:
         return checked
 
     def rows_of(self, raw: Any) -> list[Row]:
-        """Return the checked rows that a raw row stands for: itself, or of a dialogue one for each reply.
+        """Return the checked rows that a raw row becomes: itself, or for a dialogue one row for each reply.
 
         Raises:
             RowError: with the field and the reason.
@@ -182,7 +185,7 @@ class Task:
         return [row] if self.expand is None else self.expand(row)
 
     def parse(self, column: str, text: str) -> Any:
-        """Read a value from a column of a text table (CSV, TSV), as the field does that takes it."""
+        """Parse a value of a text table (CSV, TSV) with the field of its column."""
         for name, theirs in self.fields.items():
             if column == theirs:
                 return self.schema[name].parse(text)
@@ -191,7 +194,7 @@ class Task:
         return self.schema[column].parse(text) if column in self.schema and column not in self.fields else text
 
     def _renamed(self, row: Row) -> Row:
-        """Return the row with the fields' own names; a column that is named for one stands for no other."""
+        """Return the row with the names of the task's fields; a column that ``fields`` names has no other use."""
         taken = {
             column for theirs in self.fields.values() for column in ([theirs] if isinstance(theirs, str) else theirs)
         }

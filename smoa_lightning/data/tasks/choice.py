@@ -1,4 +1,4 @@
-"""Everyday common sense, PIQA and SIQA: the texts of the answers are scored, not their letters."""
+"""Everyday common sense: PIQA and SIQA. The likelihood is that of the answer's text, not of its letter."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from smoa_lightning.data.tasks.base import ChoiceExample, Label, Likelihood, Row
 
 
 def piqa_example(row: Row) -> ChoiceExample:
-    r"""Return PIQA's item with the prompt of EleutherAI's lm-evaluation-harness, so that the scores can be compared.
+    r"""Return the PIQA item with the prompt of EleutherAI's lm-evaluation-harness, so that scores can be compared.
 
     >>> piqa_example({"goal": "Dry a cup.", "sol1": "Use a towel.", "sol2": "Use a sieve.", "label": 0})
     ChoiceExample(prompt='Question: Dry a cup.\nAnswer:', choices=(' Use a towel.', ' Use a sieve.'), label=0)
@@ -16,12 +16,12 @@ def piqa_example(row: Row) -> ChoiceExample:
 
 
 def piqa_group(row: Row) -> str:
-    """Return the goal in small letters with single spaces: PIQA asks one goal several times with other solutions."""
+    """Return the goal in small letters with single spaces: PIQA has the same goal with different solutions."""
     return fold(row["goal"])
 
 
-# baber/piqa is the Parquet copy that lm-evaluation-harness reads: the same items, no loading script. A commit can not
-# move, unlike ybisk/piqa's refs/convert/parquet, which a robot rewrites and under which configuration names changed.
+# baber/piqa is the Parquet copy that lm-evaluation-harness reads: the same items, no loading script. A commit cannot
+# change. In ybisk/piqa's refs/convert/parquet, which a robot rewrites, the names of configurations have changed.
 PIQA = Task(
     name="piqa",
     version=1,
@@ -37,7 +37,7 @@ PIQA = Task(
 
 
 def social_i_qa_example(row: Row) -> ChoiceExample:
-    r"""Return SIQA's item with the prompt of EleutherAI's lm-evaluation-harness (its task ``social_iqa``).
+    r"""Return the SIQA item with the prompt of EleutherAI's lm-evaluation-harness (its task ``social_iqa``).
 
     >>> row = {"context": "Ann fell.", "question": "How does Ann feel?", "label": 2}
     >>> social_i_qa_example({**row, "answerA": "glad", "answerB": "proud", "answerC": "hurt"})
@@ -48,11 +48,11 @@ def social_i_qa_example(row: Row) -> ChoiceExample:
 
 
 def social_i_qa_group(row: Row) -> str:
-    """Return the context in small letters with single spaces: several questions are asked about one situation."""
+    """Return the context in small letters with single spaces: one situation has several questions."""
     return fold(row["context"])
 
 
-# The commit that added Parquet files to the repository, whose loading script is not read.
+# The commit that added Parquet files to the repository. Its loading script is not used.
 SOCIAL_I_QA = Task(
     name="social_i_qa",
     version=1,

@@ -1,4 +1,4 @@
-"""Texts to be completed: HellaSwag by one of four endings, WinoGrande by one of two options for a blank."""
+"""Texts to complete: HellaSwag with one of four endings, WinoGrande with one of two options for a blank."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from smoa_lightning.data.tasks.base import ChoiceExample, Likelihood, Row, RowEr
 
 
 def clean(text: str) -> str:
-    """Return a text without the marks of the WikiHow part of HellaSwag, as EleutherAI's lm-evaluation-harness does it.
+    """Return a text without the marks of HellaSwag's WikiHow part, as in EleutherAI's lm-evaluation-harness.
 
-    ``[title]`` ends a sentence, other words in square brackets vanish, and of what was two spaces one remains. The
-    space that a mark at the start leaves behind stays, so that the choices are those of the harness to the letter.
+    ``[title]`` ends a sentence, other words in square brackets are removed, and two spaces become one. The space after
+    a mark at the start stays, so that the choices are exactly those of the harness.
 
     >>> clean("How to knit [title] Buy wool. [step] Choose  a colour.")
     'How to knit. Buy wool. Choose a colour.'
@@ -26,7 +26,7 @@ def clean(text: str) -> str:
 
 
 def hellaswag_example(row: Row) -> ChoiceExample:
-    """Return HellaSwag's item with the prompt of EleutherAI's lm-evaluation-harness (its task ``hellaswag``).
+    """Return the HellaSwag item with the prompt of EleutherAI's lm-evaluation-harness (its task ``hellaswag``).
 
     >>> row = {"activity_label": "Baking", "ctx_a": "Ann has flour.", "ctx_b": "she", "label": 1}
     >>> hellaswag_example({**row, "endings": ["flies.", "adds milk.", "is flour.", "[step] sleeps."]}).pairs[:2]
@@ -37,12 +37,12 @@ def hellaswag_example(row: Row) -> ChoiceExample:
 
 
 def hellaswag_group(row: Row) -> str:
-    """Return the video or article that a row was cut from: its scenes follow each other and share people and things."""
+    """Return the video or article of a row: its scenes follow each other, with the same people and things."""
     return str(row["source_id"])
 
 
 def hellaswag_rule(row: Row) -> None:
-    """Refuse an ending of which nothing is left without its marks.
+    """Refuse an ending that is empty without its marks.
 
     Raises:
         RowError: names the ending.
@@ -82,7 +82,7 @@ BLANK = "_"
 
 @dataclass(frozen=True)
 class Sentence:
-    """A sentence with a blank, ``_``, after which something follows: that is what is scored."""
+    """A sentence with a blank, ``_``, and a text after the blank. The text after the blank is scored."""
 
     def check(self, value: Any) -> str:
         """Return the sentence unchanged."""
@@ -90,7 +90,7 @@ class Sentence:
         if not blank:
             raise RowError(f"has no blank {BLANK!r}")
         if not after.strip():
-            raise RowError(f"has nothing after its blank {BLANK!r}, so that there is nothing to score")
+            raise RowError(f"has nothing after its blank {BLANK!r}, so there is nothing to score")
         return before + blank + after
 
     def parse(self, text: str) -> str:
@@ -99,10 +99,10 @@ class Sentence:
 
 
 def winogrande_example(row: Row) -> ChoiceExample:
-    """Return WinoGrande's item by partial evaluation, as EleutherAI's lm-evaluation-harness (its task ``winogrande``).
+    """Return the WinoGrande item for partial evaluation, as in lm-evaluation-harness (its task ``winogrande``).
 
-    The sentence up to the blank with an option in it is the prompt, what follows the blank is the response: one
-    response after two prompts (arXiv 1806.02847). So ``acc_norm`` and ``acc_token`` equal ``acc``.
+    The prompt is the sentence before the blank with an option in place of the blank. The response is the text after the
+    blank: one response after two prompts (arXiv 1806.02847). So ``acc_norm`` and ``acc_token`` equal ``acc``.
 
     >>> row = {"sentence": "Ann feeds Eve, since _ is kind.", "option1": "Ann", "option2": "Eve", "answer": 0}
     >>> winogrande_example(row).pairs
@@ -114,10 +114,10 @@ def winogrande_example(row: Row) -> ChoiceExample:
 
 
 def winogrande_group(row: Row) -> str:
-    """Return the two options in one order: a sentence and its twin, of which a word or two differ, offer the same two.
+    """Return the two options in a fixed order: a sentence and its twin, with one or two different words, share them.
 
-    Pairs of common first names return in other sentences too; these then stay together without need, and a summary
-    counts them where they stand in training and report rows alike.
+    Some pairs of common first names are also the options of unrelated sentences. These sentences are then one group,
+    and ``train_report_overlap`` counts them.
     """
     return " | ".join(sorted(fold(row[name]) for name in ("option1", "option2")))
 

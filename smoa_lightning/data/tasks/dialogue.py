@@ -1,6 +1,6 @@
-r"""Dialogue: ConvAI2 (PersonaChat), whose speaker has a persona, and DailyDialog.
+r"""Dialogue: ConvAI2 (PersonaChat) with personas, and DailyDialog.
 
-A row is a conversation, and it becomes one row for each reply: what was said before it, and the reply. As plain text:
+A raw row is a conversation. It becomes one row for each reply, with the turns before the reply. As plain text:
 
     your persona: i have two dogs.
     Partner: hi ! how are you ?
@@ -8,7 +8,7 @@ A row is a conversation, and it becomes one row for each reply: what was said be
     Partner: what do you do ?
     You:
 
-and by a chat template: the persona is the system message, the partner is the user, the model is the assistant. A prompt
+In a chat template, the persona is the system message, the partner is the user, and the model is the assistant. A prompt
 that is too long loses its oldest turns; the persona stays.
 """
 
@@ -34,7 +34,7 @@ from smoa_lightning.data.tasks.base import (
 )
 
 MAX_NEW_TOKENS = 40  # the longest of 783 gold replies of ConvAI2 takes 25 tokens of SmolLM2
-SILENCE = "__SILENCE__"  # ParlAI's mark of a partner who says nothing, so that the other speaks first
+SILENCE = "__SILENCE__"  # ParlAI's mark for a partner who says nothing, if the speaker with the persona begins
 
 
 def one_line(text: str) -> str:
@@ -43,7 +43,7 @@ def one_line(text: str) -> str:
 
 
 def conversation(history: Sequence[str], reply: str, persona: Sequence[str] = ()) -> ReplyExample:
-    """Return the item of a reply; the speakers alternate, and the last turn before the reply is the partner's.
+    """Return the item of a reply. The speakers alternate, and the last turn before the reply is from the partner.
 
     >>> example = conversation(["hi", "hello !", "who are you ?"], "a cook .", ["i cook."])
     >>> example.prompt
@@ -94,12 +94,12 @@ def convai2_example(row: Row) -> ReplyExample:
 
 
 def convai2_group(row: Row) -> str:
-    """Return the persona in one order of its lines: conversations of one persona say the same things."""
+    """Return the lines of the persona in a fixed order: conversations of one persona have similar contents."""
     return " | ".join(sorted(map(fold, row["personality"])))
 
 
 def convai2_rule(row: Row) -> None:
-    """Refuse a position that is none of the dialogue.
+    """Refuse a position outside of the dialogue.
 
     Raises:
         RowError: names the position.
@@ -116,15 +116,15 @@ def convai2_rows(row: Row) -> list[Row]:
 
 
 def convai2_layout(row: Row) -> Row:
-    """Bring the layouts of the hub to ``personality`` and ``dialog`` (partner first, then in turns).
+    """Change the layouts of the hub to ``personality`` and ``dialog`` (the partner speaks first).
 
-    * ``utterances``: a list of ``history`` and ``candidates``, the last of which is the reply that was given; a whole
-      conversation (AlekseyKorshuk/persona-chat).
+    * ``utterances``: a whole conversation, as a list of ``history`` and ``candidates``; the last candidate is the reply
+      (AlekseyKorshuk/persona-chat).
     * ``history`` and ``candidates``: one reply of a conversation (bavard/personachat_truecased).
     * ``history`` and ``reply``: the same without wrong candidates.
 
     Raises:
-        RowError: utterances that are not of one conversation; a field of another type.
+        RowError: utterances of different conversations; a field of a wrong type.
     """
     if "dialog" in row:
         return row
@@ -135,7 +135,7 @@ def convai2_layout(row: Row) -> Row:
         replies = [len(dialog) - 1]
     else:
         return row
-    # a reply that opens the conversation answers nothing
+    # a reply needs a turn before it
     return {**row, "dialog": dialog, "replies": [place for place in replies if place > 0]}
 
 
@@ -148,7 +148,7 @@ def _texts(row: Any, name: str) -> list[str]:
 
 def _joined(utterances: Any) -> tuple[list[str], list[int]]:
     """Return the turns of a conversation and the positions of its replies."""
-    if isinstance(utterances, dict):  # columns, as `datasets` gives a sequence of objects
+    if isinstance(utterances, dict):  # columns: `datasets` returns a sequence of objects in this form
         columns = [utterances.get(name) or [] for name in ("history", "candidates")]
         utterances = [{"history": h, "candidates": c} for h, c in zip(*columns, strict=True)]
     if not isinstance(utterances, list) or not utterances:
@@ -161,15 +161,15 @@ def _joined(utterances: Any) -> tuple[list[str], list[int]]:
             raise RowError(f"field 'utterances', entry {number}: {error}") from None
     for number, (before, after) in enumerate(itertools.pairwise(parts), start=2):
         if after[: len(before)] != before:
-            raise RowError(f"field 'utterances', entry {number} does not go on where the entry before it stopped")
+            raise RowError(f"field 'utterances', entry {number} does not continue the entry before it")
     return parts[-1], [len(part) - 1 for part in parts]
 
 
 def convai2_text(lines: Iterable[tuple[int, str]]) -> Iterator[tuple[int, Row]]:
     r"""Read ParlAI's text: ``1 your persona: i read.``, then ``5 partner\tself``; number 1 begins a dialogue.
 
-    Candidates in later columns and the lines ``partner's persona:`` are passed over, and so is a dialogue at the end
-    of the file that was cut off before its first turn.
+    Candidates in later columns and the lines ``partner's persona:`` are skipped. So is a dialogue without a turn at the
+    end of the file.
 
     Raises:
         RowError: a line without its number or its tab; a dialogue without a turn.
@@ -218,9 +218,9 @@ def _add_line(row: Row, text: str) -> None:
         row["replies"].append(len(row["dialog"]) - 1)
 
 
-# Parquet files at this commit, the head of `main`: the conversations of ConvAI2 with the original personas of the one
-# who replies, 20 candidates for each reply. bavard/personachat_truecased needs a loading script outside its converted
-# branch; its rows are read where `data.repository` and `data.revision` name that branch.
+# Parquet files at this commit, the head of `main`: the conversations of ConvAI2 with the original personas of the
+# replying speaker, 20 candidates for each reply. bavard/personachat_truecased needs a loading script, except on its
+# converted branch. Name that branch with `data.repository` and `data.revision` to read its rows.
 CONVAI2 = Task(
     name="convai2",
     version=1,
@@ -242,12 +242,12 @@ CONVAI2 = Task(
 
 
 def daily_dialog_example(row: Row) -> ReplyExample:
-    """Return the item of a turn; the one who speaks is the model, the other one its partner."""
+    """Return the item of a turn; the model is the speaker of that turn."""
     return conversation(row["history"], row["reply"])
 
 
 def daily_dialog_group(row: Row) -> str:
-    """Return the first turn of the conversation, which many conversations share."""
+    """Return the first turn of the conversation; many conversations share it."""
     return fold(row["history"][0])
 
 
@@ -258,14 +258,14 @@ def daily_dialog_rows(row: Row) -> list[Row]:
 
 
 def daily_dialog_text(lines: Iterable[tuple[int, str]]) -> Iterator[tuple[int, Row]]:
-    """Read the original text: one conversation a line, ``__eou__`` after each turn."""
+    """Read the original text: one conversation on each line, ``__eou__`` after each turn."""
     for place, line in lines:
         if line.strip():
             yield place, {"dialog": [turn.strip() for turn in line.split("__eou__") if turn.strip()]}
 
 
-# A copy as Parquet files with all 11,118 + 1,000 + 1,000 conversations at this commit; the original repository is a
-# loading script. Acts and emotions are dropped.
+# A copy as Parquet files with all 11,118 + 1,000 + 1,000 conversations at this commit; the original repository has only
+# a loading script. Acts and emotions are not read.
 DAILY_DIALOG = Task(
     name="daily_dialog",
     version=1,

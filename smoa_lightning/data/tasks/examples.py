@@ -1,4 +1,4 @@
-"""Examples: what a row becomes. An item with choices to be scored, or a prompt with a reply to be written."""
+"""Examples, made of rows: an item with scored choices, or a prompt for a generated reply."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 
 @dataclass(frozen=True)
 class ChoiceExample:
-    """An item with several answers of which one is right.
+    """An item with several answers; one of them is right.
 
     ``prompt`` is one text, or one text for each choice (partial evaluation, as in WinoGrande, scores one continuation
-    after different prompts). A choice carries its delimiter: ``" Paris"``, not ``"Paris"``.
+    after different prompts). A choice includes its delimiter: ``" Paris"``, not ``"Paris"``.
     """
 
     prompt: str | tuple[str, ...]
@@ -19,18 +19,18 @@ class ChoiceExample:
 
     @property
     def pairs(self) -> list[tuple[str, str]]:
-        """The (prompt, response) pairs to be scored, one a choice."""
+        """The (prompt, response) pairs that are scored, one for each choice."""
         prompts = (self.prompt,) * len(self.choices) if isinstance(self.prompt, str) else self.prompt
         return list(zip(prompts, self.choices, strict=True))
 
     @property
     def target(self) -> tuple[str, str]:
-        """The (prompt, response) pair to be trained on: the right one."""
+        """The (prompt, response) pair for training: the right one."""
         return self.pairs[self.label]
 
     @property
     def num_bytes(self) -> list[int]:
-        """UTF-8 bytes of each choice without the one space that delimits it from the prompt."""
+        """UTF-8 bytes of each choice without the space between prompt and choice."""
         return [len(choice.removeprefix(" ").encode()) for choice in self.choices]
 
 
@@ -44,19 +44,18 @@ class Message:
 
 @dataclass(frozen=True)
 class ReplyExample:
-    """An item whose answer the model writes itself.
+    """An item with an answer that the model generates.
 
-    The prompt is ``"".join(shots) + head + "".join(turns)``. Where it is too long for the model, whole shots go first,
-    then whole turns, the oldest first; ``head`` (the persona, the instruction) and the latest turn stay as long as
-    anything does.
+    The prompt is ``"".join(shots) + head + "".join(turns)``. If it is too long for the model, whole shots are removed
+    first, then whole turns, the oldest first. ``head`` (the persona, the instruction) and the latest turn stay.
 
     Args:
         head: Beginning of the prompt.
-        turns: The rest of the prompt, in pieces that may be left out from the left.
-        response: The gold reply with its delimiter: what is trained on, and the reference of the reply's metrics.
-        answer: What the answer found in a reply must equal; ``None`` where replies are compared as texts.
-        messages: The same conversation up to the reply as messages, for a tokenizer with a chat template: system
-            messages, then one message a turn. Empty: the task has no roles, its prompt is always the plain text.
+        turns: The rest of the prompt in pieces, which are removed from the left.
+        response: The gold reply with its delimiter, for training and as the reference of the reply's metrics.
+        answer: The right answer; None if replies are compared as texts.
+        messages: The same conversation before the reply as messages, for a chat template: system messages, then one
+            message for each turn. Empty: the task has no roles.
         shots: Solved examples before the prompt.
     """
 
@@ -74,7 +73,7 @@ class ReplyExample:
 
     @property
     def target(self) -> tuple[str, str]:
-        """The (prompt, response) pair to be trained on."""
+        """The (prompt, response) pair for training."""
         return self.prompt, self.response
 
     @property
@@ -83,7 +82,7 @@ class ReplyExample:
         return self.response.strip()
 
     def shortened(self) -> ReplyExample | None:
-        """Return the example without its first shot, or else its oldest turn; None where only one turn is left."""
+        """Return the example without its first shot, or else without its oldest turn; None if only one turn is left."""
         if self.shots:
             return replace(self, shots=self.shots[1:])
         if len(self.turns) < 2:

@@ -1,4 +1,4 @@
-"""Fields of a row: each checks a value and returns it as the task uses it."""
+"""Fields of a row. Each checks a value and returns it in the form that the task uses."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from typing import Any, Protocol
 
 
 class RowError(ValueError):
-    """A value of a row that breaks the schema; the reader adds the file and the row number."""
+    """The error of a value that breaks the schema; the reader adds the file and the row number."""
 
 
 class Field(Protocol):
-    """One field of a row: checks a value and returns it as the task uses it, or raises ``RowError`` with the reason."""
+    """One field of a row: it checks a value and returns it for the task, or raises ``RowError`` with the reason."""
 
     def check(self, value: Any) -> Any:
-        """Return the value as the task uses it."""
+        """Return the value in the form that the task uses."""
 
     def parse(self, text: str) -> Any:
-        """Read the value from a text table (CSV, TSV), where every value is text."""
+        """Parse the value from a text table (CSV, TSV), where every value is text."""
 
 
 @dataclass(frozen=True)
 class Text:
-    """A text that is not empty (``allow_empty`` lifts that)."""
+    """A text that is not empty, unless ``allow_empty``."""
 
     allow_empty: bool = False
 
@@ -50,7 +50,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Label:
-    """A whole number out of ``allowed``; the Hub marks rows without a public label with -1."""
+    """A whole number from ``allowed``; the hub marks rows without a public label with -1."""
 
     allowed: tuple[int, ...] = (0, 1)
 
@@ -64,7 +64,7 @@ class Label:
         return value
 
     def parse(self, text: str) -> Any:
-        """Read a whole number; anything else stays text, so that ``check`` names it."""
+        """Parse a whole number. A different text stays text, and ``check`` then refuses it by name."""
         try:
             return int(text)
         except ValueError:
@@ -73,7 +73,7 @@ class Label:
 
 @dataclass(frozen=True)
 class TextLabel:
-    """A label written as one of ``allowed`` texts, such as ``"1"`` or ``"A"``; used as its position among them."""
+    """A label that is one of the texts ``allowed``, such as ``"1"`` or ``"A"``. Its value is its position there."""
 
     allowed: tuple[str, ...]
 
@@ -82,7 +82,7 @@ class TextLabel:
         if not isinstance(value, str):
             raise RowError(f"must be text, not {kind(value)}")
         if value not in self.allowed:
-            hint = " (an empty one marks a row without a public label)" if not value.strip() else ""
+            hint = " (an empty label marks a row without a public label)" if not value.strip() else ""
             raise RowError(f"is {value!r}, but must be one of {', '.join(map(repr, self.allowed))}{hint}")
         return self.allowed.index(value)
 
@@ -93,7 +93,7 @@ class TextLabel:
 
 @dataclass(frozen=True)
 class Truth:
-    """A truth value, used as 0 (false) or 1 (true)."""
+    """A truth value; the task uses 0 for false and 1 for true."""
 
     def check(self, value: Any) -> int:
         """Return 0 or 1."""
@@ -102,13 +102,13 @@ class Truth:
         return int(value)
 
     def parse(self, text: str) -> Any:
-        """Read ``true`` or ``false`` in small or capital letters; anything else stays text."""
+        """Parse ``true`` or ``false`` in small or capital letters; a different text stays text."""
         return {"true": True, "false": False}.get(text.strip().lower(), text)
 
 
 @dataclass(frozen=True)
 class Texts:
-    """A list of ``count`` texts, none of them empty; without a count any number from ``least`` on."""
+    """A list of ``count`` texts that are not empty; without a count at least ``least`` texts."""
 
     count: int | None = None
     least: int = 1
@@ -123,37 +123,37 @@ class Texts:
         return texts
 
     def parse(self, text: str) -> Any:
-        """Read a list as JSON or Python writes it; anything else stays text, so that ``check`` names it."""
+        """Parse a list in the syntax of JSON or Python. A different text stays text, and ``check`` refuses it."""
         return _json(text)
 
 
 @dataclass(frozen=True)
 class Missing:
-    """A field that a row may lack; ``default`` then stands in its place."""
+    """An optional field; ``default`` is its value if it is missing."""
 
     field: Field
     default: Any = ""
 
     def check(self, value: Any) -> Any:
-        """Check a value that is there; null counts as lacking."""
+        """Check a value; null counts as missing."""
         return self.default if value is None else self.field.check(value)
 
     def parse(self, text: str) -> Any:
-        """Read the value as the field does."""
+        """Parse the value with the field."""
         return self.field.parse(text)
 
 
 @dataclass(frozen=True)
 class LabelledTexts:
-    """Choices with their labels, ``{"text": ["wet", "dry"], "label": ["A", "B"]}``: as many of the one as of the other.
+    """Choices with their labels, ``{"text": ["wet", "dry"], "label": ["A", "B"]}``: one label for each text.
 
-    Labels are letters or digits, as in ARC; no label stands twice. ``least`` is the smallest number of choices.
+    Labels are different letters or digits, as in ARC. ``least`` is the smallest number of choices.
     """
 
     least: int = 2
 
     def check(self, value: Any) -> dict[str, list[str]]:
-        """Return the two lists; other entries of the object are dropped."""
+        """Return the two lists; other entries of the object are removed."""
         if not isinstance(value, dict):
             raise RowError(f"must be an object with lists 'text' and 'label', not {kind(value)}")
         for name in ("text", "label"):
@@ -169,7 +169,7 @@ class LabelledTexts:
         return {"text": texts, "label": labels}
 
     def parse(self, text: str) -> Any:
-        """Read an object as JSON or Python writes it; anything else stays text, so that ``check`` names it."""
+        """Parse an object in the syntax of JSON or Python. A different text stays text, and ``check`` refuses it."""
         return _json(text)
 
 
@@ -186,7 +186,7 @@ def _texts(value: Any, verb: str) -> list[str]:
 
 
 def _json(text: str) -> Any:
-    """Read JSON, or a list or object as Python writes it, which is what pandas puts into CSV; else return the text.
+    """Parse JSON, or a list or object in Python's syntax, which pandas writes into CSV; else return the text.
 
     >>> _json('["ice"]'), _json("['ice', 'fire']"), _json("['ice' 'fire']"), _json("[ice]")
     (['ice'], ['ice', 'fire'], "['ice' 'fire']", '[ice]')
@@ -200,13 +200,13 @@ def _json(text: str) -> Any:
         tokens = [token.type for token in tokenize.generate_tokens(io.StringIO(text.strip()).readline)]
     except (ValueError, SyntaxError, RecursionError, MemoryError, tokenize.TokenError):
         return text
-    # two texts without a comma between them, as NumPy writes a list, would be read as one
+    # NumPy writes no commas between the texts of a list, and Python would join two such texts to one
     joined = (tokenize.STRING, tokenize.STRING) in itertools.pairwise(tokens)
     return value if isinstance(value, list | dict) and not joined else text
 
 
 def fold(text: str) -> str:
-    """Return a text in small letters with single spaces, so that groups do not part over either.
+    """Return a text in small letters with single spaces, so that groups do not depend on them.
 
     >>> fold("Dry  a CUP ")
     'dry a cup'

@@ -1,6 +1,6 @@
-"""Tasks for rows of one's own, as ``choice``, ``instruction`` and ``chat``, and names of fields that are not ours.
+"""Tasks for your own rows: ``choice``, ``instruction`` and ``chat``; and tasks with the field names of your rows.
 
-None of them has a repository on the hub: name one with ``data.repository``, or files with ``data.path``.
+These tasks have no repository on the hub: name one with ``data.repository``, or files with ``data.path``.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ from smoa_lightning.data.tasks.base import (
     kind,
 )
 
-# ---- other names of fields
+# ---- the field names of your rows
 
 
 def task_with_fields(task: Task, fields: Mapping[str, str | Sequence[str]] | None) -> Task:
-    """Return the task for rows that call its fields otherwise.
+    """Return the task for rows with different names of its fields.
 
     Args:
         task: The task.
-        fields: Own name -> name in the rows; for a field of several texts also a list of names, one a text. Fields
-            that are not named keep their own name. A column that is named stands for nothing else.
+        fields: Field of the task -> its name in the rows. For a field of several texts also a list of names, one for
+            each text. Other fields keep their names. A column that is named here has no other use.
 
     Raises:
-        UserError: a field that the task has not; a list for a field of a single value.
+        UserError: a field that the task does not have; a list for a field of a single value.
 
     >>> task = task_with_fields(CHOICE, {"prompt": "q", "choices": ["right", "wrong"], "label": "key"})
     >>> task.check({"q": "Hot?", "right": "fire", "wrong": "ice", "key": 0})
@@ -50,13 +50,13 @@ def task_with_fields(task: Task, fields: Mapping[str, str | Sequence[str]] | Non
         if own not in task.schema:
             raise UserError(
                 f"data.fields: task {task.name!r} has no field {own!r};"
-                f" did you mean {nearest(own, task.schema)}? (Its own name comes first, the name in the rows second.)"
+                f" did you mean {nearest(own, task.schema)}? (The task's name comes first, the row's name second.)"
             )
         field = task.schema[own]
         several = isinstance(field.field if isinstance(field, Missing) else field, Texts)
         names = [theirs] if isinstance(theirs, str) else list(theirs)
         if not isinstance(theirs, str) and not several:
-            raise UserError(f"data.fields.{own}: takes the name of one field, not a list: it holds a single value.")
+            raise UserError(f"data.fields.{own}: must be one name, not a list, since the field holds a single value.")
         if not names or not all(isinstance(name, str) and name for name in names):
             raise UserError(f"data.fields.{own}: must be the name of a field of the rows, but is {theirs!r}.")
     named = {own: theirs if isinstance(theirs, str) else tuple(theirs) for own, theirs in (fields or {}).items()}
@@ -68,7 +68,7 @@ def task_with_fields(task: Task, fields: Mapping[str, str | Sequence[str]] | Non
 
 @dataclass(frozen=True)
 class ChoiceLabel:
-    """Which choice is right: a whole number from 0 on, or a text that ``choice_position`` looks up."""
+    """The label of the right choice: a whole number from 0 on, or a text, see ``choice_position``."""
 
     def check(self, value: Any) -> int | str:
         """Return the label unchanged."""
@@ -89,11 +89,11 @@ MOST_CHOICES = 26
 def choice_position(row: Row) -> int:
     """Return the position of the right choice, from 0 on.
 
-    With ``labels``, the names of the choices, the label is one of them. Without, it is a position from 0 on, the text
-    of one choice, or a capital letter, A for the first one.
+    With ``labels`` (the names of the choices), the label is one of them. Without them it is a position from 0 on, the
+    text of one choice, or a capital letter, A for the first choice.
 
     Raises:
-        RowError: the label names no choice, its text stands there twice, or it can be read in two ways.
+        RowError: the label names no choice, it is the text of two choices, or it has two meanings.
 
     >>> choices = {"choices": ["ice", "fire"], "labels": []}
     >>> [choice_position({**choices, "label": label}) for label in (1, "1", "fire", "B")]
@@ -126,29 +126,29 @@ def choice_position(row: Row) -> int:
     if not 0 <= position < len(choices):
         raise RowError(
             f"field 'label' is {label!r}, but the {len(choices)} choices count from 0 to {len(choices) - 1}"
-            " (or from A on); other names of the choices belong into a field 'labels'"
+            " (or from A on); give different names of the choices in a field 'labels'"
         )
     return position
 
 
 def choice_rule(row: Row) -> None:
-    """Refuse a label that names no choice, and names of choices that do not fit the choices.
+    """Refuse a label that names no choice, and labels that do not match the choices.
 
     Raises:
-        RowError: says which.
+        RowError: names the field and its value.
     """
     labels = row["labels"]
     if len(row["choices"]) > MOST_CHOICES:
-        raise RowError(f"field 'choices' offers {len(row['choices'])} choices, but at most {MOST_CHOICES} are read")
+        raise RowError(f"field 'choices' offers {len(row['choices'])} choices, but at most {MOST_CHOICES} are allowed")
     if labels and (len(labels) != len(row["choices"]) or len(set(labels)) != len(labels)):
         raise RowError(f"field 'labels' must name each of the {len(row['choices'])} choices once, but is {labels}")
     choice_position(row)
 
 
 def choice_example(row: Row) -> ChoiceExample:
-    r"""Return the item: the prompt as it stands, and each choice after a space.
+    r"""Return the item: the unchanged prompt, and each choice after a space.
 
-    Where the prompt ends in white space, that stands between the two.
+    If the prompt ends in white space, no space is added.
 
     >>> choice_example({"prompt": "Hot is", "choices": ["ice", "fire"], "label": 1, "labels": []})
     ChoiceExample(prompt='Hot is', choices=(' ice', ' fire'), label=1)
@@ -159,7 +159,7 @@ def choice_example(row: Row) -> ChoiceExample:
 
 
 def choice_instruction(row: Row) -> ReplyExample:
-    """Return the item of the generation protocol: an instruction in the wording of LLM-Adapters' ARC."""
+    """Return the item of the generation protocol: an instruction with the words of LLM-Adapters for ARC."""
     return instruct.question(row["prompt"].strip(), row["choices"], choice_position(row))
 
 
@@ -197,7 +197,7 @@ CHOICE = Task(
 
 
 def instruction_example(row: Row) -> ReplyExample:
-    """Return the item under Alpaca's prompt; by a chat template, instruction and input are the user's message."""
+    """Return the item with Alpaca's prompt; in a chat template, instruction and input are the user's message."""
     said = "\n\n".join(part for part in (row["instruction"].strip(), row["input"].strip()) if part)
     return ReplyExample(
         instruct.alpaca(row["instruction"], row["input"]), (), row["output"].strip(), None, (Message("user", said),)
@@ -224,7 +224,7 @@ OTHER_ROLES = {"human": "user", "gpt": "assistant", "bot": "assistant", "model":
 
 @dataclass(frozen=True)
 class Messages:
-    """A list of messages, ``{"role": ..., "content": ...}``; ShareGPT's ``from`` and ``value`` are read as well."""
+    """A list of messages, ``{"role": ..., "content": ...}``, or ShareGPT's ``{"from": ..., "value": ...}``."""
 
     def check(self, value: Any) -> list[dict[str, str]]:
         """Return the messages with ``role`` and ``content`` only."""
@@ -247,12 +247,12 @@ class Messages:
             raise RowError(f"is a list whose entry {number} has a content that {error}") from None
 
     def parse(self, text: str) -> Any:
-        """Read a list as JSON or Python writes it; anything else stays text, so that ``check`` names it."""
+        """Parse a list in the syntax of JSON or Python. A different text stays text, and ``check`` refuses it."""
         return Texts().parse(text)
 
 
 def chat_rule(row: Row) -> None:
-    """Refuse system messages after the first turn, and a conversation in which nothing is answered.
+    """Refuse a system message after the first turn, and a conversation without an answer.
 
     Raises:
         RowError: names the message.
@@ -263,23 +263,23 @@ def chat_rule(row: Row) -> None:
         number = roles.index("system", spoken[0]) + 1
         raise RowError(f"field 'messages' has a system message as entry {number}, but they must come first")
     if not _answers(row["messages"]):
-        raise RowError("field 'messages' holds no assistant message after a user message, so nothing to learn")
+        raise RowError("field 'messages' has no assistant message after a user message, so there is nothing to learn")
 
 
 def _answers(messages: Sequence[Mapping[str, str]]) -> list[int]:
-    """Return the positions of the assistant's messages before which something was said."""
+    """Return the positions of the assistant's messages that follow a message of the user or the assistant."""
     roles = [message["role"] for message in messages]
     return [n for n, role in enumerate(roles) if role == "assistant" and {"user", "assistant"} & set(roles[:n])]
 
 
 def chat_rows(row: Row) -> list[Row]:
-    """Return one row for each message of the assistant, with what was said before it."""
+    """Return one row for each message of the assistant, with the messages before it."""
     messages = row["messages"]
     return [{"messages": messages[:n], "reply": messages[n]["content"]} for n in _answers(messages)]
 
 
 def chat_example(row: Row) -> ReplyExample:
-    r"""Return the item of a reply; as plain text, the turns begin with ``User:`` and ``Assistant:``.
+    r"""Return the item of a reply. In plain text, the turns begin with ``User:`` and ``Assistant:``.
 
     >>> messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi?"}]
     >>> chat_example({"messages": messages, "reply": "Hi."}).target
@@ -293,7 +293,7 @@ def chat_example(row: Row) -> ReplyExample:
 
 
 def chat_group(row: Row) -> str:
-    """Return the first message that is no system message: all replies of a conversation share it."""
+    """Return the first message that is not a system message: all replies of a conversation share it."""
     return fold(next(message["content"] for message in row["messages"] if message["role"] != "system"))
 
 

@@ -1,9 +1,9 @@
-r"""The generation protocol of LLM-Adapters (arXiv 2304.01933): an instruction, and label words to be written.
+r"""The generation protocol of LLM-Adapters (arXiv 2304.01933): an instruction that asks for a label word.
 
-HiRA, SMoA and others report the eight choice tasks by it. The wording of each instruction is that of the published
-files (``dataset/<task>/*.json`` and Commonsense-170K), odd line breaks included. Two things differ from the published
-code: its f-string puts the 16 spaces that indent the source before every line of the prompt, and a space before the
-first line break; here there are none. So a model is prompted as Alpaca was, and scores are near but not equal.
+HiRA, SMoA and others report the eight choice tasks with it. The text of each instruction is that of the published files
+(``dataset/<task>/*.json`` and Commonsense-170K) with its line breaks. The published code adds 16 spaces of its own
+indentation before every line of the prompt, and a space before the first line break. The prompts here are without these
+spaces, as in Alpaca. So the scores are near those of LLM-Adapters, but not equal.
 
 >>> print(alpaca("Say it.\n\nAnswer format: true/false") + "the correct answer is true")
 Below is an instruction that describes a task. Write a response that appropriately completes the request.
@@ -28,15 +28,15 @@ BOOLQ_WORDS = ("true", "false")
 PIQA_WORDS = ("solution1", "solution2")
 WINOGRANDE_WORDS = ("option1", "option2")
 HELLASWAG_WORDS = ("ending1", "ending2", "ending3", "ending4")
-#: answer5 belongs to the words even where an item has fewer choices: then it is wrong, and not unparsed
+#: answer5 is also a label word of items with fewer choices: there it is a wrong answer, not an unparsed one
 ANSWER_WORDS = ("answer1", "answer2", "answer3", "answer4", "answer5")
 
-#: all the words that answer an item of Commonsense-170K
+#: all label words of Commonsense-170K
 LABEL_WORDS = (*BOOLQ_WORDS, *PIQA_WORDS, *WINOGRANDE_WORDS, *HELLASWAG_WORDS, *ANSWER_WORDS)
 
 
 def alpaca(instruction: str, context: str = "") -> str:
-    """Return the prompt of Alpaca (and LLM-Adapters) for an instruction, with its input where there is one."""
+    """Return the prompt of Alpaca (and LLM-Adapters) for an instruction, and for its input if there is one."""
     paired = ", paired with an input that provides further context" if context.strip() else ""
     between = f"### Input:\n{context}\n\n" if context.strip() else ""
     return (
@@ -57,7 +57,7 @@ def labelled(word: str, texts: Sequence[str], between: str = " ") -> tuple[str, 
 
 
 def reply(instruction: str, answer: str) -> ReplyExample:
-    """Return the item of an instruction whose right answer is a label word."""
+    """Return the item of an instruction with a label word as its right answer."""
     return ReplyExample(alpaca(instruction), (), f"the correct answer is {answer}", answer)
 
 
@@ -71,35 +71,35 @@ def question(text: str, texts: Sequence[str], label: int) -> ReplyExample:
 def generation(example: Callable[[Row], ReplyExample], words: Sequence[str]) -> Generation:
     """Return the protocol: the first label word in the reply is the answer.
 
-    "the correct answer is solution2" takes 7 tokens of SmolLM2 and 17 of a small vocabulary; a reply is one line.
+    "the correct answer is solution2" has 7 tokens of SmolLM2 and 17 of a small vocabulary; a reply is one line.
     """
     return Generation(example, "acc", choice_word(words), max_new_tokens=24, stop=("\n",), selection_metric="acc")
 
 
-# ---- one function a task
+# ---- one function for each task
 
 
 def boolq(row: Row) -> ReplyExample:
-    """Return BoolQ's item. The published instruction has no passage, unlike this project's likelihood protocol."""
+    """Return the BoolQ item. The published instruction has no passage; the likelihood protocol here has one."""
     instruction = "Please answer the following question with true or false, question:"
     return reply(f"{instruction} {row['question']}?\n\nAnswer format: true/false", "true" if row["answer"] else "false")
 
 
 def piqa(row: Row) -> ReplyExample:
-    """Return PIQA's item."""
+    """Return the PIQA item."""
     choices, labels = labelled("solution", (row["sol1"], row["sol2"]), between="\n\n")
     instruction = f"Please choose the correct solution to the question: {row['goal']}\n\n{choices}\n\n{labels}"
     return reply(instruction, f"solution{row['label'] + 1}")
 
 
 def social_i_qa(row: Row) -> ReplyExample:
-    """Return SIQA's item: context and question in one line."""
+    """Return the SIQA item: context and question in one line."""
     texts = [row[name] for name in ("answerA", "answerB", "answerC")]
     return question(f"{row['context']} {row['question']}", texts, row["label"])
 
 
 def hellaswag(row: Row) -> ReplyExample:
-    """Return HellaSwag's item. The published instruction keeps the marks of WikiHow and small letters as they are."""
+    """Return the HellaSwag item. The published instruction keeps the marks of WikiHow and small letters."""
     context = f"{row['ctx_a']} {row['ctx_b']}".strip()
     choices, labels = labelled("ending", row["endings"])
     instruction = "Please choose the correct ending to complete the given sentence:"
@@ -109,7 +109,7 @@ def hellaswag(row: Row) -> ReplyExample:
 
 
 def winogrande(row: Row) -> ReplyExample:
-    """Return WinoGrande's item. In the published instruction the label words stand in the line of the options."""
+    """Return the WinoGrande item. In the published instruction the label words are in the line of the options."""
     choices, labels = labelled("option", (row["option1"], row["option2"]))
     instruction = "Please choose the correct answer to fill in the blank to complete the given sentence:"
     return reply(f"{instruction} {row['sentence']}\n\n{choices} {labels}", f"option{row['answer'] + 1}")
@@ -119,7 +119,7 @@ def winogrande(row: Row) -> ReplyExample:
 
 
 def commonsense_rule(row: Row) -> None:
-    """Refuse a row whose answer is no label word, or is not what its output says.
+    """Refuse an answer that is not a label word, or that is different from the answer in the output.
 
     Raises:
         RowError: names the answer.
@@ -132,7 +132,7 @@ def commonsense_rule(row: Row) -> None:
 
 
 def commonsense_example(row: Row) -> ReplyExample:
-    """Return a row of Commonsense-170K under Alpaca's prompt."""
+    """Return the item of a row of Commonsense-170K, with Alpaca's prompt."""
     answer = row["answer"].strip().lower()
     return ReplyExample(alpaca(row["instruction"], row["input"]), (), row["output"].strip(), answer)
 
@@ -143,8 +143,8 @@ def commonsense_group(row: Row) -> str:
 
 
 # A mirror of ft-training_set/commonsense_170k.json of AGI-Edgerunners/LLM-Adapters as one Parquet file, training rows
-# only. Its head was 0bb8db2 when this was written; only the short form of that commit could be seen, hence the branch.
-# The rows come from eight data sets with licences of their own, and the repository names none.
+# only. The revision is the branch, since only a short form of its head was known (0bb8db2).
+# The rows come from eight data sets with their own licences, and the repository names no licence.
 COMMONSENSE_INSTRUCT = Task(
     name="commonsense_instruct",
     version=1,

@@ -1,7 +1,7 @@
-r"""Mathematics by chain of thought: GSM8K, and MetaMathQA to train for it.
+r"""Mathematics with chain of thought: GSM8K, and MetaMathQA as training data for it.
 
-The model writes out its steps and then the answer, ``#### 72`` in GSM8K and ``The answer is: 72`` in MetaMathQA. Both
-have one prompt, so that a model trained on the one can be reported on the other.
+The model writes its steps and then the answer: ``#### 72`` in GSM8K, ``The answer is: 72`` in MetaMathQA. Both tasks
+have the same prompt, so that a model trained on one can be reported on the other.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ import re
 from smoa_lightning.data.tasks.answers import final_number, stated_answer
 from smoa_lightning.data.tasks.base import Generation, Missing, ReplyExample, Row, RowError, Task, Text, fold
 
-# A new question is the only mark of the end beside EOS: an empty line may stand between two steps.
+# Only EOS and a new question end a reply, since there may be an empty line between two steps.
 STOP = ("\nQuestion:",)
-MAX_NEW_TOKENS = 320  # the longest of 600 gold replies of GSM8K takes 304 tokens of SmolLM2
+MAX_NEW_TOKENS = 320  # the longest of 600 gold replies of GSM8K has 304 tokens of SmolLM2
 
 
 def prompt(question: str) -> str:
@@ -28,9 +28,8 @@ def prompt(question: str) -> str:
 def without_annotations(text: str) -> str:
     """Return a solution without the calculator annotations of GSM8K.
 
-    They stood for a calculator that took over while sampling (arXiv 2110.14168). Without one, they make a model write
-    each result twice, the first time unseen; MetaMathQA, which is compared with GSM8K, has none. The harness leaves
-    them in its few-shot prompts.
+    They call a calculator during sampling (arXiv 2110.14168). Without a calculator the model has to write each result
+    twice. MetaMathQA has no annotations. lm-evaluation-harness keeps them in its few-shot prompts.
 
     >>> without_annotations("48/2 = <<48/2=24>>24 clips")
     '48/2 = 24 clips'
@@ -39,7 +38,7 @@ def without_annotations(text: str) -> str:
 
 
 def gsm8k_example(row: Row) -> ReplyExample:
-    r"""Return GSM8K's item: the steps and ``#### n`` as the reply, n as the answer.
+    r"""Return the GSM8K item: the steps and ``#### n`` as the reply, n as the answer.
 
     >>> example = gsm8k_example({"question": "How many?", "answer": "2*3 = <<2*3=6>>6.\n#### 6"})
     >>> example.target, example.answer
@@ -66,8 +65,8 @@ def question_group(row: Row) -> str:
     return fold(row["question"])
 
 
-# Parquet files at this commit, the one that most public code pins for `openai/gsm8k`. There is no validation split on
-# the hub: results are reported on test, and the rows that select are held out from train, as everywhere.
+# Parquet files at this commit, which most public code pins for `openai/gsm8k`. There is no validation split on the hub:
+# results are reported on test, and selection rows are held out from train, as for every task.
 GSM8K = Task(
     name="gsm8k",
     version=1,
@@ -86,18 +85,18 @@ GSM8K = Task(
 
 
 def metamath_qa_example(row: Row) -> ReplyExample:
-    r"""Return MetaMathQA's item under GSM8K's prompt; what follows ``The answer is:`` is the answer.
+    r"""Return the MetaMathQA item with GSM8K's prompt; the text after ``The answer is:`` is the answer.
 
     >>> metamath_qa_example({"query": "How many?", "response": "2*3 = 6.\n#### 6\nThe answer is: 6"}).answer
     '6'
     """
-    # 19 of the 395,000 rows state an empty answer. They teach as well as the others, but no reply is ever right.
+    # 19 of the 395,000 rows have an empty answer. They are good training rows, but no reply to them is right.
     answer = stated_answer(row["response"]) or ""
     return ReplyExample(prompt(row["query"]), (), f" {row['response'].strip()}", answer)
 
 
 def metamath_qa_rule(row: Row) -> None:
-    """Refuse a solution that states no answer.
+    """Refuse a solution without an answer.
 
     Raises:
         RowError: shows the end of the solution.
@@ -107,11 +106,11 @@ def metamath_qa_rule(row: Row) -> None:
 
 
 def metamath_qa_group(row: Row) -> str:
-    """Return the question that a row was made from: its rephrasings and reversals never stand on both sides."""
+    """Return the original question of a row: the hold-out never separates its rephrasings and reversals."""
     return fold(row["original_question"] or row["query"])
 
 
-# Training rows only. They were made from the training rows of GSM8K and MATH; one reports on those sets' test rows.
+# Training rows only, made from the training rows of GSM8K and MATH; results are reported on the test rows of these.
 METAMATH_QA = Task(
     name="metamath_qa",
     version=1,

@@ -1,4 +1,4 @@
-"""School science: ARC-Easy, ARC-Challenge and OpenBookQA, whose choices carry labels of their own."""
+"""School science: ARC-Easy, ARC-Challenge and OpenBookQA. Their rows have a label for each choice."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def key_position(row: Row) -> int:
     """Return the position of the answer key among the labels, which are letters or digits.
 
     Raises:
-        RowError: the key is none of the labels.
+        RowError: the key is not a label.
     """
     labels, key = row["choices"]["label"], row["answerKey"].strip()
     if key not in labels:
@@ -31,7 +31,7 @@ def key_position(row: Row) -> int:
 
 
 def labelled_rule(row: Row) -> None:
-    """Refuse an answer key that is none of the labels.
+    """Refuse an answer key that is not a label.
 
     Raises:
         RowError: names key and labels.
@@ -40,7 +40,7 @@ def labelled_rule(row: Row) -> None:
 
 
 def arc_example(row: Row) -> ChoiceExample:
-    r"""Return ARC's item with the prompt of EleutherAI's lm-evaluation-harness (``arc_easy``, ``arc_challenge``).
+    r"""Return the ARC item with the prompt of EleutherAI's lm-evaluation-harness (``arc_easy``, ``arc_challenge``).
 
     >>> choices = {"text": ["ice", "steam", "mud"], "label": ["1", "2", "3"]}
     >>> arc_example({"question": "What is hot?", "choices": choices, "answerKey": "2"})
@@ -50,19 +50,19 @@ def arc_example(row: Row) -> ChoiceExample:
 
 
 def arc_group(row: Row) -> str:
-    """Return the question in small letters with single spaces: a few are asked with several sets of choices."""
+    """Return the question in small letters with single spaces: a few questions have several sets of choices."""
     return fold(row["question"])
 
 
 def arc_instruction(row: Row) -> ReplyExample:
-    """Return ARC's item of the generation protocol; labels are numbers in the order of the choices."""
+    """Return the ARC item of the generation protocol; labels are numbers in the order of the choices."""
     return instruct.question(row["question"], row["choices"]["text"], key_position(row))
 
 
 def openbookqa_example(row: Row) -> ChoiceExample:
-    """Return OpenBookQA's item with the prompt of EleutherAI's lm-evaluation-harness (its task ``openbookqa``).
+    """Return the OpenBookQA item with the prompt of EleutherAI's lm-evaluation-harness (its task ``openbookqa``).
 
-    The question is often the beginning of a sentence, and it alone is the prompt.
+    The prompt is the question alone, which is often the beginning of a sentence.
 
     >>> choices = {"text": ["ice", "steam"], "label": ["A", "B"]}
     >>> openbookqa_example({"question_stem": "What burns is", "choices": choices, "answerKey": "B"})
@@ -72,12 +72,12 @@ def openbookqa_example(row: Row) -> ChoiceExample:
 
 
 def openbookqa_instruction(row: Row) -> ReplyExample:
-    """Return OpenBookQA's item of the generation protocol."""
+    """Return the OpenBookQA item of the generation protocol."""
     return instruct.question(row["question_stem"], row["choices"]["text"], key_position(row))
 
 
 def openbookqa_group(row: Row) -> str:
-    """Return the question in small letters with single spaces: some are asked with several sets of choices."""
+    """Return the question in small letters with single spaces: some questions have several sets of choices."""
     return fold(row["question_stem"])
 
 
@@ -86,8 +86,8 @@ def _choices(row: Row) -> tuple[str, ...]:
 
 
 # Both configurations are Parquet files at this commit. All three splits have labels, and results are reported on test.
-# The harness gives acc and acc_norm of both sets; quoted are, by custom, acc of the easy one and acc_norm of the
-# challenge set. The first Open LLM Leaderboard took acc_norm of the challenge set and of HellaSwag.
+# lm-evaluation-harness prints acc and acc_norm for both sets. Papers usually report acc of the easy set and acc_norm of
+# the challenge set. The first Open LLM Leaderboard used acc_norm of the challenge set and of HellaSwag.
 ARC_EASY = Task(
     name="arc_easy",
     version=1,
@@ -108,7 +108,8 @@ ARC_CHALLENGE = replace(
     ARC_EASY, name="arc_challenge", hub_config="ARC-Challenge", likelihood=Likelihood(arc_example, "acc_norm")
 )
 
-# Parquet files at this commit; `main` leaves out the fact that an item was made from. All three splits have labels.
+# Parquet files at this commit. The configuration `main` has no column for the fact behind an item. All three splits
+# have labels.
 OPENBOOKQA = Task(
     name="openbookqa",
     version=1,

@@ -7,7 +7,7 @@ from smoa_lightning.data.tasks.base import ChoiceExample, Likelihood, Row, Task,
 
 
 def boolq_example(row: Row) -> ChoiceExample:
-    r"""Return BoolQ's item with the prompt of EleutherAI's lm-evaluation-harness (its task ``boolq``, version 2).
+    r"""Return the BoolQ item with the prompt of EleutherAI's lm-evaluation-harness (its task ``boolq``, version 2).
 
     >>> boolq_example({"passage": "Ice is cold.", "question": "is ice warm", "answer": 0})
     ChoiceExample(prompt='Ice is cold.\nQuestion: is ice warm?\nAnswer:', choices=(' no', ' yes'), label=0)
@@ -16,12 +16,12 @@ def boolq_example(row: Row) -> ChoiceExample:
 
 
 def boolq_group(row: Row) -> str:
-    """Return the passage in small letters with single spaces: several questions are asked about one passage."""
+    """Return the passage in small letters with single spaces: one passage has several questions."""
     return fold(row["passage"])
 
 
-# Parquet files only at this commit. The harness reads SuperGLUE's copy (aps/super_glue, boolq), whose passages begin
-# with the article's title ("Persian language -- Persian is ..."); the rows here are the original ones without it.
+# Parquet files only at this commit. lm-evaluation-harness reads SuperGLUE's copy (aps/super_glue, boolq). There the
+# passages begin with the title of the article ("Persian language -- Persian is ..."); the original rows do not.
 BOOLQ = Task(
     name="boolq",
     version=1,
