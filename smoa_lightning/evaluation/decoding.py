@@ -51,12 +51,12 @@ def continuations(
     criteria = None if ended is None else [_Ended(ended)]
     how = {"generation_config": _settings(pad, ends, max_new_tokens, num_beams), "stopping_criteria": criteria}
     if _puts_embeddings_before_the_row(model):
-        made = model.get_base_model().generate(**_with_virtual_tokens(model, ids, mask), **how)
+        generated = model.get_base_model().generate(**_with_virtual_tokens(model, ids, mask), **how)
     else:
         if criteria:
             criteria[0].prompt = ids.shape[1]
-        made = model.generate(input_ids=ids, attention_mask=mask, **how)[:, ids.shape[1] :]
-    return [list(itertools.takewhile(lambda token: token not in ends, row)) for row in made.tolist()]
+        generated = model.generate(input_ids=ids, attention_mask=mask, **how)[:, ids.shape[1] :]
+    return [list(itertools.takewhile(lambda token: token not in ends, row)) for row in generated.tolist()]
 
 
 def _settings(pad: int, ends: list[int], max_new_tokens: int, num_beams: int) -> Any:

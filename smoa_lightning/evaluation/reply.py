@@ -90,10 +90,10 @@ class ReplyEvaluator(nn.Module):
             text = self._text(ids)
             return self._end(text) < len(text)
 
-        made = continuations(
+        generated = continuations(
             network, prompts, pad, self.ends, self.max_new_tokens, self.num_beams, ended if self.protocol.stop else None
         )
-        texts = [self._text(ids) for ids in made]
+        texts = [self._text(ids) for ids in generated]
         return [text[: self._end(text)].strip() for text in texts]
 
     def _text(self, ids: list[int]) -> str:

@@ -129,7 +129,7 @@ def convai2_layout(row: Row) -> Row:
     if "dialog" in row:
         return row
     if "utterances" in row:
-        dialog, replies = _joined(row["utterances"])
+        dialog, replies = _whole_dialog(row["utterances"])
     elif "history" in row and ("candidates" in row or "reply" in row):
         dialog = [*_texts(row, "history"), row["reply"] if "reply" in row else _texts(row, "candidates")[-1]]
         replies = [len(dialog) - 1]
@@ -146,7 +146,7 @@ def _texts(row: Any, name: str) -> list[str]:
         raise RowError(f"field {name!r} {error}") from None
 
 
-def _joined(utterances: Any) -> tuple[list[str], list[int]]:
+def _whole_dialog(utterances: Any) -> tuple[list[str], list[int]]:
     """Return the turns of a conversation and the positions of its replies."""
     if isinstance(utterances, dict):  # columns: `datasets` returns a sequence of objects in this form
         columns = [utterances.get(name) or [] for name in ("history", "candidates")]
