@@ -262,7 +262,7 @@ def load_encoder(model: str) -> tuple[Any, Any]:
     folder = local if local.is_dir() else cached_snapshot(model, "model")
     if folder is None and not hub_answers():
         raise UserError(
-            f"bert_score: {model!r} is not a folder and not in the cache of the hub, and the hub does not answer;"
+            f"bert_score: {model!r} is neither a folder nor in the cache of the hub, and the hub does not answer;"
             " name the folder of an encoder, or leave BERTScore out."
         )
     place = str(folder or model)

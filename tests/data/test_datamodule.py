@@ -124,7 +124,7 @@ def test_a_file_for_each_split(folder):
     data.setup("predict")
     assert data.has_report
     assert len(data.rows("validation")) == 11
-    with pytest.raises(UserError, match="names no file for split 'test', only for train, validation"):
+    with pytest.raises(UserError, match="no file for split 'test'; the splits with files are train, validation"):
         data.rows("test")
 
 
@@ -194,7 +194,7 @@ def test_the_source_is_resolved_once(monkeypatch):
     ("kwargs", "message"),
     [
         ({"task": "pika"}, "did you mean piqa"),
-        ({"source": "hubb"}, "unknown source 'hubb'; it is one of auto, hub"),
+        ({"source": "hubb"}, "unknown source 'hubb'; the sources are auto, hub"),
         ({"path": "x"}, "data.path is set, but data.source is 'auto'"),
         ({"report_split": "train"}, "is trained on"),
         ({"report_split": "dev"}, "has no split 'dev'"),

@@ -103,5 +103,7 @@ def test_embedded_rows_and_mixtures_take_them_too() -> None:
 def test_a_checkpoint_of_a_streamed_run_is_refused() -> None:
     loader = ResumableLoader([], BucketOrder([1, 2], 1), pad_rows)
     state = {"position": 3, "order": {"source": "ab", "batch_size": 1}, "block": {"epoch": 0, "start": 0, "before": 0}}
-    with pytest.raises(UserError, match=r"the checkpoint is of a run with data\.streaming, whose order .*new run\.$"):
+    with pytest.raises(
+        UserError, match=r"the checkpoint is of a run with data\.streaming, and that order .*new run\.$"
+    ):
         loader.load_state_dict(state)

@@ -137,7 +137,7 @@ def test_the_oldest_message_goes_with_its_turn(tokenizer):
 
 def test_a_template_that_changes_the_prompt_is_refused(tokenizer):
     tokenizer.chat_template = "{{ messages | length }}{{ messages[-1].content }}"
-    with pytest.raises(UserError, match="otherwise than the prompt"):
+    with pytest.raises(UserError, match="does not begin with the prompt"):
         texts(chat(), tokenizer, True, True)
 
 

@@ -151,7 +151,7 @@ def test_too_few_rows_for_the_processes(folder):
         items = data.sets.reported["piqa"].items("report")
         loaders = [scoring_loader(items, 16, None, 0, place=(rank, processes)) for rank in range(processes)]
         assert sorted(sum(len(batch["row"]) for batch in loader) for loader in loaders) == sizes
-    with pytest.raises(UserError, match="3 rows to be scored are too few for 4 processes"):
+    with pytest.raises(UserError, match="3 rows to score are too few for 4 processes"):
         scoring_loader(items, 16, None, 0, place=(0, 4))
 
 
@@ -181,10 +181,10 @@ def test_shots_are_refused_under_a_chat_template(tmp_path, task):
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
-        ({"task": "mixture"}, "two tasks at least"),
+        ({"task": "mixture"}, "at least two tasks"),
         ({"task": "mixture", "mixture": ["piqa", "pika"]}, "unknown task 'pika'.*piqa"),
         ({"mixture": ["piqa", "boolq"]}, "set data.task: mixture"),
-        ({"task": "mixture", "mixture": ["piqa", "boolq"], "repository": "x/y"}, "of one task, not several"),
+        ({"task": "mixture", "mixture": ["piqa", "boolq"], "repository": "x/y"}, "for one task, not for several"),
         ({"num_fewshot": -1}, "num_fewshot is -1"),
         ({"num_beams": 0}, "num_beams is 0"),
     ],

@@ -227,7 +227,7 @@ def _hub_rows(task: Task, split: str, snapshot: Path, repository: str) -> Iterat
         table = datasets.load_dataset(str(snapshot), name=task.hub_config, split=split, streaming=True)
     except (ValueError, datasets.exceptions.DatasetsError, FileNotFoundError) as error:
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise UserError(f"{name}: split {split!r} of task {task.name!r} cannot be read there ({reason}).") from error
+        raise UserError(f"{name}: no split {split!r} of task {task.name!r} can be read there ({reason}).") from error
     number = 0
     for columns in table.iter(batch_size=1000):
         for values in zip(*columns.values(), strict=True):

@@ -134,7 +134,7 @@ def _in_folder(folder: str, split: str) -> list[str]:
             groups = _groups(place, found, name)
             if len(groups) > 1:
                 one, two = (group[0] for group in groups[:2])
-                raise UserError(f"data.path: split {split!r} is ambiguous: it may be {one} or {two}; name its files.")
+                raise UserError(f"data.path: split {split!r} is ambiguous: {one} and {two}.")
             if groups:
                 return groups[0]
     return []

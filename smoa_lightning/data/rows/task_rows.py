@@ -64,9 +64,7 @@ class TaskRows:
                 f" did you mean {nearest(self.report_split, known)}?"
             )
         if self.report_split == task.train_split:
-            raise UserError(
-                f"data.report_split: {self.report_split!r} is the training split, so it cannot be reported."
-            )
+            raise UserError(f"data.report_split: {self.report_split!r} is trained on, so it cannot be reported.")
 
     # ---- the source of the rows
 

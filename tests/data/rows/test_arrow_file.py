@@ -142,7 +142,7 @@ def test_a_damaged_file_is_reported_and_made_again(
     check(in_cache(tmp_path, "key", SCHEMA, filled(2000)), 2000)
     said = capsys.readouterr().err
     assert said.count("\n") == 1
-    assert f"{file} is damaged or no file of rows" in said
+    assert f"{file} is damaged or not a file of rows" in said
     check(in_cache(tmp_path, "key", SCHEMA, forbidden), 2000)
     assert capsys.readouterr().err == ""
 
@@ -159,7 +159,7 @@ def test_large_files_are_checked_by_their_structure(tmp_path: Path, monkeypatch:
 def test_a_file_of_other_columns_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     in_cache(tmp_path, "key", SCHEMA.remove(1), lambda writer: FACTS)
     check(in_cache(tmp_path, "key", SCHEMA, filled(3)), 3)
-    assert "(it has other columns); it is made anew" in capsys.readouterr().err
+    assert "(it has different columns); it is made again" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("shown_notes")
@@ -168,7 +168,7 @@ def test_a_folder_that_cannot_be_written_stops_nothing(tmp_path: Path, capsys: p
     check(in_cache(tmp_path / "file" / "rows", "key", SCHEMA, filled(30)), 30)
     said = capsys.readouterr().err
     assert said.count("\n") == 2
-    assert "rows cannot be kept in" in said
+    assert "rows cannot be saved in" in said
     assert "SMOA_LIGHTNING_CACHE" in said
 
 

@@ -57,7 +57,7 @@ def test_the_default_total_is_that_of_all_tasks():
     [
         (None, "two tasks"),
         (["piqa"], "two tasks"),
-        (["piqa", "piqa"], "piqa twice"),
+        (["piqa", "piqa"], "piqa is named twice"),
         ({"piqa": 1, "boolq": 0}, "weight of boolq is 0"),
         ({"piqa": 1, "boolq": float("nan")}, "weight of boolq"),
     ],

@@ -102,7 +102,7 @@ def test_bad_rows_can_be_skipped_and_are_counted(tmp_path):
         ("list.jsonl", "[1]\n", r"list.jsonl, row 1: the row must be an object"),
         ("cut.json", '[{"goal": "x"},\n {"goal": ', r"cut.json, line 2: not valid JSON"),
         ("word.json", '"word"', "must hold a list of rows or an object of columns"),
-        ("uneven.json", '{"goal": ["a", "b"], "sol1": ["c"]}', "not equally long: goal 2, sol1 1"),
+        ("uneven.json", '{"goal": ["a", "b"], "sol1": ["c"]}', "different lengths: goal 2, sol1 1"),
         ("none.json", "[]", "holds no rows"),
         ("blank.jsonl", "\n\n", "holds no rows"),
         ("empty.jsonl", "", "the file is empty"),
@@ -174,7 +174,7 @@ def test_text_in_the_layout_of_the_task(tmp_path):
     path.write_bytes(DIALOGUES.encode() + b"4 K\xf6ln\tja\n")
     with pytest.raises(UserError, match=r"train.txt, line 7: not valid UTF-8 \(byte 0xf6 at column 4\)"):
         load(path, CONVAI2)
-    with pytest.raises(UserError, match=r"task 'piqa' has no layout as plain text; the endings .jsonl, .json, "):
+    with pytest.raises(UserError, match=r"task 'piqa' has no plain-text layout; the endings .jsonl, .json, "):
         load(path)
 
 

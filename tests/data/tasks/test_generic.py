@@ -52,7 +52,7 @@ def test_labels(label, labels, position):
     [
         ({"prompt": ""}, "'prompt' must not be empty"),
         ({"choices": ["ice"]}, r"'choices' is a list of 1, but must hold at least 2 text\(s\)"),
-        ({"choices": ["ice"] * 27}, "'choices' offers 27 choices, but at most 26 are read"),
+        ({"choices": ["ice"] * 27}, "'choices' offers 27 choices, but at most 26 are allowed"),
         ({"choices": ["ice", "ice"], "label": "ice"}, "'label' is 'ice', which is the text of 2 choices"),
         ({"choices": ["B", "A"], "label": "A"}, "'A', which is the text of choice 2 and names choice 1"),
         ({"choices": ["1", "2", "3"], "label": "1"}, "'1', which is the text of choice 1 and names choice 2"),
@@ -127,8 +127,8 @@ def test_the_layout_of_sharegpt():
         ([{"content": "x"}], "entry 1 has the role None"),
         ([{"role": "user"}], r"entry 1 has a content that must be text, not missing \(null\)"),
         ([{"role": "user", "content": " "}], "entry 1 has a content that must not be empty"),
-        (CONVERSATION["messages"][:2], "holds no assistant message after a user message"),
-        (CONVERSATION["messages"][2:3], "holds no assistant message after a user message"),
+        (CONVERSATION["messages"][:2], "has no assistant message after a user message"),
+        (CONVERSATION["messages"][2:3], "has no assistant message after a user message"),
         ([*CONVERSATION["messages"], {"role": "system", "content": "x"}], "a system message as entry 6"),
     ],
 )
@@ -173,7 +173,7 @@ def test_names_come_before_other_layouts():
     ("fields", "message"),
     [
         ({"gaol": "question"}, "data.fields: task 'piqa' has no field 'gaol'; did you mean goal"),
-        ({"goal": ["a", "b"]}, "data.fields.goal: takes the name of one field, not a list"),
+        ({"goal": ["a", "b"]}, "data.fields.goal: must be one name, not a list"),
         ({"goal": ""}, "data.fields.goal: must be the name of a field of the rows, but is ''"),
     ],
 )
