@@ -2,9 +2,9 @@
 
 The choices of an item share its prompt, and often their first words; few-shot items share all their shots. The rows of
 a batch are joined to trees of tokens. A node is one prefix, and its position is its depth. It sees its ancestors and
-itself, and it predicts the next token of all rows with this prefix. Several trees are in one sequence of about ``WIDTH`` nodes,
-so there is nearly no padding. The last token of a row predicts nothing and is left out. (Trees of continuations with
-one attention mask: SpecInfer, arXiv 2305.09781.)
+itself, and it predicts the next token of all rows with this prefix. Several trees are in one sequence of about
+``WIDTH`` nodes, so there is nearly no padding. The last token of a row predicts nothing and is left out. (Trees of
+continuations with one attention mask: SpecInfer, arXiv 2305.09781.)
 
 A node has the same result as the last token of its prefix in a separate row, if only attention mixes positions, and
 attention follows the mask and ``position_ids``. This is tested for each of ``FAMILIES``. Other models, and adapters

@@ -227,7 +227,7 @@ def bert_score_metrics(
     tokenizer, encoder = load_encoder(model)
     if num_layers is not None and not 0 <= num_layers <= encoder.config.num_hidden_layers:
         depth = encoder.config.num_hidden_layers
-        raise UserError(f"bert_score: {model!r} has no layer {num_layers}, only {depth} layers.")
+        raise UserError(f"bert_score: layer {num_layers} does not exist; {model!r} has {depth} layers.")
     longest = min(512, tokenizer.model_max_length)
     scores = []
     for reply, reference in zip(replies, references, strict=True):

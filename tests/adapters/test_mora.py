@@ -17,7 +17,7 @@ from smoa_lightning.adapters.mora import compress
 from smoa_lightning.common.errors import UserError
 
 TYPES: list[Any] = ["sharing", "rotation"]
-# (d_out, d_in): odd and even, wide and tall, more pieces of input than of output and the other way round.
+# (d_out, d_in): odd and even, wide and tall, more pieces of input than of output, and fewer.
 SHAPES = [(13, 10), (10, 13), (24, 24), (7, 60), (60, 7), (9, 30)]
 
 

@@ -55,7 +55,7 @@ def test_parameter_counts_of_smollm2() -> None:
     """The table's formulas on the shapes of SmolLM2-135M, by hand; nothing is computed."""
     sizes = {"hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30, "vocab_size": 64}
     heads = {"num_attention_heads": 9, "num_key_value_heads": 3, "head_dim": 64}
-    square, narrow, wide = (576, 576), (192, 576), (1536, 576)  # q; k and v; up, and down the other way round
+    square, narrow, wide = (576, 576), (192, 576), (1536, 576)  # q; k and v; up, and down as its transpose
     assert 30 * (2 * 576 * 3 + 2 * 1536 * 2) == 288_000
     for settings, expected in (
         ({"structure": "circulant"}, 288_000),

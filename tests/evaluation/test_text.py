@@ -245,7 +245,7 @@ def test_bert_score_equals_a_computation_of_its_own(encoder: Path, layer: int | 
 def test_bert_score_without_its_encoder(encoder: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="neither a folder nor in the cache"):
         bert_score_metrics(["a"], ["a"], "someone/some-bert")
-    with pytest.raises(UserError, match="the encoder .* cannot be read"):
+    with pytest.raises(UserError, match=r"the encoder .* cannot be read"):
         bert_score_metrics(["a"], ["a"], str(tmp_path))
     with pytest.raises(UserError, match=r"layer 5 .* has 2 layers"):
         bert_score_metrics(["a"], ["a"], str(encoder), num_layers=5)
