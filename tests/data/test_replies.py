@@ -112,7 +112,7 @@ def test_a_bos_that_encoding_does_not_add_stays(tokenizer):
         assert tokenizer.decode(item.row.ids).replace(" ", "").count("<bos>") == 1
 
 
-def test_what_ends_a_turn_ends_a_reply(tokenizer):
+def test_the_end_of_a_turn_ends_a_reply(tokenizer):
     assert end_ids(tokenizer, template=False) == [tokenizer.eos_token_id]
     tokenizer.chat_template = TEMPLATE
     assert end_ids(tokenizer, template=True) == [tokenizer.eos_token_id]
@@ -161,12 +161,12 @@ def test_when_a_template_is_used(tokenizer):
 # ---- few-shot prompts
 
 
-def test_shots_are_solved_examples_parted_by_an_empty_line():
+def test_shots_are_solved_examples_with_an_empty_line_between_them():
     rows = [ChoiceExample("Q: a\nA:", (" no", " yes"), 1), ReplyExample("Q: b", ("\nA:",), " 3")]
     assert shots.solved(rows) == ("Q: a\nA: yes\n\n", "Q: b\nA: 3\n\n")
 
 
-def test_shots_stand_before_every_prompt():
+def test_shots_are_before_every_prompt():
     partial = ChoiceExample(("a", "b"), (" c", " c"), 0)
     assert shots.with_shots(partial, ("x ", "y ")).pairs == [("x y a", " c"), ("x y b", " c")]
     assert shots.with_shots(ChoiceExample("p", (" c", " d"), 0), ("x ",)).pairs == [("x p", " c"), ("x p", " d")]

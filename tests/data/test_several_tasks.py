@@ -62,7 +62,7 @@ def test_a_protocol_that_a_task_has_not(folder):
         TaskDataModule("gsm8k", protocol="likelihood")
 
 
-def test_shots_stand_before_scored_prompts_only(folder):
+def test_shots_are_before_scored_prompts_only(folder):
     plain, shots = make(folder / "piqa"), make(folder / "piqa", num_fewshot=2)
     plain.setup("fit"), shots.setup("fit")
     assert list(plain.sets.training_items()) == list(shots.sets.training_items())
@@ -161,9 +161,9 @@ def test_a_chat_template_is_refused_where_choices_are_scored(folder, stage):
     data.tokenizer.chat_template = "{{ messages[-1].content }}"
     with pytest.raises(
         UserError, match=r"chat_template: true, but task 'piqa' .* likelihood.*false or null\.$"
-    ) as told:
+    ) as message:
         data.setup(stage)
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(message.value)
     data = make(folder / "piqa")  # null follows the task: plain text, template or not
     data.tokenizer.chat_template = "{{ messages[-1].content }}"
     data.setup(stage)
@@ -179,7 +179,7 @@ def test_shots_are_refused_under_a_chat_template(tmp_path, task):
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "message"),
     [
         ({"task": "mixture"}, "at least two tasks"),
         ({"task": "mixture", "mixture": ["piqa", "pika"]}, "unknown task 'pika'.*piqa"),
@@ -189,6 +189,6 @@ def test_shots_are_refused_under_a_chat_template(tmp_path, task):
         ({"num_beams": 0}, "num_beams is 0"),
     ],
 )
-def test_settings_that_do_not_fit(settings, told):
-    with pytest.raises(UserError, match=told):
+def test_settings_that_do_not_fit(settings, message):
+    with pytest.raises(UserError, match=message):
         TaskDataModule(**settings)

@@ -93,7 +93,7 @@ def test_bfloat16_is_as_near_to_float64_as_the_plain_path() -> None:
 
 
 def test_the_tree_by_hand() -> None:
-    """Rows 5 6 7 8 and 5 6 9 share two nodes; a row of its own stands beside them."""
+    """Rows 5 6 7 8 and 5 6 9 share two nodes; a third row is separate."""
     rows = [[5, 6, 7, 8], [30, 31, 32], [5, 6, 9, 10], [5, 6, 9]]
     labels = [[-100, -100, 7, 8], [-100, 31, 32], [-100, -100, 9, 10], [-100, -100, 9]]
     layout = lay_out(rows, labels)
@@ -143,10 +143,10 @@ def test_adapters(name: str) -> None:
     with torch.no_grad():
         found, plain = choice_log_likelihoods(model, batch)[0], row_log_likelihoods(*target_logits(model, batch))[0]
         with model.disable_adapter():
-            untouched = row_log_likelihoods(*target_logits(model, batch))[0]
+            base = row_log_likelihoods(*target_logits(model, batch))[0]
     torch.testing.assert_close(found, plain, rtol=1e-5, atol=1e-4)
     if shared:
-        assert (found - untouched).abs().max() > 1e-2
+        assert (found - base).abs().max() > 1e-2
 
 
 def test_an_adapter_that_mixes_positions_does_not_share() -> None:
@@ -156,7 +156,7 @@ def test_an_adapter_that_mixes_positions_does_not_share() -> None:
     assert not shares_prefixes(model, 40)
 
 
-def test_what_does_not_share() -> None:
+def test_models_and_adapters_that_do_not_share_prefixes() -> None:
     sizes = {"vocab_size": 40, "hidden_size": 16, "num_hidden_layers": 1, "pad_token_id": 0}
     mamba = AutoModelForCausalLM.from_config(AutoConfig.for_model("mamba", **sizes, state_size=4)).eval()
     bloom = AutoModelForCausalLM.from_config(AutoConfig.for_model("bloom", **sizes, n_head=2)).eval()

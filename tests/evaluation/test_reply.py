@@ -120,7 +120,7 @@ def test_selection_writes_replies_only_where_its_metric_needs_them(tokenizer):
     assert TaskEvaluation(own, tokenizer).write == [True, True, True]
 
 
-def test_several_tasks_have_metrics_of_their_own_and_means(model, tokenizer, batch):
+def test_several_tasks_have_their_own_metrics_and_means(model, tokenizer, batch):
     found = iter(["sponge", "hard", "log", "x", "hard", "x"])
     own = protocol(answer=lambda text: next(found))
     evaluation = TaskEvaluation({"one": own, "two": own}, tokenizer)

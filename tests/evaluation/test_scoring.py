@@ -99,7 +99,7 @@ def test_only_targets_are_projected(tiny_backbone: Path) -> None:
     torch.testing.assert_close(logits, whole)
 
 
-def test_what_is_done_to_logits_afterwards_is_kept() -> None:
+def test_scaling_and_capping_of_logits_still_happen() -> None:
     """Gemma 2 caps its logits, Granite scales them."""
     torch.manual_seed(0)
     sizes = {"vocab_size": 40, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1}
@@ -115,7 +115,7 @@ def test_what_is_done_to_logits_afterwards_is_kept() -> None:
             torch.testing.assert_close(target_logits(model, batch)[0], model(ids).logits[:, :-1].reshape(-1, 40))
 
 
-def test_architectures_without_an_output_embedding_score_alike(tiny_backbone: Path) -> None:
+def test_architectures_without_an_output_embedding_have_the_same_scores(tiny_backbone: Path) -> None:
     model = LlamaForCausalLM.from_pretrained(tiny_backbone).eval()
     ids = torch.randint(3, 200, (3, 12))
     labels = ids.clone()

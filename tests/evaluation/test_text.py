@@ -218,7 +218,7 @@ def test_standard_error_of_a_mean_is_scipys() -> None:
 
 
 @pytest.mark.parametrize("layer", [None, 1])
-def test_bert_score_equals_a_computation_of_its_own(encoder: Path, layer: int | None) -> None:
+def test_bert_score_equals_a_separate_computation(encoder: Path, layer: int | None) -> None:
     model = BertModel.from_pretrained(encoder).eval()
     tokenizer = PreTrainedTokenizerFast.from_pretrained(encoder)
 

@@ -47,7 +47,7 @@ def test_pad_multiple():
     assert pad_rows([row(*range(8))], 0, pad_multiple=8)["input_ids"].shape == (1, 8)
 
 
-def test_choices_of_an_item_stand_together():
+def test_choices_of_an_item_are_consecutive():
     items = [
         ChoiceItem((row(1, 2), row(1, 3, 4)), (5, 6), label=1, row=10),
         ChoiceItem((row(7), row(8), row(9)), (1, 2, 3), label=0, row=4),
@@ -63,7 +63,7 @@ def test_choices_of_an_item_stand_together():
 
 @pytest.mark.parametrize("group", [1, 2, 3])
 @pytest.mark.parametrize("batch_size", [1, 7, 32, 500])
-def test_each_row_stands_in_exactly_one_batch(batch_size, group):
+def test_each_row_is_in_exactly_one_batch(batch_size, group):
     batches = bucketed_batches(LENGTHS, batch_size, seed=1, epoch=0, bucket=4, group=group)
     assert sorted(i for batch in batches for i in batch) == list(range(len(LENGTHS)))
     assert sum(len(batch) != batch_size for batch in batches) <= 1

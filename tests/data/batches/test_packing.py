@@ -68,7 +68,7 @@ def waste(packs, max_length):
 
 
 @pytest.mark.parametrize("max_length", [20, 33, 512])
-def test_each_row_stands_in_exactly_one_pack_uncut(max_length):
+def test_each_row_is_whole_and_in_exactly_one_pack(max_length):
     whole = rows(random.Random(0).choices(range(1, 21), k=300))
     packs = pack_rows(whole, max_length, seed=0)
     assert all(0 < len(pack) <= max_length for pack in packs)
@@ -126,7 +126,7 @@ def test_batch_by_hand():
 @pytest.mark.parametrize("family", FAMILIES)
 def test_logits_are_those_of_each_row_alone(family, attention):
     model = make(family, attention).double()
-    tolerance = {"eager": 3e-5, "sdpa": 1e-10}[attention]  # eager takes its softmax in float32 whatever the model is in
+    tolerance = {"eager": 3e-5, "sdpa": 1e-10}[attention]  # eager takes its softmax in float32 for any model is in
     batch = collate_packed(PACKS, pad_id=0, pad_multiple=16)
     with torch.no_grad():
         found = forward(model, batch)
@@ -211,7 +211,7 @@ def test_a_cache_is_refused(family, dtype):
     def cached(positions, kwargs):
         return {**kwargs, "position_ids": positions, "use_cache": True}
 
-    check_packing(make(family, use_cache=True))  # the forward of training asks for none, whatever the config says
+    check_packing(make(family, use_cache=True))  # the forward of training asks for none, even if the config says
     with pytest.raises(UserError, match=r"Wrapped .* change each other's outputs"):
         check_packing(Wrapped(make(family).to(dtype), cached))
 

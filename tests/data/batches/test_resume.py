@@ -1,4 +1,4 @@
-"""Lightning itself: whatever checkpoint a run is resumed from, it sees the batches that it would have seen."""
+"""With Lightning: a run resumed from any checkpoint sees the same batches as an uninterrupted run."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ def test_bos(adds_bos, add_bos, expected):
     assert list(scoring_row(pair, 9).ids) == [*expected, *character_ids("ab")]
 
 
-def test_bos_that_is_not_there():
+def test_a_tokenizer_without_bos():
     tokenizer = character_tokenizer(with_bos=False)
     assert bos_prefix(tokenizer, "auto") == ()
     with pytest.raises(UserError, match="no BOS token"):

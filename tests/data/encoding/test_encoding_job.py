@@ -50,7 +50,7 @@ def forbid_encoding(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("settings", [{}, {"num_fewshot": 2}, {"protocol": "generation"}], ids=str)
-def test_a_second_data_module_encodes_nothing(folder: Path, settings: dict, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_data_module_reads_the_cache(folder: Path, settings: dict, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = everything(make(folder, **settings))
     assert len(list((folder / "cache" / "tokens").glob("*.arrow"))) == 3
     assert expected == everything(make(folder, cache=False, **settings))
@@ -65,14 +65,14 @@ def test_a_second_data_module_encodes_nothing(folder: Path, settings: dict, monk
     [{"max_length": 300}, {"loss_on": "all"}, {"add_bos": True}, {"limit_train_rows": 20}, {"selection_rows": 8}],
     ids=str,
 )
-def test_other_settings_encode_anew(folder: Path, settings: dict, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_different_settings_are_encoded_again(folder: Path, settings: dict, monkeypatch: pytest.MonkeyPatch) -> None:
     everything(make(folder))
     forbid_encoding(monkeypatch)
     with pytest.raises(Encoded):
         everything(make(folder, **settings))
 
 
-def test_other_rows_encode_anew(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_different_rows_are_encoded_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     everything(make(folder))
     file = folder / "dev.jsonl"
     forbid_encoding(monkeypatch)
@@ -94,7 +94,7 @@ def test_shots_belong_to_scored_rows_alone(folder: Path, monkeypatch: pytest.Mon
         data.sets.trained["piqa"].items("selection")
 
 
-def test_another_text_of_a_row_encodes_anew(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_different_text_of_a_row_is_encoded_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A task may be defined outside of this package, so that its code is not in the key."""
     everything(make(folder))
     data = make(folder)
@@ -108,7 +108,7 @@ def test_another_text_of_a_row_encodes_anew(folder: Path, monkeypatch: pytest.Mo
         data.setup("fit")
 
 
-def test_other_code_encodes_anew(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_are_encoded_again_after_a_change_of_the_code(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     everything(make(folder))
     forbid_encoding(monkeypatch)
     monkeypatch.setattr(encoding_job, "code_digest", lambda: "another version of the code")

@@ -18,7 +18,7 @@ def reloaded(tokenizer: PreTrainedTokenizerFast, folder: Path) -> PreTrainedToke
     return PreTrainedTokenizerFast.from_pretrained(folder)
 
 
-def test_a_tokenizer_is_known_by_what_decides_its_ids(tmp_path: Path) -> None:
+def test_the_tokenizer_digest_depends_on_what_decides_the_ids(tmp_path: Path) -> None:
     digest = tokenizer_digest
     own = digest(character_tokenizer())
     assert own == digest(character_tokenizer())

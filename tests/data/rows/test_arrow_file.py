@@ -32,7 +32,7 @@ def filled(count: int) -> Callable[[Writer], dict]:
 
 
 def forbidden(writer: Writer) -> dict:
-    raise AssertionError("made anew")
+    raise AssertionError("made again")
 
 
 def check(table: ArrowTable, count: int) -> None:
@@ -60,14 +60,14 @@ def test_rows_come_back_as_they_were(tmp_path: Path, count: int) -> None:
     assert [file.name for file in tmp_path.iterdir()] == ["key.arrow"]
 
 
-def test_a_scratch_file_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_scratch_file_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     table = in_scratch_file(SCHEMA, filled(5000))
     assert list(tmp_path.iterdir()) == []
     check(table, 5000)
 
 
-def test_what_breaks_on_the_way_leaves_nothing(tmp_path: Path) -> None:
+def test_an_error_while_writing_leaves_no_file(tmp_path: Path) -> None:
     def fill(writer: Writer) -> dict:
         filled(5000)(writer)
         raise ValueError("row 5001")
@@ -163,7 +163,7 @@ def test_a_file_of_other_columns_is_reported(tmp_path: Path, capsys: pytest.Capt
 
 
 @pytest.mark.usefixtures("shown_notes")
-def test_a_folder_that_cannot_be_written_stops_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_rows_are_read_without_a_writable_cache_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").write_text("in the way")
     check(in_cache(tmp_path / "file" / "rows", "key", SCHEMA, filled(30)), 30)
     said = capsys.readouterr().err

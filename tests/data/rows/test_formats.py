@@ -117,7 +117,7 @@ def test_byte_order_marks_and_line_ends(tmp_path: Path, ending: str, end: str, m
     assert read(tmp_path) == ROWS
 
 
-def test_old_mac_lines_of_a_layout_of_its_own(tmp_path: Path) -> None:
+def test_old_mac_line_ends_in_a_text_layout(tmp_path: Path) -> None:
     (tmp_path / "train.txt").write_bytes(b"1 your persona: i sing.\r2 hi\tgood day\r3 so ?\tyes\r")
     assert [row["reply"] for row in read(tmp_path, task=CONVAI2)] == ["good day", "yes"]
 
@@ -206,7 +206,7 @@ def test_two_columns_of_one_name(tmp_path: Path, ending: str) -> None:
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
     whole = datasets.Dataset.from_list(ROWS)
-    parts = {"train": whole, "validation": whole.select([4, 1])}  # the second has indices beside its table
+    parts = {"train": whole, "validation": whole.select([4, 1])}  # the second has indices in addition to its table
     whole.save_to_disk(tmp_path / "one", num_shards=2)
     datasets.DatasetDict(parts).save_to_disk(tmp_path / "several")
     return tmp_path
@@ -277,14 +277,14 @@ def test_patterns_and_lists(tmp_path: Path) -> None:
         (["train/notes.md"], r"no file for split 'train' .* it holds no data file"),
     ],
 )
-def test_folders_of_which_it_is_unclear_what_is_meant(tmp_path: Path, names: list[str], sentence: str) -> None:
+def test_ambiguous_folders_are_refused(tmp_path: Path, names: list[str], sentence: str) -> None:
     parts(tmp_path, dict.fromkeys(names, HEAD))
     with pytest.raises(UserError, match=sentence) as caught:
         read(tmp_path)
     assert "\n" not in str(caught.value)
 
 
-def test_a_row_is_named_by_its_own_file(tmp_path: Path) -> None:
+def test_an_error_names_the_file_of_the_row(tmp_path: Path) -> None:
     parts(tmp_path, {"train-0.jsonl": HEAD, "train-1.jsonl": TAIL})
     with (tmp_path / "train-1.jsonl").open("a") as stream:
         stream.write('\n{"goal": 1}')

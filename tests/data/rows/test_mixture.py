@@ -28,7 +28,7 @@ def test_shares_follow_the_weights_to_one_row(weights, total):
         assert abs(found[name] - total * weight / sum(weights.values())) < 1
 
 
-def test_without_weights_each_row_stands_once():
+def test_without_weights_each_row_is_there_once():
     rows = mix(SIZES, None, None, seed=0)
     assert Counter(name for name, _ in rows) == SIZES
     assert len(set(rows)) == len(rows)
@@ -53,7 +53,7 @@ def test_the_default_total_is_that_of_all_tasks():
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("given", "message"),
     [
         (None, "two tasks"),
         (["piqa"], "two tasks"),
@@ -62,6 +62,6 @@ def test_the_default_total_is_that_of_all_tasks():
         ({"piqa": 1, "boolq": float("nan")}, "weight of boolq"),
     ],
 )
-def test_what_is_no_mixture(given, told):
-    with pytest.raises(UserError, match=told):
+def test_wrong_mixtures_are_refused(given, message):
+    with pytest.raises(UserError, match=message):
         check_weights(given)

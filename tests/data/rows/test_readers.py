@@ -113,7 +113,7 @@ def test_bad_rows_can_be_skipped_and_are_counted(tmp_path):
         ("rows.jsn", "{}", r"unknown file ending '.jsn'.*nearest: .json"),
     ],
 )
-def test_files_that_are_not_what_they_should_be(tmp_path, name, content, message):
+def test_damaged_files_are_refused(tmp_path, name, content, message):
     path = tmp_path / name
     path.write_text(content)
     with pytest.raises(UserError, match=message) as caught:
@@ -144,7 +144,7 @@ def test_the_rows_of_every_task(tmp_path, name):
         assert all(isinstance(task.group(row), str) for row in rows)
 
 
-def test_a_dialogue_counts_as_its_replies(tmp_path):
+def test_a_dialogue_is_counted_by_its_replies(tmp_path):
     three, one = ROWS["convai2"][2], ROWS["convai2"][0]
     path = write(tmp_path / "train.jsonl", [three, {"personality": [], "dialog": ["a", "b"]}, one])
     rows, provenance = load(path, CONVAI2, bad_rows="skip")

@@ -62,14 +62,14 @@ def test_a_second_reading_finds_the_table(file: Path, monkeypatch: pytest.Monkey
     assert list((file.parent / "scratch").iterdir()) == []
 
 
-def test_without_the_cache_nothing_is_left(file: Path) -> None:
+def test_without_the_cache_no_file_is_left(file: Path) -> None:
     rows = load(file, cache=False)
     assert list(rows) == ROWS
     assert list((file.parent / "scratch").iterdir()) == []
     assert not (file.parent / "cache").exists()
 
 
-def test_what_decides_the_rows_makes_another_table(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_setting_that_decides_the_rows_makes_a_new_table(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     load(file)
     load(file, bad_rows="skip")
     load(file, task_with_fields(PIQA, {"sol1": "sol2", "sol2": "sol1"}))
@@ -78,7 +78,7 @@ def test_what_decides_the_rows_makes_another_table(file: Path, monkeypatch: pyte
     assert tables(file) == 4
 
 
-def test_an_edited_file_is_read_anew(file: Path) -> None:
+def test_an_edited_file_is_read_again(file: Path) -> None:
     assert load(file)[0]["goal"] == "Goal 0"
     times = file.stat()
     file.write_text(file.read_text().replace("Goal 0", "Goal X"))
@@ -89,7 +89,7 @@ def test_an_edited_file_is_read_anew(file: Path) -> None:
     assert tables(file) == 3
 
 
-def test_a_bad_row_leaves_nothing_behind(file: Path) -> None:
+def test_a_bad_row_leaves_no_file(file: Path) -> None:
     with file.open("a") as stream:
         stream.write('{"goal": "", "sol1": "a", "sol2": "b", "label": 0}\n')
     for cache in (True, False):

@@ -99,6 +99,6 @@ def test_no_embedded_rows_is_one_sentence(name: str, tmp_path: Path, monkeypatch
 
 @pytest.mark.parametrize("name", sorted(name for name in TASKS if not TASKS[name].hub_repository))
 @pytest.mark.parametrize("source", ["auto", "hub"])
-def test_tasks_for_own_rows_never_fall_back(name: str, source: str) -> None:
+def test_tasks_for_your_own_rows_have_no_fallback(name: str, source: str) -> None:
     with pytest.raises(UserError, match=r"has none on the hub; set data.source: local and data.path"):
         TaskDataModule(name, source).resolve()

@@ -77,7 +77,7 @@ def test_the_layouts_with_one_reply_a_row():
         assert expanded(CONVAI2, {"personality": PERSONA, "history": row["history"], "reply": row["reply"]}) == [row]
 
 
-def test_one_persona_stays_together_whatever_the_order_of_its_lines():
+def test_one_persona_stays_together_in_any_order_of_its_lines():
     row = expanded(CONVAI2, OURS)[0]
     assert CONVAI2.group(row) == CONVAI2.group({**row, "personality": ["I COOK .", "i have  two dogs."], "reply": "x"})
     assert CONVAI2.group(row) != CONVAI2.group({**row, "personality": ["i cook ."]})

@@ -22,7 +22,7 @@ def test_choice_under_both_protocols():
     assert reply.answer == "answer2"
 
 
-def test_white_space_at_the_end_of_the_prompt_parts_it_from_the_choices():
+def test_white_space_at_the_end_of_the_prompt_separates_it_from_the_choices():
     assert CHOICE.likelihood.example(CHOICE.check({**ITEM, "prompt": "Hot?\n"})).target == ("Hot?\n", "steam")
 
 
@@ -154,7 +154,7 @@ def test_columns_make_up_a_list():
     assert CHOICE.likelihood.example(row).target == ("Hot?", " fire")
 
 
-def test_a_column_that_is_named_stands_for_nothing_else():
+def test_a_column_that_is_named_has_no_other_use():
     """Else the reply would stand in the prompt."""
     task = task_with_fields(INSTRUCTION, {"output": "input"})
     assert task.check({"instruction": "Sing.", "input": "La."}) == {

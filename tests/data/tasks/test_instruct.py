@@ -109,7 +109,7 @@ def test_an_answer_that_is_not_offered_is_wrong_and_not_unparsed():
     assert TASKS["arc_easy"].generation.answer("the correct answer is answer6") is None
 
 
-def test_the_input_stands_in_a_section_of_its_own():
+def test_the_input_has_its_own_section():
     assert alpaca("Add.", "1 and 2") == (
         "Below is an instruction that describes a task, paired with an input that provides further context. "
         "Write a response that appropriately completes the request.\n\n"

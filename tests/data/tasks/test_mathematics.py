@@ -34,7 +34,7 @@ def test_metamath_has_the_prompt_of_gsm8k_and_its_own_answer():
     assert example.answer == r"\frac{x}{2}"
 
 
-def test_no_reply_is_right_where_the_row_states_nothing():
+def test_no_reply_is_right_if_the_row_has_no_answer():
     example = METAMATH_QA.generation.example(METAMATH_QA.check({**TERM, "response": "Well. The answer is: "}))
     assert example.answer == ""
     assert METAMATH_QA.generation.answer(example.response) is None
