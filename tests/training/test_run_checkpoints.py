@@ -1,0 +1,146 @@
+"""Checkpoint folders: complete or absent, found again after a kill, taken over from earlier versions."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from smoa_lightning.common.errors import UserError
+from smoa_lightning.training.checkpoint import read_checkpoint, verify
+from smoa_lightning.training.run_checkpoints import (
+    BEST,
+    FILES,
+    LAST,
+    checksums,
+    committing,
+    current,
+    publish,
+    recover,
+    resume_point,
+)
+
+
+def write(run: Path, step: int, *entries: str) -> None:
+    with committing(run, step) as folder:
+        for entry in entries:
+            if entry.endswith(".ckpt"):
+                torch.save({"config": {}, "global_step": step}, folder / entry)
+            else:
+                (folder / entry).mkdir(parents=True)
+                (folder / entry / "weights").write_text(f"{entry} of {step}")
+
+
+def step_of(path: Path) -> int:
+    return int(read_checkpoint(path)["global_step"])
+
+
+def test_entries_that_are_not_written_are_those_of_the_checkpoint_before(tmp_path: Path) -> None:
+    write(tmp_path, 5, LAST, BEST, "adapter/best")
+    write(tmp_path, 10, LAST)
+    assert (step_of(tmp_path / "checkpoints" / LAST), step_of(tmp_path / "checkpoints" / BEST)) == (10, 5)
+    assert (tmp_path / "adapter" / "best" / "weights").read_text() == "adapter/best of 5"
+    assert not (tmp_path / "adapter" / "last").exists()
+    assert resume_point(tmp_path) == tmp_path / "checkpoints" / "step_10" / LAST
+    assert set(checksums(tmp_path / "checkpoints" / "step_10")) == {LAST, BEST, "adapter/best/weights"}
+    files = [tmp_path / "checkpoints" / name / BEST for name in ("step_5", "step_10")]
+    assert files[0].samefile(files[1])  # a hard link: no second copy
+
+
+def test_an_error_leaves_the_checkpoint_before(tmp_path: Path) -> None:
+    write(tmp_path, 5, LAST)
+    with pytest.raises(OSError, match="full"), committing(tmp_path, 10) as folder:
+        (folder / LAST).write_text("half of")
+        raise OSError("disk full")
+    assert step_of(tmp_path / "checkpoints" / LAST) == 5
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["current", LAST, "step_5"]
+
+
+def test_two_checkpoints_of_a_step_and_the_number_that_is_kept(tmp_path: Path) -> None:
+    for step in (5, 5, 5, 8):
+        write(tmp_path, step, LAST)
+    folders = sorted(path.name for path in (tmp_path / "checkpoints").glob("step_*"))
+    assert len(folders) == 2  # the valid one and the one before
+    assert folders[-1] == "step_8"
+    publish(tmp_path)
+    assert [path.name for path in (tmp_path / "checkpoints").glob("step_*")] == ["step_8"]
+
+
+def test_recovery_removes_what_was_not_committed(tmp_path: Path) -> None:
+    write(tmp_path, 5, LAST, BEST, "adapter/best")
+    root = tmp_path / "checkpoints"
+    (root / ".step_10.tmp").mkdir()
+    (root / ".step_10.tmp" / LAST).write_text("half of")
+    (root / ".current.tmp").symlink_to("step_10")
+    (tmp_path / "adapter" / "best").unlink()  # killed between two links
+    (tmp_path / ".record.json.123.tmp").write_text("{")
+    recover(tmp_path)
+    assert not list(tmp_path.rglob("*.tmp"))
+    assert (tmp_path / "adapter" / "best" / "weights").read_text() == "adapter/best of 5"
+    assert step_of(root / LAST) == 5
+
+
+def test_a_folder_that_was_renamed_and_not_committed_is_dropped(tmp_path: Path) -> None:
+    write(tmp_path, 5, LAST)
+    (tmp_path / "checkpoints" / "current").unlink()
+    recover(tmp_path)
+    assert resume_point(tmp_path) is None
+    assert not list((tmp_path / "checkpoints").glob("step_*"))
+
+
+def test_a_run_of_an_earlier_version_is_taken_over(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    for name in (LAST, BEST):
+        torch.save({"config": {}, "global_step": 7}, tmp_path / "checkpoints" / name)
+    (tmp_path / "adapter" / "best").mkdir(parents=True)
+    (tmp_path / "adapter" / "best" / "weights").write_text("old")
+    assert resume_point(tmp_path) == tmp_path / "checkpoints" / LAST
+    recover(tmp_path)
+    assert current(tmp_path) is not None
+    assert (tmp_path / "checkpoints" / LAST).is_symlink()
+    assert (tmp_path / "adapter" / "best" / "weights").read_text() == "old"
+    assert step_of(tmp_path / "checkpoints" / BEST) == 7
+
+
+def test_published_adapters_are_real_folders_and_can_be_committed_again(tmp_path: Path) -> None:
+    write(tmp_path, 5, LAST, BEST, "adapter/best", "adapter/last")
+    publish(tmp_path)
+    publish(tmp_path)
+    best = tmp_path / "adapter" / "best"
+    assert best.is_dir()
+    assert not best.is_symlink()
+    shutil.copytree(best, tmp_path / "elsewhere")
+    write(tmp_path, 6, LAST, "adapter/best")  # killed after publishing, before its record said so
+    assert (best / "weights").read_text() == "adapter/best of 6"
+
+
+@pytest.mark.parametrize("place", [100, 1000, -30])
+@pytest.mark.parametrize("copied", [False, True])
+def test_a_changed_byte_is_found(place: int, copied: bool, tmp_path: Path) -> None:
+    write(tmp_path, 5, LAST)
+    with committing(tmp_path, 10) as folder:
+        torch.save({"config": {}, "global_step": 10, "weights": torch.arange(1000.0)}, folder / LAST)
+    file = (tmp_path / "checkpoints" / LAST).resolve()
+    if copied:  # outside of its folder only the checksums inside of the file are left
+        file = Path(shutil.copy(file, tmp_path / "copy.ckpt"))
+        place = 1000 if place == 100 else place
+    verify(file)
+    content = bytearray(file.read_bytes())
+    content[place] ^= 1
+    file.write_bytes(content)
+    message = (
+        "is damaged" if copied else "is damaged: its checksum is wrong; the checkpoint before it is intact: .*step_5"
+    )
+    with pytest.raises(UserError, match=message):
+        read_checkpoint(file)
+
+
+def test_damaged_checksums_are_not_trusted(tmp_path: Path) -> None:
+    write(tmp_path, 5, LAST)
+    for content in ("", "[]", "{", json.dumps({LAST: "0" * 64})):
+        (tmp_path / "checkpoints" / "step_5" / FILES).write_text(content)
+        with pytest.raises(UserError, match="is damaged"):
+            verify(tmp_path / "checkpoints" / LAST)
