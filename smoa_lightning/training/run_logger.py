@@ -22,7 +22,8 @@ class RunLogger(TensorBoardLogger):
             folder: The folder of the run, in which the event file is.
             purge_step: TensorBoard drops points of earlier processes from this step; ``None`` for a new run.
         """
-        super().__init__(folder, name="", version="", default_hp_metric=False, purge_step=purge_step)
+        # A new run needs a session start as well: TensorBoard drops points at each session start but the first.
+        super().__init__(folder, name="", version="", default_hp_metric=False, purge_step=purge_step or 0)
         self._early: tuple[int | None, set[str]] | None = None
 
     @rank_zero_only

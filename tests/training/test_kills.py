@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 from safetensors.torch import load_file
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
+from tensorboard.util.tensor_util import make_ndarray
 
 from ..runs import only_run
 
@@ -37,18 +38,21 @@ VARIANTS = {
 }
 
 
+def tags(log: EventAccumulator) -> list[str]:
+    return [tag for tag in log.Tags()["tensors"] if not tag.startswith(TIMED)]
+
+
 def result(root: Path) -> dict[str, Any]:
     """Return everything that a run measured or trained, without times."""
     run = only_run(root)
     record = json.loads((run / "record.json").read_text())
-    log = EventAccumulator(str(run), size_guidance={"scalars": 0, "tensors": 0}).Reload()
-    scalars = {tag: [(e.step, e.value) for e in log.Scalars(tag)] for tag in log.Tags()["scalars"]}
+    log = EventAccumulator(str(run), size_guidance={"tensors": 0}).Reload()  # what TensorBoard's page shows
+    points = {tag: [(e.step, make_ndarray(e.tensor_proto).tolist()) for e in log.Tensors(tag)] for tag in tags(log)}
     return {
         "status": record["status"],
         "metrics": {k: v for k, v in record["metrics"].items() if not k.startswith("cost/")},
         "best": record["best"],
-        "points": {tag: points for tag, points in scalars.items() if not tag.startswith(TIMED)},
-        "texts": {tag: [e.step for e in log.Tensors(tag)] for tag in log.Tags()["tensors"]},
+        "points": points,
         "items": [(run / name).read_text() for name in ("base_items.jsonl", "items.jsonl")],
         "adapters": {
             name: {k: v.tolist() for k, v in load_file(run / "adapter" / name / "adapter_model.safetensors").items()}

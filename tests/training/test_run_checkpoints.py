@@ -52,9 +52,14 @@ def test_entries_that_are_not_written_are_those_of_the_checkpoint_before(tmp_pat
 
 def test_an_error_leaves_the_checkpoint_before(tmp_path: Path) -> None:
     write(tmp_path, 5, LAST)
-    with pytest.raises(OSError, match="full"), committing(tmp_path, 10) as folder:
-        (folder / LAST).write_text("half of")
-        raise OSError("disk full")
+
+    def fail() -> None:
+        with committing(tmp_path, 10) as folder:
+            (folder / LAST).write_text("half of")
+            raise OSError("disk full")
+
+    with pytest.raises(OSError, match="full"):
+        fail()
     assert step_of(tmp_path / "checkpoints" / LAST) == 5
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["current", LAST, "step_5"]
 

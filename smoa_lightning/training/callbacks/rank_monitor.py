@@ -58,7 +58,7 @@ class RankMonitor(Callback):
         self.ranks: dict[str, UpdateRank] = {}
         self.bounds: dict[str, int] = {}
         self._initial: dict[str, Tensor] = {}
-        self._measured_step = -1
+        self._measured_step = self._logged_step = -1
 
     def setup(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
         """Copy the weights of the measured layers, before an adapter or a checkpoint changes them.
@@ -123,12 +123,21 @@ class RankMonitor(Callback):
 
     def _measure_and_log(self, trainer: L.Trainer, pl_module: Any) -> None:
         self.ranks, self._measured_step = self.measure(pl_module), trainer.global_step
-        if trainer.logger is None or not self.ranks:
+        if trainer.logger is None or not self.ranks or self._logged_step == trainer.global_step:
             return
+        self._logged_step = trainer.global_step
         values = {f"rank/effective/{name}": rank.effective for name, rank in self.ranks.items()}
         values |= {f"rank/stable/{name}": rank.stable for name, rank in self.ranks.items()}
         step = max(trainer.global_step - 1, 0)  # Lightning numbers the steps from 0
         trainer.logger.log_metrics(values | self.means(), step=step)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Keep the last step with points, so that a resumed run does not log them again."""
+        return {"logged_step": self._logged_step}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over the state of the interrupted run."""
+        self._logged_step = state_dict["logged_step"]
 
     def means(self) -> dict[str, float]:
         """Return the means over the measured layers; -1 for a strategy that changes no weights."""
