@@ -6,13 +6,16 @@ and completion in editors read it. ``tests/configuration/test_schema.py`` compar
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib
 import importlib.metadata
 import inspect
 import json
+import pkgutil
 import re
 import sys
+import warnings
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
@@ -24,6 +27,7 @@ from jsonargparse._completions_jsonschema import ParserJsonschema, parser_contex
 import smoa_lightning.adapters.adalora
 from smoa_lightning.ablation.study.search_space import OWN_ARGUMENTS, PRUNERS, SAMPLERS
 from smoa_lightning.commands import COMMANDS
+from smoa_lightning.common.allowed_classes import TRUSTED
 from smoa_lightning.common.atomic_files import replacing
 from smoa_lightning.configuration.settings import SCHEMA_FILE, SUBCOMMANDS
 from smoa_lightning.data.tasks import TASKS
@@ -43,6 +47,16 @@ MEANINGS = {
     "model.adapter": "The strategy: any peft.PeftConfig by class path, such as smoa_lightning.adapters.SMoAConfig or "
     "peft.LoraConfig; null is full fine-tuning.",
     "trainer.callbacks": "Further callbacks by class path, in addition to the callbacks below.",
+}
+# Setting -> the packages in which a class that it takes can be.
+CLASS_PACKAGES = {
+    "model.optimizer": ("torch.optim", "torch.distributed.optim", "peft.optimizers", "transformers.optimization"),
+    "trainer.accelerator": ("lightning.pytorch.accelerators",),
+    "trainer.callbacks": ("lightning.pytorch.callbacks", "smoa_lightning.training.callbacks"),
+    "trainer.logger": ("lightning.pytorch.loggers", "smoa_lightning.training.run_logger"),
+    "trainer.plugins": ("lightning.pytorch.plugins", "lightning.fabric.plugins"),
+    "trainer.profiler": ("lightning.pytorch.profilers",),
+    "trainer.strategy": ("lightning.pytorch.strategies",),
 }
 ANY_CLASS = {"anyOf": [{"type": "string"}, {"type": "object"}]}
 
@@ -101,6 +115,50 @@ def optimizers() -> dict[str, type]:
     }
 
 
+def class_names(parser: Any) -> dict[str, list[str]]:
+    """Return setting -> the paths of all classes in the packages of ``CLASS_PACKAGES`` that the setting takes."""
+    result = {}
+    for key, packages in CLASS_PACKAGES.items():
+        base = (torch.optim.Optimizer,) if key == "model.optimizer" else _classes_of(parser, key)
+        found: set[str] = set()
+        for package in packages:
+            for module in _modules(importlib.import_module(package)):
+                for member in vars(module).values():
+                    if inspect.isclass(member) and issubclass(member, base):
+                        found |= set(_paths(member))
+                        found |= {f"{module.__name__}.{member.__name__}"} if hasattr(module, "__path__") else set()
+        result[key] = sorted(name for name in found if name.split(".")[0] in TRUSTED)
+    return result
+
+
+def _classes_of(parser: Any, key: str) -> tuple[type, ...]:
+    """Return the classes that a setting takes, from its type."""
+    kinds, found = [next(action for action in parser._actions if action.dest == key)._typehint], []
+    for kind in kinds:
+        kinds += getattr(kind, "__args__", ())
+        if inspect.isclass(kind) and kind.__module__.split(".")[0] == "lightning":
+            found.append(kind)
+    return tuple(found)
+
+
+def _modules(package: Any) -> Iterator[Any]:
+    """Yield a package and its modules that can be imported."""
+    yield package
+    for found in pkgutil.walk_packages(getattr(package, "__path__", []), f"{package.__name__}."):
+        module = None
+        with contextlib.suppress(Exception), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            module = importlib.import_module(found.name)  # fails for a library that is absent
+        if module is not None:
+            yield module
+
+
+def _paths(member: type) -> Iterator[str]:
+    """Yield the path of a class by the module that defines it, and through the packages around it."""
+    yield f"{member.__module__}.{member.__qualname__}"
+    yield from _shorter(member)
+
+
 def options() -> dict[str, list[str]]:
     """Return class path -> the options of each sampler and pruner of Optuna that a study may name."""
     result = {}
@@ -134,6 +192,7 @@ def make_schema() -> Node:
         "x-versions": {name: importlib.metadata.version(name).partition("+")[0] for name in PACKAGES},
         "x-commands": {command: _general(command) for command in (*SUBCOMMANDS, "params")},
         "x-classes": classes,
+        "x-class-names": class_names(parser) | {"model.adapter": [n for n in classes["model.adapter"] if "." in n]},
         "x-options": options(),
         "type": "object",
         "additionalProperties": False,

@@ -13,6 +13,7 @@ from torch import nn
 
 from smoa_lightning.adapters.attach import attach, quiet_peft, seeded
 from smoa_lightning.common.errors import UserError
+from smoa_lightning.configuration.class_names import check_adapter_files
 
 WEIGHTS = "weights"  # folder of the adapter of weights, inside that of the prompt
 
@@ -87,6 +88,8 @@ def load_both(model: nn.Module, folder: str | Path, is_trainable: bool = False) 
     inner = Path(folder) / WEIGHTS
     if not (inner / "adapter_config.json").is_file():
         raise UserError(f"{folder} holds no pair of adapters: {WEIGHTS}/adapter_config.json is missing.")
+    check_adapter_files(inner)
+    check_adapter_files(Path(folder))
     with quiet_peft():
         weights = PeftModel.from_pretrained(model, str(inner), is_trainable=is_trainable)
         prompt = PeftConfig.from_pretrained(str(folder))

@@ -76,7 +76,8 @@ class Location:
         """
         offline = self.source != "hub" or not hub_answers()
         revision = self.revision or "main"
-        return {"pretrained_model_name_or_path": self.name, "revision": revision, "local_files_only": offline}
+        where = {"pretrained_model_name_or_path": self.name, "revision": revision, "local_files_only": offline}
+        return {**where, "trust_remote_code": False}  # otherwise transformers asks the user
 
 
 def locate(config: BackboneConfig) -> Location:
@@ -192,7 +193,9 @@ def load_skeleton(config: BackboneConfig, location: Location) -> PreTrainedModel
     with reading_errors(location):
         architecture = AutoConfig.from_pretrained(**location.reading())
     with torch.device("meta"):
-        model: PreTrainedModel = AutoModelForCausalLM.from_config(architecture, dtype=getattr(torch, config.dtype))
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(
+            architecture, dtype=getattr(torch, config.dtype), trust_remote_code=False
+        )
     return model
 
 

@@ -6,9 +6,17 @@ import argparse
 from pathlib import Path
 from typing import NoReturn
 
+from smoa_lightning.common.allowed_classes import FLAG
+from smoa_lightning.common.allowed_classes import HELP as FLAG_HELP
 from smoa_lightning.common.console import HELP
 from smoa_lightning.common.errors import UserError
+from smoa_lightning.configuration.class_names import check_adapter_files
 from smoa_lightning.records.record import ADAPTER_FACTS
+
+
+def add_allow_classes(parser: argparse.ArgumentParser) -> None:
+    """Add the flag that allows the classes of further packages in an adapter folder."""
+    parser.add_argument(f"--{FLAG}", action="append", default=[], metavar="PACKAGE", help=FLAG_HELP)
 
 
 class ArgumentParser(argparse.ArgumentParser):
@@ -28,7 +36,9 @@ def check_adapter_folder(folder: str | Path) -> None:
     """Refuse a folder without an adapter, before heavy libraries are imported.
 
     Raises:
-        UserError: The folder holds no adapter.
+        UserError: The folder holds no adapter, or its files name code.
     """
-    if not any((Path(folder) / inner / ADAPTER_FACTS).is_file() for inner in ("", "adapter/best")):
+    inner = next((name for name in ("adapter/best", "") if (Path(folder) / name / ADAPTER_FACTS).is_file()), None)
+    if inner is None:
         raise UserError(f"{folder} is neither a run with an adapter nor an adapter folder: it has no {ADAPTER_FACTS}")
+    check_adapter_files(Path(folder) / inner)

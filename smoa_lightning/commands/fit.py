@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from smoa_lightning.common.allowed_classes import allowing, split_packages
 from smoa_lightning.common.fast_imports import import_command
 from smoa_lightning.configuration import help_or_check
 
@@ -12,6 +13,7 @@ def main(args: list[str], command: str = "fit") -> None:
     Raises:
         UserError: Bad input.
     """
+    packages, args = split_packages(args)
     if help_or_check(command, args):
         return
     FineTuneCLI = import_command("smoa_lightning.training.cli").FineTuneCLI
@@ -21,6 +23,7 @@ def main(args: list[str], command: str = "fit") -> None:
 
     quiet_libraries()
     torch.set_float32_matmul_precision("high")
-    run = FineTuneCLI([command, *args]).run
+    with allowing(packages):
+        run = FineTuneCLI([command, *args]).run
     if run is not None and run.result:
         print(run.result)

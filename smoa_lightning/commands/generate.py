@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from smoa_lightning.commands.arguments import ArgumentParser, check_adapter_folder
+from smoa_lightning.commands.arguments import ArgumentParser, add_allow_classes, check_adapter_folder
+from smoa_lightning.common.allowed_classes import allowing
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.common.fast_imports import import_command
 
@@ -18,6 +19,7 @@ def parser() -> ArgumentParser:
         "--max_new_tokens", type=int, default=64, help="largest number of tokens in a continuation (default: 64)"
     )
     result.add_argument("--num_beams", type=int, default=1, help="width of the beam search; 1 is greedy (default)")
+    add_allow_classes(result)
     return result
 
 
@@ -31,11 +33,12 @@ def main(args: list[str]) -> None:
     for name in ("max_new_tokens", "num_beams"):
         if getattr(options, name) < 1:
             raise UserError(f"generate: --{name} is {getattr(options, name)}; the smallest value is 1")
-    check_adapter_folder(options.run)
-    generate = import_command("smoa_lightning.training.generate").generate
-    from smoa_lightning.common.quiet import quiet_libraries
+    with allowing(options.allow_classes):
+        check_adapter_folder(options.run)
+        generate = import_command("smoa_lightning.training.generate").generate
+        from smoa_lightning.common.quiet import quiet_libraries
 
-    quiet_libraries()
-    texts = generate(options.run, options.prompt, options.max_new_tokens, options.num_beams)
+        quiet_libraries()
+        texts = generate(options.run, options.prompt, options.max_new_tokens, options.num_beams)
     for prompt, text in zip(options.prompt, texts, strict=True):
         print(text.strip() if len(texts) == 1 else f"> {prompt}\n{text.strip()}\n")

@@ -6,6 +6,7 @@ import logging
 from itertools import groupby
 from typing import TYPE_CHECKING
 
+from smoa_lightning.common.allowed_classes import allowing, split_packages
 from smoa_lightning.common.fast_imports import import_command
 from smoa_lightning.configuration import expand_bases, help_or_check
 from smoa_lightning.records.tables import text_table
@@ -36,6 +37,7 @@ def main(args: list[str]) -> None:
     Raises:
         UserError: Bad input.
     """
+    packages, args = split_packages(args)
     if help_or_check("params", args):
         return
     FineTuneCLI = import_command("smoa_lightning.training.cli").FineTuneCLI
@@ -47,7 +49,8 @@ def main(args: list[str]) -> None:
 
     quiet_libraries()
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # hides messages about devices: no run follows
-    module = FineTuneCLI(expand_bases(args), run=False).model
+    with allowing(packages):
+        module = FineTuneCLI(expand_bases(args), run=False).model
     fit = module.resolve_budget()
     network = load_skeleton(module.backbone_config, module.location)
     total = sum(p.numel() for p in network.parameters())

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
-from smoa_lightning.commands.arguments import ArgumentParser, check_adapter_folder
+from smoa_lightning.commands.arguments import ArgumentParser, add_allow_classes, check_adapter_folder
+from smoa_lightning.common.allowed_classes import allowing
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.common.fast_imports import import_command
 
@@ -22,6 +24,7 @@ def parser() -> ArgumentParser:
     result.add_argument("--against", type=Path, nargs="+", default=[], metavar="RUN", help="runs to compare with")
     result.add_argument("--layers", type=int, default=LAYERS, help="number of layers to measure (default: 12)")
     result.add_argument("--output", type=Path, default=None, help="folder to write to (default: the run's)")
+    add_allow_classes(result)
     return result
 
 
@@ -34,6 +37,11 @@ def main(args: list[str]) -> None:
     options = parser().parse_args(args)
     if options.layers < 1:
         raise UserError(f"rank: --layers is {options.layers}, but at least 1 layer must be measured")
+    with allowing(options.allow_classes):
+        _measure(options)
+
+
+def _measure(options: argparse.Namespace) -> None:
     for run in (options.run, *options.against):
         check_adapter_folder(run)
     import_command("smoa_lightning.training.update_rank")

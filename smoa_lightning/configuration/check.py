@@ -12,6 +12,7 @@ from typing import Any
 
 from smoa_lightning.common.console import FLAGS
 from smoa_lightning.common.errors import UserError, nearest
+from smoa_lightning.configuration.class_names import check_class, class_paths_in
 from smoa_lightning.configuration.composition import Leaf, Settings, leaves, leaves_of, put, settings_of, value_at
 from smoa_lightning.configuration.settings import (
     ABSENT,
@@ -20,7 +21,6 @@ from smoa_lightning.configuration.settings import (
     SUBCOMMANDS,
     Setting,
     class_group,
-    class_path_of,
     class_settings,
     groups,
     matches_schema,
@@ -88,6 +88,7 @@ class Check:
         """
         key, value = leaf.key, leaf.value
         owner = owner_of(key)
+        self._classes(key, value, where, from_flag)
         if key in CLASS_SETTINGS:
             self._class(key, "null" if value is None and not from_flag else value, where)
         elif owner is not None:
@@ -161,13 +162,20 @@ class Check:
         if not fits:
             raise UserError(f"{where}{wrong_value(setting, value)}")
 
+    def _classes(self, key: str, value: Any, where: str, from_flag: bool) -> None:
+        """Check the classes of a setting of the trainer, which may be given by name, as a mapping or as a list."""
+        setting, _, part = key.partition(".class_path")
+        if setting.startswith("trainer.") and not part:
+            value = read_flag(value, key).value if from_flag and isinstance(value, str) else value
+            for class_path in class_paths_in(value):
+                check_class(setting, class_path, where)
+
     def _class(self, key: str, value: Any, where: str) -> None:
         class_path = value.strip() if isinstance(value, str) else value
         class_path = None if class_path == "null" else class_path
         self.values[key] = class_path
         put(self.settings, Leaf(key, class_path))
-        if key == "model.adapter" and isinstance(class_path, str):
-            check_strategy(class_path, where)
+        check_class(key, class_path, where)
 
 
 def unknown_key(key: str, known: Iterable[str], where: str = "") -> str:
@@ -206,26 +214,6 @@ def flags(args: list[str]) -> Iterator[tuple[str, str | None]]:
             index += 1
         else:
             yield key, None
-
-
-def check_strategy(class_path: str, where: str = "") -> None:
-    """Refuse a strategy that is neither in peft nor in this package.
-
-    Raises:
-        UserError: The strategy is unknown; the message names the nearest strategies of the same package.
-    """
-    package, _, name = class_path.rpartition(".")
-    top = class_path.split(".")[0]
-    if not package or top not in ("peft", "smoa_lightning") or not matches_schema(top):
-        return
-    if class_path_of("model.adapter", class_path) is not None:
-        return
-    strategies = [known.rpartition(".") for known in schema()["x-classes"]["model.adapter"]]
-    package = package if any(known == package for known, _, _ in strategies) else "peft"
-    close = nearest(name, [last for known, _, last in strategies if known == package], 3)
-    raise UserError(
-        f"{where}model.adapter: there is no strategy {class_path!r}; the nearest classes in {package} are {close}"
-    )
 
 
 def check_task(name: Any) -> None:

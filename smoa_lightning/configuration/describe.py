@@ -9,6 +9,8 @@ import textwrap
 from collections.abc import Mapping
 from typing import Any
 
+from smoa_lightning.common.allowed_classes import FLAG
+from smoa_lightning.common.allowed_classes import HELP as FLAG_HELP
 from smoa_lightning.common.console import HELP
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.configuration.check import Check, check_arguments
@@ -67,6 +69,7 @@ def describe(command: str, args: list[str]) -> str:
         EXAMPLES.format(command=command),
         "",
         HELP,
+        f"  --{FLAG} PACKAGE: {FLAG_HELP}",
         *_other_versions(),
     ]
     for group in [*groups(command), *_named_classes(settings)]:

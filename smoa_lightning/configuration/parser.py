@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import re
+import sys
 from typing import Any, NoReturn
 
 from jsonargparse import add_instantiator
@@ -19,6 +19,7 @@ UNKNOWN_KEY = re.compile(
     r"|does not accept option ['\"]([\w.]+)",
     re.IGNORECASE,
 )
+DENIED = re.compile(r"Importing '([^']+)' is not allowed")
 GIVEN_VALUE = re.compile(r"model\.adapter.*Given value: ([A-Za-z_][\w.]*)$")
 
 
@@ -32,6 +33,8 @@ class OneSentenceParser(LightningArgumentParser):
             key = unknown[1] or unknown[2] or unknown[3]
             known = list(self.get_defaults(skip_validation=True).keys(branches=True))
             raise UserError(unknown_key(key, known)) from ex
+        if denied := DENIED.search(text):
+            raise UserError(f"{denied[1]!r} is not allowed as the class of a setting") from ex
         if given := GIVEN_VALUE.search(text):
             raise UserError(_unknown_strategy(given[1])) from ex
         raise UserError(text) from ex
@@ -39,12 +42,11 @@ class OneSentenceParser(LightningArgumentParser):
 
 def _unknown_strategy(class_path: str) -> str:
     """Return the message about an unknown strategy, with the nearest classes of the same package."""
-    package = class_path.rpartition(".")[0] or "peft"
-    try:
-        members = vars(importlib.import_module(package))
-    except ImportError:
-        package, members = "peft", vars(importlib.import_module("peft"))
-    configs = [n for n, m in members.items() if isinstance(m, type) and issubclass(m, PeftConfig)]
+    package = class_path.rpartition(".")[0]
+    package = package if package in sys.modules else "peft"  # an unknown package is not imported for a message
+    configs = [n for n, m in vars(sys.modules[package]).items() if isinstance(m, type) and issubclass(m, PeftConfig)]
+    if not configs:
+        return f"model.adapter: {class_path!r} is not a class of a strategy, such as peft.LoraConfig"
     close = nearest(class_path.rpartition(".")[2], configs, 3)
     return f"model.adapter: there is no strategy {class_path!r}; the nearest classes in {package} are {close}"
 

@@ -268,7 +268,8 @@ def load_encoder(model: str) -> tuple[Any, Any]:
     place = str(folder or model)
     try:
         with hub_errors(model):
-            return AutoTokenizer.from_pretrained(place), AutoModel.from_pretrained(place).eval()
+            tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
+            return tokenizer, AutoModel.from_pretrained(place, trust_remote_code=False).eval()
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"bert_score: the encoder {model!r} cannot be read: {reason}") from error

@@ -26,6 +26,7 @@ from smoa_lightning.backbones.backbone import (
 )
 from smoa_lightning.common.checksums import is_intact, sealed, sha256
 from smoa_lightning.common.errors import UserError
+from smoa_lightning.configuration.class_names import check_adapter_files
 from smoa_lightning.records.record import ADAPTER_FACTS
 from smoa_lightning.version import __version__
 
@@ -112,6 +113,7 @@ def adapter_folder(run_or_folder: str | Path) -> Path:
         folder = folder / "adapter" / "best"
     if not (folder / ADAPTER_FACTS).is_file():
         raise UserError(f"{folder} is neither a run with an adapter nor an adapter folder: it has no {ADAPTER_FACTS}")
+    check_adapter_files(folder)
     return folder
 
 
@@ -171,7 +173,7 @@ def load_adapter(
     else:
         location = Location("local", backbone if isinstance(backbone, str) else str(backbone.name_or_path))
     if not (folder / "adapter_config.json").is_file():
-        return AutoModelForCausalLM.from_pretrained(folder).eval(), load_tokenizer(location)
+        return AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=False).eval(), load_tokenizer(location)
     base = backbone if isinstance(backbone, PreTrainedModel) else load_model(config, location)
     with _quiet_peft():
         model = PeftModel.from_pretrained(base, str(folder))

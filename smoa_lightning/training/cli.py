@@ -22,6 +22,8 @@ from smoa_lightning.adapters.budget import like_file
 from smoa_lightning.common import console
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.configuration import expand_bases, needs_checkpoint
+from smoa_lightning.configuration.class_names import check_checkpoint_settings
+from smoa_lightning.configuration.import_policy import check_only_classes, import_policy
 from smoa_lightning.configuration.parser import OneSentenceParser, refused_strategy
 from smoa_lightning.data.datamodule import TaskDataModule
 from smoa_lightning.training.callbacks import (
@@ -129,8 +131,12 @@ class FineTuneCLI(LightningCLI):
             checkpoint = _flag(args, "--ckpt_path")
             if checkpoint is not None and args[0] != "fit":
                 saved = stack.enter_context(_config_file_of(Path(checkpoint)))
+                with import_policy(allowed_only=True):
+                    parser.parse_args([args[0], "--config", str(saved)])  # refuses classes that are not allowed
                 expanded[1:1] = ["--config", str(saved)]
-            self.config = parser.parse_args(expanded)
+            with import_policy(allowed_only=False):
+                self.config = parser.parse_args(expanded)
+            check_only_classes(self.config[args[0]] if self.subcommand else self.config)
         self.config_files = [Path(file) for flag, file in pairwise(expanded) if flag == "--config"]
 
     def _parse_ckpt_path(self) -> None:
@@ -157,7 +163,8 @@ class FineTuneCLI(LightningCLI):
                 "ignore", message=r"(?s).*(instantiate_classes|Jsonargparse)", category=DeprecationWarning
             )
             try:
-                super().instantiate_classes()
+                with import_policy(allowed_only=False):
+                    super().instantiate_classes()
             except (ValueError, MisconfigurationException) as error:
                 raise (refused_strategy() or UserError(" ".join(str(error).split()))) from error
 
@@ -248,6 +255,7 @@ def _flag(args: list[str], name: str) -> str | None:
 def _config_file_of(checkpoint: Path) -> Iterator[Path]:
     """Write the model and data settings of a checkpoint to a temporary file."""
     saved = read_checkpoint(checkpoint)["config"]
+    check_checkpoint_settings(saved, str(checkpoint))
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "checkpoint.yaml"
         file.write_text(

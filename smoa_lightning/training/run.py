@@ -20,6 +20,7 @@ from smoa_lightning.backbones.backbone import context_length, provenance
 from smoa_lightning.common.atomic_files import replacing, write_json
 from smoa_lightning.common.console import is_first_process
 from smoa_lightning.common.errors import UserError
+from smoa_lightning.configuration.class_names import other_classes
 from smoa_lightning.data.datamodule import TaskDataModule
 from smoa_lightning.evaluation.text import signatures
 from smoa_lightning.records.hparams import final_metrics, study_columns
@@ -75,6 +76,7 @@ class Run:
         self.notes = dict(notes or {})
         self.module, self.data, self.config, self.name = module, data, config, name
         self.score_base, self.score_report = score_base, score_report
+        self.other_classes = other_classes(config)  # neither of this package nor of the libraries that it trusts
         facts = {"backbone": [module.location.source, module.location.revision], "data": data.source}
         self.signature = signature(config, facts | {"start": file_digest(config.get("ckpt_path"))})
         self.target = RunFolder(Path(), resume=False)
@@ -176,6 +178,7 @@ class Run:
             "data": {"task": self.data.name, "source": self.data.source},
             "metrics": earlier.get("metrics", {}),
             "environment": environment(),
+            "other_classes": self.other_classes,
             **self.notes,
         }
         logger.debug("versions: %s", ", ".join(map(" ".join, self.record["environment"]["packages"].items())))
@@ -293,7 +296,8 @@ class Run:
             raise UserError("there are no rows to score: the data do not have this split, or data.selection_rows is 0")
         if not is_first_process():
             return
-        facts = {"name": self.name, "checkpoint": checkpoint, "config": self.config, "metrics": metrics}
+        facts: dict[str, Any] = {"name": self.name, "checkpoint": checkpoint, "config": self.config, "metrics": metrics}
+        facts["other_classes"] = self.other_classes
         seconds = time.monotonic() - began
         write_json(self.folder / EVALUATION, {**facts, "seconds": seconds, "environment": environment()})
         self.result = evaluation_result(self, metrics, "selection" if function == trainer.validate else "report")

@@ -37,6 +37,8 @@ def announce(run: Run) -> None:
         warn(f"data.max_length {length} is more than the backbone's {positions} positions; {positions} is used")
     if data.ignored_settings:
         warn(f"ignored, since files of any size are read from disk: {', '.join(data.ignored_settings)}")
+    if run.other_classes:
+        logger.info("classes of other packages: %s", ", ".join(run.other_classes))
     logger.info("%s: %s", "resuming" if run.target.resume else "run folder", run.folder)
     if not data.has_report:
         warn(f"no {data.sets.report_split} rows, so nothing will be reported; data.report_tasks can name more tasks")

@@ -1,0 +1,161 @@
+"""Which class a setting may name, decided from names alone: nothing is imported.
+
+For packages that the schema describes, the schema lists the classes that a setting takes. Classes of other packages are
+accepted here, and the real parser checks that they are subclasses.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from smoa_lightning.common.allowed_classes import FLAG, TRUSTED, is_allowed
+from smoa_lightning.common.errors import UserError, nearest
+from smoa_lightning.configuration.settings import CLASS_SETTINGS, matches_schema, schema
+
+# Keys of JSON files from which a library takes a module to import.
+MODULE_KEYS = ("class_path", "parent_library")
+
+
+def check_class(key: str, class_path: Any, where: str = "") -> None:
+    """Refuse a class of a described package that a setting does not take.
+
+    Args:
+        key: The setting: ``model.adapter``, ``model.optimizer`` or one of ``trainer``.
+        class_path: The name; a name without a package is left to the real parser.
+        where: Start of the message: file and line.
+
+    Raises:
+        UserError: The setting does not take the class; the message names the nearest classes.
+    """
+    names = schema()["x-class-names"].get(key)
+    if names is None or not isinstance(class_path, str) or "." not in class_path:
+        return
+    package, _, name = class_path.rpartition(".")
+    top = class_path.split(".")[0]
+    if top not in TRUSTED or not _is_described(top, key) or class_path in names:
+        return
+    shown = schema()["x-classes"][key].values() if key in CLASS_SETTINGS else names
+    places = [known for known in dict.fromkeys(shown) if known.rpartition(".")[0] == package]
+    close = nearest(name, [known.rpartition(".")[2] for known in places], 3) if places else ""
+    near = f"the nearest classes in {package} are {close}" if places else f"the nearest is {nearest(class_path, names)}"
+    what = "strategy" if key == "model.adapter" else "class"
+    raise UserError(f"{where}{key}: there is no {what} {class_path!r}; {near}")
+
+
+def _is_described(package: str, key: str) -> bool:
+    """Whether the schema lists all classes of a package that a setting may take."""
+    group = "lightning" if key.startswith("trainer.") else package
+    return matches_schema(group) if group in (*schema()["x-versions"], "smoa_lightning") else key == "model.adapter"
+
+
+def class_paths_in(value: Any) -> Iterator[str]:
+    """Yield the class paths of a value: a text, ``class_path`` of a mapping, or those of a list."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        yield from class_paths_in(value.get("class_path"))
+    elif isinstance(value, list):
+        for inner in value:
+            yield from class_paths_in(inner)
+
+
+def other_classes(value: Any) -> list[str]:
+    """Return the class paths anywhere in settings that are not in a trusted package, sorted."""
+    found = {path for key, path in _texts(value) if key == "class_path" and path.split(".")[0] not in TRUSTED}
+    return sorted(found)
+
+
+def check_checkpoint_settings(settings: Mapping[str, Any], file: str) -> None:
+    """Refuse settings of a checkpoint that name code outside the allowed packages.
+
+    Raises:
+        UserError: They do; the message names the class and the flag that allows its package.
+    """
+    model = settings.get("model")
+    model = model if isinstance(model, Mapping) else {}
+    for key in CLASS_SETTINGS:
+        for class_path in class_paths_in(model.get(key.removeprefix("model."))):
+            if "." in class_path:
+                _check_allowed(class_path, f"the checkpoint {file!r}")
+            check_class(key, class_path, f"the checkpoint {file!r}: ")
+    if isinstance(model.get("budget"), Mapping):
+        raise UserError(f"the checkpoint {file!r} names a file under model.budget, which no run writes")
+    check_names(settings, f"the checkpoint {file!r}")
+
+
+def check_names(content: Any, what: str) -> None:
+    """Refuse content of a file that names code outside the allowed packages.
+
+    Args:
+        content: Mappings, lists and scalars.
+        what: The file, for messages.
+
+    Raises:
+        UserError: It names such code.
+    """
+    for key, text in _texts(content):
+        if key in MODULE_KEYS:
+            _check_allowed(text, what)
+        elif key == "attn_implementation" and "/" in text and not is_allowed("kernels"):
+            raise UserError(
+                f"{what} names the attention kernel {text!r}, which is code of the hub; if you trust it, "
+                f"add --{FLAG} kernels"
+            )
+    for mapping in _mappings(content):
+        module = mapping.get("megatron_core")
+        if mapping.get("megatron_config") and isinstance(module, str):
+            _check_allowed(module, what)
+        if mapping.get("trust_remote_code"):
+            raise UserError(f"{what} sets trust_remote_code, but code of a model repository is never run")
+
+
+def check_adapter_files(folder: Path) -> None:
+    """Refuse an adapter folder whose JSON files name code, or whose weights are a pickle.
+
+    Raises:
+        UserError: A file names code outside the allowed packages, or there are no weights as safetensors.
+    """
+    for file in (folder / name for name in ("adapter_config.json", "smoa_lightning.json", "config.json")):
+        if file.is_file():
+            try:
+                content = json.loads(file.read_text(encoding="utf-8"))
+            except (ValueError, RecursionError):
+                continue  # whoever reads the file reports the damage
+            check_names(content, str(file))
+    for pickled, safe in (
+        ("adapter_model.bin", "adapter_model.safetensors"),
+        ("pytorch_model.bin", "model.safetensors"),
+    ):
+        if (folder / pickled).is_file() and not (folder / safe).is_file():
+            raise UserError(f"{folder / pickled} is a pickle, which may run code: save the adapter as {safe}")
+
+
+def _check_allowed(path: str, what: str) -> None:
+    if not is_allowed(path):
+        package = path.split(".")[0]
+        raise UserError(
+            f"{what} names {path!r}, which is code of another package; if you trust it, add --{FLAG} {package}"
+        )
+
+
+def _texts(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """Yield the nearest key and the text of every text in nested values."""
+    if isinstance(value, str):
+        yield key, value
+    elif isinstance(value, Mapping):
+        for name, inner in value.items():
+            yield from _texts(inner, str(name))
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _texts(inner, key)
+
+
+def _mappings(value: Any) -> Iterator[Mapping[str, Any]]:
+    """Yield every mapping in nested values."""
+    if isinstance(value, Mapping):
+        yield value
+    for inner in value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ():
+        yield from _mappings(inner)
