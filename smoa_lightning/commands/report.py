@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import logging
-from collections.abc import Sequence
+import re
 from pathlib import Path
 
 from smoa_lightning.ablation.report.analysis import Analysis, analyse
@@ -19,6 +19,7 @@ from smoa_lightning.commands.arguments import ArgumentParser
 from smoa_lightning.common.atomic_files import replacing
 
 logger = logging.getLogger(__name__)
+NUMBERS = re.compile(r"[-+\d.,;%±eE\[\]() ]*")  # numbers and intervals; with no letter, nothing can be called
 LATEX = ("cells", "differences", "gains")  # tables for a paper
 
 
@@ -77,6 +78,17 @@ def write_report(folder: Path, out: Path) -> tuple[Analysis, Document]:
 def comma_separated(table: Table) -> str:
     """Return a table as CSV."""
     stream = io.StringIO()
-    rows: Sequence[Sequence[str]] = [table.titles, *table.rows]
+    rows = [[without_formula(text) for text in row] for row in (table.titles, *table.rows)]
     csv.writer(stream, lineterminator="\n").writerows(rows)
     return stream.getvalue()
+
+
+def without_formula(text: str) -> str:
+    """Return a text that a spreadsheet does not read as a formula; numbers stay.
+
+    >>> without_formula("=1+1"), without_formula("-0.5"), without_formula("+1.2 [0.1, 2.3]")
+    ("'=1+1", '-0.5', '+1.2 [0.1, 2.3]')
+    """
+    first = text.lstrip(" ")[:1]
+    is_formula = first in ("=", "@", "\t", "\r", "\n") or (first in ("+", "-") and not NUMBERS.fullmatch(text))
+    return f"'{text}" if first and is_formula else text

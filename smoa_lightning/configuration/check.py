@@ -12,6 +12,7 @@ from typing import Any
 
 from smoa_lightning.common.console import FLAGS
 from smoa_lightning.common.errors import UserError, nearest
+from smoa_lightning.common.folder_names import check_folder_name
 from smoa_lightning.configuration.class_names import check_class, class_paths_in
 from smoa_lightning.configuration.composition import Leaf, Settings, leaves, leaves_of, put, settings_of, value_at
 from smoa_lightning.configuration.settings import (
@@ -255,3 +256,6 @@ def check_arguments(command: str, args: list[str]) -> None:
     if command in SUBCOMMANDS[1:] and checkpoint is None and not frozen:
         raise UserError(needs_checkpoint(command))
     check_task(check.values.get("data.task"))
+    name = check.values.get("run.name")
+    if isinstance(name, str) and name != "null":
+        check_folder_name(name, "run.name")

@@ -40,7 +40,9 @@ def check_class(key: str, class_path: Any, where: str = "") -> None:
     shown = schema()["x-classes"][key].values() if key in CLASS_SETTINGS else names
     places = [known for known in dict.fromkeys(shown) if known.rpartition(".")[0] == package]
     close = nearest(name, [known.rpartition(".")[2] for known in places], 3) if places else ""
-    near = f"the nearest classes in {package} are {close}" if places else f"the nearest is {nearest(class_path, names)}"
+    near = (
+        f"the nearest classes in {package} are {close}" if places else f"the nearest is {nearest(class_path, names, 1)}"
+    )
     what = "strategy" if key == "model.adapter" else "class"
     raise UserError(f"{where}{key}: there is no {what} {class_path!r}; {near}")
 

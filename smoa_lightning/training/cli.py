@@ -21,6 +21,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from smoa_lightning.adapters.budget import like_file
 from smoa_lightning.common import console
 from smoa_lightning.common.errors import UserError
+from smoa_lightning.common.folder_names import check_folder_name
 from smoa_lightning.configuration import expand_bases, needs_checkpoint
 from smoa_lightning.configuration.class_names import check_checkpoint_settings
 from smoa_lightning.configuration.import_policy import check_only_classes, import_policy
@@ -177,7 +178,8 @@ class FineTuneCLI(LightningCLI):
         self.config_dump = json.loads(json.dumps(self.config[self.subcommand].as_dict(), default=str))
         options = RunConfig(**self._get(self.config, "run").as_dict())
         seed = self._get(self.config, "seed_everything")
-        name = options.name or run_name(self.model, self.datamodule, seed)
+        name = run_name(self.model, self.datamodule, seed) if options.name is None else options.name
+        check_folder_name(name, "run.name")
         scored = options.score_base, options.score_report
         self.run = Run(self.model, self.datamodule, self.config_dump, name, *scored, self._notes)
         if self.subcommand == "fit":

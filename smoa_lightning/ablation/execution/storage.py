@@ -82,7 +82,7 @@ def open_storage(url: str | None, folder: Path) -> BaseStorage:
             return JournalStorage(JournalFileBackend(str(journal), lock_obj=JournalLock(journal)))
         except (ValueError, OSError) as error:
             raise UserError(f"--storage: the journal {journal} cannot be read: {_sentence(error)}") from error
-    shown = re.sub(r"://([^:@/]+):[^@/]*@", r"://\1:***@", url)  # hides the password
+    shown = without_passwords(url)
     try:
         return optuna.storages.get_storage(url)
     except ImportError as error:
@@ -102,6 +102,15 @@ def close_storage(storage: BaseStorage) -> None:
 def _sentence(error: BaseException) -> str:
     """Return the text of an error, or of the driver's error in it, without passwords."""
     inner = getattr(error, "orig", None) or error.__cause__ or error
-    text = " ".join(str(inner or error).split())
-    text = re.sub(r"://([^:@/]+):[^@/]*@", r"://\1:***@", text)
+    text = without_passwords(" ".join(str(inner or error).split()))
     return text[:300] or type(error).__name__
+
+
+def without_passwords(text: str) -> str:
+    """Return a text with *** for each password of a URL or of a driver's settings in it.
+
+    >>> without_passwords("postgresql://me:a/b@host/name?sslpassword=c&port=1")
+    'postgresql://me:***@host/name?sslpassword=***&port=1'
+    """
+    text = re.sub(r"://([^:@/\s]*):[^\s]*@", r"://\1:***@", text)
+    return re.sub(r"(\w*(?:passw(?:or)?d|passwd|pwd|secret|token)\w*\s*=\s*)[^\s&;,'\"]+", r"\1***", text, flags=re.I)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from smoa_lightning.ablation.report.document import (
     FIGURES,
     Block,
@@ -13,22 +15,24 @@ from smoa_lightning.ablation.report.document import (
     Table,
 )
 
+ENTITY = re.compile(r"&(?=#?\w+;)")
+
 
 def markdown(document: Document) -> str:
     """Return a document as Markdown; its figures are in the folder ``figures`` next to it."""
-    parts = [f"# {document.title}", *(_block(block) for block in document.blocks)]
+    parts = [f"# {_text(document.title)}", *(_block(block) for block in document.blocks)]
     return "\n\n".join(parts) + "\n"
 
 
 def _block(block: Block) -> str:
     if isinstance(block, Heading):
-        return f"## {block.text}"
+        return f"## {_text(block.text)}"
     if isinstance(block, Paragraph):
-        return block.text
+        return _text(block.text)
     if isinstance(block, Points):
-        return "\n".join(f"* {sentence}" for sentence in block.sentences)
+        return "\n".join(f"* {_text(sentence)}" for sentence in block.sentences)
     if isinstance(block, Picture):
-        return f"![{_plain(block.caption)}]({FIGURES}/{block.name}.svg)\n\n*{block.caption}*"
+        return f"![{_plain(block.caption)}]({FIGURES}/{block.name}.svg)\n\n*{_text(block.caption)}*"
     return _table(block)
 
 
@@ -37,12 +41,18 @@ def _table(table: Table) -> str:
     lines = [_row(table.titles), f"|{'|'.join(rules)}|"]
     for number, row in enumerate(table.rows):
         lines.append(_row([f"**{text}**" if number in table.best and text else text for text in row]))
-    return f"{table.caption}\n\n" + "\n".join(lines)
+    return f"{_text(table.caption)}\n\n" + "\n".join(lines)
 
 
 def _row(texts: list[str]) -> str:
-    return f"| {' | '.join(text.replace('|', chr(92) + '|') for text in texts)} |"
+    return f"| {' | '.join(_text(text).replace('|', chr(92) + '|') for text in texts)} |"
 
 
 def _plain(text: str) -> str:
-    return text.replace("[", "(").replace("]", ")")
+    return _text(text.replace("[", "(").replace("]", ")"))
+
+
+def _text(text: str) -> str:
+    """Return a text on one line that is no HTML and no link; names in a study can have any characters."""
+    text = " ".join(text.splitlines())
+    return ENTITY.sub("&amp;", text).replace("<", "&lt;").replace("](", "]\\(")

@@ -36,6 +36,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from smoa_lightning.common.errors import UserError, nearest
+from smoa_lightning.common.folder_names import check_folder_name
 from smoa_lightning.configuration.yaml_files import (
     LocatedYaml,
     SourceLocation,
@@ -154,6 +155,7 @@ def study_name(tree: LocatedYaml) -> str:
     name = tree.value.get("name")
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise UserError(f"{tree.where('name')}name is {name!r}, but may have only letters, digits and _ . + -")
+    check_folder_name(name, f"{tree.where('name')}name")
     return name
 
 
