@@ -19,7 +19,7 @@ from smoa_lightning.commands.arguments import ArgumentParser
 from smoa_lightning.common.atomic_files import replacing
 
 logger = logging.getLogger(__name__)
-NUMBERS = re.compile(r"[-+\d.,;%±eE\[\]() ]*")  # numbers and intervals; with no letter, nothing can be called
+NUMBER = re.compile(r"[-+]?[\d.]+(?:[eE][-+]?\d+)?%?")
 LATEX = ("cells", "differences", "gains")  # tables for a paper
 
 
@@ -90,5 +90,8 @@ def without_formula(text: str) -> str:
     ("'=1+1", '-0.5', '+1.2 [0.1, 2.3]')
     """
     first = text.lstrip(" ")[:1]
-    is_formula = first in ("=", "@", "\t", "\r", "\n") or (first in ("+", "-") and not NUMBERS.fullmatch(text))
-    return f"'{text}" if first and is_formula else text
+    if first in ("+", "-"):  # a number, or a number and its interval
+        harmless = all(NUMBER.fullmatch(part) for part in re.split(r"[ \[\](),±]+", text) if part)
+    else:
+        harmless = first not in ("=", "@", "\t", "\r", "\n")
+    return text if harmless or not first else f"'{text}"

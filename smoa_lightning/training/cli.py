@@ -137,7 +137,7 @@ class FineTuneCLI(LightningCLI):
                 expanded[1:1] = ["--config", str(saved)]
             with import_policy(allowed_only=False):
                 self.config = parser.parse_args(expanded)
-            check_only_classes(self.config[args[0]] if self.subcommand else self.config)
+            check_only_classes(self.config[self._asked] if self._asked else self.config)
         self.config_files = [Path(file) for flag, file in pairwise(expanded) if flag == "--config"]
 
     def _parse_ckpt_path(self) -> None:
