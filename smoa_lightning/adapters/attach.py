@@ -44,7 +44,7 @@ def attach(model: nn.Module, config: PeftConfig, seed: int) -> PeftModel:
     try:
         with seeded(model, seed), quiet_peft():
             adapted = get_peft_model(model, config)
-    except ValueError as error:
+    except (ValueError, ImportError) as error:
         raise UserError(f"peft refuses this {type(config).__name__}: {_one_sentence(error)}") from error
     if isinstance(adapted.base_model, AdapterModel):
         for adapter_name in adapted.active_adapters:

@@ -99,7 +99,7 @@ def check_names(content: Any, what: str) -> None:
         UserError: It names such code.
     """
     for key, text in _texts(content):
-        if key in MODULE_KEYS:
+        if key in MODULE_KEYS and (key != "class_path" or "." in text):  # a name alone imports nothing
             _check_allowed(text, what)
         elif key == "attn_implementation" and "/" in text and not is_allowed("kernels"):
             raise UserError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import re
 import subprocess
 import sys
@@ -116,6 +117,32 @@ def test_latex_and_markdown_escape_special_characters() -> None:
 
     assert "| **p\\|q** | **-2** |" in markdown(Document("d", (table,)))
     assert "x &amp; &lt;y&gt;" in page(Document("d", (table,)))
+
+
+def test_names_are_never_markup_or_formulas(tmp_path: Path) -> None:
+    names = ["<script>alert(1)</script>", "=1+1", "@SUM(1)", "+cmd|' /C calc'!A0", "-2+A1", "[x](javascript:alert(1))"]
+    cells: dict[str, dict[str, Any]] = {
+        f"method={name}": {"labels": {"method": name}, "accuracy": 0.4 + 0.03 * n, "parameters": 1000, "rank": 10.0}
+        for n, name in enumerate(names)
+    }
+    make_study(tmp_path, cells, items=60)
+    write_report(tmp_path, tmp_path / "report")
+    for name in ("report.html", "report.md"):
+        text = (tmp_path / "report" / name).read_text()
+        assert "<script" not in text
+        assert "&lt;script" in text
+        assert "](javascript" not in text or name == "report.html"
+    for file in (tmp_path / "report" / "figures").glob("*.svg"):
+        assert "<script" not in file.read_text()
+    for file in (tmp_path / "report" / "tables").glob("*.csv"):
+        with file.open(newline="") as stream:
+            for cell in (cell for row in csv.reader(stream) for cell in row):
+                assert not re.match(r"[=@\t\r]|[-+].*[a-zA-Z!|]", cell), (file.name, cell)
+
+
+def test_numbers_stay_numbers_in_tables(study: Path) -> None:
+    with (study / "tables" / "differences.csv").open(newline="") as stream:
+        assert not any(cell.startswith("'") for row in csv.reader(stream) for cell in row)
 
 
 def test_torch_and_optuna_are_not_needed(study: Path, tmp_path: Path) -> None:

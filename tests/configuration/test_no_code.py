@@ -132,7 +132,8 @@ def test_a_value_without_a_declared_class_stays_a_mapping(
 ) -> None:
     file = marker.with_name("attack.yaml")
     file.write_text(yaml.safe_dump(PLACES["nested"](attacks(marker)["subprocess.Popen"])))
-    main(["params", *tiny_arguments[:2], "--config", str(file), "--model.backbone.source", "embedded"])
+    text = refused(["params", *tiny_arguments[:2], "--config", str(file), "--model.backbone.source=embedded"], capsys)
+    assert "megatron" in text
     assert not marker.exists()
 
 
