@@ -19,7 +19,7 @@ from smoa_lightning.commands.arguments import ArgumentParser
 from smoa_lightning.common.atomic_files import replacing
 
 logger = logging.getLogger(__name__)
-NUMBER = re.compile(r"[-+]?[\d.]+(?:[eE][-+]?\d+)?%?")
+NUMBER_OR_UNIT = re.compile(r"[-+]?[\d.]+(?:[eE][-+]?\d+)?%?|[a-z]+")
 LATEX = ("cells", "differences", "gains")  # tables for a paper
 
 
@@ -86,12 +86,13 @@ def comma_separated(table: Table) -> str:
 def without_formula(text: str) -> str:
     """Return a text that a spreadsheet does not read as a formula; numbers stay.
 
-    >>> without_formula("=1+1"), without_formula("-0.5"), without_formula("+1.2 [0.1, 2.3]")
-    ("'=1+1", '-0.5', '+1.2 [0.1, 2.3]')
+    >>> without_formula("=1+1"), without_formula("-0.5"), without_formula("+1.2 points [0.1, 2.3]")
+    ("'=1+1", '-0.5', '+1.2 points [0.1, 2.3]')
     """
     first = text.lstrip(" ")[:1]
-    if first in ("+", "-"):  # a number, or a number and its interval
-        harmless = all(NUMBER.fullmatch(part) for part in re.split(r"[ \[\](),±]+", text) if part)
+    if first in ("+", "-"):  # numbers with a unit, an interval or an error; no letter before a bracket: no call
+        parts = re.split(r"[ \[\](),±]+", text.strip())
+        harmless = all(NUMBER_OR_UNIT.fullmatch(part) for part in parts if part) and not re.search(r"[a-z] *\(", text)
     else:
         harmless = first not in ("=", "@", "\t", "\r", "\n")
     return text if harmless or not first else f"'{text}"

@@ -7,6 +7,7 @@ accepted here, and the real parser checks that they are subclasses.
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,8 @@ def check_class(key: str, class_path: Any, where: str = "") -> None:
         return
     package, _, name = class_path.rpartition(".")
     top = class_path.split(".")[0]
+    if top in sys.stdlib_module_names:
+        raise UserError(f"{where}{key}: {class_path!r} is not a class for it; the nearest is {nearest(name, names, 1)}")
     if top not in TRUSTED or not _is_described(top, key) or class_path in names:
         return
     shown = schema()["x-classes"][key].values() if key in CLASS_SETTINGS else names

@@ -118,6 +118,20 @@ def test_other_commands_refuse_the_settings_of_a_file(
     assert not marker.exists()
 
 
+@pytest.mark.parametrize("plan", [["--plan"], []])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_study_refuses_the_settings_of_its_files(
+    name: str, plan: list[str], marker: Path, tiny_arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    attack = marker.with_name("attack.yaml")
+    attack.write_text(yaml.safe_dump(PLACES["optimizer"](attacks(marker)[name])))
+    study = {"base": [tiny_arguments[1], str(attack)], "axes": {"r": [2, 4]}, "baseline": {"r": 2}, "seeds": 1}
+    file = marker.with_name("study.yaml")
+    file.write_text(yaml.safe_dump(study))
+    refused(["ablate", "--config", str(file), "--root", str(marker.parent / "studies"), *plan], capsys)
+    assert not marker.exists()
+
+
 @pytest.mark.parametrize("flag", ["--model.optimizer", "--model.adapter", "--trainer.callbacks+", "--trainer.logger"])
 def test_flags_take_no_functions(
     flag: str, marker: Path, tiny_arguments: list[str], capsys: pytest.CaptureFixture[str]
