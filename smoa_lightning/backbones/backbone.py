@@ -19,12 +19,14 @@ from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
     BitsAndBytesConfig,
+    PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 
 from smoa_lightning.backbones.hub import hub_answers, hub_errors, resolve_source
 from smoa_lightning.backbones.quantization import prepare_quantized, quantization, quantization_config, quantized_layers
+from smoa_lightning.common.allowed_classes import FLAG, is_allowed
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.common.process_cache import cached, is_active
 from smoa_lightning.embedded import backbone_folder
@@ -109,6 +111,23 @@ def reading_errors(location: Location) -> Iterator[None]:
         raise UserError(f"cannot read the backbone from {location.name!r}: {reason}") from error
 
 
+def read_architecture(location: Location) -> PretrainedConfig:
+    """Read the configuration of the backbone.
+
+    Raises:
+        UserError: It cannot be read, or names an attention kernel of the hub, which is code.
+    """
+    with reading_errors(location):
+        architecture: PretrainedConfig = AutoConfig.from_pretrained(**location.reading())
+    kernel = str(architecture._attn_implementation)
+    if "/" in kernel and not is_allowed("kernels"):
+        raise UserError(
+            f"the backbone {location.name!r} names the attention kernel {kernel!r}, which is code of the hub; if you "
+            f"trust it, add --{FLAG} kernels"
+        )
+    return architecture
+
+
 def load_tokenizer(location: Location) -> PreTrainedTokenizerBase:
     """Load the tokenizer and set its pad token; inside ``process_cache``, copy the cached tokenizer.
 
@@ -160,6 +179,7 @@ def _read_model(config: BackboneConfig, location: Location) -> PreTrainedModel:
         kwargs["attn_implementation"] = config.attn_implementation
     if config.quantization is not None:
         kwargs["quantization_config"] = _quantization(config.quantization, dtype, location)
+    read_architecture(location)
     with reading_errors(location):
         model = AutoModelForCausalLM.from_pretrained(**location.reading(), **kwargs)
     prepare_quantized(model, dtype, keep=config.dequantize == "cached")
@@ -190,8 +210,7 @@ def load_skeleton(config: BackboneConfig, location: Location) -> PreTrainedModel
 
     ``quantization`` is ignored, since it changes no shape and no number of parameters.
     """
-    with reading_errors(location):
-        architecture = AutoConfig.from_pretrained(**location.reading())
+    architecture = read_architecture(location)
     with torch.device("meta"):
         model: PreTrainedModel = AutoModelForCausalLM.from_config(
             architecture, dtype=getattr(torch, config.dtype), trust_remote_code=False
@@ -201,8 +220,7 @@ def load_skeleton(config: BackboneConfig, location: Location) -> PreTrainedModel
 
 def context_length(location: Location) -> int | None:
     """Return the largest number of positions of the model, None if its config sets no limit."""
-    with reading_errors(location):
-        architecture = AutoConfig.from_pretrained(**location.reading())
+    architecture = read_architecture(location)
     return getattr(architecture.get_text_config(), "max_position_embeddings", None)
 
 

@@ -224,6 +224,33 @@ def test_a_kernel_of_the_hub_is_code_of_a_checkpoint(
     assert "--allow_classes kernels" in refused(["test", "--ckpt_path", str(file)], capsys)
 
 
+@pytest.mark.parametrize("command", ["fit", "params"])
+def test_a_kernel_of_the_hub_is_code_of_a_backbone(
+    command: str, tiny_arguments: list[str], tiny_backbone: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "backbone"
+    shutil.copytree(tiny_backbone, folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"attn_implementation": "someone/kernel"}))
+    assert "kernels" in refused([command, *tiny_arguments, f"--model.backbone.path={folder}"], capsys)
+
+
+@pytest.mark.parametrize("command", ["fit", "params"])
+def test_code_in_the_folder_of_a_backbone_is_not_run(
+    command: str, tiny_arguments: list[str], tiny_backbone: Path, marker: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = marker.with_name("backbone")
+    shutil.copytree(tiny_backbone, folder)
+    shutil.copy(marker.parent / "packages" / "planted.py", folder / "planted.py")
+    for name in ("config.json", "tokenizer_config.json"):
+        content = json.loads((folder / name).read_text())
+        classes = {"AutoConfig": "planted.Thing", "AutoModelForCausalLM": "planted.Thing"}
+        content |= {"model_type": "unknown_type", "auto_map": {**classes, "AutoTokenizer": ["planted.Thing", None]}}
+        (folder / name).write_text(json.dumps(content))
+    refused([command, *tiny_arguments, f"--model.backbone.path={folder}"], capsys)
+    assert not marker.exists()
+
+
 # ---------------------------------------------------------------------------------------------- classes of the user
 
 
