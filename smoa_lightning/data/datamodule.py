@@ -54,7 +54,8 @@ class TaskDataModule(LightningDataModule):
         protocol: ``likelihood``: the best choice by log-likelihood. ``generation``: the answer in a reply that the
             model generates. ``null``: the default of the task.
         fields: Field of the task -> its name in your rows, if the names differ.
-        batch_size: Rows in a training batch; with packing, sequences.
+        batch_size: Rows in a training batch of each process; with packing, sequences. N processes share batches of N
+            times as many rows.
         eval_batch_size: Largest number of items (each with all its choices) in a scoring batch.
         eval_max_tokens: Largest number of tokens in a scoring batch with its padding, or ``null``.
         max_length: Longest sequence in tokens. A longer one loses its oldest turns, then the left of its prompt.

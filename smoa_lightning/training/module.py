@@ -170,6 +170,11 @@ class FineTuneModule(L.LightningModule):
         self._step_loss = detached if self._step_loss is None else self._step_loss + detached
         return loss * self.trainer.accumulate_grad_batches  # undoes Lightning's division
 
+    @property
+    def within_step(self) -> bool:
+        """Whether some, but not all, micro-batches of an optimizer step are done: the same in all processes."""
+        return self._step_loss is not None
+
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Divide the gradients by the number of target tokens of the whole step, over all processes.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,6 +32,26 @@ def pad_rows(rows: Sequence[TokenRow], pad_id: int, pad_multiple: int = 1) -> Ba
 def filled(lengths: Sequence[int], fill: int, pad_multiple: int) -> np.ndarray:
     """Return a matrix for rows of these lengths, rounded up to a multiple, with ``fill`` in every cell."""
     return np.full((len(lengths), math.ceil(max(lengths) / pad_multiple) * pad_multiple), fill, dtype=np.int64)
+
+
+def collate_part(rows: Sequence[Any], collate: Callable[[list[Any]], Batch]) -> Batch:
+    """Collate the part of a process in a batch that several processes share.
+
+    All parts are padded to the same length, as in one process. A process without rows of its own gets the longest row
+    without targets: it takes part in the step, and its loss and gradients are zero.
+
+    Args:
+        rows: The rows of the process, and after them the longest row of the whole batch.
+        collate: Collates training rows; every tensor that it returns has a line for each row, but ``num_tokens``.
+    """
+    *own, longest = rows
+    batch = collate([*own, longest])
+    if not own:
+        return batch | {"labels": torch.full_like(batch["labels"], IGNORED), "num_tokens": torch.tensor(0)}
+    tokens = {"num_tokens": torch.tensor(sum(map(len, own)))}
+    return {
+        name: value if value is None else value[: len(own)] for name, value in batch.items() if name not in tokens
+    } | tokens
 
 
 def collate_choices(items: Sequence[ChoiceItem], pad_id: int, pad_multiple: int = 1) -> Batch:

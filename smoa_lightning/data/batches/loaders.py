@@ -17,7 +17,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from smoa_lightning.common.errors import UserError
-from smoa_lightning.data.batches.collate import Batch, collate_choices, collate_replies, pad_rows
+from smoa_lightning.data.batches.collate import Batch, collate_choices, collate_part, collate_replies, pad_rows
 from smoa_lightning.data.batches.order import BucketOrder, longest_first
 from smoa_lightning.data.batches.packing import collate_packed, pack_rows
 from smoa_lightning.data.encoding.items import LazyItems, ReplyItem, lengths_of, num_rows_of
@@ -196,6 +196,8 @@ def training_loader(
     """
     collate: Any = collate_packed if settings.packing else pad_rows
     collate = functools.partial(collate, pad_id=pad_id, pad_multiple=settings.pad_multiple)
+    if place[1] > 1:
+        collate = functools.partial(collate_part, collate=collate)
     items = pack_rows(rows, settings.max_length, settings.seed) if settings.packing else rows
     order = BucketOrder(items.lengths, settings.batch_size, settings.seed, settings.bucket_batches, *place)
     return ResumableLoader(items, order, collate, settings.num_workers, settings.pin_memory)

@@ -43,11 +43,11 @@ class Batches(LazySequence[list[int]]):
 
 
 def bucketed_batches(
-    lengths: Sequence[int] | np.ndarray, batch_size: int, seed: int, epoch: int, bucket: int = 32, group: int = 1
+    lengths: Sequence[int] | np.ndarray, batch_size: int, seed: int, epoch: int, bucket: int = 32
 ) -> Batches:
     """Shuffle rows into batches of similar lengths; each row is in exactly one batch.
 
-    The rows are shuffled and cut into stretches of ``bucket * group`` batches. Each stretch is sorted by length and cut
+    The rows are shuffled and cut into stretches of ``bucket`` batches. Each stretch is sorted by length and cut
     into batches, and the batches are shuffled. One batch may be smaller. The result depends on the arguments only.
 
     Args:
@@ -56,20 +56,15 @@ def bucketed_batches(
         seed: Seed of the order.
         epoch: Epoch; each has its own order.
         bucket: How many batches are sorted together: a larger number means less padding, and less random batches.
-        group: Number of consecutive batches of similar length: one for each process of a training step.
     """
     rng = random.Random(f"{seed}/{epoch}")  # seeding by text: stable over Python versions and platforms
     rows, lengths = permutation(rng, len(lengths)), np.asarray(lengths)
-    stretch = batch_size * bucket * group
+    stretch = batch_size * bucket
     for start in range(0, len(rows), stretch):
         part = rows[start : start + stretch]
         part[:] = part[np.argsort(lengths[part], kind="stable")]
     starts = np.append(np.arange(0, len(rows), batch_size), len(rows))
-    whole, left = divmod(len(starts) - 1, group)
-    steps = permutation(rng, whole)
-    chosen = (steps[:, None] * group + np.arange(group)).ravel()
-    # an incomplete group stays the last one: before others, it would mix batches of different lengths in a step
-    return Batches(rows, starts, np.append(chosen, whole * group + np.arange(left)))
+    return Batches(rows, starts, permutation(rng, len(starts) - 1))
 
 
 def longest_first(
@@ -100,17 +95,41 @@ def longest_first(
     return Batches(order, np.array(starts))
 
 
+class Parts(LazySequence[list[int]]):
+    """The rows of one process in each batch, and after them the longest row of the batch.
+
+    Args:
+        batches: The batches of all processes.
+        lengths: Length of each row in tokens.
+        rank: The process.
+        world_size: How many processes there are.
+    """
+
+    def __init__(self, batches: Batches, lengths: Sequence[int] | np.ndarray, rank: int, world_size: int) -> None:
+        self._batches, self._lengths, self._rank, self._world_size = batches, lengths, rank, world_size
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def item(self, number: int) -> list[int]:
+        """Return a part by the number of its batch."""
+        batch = self._batches[number]
+        return [*batch[self._rank :: self._world_size], max(batch, key=self._lengths.__getitem__)]
+
+
 @dataclass(frozen=True, eq=False)
 class BucketOrder:
     """The order of training batches: an endless stream of epochs. Each epoch has every row once, in a new order.
 
-    With several processes, consecutive batches go to different processes. If the number of batches is not a multiple
-    of ``world_size``, the first batches of the epoch come again at its end, at most ``world_size - 1`` of them. So all
-    processes make the same number of steps.
+    Several processes share the batches of one process that has ``batch_size * world_size`` rows in a batch: process
+    ``rank`` takes every ``world_size``-th row of each. The rows of a batch are sorted by length, so the parts have
+    nearly the same number of tokens. A process gets its rows, and after them the longest row of the whole batch, which only
+    decides the padding (:func:`smoa_lightning.data.batches.collate.collate_part`). The last batch may have fewer rows
+    than there are processes; then a process gets the longest row only.
 
     Args:
         lengths: Length of each row in tokens.
-        batch_size: Rows in a batch.
+        batch_size: Rows of one process in a batch.
         seed: Seed of the order.
         bucket: How many batches are sorted by length together.
         rank: This process.
@@ -125,14 +144,13 @@ class BucketOrder:
     world_size: int = 1
 
     def __len__(self) -> int:
-        """Batches of one epoch in one process."""
-        return math.ceil(math.ceil(len(self.lengths) / self.batch_size) / self.world_size)
+        """Batches of one epoch, the same number for all processes."""
+        return math.ceil(len(self.lengths) / (self.batch_size * self.world_size))
 
-    def epoch(self, epoch: int) -> Batches:
-        """Return this process's batches of an epoch."""
-        batches = bucketed_batches(self.lengths, self.batch_size, self.seed, epoch, self.bucket, group=self.world_size)
-        places = np.arange(self.rank, len(self) * self.world_size, self.world_size) % len(batches)
-        return batches.at(places)
+    def epoch(self, epoch: int) -> Sequence[list[int]]:
+        """Return this process's part of each batch of an epoch."""
+        whole = bucketed_batches(self.lengths, self.batch_size * self.world_size, self.seed, epoch, self.bucket)
+        return whole if self.world_size == 1 else Parts(whole, self.lengths, self.rank, self.world_size)
 
     def upcoming(self, position: int) -> Iterator[list[int]]:
         """Yield ``len(self)`` batches of the stream, from a position on."""
@@ -143,7 +161,7 @@ class BucketOrder:
 
     def identity(self) -> dict[str, int]:
         """Return what the order depends on: a position means the same batch only in the same order."""
-        return {
+        identity = {
             "num_rows": len(self.lengths),
             "num_tokens": int(np.sum(self.lengths)),
             "batch_size": self.batch_size,
@@ -151,3 +169,6 @@ class BucketOrder:
             "bucket": self.bucket,
             "world_size": self.world_size,
         }
+        if self.world_size > 1:  # earlier versions gave each process whole batches, in another order
+            identity["rows_of_a_shared_batch"] = self.batch_size * self.world_size
+        return identity

@@ -94,7 +94,7 @@ class AdapterCheckpoint(Checkpoint):
         self.best_metrics, self._last_saved = state_dict["best_metrics"], state_dict["last_saved"]
 
     def _commit(self, trainer: L.Trainer, pl_module: Any, best: bool = False, ended: bool = False) -> None:
-        resumable = not pl_module.step_targets  # within an accumulated step, the gradients so far would be lost
+        resumable = not pl_module.within_step  # within an accumulated step, the gradients so far would be lost
         if not (resumable or best):
             return
         if best:

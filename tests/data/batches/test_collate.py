@@ -8,9 +8,10 @@ import torch
 
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.data.batches import order
-from smoa_lightning.data.batches.collate import collate_choices, pad_rows
+from smoa_lightning.data.batches.collate import collate_choices, collate_part, pad_rows
 from smoa_lightning.data.batches.loaders import BatchLoader, ResumableLoader
 from smoa_lightning.data.batches.order import BucketOrder
+from smoa_lightning.data.batches.packing import PackedRow, collate_packed
 from smoa_lightning.data.encoding.items import IGNORED, ChoiceItem, TokenRow
 
 LENGTHS = tuple(random.Random(0).choices(range(1, 61), k=203))
@@ -61,10 +62,10 @@ def test_choices_of_an_item_are_consecutive():
     assert all(tensor.dtype == torch.long for tensor in batch.values())
 
 
-@pytest.mark.parametrize("group", [1, 2, 3])
+@pytest.mark.parametrize("bucket", [1, 4, 12])
 @pytest.mark.parametrize("batch_size", [1, 7, 32, 500])
-def test_each_row_is_in_exactly_one_batch(batch_size, group):
-    batches = bucketed_batches(LENGTHS, batch_size, seed=1, epoch=0, bucket=4, group=group)
+def test_each_row_is_in_exactly_one_batch(batch_size, bucket):
+    batches = bucketed_batches(LENGTHS, batch_size, seed=1, epoch=0, bucket=bucket)
     assert sorted(i for batch in batches for i in batch) == list(range(len(LENGTHS)))
     assert sum(len(batch) != batch_size for batch in batches) <= 1
 
@@ -90,21 +91,44 @@ def test_buckets_save_padding():
     assert padding(bucketed_batches(LENGTHS, 8, 0, 0, bucket=32)) < padding(bucketed_batches(LENGTHS, 8, 0, 0, 1)) / 4
 
 
-@pytest.mark.parametrize("world_size", [1, 2, 3, 8])
-def test_processes_make_as_many_steps_and_cover_all_rows(world_size):
-    orders = [BucketOrder(LENGTHS, 16, 0, 4, rank, world_size) for rank in range(world_size)]
-    given = [own.epoch(3) for own in orders]
-    assert {len(batches) for batches in given} == {len(orders[0])}
-    rows = [i for batches in given for batch in batches for i in batch]
-    assert set(rows) == set(range(len(LENGTHS)))
-    assert len(rows) - len(LENGTHS) <= (world_size - 1) * 16
-    if world_size == 1:
-        assert len(rows) == len(LENGTHS)
+@pytest.mark.parametrize("world_size", [2, 3, 7, 8, 300])
+@pytest.mark.parametrize("rows", [203, 145, 160, 3])
+def test_processes_share_the_batches_of_one_process(world_size, rows):
+    """Each row once, in the batch in which one process has it, with the same padding; every process takes part."""
+    lengths, batch_size = LENGTHS[:rows], 4
+    one = list(BucketOrder(lengths, batch_size * world_size, 5, 4).upcoming(1))
+    orders = [BucketOrder(lengths, batch_size, 5, 4, rank, world_size) for rank in range(world_size)]
+    assert {len(own) for own in orders} == {len(one)}
+    for batch, *parts in zip(one, *(own.upcoming(1) for own in orders), strict=True):
+        assert sorted(row for *own, _ in parts for row in own) == sorted(batch)
+        assert {lengths[longest] for *_, longest in parts} == {max(lengths[row] for row in batch)}
+        counts = [len(own) for *own, _ in parts]
+        assert max(counts) - min(counts) <= 1
 
 
-def test_more_processes_than_batches():
-    orders = [BucketOrder((1, 2, 3), 2, 0, 4, rank, 5) for rank in range(5)]
-    assert [len(own.epoch(0)) for own in orders] == [1] * 5
+def test_orders_of_one_process_and_of_several_differ_for_a_resume():
+    one, two = BucketOrder(LENGTHS, 8).identity(), BucketOrder(LENGTHS, 8, world_size=2).identity()
+    assert set(one) == {"num_rows", "num_tokens", "batch_size", "seed", "bucket", "world_size"}  # as in old checkpoints
+    assert set(two) > set(one)  # the order of several processes was another one before
+
+
+@pytest.mark.parametrize("collate", [pad_rows, collate_packed])
+def test_a_part_is_cut_out_of_the_padded_batch(collate):
+    rows = [row(1, 2, 3, 4, 5), row(6, 7, 8, masked=1), row(9, 10)]
+    if collate is collate_packed:
+        rows = [PackedRow((one,)) for one in rows]
+    collate = functools.partial(collate, pad_id=0, pad_multiple=8)
+    whole = collate(rows)
+    for own in ([0, 2], [1], [2]):
+        part = collate_part([*(rows[i] for i in own), rows[0]], collate)
+        for name in ("input_ids", "labels", "attention_mask", "position_ids"):
+            if isinstance(whole.get(name), torch.Tensor):
+                assert torch.equal(part[name], whole[name][own]), name
+        assert int(part["num_tokens"]) == sum(len(rows[i]) for i in own)
+    empty = collate_part([rows[0]], collate)
+    assert empty["input_ids"].shape == (1, 8)
+    assert (empty["labels"] == IGNORED).all()
+    assert int(empty["num_tokens"]) == 0
 
 
 def test_longest_first():

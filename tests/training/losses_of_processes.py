@@ -1,0 +1,46 @@
+"""Trains several configurations and writes the loss of each optimizer step: the part of a test that each process does.
+
+Usage: ``python losses_of_processes.py CASES OUT``; with torchrun's environment variables it is one of several processes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+
+from smoa_lightning.common.quiet import quiet_libraries
+from smoa_lightning.training.cli import FineTuneCLI
+
+
+class Losses(L.Callback):
+    """Collects ``train/loss`` after each optimizer step."""
+
+    def __init__(self) -> None:
+        self.losses: dict[int, float] = {}
+
+    def on_train_batch_end(self, trainer: L.Trainer, *args: Any) -> None:
+        if trainer.global_step and trainer.global_step not in self.losses:
+            self.losses[trainer.global_step] = float(trainer.callback_metrics["train/loss"])
+
+
+def main(cases: Path, out: Path) -> None:
+    quiet_libraries()
+    found = {}
+    for name, arguments in json.loads(cases.read_text()).items():
+        collected = Losses()
+        FineTuneCLI(["fit", *arguments, f"--run.folder={out.parent / name}"], callbacks=[collected])
+        found[name] = list(collected.losses.values())
+        if os.environ.get("RANK", "0") == "0":
+            print(name, found[name][-1], flush=True)
+            out.write_text(json.dumps(found))
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

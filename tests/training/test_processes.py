@@ -1,0 +1,110 @@
+"""Several processes train as one process with batches as large as all of theirs: the same losses in every step."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from smoa_lightning.embedded import rows
+
+EXPERIMENTS = Path(__file__).parents[2] / "experiments"
+SCRIPT = Path(__file__).with_name("losses_of_processes.py")
+# Without dropout: the processes draw their own masks.
+SHORT = ["smoa_blocks", "lora", "adalora", "prompt"]
+STRATEGIES = sorted(p.stem for p in EXPERIMENTS.glob("adapters/*.yaml") if p.stem != "frozen")
+TOLERANCE = 1e-6
+
+
+def folder_of_rows(folder: Path, task: str, count: int) -> Path:
+    folder.mkdir(parents=True)
+    for split, number in (("train", count), ("validation", 8)):
+        lines = [json.dumps(row) for row in rows(task, split)[:number]]
+        (folder / f"{split}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return folder
+
+
+def arguments(adapter: str, backbone: Path, data: list[str]) -> list[str]:
+    dropouts = {"lora": "lora_dropout", "dora": "lora_dropout"}
+    return [
+        *("--config", str(EXPERIMENTS / "piqa.yaml"), "--config", str(EXPERIMENTS / "adapters" / f"{adapter}.yaml")),
+        *("--model.backbone.source", "local", "--model.backbone.path", str(backbone)),
+        *([f"--model.adapter.{dropouts[adapter]}", "0"] if adapter in dropouts else []),
+        *("--data.source", "local", "--data.selection_rows", "0", *data, "--trainer.max_epochs", "1"),
+        *("--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false", "--run.score_base", "false"),
+        *("--run.score_report", "false", "--rank_monitor.max_layers", "0", "--forgetting.max_documents", "1"),
+        *("--trainer.logger", "false", "--trainer.log_every_n_steps", "1"),
+    ]
+
+
+def cases(names: list[str], backbone: Path, folder: Path) -> dict[str, list[str]]:
+    """145 rows in batches of 8: one process of two has no row in the last batch."""
+    odd = ["--data.path", str(folder_of_rows(folder / "odd", "piqa", 145))]
+    even = ["--data.path", str(folder_of_rows(folder / "even", "piqa", 64))]
+    both = folder / "both"
+    for task, count in (("piqa", 45), ("boolq", 30)):
+        folder_of_rows(both / task, task, count)
+    found = {name: arguments(name, backbone, odd) for name in names}
+    blocks = "smoa_blocks"
+    found["even"] = arguments(blocks, backbone, even)
+    found["accumulated"] = [*arguments(blocks, backbone, odd), "--trainer.accumulate_grad_batches", "3"]
+    found["packed"] = [*arguments(blocks, backbone, odd), "--data.packing", "true", "--data.max_length", "160"]
+    mixture = ["--data.path", str(both), "--data.task", "mixture", "--data.mixture", "{piqa: 1, boolq: 2}"]
+    found["mixture"] = arguments(blocks, backbone, mixture)
+    found["workers"] = [*arguments(blocks, backbone, even), "--data.num_workers", "1"]
+    return found
+
+
+def free_port() -> str:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return str(found.getsockname()[1])
+
+
+def losses(configurations: dict[str, list[str]], folder: Path, processes: int) -> dict[str, list[float]]:
+    """Return the losses of each step of each configuration; the processes are started as torchrun starts them."""
+    folder.mkdir()
+    several = ["--trainer.strategy", "ddp"] if processes > 1 else []
+    size = ["--data.batch_size", str(8 // processes), "--trainer.devices", str(processes), *several]
+    (folder / "cases.json").write_text(json.dumps({name: [*own, *size] for name, own in configurations.items()}))
+    launched = []
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    if processes > 1:
+        environment |= {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes), "GROUP_RANK": "0"}
+        environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "TORCHELASTIC_RUN_ID": "test"}
+    for rank in range(processes):
+        own = environment | ({"RANK": str(rank), "LOCAL_RANK": str(rank)} if processes > 1 else {})
+        command = [sys.executable, str(SCRIPT), str(folder / "cases.json"), str(folder / "losses.json")]
+        with (folder / f"log-{rank}.txt").open("wb") as log:
+            launched.append(subprocess.Popen(command, env=own, stdout=log, stderr=log))
+    statuses = [process.wait(1200) for process in launched]
+    assert statuses == [0] * processes, (folder / "log-0.txt").read_text()[-3000:]
+    found: dict[str, list[float]] = json.loads((folder / "losses.json").read_text())
+    return found
+
+
+def largest_differences(names: list[str], backbone: Path, folder: Path, processes: int) -> dict[str, float]:
+    """Return the largest difference of losses of each configuration, over all its steps."""
+    made = cases(names, backbone, folder / "rows")
+    one, several = (losses(made, folder / str(count), count) for count in (1, processes))
+    assert {name: len(own) for name, own in several.items()} == {name: len(own) for name, own in one.items()}
+    assert [len(one[name]) for name in ("even", "accumulated")] == [8, 7]
+    return {n: max(abs(a - b) for a, b in zip(one[n], several[n], strict=True)) for n in made}
+
+
+def test_two_processes_have_the_losses_of_one(tiny_backbone: Path, tmp_path: Path) -> None:
+    found = largest_differences(SHORT, tiny_backbone, tmp_path, 2)
+    assert {name: value for name, value in found.items() if value > TOLERANCE} == {}
+
+
+@pytest.mark.slow
+def test_every_strategy_in_two_processes(tiny_backbone: Path, tmp_path: Path) -> None:
+    found = largest_differences(STRATEGIES, tiny_backbone, tmp_path, 2)
+    for name, value in found.items():
+        print(f"{name:20} {value:.1e}")
+    assert {name: value for name, value in found.items() if value > TOLERANCE} == {}
