@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import importlib.metadata
 import json
 import platform
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from typing import Any
 from smoa_lightning.common.errors import UserError
 
 RECORD = "record.json"
+LOCK = ".lock"  # in the folder of a run; holds the signature of the run that locked it
 STUDY_FACTS = "ablation"  # key of the facts about the study that a run belongs to
 EVALUATION = "evaluation.json"
 ITEMS = "items.jsonl"
@@ -110,8 +110,9 @@ def run_folder(base: Path, run_signature: str, exact: bool) -> RunFolder:
     """Choose the folder of a run.
 
     By default it is ``base/version_N``. The newest unfinished version with the same signature is resumed, else N is
-    the next number. With ``exact`` it is ``base`` itself. An unfinished run with the same signature is resumed there;
-    after a finished run the folder is ``base-v2``, ``base-v3``, ...
+    the next number. A version that the same run has locked before its first record is that of this run too. With
+    ``exact`` it is ``base`` itself. An unfinished run with the same signature is resumed there; after a finished run
+    the folder is ``base-v2``, ``base-v3``, ...
 
     Raises:
         UserError: The exact folder holds a different experiment, or files but no run.
@@ -121,6 +122,8 @@ def run_folder(base: Path, run_signature: str, exact: bool) -> RunFolder:
         for version in reversed(versions):
             if _unfinished(version, run_signature):
                 return RunFolder(version, resume=True)
+            if not (version / RECORD).exists() and _locked_by(version) == run_signature:
+                return RunFolder(version, resume=False)
         number = int(versions[-1].name[8:]) + 1 if versions else 0
         return RunFolder(base / f"version_{number}", resume=False)
     candidate, number = base, 1
@@ -146,6 +149,14 @@ def run_folder(base: Path, run_signature: str, exact: bool) -> RunFolder:
 def _unfinished(folder: Path, run_signature: str) -> bool:
     record = read_record(folder)
     return record is not None and record["signature"] == run_signature and record["status"] != "finished"
+
+
+def _locked_by(folder: Path) -> str:
+    """Return the signature of the last run that locked a folder; empty if none did."""
+    try:
+        return (folder / LOCK).read_text(encoding="utf-8")
+    except OSError:
+        return ""
 
 
 def environment() -> dict[str, Any]:
@@ -176,22 +187,3 @@ def _git_state(folder: Path) -> dict[str, Any] | None:
 
 class RunInProgress(UserError):
     """Another process is running in the folder of a run."""
-
-
-@contextlib.contextmanager
-def run_lock(folder: Path) -> Iterator[None]:
-    """Lock a run folder, so that no second process writes to it. Even a killed process releases the lock.
-
-    Raises:
-        RunInProgress: Another process holds the lock.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise RunInProgress(f"another process is running in {folder}: wait for it or stop it") from None
-        try:
-            yield
-        finally:
-            fcntl.flock(lock, fcntl.LOCK_UN)  # forked processes have the file open, too

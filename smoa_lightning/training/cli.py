@@ -87,17 +87,21 @@ class FineTuneCLI(LightningCLI):
         self.run: Run | None = None
         self._callbacks, self._notes = callbacks, notes
         self._asked = args[0] if run and isinstance(args, list) and args else None
-        super().__init__(
-            FineTuneModule,
-            TaskDataModule,
-            parser_class=OneSentenceParser,
-            save_config_callback=None,  # the run writes config.yaml itself, in its own folder
-            seed_everything_default=0,
-            auto_configure_optimizers=False,  # it would take frozen weights, and not the adapter
-            load_from_checkpoint_support=False,
-            args=args,
-            run=run,
-        )
+        try:
+            super().__init__(
+                FineTuneModule,
+                TaskDataModule,
+                parser_class=OneSentenceParser,
+                save_config_callback=None,  # the run writes config.yaml itself, in its own folder
+                seed_everything_default=0,
+                auto_configure_optimizers=False,  # it would take frozen weights, and not the adapter
+                load_from_checkpoint_support=False,
+                args=args,
+                run=run,
+            )
+        finally:
+            if self.run is not None:
+                self.run.release()
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the settings of the run, and each callback under its own name, so that files need not merge lists."""
@@ -170,7 +174,7 @@ class FineTuneCLI(LightningCLI):
                 raise (refused_strategy() or UserError(" ".join(str(error).split()))) from error
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
-        """Decide the sources and the folder of the run, then instantiate its trainer."""
+        """Decide the sources of the run, instantiate its trainer, then decide the folder."""
         if self.subcommand is None:
             return super().instantiate_trainer(logger=False, **kwargs)
         self.datamodule.resolve()
@@ -182,19 +186,21 @@ class FineTuneCLI(LightningCLI):
         check_folder_name(name, "run.name")
         scored = options.score_base, options.score_report
         self.run = Run(self.model, self.datamodule, self.config_dump, name, *scored, self._notes)
-        if self.subcommand == "fit":
-            self.run.choose_folder(options.root, options.folder)
-        else:
-            self.run.choose_output(options.root, options.folder, self.subcommand, self._get(self.config, "ckpt_path"))
-        announce(self.run)
         logger = self._get(self.config_init, "trainer").get("logger")
         if logger is None or logger is True:
-            kwargs["logger"] = RunLogger(self.run.folder, self.run.resumed_step())
-        kwargs["default_root_dir"] = str(self.run.folder)
+            kwargs["logger"] = False  # it needs the folder
         kwargs["enable_checkpointing"] = True  # AdapterCheckpoint; Lightning then adds no callback of its own
         if console.is_quiet():
             kwargs["enable_model_summary"] = False
         trainer = super().instantiate_trainer(**kwargs)
+        if self.subcommand == "fit":
+            self.run.choose_folder(options.root, options.folder, trainer)
+        else:
+            self.run.choose_output(options.root, options.folder, self.subcommand, self._get(self.config, "ckpt_path"))
+        announce(self.run)
+        trainer._default_root_dir = str(self.run.folder)  # type: ignore[attr-defined]
+        if kwargs.get("logger") is False:
+            trainer.logger = RunLogger(self.run.folder, self.run.resumed_step())
         if console.is_quiet() and trainer.progress_bar_callback is not None:
             trainer.progress_bar_callback.disable()
         trainer.callbacks += [ItemScores(), *self._callbacks]  # type: ignore[attr-defined]

@@ -23,6 +23,7 @@ from smoa_lightning.common.errors import UserError
 from smoa_lightning.configuration.class_names import other_classes
 from smoa_lightning.data.datamodule import TaskDataModule
 from smoa_lightning.evaluation.text import signatures
+from smoa_lightning.records.claim import Claim, claim
 from smoa_lightning.records.hparams import final_metrics, study_columns
 from smoa_lightning.records.record import (
     BASE_ITEMS,
@@ -33,8 +34,6 @@ from smoa_lightning.records.record import (
     content,
     environment,
     read_record,
-    run_folder,
-    run_lock,
     signature,
 )
 from smoa_lightning.records.tables import part_table
@@ -44,6 +43,7 @@ from smoa_lightning.training.module import FineTuneModule
 from smoa_lightning.training.run_checkpoints import BEST, publish, recover, resume_point
 from smoa_lightning.training.run_names import flat_hyperparameters
 from smoa_lightning.training.run_notes import evaluation_result, fit_result
+from smoa_lightning.training.run_place import shared_folder
 
 Metrics = dict[str, float]
 T = TypeVar("T")
@@ -80,6 +80,7 @@ class Run:
         facts = {"backbone": [module.location.source, module.location.revision], "data": data.source}
         self.signature = signature(config, facts | {"start": file_digest(config.get("ckpt_path"))})
         self.target = RunFolder(Path(), resume=False)
+        self._claim: Claim | None = None  # in the first process of a training run
         self.record: dict[str, Any] = {}
         self.result = ""  # the text that the command prints at the end; empty except in the first process
         module.run_config = content(config)
@@ -91,10 +92,19 @@ class Run:
         """The folder of this run."""
         return self.target.path
 
-    def choose_folder(self, root: str, exact: str | None) -> None:
-        """Choose the folder of an unfinished run with the same signature, else a new folder."""
+    def choose_folder(self, root: str, exact: str | None, trainer: L.Trainer) -> None:
+        """Claim the folder of an unfinished run with the same signature, else a new folder.
+
+        Raises:
+            UserError: The folder is refused, or another process does this run.
+        """
         base = Path(exact) if exact else Path(root) / self.name
-        self.target = run_folder(base, self.signature, exact is not None)
+        self.target, self._claim = shared_folder(trainer, lambda: claim(base, self.signature, exact is not None))
+
+    def release(self) -> None:
+        """Unlock the folder of the run."""
+        if self._claim is not None:
+            self._claim.release()
 
     def choose_output(self, root: str, exact: str | None, subcommand: str, checkpoint: str | None) -> None:
         """Choose the folder of an evaluation: inside the checkpoint's run, else a folder with the run's name."""
@@ -124,7 +134,7 @@ class Run:
         if checkpoint is not None:
             read_checkpoint(Path(checkpoint))  # an error here comes before scores and files
         self._began = time.monotonic()
-        with run_lock(self.folder) if is_first_process() else contextlib.nullcontext(), self._recorded(trainer):
+        with self._recorded(trainer):
             if is_first_process():
                 recover(self.folder)
             metrics = self._base_metrics(trainer)

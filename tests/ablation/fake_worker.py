@@ -21,7 +21,8 @@ from smoa_lightning.ablation.study.expand import load_study
 from smoa_lightning.ablation.study.space import Run
 from smoa_lightning.common.atomic_files import write_json
 from smoa_lightning.common.errors import UserError
-from smoa_lightning.records.record import RECORD, run_lock
+from smoa_lightning.records.claim import run_lock
+from smoa_lightning.records.record import RECORD
 
 SECONDS = float(os.environ.get("FAKE_SECONDS", "0"))
 

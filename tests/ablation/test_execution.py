@@ -26,7 +26,7 @@ from smoa_lightning.ablation.execution.storage import open_storage
 from smoa_lightning.ablation.execution.supervisor import Supervisor
 from smoa_lightning.ablation.execution.worker_id import Watch, WorkerId
 from smoa_lightning.ablation.study.expand import load_study
-from smoa_lightning.records.record import run_lock
+from smoa_lightning.records.claim import run_lock
 from tests.ablation import fake_worker
 from tests.ablation.small_study import GRID, SEARCH, study_file, work
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from smoa_lightning.embedded import rows
+from smoa_lightning.embedded import backbone_folder, rows
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 SCRIPT = Path(__file__).with_name("losses_of_processes.py")
@@ -97,14 +97,14 @@ def largest_differences(names: list[str], backbone: Path, folder: Path, processe
     return {n: max(abs(a - b) for a, b in zip(one[n], several[n], strict=True)) for n in made}
 
 
-def test_two_processes_have_the_losses_of_one(tiny_backbone: Path, tmp_path: Path) -> None:
-    found = largest_differences(SHORT, tiny_backbone, tmp_path, 2)
+def test_two_processes_have_the_losses_of_one(tmp_path: Path) -> None:
+    found = largest_differences(SHORT, backbone_folder(), tmp_path, 2)
     assert {name: value for name, value in found.items() if value > TOLERANCE} == {}
 
 
 @pytest.mark.slow
-def test_every_strategy_in_two_processes(tiny_backbone: Path, tmp_path: Path) -> None:
-    found = largest_differences(STRATEGIES, tiny_backbone, tmp_path, 2)
+def test_every_strategy_in_two_processes(tmp_path: Path) -> None:
+    found = largest_differences(STRATEGIES, backbone_folder(), tmp_path, 2)
     for name, value in found.items():
         print(f"{name:20} {value:.1e}")
     assert {name: value for name, value in found.items() if value > TOLERANCE} == {}

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from smoa_lightning.__main__ import main
-from smoa_lightning.records.record import run_lock
+from smoa_lightning.records.claim import run_lock
 from smoa_lightning.training.adapter_folder import load_adapter
 from smoa_lightning.training.module import FineTuneModule
 
@@ -195,6 +195,7 @@ def test_an_exact_folder_with_another_experiment_is_refused(
 def test_a_run_under_way_elsewhere_is_refused(
     tiny_arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    (tmp_path / "held").mkdir()
     with run_lock(tmp_path / "held"):
         # flock is per open file, so a second opening in this process stands for another process
         assert main(["fit", *tiny_arguments, "--run.folder", str(tmp_path / "held")]) == 2

@@ -123,9 +123,9 @@ class BucketOrder:
 
     Several processes share the batches of one process that has ``batch_size * world_size`` rows in a batch: process
     ``rank`` takes every ``world_size``-th row of each. The rows of a batch are sorted by length, so the parts have
-    nearly the same number of tokens. A process gets its rows, and after them the longest row of the whole batch, which only
-    decides the padding (:func:`smoa_lightning.data.batches.collate.collate_part`). The last batch may have fewer rows
-    than there are processes; then a process gets the longest row only.
+    nearly the same number of tokens. A process gets its rows, and after them the longest row of the whole batch. That
+    row only decides the padding (:func:`smoa_lightning.data.batches.collate.collate_part`). The last batch may have
+    fewer rows than there are processes; then a process gets the longest row only.
 
     Args:
         lengths: Length of each row in tokens.
