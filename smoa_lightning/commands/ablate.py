@@ -79,6 +79,7 @@ def stopping_like_ctrl_c() -> Iterator[None]:
 
 def run_study(study: Study, folder: Path, options: Options, args: list[str]) -> None:
     """Check the folder and the storage, describe the study there, and start its workers."""
+    from smoa_lightning.ablation.execution.ledger import ORPHANED
     from smoa_lightning.ablation.execution.storage import close_storage, open_storage
     from smoa_lightning.ablation.execution.supervisor import Supervisor
 
@@ -96,6 +97,8 @@ def run_study(study: Study, folder: Path, options: Options, args: list[str]) -> 
                 name,
                 extra=console.ON_STDOUT,
             )
+        for name in supervisor.orphaned():
+            logger.info("the run %s was %s: it continues", name, ORPHANED)
         with stopping_like_ctrl_c():
             supervisor.run()
     finally:

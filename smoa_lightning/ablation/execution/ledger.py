@@ -25,6 +25,7 @@ RUN, SIGNATURE, WORKER, PULSE, ENDED, REASON = "run", "signature", "worker", "pu
 SECONDS, FORGIVEN, VOID = "seconds", "forgiven", "void"
 # Why an attempt has no result: its run raised an error, its worker died, it was stopped, another attempt was first.
 End = Literal["error", "died", "stopped", "lost"]
+ORPHANED = "stopped, since the process that started its worker was gone"  # reason of an attempt
 MOST_DEATHS = 10  # a run that kills its worker is not tried more often
 
 

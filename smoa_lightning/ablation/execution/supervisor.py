@@ -17,6 +17,7 @@ from rich.console import Console
 
 from smoa_lightning.ablation.execution.devices import environment_of
 from smoa_lightning.ablation.execution.folders import Folders
+from smoa_lightning.ablation.execution.ledger import ORPHANED, REASON, RUN
 from smoa_lightning.ablation.execution.live import Display
 from smoa_lightning.ablation.execution.progress import write_trials
 from smoa_lightning.ablation.execution.status import StudyStatus
@@ -24,6 +25,7 @@ from smoa_lightning.ablation.execution.worker_id import Watch, WorkerId
 from smoa_lightning.ablation.study.space import Study
 from smoa_lightning.common import console
 from smoa_lightning.common.errors import UserError
+from smoa_lightning.common.parent import PARENT
 
 REFRESH_SECONDS = 1.0
 STOP_SECONDS = 60.0  # time for a worker to end its step and release its run
@@ -72,6 +74,15 @@ class Supervisor:
             self.status.final.invalidate(lost)
         return list(dict.fromkeys(lost.values()))
 
+    def orphaned(self) -> list[str]:
+        """Return the runs that workers of a killed supervisor have stopped, and that were not tried since."""
+        names = []
+        for ledger in (self.status.final, *(search.ledger for search in self.status.searches.values())):
+            for attempts in ledger.by_signature().values():
+                if attempts[-1].user_attrs.get(REASON) == ORPHANED:
+                    names.append(str(attempts[-1].user_attrs.get(RUN)))
+        return names
+
     def run(self) -> None:
         """Keep the workers running until all runs have ended.
 
@@ -113,7 +124,12 @@ class Supervisor:
     def _start(self, number: int) -> None:
         log = self.log(number)
         log.parent.mkdir(parents=True, exist_ok=True)
-        environment = {**os.environ, **environment_of(number, self.count), "PYTHONUNBUFFERED": "1"}
+        environment = {
+            **os.environ,
+            **environment_of(number, self.count),
+            "PYTHONUNBUFFERED": "1",
+            PARENT: str(os.getpid()),
+        }
         with log.open("ab") as stream:
             self.processes[number] = subprocess.Popen(
                 self.command(number),

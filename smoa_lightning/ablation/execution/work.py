@@ -17,7 +17,7 @@ from optuna.storages import BaseStorage
 from optuna.trial import Trial
 
 from smoa_lightning.ablation.execution.folders import CELLS, Folders, seconds_of
-from smoa_lightning.ablation.execution.ledger import Ledger, Pruned
+from smoa_lightning.ablation.execution.ledger import ORPHANED, Ledger, Pruned
 from smoa_lightning.ablation.execution.progress import write_trials
 from smoa_lightning.ablation.execution.status import StudyStatus
 from smoa_lightning.ablation.execution.trials import CellSearch, ClaimedTrial
@@ -25,6 +25,7 @@ from smoa_lightning.ablation.execution.worker_id import Watch, WorkerId
 from smoa_lightning.ablation.study.base_model import scored_with
 from smoa_lightning.ablation.study.space import Cell, Run, Study
 from smoa_lightning.common.console import ON_STDOUT
+from smoa_lightning.common.parent import parent_is_gone
 from smoa_lightning.records.record import RunInProgress
 
 logger = logging.getLogger(__name__)
@@ -203,7 +204,7 @@ class Attempt:
             logger.info("%s: %s", self.name, error)
             return True
         if isinstance(error, KeyboardInterrupt | SystemExit):
-            self.ledger.end(self.attempt, "stopped", "stopped")
+            self.ledger.end(self.attempt, "stopped", ORPHANED if parent_is_gone() else "stopped")
             return False
         if isinstance(
             error, RunInProgress

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 from pathlib import Path
 
-from smoa_lightning.ablation.execution.devices import assign_device
 from smoa_lightning.ablation.execution.options import Options
 from smoa_lightning.ablation.execution.storage import close_storage, open_storage
 from smoa_lightning.ablation.execution.work import Tools, Work
 from smoa_lightning.ablation.execution.worker_id import WorkerId
 from smoa_lightning.ablation.study.space import Study
 from smoa_lightning.common.fast_imports import import_command, without_collection
+from smoa_lightning.common.parent import end_with_parent, parent_is_gone
 from smoa_lightning.common.process_cache import process_cache
+
+logger = logging.getLogger(__name__)
 
 
 def be_worker(study: Study, folder: Path, options: Options) -> None:
@@ -23,13 +26,13 @@ def be_worker(study: Study, folder: Path, options: Options) -> None:
         KeyboardInterrupt: Ctrl-C, or a stop signal from the supervisor.
     """
     signal.signal(signal.SIGTERM, _stop)
+    end_with_parent(signal.SIGTERM)
     with without_collection():
         import_command("smoa_lightning.training.cli")
         from smoa_lightning.ablation.execution.aggregate import write_cell
         from smoa_lightning.ablation.execution.fitting import fit, prepare_process
         from smoa_lightning.ablation.execution.pruning import TrialPruning
     prepare_process()
-    assign_device(options.worker or 0)
     storage = open_storage(options.storage, folder)
     try:
         with process_cache():
@@ -40,4 +43,6 @@ def be_worker(study: Study, folder: Path, options: Options) -> None:
 
 
 def _stop(number: int, frame: object) -> None:
+    if parent_is_gone():
+        logger.error("the process that started this worker is gone: the worker stops and releases its run")
     raise KeyboardInterrupt
