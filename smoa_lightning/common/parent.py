@@ -13,20 +13,36 @@ PARENT = "SMOA_LIGHTNING_PARENT"  # environment variable: the number of the proc
 POLL_SECONDS = 1.0
 SET_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of Linux's prctl
 
+_told = False  # the signal may come before the system gives this process another parent
+
 
 def parent_is_gone() -> bool:
-    """Whether the process named by the environment variable is not the parent of this process any more."""
-    return PARENT in os.environ and os.environ[PARENT] != str(os.getppid())
+    """Whether the process named by the environment variable has ended."""
+    return _told or (PARENT in os.environ and os.environ[PARENT] != str(os.getppid()))
 
 
-def end_with_parent(number: signal.Signals) -> None:
-    """Get a signal once when the process named by the environment variable ends, however it ends.
+def stop_with_parent() -> None:
+    """Stop like Ctrl-C, once, when the process named by the environment variable ends.
 
-    Linux sends the signal. On other systems, and if the parent has already ended, a thread sends it.
-
-    Args:
-        number: The signal to this process.
+    A worker has its own session, so nothing else sends it SIGHUP.
     """
+
+    def stop(number: int, frame: object) -> None:
+        global _told
+        _told = True
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGHUP, stop)
+    _signal_at_end_of_parent(signal.SIGHUP)
+
+
+def die_with_parent() -> None:
+    """End this process at once when the process named by the environment variable ends."""
+    _signal_at_end_of_parent(signal.SIGKILL)
+
+
+def _signal_at_end_of_parent(number: signal.Signals) -> None:
+    """Send a signal to this process when its parent ends: Linux does it. Elsewhere, or if it is too late, a thread."""
     if PARENT not in os.environ:
         return
     with contextlib.suppress(OSError, AttributeError):

@@ -40,6 +40,7 @@ from smoa_lightning.records.tables import part_table
 from smoa_lightning.training.callbacks import AdapterCheckpoint, CostMonitor, SamplePredictions
 from smoa_lightning.training.checkpoint import file_digest, log_differences, read_checkpoint, verify
 from smoa_lightning.training.module import FineTuneModule
+from smoa_lightning.training.processes import ending_together
 from smoa_lightning.training.run_checkpoints import BEST, publish, recover, resume_point
 from smoa_lightning.training.run_names import flat_hyperparameters
 from smoa_lightning.training.run_notes import evaluation_result, fit_result
@@ -134,7 +135,7 @@ class Run:
         if checkpoint is not None:
             read_checkpoint(Path(checkpoint))  # an error here comes before scores and files
         self._began = time.monotonic()
-        with self._recorded(trainer):
+        with self._recorded(trainer), ending_together(trainer):
             if is_first_process():
                 recover(self.folder)
             metrics = self._base_metrics(trainer)
@@ -300,7 +301,8 @@ class Run:
             saved = read_checkpoint(Path(checkpoint))
             log_differences(self.config, saved["config"])
             kwargs["ckpt_path"] = checkpoint
-        function(self.module, datamodule=self.data, weights_only=True, **kwargs)
+        with ending_together(trainer):
+            function(self.module, datamodule=self.data, weights_only=True, **kwargs)
         metrics = _floats(trainer.callback_metrics, "")
         if not metrics and function != trainer.predict:
             raise UserError("there are no rows to score: the data do not have this split, or data.selection_rows is 0")

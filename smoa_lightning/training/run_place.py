@@ -18,6 +18,7 @@ import lightning as L
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from smoa_lightning.common.errors import UserError
+from smoa_lightning.common.parent import PARENT, die_with_parent
 from smoa_lightning.records.claim import Claim
 from smoa_lightning.records.record import RunFolder
 
@@ -44,11 +45,12 @@ def shared_folder(trainer: L.Trainer, claim: Callable[[], Claim]) -> tuple[RunFo
         return claimed.target, claimed
     first = trainer.global_rank == 0
     if not first and FOLDER in os.environ:
+        die_with_parent()
         return _read(os.environ[FOLDER]), None
     environment: Any = getattr(trainer.strategy, "cluster_environment", None)
     if environment is None or (not environment.creates_processes_externally and trainer.num_nodes == 1):
         claimed = claim()
-        os.environ[FOLDER] = _written(claimed.target)
+        os.environ |= {FOLDER: _written(claimed.target), PARENT: str(os.getpid())}
         return claimed.target, claimed
     store, key = _store(environment.main_address, environment.main_port, first)
     if first:

@@ -21,7 +21,7 @@ from smoa_lightning.ablation.study.expand import load_study
 from smoa_lightning.ablation.study.space import Run
 from smoa_lightning.common.atomic_files import write_json
 from smoa_lightning.common.errors import UserError
-from smoa_lightning.common.parent import end_with_parent
+from smoa_lightning.common.parent import stop_with_parent
 from smoa_lightning.records.claim import run_lock
 from smoa_lightning.records.record import RECORD
 
@@ -69,7 +69,7 @@ def stop(number: int, frame: object) -> None:
 def main() -> None:
     """Work until the study has ended."""
     signal.signal(signal.SIGTERM, stop)
-    end_with_parent(signal.SIGTERM)
+    stop_with_parent()
     study = load_study([Path(sys.argv[1])])
     folder, url = Path(sys.argv[2]), sys.argv[3] or None
     storage = open_storage(url, folder)

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
+from smoa_lightning.__main__ import main
 from smoa_lightning.embedded import backbone_folder, rows
+from smoa_lightning.training.processes import ADVICE
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 SCRIPT = Path(__file__).with_name("losses_of_processes.py")
@@ -108,3 +112,65 @@ def test_every_strategy_in_two_processes(tmp_path: Path) -> None:
     for name, value in found.items():
         print(f"{name:20} {value:.1e}")
     assert {name: value for name, value in found.items() if value > TOLERANCE} == {}
+
+
+def command(rows: Path, root: Path, *more: str) -> list[str]:
+    own = arguments("lora", backbone_folder(), ["--data.path", str(rows), "--data.batch_size", "4"])
+    own += ["--trainer.strategy", "ddp", "--trainer.devices", "2", "--run.root", str(root)]
+    return ["fit", *own, *more]
+
+
+ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+
+
+def test_all_processes_of_torchrun_use_one_folder(tmp_path: Path) -> None:
+    rows = folder_of_rows(tmp_path / "rows", "piqa", 16)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", f"--master_port={free_port()}"]
+    for version in range(2):
+        whole = [*torchrun, "-m", "smoa_lightning", *command(rows, tmp_path / "runs")]
+        done = subprocess.run(
+            whole, capture_output=True, text=True, env=os.environ | ENVIRONMENT, timeout=500, check=False
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        (name,) = (tmp_path / "runs").iterdir()
+        assert sorted(path.name for path in name.iterdir()) == [f"version_{number}" for number in range(version + 1)]
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_killed_process_ends_the_run_with_one_sentence(tmp_path: Path, rank: int) -> None:
+    rows, root = folder_of_rows(tmp_path / "rows", "piqa", 160), tmp_path / "runs"
+    whole = [sys.executable, "-m", "smoa_lightning", *command(rows, root, "--trainer.max_epochs", "1000")]
+    run = subprocess.Popen(
+        whole, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | ENVIRONMENT
+    )
+    limit = time.monotonic() + 400
+    while not list(root.glob("*/version_0/checkpoints/current/last.ckpt")):
+        assert run.poll() is None, run.communicate()
+        assert time.monotonic() < limit
+        time.sleep(0.2)
+    (other,) = (int(pid) for pid in Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split())
+    os.kill(other if rank else run.pid, signal.SIGKILL)
+    _, errors = run.communicate(timeout=60)  # both have ended: both hold the pipe
+    assert run.returncode == (2 if rank else -signal.SIGKILL)
+    assert not Path(f"/proc/{other}").exists() or rank
+    if rank:
+        said = [line for line in errors.splitlines() if line.startswith("smoa_lightning: ")]
+        assert said == [f"smoa_lightning: process 1 of the run was ended by signal 9: {ADVICE}"]
+        assert "Traceback" not in errors
+        (record,) = root.glob("*/version_0/record.json")
+        assert "signal 9" in json.loads(record.read_text())["reason"]
+
+
+@pytest.mark.parametrize(
+    "strategy",
+    ["fsdp", "fsdp_cpu_offload", "deepspeed_stage_2", "lightning.pytorch.strategies.ModelParallelStrategy"],
+)
+def test_strategies_that_shard_are_refused_before_any_work(
+    strategy: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = folder_of_rows(tmp_path / "rows", "piqa", 16)
+    assert main([*command(rows, tmp_path / "runs"), "--trainer.strategy", strategy]) == 2
+    error = capsys.readouterr().err
+    assert f"trainer.strategy: '{strategy}' is not supported, since" in error
+    assert "Traceback" not in error
+    assert not (tmp_path / "runs").exists()

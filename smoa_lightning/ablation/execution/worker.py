@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 from pathlib import Path
@@ -13,10 +12,8 @@ from smoa_lightning.ablation.execution.work import Tools, Work
 from smoa_lightning.ablation.execution.worker_id import WorkerId
 from smoa_lightning.ablation.study.space import Study
 from smoa_lightning.common.fast_imports import import_command, without_collection
-from smoa_lightning.common.parent import end_with_parent, parent_is_gone
+from smoa_lightning.common.parent import stop_with_parent
 from smoa_lightning.common.process_cache import process_cache
-
-logger = logging.getLogger(__name__)
 
 
 def be_worker(study: Study, folder: Path, options: Options) -> None:
@@ -26,7 +23,7 @@ def be_worker(study: Study, folder: Path, options: Options) -> None:
         KeyboardInterrupt: Ctrl-C, or a stop signal from the supervisor.
     """
     signal.signal(signal.SIGTERM, _stop)
-    end_with_parent(signal.SIGTERM)
+    stop_with_parent()
     with without_collection():
         import_command("smoa_lightning.training.cli")
         from smoa_lightning.ablation.execution.aggregate import write_cell
@@ -43,6 +40,4 @@ def be_worker(study: Study, folder: Path, options: Options) -> None:
 
 
 def _stop(number: int, frame: object) -> None:
-    if parent_is_gone():
-        logger.error("the process that started this worker is gone: the worker stops and releases its run")
     raise KeyboardInterrupt
