@@ -65,7 +65,7 @@ def ending_together(trainer: L.Trainer) -> Iterator[None]:
     over = threading.Event()
     before = subprocess_script._launch_process_observer
     # Lightning's own thread kills the first process without a word
-    subprocess_script._launch_process_observer = lambda processes: _watch(processes, over)
+    subprocess_script._launch_process_observer = lambda child_processes: _watch(child_processes, over)
     launcher: Any = trainer.strategy.launcher
     try:
         yield
