@@ -1,4 +1,4 @@
-"""Locks of files and folders that end with their process, whatever ends it."""
+"""Locks of files and folders that end with their process, even if it is killed."""
 
 from __future__ import annotations
 

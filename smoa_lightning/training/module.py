@@ -33,6 +33,7 @@ from smoa_lightning.evaluation.scoring import summed_cross_entropy, target_logit
 from smoa_lightning.evaluation.tasks import TaskEvaluation
 from smoa_lightning.records.metric_table import METRICS
 from smoa_lightning.training.packing_check import check_packing
+from smoa_lightning.training.random_states import random_state_of, random_states
 from smoa_lightning.training.schedule import warmup_decay
 
 Batch = dict[str, Any]
@@ -335,11 +336,11 @@ class FineTuneModule(L.LightningModule):
         checkpoint["config"] = self.run_config
         if self.allocation is not None:
             checkpoint["allocation"] = self.allocation.state_dict()
-        checkpoint["rng"] = {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()}
+        checkpoint["rng"] = random_states(self.trainer.world_size)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Store the saved random state until training starts; restore AdaLoRA's importances."""
-        self._rng = checkpoint.get("rng")
+        self._rng = random_state_of(checkpoint.get("rng"), self.trainer.global_rank)
         if self.allocation is not None and "allocation" in checkpoint:
             self.allocation.load_state_dict(checkpoint["allocation"])
 

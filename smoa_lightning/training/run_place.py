@@ -1,6 +1,6 @@
 """The folder of a run with several processes: the first process claims it, the others learn of it.
 
-Lightning starts the other processes with the environment of the first one, so an environment variable tells them. A
+Lightning starts the other processes with the environment of the first one, so a variable there names the folder. A
 launcher such as torchrun or SLURM starts all processes at once. They then ask the first process through a store at the
 address that they use for the process group later. A shared file would not do: it could be that of an earlier job.
 """

@@ -72,9 +72,14 @@ def free_port() -> str:
         return str(found.getsockname()[1])
 
 
-def losses(configurations: dict[str, list[str]], folder: Path, processes: int) -> dict[str, list[float]]:
-    """Return the losses of each step of each configuration; the processes are started as torchrun starts them."""
-    folder.mkdir()
+def losses(
+    configurations: dict[str, list[str]], folder: Path, processes: int, stop_after: int = 0
+) -> dict[str, list[float]]:
+    """Return the losses of each step of each configuration; the processes are started as torchrun starts them.
+
+    With ``stop_after``, the processes are killed after this number of steps.
+    """
+    folder.mkdir(exist_ok=True)
     several = ["--trainer.strategy", "ddp"] if processes > 1 else []
     size = ["--data.batch_size", str(8 // processes), "--trainer.devices", str(processes), *several]
     (folder / "cases.json").write_text(json.dumps({name: [*own, *size] for name, own in configurations.items()}))
@@ -86,10 +91,11 @@ def losses(configurations: dict[str, list[str]], folder: Path, processes: int) -
     for rank in range(processes):
         own = environment | ({"RANK": str(rank), "LOCAL_RANK": str(rank)} if processes > 1 else {})
         command = [sys.executable, str(SCRIPT), str(folder / "cases.json"), str(folder / "losses.json")]
+        command.append(str(stop_after))
         with (folder / f"log-{rank}.txt").open("wb") as log:
             launched.append(subprocess.Popen(command, env=own, stdout=log, stderr=log))
     statuses = [process.wait(1200) for process in launched]
-    assert statuses == [0] * processes, (folder / "log-0.txt").read_text()[-3000:]
+    assert statuses == [9 if stop_after else 0] * processes, (folder / "log-0.txt").read_text()[-3000:]
     found: dict[str, list[float]] = json.loads((folder / "losses.json").read_text())
     return found
 
@@ -176,3 +182,16 @@ def test_strategies_that_shard_are_refused_before_any_work(
     assert f"trainer.strategy: '{strategy}' is not supported, since" in error
     assert "Traceback" not in error
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_resumed_run_with_dropout_has_the_losses_of_an_uninterrupted_one(tmp_path: Path) -> None:
+    """The processes have parts of different sizes, so their random states differ."""
+    odd = ["--data.path", str(folder_of_rows(tmp_path / "odd", "piqa", 45)), "--trainer.max_epochs", "2"]
+    own = [*arguments("lora", backbone_folder(), odd), "--model.adapter.lora_dropout", "0.3"]
+    own += ["--checkpoint.every_n_steps", "1", "--trainer.accelerator", "cpu"]
+    whole = losses({"run": own}, tmp_path / "whole", 2)["run"]
+    folder = tmp_path / "parts"
+    first = losses({"run": own}, folder, 2, stop_after=8)["run"]
+    second = losses({"run": own}, folder, 2)["run"]
+    assert len(first) == 8
+    assert [*first, *second] == whole
