@@ -18,7 +18,7 @@ def random_states(world_size: int) -> dict[str, Any]:
     if world_size == 1:
         return own
     states: list[Any] = [None] * world_size
-    torch.distributed.all_gather_object(states, own)  # type: ignore[no-untyped-call]
+    torch.distributed.all_gather_object(states, own)
     return {**own, "processes": states}
 
 

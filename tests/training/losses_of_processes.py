@@ -1,6 +1,6 @@
 """Trains several configurations and writes the loss of each optimizer step: the part of a test that each process does.
 
-Usage: ``python losses_of_processes.py CASES OUT [STOP]``; with the variables of torchrun it is one of several processes.
+Usage: ``python losses_of_processes.py CASES OUT STOP``; with the variables of torchrun it is one of several processes.
 """
 
 from __future__ import annotations
