@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import threading
 from pathlib import Path
 
@@ -74,12 +75,29 @@ def test_a_damaged_file_is_computed_again(
     expected = of(weight).orders(weight)
     (file,) = folder.iterdir()
     if content is None:
-        numpy.save(file, numpy.zeros(12, dtype=numpy.int32))  # no permutation
+        spectra._write(file, torch.zeros(12, dtype=torch.int32))  # intact, but no permutation
     else:
         file.write_bytes(content)
     assert all(map(torch.equal, of(weight).orders(weight), expected))
     assert numpy.load(file).max() == 6
     assert ("is damaged" in capsys.readouterr().err) is (content is not None)
+
+
+@pytest.mark.usefixtures("shown_notes")
+@pytest.mark.parametrize("what", ["orders", "singular_values"])
+def test_each_changed_byte_is_found_and_the_spectrum_computed_again(
+    what: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weight = torch.randn(5, 7)
+    expected = [*of(weight).orders(weight), of(weight).singular_values()]
+    (file,) = folder.glob(f"*-{what}.npy")
+    content = file.read_bytes()
+    for place in random.Random(0).sample(range(len(content)), 50):
+        file.write_bytes(content[:place] + bytes([content[place] ^ 0x10]) + content[place + 1 :])
+        monkeypatch.setattr(spectra, "_reported", set())
+        assert all(map(torch.equal, [*of(weight).orders(weight), of(weight).singular_values()], expected))
+        assert "is damaged (its checksum is wrong); the spectrum is computed again" in capsys.readouterr().err
+        assert file.read_bytes() == content
 
 
 @pytest.mark.usefixtures("shown_notes")

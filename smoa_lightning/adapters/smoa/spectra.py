@@ -1,12 +1,13 @@
 """A disk cache of spectral orders and singular values, the most expensive part of injection.
 
 They depend on one weight only, not on r, K or seed, so that all runs of a study with one backbone share them. A file is
-a plain array, and its name is a hash of the weight. Files may be deleted at any time. The folder is
+an array and four bytes, which are its CRC-32. Its name is a hash of the weight. Files may be deleted at any time. The folder is
 ``$SMOA_LIGHTNING_CACHE/spectra`` or one in the user's cache.
 """
 
 from __future__ import annotations
 
+import io
 import logging
 import zlib
 from pathlib import Path
@@ -21,7 +22,7 @@ from smoa_lightning.adapters.tuner.fingerprint import fingerprint_text
 from smoa_lightning.common.atomic_files import CACHE, cache_folder, replacing
 
 logger = logging.getLogger(__name__)
-VERSION = 2  # raise it if subspaces computes different results, or file names change
+VERSION = 3  # raise it if subspaces computes different results, or files change
 
 _reported: set[Path] = set()  # files and folders with a printed message
 
@@ -71,7 +72,10 @@ class SpectraOf:
 def _read(file: Path, length: int) -> Tensor | None:
     """Return the array of a file, or None if it is missing, damaged or of a different length; damage is reported."""
     try:
-        values = torch.from_numpy(numpy.load(file, allow_pickle=False))
+        content = file.read_bytes()
+        if _checksum(content[:-4]) != content[-4:]:
+            raise ValueError("its checksum is wrong")
+        values = torch.from_numpy(numpy.load(io.BytesIO(content), allow_pickle=False))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, EOFError, TypeError) as error:
@@ -81,10 +85,16 @@ def _read(file: Path, length: int) -> Tensor | None:
     return values if values.shape == (length,) else None
 
 
+def _checksum(content: bytes) -> bytes:
+    return zlib.crc32(content).to_bytes(4, "little")
+
+
 def _write(file: Path, values: Tensor) -> None:
+    stream = io.BytesIO()
+    numpy.save(stream, values.numpy())
     try:
-        with replacing(file) as temporary, temporary.open("wb") as stream:
-            numpy.save(stream, values.numpy())
+        with replacing(file) as temporary:
+            temporary.write_bytes(stream.getvalue() + _checksum(stream.getvalue()))
     except OSError as error:
         reason = error.strerror or error
         _report(
