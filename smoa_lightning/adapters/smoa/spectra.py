@@ -1,8 +1,8 @@
 """A disk cache of spectral orders and singular values, the most expensive part of injection.
 
 They depend on one weight only, not on r, K or seed, so that all runs of a study with one backbone share them. A file is
-an array and four bytes, which are its CRC-32. Its name is a hash of the weight. Files may be deleted at any time. The folder is
-``$SMOA_LIGHTNING_CACHE/spectra`` or one in the user's cache.
+an array and four bytes, which are its CRC-32. Its name is a hash of the weight. Files may be deleted at any time. The
+folder is ``$SMOA_LIGHTNING_CACHE/spectra`` or one in the user's cache.
 """
 
 from __future__ import annotations

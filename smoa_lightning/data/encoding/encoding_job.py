@@ -23,7 +23,8 @@ from smoa_lightning.data.encoding.item_table import SCHEMAS, ItemTable, Kind, co
 from smoa_lightning.data.encoding.render import texts
 from smoa_lightning.data.encoding.shots import with_shots
 from smoa_lightning.data.encoding.tokenizer_digest import tokenizer_digest
-from smoa_lightning.data.rows.arrow_file import Writer, code_digest, in_cache, in_scratch_file, key_of
+from smoa_lightning.data.rows.arrow_file import code_digest, in_cache, in_scratch_file, key_of
+from smoa_lightning.data.rows.arrow_writer import Writer
 from smoa_lightning.data.rows.row_table import RowTable
 from smoa_lightning.data.tasks import Protocol, Task
 

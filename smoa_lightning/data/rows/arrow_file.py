@@ -1,7 +1,11 @@
 """Tables in Arrow files: written in pieces, read by index from disk, never completely in memory.
 
-A file is an Arrow IPC file and four bytes. Its record batches have ``BATCH`` rows each; the last one may have fewer.
-Then comes an empty batch with facts about the table in its metadata. The four bytes are a CRC-32 of the rest.
+A file is an Arrow IPC file and eight bytes. Its record batches have ``BATCH`` rows each; the last one may have fewer.
+Then comes an empty batch with facts about the table in its metadata, such as the end and the CRC-32 of each batch.
+The eight bytes are the CRC-32 of everything that is no batch of rows, and the CRC-32 of the rest.
+
+The checksum of a small file is compared when it is opened. For a large file each run would wait for that, so that each
+of its batches is compared when it is first read.
 """
 
 from __future__ import annotations
@@ -9,14 +13,15 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import io
 import json
 import logging
 import mmap
 import tempfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -24,13 +29,12 @@ from filelock import FileLock, Timeout
 
 from smoa_lightning.common.atomic_files import CACHE, replacing
 from smoa_lightning.common.errors import UserError
-from smoa_lightning.data.rows.arrow_columns import column, numbers
+from smoa_lightning.data.rows.arrow_columns import numbers
+from smoa_lightning.data.rows.arrow_writer import BATCH, FACTS, SUMS, TAIL, Writer
 
 logger = logging.getLogger(__name__)
-BATCH = 1024  # rows of a record batch
-CHECKED = 64 << 20  # the checksum of a larger file is not compared, since each run would wait for it
+CHECKED = 64 << 20  # bytes of the largest file that is compared with its checksum when it is opened
 RELEASED = 64  # batches that are read before their pages are released
-FACTS = b"smoa_lightning"
 
 
 def key_of(**parts: Any) -> str:
@@ -54,45 +58,6 @@ def code_digest() -> str:
     return digest.hexdigest()
 
 
-class Writer:
-    """Writes rows to a sink, ``BATCH`` of them at a time.
-
-    Args:
-        sink: A path or an open file.
-        schema: The columns.
-    """
-
-    def __init__(self, sink: Any, schema: pa.Schema) -> None:
-        self._schema = schema
-        self._file = pa.ipc.new_file(sink, schema)
-        self._rows: list[tuple[Any, ...]] = []
-        self.count = 0
-
-    def add(self, *values: Any) -> None:
-        """Add a row: one value for each column."""
-        self._rows.append(values)
-        self.count += 1
-        if len(self._rows) == BATCH:
-            self._flush()
-
-    def _flush(self) -> None:
-        self._file.write_batch(self._batch(zip(*self._rows, strict=True)))
-        self._rows.clear()
-
-    def _batch(self, columns: Iterable[Sequence[Any]]) -> pa.RecordBatch:
-        arrays = [column(values, field.type) for values, field in zip(columns, self._schema, strict=True)]
-        return pa.RecordBatch.from_arrays(arrays, schema=self._schema)
-
-    def close(self, facts: dict[str, Any]) -> None:
-        """Write the remaining rows, and the facts."""
-        if self._rows:
-            self._flush()
-        self._file.write_batch(
-            self._batch([] for _ in self._schema), custom_metadata={FACTS: json.dumps({"count": self.count, **facts})}
-        )
-        self._file.close()
-
-
 Fill = Callable[[Writer], dict[str, Any]]  # adds the rows, and returns the facts
 
 
@@ -102,14 +67,16 @@ class ArrowTable:
     Args:
         content: The file as a memory map, or the same bytes in memory.
         path: The path of the file, if it has a name.
+        checked: Whether the checksum of the whole file was compared already.
 
     Raises:
         ValueError: it is not a complete file of this kind.
     """
 
-    def __init__(self, content: mmap.mmap | pa.Buffer, path: Path | None = None) -> None:
+    def __init__(self, content: mmap.mmap | pa.Buffer, path: Path | None = None, checked: bool = False) -> None:
         self._content, self.path = content, path
-        reader = pa.ipc.open_file(pa.py_buffer(content).slice(0, len(memoryview(content)) - 4))
+        size = len(memoryview(content)) - TAIL
+        reader = pa.ipc.open_file(pa.py_buffer(content).slice(0, size))
         last = reader.num_record_batches - 1
         _, metadata = reader.get_batch_with_custom_metadata(last)
         self.facts: dict[str, Any] = json.loads(metadata[FACTS])
@@ -120,6 +87,11 @@ class ArrowTable:
             self._release_at(number)
         if sum(map(len, self._batches)) != self.facts["count"]:
             raise ValueError("rows are missing")
+        parts: list[list[int]] = self.facts.pop(SUMS)
+        self._ends, self._sums = [0, *(end for end, _ in parts)], [checksum for _, checksum in parts]
+        self._checked = bytearray(last) if not checked else bytearray(b"\1" * last)
+        if len(self._sums) != last or self._crc(self._ends[-1], size) != self._stored(size):
+            raise ValueError("its checksum is wrong")
 
     def __len__(self) -> int:
         return int(self.facts["count"])
@@ -127,11 +99,43 @@ class ArrowTable:
     def place(self, row: int) -> tuple[pa.RecordBatch, int]:
         """Return the batch that holds a row, and the row's position in it."""
         number, position = divmod(int(row), BATCH)
+        self._check(number)
         return self._batches[number], position
+
+    def _check(self, number: int) -> None:
+        """Compare a batch with its checksum when it is first read.
+
+        Raises:
+            UserError: the batch is damaged; the file is removed, so that the next run makes it again.
+        """
+        if self._checked[number]:
+            return
+        if self._crc(*self._ends[number : number + 2]) != self._sums[number]:
+            if self.path is not None:
+                with contextlib.suppress(OSError):
+                    self.path.unlink()
+            name = "a temporary file of rows" if self.path is None else f"{self.path}"
+            raise UserError(
+                f"{name} was damaged: the checksum of rows {number * BATCH} to"
+                f" {number * BATCH + len(self._batches[number]) - 1} is wrong; start the same command again, and the"
+                " file is made again."
+            )
+        self._checked[number] = 1
+        if not sum(self._checked) % RELEASED:
+            self.release()
+
+    def _crc(self, start: int, end: int) -> int:
+        with memoryview(self._content) as view:
+            return zlib.crc32(view[start:end])
+
+    def _stored(self, position: int) -> int:
+        with memoryview(self._content) as view:
+            return int.from_bytes(view[position : position + 4], "little")
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """Yield all batches; copy what you need from a batch before you ask for the next one."""
         for number, batch in enumerate(self._batches):
+            self._check(number)
             yield batch
             self._release_at(number)
         self.release()
@@ -159,42 +163,29 @@ class ArrowTable:
         return (_open, (self.path,)) if self.path else (ArrowTable, (pa.py_buffer(bytes(memoryview(self._content))),))
 
 
-def _open(path: Path) -> ArrowTable:
+def _open(path: Path, checked: bool = False) -> ArrowTable:
     with path.open("rb") as stream:
-        return ArrowTable(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ), path)
+        return ArrowTable(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ), path, checked)
 
 
 def _checked(path: Path) -> ArrowTable:
-    """Return the table of a file after a quick check that it is complete.
+    """Return the table of a file after a quick check that it is complete and was not changed.
 
     Raises:
         ValueError: it is not.
     """
-    size = path.stat().st_size
-    if 4 < size <= CHECKED:
-        with path.open("rb") as stream:
-            if _checksum(stream, size - 4) != stream.read(4):
-                raise ValueError("its checksum is wrong")
-    return _open(path)
-
-
-def _checksum(stream: BinaryIO, size: int) -> bytes:
-    checksum = 0
-    while size:
-        piece = stream.read(min(size, 1 << 20))
-        checksum, size = zlib.crc32(piece, checksum), size - len(piece)
-    return checksum.to_bytes(4, "little")
+    small = TAIL < path.stat().st_size <= CHECKED
+    if small:
+        content = path.read_bytes()
+        if zlib.crc32(memoryview(content)[:-TAIL]).to_bytes(4, "little") != content[-4:]:
+            raise ValueError("its checksum is wrong")
+    return _open(path, checked=small)
 
 
 def _write(path: Path, schema: pa.Schema, fill: Fill) -> None:
-    with path.open("w+b") as stream:
+    with path.open("wb") as stream:
         writer = Writer(stream, schema)
         writer.close(fill(writer))
-        size = stream.tell()
-        stream.seek(0)
-        checksum = _checksum(stream, size)
-        stream.seek(size)
-        stream.write(checksum)
 
 
 # ---- tables in memory, in a temporary file, in the cache
@@ -202,11 +193,10 @@ def _write(path: Path, schema: pa.Schema, fill: Fill) -> None:
 
 def in_memory(schema: pa.Schema, fill: Fill) -> ArrowTable:
     """Make a table of a few rows in memory."""
-    sink = pa.BufferOutputStream()
+    sink = io.BytesIO()
     writer = Writer(sink, schema)
     writer.close(fill(writer))
-    sink.write(b"\0\0\0\0")
-    return ArrowTable(sink.getvalue())
+    return ArrowTable(pa.py_buffer(sink.getvalue()))
 
 
 def in_scratch_file(schema: pa.Schema, fill: Fill) -> ArrowTable:

@@ -12,7 +12,8 @@ import pyarrow as pa
 from tqdm import tqdm
 
 from smoa_lightning.common.errors import UserError
-from smoa_lightning.data.rows.arrow_file import ArrowTable, Writer
+from smoa_lightning.data.rows.arrow_file import ArrowTable
+from smoa_lightning.data.rows.arrow_writer import Writer
 from smoa_lightning.data.rows.lazy_sequence import LazySequence
 from smoa_lightning.data.rows.located import Located
 from smoa_lightning.data.tasks import Row, RowError, Task

@@ -16,7 +16,8 @@ from typing import Any, Literal
 from smoa_lightning.backbones.hub import Source, cached_snapshot, hub_answers, hub_errors
 from smoa_lightning.common.atomic_files import cache_folder
 from smoa_lightning.common.errors import UserError
-from smoa_lightning.data.rows.arrow_file import Writer, code_digest, in_cache, in_memory, in_scratch_file, key_of
+from smoa_lightning.data.rows.arrow_file import code_digest, in_cache, in_memory, in_scratch_file, key_of
+from smoa_lightning.data.rows.arrow_writer import Writer
 from smoa_lightning.data.rows.columnar_readers import is_saved, read_saved
 from smoa_lightning.data.rows.located import Located
 from smoa_lightning.data.rows.locations import identity, is_empty

@@ -11,7 +11,8 @@ from smoa_lightning.data.encoding.encode_examples import PartStatistics
 from smoa_lightning.data.encoding.item_table import SCHEMAS, ItemTable, columns_of
 from smoa_lightning.data.encoding.items import IGNORED, ChoiceItem, ReplyItem, TokenRow, lengths_of, num_rows_of
 from smoa_lightning.data.encoding.mixed_items import MixedItems
-from smoa_lightning.data.rows.arrow_file import Writer, in_cache
+from smoa_lightning.data.rows.arrow_file import in_cache
+from smoa_lightning.data.rows.arrow_writer import Writer
 
 ROWS = [
     TokenRow((5, 6, 7), (IGNORED, 6, 7), truncated=True),

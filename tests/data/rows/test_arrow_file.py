@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import random
 import subprocess
 import sys
 import tempfile
@@ -15,8 +16,10 @@ import pyarrow as pa
 import pytest
 
 from smoa_lightning.common import atomic_files as files
+from smoa_lightning.common.errors import UserError
 from smoa_lightning.data.rows import arrow_file
-from smoa_lightning.data.rows.arrow_file import BATCH, ArrowTable, Writer, in_cache, in_memory, in_scratch_file, key_of
+from smoa_lightning.data.rows.arrow_file import ArrowTable, in_cache, in_memory, in_scratch_file, key_of
+from smoa_lightning.data.rows.arrow_writer import BATCH, Writer
 
 SCHEMA = pa.schema([("number", pa.int64()), ("text", pa.large_string()), ("flags", pa.list_(pa.bool_()))])
 FACTS = {"name": "the café’s\n\0", "share": 0.5}
@@ -126,7 +129,7 @@ def arrow(data: bytes) -> bytes:
 def foreign(data: bytes) -> bytes:
     """A whole file with its checksum, but not one of ours."""
     content = arrow(data)
-    return content + arrow_file.zlib.crc32(content).to_bytes(4, "little")
+    return content + 2 * arrow_file.zlib.crc32(content).to_bytes(4, "little")
 
 
 @pytest.mark.parametrize(
@@ -153,6 +156,35 @@ def test_large_files_are_checked_by_their_structure(tmp_path: Path, monkeypatch:
     file = tmp_path / "key.arrow"
     file.write_bytes(cut(file.read_bytes()))
     check(in_cache(tmp_path, "key", SCHEMA, filled(2000)), 2000)
+
+
+@pytest.mark.parametrize("checked", [arrow_file.CHECKED, 1000], ids=["small", "large"])
+def test_each_changed_byte_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, checked: int) -> None:
+    """Also in a file that is too large to be compared when it is opened; the next run makes it again."""
+    monkeypatch.setattr(arrow_file, "CHECKED", checked)
+    in_cache(tmp_path, "key", SCHEMA, filled(3000))
+    file = tmp_path / "key.arrow"
+    content = file.read_bytes()
+    made = []
+
+    def fill(writer: Writer) -> dict:
+        made.append(1)
+        return filled(3000)(writer)
+
+    later = 0
+    for place in random.Random(0).sample(range(len(content) - 4 * (checked == 1000)), 50):
+        file.write_bytes(content[:place] + bytes([content[place] ^ 0x10]) + content[place + 1 :])
+        made.clear()
+        table = in_cache(tmp_path, "key", SCHEMA, fill)
+        if not made:
+            with pytest.raises(UserError, match=r"key.arrow was damaged: the checksum of rows .* made again"):
+                check(table, 3000)
+            later += 1
+            assert not file.exists()
+        check(in_cache(tmp_path, "key", SCHEMA, fill), 3000)
+        assert made == [1]
+        assert file.read_bytes() == content
+    assert bool(later) is (checked == 1000)
 
 
 @pytest.mark.usefixtures("shown_notes")
