@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import fcntl
+import logging
 import re
 from pathlib import Path
 from typing import IO
 
 import optuna
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend
 from optuna.storages.journal._file import BaseJournalFileLock  # part of a public interface, but not exported
 
+from smoa_lightning.ablation.execution.journal import CheckedJournal, check_journal
 from smoa_lightning.common.errors import UserError
+from smoa_lightning.records.record import STUDY
 
+logger = logging.getLogger(__name__)
 JOURNAL = "storage.log"
 
 
@@ -72,15 +75,21 @@ def open_storage(url: str | None, folder: Path) -> BaseStorage:
         folder: The study folder.
 
     Raises:
-        UserError: The server cannot be reached, its driver is not installed, or the URL is wrong.
+        UserError: The server cannot be reached, its driver is not installed, the URL is wrong, or a line of the journal
+            is damaged.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     if url is None:
         folder.mkdir(parents=True, exist_ok=True)
         journal = folder / JOURNAL
         try:
-            return JournalStorage(JournalFileBackend(str(journal), lock_obj=JournalLock(journal)))
-        except (ValueError, OSError) as error:
+            if journal.is_file() and journal.stat().st_size:
+                check_journal(journal)
+            elif (folder / STUDY).is_file():
+                logger.warning("the journal %s is missing or empty: finished runs are found again in their folders, "
+                               "failed attempts are forgotten", journal)  # fmt: skip
+            return JournalStorage(CheckedJournal(str(journal), lock_obj=JournalLock(journal)))
+        except (ValueError, KeyError, TypeError, OSError) as error:
             raise UserError(f"--storage: the journal {journal} cannot be read: {_sentence(error)}") from error
     shown = without_passwords(url)
     try:
