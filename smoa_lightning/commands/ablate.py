@@ -13,7 +13,7 @@ from smoa_lightning.ablation.study.expand import load_study
 from smoa_lightning.ablation.study.space import Study
 from smoa_lightning.ablation.study.study_compatibility import check_folder, describe_study
 from smoa_lightning.common import console
-from smoa_lightning.common.atomic_files import write_json
+from smoa_lightning.common.checksums import write_sealed
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.common.fast_imports import import_command
 from smoa_lightning.records.record import STUDY
@@ -88,7 +88,7 @@ def run_study(study: Study, folder: Path, options: Options, args: list[str]) -> 
     storage = open_storage(options.storage, folder)
     try:
         supervisor = Supervisor(study, folder, storage, options.workers, args)
-        write_json(folder / STUDY, describe_study(study))
+        write_sealed(folder / STUDY, describe_study(study))
         if options.retry_failed:
             supervisor.reset_failures()
         for name in supervisor.reopen_lost():

@@ -2,24 +2,37 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
+from smoa_lightning.common.errors import UserError
 from smoa_lightning.records.metric_table import METRICS
 
 
-def read_right(file: Path, metric: str) -> dict[tuple[str, int], float]:
+def read_right(file: Path, metric: str, checksum: str | None = None) -> dict[tuple[str, int], float]:
     """Return (task, row) -> 1 for a right item and 0 for a wrong item.
 
     The result is empty without a file, for a metric that is not an accuracy, or if an item has no score.
 
+    Args:
+        file: The item scores of a run.
+        metric: Name of the metric, without the part.
+        checksum: SHA-256 of the file, from the record; ``None`` if the record is of an earlier version.
+
     Raises:
-        ValueError: The file is damaged.
+        UserError: The file is damaged or was changed.
     """
     score = METRICS[metric].item if metric in METRICS and METRICS[metric].is_accuracy else None
     if score is None or not file.is_file():
         return {}
-    items = json.loads(f"[{','.join(file.read_text(encoding='utf-8').splitlines())}]")  # twice as fast as line by line
-    scores = {(item.get("task", ""), item["row"]): score(item) for item in items}
+    content = file.read_bytes()
+    try:
+        if checksum is not None and hashlib.sha256(content).hexdigest() != checksum:
+            raise ValueError("its checksum is wrong")
+        items = json.loads(b"[" + b",".join(content.splitlines()) + b"]")  # twice as fast as line by line
+        scores = {(item.get("task", ""), item["row"]): score(item) for item in items}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise UserError(f"{file} is damaged ({error}): restore the file") from error
     known = {name: value for name, value in scores.items() if value is not None}
     return known if len(known) == len(scores) else {}

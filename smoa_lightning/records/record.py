@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import importlib.metadata
 import json
+import logging
 import platform
 import subprocess
 from collections.abc import Mapping
@@ -13,14 +14,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from smoa_lightning.common.checksums import read_sealed, sha256
 from smoa_lightning.common.errors import UserError
 
+logger = logging.getLogger(__name__)
 RECORD = "record.json"
 LOCK = ".lock"  # in the folder of a run; holds the signature of the run that locked it
 STUDY_FACTS = "ablation"  # key of the facts about the study that a run belongs to
 EVALUATION = "evaluation.json"
 ITEMS = "items.jsonl"
 BASE_ITEMS = f"base_{ITEMS}"
+PREDICTIONS = "predictions.jsonl"
+FILES = "files"  # key of the checksums of a run's other files: name -> SHA-256
 STUDY, TRIALS = "study.json", "trials.json"  # in the folder of a study
 ADAPTER_FACTS = "smoa_lightning.json"  # in every adapter folder
 PACKAGES = ("smoa-lightning", "torch", "lightning", "peft", "transformers", "datasets", "torchmetrics", "tokenizers")
@@ -88,14 +93,24 @@ def read_record(folder: Path) -> dict[str, Any] | None:
     Raises:
         UserError: The record is damaged.
     """
-    file = folder / RECORD
-    if not file.is_file():
-        return None
-    try:
-        record: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        return record | {key: record[key] for key in ("name", "signature", "status")}
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{file} is damaged ({error}): move the folder away or restore the file") from error
+    remedy = "move the folder away or restore the file"
+    record = read_sealed(folder / RECORD, remedy)
+    if record is not None and (missing := {"name", "signature", "status"} - record.keys()):
+        raise UserError(f"{folder / RECORD} is damaged (it has no {min(missing)!r}): {remedy}")
+    return record
+
+
+def check_files(folder: Path, record: Mapping[str, Any]) -> None:
+    """Compare the files that a record lists with their checksums; earlier versions list none.
+
+    Raises:
+        UserError: A file is missing or damaged.
+    """
+    for name, expected in record.get(FILES, {}).items():
+        file = folder / name
+        if not file.is_file() or sha256(file) != expected:
+            fault = "is damaged or was changed" if file.is_file() else "is missing"
+            raise UserError(f"{file} {fault}: restore it, or move the folder away to start again")
 
 
 @dataclass(frozen=True)
@@ -147,7 +162,11 @@ def run_folder(base: Path, run_signature: str, exact: bool) -> RunFolder:
 
 
 def _unfinished(folder: Path, run_signature: str) -> bool:
-    record = read_record(folder)
+    try:
+        record = read_record(folder)
+    except UserError as error:  # another version may be the one to resume, and a new version is always possible
+        logger.warning("%s", error)
+        return False
     return record is not None and record["signature"] == run_signature and record["status"] != "finished"
 
 

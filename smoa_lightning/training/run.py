@@ -17,7 +17,8 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from smoa_lightning.adapters.inspect import sizes
 from smoa_lightning.backbones.backbone import context_length, provenance
-from smoa_lightning.common.atomic_files import replacing, write_json
+from smoa_lightning.common.atomic_files import replacing
+from smoa_lightning.common.checksums import sha256, write_sealed
 from smoa_lightning.common.console import is_first_process
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.configuration.class_names import other_classes
@@ -28,9 +29,13 @@ from smoa_lightning.records.hparams import final_metrics, study_columns
 from smoa_lightning.records.record import (
     BASE_ITEMS,
     EVALUATION,
+    FILES,
+    ITEMS,
+    PREDICTIONS,
     RECORD,
     STUDY_FACTS,
     RunFolder,
+    check_files,
     content,
     environment,
     read_record,
@@ -172,6 +177,7 @@ class Run:
     def _recorded(self, trainer: L.Trainer) -> Iterator[None]:
         """Write the record of the running run; if it ends early, add the reason."""
         earlier = read_record(self.folder) or {}
+        check_files(self.folder, earlier)
         backbone = provenance(self.module.location)
         if self.target.resume and earlier["backbone"].get("sha256") != backbone.get("sha256"):
             raise UserError(
@@ -188,6 +194,7 @@ class Run:
             "backbone": backbone,
             "data": {"task": self.data.name, "source": self.data.source},
             "metrics": earlier.get("metrics", {}),
+            FILES: earlier.get(FILES, {}),
             "environment": environment(),
             "other_classes": self.other_classes,
             **self.notes,
@@ -211,9 +218,13 @@ class Run:
                 self._log_hyperparameters(trainer, self.record["metrics"])
             raise
 
+    def _checksums(self, *names: str) -> dict[str, str]:
+        """Return the checksums of complete files of this run, for the record."""
+        return {name: sha256(self.folder / name) for name in names if (self.folder / name).is_file()}
+
     def _write(self) -> None:
         if is_first_process():
-            write_json(self.folder / RECORD, self.record)
+            write_sealed(self.folder / RECORD, self.record)
 
     def _base_metrics(self, trainer: L.Trainer) -> Metrics:
         """Return the scores of the base model: from the record of the interrupted run, else measured now."""
@@ -231,6 +242,7 @@ class Run:
         metrics = _floats(trainer.callback_metrics, "base/")
         self._log_base_points(trainer, metrics, again=False)
         self.record["metrics"] = metrics
+        self.record[FILES] = self._checksums(BASE_ITEMS, *([ITEMS] if self.module.frozen else []))
         self._write()
         return metrics
 
@@ -268,6 +280,7 @@ class Run:
             "data": self.data.provenance | {"max_length": self.data.encoding.max_length, "parts": self.data.summary()},
             "metrics": metrics,
         }
+        self.record[FILES] = self._checksums(BASE_ITEMS, ITEMS)
         if "report/bleu" in metrics:
             self.record["metric_signatures"] = signatures()
         self._log_hyperparameters(trainer, metrics)
@@ -310,8 +323,9 @@ class Run:
             return
         facts: dict[str, Any] = {"name": self.name, "checkpoint": checkpoint, "config": self.config, "metrics": metrics}
         facts["other_classes"] = self.other_classes
+        facts[FILES] = self._checksums(BASE_ITEMS, ITEMS, PREDICTIONS)
         seconds = time.monotonic() - began
-        write_json(self.folder / EVALUATION, {**facts, "seconds": seconds, "environment": environment()})
+        write_sealed(self.folder / EVALUATION, {**facts, "seconds": seconds, "environment": environment()})
         self.result = evaluation_result(self, metrics, "selection" if function == trainer.validate else "report")
 
 

@@ -12,7 +12,8 @@ from typing import Any
 from smoa_lightning.ablation.execution.worker_id import WorkerId
 from smoa_lightning.ablation.study.space import Run
 from smoa_lightning.ablation.study.study_file import Keep
-from smoa_lightning.common.atomic_files import replacing, write_json
+from smoa_lightning.common.atomic_files import replacing
+from smoa_lightning.common.checksums import write_sealed
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.records.record import RECORD, STUDY, STUDY_FACTS, read_record
 
@@ -152,7 +153,7 @@ def note(folder: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
     if record is None:
         raise RuntimeError(f"the run in {folder} ended without a record")
     record[STUDY_FACTS] = {**record.get(STUDY_FACTS, {}), **facts}
-    write_json(folder / RECORD, record)
+    write_sealed(folder / RECORD, record)
     return record
 
 

@@ -13,7 +13,7 @@ from smoa_lightning.ablation.execution.ledger import REASON, SECONDS
 from smoa_lightning.ablation.execution.status import StudyStatus
 from smoa_lightning.ablation.execution.trials import ORIGIN, CellSearch
 from smoa_lightning.ablation.study.objective import DIRECTIONS
-from smoa_lightning.common.atomic_files import write_json
+from smoa_lightning.common.checksums import write_sealed
 from smoa_lightning.records.record import TRIALS
 
 FORMAT = 1
@@ -23,7 +23,7 @@ def write_trials(folder: Path, status: StudyStatus) -> None:
     """Write ``trials.json`` into the study folder."""
     searches = {name: describe(search) for name, search in status.searches.items()}
     failed = [dataclasses.asdict(failure) for failure in status.failures()]
-    write_json(folder / TRIALS, {"format": FORMAT, "searches": searches, "failed": failed})
+    write_sealed(folder / TRIALS, {"format": FORMAT, "searches": searches, "failed": failed})
 
 
 def describe(search: CellSearch) -> dict[str, Any]:

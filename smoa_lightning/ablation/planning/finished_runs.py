@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import statistics
 from collections.abc import Iterator, Mapping
@@ -14,10 +13,11 @@ import numpy as np
 
 from smoa_lightning.ablation.execution.folders import STAGES, marked, run_folders, seconds_of
 from smoa_lightning.ablation.study.space import Cell, Study
+from smoa_lightning.common.checksums import read_sealed
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.records.items import read_right
 from smoa_lightning.records.metric_table import ACCURACIES
-from smoa_lightning.records.record import ITEMS, RECORD, STUDY, STUDY_FACTS, TRIALS, read_record
+from smoa_lightning.records.record import FILES, ITEMS, RECORD, STUDY, STUDY_FACTS, TRIALS, read_record
 
 # Assumed values before runs are finished. One point over seeds is usual for a few thousand training rows, and adapters
 # of one backbone agree on most items. The plan says that both values are assumed.
@@ -120,8 +120,7 @@ def _of_search(
 def _read_search(study: Study, folder: Path, found: Mapping[str, FinishedRuns]) -> None:
     if study.search is None:
         return
-    file = folder / TRIALS
-    searches = json.loads(file.read_text(encoding="utf-8"))["searches"] if file.is_file() else {}
+    searches = (read_sealed(folder / TRIALS) or {}).get("searches", {})
     for cell in study.cells:
         trials = searches.get(cell.name, {}).get("trials", [])
         pruned = sum(trial["state"] == "PRUNED" for trial in trials)
@@ -156,9 +155,15 @@ def variation(study: Study, found: Mapping[str, FinishedRuns]) -> Variation:
     return Variation(math.sqrt(spread), statistics.fmean(pairs), source)
 
 
+def _checksum(folder: Path) -> str | None:
+    """Return the checksum of a run's items; ``None`` for a run of an earlier version."""
+    checksum: str | None = (_finished_record(folder) or {}).get(FILES, {}).get(ITEMS)
+    return checksum
+
+
 def _item_correlations(study: Study, cells: list[Cell], found: Mapping[str, FinishedRuns]) -> list[float]:
     right = {
-        (cell.name, seed): read_right(folder / ITEMS, cell.report_metric)
+        (cell.name, seed): read_right(folder / ITEMS, cell.report_metric, _checksum(folder))
         for cell in cells
         for seed, folder in found[cell.name].final.items()
     }

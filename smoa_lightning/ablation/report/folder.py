@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,9 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from smoa_lightning.common.checksums import read_sealed
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.records.items import read_right
-from smoa_lightning.records.record import BASE_ITEMS, ITEMS, RECORD, STUDY, STUDY_FACTS, TRIALS, read_record
+from smoa_lightning.records.record import BASE_ITEMS, FILES, ITEMS, RECORD, STUDY, STUDY_FACTS, TRIALS, read_record
 
 FORMAT = 1  # of the description of a study
 
@@ -102,16 +102,18 @@ def read_study(folder: Path) -> StudyFolder:
     """
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder}")
-    description = _json(folder / STUDY)
+    description = read_sealed(folder / STUDY)
     if description is None:
         raise UserError(f"{folder} is not a study folder: it has no {STUDY}")
     if description.get("format") != FORMAT:
         raise UserError(
             f"{folder / STUDY} has the format {description.get('format')!r}, but this version reads the format {FORMAT}"
         )
+    if missing := {"cells", "seeds", "untouched"} - description.keys():
+        raise UserError(f"{folder / STUDY} is damaged (it has no {min(missing)!r}): restore the file")
     damaged: list[str] = []
     found: dict[str, list[FinishedRun]] = {cell: [] for cell in description["cells"]}
-    trials = _json(folder / TRIALS) or {}
+    trials = read_sealed(folder / TRIALS) or {}
     best = {cell: _best_values(search) for cell, search in trials.get("searches", {}).items()}
     for file in sorted((folder / "runs").glob(f"[!.]*/{RECORD}")):  # a folder with a dot is still being copied
         try:
@@ -133,34 +135,38 @@ def read_study(folder: Path) -> StudyFolder:
         more = f"; {damaged[0]}" if damaged else ""
         raise UserError(f"no final run of the study in {folder} is finished yet{more}")
     return StudyFolder(
-        folder, description, runs, _base_models(folder, description, runs), trials.get("searches", {}),
+        folder, description, runs, _base_models(folder, description, runs, damaged), trials.get("searches", {}),
         tuple(trials.get("failed", ())), tuple(damaged),
     )  # fmt: skip
 
 
 def _base_models(
-    folder: Path, description: Mapping[str, Any], runs: Mapping[str, Sequence[FinishedRun]]
+    folder: Path, description: Mapping[str, Any], runs: Mapping[str, Sequence[FinishedRun]], damaged: list[str]
 ) -> dict[str, BaseModelScore]:
-    """Read the score of the base model for each cell, from the run that measured it."""
+    """Read the score of the base model for each cell, from the run that measured it; add to ``damaged``."""
     found: dict[str, BaseModelScore] = {}
     scored: dict[tuple[str, str], BaseModelScore | None] = {}
     for cell, other in description["untouched"].items():
         metric = description["cells"][cell]["report_metric"]
         if (other, metric) not in scored:
-            scored[other, metric] = next(
-                (base for run in runs.get(other, ()) if (base := _base_of(folder, run, metric)) is not None), None
-            )
+            bases = (_base_of(folder, run, metric, damaged) for run in runs.get(other, ()))
+            scored[other, metric] = next((base for base in bases if base is not None), None)
         base = scored[other, metric]
         if base is not None:
             found[cell] = base
     return found
 
 
-def _base_of(folder: Path, run: FinishedRun, metric: str) -> BaseModelScore | None:
+def _base_of(folder: Path, run: FinishedRun, metric: str, damaged: list[str]) -> BaseModelScore | None:
     score = run.metrics.get(f"base/{metric}")
     if score is None:
         return None
-    right = read_right(folder / "runs" / run.name / BASE_ITEMS, metric)
+    checksum = run.record.get(FILES, {}).get(BASE_ITEMS)
+    try:
+        right = read_right(folder / "runs" / run.name / BASE_ITEMS, metric, checksum)
+    except UserError as fault:
+        damaged.append(f"the score of the base model in {run.name} is left out: {fault}")
+        return None
     error = float(run.metrics.get(f"base/{metric}_stderr", math.nan))
     return BaseModelScore(float(score), error, tuple(right), np.array(list(right.values())))
 
@@ -168,15 +174,6 @@ def _base_of(folder: Path, run: FinishedRun, metric: str) -> BaseModelScore | No
 def _best_values(search: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """Return the values that the final runs of a cell must have."""
     return next((trial["parameters"] for trial in search["trials"] if trial["number"] == search["best"]), None)
-
-
-def _json(file: Path) -> dict[str, Any] | None:
-    try:
-        return dict(json.loads(file.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        return None
-    except (ValueError, TypeError) as error:
-        raise UserError(f"{file} is damaged ({error}): restore the file") from error
 
 
 def _run(folder: Path, description: Mapping[str, Any]) -> FinishedRun | None:
@@ -190,6 +187,6 @@ def _run(folder: Path, description: Mapping[str, Any]) -> FinishedRun | None:
         return None
     metric = cell["report_metric"]
     score = float(record["metrics"][f"report/{metric}"])
-    right = read_right(folder / ITEMS, metric)
+    right = read_right(folder / ITEMS, metric, record.get(FILES, {}).get(ITEMS))
     items, values = tuple(right), np.array(list(right.values()))
     return FinishedRun(folder.name, place["cell"], place["seed"], record, score, items, values)

@@ -12,6 +12,7 @@ from smoa_lightning.ablation.study.conditions import Condition
 from smoa_lightning.ablation.study.objective import Objective
 from smoa_lightning.ablation.study.search_space import Parameter, Search
 from smoa_lightning.ablation.study.space import Study
+from smoa_lightning.common.checksums import read_sealed
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.records.record import STUDY, flat
 
@@ -73,11 +74,13 @@ def check_folder(folder: Path, study: Study) -> list[str]:
         if folder.is_dir() and any(not entry.name.startswith(".") for entry in folder.iterdir()):
             raise UserError(f"the folder {folder} is not empty, but has no study: choose a different --folder")
         return []
+    remedy = "move the folder away or restore the file"
     try:
-        stored = json.loads(file.read_text(encoding="utf-8"))
+        stored = read_sealed(file, remedy)
+        assert stored is not None
         return compare_descriptions(stored, describe_study(study), str(folder))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{file} is damaged ({error}): move the folder away or restore the file") from error
+        raise UserError(f"{file} is damaged ({error}): {remedy}") from error
 
 
 def compare_descriptions(stored: Mapping[str, Any], new: Mapping[str, Any], folder: str) -> list[str]:

@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import Callback
 
 from smoa_lightning.common.atomic_files import write_jsonl
 from smoa_lightning.evaluation.choice import gathered
-from smoa_lightning.records.record import BASE_ITEMS, ITEMS
+from smoa_lightning.records.record import BASE_ITEMS, ITEMS, PREDICTIONS
 
 
 class ItemScores(Callback):
@@ -52,7 +52,7 @@ class ItemScores(Callback):
 
     def on_predict_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Write the predictions."""
-        self._write(trainer, "predictions.jsonl")
+        self._write(trainer, PREDICTIONS)
 
     def _write(self, trainer: L.Trainer, name: str) -> None:
         self.items = sorted(
