@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import hashlib
 import json
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
@@ -24,12 +23,17 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from smoa_lightning.backbones.hub import hub_answers, hub_errors, resolve_source
+from smoa_lightning.backbones.hub import commit_of, hub_answers, hub_errors, resolve_source
 from smoa_lightning.backbones.quantization import prepare_quantized, quantization, quantization_config, quantized_layers
 from smoa_lightning.common.allowed_classes import FLAG, is_allowed
+from smoa_lightning.common.checksums import sha256
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.common.process_cache import cached, is_active
 from smoa_lightning.embedded import backbone_folder
+
+# files of a model folder that decide how weights and texts are read
+SETTINGS = ("config.json", "tokenizer*.json", "tokenizer.model", "special_tokens_map.json", "vocab.*", "merges.txt",
+            "chat_template.*")  # fmt: skip
 
 
 @dataclass
@@ -65,11 +69,12 @@ class BackboneConfig:
 
 @dataclass(frozen=True)
 class Location:
-    """Where a backbone is read from: the resolved source, the name or folder, the revision."""
+    """Where a backbone is read from: the resolved source, the name or folder, the revision and its commit."""
 
     source: Literal["hub", "local", "embedded"]
     name: str
     revision: str | None = None
+    commit: str | None = None
 
     def reading(self) -> dict[str, Any]:
         """Return the arguments for transformers to read from here.
@@ -77,13 +82,13 @@ class Location:
         If the hub does not answer, a cached repository is read without retries.
         """
         offline = self.source != "hub" or not hub_answers()
-        revision = self.revision or "main"
+        revision = self.commit or self.revision or "main"
         where = {"pretrained_model_name_or_path": self.name, "revision": revision, "local_files_only": offline}
         return {**where, "trust_remote_code": False}  # otherwise transformers asks the user
 
 
 def locate(config: BackboneConfig) -> Location:
-    """Decide the source of the backbone without loading it.
+    """Decide the source of the backbone, and its commit on the hub, without loading it.
 
     Raises:
         UserError: ``source: local`` without a folder that holds a ``config.json``, or the hub does not answer.
@@ -97,7 +102,7 @@ def locate(config: BackboneConfig) -> Location:
         return Location("local", str(Path(config.path).resolve()))
     if source == "embedded":
         return Location("embedded", str(backbone_folder()))
-    return Location("hub", config.name, config.revision)
+    return Location("hub", config.name, config.revision, commit_of(config.name, "model", config.revision))
 
 
 @contextlib.contextmanager
@@ -225,7 +230,7 @@ def context_length(location: Location) -> int | None:
 
 
 def provenance(location: Location, model: nn.Module | None = None) -> dict[str, Any]:
-    """Return the origin of the backbone: source, name, revision or the SHA-256 of its weight files.
+    """Return the origin of the backbone: source, name, revision and commit, or the SHA-256 of its files.
 
     For a loaded model, ``quantization`` is the format of its linear layers, or ``null`` for floating point.
     """
@@ -233,14 +238,14 @@ def provenance(location: Location, model: nn.Module | None = None) -> dict[str, 
     if model is not None:
         facts["quantization"] = next((quantization(layer) for layer in quantized_layers(model)), None)
     if location.source == "hub":
-        facts["commit"] = getattr(getattr(model, "config", None), "_commit_hash", None)
+        facts["commit"] = location.commit or getattr(getattr(model, "config", None), "_commit_hash", None)
         return facts
     if location.source == "embedded":
         facts["name"] = "smoa_lightning/embedded/backbone"
-    facts["sha256"] = {}
-    for file in sorted(Path(location.name).glob("*.safetensors")):
-        with file.open("rb") as stream:
-            facts["sha256"][file.name] = hashlib.file_digest(stream, "sha256").hexdigest()
+    folder = Path(location.name)
+    weights = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("*.bin"))
+    facts["sha256"] = {file.name: sha256(file) for file in weights}
+    facts["files"] = {file.name: sha256(file) for name in SETTINGS for file in sorted(folder.glob(name))}
     return facts
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import queue
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ OFFLINE_VARIABLES = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFL
 
 _TRUE = {"1", "ON", "YES", "TRUE"}
 _NETWORK_LIBRARIES = {"httpx", "httpx2", "httpcore", "httpcore2", "requests", "urllib3"}
+_commits: dict[tuple[str, str, str, str | None], str | None] = {}  # endpoint, repository, kind, revision -> commit
 _answers: dict[str, bool] = {}  # endpoint -> whether it answers; one probe for each process
 
 
@@ -93,17 +95,45 @@ def _is_of_network(error: BaseException) -> bool:
 
 def cached_snapshot(repo_id: str, repo_type: RepoType, revision: str | None = None) -> Path | None:
     """Return the cache folder of ``repo_id`` at exactly this ``revision``, or None if it lacks data or weights."""
-    from huggingface_hub import constants
-
-    root = Path(constants.HF_HUB_CACHE) / f"{repo_type}s--{repo_id.replace('/', '--')}"
-    reference = root / "refs" / (revision or constants.DEFAULT_REVISION)
-    commit = reference.read_text(encoding="utf-8").strip() if reference.is_file() else revision
-    folder = root / "snapshots" / (commit or "none")
+    folder = _cache_of(repo_id, repo_type) / "snapshots" / (_cached_commit(repo_id, repo_type, revision) or "none")
     if not folder.is_dir() or (repo_type == "model" and not (folder / "config.json").exists()):
         return None
     endings = DATA_ENDINGS if repo_type == "dataset" else WEIGHT_ENDINGS
     # exists() follows links to the blobs: a broken link is an incomplete download
     return folder if any(path.name.endswith(endings) and path.exists() for path in folder.rglob("*")) else None
+
+
+def _cache_of(repo_id: str, repo_type: RepoType) -> Path:
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE) / f"{repo_type}s--{repo_id.replace('/', '--')}"
+
+
+def _cached_commit(repo_id: str, repo_type: RepoType, revision: str | None) -> str | None:
+    """Return the commit that a revision had when it was downloaded, else the revision itself."""
+    reference = _cache_of(repo_id, repo_type) / "refs" / (revision or "main")
+    return reference.read_text(encoding="utf-8").strip() if reference.is_file() else revision
+
+
+def commit_of(repo_id: str, repo_type: RepoType, revision: str | None) -> str | None:
+    """Return the commit of a revision: from the hub if it answers, else from its cache; the same for a whole process.
+
+    A run reads this commit from its start to its end, also if the branch moves on.
+
+    Raises:
+        UserError: The hub has no such repository or revision.
+    """
+    if re.fullmatch(r"[0-9a-f]{40}", revision or ""):
+        return revision
+    if not hub_answers():
+        return _cached_commit(repo_id, repo_type, revision)
+    key = endpoint(), repo_id, repo_type, revision
+    if key not in _commits:
+        from huggingface_hub import HfApi
+
+        with hub_errors(repo_id, repo_type, revision):
+            _commits[key] = HfApi().repo_info(repo_id, repo_type=repo_type, revision=revision).sha
+    return _commits[key]
 
 
 def resolve_source(

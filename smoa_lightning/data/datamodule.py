@@ -234,7 +234,7 @@ class TaskDataModule(LightningDataModule):
         for rows in self.sets.all.values():
             if rows.resolve() == "hub":
                 assert rows.repository is not None
-                fetch(rows.repository, rows.revision)
+                fetch(rows.repository, rows.commit or rows.revision)
 
     def setup(self, stage: str | None = None) -> None:
         """Read, check and encode the rows that a stage needs: ``fit``, ``validate``, ``test`` or ``predict``."""

@@ -32,13 +32,14 @@ class Claim:
         self._lock.release()
 
 
-def claim(base: Path, run_signature: str, exact: bool) -> Claim:
+def claim(base: Path, run_signature: str, exact: bool, older: str | None = None) -> Claim:
     """Choose the folder of a run as :func:`run_folder` does, create it and lock it, in one step for all processes.
 
     Args:
         base: The folder of all versions, or with ``exact`` the folder itself.
         run_signature: The signature of the run.
         exact: Whether ``base`` is the folder of the run.
+        older: The signature that an earlier version gave the same run.
 
     Raises:
         RunInProgress: Another process does the same run.
@@ -49,10 +50,10 @@ def claim(base: Path, run_signature: str, exact: bool) -> Claim:
         new_folders = _create(parent)
         try:
             with folder_lock(parent):
-                target = run_folder(base, run_signature, exact)
+                target = run_folder(base, run_signature, exact, older)
                 new_folders = _create(target.path) + new_folders
                 lock = run_lock(target.path, run_signature)
-                if run_folder(base, run_signature, exact) == target:
+                if run_folder(base, run_signature, exact, older) == target:
                     return Claim(target, lock, new_folders)
                 lock.release()  # the run that was in progress there has finished
         except FileNotFoundError:

@@ -121,7 +121,7 @@ class RunFolder:
     resume: bool
 
 
-def run_folder(base: Path, run_signature: str, exact: bool) -> RunFolder:
+def run_folder(base: Path, run_signature: str, exact: bool, older: str = "") -> RunFolder:
     """Choose the folder of a run.
 
     By default it is ``base/version_N``. The newest unfinished version with the same signature is resumed, else N is
@@ -129,13 +129,19 @@ def run_folder(base: Path, run_signature: str, exact: bool) -> RunFolder:
     ``exact`` it is ``base`` itself. An unfinished run with the same signature is resumed there; after a finished run
     the folder is ``base-v2``, ``base-v3``, ...
 
+    Args:
+        base: A folder.
+        run_signature: The signature of the run.
+        exact: Whether ``base`` is the folder of the run itself.
+        older: The signature that version 0.1 gives to the same run.
+
     Raises:
         UserError: The exact folder holds a different experiment, or files but no run.
     """
     if not exact:
         versions = sorted((p for p in base.glob("version_*") if p.name[8:].isdigit()), key=lambda p: int(p.name[8:]))
         for version in reversed(versions):
-            if _unfinished(version, run_signature):
+            if _unfinished(version, (run_signature, older)):
                 return RunFolder(version, resume=True)
             if not (version / RECORD).exists() and _locked_by(version) == run_signature:
                 return RunFolder(version, resume=False)
@@ -150,7 +156,7 @@ def run_folder(base: Path, run_signature: str, exact: bool) -> RunFolder:
                     f"the folder {candidate} is not empty and holds no run: choose a different --run.folder"
                 )
             return RunFolder(candidate, resume=False)
-        if record["signature"] != run_signature:
+        if record["signature"] not in (run_signature, older):
             raise UserError(
                 f"the folder {candidate} holds a different experiment ({record['name']}, signature "
                 f"{record['signature']}; this run has {run_signature}): choose a different --run.folder"
@@ -161,13 +167,13 @@ def run_folder(base: Path, run_signature: str, exact: bool) -> RunFolder:
         candidate = base.with_name(f"{base.name}-v{number}")
 
 
-def _unfinished(folder: Path, run_signature: str) -> bool:
+def _unfinished(folder: Path, signatures: tuple[str, ...]) -> bool:
     try:
         record = read_record(folder)
     except UserError as error:  # another version may be the one to resume, and a new version is always possible
         logger.warning("%s", error)
         return False
-    return record is not None and record["signature"] == run_signature and record["status"] != "finished"
+    return record is not None and record["signature"] in signatures and record["status"] != "finished"
 
 
 def _locked_by(folder: Path) -> str:

@@ -50,6 +50,7 @@ from smoa_lightning.training.run_checkpoints import BEST, publish, recover, resu
 from smoa_lightning.training.run_names import flat_hyperparameters
 from smoa_lightning.training.run_notes import evaluation_result, fit_result
 from smoa_lightning.training.run_place import shared_folder
+from smoa_lightning.training.unchanged import ROWS, check_backbone, check_rows, row_digests, sources
 
 Metrics = dict[str, float]
 T = TypeVar("T")
@@ -83,8 +84,9 @@ class Run:
         self.module, self.data, self.config, self.name = module, data, config, name
         self.score_base, self.score_report = score_base, score_report
         self.other_classes = other_classes(config)  # neither of this package nor of the libraries that it trusts
-        facts = {"backbone": [module.location.source, module.location.revision], "data": data.source}
-        self.signature = signature(config, facts | {"start": file_digest(config.get("ckpt_path"))})
+        start = {"start": file_digest(config.get("ckpt_path"))}
+        self.signature = signature(config, sources(module.location, data) | start)
+        self.older = signature(config, sources(module.location, data, commits=False) | start)
         self.target = RunFolder(Path(), resume=False)
         self._claim: Claim | None = None  # in the first process of a training run
         self.record: dict[str, Any] = {}
@@ -105,7 +107,7 @@ class Run:
             UserError: The folder is refused, or another process does this run.
         """
         base = Path(exact) if exact else Path(root) / self.name
-        self.target, self._claim = shared_folder(trainer, lambda: claim(base, self.signature, exact is not None))
+        self.target, self._claim = shared_folder(trainer, lambda: claim(base, self.signature, exact is not None, self.older))
 
     def release(self) -> None:
         """Unlock the folder of the run."""
@@ -143,6 +145,7 @@ class Run:
         with self._recorded(trainer), ending_together(trainer):
             if is_first_process():
                 recover(self.folder)
+            self._check_rows()
             metrics = self._base_metrics(trainer)
             if not self.module.frozen:
                 start = self._start_from(checkpoint)
@@ -179,11 +182,8 @@ class Run:
         earlier = read_record(self.folder) or {}
         check_files(self.folder, earlier)
         backbone = provenance(self.module.location)
-        if self.target.resume and earlier["backbone"].get("sha256") != backbone.get("sha256"):
-            raise UserError(
-                f"the run in {self.folder} began with different weights of {backbone['name']!r}; restore them, "
-                "or move the folder away to start again"
-            )
+        if self.target.resume:
+            check_backbone(self.folder, earlier["backbone"], backbone)
         self.record = {
             "name": self.name,
             "signature": self.signature,
@@ -192,7 +192,7 @@ class Run:
             "config": self.config,
             "hyperparameters": flat_hyperparameters(self.module, self.data, self.config),
             "backbone": backbone,
-            "data": {"task": self.data.name, "source": self.data.source},
+            "data": {"task": self.data.name, "source": self.data.source, ROWS: earlier.get("data", {}).get(ROWS, {})},
             "metrics": earlier.get("metrics", {}),
             FILES: earlier.get(FILES, {}),
             "environment": environment(),
@@ -217,6 +217,13 @@ class Run:
             if trainer.global_step:  # TensorBoard shows pruned trials and failed runs too
                 self._log_hyperparameters(trainer, self.record["metrics"])
             raise
+
+    def _check_rows(self) -> None:
+        """Read all rows, and compare them with those at the start of an interrupted run."""
+        rows = row_digests(self.data, train=not self.module.frozen)
+        check_rows(self.folder, self.record["data"][ROWS], rows, self.config["data"].get("path"))
+        self.record["data"][ROWS] = rows
+        self._write()
 
     def _checksums(self, *names: str) -> dict[str, str]:
         """Return the checksums of complete files of this run, for the record."""

@@ -39,12 +39,14 @@ class Origin:
         path: With ``local``: a file (training rows), a folder of split files, or split -> file.
         repository: With ``hub``: the repository.
         revision: With ``hub``: branch, tag or commit.
+        commit: With ``hub``: the commit of the revision, if it is known.
     """
 
     source: Source
     path: LocalPath | None = None
     repository: str | None = None
     revision: str | None = None
+    commit: str | None = None
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,7 @@ def load_split(
 def _raw_rows(task: Task, split: str, origin: Origin) -> _Raw:
     if origin.source == "hub":
         assert origin.repository is not None
-        snapshot = fetch(origin.repository, origin.revision)
+        snapshot = fetch(origin.repository, origin.commit or origin.revision)
         read = functools.partial(_hub_rows, task, split, snapshot, origin.repository)
         return _Raw(origin.repository, read, [origin.repository, snapshot.name, task.hub_config], snapshot.name)
     if origin.source == "local":

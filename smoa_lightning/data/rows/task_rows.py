@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from smoa_lightning import embedded
-from smoa_lightning.backbones.hub import Source, resolve_source
+from smoa_lightning.backbones.hub import Source, commit_of, resolve_source
 from smoa_lightning.common.errors import UserError, nearest
 from smoa_lightning.data.rows.row_table import RowTable
 from smoa_lightning.data.rows.sources import Origin, Provenance, has_split, known_splits, load_split
@@ -55,6 +55,7 @@ class TaskRows:
         self.revision = settings.revision or (None if settings.repository else task.hub_revision)
         self.report_split = settings.report_split or task.report_split
         self.source: Source | None = None
+        self.commit: str | None = None  # on the hub
         self._rows: dict[str, RowTable] = {}
         self._provenance: dict[str, Provenance] = {}
         known = known_splits(task, settings.source)
@@ -87,6 +88,9 @@ class TaskRows:
             )
             if self.source == "local":
                 check_path(self.settings.path)
+            elif self.source == "hub":
+                assert self.repository is not None
+                self.commit = commit_of(self.repository, "dataset", self.revision)
         return self.source
 
     @property
@@ -94,7 +98,7 @@ class TaskRows:
         """The place of the rows, with the fields of the resolved source only."""
         source = self.resolve()
         if source == "hub":
-            return Origin("hub", repository=self.repository, revision=self.revision)
+            return Origin("hub", repository=self.repository, revision=self.revision, commit=self.commit)
         return Origin(source, path=self.settings.path)
 
     @property

@@ -1,0 +1,85 @@
+"""Whether a resumed run reads what it read at its start: the same rows and the same files of the backbone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from smoa_lightning.common.errors import UserError
+
+if TYPE_CHECKING:
+    from smoa_lightning.backbones.backbone import Location
+    from smoa_lightning.data.datamodule import TaskDataModule
+
+ROWS = "rows"  # key of the digests of a run's rows in its record
+
+
+def sources(backbone: Location, data: TaskDataModule, commits: bool = True) -> dict[str, Any]:
+    """Return the facts about the sources of a run for its signature.
+
+    Args:
+        backbone: The location of the backbone.
+        data: The data, with their sources resolved.
+        commits: Whether a branch or tag on the hub counts with its commit. Signatures of version 0.1 lack the commits.
+    """
+    commit = backbone.commit if commits else None
+    facts: dict[str, Any] = {"backbone": [backbone.source, commit or backbone.revision], "data": data.source}
+    moving = {name: rows.commit for name, rows in data.sets.all.items() if rows.commit != rows.revision}
+    if commits and data.source == "hub" and moving:
+        facts["commits"] = moving
+    return facts
+
+
+def row_digests(data: TaskDataModule, train: bool) -> dict[str, str]:
+    """Return ``<task>/<split>`` -> SHA-256 of its checked rows, for the rows that a run will read.
+
+    Rows from the hub are left out, since the signature of the run contains their commit.
+
+    Args:
+        data: The data, with their sources resolved.
+        train: Whether the run reads training rows.
+    """
+    digests: dict[str, str] = {}
+    if data.source == "hub":
+        return digests
+    for name, rows in data.sets.all.items():
+        splits = [rows.task.train_split] if train and name in data.sets.trained else []
+        if name in data.sets.reported and rows.has_report:
+            splits.append(rows.report_split)
+        digests |= {f"{name}/{split}": rows.rows(split).sha256 for split in splits}
+    return digests
+
+
+def check_rows(folder: Path, earlier: Mapping[str, str], now: Mapping[str, str], origin: Any) -> None:
+    """Compare the rows of a resumed run with those at its start; a record of an earlier version lists none.
+
+    Raises:
+        UserError: Rows changed; the message names the task and the split.
+    """
+    changed = [name for name in earlier if earlier[name] != now.get(name)]
+    if changed:
+        place = f" in {origin}" if origin else ""
+        raise UserError(
+            f"the {' and '.join(changed)} rows{place} changed after the run in {folder} began: restore them, or move "
+            "the folder away to start again"
+        )
+
+
+def check_backbone(folder: Path, earlier: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Compare the files of a local backbone with those at the start of a run.
+
+    Files that a record of an earlier version does not list are not compared.
+
+    Raises:
+        UserError: Weights, config or tokenizer changed; the message names the file.
+    """
+    old, new = ({**(facts.get("sha256") or {}), **(facts.get("files") or {})} for facts in (earlier, now))
+    changed = [name for name in old if new.get(name) != old[name]]
+    if earlier.get("sha256"):  # transformers reads new weights of this kind in the place of others
+        changed += [name for name in new.keys() - old.keys() if name.endswith(".safetensors")]
+    if changed:
+        raise UserError(
+            f"the run in {folder} began with different weights or settings of {now['name']!r} ({', '.join(changed)} "
+            "changed): restore them, or move the folder away to start again"
+        )
