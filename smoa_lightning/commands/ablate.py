@@ -10,6 +10,7 @@ from pathlib import Path
 
 from smoa_lightning.ablation.execution.options import Options, parse_options, usage
 from smoa_lightning.ablation.study.expand import load_study
+from smoa_lightning.ablation.study.sources import lines, with_sources
 from smoa_lightning.ablation.study.space import Study
 from smoa_lightning.ablation.study.study_compatibility import check_folder, describe_study
 from smoa_lightning.common import console
@@ -34,6 +35,7 @@ def main(args: list[str]) -> None:
     study = load_study(options.files, options.study_flags)
     check_devices(study)
     folder = options.folder_of(study.name)
+    study = with_sources(study, folder)
     if options.worker is not None:
         from smoa_lightning.ablation.execution.worker import be_worker
 
@@ -83,6 +85,8 @@ def run_study(study: Study, folder: Path, options: Options, args: list[str]) -> 
     from smoa_lightning.ablation.execution.storage import close_storage, open_storage
     from smoa_lightning.ablation.execution.supervisor import Supervisor
 
+    for line in lines(study.sources):
+        logger.info("%s", line)
     for change in check_folder(folder, study):
         logger.info("the study has grown or changed: %s", change)
     storage = open_storage(options.storage, folder)

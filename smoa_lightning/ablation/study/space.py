@@ -99,6 +99,7 @@ class Study:
         retries: How often a failed run is tried again.
         keep: Whether finished runs keep their best adapter: ``best`` or ``none``.
         resolver: Composes settings.
+        sources: The sources that were decided for the cells, see ``sources``; ``None`` if each run decides.
     """
 
     name: str
@@ -113,6 +114,7 @@ class Study:
     retries: int
     keep: Keep
     resolver: Composer = field(repr=False)
+    sources: Mapping[str, Mapping[str, Any]] | None = None
 
     def cell(self, name: str) -> Cell:
         """Return a cell by its name.

@@ -50,6 +50,8 @@ def describe_study(study: Study) -> dict[str, Any]:
         "retries": study.retries,
         "keep": study.keep,
     }
+    if study.sources is not None:
+        description["sources"] = study.sources
     return dict(json.loads(json.dumps(description, default=str)))
 
 
