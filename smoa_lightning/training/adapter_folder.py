@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import pickle
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from peft import PeftModel
 from peft.utils.warning import PeftWarning
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from smoa_lightning.adapters.attach import quiet_peft  # importing adapters lets peft load our methods
@@ -173,11 +175,26 @@ def load_adapter(
     else:
         location = Location("local", backbone if isinstance(backbone, str) else str(backbone.name_or_path))
     if not (folder / "adapter_config.json").is_file():
-        return AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=False).eval(), load_tokenizer(location)
+        with _reading(folder):
+            model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=False)
+        return model.eval(), load_tokenizer(location)
     base = backbone if isinstance(backbone, PreTrainedModel) else load_model(config, location)
-    with _quiet_peft():
+    with _quiet_peft(), _reading(folder):
         model = PeftModel.from_pretrained(base, str(folder))
     return model.eval(), load_tokenizer(location)
+
+
+@contextlib.contextmanager
+def _reading(folder: Path) -> Iterator[None]:
+    """Turn an exception about a damaged or foreign file into one sentence."""
+    try:
+        yield
+    except (SafetensorError, pickle.UnpicklingError, OSError, ValueError, LookupError, TypeError, AttributeError,
+            RuntimeError) as error:  # fmt: skip
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise UserError(
+            f"the adapter in {folder} cannot be read, a file is missing, damaged or of another model: {reason}"
+        ) from error
 
 
 def _location(config: BackboneConfig, saved: dict[str, Any]) -> Location:
