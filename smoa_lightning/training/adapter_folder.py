@@ -175,20 +175,22 @@ def load_adapter(
     else:
         location = Location("local", backbone if isinstance(backbone, str) else str(backbone.name_or_path))
     if not (folder / "adapter_config.json").is_file():
-        with _reading(folder):
+        with reading(folder):
             model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=False)
         return model.eval(), load_tokenizer(location)
     base = backbone if isinstance(backbone, PreTrainedModel) else load_model(config, location)
-    with _quiet_peft(), _reading(folder):
+    with _quiet_peft(), reading(folder):
         model = PeftModel.from_pretrained(base, str(folder))
     return model.eval(), load_tokenizer(location)
 
 
 @contextlib.contextmanager
-def _reading(folder: Path) -> Iterator[None]:
+def reading(folder: Path) -> Iterator[None]:
     """Turn an exception about a damaged or foreign file into one sentence."""
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Detected pickle protocol", category=UserWarning)
+            yield
     except (SafetensorError, pickle.UnpicklingError, OSError, ValueError, LookupError, TypeError, AttributeError,
             RuntimeError) as error:  # fmt: skip
         reason = " ".join(str(error).split())[:300] or type(error).__name__

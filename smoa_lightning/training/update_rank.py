@@ -19,7 +19,7 @@ from smoa_lightning.adapters.tuner import frozen_weight
 from smoa_lightning.backbones.backbone import load_model
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.records.record import read_record
-from smoa_lightning.training.adapter_folder import adapter_folder, load_adapter, saved_backbone
+from smoa_lightning.training.adapter_folder import adapter_folder, load_adapter, reading, saved_backbone
 from smoa_lightning.training.callbacks.rank_monitor import evenly, inner_linear_layers
 
 
@@ -106,7 +106,8 @@ def measure(run: Path, count: int, wanted: list[str] | None = None) -> RunRank:
     backbone = load_model(config, location)
     if not (folder / "adapter_config.json").is_file():
         return _measure_full(run, folder, backbone, count, wanted)
-    adapter = PeftConfig.from_pretrained(str(folder))
+    with reading(folder):
+        adapter = PeftConfig.from_pretrained(str(folder))
     names = [name for name, module in target_layers(backbone, adapter).items() if is_matrix_layer(module)]
     if not names:
         raise UserError(f"{run}: {method_name(adapter)} changes no weight matrix, so its update has no rank")

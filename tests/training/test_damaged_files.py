@@ -28,7 +28,7 @@ def arguments(tiny_backbone: Path, piqa_folder: Path) -> list[str]:
     return [
         *("--config", str(EXPERIMENTS / "piqa.yaml"), "--forgetting.text", "null", "--trainer.max_epochs", "1"),
         *("--model.backbone.source", "local", "--model.backbone.path", str(tiny_backbone)),
-        *("--data.source", "local", "--data.path", str(piqa_folder), "--data.limit_train_rows", "32"),
+        *("--data.source", "local", "--data.path", str(piqa_folder), "--data.limit_train_rows", "48"),
         *("--model.adapter.r", "4", "--data.batch_size", "8", "--data.selection_rows", "16"),
         *("--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false"),
     ]
