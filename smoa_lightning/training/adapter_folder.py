@@ -176,8 +176,8 @@ def load_adapter(
         location = Location("local", backbone if isinstance(backbone, str) else str(backbone.name_or_path))
     if not (folder / "adapter_config.json").is_file():
         with reading(folder):
-            model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=False)
-        return model.eval(), load_tokenizer(location)
+            whole: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=False)
+        return whole.eval(), load_tokenizer(location)
     base = backbone if isinstance(backbone, PreTrainedModel) else load_model(config, location)
     with _quiet_peft(), reading(folder):
         model = PeftModel.from_pretrained(base, str(folder))
