@@ -32,7 +32,7 @@ class Claim:
         self._lock.release()
 
 
-def claim(base: Path, run_signature: str, exact: bool, older: str | None = None) -> Claim:
+def claim(base: Path, run_signature: str, exact: bool, older: str = "") -> Claim:
     """Choose the folder of a run as :func:`run_folder` does, create it and lock it, in one step for all processes.
 
     Args:

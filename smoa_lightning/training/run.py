@@ -46,7 +46,7 @@ from smoa_lightning.training.callbacks import AdapterCheckpoint, CostMonitor, Sa
 from smoa_lightning.training.checkpoint import file_digest, log_differences, read_checkpoint, verify
 from smoa_lightning.training.module import FineTuneModule
 from smoa_lightning.training.processes import ending_together
-from smoa_lightning.training.run_checkpoints import BEST, publish, recover, resume_point
+from smoa_lightning.training.run_checkpoints import BEST, publish, recover, resume_point, run_of
 from smoa_lightning.training.run_names import flat_hyperparameters
 from smoa_lightning.training.run_notes import evaluation_result, fit_result
 from smoa_lightning.training.run_place import shared_folder
@@ -107,7 +107,8 @@ class Run:
             UserError: The folder is refused, or another process does this run.
         """
         base = Path(exact) if exact else Path(root) / self.name
-        self.target, self._claim = shared_folder(trainer, lambda: claim(base, self.signature, exact is not None, self.older))
+        signatures = {"run_signature": self.signature, "older": self.older}
+        self.target, self._claim = shared_folder(trainer, lambda: claim(base, exact=exact is not None, **signatures))
 
     def release(self) -> None:
         """Unlock the folder of the run."""
@@ -116,9 +117,7 @@ class Run:
 
     def choose_output(self, root: str, exact: str | None, subcommand: str, checkpoint: str | None) -> None:
         """Choose the folder of an evaluation: inside the checkpoint's run, else a folder with the run's name."""
-        base = Path(root) / self.name
-        if checkpoint is not None and (Path(checkpoint).resolve().parent.parent / RECORD).is_file():
-            base = Path(checkpoint).resolve().parent.parent
+        base = (None if checkpoint is None else run_of(Path(checkpoint))) or Path(root) / self.name
         self.target = RunFolder(Path(exact) if exact else base / subcommand, resume=False)
         if (self.folder / RECORD).is_file():
             raise UserError(f"the folder {self.folder} holds a training run; set --run.folder to a different folder")

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from smoa_lightning.common.atomic_files import copy_linked, fsync_folder, fsync_tree, is_leftover, replace_link
 from smoa_lightning.common.checksums import sha256
+from smoa_lightning.records.record import RECORD
 
 LAST, BEST = "last.ckpt", "best.ckpt"
 FILES = "files.json"  # the checksums of a checkpoint folder
@@ -34,6 +35,12 @@ def current(run: Path) -> Path | None:
     """Return the valid checkpoint folder of a run; ``None`` before the first checkpoint."""
     link = run / "checkpoints" / "current"
     return link.resolve() if (link / FILES).is_file() else None
+
+
+def run_of(checkpoint: Path) -> Path | None:
+    """Return the folder of the run that a checkpoint belongs to; ``None`` for a checkpoint outside of a run."""
+    parents = Path(os.path.abspath(checkpoint)).parents  # links are kept: they lie in the run, too
+    return next((folder for folder in parents[1:3] if (folder / RECORD).is_file()), None)
 
 
 def resume_point(run: Path) -> Path | None:

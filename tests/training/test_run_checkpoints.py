@@ -21,6 +21,7 @@ from smoa_lightning.training.run_checkpoints import (
     publish,
     recover,
     resume_point,
+    run_of,
 )
 
 
@@ -48,6 +49,15 @@ def test_entries_that_are_not_written_are_those_of_the_checkpoint_before(tmp_pat
     assert set(checksums(tmp_path / "checkpoints" / "step_10")) == {LAST, BEST, "adapter/best/weights"}
     files = [tmp_path / "checkpoints" / name / BEST for name in ("step_5", "step_10")]
     assert files[0].samefile(files[1])  # a hard link: no second copy
+
+
+def test_the_run_of_a_checkpoint(tmp_path: Path) -> None:
+    write(tmp_path, 5, LAST, BEST)
+    assert run_of(tmp_path / "checkpoints" / BEST) is None
+    (tmp_path / "record.json").write_text("{}")
+    for place in (BEST, f"current/{BEST}", f"step_5/{LAST}"):
+        assert run_of(tmp_path / "checkpoints" / place) == tmp_path
+    assert run_of(tmp_path / "elsewhere" / "a" / "b" / BEST) is None
 
 
 def test_an_error_leaves_the_checkpoint_before(tmp_path: Path) -> None:
