@@ -237,7 +237,7 @@ class Run:
         recorded = {k: v for k, v in self.record["metrics"].items() if k.startswith("base/")}
         if recorded and self.resumed_step() == 0:  # TensorBoard drops all points of a run without a checkpoint
             self._log_base_points(trainer, recorded, again=True)
-            _callback(trainer, SamplePredictions).write_again(trainer, self.module, self.folder / BASE_ITEMS)
+            _callback(trainer, SamplePredictions).write_base_again(trainer, self.data, self.folder / BASE_ITEMS)
         if recorded or not (self.score_base or self.module.frozen) or not self.data.has_report:
             return recorded
         logger.info("scoring the base model on the report rows")
@@ -302,6 +302,7 @@ class Run:
         place = study_columns(self.notes[STUDY_FACTS]) if STUDY_FACTS in self.notes else {}
         columns = self.record["hyperparameters"] | place
         trainer.logger.log_hyperparams(columns, final_metrics(metrics), step=trainer.global_step)
+        trainer.logger.save()  # all points are on disk before the record says that the run is finished
 
     # ------------------------------------------------------------------------------------------------- evaluate
 

@@ -16,8 +16,6 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
 from tensorboard.util.tensor_util import make_ndarray
 
-from ..runs import only_run
-
 ROOT = Path(__file__).parents[2]
 TIMED = ("cost/", "final/tokens_per_second", "final/peak_memory_mb", "final/train_seconds", "hp_metric")
 # 20 batches an epoch: validation is due at steps at which a resume point would be due as well
@@ -44,7 +42,7 @@ def tags(log: EventAccumulator) -> list[str]:
 
 def result(root: Path) -> dict[str, Any]:
     """Return everything that a run measured or trained, without times."""
-    run = only_run(root)
+    run = min(root.glob("*/version_*"))  # after a finished run, the same command begins a new version
     record = json.loads((run / "record.json").read_text())
     log = EventAccumulator(str(run), size_guidance={"tensors": 0}).Reload()  # what TensorBoard's page shows
     points = {tag: [(e.step, make_ndarray(e.tensor_proto).tolist()) for e in log.Tensors(tag)] for tag in tags(log)}

@@ -10,6 +10,7 @@ import lightning as L
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 
+from smoa_lightning.data.datamodule import TaskDataModule
 from smoa_lightning.records.metric_table import prediction_field
 
 
@@ -72,19 +73,20 @@ class SamplePredictions(Callback):
         """Collect the items of a batch."""
         self.items.extend(outputs["items"])
 
-    def write_again(self, trainer: L.Trainer, pl_module: Any, file: Path) -> None:
+    def write_base_again(self, trainer: L.Trainer, data: TaskDataModule, file: Path) -> None:
         """Write the table of the base model from its items on disk."""
-        if not file.is_file():
-            return
-        self.items = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-        with pl_module.as_base_model():
-            self.on_test_end(trainer, pl_module)
+        if file.is_file():
+            self.items = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+            self._write(trainer, data, "predictions/base")
 
     def on_test_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Write the table to TensorBoard."""
+        tag = "predictions/base" if pl_module.scoring_base_model else "predictions/report"
+        self._write(trainer, trainer.datamodule, tag)  # type: ignore[attr-defined]
+
+    def _write(self, trainer: L.Trainer, data: TaskDataModule, tag: str) -> None:
         if not isinstance(trainer.logger, TensorBoardLogger) or not self.items:
             return
-        data = trainer.datamodule  # type: ignore[attr-defined]
         for task in data.sets.scored("report"):
             own = [item for item in self.items if item.get("task", task) == task]
             items = sorted(own, key=lambda item: item["row"])[: self.rows]
@@ -92,6 +94,5 @@ class SamplePredictions(Callback):
                 continue
             examples = [data.example("report", item["row"], task) for item in items]
             table = reply_table if "reply" in items[0] else prediction_table
-            tag = "predictions/base" if pl_module.scoring_base_model else "predictions/report"
-            tag += f"/{task}" if len(data.sets.scored("report")) > 1 else ""
-            trainer.logger.experiment.add_text(tag, table(items, examples), trainer.global_step)
+            place = f"{tag}/{task}" if len(data.sets.scored("report")) > 1 else tag
+            trainer.logger.experiment.add_text(place, table(items, examples), trainer.global_step)
