@@ -29,6 +29,7 @@ from smoa_lightning.ablation.study.search_space import OWN_ARGUMENTS, PRUNERS, S
 from smoa_lightning.commands import COMMANDS
 from smoa_lightning.common.allowed_classes import TRUSTED
 from smoa_lightning.common.atomic_files import replacing
+from smoa_lightning.configuration.ranges import PRECISIONS, RANGES
 from smoa_lightning.configuration.settings import SCHEMA_FILE, SUBCOMMANDS
 from smoa_lightning.data.tasks import TASKS
 from smoa_lightning.training.cli import FineTuneCLI
@@ -206,7 +207,31 @@ def make_schema() -> Node:
         schema["properties"][group]["properties"][name] = _any_of_classes(node, classes[key])
     schema["properties"]["data"]["properties"]["task"]["x-names"] = [*TASKS, "mixture"]
     _tidy(schema, "")
+    _add_ranges(schema)
     return schema
+
+
+def _add_ranges(schema: Node) -> None:
+    """Write the valid range of each number, and leave out number formats that are refused."""
+    for key, valid in RANGES.items():
+        node, name = schema, key.rpartition(".")[2]
+        if key.startswith("model.optimizer.init_args."):
+            nodes = [n["properties"] for path, n in schema["$defs"].items() if path.startswith("torch.optim.")]
+            holders = [properties for properties in nodes if name in properties]
+        else:
+            for part in key.split(".")[:-1]:
+                node = node["properties"][part]
+            holders = [node["properties"]]
+        for properties in holders:
+            own = properties[name]
+            for part in own.get("anyOf", [own]):
+                kinds = part.get("type", [])
+                if {"integer", "number"} & set([kinds] if isinstance(kinds, str) else kinds):
+                    part |= valid.schema()
+    precision = schema["properties"]["trainer"]["properties"]["precision"]
+    for part in precision["anyOf"]:
+        if "enum" in part:
+            part["enum"] = [value for value in part["enum"] if value in PRECISIONS]
 
 
 def _shorter(member: type) -> Iterator[str]:

@@ -14,7 +14,9 @@ from smoa_lightning.common.console import FLAGS
 from smoa_lightning.common.errors import UserError, nearest
 from smoa_lightning.common.folder_names import check_folder_name
 from smoa_lightning.configuration.class_names import check_class, class_paths_in
+from smoa_lightning.configuration.combinations import check_combinations
 from smoa_lightning.configuration.composition import Leaf, Settings, leaves, leaves_of, put, settings_of, value_at
+from smoa_lightning.configuration.ranges import check_value
 from smoa_lightning.configuration.settings import (
     ABSENT,
     CLASS_SETTINGS,
@@ -155,6 +157,7 @@ class Check:
         put(self.settings, leaf)
         if not setting.matches_schema or leaf.append or (from_flag and value is None):
             return
+        check_value(setting.key, read_value(value, setting) if isinstance(value, str) else value, where)
         # other libraries omit None from the types of some settings that take it
         foreign = owner_of(setting.key) is not None or setting.key.startswith("trainer.")
         if value is None and (foreign or setting.default is None):
@@ -162,6 +165,12 @@ class Check:
         fits = setting.type.accepts_text(value) if from_flag else setting.type.accepts(value)
         if not fits:
             raise UserError(f"{where}{wrong_value(setting, value)}")
+
+    def value(self, key: str) -> Any:
+        """Return the last value of a setting, as the parser reads it, or its default; ``None`` if it is unknown."""
+        setting = self.known.get(key)
+        value = self.values.get(key, None if setting is None or setting.default is ABSENT else setting.default)
+        return read_value(value, setting) if isinstance(value, str) else value
 
     def _classes(self, key: str, value: Any, where: str, from_flag: bool) -> None:
         """Check the classes of a setting of the trainer, which may be given by name, as a mapping or as a list."""
@@ -179,6 +188,13 @@ class Check:
         check_class(key, class_path, where)
 
 
+def read_value(text: str, setting: Setting | None) -> Any:
+    """Return the number or null that the parser reads from a text, else the text itself."""
+    if setting is None or not setting.type.plain & {"int", "float"}:
+        return None if text == "null" else text
+    return read_flag(text, setting.key).value
+
+
 def unknown_key(key: str, known: Iterable[str], where: str = "") -> str:
     """Return the message about an unknown key, with the nearest keys."""
     return f"{where}unknown key {key!r}; the nearest valid keys are {nearest(key, known, 3)}"
@@ -189,7 +205,8 @@ def wrong_value(setting: Setting, value: Any) -> str:
     kind = setting.type
     listed = kind.values and not isinstance(value, list | dict)
     close = f"; the nearest is {nearest(str(value), kind.words(), 1)}" if listed else ""
-    return f"{setting.key} is {value!r}, but takes {kind.describe()}{close}"
+    given = repr(value) if len(repr(value)) <= 200 else f"{repr(value)[:200]}..."
+    return f"{setting.key} is {given}, but takes {kind.describe()}{close}"
 
 
 def flags(args: list[str]) -> Iterator[tuple[str, str | None]]:
@@ -256,6 +273,8 @@ def check_arguments(command: str, args: list[str]) -> None:
     if command in SUBCOMMANDS[1:] and checkpoint is None and not frozen:
         raise UserError(needs_checkpoint(command))
     check_task(check.values.get("data.task"))
+    if command == "fit":
+        check_combinations(check.value)
     name = check.values.get("run.name")
     if isinstance(name, str) and name != "null":
         check_folder_name(name, "run.name")

@@ -13,18 +13,36 @@ from peft import PeftConfig
 
 from smoa_lightning.common.errors import UserError, nearest
 from smoa_lightning.configuration import unknown_key
+from smoa_lightning.configuration.combinations import check_combinations
+from smoa_lightning.configuration.ranges import check_value
 
 UNKNOWN_KEY = re.compile(
     r"(?:key|option) ['\"]?([\w.]+)['\"]? is not expected|unrecognized arguments: --([\w.]+)"
     r"|does not accept option ['\"]([\w.]+)",
     re.IGNORECASE,
 )
+LONGEST = 1500  # characters of a message
 DENIED = re.compile(r"Importing '([^']+)' is not allowed")
 GIVEN_VALUE = re.compile(r"model\.adapter.*Given value: ([A-Za-z_][\w.]*)$")
 
 
 class OneSentenceParser(LightningArgumentParser):
     """A parser whose errors are one sentence with the nearest valid value, raised as UserError."""
+
+    def parse_args(self, *args: Any, **kwargs: Any) -> Any:
+        """Parse, then refuse values without a meaning, with the rules of the early check.
+
+        Raises:
+            UserError: A value is out of its range, or contradicts another one.
+        """
+        parsed = super().parse_args(*args, **kwargs)
+        chosen = parsed.get("subcommand")
+        settings = parsed if chosen is None else parsed[chosen]
+        for key, value in vars(settings.as_flat()).items():
+            check_value(key, value)
+        if chosen == "fit":
+            check_combinations(settings.get)
+        return parsed
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Shorten jsonargparse's error to the wrong value and the nearest valid values."""
@@ -37,7 +55,7 @@ class OneSentenceParser(LightningArgumentParser):
             raise UserError(f"{denied[1]!r} is not allowed as the class of a setting") from ex
         if given := GIVEN_VALUE.search(text):
             raise UserError(_unknown_strategy(given[1])) from ex
-        raise UserError(text) from ex
+        raise UserError(text if len(text) <= LONGEST else f"{text[: LONGEST - 200]} ... {text[-200:]}") from ex
 
 
 def _unknown_strategy(class_path: str) -> str:

@@ -150,7 +150,7 @@ def _read(value: Any) -> Any:
             return number
         try:
             read = yaml.safe_load(value)
-        except yaml.YAMLError:
+        except (yaml.YAMLError, ValueError, TypeError, OverflowError, RecursionError):
             return value
         return value if isinstance(read, str) else read
     if isinstance(value, list) and any(isinstance(item, str) for item in value):

@@ -177,6 +177,12 @@ def _syntax_tree(text: str) -> yaml.Node | None:
         if node is not None:
             loader.construct_document(node)  # merges, and refuses invalid values
         return node
+    except (ValueError, TypeError, OverflowError) as error:  # a date such as 2020-13-01, a number of 5,000 digits
+        if isinstance(error, UnicodeDecodeError):
+            raise
+        raise yaml.YAMLError(str(error).partition(";")[0]) from error
+    except RecursionError as error:
+        raise yaml.YAMLError("lists or mappings are nested too deeply") from error
     finally:
         loader.dispose()
 

@@ -29,6 +29,7 @@ from smoa_lightning.backbones.backbone import (
     locate,
 )
 from smoa_lightning.common.errors import UserError
+from smoa_lightning.configuration.ranges import check_value
 from smoa_lightning.evaluation.scoring import summed_cross_entropy, target_logits
 from smoa_lightning.evaluation.tasks import TaskEvaluation
 from smoa_lightning.records.metric_table import METRICS
@@ -80,15 +81,14 @@ class FineTuneModule(L.LightningModule):
             raise UserError("model.frozen is true but model.adapter is set; a frozen run needs 'model.adapter: null'")
         if adapter is not None:
             check_supported(adapter)
-        if warmup < 0:
-            raise UserError(f"model.warmup is {warmup}; it takes a share of the steps in [0, 1) or a number of steps")
+        numbers = {"warmup": warmup, "adapter_seed": adapter_seed, "budget_tolerance": budget_tolerance}
+        for name, number in numbers.items():
+            check_value(f"model.{name}", number)
         self.backbone_config = backbone or BackboneConfig()
         self.adapter_config, self.frozen = adapter, frozen
         self.optimizer_factory = optimizer
         self.warmup, self.decay = warmup, decay
         self.adapter_seed = adapter_seed or 0
-        if budget_tolerance is not None and not 0 <= budget_tolerance < 1:
-            raise UserError(f"model.budget_tolerance is {budget_tolerance}; it takes a share of the budget in [0, 1)")
         self.budget = None if budget is None else Budget.parse(budget)
         self.budget_tolerance = budget_tolerance
         self.budget_fit: BudgetFit | None = None

@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from smoa_lightning.common.atomic_files import copy_linked
+from smoa_lightning.configuration.ranges import check_value
 from smoa_lightning.data.datamodule import TaskDataModule
 from smoa_lightning.records.metric_table import better
 from smoa_lightning.training.adapter_folder import save_adapter
@@ -47,6 +48,7 @@ class AdapterCheckpoint(Checkpoint):
         Args:
             every_n_steps: Optimizer steps between two resume points; each validation commits one too.
         """
+        check_value("checkpoint.every_n_steps", every_n_steps)
         self.every_n_steps = every_n_steps
         self.best_score: float | None = None
         self.best_step: int | None = None

@@ -1,0 +1,102 @@
+"""Settings that are valid alone but not together: refused before heavy libraries are imported, and after the parser."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Callable
+from typing import Any
+
+from smoa_lightning.common.errors import UserError
+
+Value = Callable[[str], Any]
+# Variables that launchers set: torchrun, SLURM, LSF, Open MPI, and processes that are started by hand.
+LAUNCHERS = ("TORCHELASTIC_RUN_ID", "SLURM_JOB_ID", "LSB_JOBID", "OMPI_COMM_WORLD_SIZE", "NODE_RANK", "GROUP_RANK")
+KERNELS = {"flash_attention_2": "flash_attn", "flash_attention_3": "flash_attn_interface"}
+HALF = (16, "16", "16-mixed")
+
+
+def check_combinations(value: Value) -> None:
+    """Refuse settings that contradict each other or this machine.
+
+    Args:
+        value: Returns the value of a key, or its default; ``None`` if it is unknown.
+
+    Raises:
+        UserError: The message names the settings and what they must be.
+    """
+    for rule in (_endless, _never_selected, _short_warmup, _padding, _launcher, _kernel, _half_precision):
+        rule(value)
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _endless(value: Value) -> None:
+    if value("trainer.max_epochs") == -1 and value("trainer.max_steps") in (-1, None):
+        raise UserError(
+            "trainer.max_epochs is -1 and trainer.max_steps is not set, so training would never end: set one of them "
+            "to at least 1"
+        )
+
+
+def _never_selected(value: Value) -> None:
+    """Refuse epochs without validation; ``training.length_check`` knows the number of batches."""
+    every, epochs = value("trainer.check_val_every_n_epoch"), value("trainer.max_epochs")
+    if value("data.selection_rows") == 0 or value("trainer.limit_val_batches") == 0:
+        return
+    if _is_whole(every) and _is_whole(epochs) and 0 < epochs < every:
+        raise UserError(
+            f"trainer.check_val_every_n_epoch is {every}, but trainer.max_epochs is {epochs}, so no adapter would be "
+            f"selected: set it to at most {epochs}, or set data.selection_rows to 0"
+        )
+
+
+def _short_warmup(value: Value) -> None:
+    warmup, steps = value("model.warmup"), value("trainer.max_steps")
+    if isinstance(warmup, int | float) and warmup >= 1 and _is_whole(steps) and 0 < steps < warmup:
+        raise UserError(
+            f"model.warmup is {warmup:g} steps, but trainer.max_steps is {steps}: set model.warmup to at most {steps}, "
+            "or to a share of all steps below 1"
+        )
+
+
+def _padding(value: Value) -> None:
+    multiple, longest = value("data.pad_multiple"), value("data.max_length")
+    if _is_whole(multiple) and _is_whole(longest) and multiple > longest:
+        raise UserError(
+            f"data.pad_multiple is {multiple}, but must be at least 1 and at most data.max_length, which is {longest}"
+        )
+
+
+def _launcher(value: Value) -> None:
+    nodes = value("trainer.num_nodes")
+    if _is_whole(nodes) and nodes > 1 and not any(name in os.environ for name in LAUNCHERS):
+        raise UserError(
+            f"trainer.num_nodes is {nodes}, but no launcher has started this process, so it would wait for the other "
+            "machines forever: start it with torchrun or srun on each of them, or set it to 1"
+        )
+
+
+def _kernel(value: Value) -> None:
+    kernel = value("model.backbone.attn_implementation")
+    library = KERNELS.get(str(kernel))
+    if library is not None and importlib.util.find_spec(library) is None:
+        raise UserError(
+            f"model.backbone.attn_implementation is {kernel!r}, but the library {library} is not installed; 'sdpa' and "
+            "'eager' need no further library"
+        )
+
+
+def _half_precision(value: Value) -> None:
+    if value("trainer.precision") not in HALF:
+        return
+    if value("trainer.accelerator") == "cpu":
+        raise UserError("trainer.precision is 16-mixed, but the CPU has no float16 training: set it to bf16-mixed")
+    adapter = value("model.adapter")
+    if "AdaLora" in str(adapter if isinstance(adapter, str) else value("model.adapter.class_path")):
+        raise UserError(
+            "trainer.precision is 16-mixed, but AdaLoRA takes its importances from every step, and the loss scaler "
+            "leaves steps out: set it to bf16-mixed or 32-true"
+        )
