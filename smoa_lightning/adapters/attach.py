@@ -11,7 +11,7 @@ import torch
 from peft import PeftConfig, PeftModel, TaskType, get_peft_model
 from torch import nn
 
-from smoa_lightning.adapters.targets import matched_modules, resolve_targets
+from smoa_lightning.adapters.targets import check_saved_modules, matched_modules, resolve_targets
 from smoa_lightning.adapters.tuner import AdapterModel, TunerConfig
 from smoa_lightning.common.errors import UserError
 
@@ -36,6 +36,7 @@ def attach(model: nn.Module, config: PeftConfig, seed: int) -> PeftModel:
         UserError: Targets match nothing, ranks or numbers of subspaces do not fit a layer, or peft refuses a setting.
     """
     config = resolve_targets(model, config)
+    check_saved_modules(model, config)
     if config.task_type is None and hasattr(model, "prepare_inputs_for_generation"):
         config.task_type = TaskType.CAUSAL_LM
     if isinstance(config, TunerConfig):

@@ -104,6 +104,22 @@ def resolve_targets(model: nn.Module, config: PeftConfig) -> PeftConfig:
     return config
 
 
+def check_saved_modules(model: nn.Module, config: PeftConfig) -> None:
+    """Refuse ``modules_to_save`` that name no module: peft would train nothing more, without a message.
+
+    Raises:
+        UserError: The message shows the nearest names.
+    """
+    names = [name for name, _ in model.named_modules() if name]
+    for saved in getattr(config, "modules_to_save", None) or ():
+        if not any(name.endswith(saved) for name in names):
+            short = list(dict.fromkeys(name.rpartition(".")[2] for name in names))
+            near = nearest(saved, [name for name in short if not name.isdigit()])
+            raise UserError(
+                f"modules_to_save entry {saved!r} matches no module of {type(model).__name__}; nearest names: {near}."
+            )
+
+
 def _default_targets(model: nn.Module, config: PeftConfig) -> list[str] | str:
     """Return the default targets of our own method, or else the attention inputs and feed-forward layers.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -42,6 +43,8 @@ from smoa_lightning.training.run import Run
 from smoa_lightning.training.run_logger import RunLogger
 from smoa_lightning.training.run_names import run_name
 from smoa_lightning.training.run_notes import announce
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -172,8 +175,11 @@ class FineTuneCLI(LightningCLI):
             try:
                 with import_policy(allowed_only=False):
                     super().instantiate_classes()
-            except (ValueError, MisconfigurationException) as error:
-                raise (refused_strategy() or UserError(" ".join(str(error).split()))) from error
+            except (UserError, OSError):
+                raise
+            except Exception as error:  # errors of Lightning, torch and peft have no common class
+                logger.debug("the error in full:", exc_info=True)
+                raise (refused_strategy() or UserError(_sentence(error))) from error
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         """Decide the sources of the run, instantiate its trainer, then decide the folder."""
@@ -222,7 +228,8 @@ class FineTuneCLI(LightningCLI):
     def fit(self, ckpt_path: str | None = None, **kwargs: Any) -> None:
         """Score the base model, train, score the best adapter on the report rows, and complete the record."""
         assert self.run is not None
-        self.run.fit(self.trainer, ckpt_path)
+        with _refused_by_lightning():
+            self.run.fit(self.trainer, ckpt_path)
 
     def validate(self, ckpt_path: str | None = None, **kwargs: Any) -> None:
         """Score the selection rows."""
@@ -240,7 +247,23 @@ class FineTuneCLI(LightningCLI):
         if ckpt_path is None and not self.model.frozen:
             raise UserError(needs_checkpoint(str(self.subcommand)))
         assert self.run is not None
-        self.run.evaluate(self.trainer, function, ckpt_path, **kwargs)
+        with _refused_by_lightning():
+            self.run.evaluate(self.trainer, function, ckpt_path, **kwargs)
+
+
+def _sentence(error: Exception) -> str:
+    """Return the text of a library's error in one line; an error without words gets its class."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, ValueError | MisconfigurationException) else f"{type(error).__name__}: {text}"
+
+
+@contextlib.contextmanager
+def _refused_by_lightning() -> Iterator[None]:
+    """Turn Lightning's error about a setting into one sentence."""
+    try:
+        yield
+    except MisconfigurationException as error:
+        raise UserError(_sentence(error)) from error
 
 
 def _budget_in(file: Path) -> Any:

@@ -33,6 +33,7 @@ from smoa_lightning.configuration.ranges import check_value
 from smoa_lightning.evaluation.scoring import summed_cross_entropy, target_logits
 from smoa_lightning.evaluation.tasks import TaskEvaluation
 from smoa_lightning.records.metric_table import METRICS
+from smoa_lightning.training.loss_scale import scaler_decides
 from smoa_lightning.training.packing_check import check_packing
 from smoa_lightning.training.random_states import random_state_of, random_states
 from smoa_lightning.training.schedule import warmup_decay
@@ -179,6 +180,8 @@ class FineTuneModule(L.LightningModule):
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Divide the gradients by the number of target tokens of the whole step, over all processes.
 
+        With 16-mixed, a loss scaler leaves out a step whose gradients are not finite, and lowers its scale.
+
         Raises:
             UserError: Loss or gradients are not finite; the parameters are not changed.
         """
@@ -195,6 +198,9 @@ class FineTuneModule(L.LightningModule):
             self.log("train/mean_rank", self.allocation.mean_rank())
             self.log("train/orthogonality_penalty", self.allocation.add_penalty_gradients())
         norm = float(torch.nn.utils.get_total_norm(gradients))
+        if math.isfinite(mean) and not math.isfinite(norm) and scaler_decides(self.trainer):
+            self.log("train/loss", mean, prog_bar=True)
+            return
         if not (math.isfinite(mean) and math.isfinite(norm)):
             raise UserError(
                 f"the training loss is {mean} and its gradient has norm {norm} at step {self.trainer.global_step + 1}: "
@@ -223,13 +229,24 @@ class FineTuneModule(L.LightningModule):
             if trained.keys() != expected.keys():
                 odd = sorted((trained | expected)[key] for key in trained.keys() ^ expected.keys())
                 raise RuntimeError(f"trainable parameters differ from the adapter's: {', '.join(odd[:5])}")
-        optimizer = self.optimizer_factory(list(trainable.values()))
+        optimizer = self.make_optimizer(list(trainable.values()))
         total = int(self.trainer.estimated_stepping_batches)
         if self.allocation is not None:
             self.allocation.start(total)
         scale = partial(warmup_decay, warmup=self.warmup, total=total, decay=self.decay)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, scale)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def make_optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+        """Make the optimizer of parameters.
+
+        Raises:
+            UserError: The optimizer refuses one of its settings.
+        """
+        try:
+            return self.optimizer_factory(parameters)
+        except (ValueError, TypeError, RuntimeError, ImportError) as error:
+            raise UserError(f"model.optimizer: {' '.join(str(error).split())}") from error
 
     # ----------------------------------------------------------------------------------------------- evaluation
 

@@ -38,12 +38,14 @@ from smoa_lightning.records.record import (
     check_files,
     content,
     environment,
+    flat,
     read_record,
     signature,
 )
 from smoa_lightning.records.tables import part_table
 from smoa_lightning.training.callbacks import AdapterCheckpoint, CostMonitor, SamplePredictions
 from smoa_lightning.training.checkpoint import file_digest, log_differences, read_checkpoint, verify
+from smoa_lightning.training.early_checks import check_before_work
 from smoa_lightning.training.module import FineTuneModule
 from smoa_lightning.training.processes import ending_together
 from smoa_lightning.training.run_checkpoints import BEST, publish, recover, resume_point, run_of
@@ -145,10 +147,13 @@ class Run:
             if is_first_process():
                 recover(self.folder)
             self._check_rows()
+            if not self.module.frozen:
+                self.data.setup("fit")
+                optimizer = flat(self.config).get("model.optimizer.class_path")
+                check_before_work(trainer, self.module, self.data, str(optimizer))
             metrics = self._base_metrics(trainer)
             if not self.module.frozen:
                 start = self._start_from(checkpoint)
-                self.data.setup("fit")
                 logger.info("%s", part_table(self.data.summary()))
                 trainer.fit(self.module, datamodule=self.data, ckpt_path=start, weights_only=True)
                 if not (self.folder / "adapter" / "last").is_dir():  # stopped between the last step and the files

@@ -1,0 +1,93 @@
+"""Checks of a training run before anything is scored: its length, its optimizer, and the names of its modules."""
+
+from __future__ import annotations
+
+import logging
+import math
+from typing import Any
+
+import lightning as L
+import torch
+
+from smoa_lightning.adapters.targets import check_saved_modules, resolve_targets
+from smoa_lightning.backbones.backbone import load_skeleton
+from smoa_lightning.common.errors import UserError
+from smoa_lightning.data.datamodule import TaskDataModule
+from smoa_lightning.training.module import FineTuneModule
+
+logger = logging.getLogger(__name__)
+
+
+def check_before_work(trainer: L.Trainer, module: FineTuneModule, data: TaskDataModule, optimizer: str) -> None:
+    """Refuse settings that would fail, or mean nothing, after the base model was scored. The data are set up.
+
+    Args:
+        trainer: The trainer of the run.
+        module: The model, which is not loaded yet.
+        data: The data, after ``setup("fit")``.
+        optimizer: Class path of the optimizer.
+
+    Raises:
+        UserError: The message names the setting and its valid range.
+    """
+    if optimizer.startswith("torch."):
+        module.make_optimizer([torch.nn.Parameter(torch.zeros(2, 2))])
+    if module.adapter_config is not None:
+        skeleton = load_skeleton(module.backbone_config, module.location)
+        check_saved_modules(skeleton, resolve_targets(skeleton, module.adapter_config))
+    data.trainer = trainer
+    check_length(trainer, module.warmup, len(data.train_dataloader()), selects=data.selection_rows != 0)
+
+
+def check_length(trainer: L.Trainer, warmup: float, batches: int, selects: bool) -> None:
+    """Refuse a warm-up that is longer than the run, and a first validation after its end.
+
+    Args:
+        trainer: The trainer of the run.
+        warmup: ``model.warmup``.
+        batches: Batches of one epoch in one process.
+        selects: Whether there are rows that select the adapter.
+
+    Raises:
+        UserError: The message names the valid range.
+    """
+    limit = trainer.limit_train_batches
+    batches = min(batches, limit) if isinstance(limit, int) else int(batches * (1.0 if limit is None else limit))
+    if batches < 1:
+        raise UserError(f"trainer.limit_train_batches is {limit}, which leaves no training batch: set it to at least 1")
+    accumulate = trainer.accumulate_grad_batches
+    epochs = math.inf if trainer.max_epochs in (-1, None) else float(trainer.max_epochs or 0)
+    steps = min(math.inf if trainer.max_steps == -1 else trainer.max_steps, epochs * math.ceil(batches / accumulate))
+    if warmup >= 1 and warmup > steps:
+        raise UserError(
+            f"model.warmup is {warmup:g} steps, but the run has {steps:g} steps: set it to at most {steps:g}, or to a "
+            "share of all steps below 1"
+        )
+    if selects and trainer.limit_val_batches != 0 and getattr(trainer, "_val_check_time_interval", None) is None:
+        _check_validation(trainer, batches, min(steps * accumulate, epochs * batches))
+
+
+def _check_validation(trainer: L.Trainer, batches: int, total: float) -> None:
+    """Refuse an interval that is never reached.
+
+    Args:
+        trainer: The trainer of the run.
+        batches: Batches of one epoch.
+        total: Batches of the whole run.
+    """
+    interval: Any = trainer.val_check_interval
+    every = trainer.check_val_every_n_epoch
+    most = total if every is None else batches
+    if isinstance(interval, int) and not isinstance(interval, bool) and interval > most:
+        raise UserError(
+            f"trainer.val_check_interval is {interval}, but {'the run' if every is None else 'an epoch'} has {most:g} "
+            f"batches, so no adapter would be selected: set it to at most {most:g}"
+        )
+    first = interval if isinstance(interval, int) else max(1, int(batches * (interval or 1.0)))
+    first += ((every or 1) - 1) * batches
+    if total < first:
+        logger.info(
+            "training ends after %d batches, before the first validation at %d: the last adapter is the best one",
+            total,
+            first,
+        )

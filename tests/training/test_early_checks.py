@@ -1,0 +1,126 @@
+"""What is refused before the base model is scored, and the loss scaler of 16-mixed."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+from lightning.pytorch.plugins import MixedPrecision
+
+from smoa_lightning.__main__ import main
+from smoa_lightning.backbones.backbone import BackboneConfig
+from smoa_lightning.common.errors import UserError
+from smoa_lightning.data.datamodule import TaskDataModule
+from smoa_lightning.training.early_checks import check_length
+from smoa_lightning.training.module import FineTuneModule
+
+REFUSED = [
+    ("--model.warmup 1e9", "model.warmup is 1e+09 steps, but the run has 18 steps: set it to at most 18"),
+    ("--model.warmup 19", "set it to at most 18, or to a share of all steps below 1"),
+    (
+        "--trainer.val_check_interval 19",
+        "an epoch has 18 batches, so no adapter would be selected: set it to at most 1",
+    ),
+    (
+        "--trainer.val_check_interval 40 --trainer.check_val_every_n_epoch null --trainer.max_epochs 2",
+        "the run has 36 batches, so no adapter would be selected: set it to at most 36",
+    ),
+    ("--model.adapter.modules_to_save [nope]", "modules_to_save entry 'nope' matches no module of LlamaForCausalLM"),
+    ("--model.adapter.target_modules [nope]", "target_modules entry 'nope' matches no module"),
+    ("--model.optimizer.betas [2.0,0.9]", "model.optimizer: Invalid beta parameter at index 0: 2.0"),
+    ("--trainer.limit_train_batches 0.01", "leaves no training batch: set it to at least 1"),
+    ("--trainer.devices 0", "devices"),
+    ("--trainer.accelerator tpu", ""),
+    ("--trainer.strategy nope", "nope"),
+    ("--trainer.gradient_clip_algorithm nope", "nope"),
+]
+
+
+@pytest.mark.parametrize(("words", "message"), REFUSED, ids=[words for words, _ in REFUSED])
+def test_refused_before_the_base_model_is_scored(
+    words: str, message: str, tiny_arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["fit", *tiny_arguments, *words.split()]) == 2
+    shown = capsys.readouterr()
+    assert message in shown.err
+    assert shown.err.count("\n") == 1
+    assert "scoring the base model" not in shown.out
+
+
+@pytest.mark.parametrize(
+    ("warmup", "batches", "settings"),
+    [
+        (18, 18, {}),
+        (9, 18, {"accumulate_grad_batches": 2}),
+        (0.5, 18, {"val_check_interval": 18}),
+        (0, 18, {"val_check_interval": 36, "check_val_every_n_epoch": None, "max_epochs": 2}),
+        (0, 18, {"val_check_interval": 0.01}),
+        (5, 18, {"max_steps": 5, "max_epochs": -1}),
+        (0, 18, {"limit_train_batches": 1}),
+        (0, 18, {"fast_dev_run": True}),
+    ],
+)
+def test_the_longest_valid_lengths_pass(warmup: float, batches: int, settings: dict[str, Any]) -> None:
+    trainer = L.Trainer(**{"accelerator": "cpu", "logger": False, "max_epochs": 1} | settings)
+    check_length(trainer, warmup, batches, selects=True)
+
+
+def scaled_run(backbone: Path, rows: Path, scale: float, broken: bool) -> tuple[Any, list[float], list[float]]:
+    """Train for 20 steps with a loss scaler; return the module, its scales and how far the adapter moved by step."""
+    torch.manual_seed(0)
+    import peft
+
+    module = FineTuneModule(BackboneConfig("local", path=str(backbone)), peft.LoraConfig(r=4), warmup=0)
+    data = TaskDataModule("piqa", "local", path=str(rows), batch_size=4, selection_rows=8)
+    data.tokenizer = module.tokenizer
+    scaler = torch.amp.GradScaler("cpu", init_scale=scale)  # type: ignore[attr-defined]
+    scales: list[float] = []
+    moved: list[float] = []
+
+    class Watch(L.Callback):
+        def on_before_backward(self, trainer: Any, pl_module: Any, loss: Any) -> None:
+            scales.append(scaler.get_scale())
+
+        def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
+            if broken:
+                next(p for p in module.parameters() if p.requires_grad).grad.fill_(math.inf)  # type: ignore[union-attr]
+
+        def on_train_batch_end(self, trainer: Any, *args: Any) -> None:
+            moved.append(float(sum(p.detach().double().sum() for n, p in module.named_parameters() if "lora_B" in n)))
+
+    trainer = L.Trainer(
+        accelerator="cpu",
+        plugins=[MixedPrecision("16-mixed", "cpu", scaler)],
+        max_steps=20,
+        limit_val_batches=0,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=[Watch()],
+    )
+    with pytest.raises(UserError, match="gradient has norm") if broken else pytest.MonkeyPatch.context():
+        trainer.fit(module, datamodule=data)
+    return module, scales, moved
+
+
+@pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step")
+def test_the_loss_scaler_leaves_out_steps_until_its_scale_fits(tiny_backbone: Path, piqa_folder: Path) -> None:
+    _, scales, moved = scaled_run(tiny_backbone, piqa_folder, 2.0**24, broken=False)
+    fitting = scales[-1]
+    skipped = scales.index(fitting)
+    assert 0 < skipped < 20
+    assert all(position == 0.0 for position in moved[:skipped])
+    assert moved[skipped] != 0.0
+    assert len(moved) == 20
+
+
+@pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step")
+def test_gradients_that_no_scale_makes_finite_stop_the_run(tiny_backbone: Path, piqa_folder: Path) -> None:
+    _, scales, moved = scaled_run(tiny_backbone, piqa_folder, 2.0**6, broken=True)
+    assert scales == [64.0, 32.0, 16.0, 8.0, 4.0, 2.0, 1.0]
+    assert moved == [0.0] * 6
