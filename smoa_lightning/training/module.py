@@ -198,7 +198,7 @@ class FineTuneModule(L.LightningModule):
             self.log("train/mean_rank", self.allocation.mean_rank())
             self.log("train/orthogonality_penalty", self.allocation.add_penalty_gradients())
         norm = float(torch.nn.utils.get_total_norm(gradients))
-        if math.isfinite(mean) and not math.isfinite(norm) and scaler_decides(self.trainer):
+        if math.isfinite(mean) and not math.isfinite(norm) and scaler_decides(self.trainer, optimizer):
             self.log("train/loss", mean, prog_bar=True)
             return
         if not (math.isfinite(mean) and math.isfinite(norm)):

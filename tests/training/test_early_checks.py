@@ -85,7 +85,7 @@ def scaled_run(backbone: Path, rows: Path, scale: float, broken: bool) -> tuple[
         def on_before_backward(self, trainer: Any, pl_module: Any, loss: Any) -> None:
             scales.append(scaler.get_scale())
 
-        def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
+        def on_after_backward(self, trainer: Any, pl_module: Any) -> None:
             if broken:
                 next(p for p in module.parameters() if p.requires_grad).grad.fill_(math.inf)  # type: ignore[union-attr]
 
