@@ -9,6 +9,7 @@ import sys
 
 from smoa_lightning.commands import COMMANDS
 from smoa_lightning.common.console import FLAGS, HELP, console, split_flags
+from smoa_lightning.common.disk_errors import STATUS, disk_sentence, threads_without_traceback
 from smoa_lightning.common.errors import UserError, nearest
 from smoa_lightning.version import __version__
 
@@ -24,9 +25,12 @@ def overview() -> str:
 
 
 def main(args: list[str] | None = None) -> int:
-    """Run a command and return the exit status: 0, 2 on bad input, 130 after Ctrl-C, 141 after a closed pipe."""
+    """Run a command and return the exit status.
+
+    It is 0, 2 on bad input, 74 on an error of the disk, 130 after Ctrl-C and 141 after a closed pipe.
+    """
     mode, args = split_flags(sys.argv[1:] if args is None else args)
-    with console(mode):
+    with console(mode), threads_without_traceback():
         try:
             status = run(args)
             sys.stdout.flush()
@@ -40,6 +44,13 @@ def main(args: list[str] | None = None) -> int:
         except BrokenPipeError:  # the reader has closed the pipe, as in `fit --help | head`
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes stdout at exit
             return 141
+        except Exception as error:
+            sentence = disk_sentence(error)
+            if sentence is None:
+                raise
+            logger.debug("the error in full:", exc_info=True)
+            logger.error("%s", sentence)
+            return STATUS
 
 
 def run(args: list[str]) -> int:
