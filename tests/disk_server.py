@@ -45,7 +45,7 @@ def main() -> None:
     """Do the jobs of a file."""
     import torch
 
-    import smoa_lightning.training.cli  # noqa: F401  # imported once, for all forks
+    import smoa_lightning.training.cli  # imported once, for all forks
     import smoa_lightning.training.generate  # noqa: F401
 
     torch.set_num_threads(1)

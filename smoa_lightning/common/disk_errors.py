@@ -1,4 +1,4 @@
-"""Errors of disks and folders: a full disk, missing rights, a folder that has disappeared. Each becomes one sentence."""
+"""Errors of disks and folders as one sentence: a full disk, missing rights, a folder that has disappeared."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ REMEDIES = dict.fromkeys(FULL, "free some space") | {
 }
 # What libraries in other languages write instead of raising an OSError with its number.
 TEXTS = {
-    errno.ENOSPC: r"no space left|disk (?:is )?full|code: 28\b|PytorchStreamWriter failed|inline_container.*unexpected pos",
+    errno.ENOSPC: r"no space left|disk (?:is )?full|code: 28\b|PytorchStreamWriter failed|inline_container.*pos",
     errno.EDQUOT: r"quota exceeded|code: 122\b",
     errno.EFBIG: r"file too large|code: 27\b",
     errno.EROFS: r"read-?only file ?system|readonly database|code: 30\b",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import lightning as L
@@ -13,24 +14,30 @@ from smoa_lightning.adapters.targets import check_saved_modules, resolve_targets
 from smoa_lightning.backbones.backbone import load_skeleton
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.data.datamodule import TaskDataModule
+from smoa_lightning.records.record import flat
 from smoa_lightning.training.module import FineTuneModule
 
 logger = logging.getLogger(__name__)
 
 
-def check_before_work(trainer: L.Trainer, module: FineTuneModule, data: TaskDataModule, optimizer: str) -> None:
-    """Refuse settings that would fail, or mean nothing, after the base model was scored. The data are set up.
+def check_before_work(
+    trainer: L.Trainer, module: FineTuneModule, data: TaskDataModule, config: Mapping[str, Any]
+) -> None:
+    """Set the data up, and refuse settings that would fail, or mean nothing, after the base model was scored.
 
     Args:
         trainer: The trainer of the run.
         module: The model, which is not loaded yet.
-        data: The data, after ``setup("fit")``.
-        optimizer: Class path of the optimizer.
+        data: The data.
+        config: The settings of the run.
 
     Raises:
         UserError: The message names the setting and its valid range.
     """
-    if optimizer.startswith("torch."):
+    if module.frozen:
+        return
+    data.setup("fit")
+    if str(flat(config).get("model.optimizer.class_path")).startswith("torch."):
         module.make_optimizer([torch.nn.Parameter(torch.zeros(2, 2))])
     if module.adapter_config is not None:
         skeleton = load_skeleton(module.backbone_config, module.location)

@@ -38,7 +38,6 @@ from smoa_lightning.records.record import (
     check_files,
     content,
     environment,
-    flat,
     read_record,
     signature,
 )
@@ -147,10 +146,7 @@ class Run:
             if is_first_process():
                 recover(self.folder)
             self._check_rows()
-            if not self.module.frozen:
-                self.data.setup("fit")
-                optimizer = flat(self.config).get("model.optimizer.class_path")
-                check_before_work(trainer, self.module, self.data, str(optimizer))
+            check_before_work(trainer, self.module, self.data, self.config)
             metrics = self._base_metrics(trainer)
             if not self.module.frozen:
                 start = self._start_from(checkpoint)
