@@ -37,7 +37,7 @@ OTHER = {
 }
 REASONS = FULL | OTHER
 REMEDIES = dict.fromkeys(FULL, "free some space") | {
-    **dict.fromkeys(OTHER, "mend this"),
+    **dict.fromkeys(OTHER, "fix this"),
     **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), "choose another folder or change its rights"),
     **dict.fromkeys((errno.ENOENT, errno.ESTALE), "bring it back or choose another folder"),
 }
