@@ -123,6 +123,9 @@ def identity(place: str) -> list[Any] | None:
 
     For a local file: path, size, time of the last change, and a digest of its start, its end and 62 places between
     them. For a URL: what its file system reports, None if it reports no version. For a folder: the list for its files.
+
+    Raises:
+        UserError: it cannot be read.
     """
     fs, path = file_system(place)
     if fs.isdir(path):
@@ -130,8 +133,11 @@ def identity(place: str) -> list[Any] | None:
         return None if None in files else files
     info = fs.info(path)
     if not is_url(place):
-        status = Path(path).stat()
-        return [str(Path(path).resolve()), status.st_size, status.st_mtime_ns, _sample(Path(path), status.st_size)]
+        try:
+            status = Path(path).stat()
+            return [str(Path(path).resolve()), status.st_size, status.st_mtime_ns, _sample(Path(path), status.st_size)]
+        except OSError as error:
+            raise UserError(f"{place}: cannot be read ({error.strerror or error}).") from error
     version = {name: str(info[name]) for name in ("mtime", "created", "ETag", "LastModified", "md5") if info.get(name)}
     return [place, info["size"], version] if version else None
 

@@ -50,7 +50,7 @@ def has_files(path: LocalPath | None, split: str) -> bool:
     """
     check_path(path)
     if isinstance(path, Mapping):
-        return split in path
+        return bool(path.get(split))
     return split == "train" if is_training_rows(path) else bool(_in_folder(str(path), split))
 
 
@@ -67,10 +67,10 @@ def split_files(path: LocalPath | None, split: str) -> list[str]:
     """
     check_path(path)
     if isinstance(path, Mapping):
-        if split not in path:
-            named = ", ".join(path) or "none"
+        places = path.get(split, ())
+        if not places:
+            named = ", ".join(name for name in path if path[name]) or "none"
             raise UserError(f"data.path: there is no file for split {split!r}; the splits with files are {named}.")
-        places = path[split]
         return [file for place in ([places] if isinstance(places, str) else places) for file in _files_of(place)]
     assert path is not None
     if is_training_rows(path):

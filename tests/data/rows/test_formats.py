@@ -1,94 +1,25 @@
-"""Every kind of file that people have gives the same rows, and what cannot be read is named in one sentence."""
+"""Every kind of file that people have gives the same rows."""
 
 from __future__ import annotations
 
-import bz2
-import csv
 import gzip
 import http.server
-import io
 import json
-import lzma
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import datasets
 import fsspec
 import pandas
 import pyarrow as pa
-import pyarrow.feather
-import pyarrow.parquet
 import pytest
 
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.data.rows.sources import Origin, load_split
-from smoa_lightning.data.tasks import CHOICE, CONVAI2, PIQA, Row, Task
+from smoa_lightning.data.tasks import CHOICE, CONVAI2, PIQA
 
-ROWS = [
-    {"goal": f"Köln {n}", "sol1": 'use a "towel", well', "sol2": "two\nlines" if n % 2 else "é", "label": n % 2}
-    for n in range(7)
-]
-
-
-def read(path: object, split: str = "train", task: Task = PIQA, **kwargs: object) -> list[Row]:
-    origin = Origin("local", path=path if isinstance(path, dict) else str(path))
-    return list(load_split(task, split, origin, **kwargs)[0])
-
-
-def jsonl(rows: list[Row], end: str = "\n") -> bytes:
-    return end.join(json.dumps(row, ensure_ascii=False) for row in rows).encode() + end.encode()
-
-
-def table(rows: list[Row], delimiter: str = ",", end: str = "\n") -> bytes:
-    stream = io.StringIO(newline="")
-    quoting = csv.QUOTE_ALL if end == "\r" else csv.QUOTE_MINIMAL  # that of a line feed in a value
-    writer = csv.DictWriter(stream, rows[0], delimiter=delimiter, lineterminator=end, quoting=quoting)
-    writer.writeheader()
-    writer.writerows(rows)
-    return stream.getvalue().encode()
-
-
-def arrow(rows: list[Row], new: Callable = pa.ipc.new_file) -> bytes:
-    content, sink = pa.Table.from_pylist(rows), pa.BufferOutputStream()
-    with new(sink, content.schema) as writer:
-        writer.write_table(content)
-    return sink.getvalue().to_pybytes()
-
-
-def parquet(rows: list[Row]) -> bytes:
-    stream = io.BytesIO()
-    pa.parquet.write_table(pa.Table.from_pylist(rows), stream)
-    return stream.getvalue()
-
-
-def feather(rows: list[Row]) -> bytes:
-    stream = io.BytesIO()
-    pa.feather.write_feather(pa.Table.from_pylist(rows), stream, compression="lz4")
-    return stream.getvalue()
-
-
-def zstandard(data: bytes) -> bytes:
-    sink = pa.BufferOutputStream()
-    with pa.CompressedOutputStream(sink, "zstd") as stream:
-        stream.write(data)
-    return sink.getvalue().to_pybytes()
-
-
-COMPRESS = {".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress, ".zst": zstandard}
-TEXTS = {
-    ".jsonl": jsonl,
-    ".ndjson": jsonl,
-    ".json": lambda rows: json.dumps(rows, indent=1).encode(),
-    ".csv": table,
-    ".tsv": lambda rows: table(rows, "\t"),
-}
-TABLES = {
-    ".parquet": parquet,
-    ".arrow": arrow,
-    ".ARROW": lambda rows: arrow(rows, pa.ipc.new_stream),
-    ".feather": feather,
-}
+from .formats import COMPRESS, ROWS, TABLES, TEXTS, jsonl, parquet, read, table
 
 
 @pytest.mark.parametrize("ending", [*TEXTS, *TABLES, ".JSONL", ".Csv", ".PARQUET"])
@@ -342,50 +273,3 @@ def test_urls(tmp_path: Path, web: str) -> None:
         read(f"{web}/none.jsonl")
     with pytest.raises(UserError, match=r"no file system for nowhere://rows is installed \(Protocol not known"):
         read("nowhere://rows")
-
-
-# ---- what cannot be read
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "sentence"),
-    [
-        ("a.jsonl", b'{"goal": "a"\n', r"a\.jsonl, row 1: not valid JSON \(.* at column"),
-        ("a.jsonl", b'\n{"goal": "\xff"}\n', r"a\.jsonl, line 2: not valid UTF-8 \(byte 0xff at column 11\)\."),
-        (
-            "a.jsonl",
-            b'{"x": ' + b"[" * 100_000 + b"\n",
-            r"a\.jsonl, row 1: not readable as JSON \(lists or objects are",
-        ),
-        ("a.jsonl", b"1" * 5000, r"a\.jsonl, row 1: not readable as JSON \(a whole number has more than 4,300 digits"),
-        ("a.json", b"[" * 100_000, r"a\.json: not readable as JSON \(lists or objects are nested too deeply\)"),
-        ("a.json", b"[" + b"1" * 5000 + b"]", r"a\.json: not readable as JSON \(a whole number has more than"),
-        ("a.csv", b"goal,sol1\na,b,c\n", r"a\.csv, row 1 \(line 2\): has 3 values, but the header names 2"),
-        ("a.csv", b'goal,sol1\n"a"b,c\n', r"a\.csv, after line 2: not a valid table"),
-        ("a.csv", b'goal,sol1,sol2,label\na,b,c,1\nc,"d\ne,f\n', r"not a valid table \(.*; the row begins at line 3\)"),
-        ("a.csv", b"goal,sol1\n\xff,c\n", r"a\.csv, line 2: not valid UTF-8 \(byte 0xff at column 1\)"),
-        ("a.csv", "goal,sol1\n".encode("utf-16"), r"a\.csv, line 1: not valid UTF-8 .* it looks like UTF-16"),
-        ("a.jsonl", gzip.compress(jsonl(ROWS)), r"not valid UTF-8 .* it looks like gzip, so its name must end in \.gz"),
-        ("a.jsonl.gz", jsonl(ROWS), r"a\.jsonl\.gz: cannot be read \(Not a gzipped file"),
-        ("a.jsonl.gz", gzip.compress(jsonl(ROWS))[:-20], r"a\.jsonl\.gz: cannot be read \(Compressed file ended"),
-        ("a.jsonl.xz", lzma.compress(jsonl(ROWS))[:-9], r"a\.jsonl\.xz: cannot be read \("),
-        ("a.jsonl.bz2", b"no", r"a\.jsonl\.bz2: cannot be read \(Invalid data stream"),
-        ("a.jsonl.zst", b"no frame", r"a\.jsonl\.zst: cannot be read \("),
-        ("a.parquet", b"PAR1", r"a\.parquet: not a readable Parquet file"),
-        ("a.arrow", b"ARROW1\0\0cut", r"a\.arrow: not a readable Arrow file"),
-        ("a.feather", b"none", r"a\.feather: not a readable Arrow file"),
-        ("a.zip", b"PK", r"a\.zip: unknown file ending '\.zip'; the endings \.jsonl, .* are read"),
-    ],
-)
-def test_damaged_files(tmp_path: Path, name: str, content: bytes, sentence: str) -> None:
-    (tmp_path / name).write_bytes(content)
-    with pytest.raises(UserError, match=sentence) as caught:
-        read(tmp_path / name)
-    assert str(tmp_path / name) in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
-def test_a_folder_without_data(tmp_path: Path) -> None:
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match=r"the folder .*empty holds no data file"):
-        read({"train": str(tmp_path / "empty")})
