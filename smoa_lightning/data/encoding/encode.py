@@ -21,8 +21,6 @@ from smoa_lightning.data.tasks import RowError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-PIECE = 4096  # texts in one call of the tokenizer
-
 AddBos = bool | Literal["auto"]
 
 
@@ -106,11 +104,9 @@ def encode_pairs(
 
 
 def _ids(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:
-    """Tokenise in pieces."""
-    ids: list[list[int]] = []
-    for start in range(0, len(texts), PIECE):
-        piece = texts[start : start + PIECE]
-        ids += tokenizer(piece, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
+    ids: list[list[int]] = tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)[
+        "input_ids"
+    ]
     return ids
 
 
