@@ -109,8 +109,8 @@ def largest_differences(names: list[str], backbone: Path, folder: Path, processe
     return {n: max(abs(a - b) for a, b in zip(one[n], several[n], strict=True)) for n in made}
 
 
-def test_two_processes_have_the_losses_of_one(tmp_path: Path) -> None:
-    found = largest_differences(SHORT, backbone_folder(), tmp_path, 2)
+def test_two_processes_have_the_losses_of_one(tiny_backbone: Path, tmp_path: Path) -> None:
+    found = largest_differences(SHORT, tiny_backbone, tmp_path, 2)
     assert {name: value for name, value in found.items() if value > TOLERANCE} == {}
 
 
