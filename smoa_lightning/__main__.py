@@ -6,10 +6,17 @@ import importlib
 import logging
 import os
 import sys
+from typing import TextIO
 
 from smoa_lightning.commands import COMMANDS
 from smoa_lightning.common.console import FLAGS, HELP, console, split_flags
-from smoa_lightning.common.disk_errors import STATUS, disk_sentence, threads_without_traceback
+from smoa_lightning.common.disk_errors import (
+    FULL_STATUS,
+    STATUS,
+    disk_is_full,
+    disk_sentence,
+    threads_without_traceback,
+)
 from smoa_lightning.common.errors import UserError, nearest
 from smoa_lightning.version import __version__
 
@@ -27,7 +34,7 @@ def overview() -> str:
 def main(args: list[str] | None = None) -> int:
     """Run a command and return the exit status.
 
-    It is 0, 2 on bad input, 74 on an error of the disk, 130 after Ctrl-C and 141 after a closed pipe.
+    It is 0, 2 on bad input, 74 on an error of the disk, 75 on a full disk, 130 after Ctrl-C, 141 after a closed pipe.
     """
     mode, args = split_flags(sys.argv[1:] if args is None else args)
     with console(mode), threads_without_traceback():
@@ -37,20 +44,29 @@ def main(args: list[str] | None = None) -> int:
             return status
         except UserError as error:
             logger.error("%s", error)
-            return 2
+            return FULL_STATUS if disk_is_full(error) else 2
         except KeyboardInterrupt:
             logger.error("stopped; run the same command again to continue")
             return 130
         except BrokenPipeError:  # the reader has closed the pipe, as in `fit --help | head`
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes stdout at exit
+            leave_output(sys.stdout)
             return 141
         except Exception as error:
             sentence = disk_sentence(error)
             if sentence is None:
                 raise
-            logger.debug("the error in full:", exc_info=True)
-            logger.error("%s", sentence)
-            return STATUS
+            try:
+                logger.debug("the error in full:", exc_info=True)
+                logger.error("%s", sentence)
+            except OSError:  # the output is a file on the same full disk
+                leave_output(sys.stdout)
+                leave_output(sys.stderr)
+            return FULL_STATUS if disk_is_full(error) else STATUS
+
+
+def leave_output(stream: TextIO) -> None:
+    """Send the rest of an output that cannot be written to nowhere: Python writes it at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def run(args: list[str]) -> int:

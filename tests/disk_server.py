@@ -15,11 +15,14 @@ from typing import Any
 from tests.training.kill_server import Operations, fit, forked
 
 
-def failing(arguments: list[str], root: Path, operation: int, name: str) -> int:
-    """Run a command; from a file operation on, every write under ``root`` raises. Operation 0 counts into a file."""
+def failing(arguments: list[str], root: Path, operation: int, name: str, length: int | None) -> int:
+    """Run a command; from a file operation on, every write under ``root`` raises. Operation 0 counts into a file.
+
+    With ``length``, the disk is good again after so many operations.
+    """
 
     def act(number: int) -> None:
-        if operation and number >= operation:
+        if operation and number >= operation and (length is None or number < operation + length):
             code = getattr(errno, name)
             raise OSError(code, os.strerror(code), str(root / "a file"))
 
@@ -35,7 +38,7 @@ def do(job: dict[str, Any]) -> dict[str, Any]:
     root = Path(job["root"])
     log = root.parent / f"{root.name}.log"
     log.unlink(missing_ok=True)
-    status = forked(lambda: failing(job["arguments"], root, job["operation"], job["error"]), log)
+    status = forked(lambda: failing(job["arguments"], root, job["operation"], job["error"], job.get("length")), log)
     shown = log.read_text(encoding="utf-8")
     final = forked(lambda: fit(job["arguments"]), log) if job["operation"] else status
     return {**job, "status": status, "shown": shown, "final": final, "log": log.read_text(encoding="utf-8")}

@@ -11,7 +11,8 @@ import threading
 from collections.abc import Iterator
 
 logger = logging.getLogger(__name__)
-STATUS = 74  # exit status of a command that the disk has stopped; EX_IOERR of sysexits.h
+STATUS = 74  # exit status after an error of the disk; EX_IOERR of sysexits.h
+FULL_STATUS = 75  # exit status after a full disk; EX_TEMPFAIL: the same command can succeed later
 
 FULL = {
     errno.ENOSPC: "the disk is full",

@@ -10,7 +10,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from smoa_lightning.ablation.execution.ledger import REASON, SECONDS, WORKER, Ledger, count, run_state
 from smoa_lightning.ablation.execution.trials import CellSearch
-from smoa_lightning.ablation.execution.worker_id import Watch, WorkerId
+from smoa_lightning.ablation.execution.worker_id import Watch, WorkerId, machine
 from smoa_lightning.ablation.study.objective import DIRECTIONS
 from smoa_lightning.ablation.study.space import Cell, Run, Study
 from smoa_lightning.common.errors import UserError
@@ -126,6 +126,15 @@ class StudyStatus:
         name = str(WorkerId.of(pid))
         ledgers = [self.final, *(search.ledger for search in self.searches.values())]
         return any(trial.user_attrs.get(WORKER) == name for ledger in ledgers for trial in ledger.attempts())
+
+    def release(self, pid: int, reason: str) -> None:
+        """End the attempts of a process of this machine that has ended, as stopped: they count as no failure."""
+        for ledger in [self.final, *(search.ledger for search in self.searches.values())]:
+            for trial in ledger.attempts():
+                worker = WorkerId.parse(str(trial.user_attrs.get(WORKER, "")))
+                own = worker is not None and (worker.machine, worker.pid) == (machine(), pid)
+                if own and trial.state == TrialState.RUNNING:
+                    ledger.end(trial._trial_id, "stopped", reason)
 
     def ended(self) -> bool:
         """Whether all runs are done or have failed too often."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import logging
 import os
 import signal
 import subprocess
@@ -24,10 +25,15 @@ from smoa_lightning.ablation.execution.status import StudyStatus
 from smoa_lightning.ablation.execution.worker_id import Watch, WorkerId
 from smoa_lightning.ablation.study.space import Study
 from smoa_lightning.common import console
+from smoa_lightning.common.disk_errors import FULL_STATUS, disk_is_full
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.common.parent import PARENT
+from smoa_lightning.records.record import TRIALS
+
+logger = logging.getLogger(__name__)
 
 REFRESH_SECONDS = 1.0
+FULL_SECONDS = 30.0  # time without new workers after the disk was full
 STOP_SECONDS = 60.0  # time for a worker to end its step and release its run
 QUICK_DEATHS = 3  # the study ends after so many workers that failed at their start
 KILLED = 20  # the study ends after so many workers in a row that were killed at their start, for example without memory
@@ -53,7 +59,9 @@ class Supervisor:
         self.status = StudyStatus(study, storage, WorkerId.of(os.getpid()), Watch())
         self.processes: dict[int, subprocess.Popen[bytes]] = {}
         self.started: dict[int, float] = {}
-        self.quick_deaths = self.killed = 0
+        self.quick_deaths = self.killed = self.waits = 0
+        self.continues = 0.0  # no worker starts before this time, because the disk is full
+        self.released: list[int] = []  # processes that a full disk has ended, and whose attempts are still open
 
     def reset_failures(self) -> None:
         """Ignore all failures so far."""
@@ -92,28 +100,69 @@ class Supervisor:
         """
         with Display(self.status, self.folder, Console(quiet=console.is_quiet())) as display:
             try:
-                while not self.status.ended():
-                    self._replace()
-                    display.refresh()
+                while not self._step(display):
                     time.sleep(REFRESH_SECONDS)
-                display.refresh()
             finally:
                 self._stop()
-                write_trials(self.folder, self.status)
+                self._write_trials()
         print(f"{self.folder}   (python -m smoa_lightning report {self.folder}; tensorboard --logdir {self.folder})")
         failures = self.status.failures()
         if failures:
             more = f" and {len(failures) - 1} more" if len(failures) > 1 else ""
             raise UserError(f"{failures[0].run}{more} failed: {failures[0].reason}; fix it and add --retry_failed")
 
+    def _step(self, display: Display) -> bool:
+        """Start missing workers and show the status; return whether all runs have ended. Wait if the disk is full."""
+        try:
+            ended = self.status.ended()
+            if not ended:
+                self._replace()
+            display.refresh()
+        except UserError:
+            raise
+        except Exception as error:  # the storage has errors of its own
+            if not disk_is_full(error):
+                raise
+            self._wait_for_space()
+            return False
+        return ended
+
+    def _wait_for_space(self) -> None:
+        """Start no worker for some time, and say once why."""
+        if not self.waits:
+            logger.warning(
+                "the disk is full: the study continues when there is space; runs in progress lose only the steps since "
+                "their last checkpoint"
+            )
+        self.waits += 1
+        self.continues = time.monotonic() + FULL_SECONDS
+
+    def _write_trials(self) -> None:
+        try:
+            write_trials(self.folder, self.status)
+        except Exception as error:
+            if not disk_is_full(error):
+                raise
+            logger.warning(
+                "the disk is full: %s lacks the last trials; run the same command again", self.folder / TRIALS
+            )
+
     def _replace(self) -> None:
         """Start missing workers."""
+        while self.released:
+            self.status.release(self.released[-1], "the disk was full")
+            self.released.pop()
+        if time.monotonic() < self.continues:
+            return
         for number in range(self.count):
             process = self.processes.get(number)
             if process is not None and process.poll() is None:
                 continue
             if process is not None:
+                del self.processes[number]
                 self._died(number, process)
+            if time.monotonic() < self.continues:
+                return
             if not self.status.ended():
                 self._start(number)
 
@@ -144,6 +193,10 @@ class Supervisor:
     def _died(self, number: int, process: subprocess.Popen[bytes]) -> None:
         """Raise an error if workers cannot start. A worker that its run has killed is replaced."""
         if process.returncode == 0:
+            return
+        if process.returncode == FULL_STATUS:
+            self.released.append(process.pid)
+            self._wait_for_space()
             return
         if process.returncode > 0 and time.monotonic() - self.started[number] < 60:
             self.quick_deaths += 1

@@ -25,6 +25,7 @@ from smoa_lightning.ablation.execution.worker_id import Watch, WorkerId
 from smoa_lightning.ablation.study.base_model import scored_with
 from smoa_lightning.ablation.study.space import Cell, Run, Study
 from smoa_lightning.common.console import ON_STDOUT
+from smoa_lightning.common.disk_errors import disk_is_full
 from smoa_lightning.common.parent import parent_is_gone
 from smoa_lightning.records.record import RunInProgress
 
@@ -206,14 +207,16 @@ class Attempt:
         if isinstance(error, KeyboardInterrupt | SystemExit):
             self.ledger.end(self.attempt, "stopped", ORPHANED if parent_is_gone() else "stopped")
             return False
-        if isinstance(
-            error, RunInProgress
-        ):  # processes of a killed worker keep the lock of the folder for a short time
+        if isinstance(error, RunInProgress):  # processes of a killed worker keep the lock of the folder a short time
             self.ledger.end(self.attempt, "stopped", self.reason)
             time.sleep(POLL_SECONDS)
             return True
         if isinstance(error, UpdateFinishedTrialError):
             return True  # this machine was suspended, and another worker has taken over the run
+        if disk_is_full(error):  # no fault of the run: this worker ends, and the supervisor waits for space
+            with contextlib.suppress(Exception):
+                self.ledger.end(self.attempt, "stopped", self.reason)
+            return False
         self.ledger.end(self.attempt, "error", self.reason)
         logger.warning("%s failed: %s", self.name, self.reason, extra=ON_STDOUT)
         return isinstance(error, Exception)
