@@ -39,7 +39,7 @@ axes: {{r: [2, 4]}}
 baseline: {{r: 2}}
 objective: acc
 seeds: 1
-settings: {{data.source: embedded, data.limit_train_rows: 32, data.limit_report_rows: 16, data.selection_rows: 8,
+overrides: {{data.source: embedded, data.limit_train_rows: 32, data.limit_report_rows: 16, data.selection_rows: 8,
   trainer.max_epochs: 1, trainer.accelerator: cpu}}
 """
 
