@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from smoa_lightning import embedded
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.configuration import check_arguments
-from smoa_lightning.configuration.settings import CLASS_SETTINGS, class_group, groups
+from smoa_lightning.configuration.settings import CLASS_SETTINGS, Setting, class_group, groups
 from smoa_lightning.data.rows.readers import read_file
 from smoa_lightning.data.rows.row_table import write_rows
 from smoa_lightning.data.tasks import TASKS
@@ -56,7 +56,8 @@ def text_of(value: Any) -> str:
 # ---------------------------------------------------------------------------------------------------------- settings
 
 OPEN = {"data.path", "trainer.default_root_dir"}  # any text is valid
-KEYS = sorted({s.key for group in groups("fit") for s in group.settings} - {"config", "ckpt_path", "base"} - OPEN)
+SKIPPED = {"config", "ckpt_path", "base", *OPEN}
+SETTINGS = {s.key: s for group in groups("fit") for s in group.settings if s.key not in SKIPPED}
 CLASSES = {
     "model.adapter": [
         "smoa_lightning.adapters.SMoAConfig",
@@ -66,19 +67,35 @@ CLASSES = {
 }
 
 
+def fitting(setting: Setting) -> st.SearchStrategy[Any]:
+    """Return values of the right type, also at the ends of their range and beyond."""
+    kinds: list[st.SearchStrategy[Any]] = [st.none()] if setting.type.takes_null else []
+    if setting.type.values:
+        kinds.append(st.sampled_from(setting.type.values))
+    if "bool" in setting.type.plain:
+        kinds.append(st.booleans())
+    if "int" in setting.type.plain:
+        kinds += [st.sampled_from(NUMBERS), st.integers(0, 20)]
+    if "float" in setting.type.plain:
+        kinds += [st.sampled_from(FLOATS), st.floats(0, 1)]
+    return st.one_of(kinds) if kinds else JUNK
+
+
 @st.composite
 def configurations(draw: st.DrawFn) -> list[tuple[str, Any]]:
     chosen: list[tuple[str, Any]] = []
-    for _ in range(draw(st.integers(1, 4))):
+    for _ in range(draw(st.integers(1, 3))):
         if draw(st.integers(0, 3)):
-            chosen.append((draw(st.sampled_from(KEYS)), draw(JUNK)))
+            setting = draw(st.sampled_from(list(SETTINGS.values())))
+            chosen.append((setting.key, draw(fitting(setting) if draw(st.integers(0, 4)) else JUNK)))
             continue
         owner = draw(st.sampled_from(CLASS_SETTINGS))
         path = draw(st.sampled_from(CLASSES[owner]))
         group = class_group(owner, path)
         assert group is not None
         chosen.append((owner, path))
-        chosen.append((draw(st.sampled_from([s.key for s in group.settings])), draw(JUNK)))
+        setting = draw(st.sampled_from(group.settings))
+        chosen.append((setting.key, draw(fitting(setting) if draw(st.integers(0, 4)) else JUNK)))
     return chosen
 
 

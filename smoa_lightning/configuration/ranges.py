@@ -15,6 +15,7 @@ from smoa_lightning.common.errors import UserError
 LARGEST_SEED = 2**32 - 1  # NumPy takes no larger seed
 LARGEST = 2**31 - 1  # products of two such numbers still fit into 64 bits
 MOST_WORKERS = 512
+MOST_DEVICES = 4096  # of one machine; Lightning makes an object for each
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,9 @@ class Range:
         """Return the range as keywords of JSON Schema."""
         if self.also is not None:
             # -1 is next to the range: 0 is refused too
-            return {"minimum": self.also, "not": {"enum": [*range(self.also + 1, int(self.low))]}}
-        words: dict[str, Any] = {"exclusiveMinimum" if self.without_low else "minimum": self.low}
+            words: dict[str, Any] = {"minimum": self.also, "not": {"enum": [*range(self.also + 1, int(self.low))]}}
+            return words if self.high is None else words | {"maximum": self.high}
+        words = {"exclusiveMinimum" if self.without_low else "minimum": self.low}
         if self.high is not None:
             words["exclusiveMaximum" if self.without_high else "maximum"] = self.high
         return words
@@ -79,6 +81,7 @@ RANGES: Mapping[str, Range] = {
     "data.num_fewshot": COUNT_OR_NONE,
     "data.num_workers": Range(0, MOST_WORKERS),
     "data.max_length": Range(2, LARGEST),
+    "trainer.devices": Range(1, MOST_DEVICES, also=-1),
     "trainer.num_nodes": COUNT,
     "trainer.max_epochs": Range(1, also=-1),
     "trainer.min_epochs": Range(0),

@@ -52,6 +52,8 @@ REFUSED = [
     ("--trainer.strategy ddp_spawn", "trainer.strategy is 'ddp_spawn', but takes auto, ddp"),
     ("--trainer.strategy ddp_notebook_find_unused_parameters_true", "but takes auto, ddp"),
     ("--trainer.num_nodes 2", "start it with torchrun or srun on each of them, or set it to 1"),
+    ("--trainer.devices 2147483648", "trainer.devices is 2147483648, but must be -1 or at least 1 and at most 4096"),
+    ("--trainer.devices 0", "trainer.devices is 0, but must be -1 or at least 1"),
     ("--trainer.num_nodes 0", "trainer.num_nodes is 0, but must be at least 1"),
     ("--data.pad_multiple 1000000000", "must be at least 1 and at most data.max_length, which is 512"),
     ("--data.pad_multiple 0", "data.pad_multiple is 0, but must be at least 1"),
