@@ -35,10 +35,14 @@ from smoa_lightning.version import __version__
 CARD = "README.md"
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from smoa_lightning.training.module import FineTuneModule
 
 
-def save_adapter(module: FineTuneModule, folder: Path, facts: dict[str, Any]) -> None:
+def save_adapter(
+    module: FineTuneModule, folder: Path, facts: dict[str, Any], weights: dict[str, Tensor] | None = None
+) -> None:
     """Write the adapter of ``module`` as a peft folder, with a model card and the facts for loading.
 
     After full fine-tuning, the folder has the whole model in transformers' layout.
@@ -47,10 +51,11 @@ def save_adapter(module: FineTuneModule, folder: Path, facts: dict[str, Any]) ->
         module: A module whose model is loaded.
         folder: The new folder.
         facts: Facts for the card: task, source of the data, step, score on the selection rows.
+        weights: The weights of the model, if they are divided over processes.
     """
     network = module.network
     with _quiet_peft():
-        network.save_pretrained(folder)  # type: ignore[operator]
+        network.save_pretrained(folder, state_dict=weights)  # type: ignore[operator]
     facts = {
         "version": __version__,
         "backbone": dataclasses.asdict(module.backbone_config),

@@ -43,6 +43,7 @@ from smoa_lightning.training.run import Run
 from smoa_lightning.training.run_logger import RunLogger
 from smoa_lightning.training.run_names import run_name
 from smoa_lightning.training.run_notes import announce
+from smoa_lightning.training.sharding import check_shardable, own_strategy
 
 logger = logging.getLogger(__name__)
 
@@ -157,6 +158,7 @@ class FineTuneCLI(LightningCLI):
         """Set missing seeds to ``seed_everything``, so that a run named seed1 differs from seed0."""
         config = self.config[self.subcommand] if self.subcommand else self.config
         check_strategy(config["trainer.strategy"])
+        config["trainer.strategy"] = own_strategy(config["trainer.strategy"])
         for key in ("model.adapter_seed", "data.seed"):
             if config[key] is None:
                 config[key] = int(config["seed_everything"])
@@ -201,6 +203,7 @@ class FineTuneCLI(LightningCLI):
         if console.is_quiet():
             kwargs["enable_model_summary"] = False
         trainer = super().instantiate_trainer(**kwargs)
+        check_shardable(trainer.strategy, self.model.backbone_config.quantization)
         if self.subcommand == "fit":
             self.run.choose_folder(options.root, options.folder, trainer)
         else:

@@ -37,6 +37,7 @@ from smoa_lightning.training.loss_scale import scaler_decides
 from smoa_lightning.training.packing_check import check_packing
 from smoa_lightning.training.random_states import random_state_of, random_states
 from smoa_lightning.training.schedule import warmup_decay
+from smoa_lightning.training.sharding import average_gradients, shard, whole_norm
 
 Batch = dict[str, Any]
 
@@ -150,6 +151,7 @@ class FineTuneModule(L.LightningModule):
             self.model = attach(self.model, self.adapter_config, self.adapter_seed)
             if self.adapter_config.peft_type == PeftType.ADALORA:
                 self.allocation = RankAllocation(self.model)
+        shard(self)
 
     # ------------------------------------------------------------------------------------------------- training
 
@@ -191,13 +193,15 @@ class FineTuneModule(L.LightningModule):
         world = self.trainer.world_size
         self.step_targets, self._step_loss = 0, None
         mean = loss / targets
-        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        average_gradients(self.trainer.strategy, parameters)
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         for gradient in gradients:
-            gradient.mul_(world / targets)  # DDP has averaged over the processes
+            gradient.mul_(world / targets)  # they are averages over the processes
         if self.allocation is not None:
             self.log("train/mean_rank", self.allocation.mean_rank())
             self.log("train/orthogonality_penalty", self.allocation.add_penalty_gradients())
-        norm = float(torch.nn.utils.get_total_norm(gradients))
+        norm = whole_norm(gradients)
         if math.isfinite(mean) and not math.isfinite(norm) and scaler_decides(self.trainer, optimizer):
             self.log("train/loss", mean, prog_bar=True)
             return

@@ -28,13 +28,12 @@ ADVICE = "run the same command again to continue from the last checkpoint"
 UNSUPPORTED = {
     "fsdp": "it shards trained and frozen weights as one, and the adapters need whole frozen weights",
     "deepspeed": "it writes checkpoints of its own, and the gradients of a step cannot be divided by its target tokens",
-    "modelparallel": "the adapters, their checkpoints and the gradient norm need whole weights",
     "xla": "it is not tested",
 }
 
 
 def check_strategy(strategy: Any) -> None:
-    """Refuse strategies that shard the weights of the model.
+    """Refuse strategies that cannot train an adapter as one process does.
 
     Args:
         strategy: The setting ``trainer.strategy``: a name, or a class path with its arguments.
@@ -45,9 +44,9 @@ def check_strategy(strategy: Any) -> None:
     name = strategy if isinstance(strategy, str) else getattr(strategy, "class_path", type(strategy).__name__)
     short = name.rpartition(".")[2].lower().replace("_", "")
     for kind, reason in UNSUPPORTED.items():
-        if short.startswith(kind):
+        if short.startswith(kind) and short != "fsdp2":
             raise UserError(
-                f"trainer.strategy: {name!r} is not supported, since {reason}; use ddp, or auto with one device"
+                f"trainer.strategy: {name!r} is not supported, since {reason}; use ddp, fsdp2, or auto with one device"
             )
 
 

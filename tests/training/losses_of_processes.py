@@ -13,6 +13,7 @@ from typing import Any
 
 import lightning as L
 import torch
+from torch.distributed.tensor import DTensor
 
 from smoa_lightning.common.quiet import quiet_libraries
 from smoa_lightning.training.cli import FineTuneCLI
@@ -24,6 +25,13 @@ class Losses(L.Callback):
     def __init__(self, out: Path, stop: int) -> None:
         self.losses: dict[int, float] = {}
         self.out, self.stop = out, stop
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        """Write the share of the weights that this process holds."""
+        weights = list(pl_module.network.parameters())
+        held = sum((weight.to_local() if isinstance(weight, DTensor) else weight).numel() for weight in weights)
+        share = held / sum(weight.numel() for weight in weights)
+        self.out.with_name(f"share-{trainer.global_rank}.txt").write_text(str(share))
 
     def on_train_batch_end(self, trainer: L.Trainer, *args: Any) -> None:
         if trainer.global_step and trainer.global_step not in self.losses:

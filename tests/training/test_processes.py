@@ -73,14 +73,14 @@ def free_port() -> str:
 
 
 def losses(
-    configurations: dict[str, list[str]], folder: Path, processes: int, stop_after: int = 0
+    configurations: dict[str, list[str]], folder: Path, processes: int, stop_after: int = 0, strategy: str = "ddp"
 ) -> dict[str, list[float]]:
     """Return the losses of each step of each configuration; the processes are started as torchrun starts them.
 
     With ``stop_after``, the processes are killed after this number of steps.
     """
     folder.mkdir(exist_ok=True)
-    several = ["--trainer.strategy", "ddp"] if processes > 1 else []
+    several = ["--trainer.strategy", strategy] if processes > 1 else []
     size = ["--data.batch_size", str(8 // processes), "--trainer.devices", str(processes), *several]
     (folder / "cases.json").write_text(json.dumps({name: [*own, *size] for name, own in configurations.items()}))
     launched = []
@@ -144,10 +144,11 @@ def test_all_processes_of_torchrun_use_one_folder(tmp_path: Path) -> None:
         assert sorted(path.name for path in name.iterdir()) == [f"version_{number}" for number in range(version + 1)]
 
 
-@pytest.mark.parametrize("rank", [0, 1])
-def test_a_killed_process_ends_the_run_with_one_sentence(tmp_path: Path, rank: int) -> None:
+@pytest.mark.parametrize(("rank", "strategy"), [(0, "ddp"), (1, "ddp"), (1, "fsdp2")])
+def test_a_killed_process_ends_the_run_with_one_sentence(tmp_path: Path, rank: int, strategy: str) -> None:
     rows, root = folder_of_rows(tmp_path / "rows", "piqa", 160), tmp_path / "runs"
-    whole = [sys.executable, "-m", "smoa_lightning", *command(rows, root, "--trainer.max_epochs", "1000")]
+    more = ["--trainer.max_epochs", "1000", "--trainer.strategy", strategy]
+    whole = [sys.executable, "-m", "smoa_lightning", *command(rows, root, *more)]
     run = subprocess.Popen(
         whole, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | ENVIRONMENT
     )
@@ -171,7 +172,7 @@ def test_a_killed_process_ends_the_run_with_one_sentence(tmp_path: Path, rank: i
 
 @pytest.mark.parametrize(
     "strategy",
-    ["fsdp", "fsdp_cpu_offload", "deepspeed_stage_2", "lightning.pytorch.strategies.ModelParallelStrategy"],
+    ["fsdp", "fsdp_cpu_offload", "deepspeed_stage_2", "lightning.pytorch.strategies.FSDPStrategy"],
 )
 def test_strategies_that_shard_are_refused_before_any_work(
     strategy: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

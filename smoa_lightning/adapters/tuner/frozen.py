@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from transformers.pytorch_utils import Conv1D
 
 from smoa_lightning.backbones.quantization import dequantized_weight, quantization
@@ -22,8 +23,13 @@ def linear_shape(module: nn.Module) -> tuple[int, int] | None:
 
 
 def stored_weight(module: Any) -> Tensor:
-    """Return the weight as the layer stores it; a weight in 8 or 4 bits is dequantised into a new matrix."""
+    """Return the weight as the layer stores it; a weight in 8 or 4 bits is dequantised into a new matrix.
+
+    A weight that is divided over processes is gathered; all processes must call this.
+    """
     weight: Tensor = module.weight
+    if isinstance(weight, DTensor):
+        return weight.full_tensor()
     return weight if quantization(module) is None else dequantized_weight(module)
 
 

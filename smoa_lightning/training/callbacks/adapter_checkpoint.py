@@ -18,6 +18,7 @@ from smoa_lightning.training.adapter_folder import save_adapter
 from smoa_lightning.training.callbacks.rank_monitor import RankMonitor
 from smoa_lightning.training.run_checkpoints import BEST, LAST, committing
 from smoa_lightning.training.run_logger import write_step_points
+from smoa_lightning.training.sharding import whole_weights
 
 
 def _data(trainer: L.Trainer) -> TaskDataModule:
@@ -110,8 +111,10 @@ class AdapterCheckpoint(Checkpoint):
             trainer.save_checkpoint(folder / name, weights_only=False)  # all processes take part; one writes
             if writes and best and resumable:
                 copy_linked(folder / LAST, folder / BEST)
-            for which in [*(["best"] if best else []), *(["last"] if ended else [])] if writes else []:
-                save_adapter(pl_module, folder / "adapter" / which, self._facts(trainer, which))
+            adapters = [*(["best"] if best else []), *(["last"] if ended else [])]
+            weights = whole_weights(pl_module) if adapters else None
+            for which in adapters if writes else []:
+                save_adapter(pl_module, folder / "adapter" / which, self._facts(trainer, which), weights)
         trainer.strategy.barrier()  # the other processes read the committed files
 
     def _selection(self, trainer: L.Trainer) -> dict[str, float]:

@@ -18,6 +18,7 @@ from smoa_lightning.adapters.inspect import target_layers
 from smoa_lightning.adapters.method_names import method_name
 from smoa_lightning.adapters.rank import base_shift, is_matrix_layer, shift_rounding
 from smoa_lightning.common.errors import UserError
+from smoa_lightning.training.sharding import gathered_weights
 
 logger = logging.getLogger(__name__)
 
@@ -122,7 +123,8 @@ class RankMonitor(Callback):
             self._measure_and_log(trainer, pl_module)
 
     def _measure_and_log(self, trainer: L.Trainer, pl_module: Any) -> None:
-        self.ranks, self._measured_step = self.measure(pl_module), trainer.global_step
+        with gathered_weights(pl_module):
+            self.ranks, self._measured_step = self.measure(pl_module), trainer.global_step
         if trainer.logger is None or not self.ranks or self._logged_step == trainer.global_step:
             return
         self._logged_step = trainer.global_step
