@@ -201,8 +201,8 @@ def check_shardable(strategy: Any, quantization: str | None) -> None:
         raise UserError(f"trainer.strategy: {NAME} needs torch 2.7 or later, and this is torch {torch.__version__}")
     if strategy.precision_plugin.precision == "16-mixed":
         raise UserError(
-            f"trainer.strategy: {NAME} cannot train in 16-mixed, since each process would scale its gradients alone: set "
-            "trainer.precision to bf16-mixed or 32-true"
+            f"trainer.strategy: {NAME} cannot train in 16-mixed, since each process would scale its gradients alone: "
+            "set trainer.precision to bf16-mixed or 32-true"
         )
     if quantization is not None:
         raise UserError(
