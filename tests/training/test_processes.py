@@ -185,6 +185,7 @@ def test_strategies_that_shard_are_refused_before_any_work(
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.slow
 def test_a_resumed_run_with_dropout_has_the_losses_of_an_uninterrupted_one(tmp_path: Path) -> None:
     """The processes have parts of different sizes, so their random states differ."""
     odd = ["--data.path", str(folder_of_rows(tmp_path / "odd", "piqa", 45))]
