@@ -6,6 +6,7 @@ The early check, the real parser, the classes and the JSON Schema use the same t
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -119,6 +120,8 @@ def check_value(key: str, value: Any, where: str = "") -> None:
     Raises:
         UserError: The message names the valid range.
     """
+    if key in RANGES and isinstance(value, str) and re.fullmatch(r"[-+]?\d{1,4000}", value.strip()):
+        value = int(value)  # trainer.devices takes texts too, and a text may be a number
     if isinstance(value, int | float) and not isinstance(value, bool):
         _check_number(key, value, where)
     if key == "trainer.precision" and isinstance(value, int | str) and value not in PRECISIONS:
