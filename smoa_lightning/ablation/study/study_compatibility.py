@@ -73,7 +73,8 @@ def check_folder(folder: Path, study: Study) -> list[str]:
     """
     file = folder / STUDY
     if not file.is_file():
-        if folder.is_dir() and any(not entry.name.startswith(".") for entry in folder.iterdir()):
+        # a start that was killed, or had no space, leaves the journal of no run
+        if folder.is_dir() and any(not entry.name.startswith((".", "storage.log")) for entry in folder.iterdir()):
             raise UserError(f"the folder {folder} is not empty, but has no study: choose a different --folder")
         return []
     remedy = "move the folder away or restore the file"
