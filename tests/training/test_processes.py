@@ -18,6 +18,7 @@ from smoa_lightning.ablation.execution.worker_id import process_state
 from smoa_lightning.embedded import backbone_folder, rows
 from smoa_lightning.training.processes import ADVICE
 
+SLOW = pytest.mark.slow
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 SCRIPT = Path(__file__).with_name("losses_of_processes.py")
 # Without dropout: the processes draw their own masks.
@@ -144,7 +145,10 @@ def test_all_processes_of_torchrun_use_one_folder(tmp_path: Path) -> None:
         assert sorted(path.name for path in name.iterdir()) == [f"version_{number}" for number in range(version + 1)]
 
 
-@pytest.mark.parametrize(("rank", "strategy"), [(0, "ddp"), (1, "ddp"), (1, "fsdp2")])
+@pytest.mark.parametrize(
+    ("rank", "strategy"),
+    [pytest.param(0, "ddp", marks=SLOW), (1, "ddp"), pytest.param(1, "fsdp2", marks=SLOW)],
+)
 def test_a_killed_process_ends_the_run_with_one_sentence(tmp_path: Path, rank: int, strategy: str) -> None:
     rows, root = folder_of_rows(tmp_path / "rows", "piqa", 160), tmp_path / "runs"
     more = ["--trainer.max_epochs", "1000", "--trainer.strategy", strategy]

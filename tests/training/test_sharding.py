@@ -32,6 +32,7 @@ def differences(made: dict[str, list[str]], folder: Path) -> dict[str, float]:
     return {name: max(abs(a - b) for a, b in zip(one[name], two[name], strict=True)) for name in made}
 
 
+@pytest.mark.slow
 def test_two_processes_that_divide_the_weights_have_the_losses_of_one(tmp_path: Path) -> None:
     found = differences(cases(["smoa_energy", "full"], backbone_folder(), tmp_path / "rows"), tmp_path)
     assert {name: value for name, value in found.items() if value > TOLERANCE} == {}
@@ -47,7 +48,7 @@ def test_every_strategy_with_divided_weights(tmp_path: Path) -> None:
     assert {name: value for name, value in found.items() if value > LARGER.get(name, TOLERANCE)} == {}
 
 
-@pytest.mark.parametrize("adapter", ["smoa_blocks", "full"])
+@pytest.mark.parametrize("adapter", ["smoa_blocks", pytest.param("full", marks=pytest.mark.slow)])
 def test_a_killed_run_with_divided_weights_ends_as_one_process(adapter: str, tmp_path: Path) -> None:
     """It is resumed from its one-file checkpoint, and one process loads what it saves, with the same scores."""
     data = ["--data.path", str(folder_of_rows(tmp_path / "odd", "piqa", 45))]
@@ -77,6 +78,7 @@ def test_a_killed_run_with_divided_weights_ends_as_one_process(adapter: str, tmp
     assert {name: value.shape for name, value in model.state_dict().items()} == {n: w.shape for n, w in weights.items()}
 
 
+@pytest.mark.slow
 def test_processes_with_divided_weights_write_the_replies_of_one(tmp_path: Path) -> None:
     """They generate different numbers of tokens, and virtual tokens need the embeddings before the model runs."""
     rows = folder_of_rows(tmp_path / "rows", "gsm8k", 17)
