@@ -92,7 +92,7 @@ def test_a_supervisor_waits_for_space_and_ends_the_study(
     attempts = supervisor.status.final.attempts()
     assert sum(trial.state == TrialState.COMPLETE for trial in attempts) == 12
     assert count(attempts, "error") == 0
-    assert count(attempts, "stopped") >= 4
+    assert count(attempts, "stopped") + count(attempts, "died") >= 4  # the other worker may be first to notice
     assert (folder / TRIALS).is_file()
     assert sum("the disk is full: the study continues" in record.message for record in caplog.records) == 1
 
