@@ -42,7 +42,8 @@ def test_one_step(task: Path, overlay: Path | None, tmp_path: Path) -> None:
             *("--model.backbone.source", "local", "--model.backbone.path", str(backbone_folder())),
             *("--data.source", "local", "--data.path", str(tmp_path / "rows"), "--data.batch_size", "3"),
             *("--data.limit_report_rows", "4", "--data.max_new_tokens", "4", "--data.selection_rows", "2"),
-            *("--trainer.max_steps", "1", "--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false"),
+            *("--trainer.max_steps", "1", "--model.warmup", "0"),
+            *("--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false"),
             *("--trainer.limit_val_batches", "1", "--trainer.limit_test_batches", "1", "--data.eval_batch_size", "4"),
             *("--rank_monitor.max_layers", "1", "--forgetting.max_documents", "4"),
         ]

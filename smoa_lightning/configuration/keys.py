@@ -7,6 +7,7 @@ from typing import Any
 
 from smoa_lightning.common.errors import UserError, nearest
 from smoa_lightning.configuration.check import wrong_value
+from smoa_lightning.configuration.ranges import check_value
 from smoa_lightning.configuration.settings import CLASS_SETTINGS, Setting, class_group, groups, owner_of
 
 # Keys that a study decides itself, with the reason or the replacement.
@@ -132,6 +133,8 @@ class Keys:
                 f"of an axis, 'method: [{value}]', or list it under 'base'"
             )
         known = self.settings.get(key, [])
+        if any(setting.matches_schema for setting in known):
+            check_value(key, value, where)
         if known and not any(key in CLASS_SETTINGS or not s.matches_schema or s.type.accepts(value) for s in known):
             raise UserError(f"{where}{wrong_value(known[0], value)}")
 

@@ -231,8 +231,9 @@ WRONG_SEARCHES: list[tuple[dict[str, Any], str]] = [
     ({"parameters": {"lr": [1, 2]}, "trials": 2}, "lr must be a range"),
     ({"parameters": {"lr": {"low": 1, "hihg": 2}}, "trials": 2}, "lr: unknown key 'hihg'; the nearest is high"),
     ({"parameters": {"lr": {"low": 1, "high": 1}}, "trials": 2}, "low must be smaller than high"),
+    ({"parameters": {"lr": {"low": 0, "high": 1}}, "trials": 2}, "init_args.lr is 0, but must be above 0"),
     (
-        {"parameters": {"lr": {"low": 0, "high": 1, "log": True}}, "trials": 2},
+        {"parameters": {"weight_decay": {"low": 0, "high": 1, "log": True}}, "trials": 2},
         "a logarithmic range needs a low above 0",
     ),
     ({"parameters": {"r": {"low": 4, "high": 8.5}}, "trials": 2}, "init_args.r is 8.5, but takes a whole number"),

@@ -56,7 +56,7 @@ def kill_until_done(command: list[str], log: Path, kills: int, longest: float) -
     while done < kills:
         process = start(command, log)
         try:
-            status = process.wait(source.uniform(0.3, 1) * longest)
+            status = process.wait(source.uniform(0.2, 0.7) * longest)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
