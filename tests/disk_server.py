@@ -6,13 +6,11 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
-from tests.training.kill_server import Operations, fit, forked
+from tests.training.kill_server import counted_fit, fit, forked, serve
 
 
 def failing(arguments: list[str], root: Path, operation: int, name: str, length: int | None) -> int:
@@ -26,11 +24,7 @@ def failing(arguments: list[str], root: Path, operation: int, name: str, length:
             code = getattr(errno, name)
             raise OSError(code, os.strerror(code), str(root / "a file"))
 
-    operations = Operations(root, act)
-    status = fit(arguments)
-    if not operation:
-        (root.parent / "count.txt").write_text(str(operations.count))
-    return status
+    return counted_fit(arguments, root, operation, act)
 
 
 def do(job: dict[str, Any]) -> dict[str, Any]:
@@ -44,17 +38,5 @@ def do(job: dict[str, Any]) -> dict[str, Any]:
     return {**job, "status": status, "shown": shown, "final": final, "log": log.read_text(encoding="utf-8")}
 
 
-def main() -> None:
-    """Do the jobs of a file."""
-    import torch
-
-    import smoa_lightning.training.cli  # imported once, for all forks
-    import smoa_lightning.training.generate  # noqa: F401
-
-    torch.set_num_threads(1)
-    for job in json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")):
-        print(json.dumps(do(job)), flush=True)
-
-
 if __name__ == "__main__":
-    main()
+    serve(do)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 import pickle
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from smoa_lightning.common.checksums import sha256
 from smoa_lightning.common.errors import UserError
@@ -81,3 +83,24 @@ def log_differences(now: dict[str, Any], then: dict[str, Any]) -> None:
         for key in sorted(new.keys() | old.keys()):
             if new.get(key) != old.get(key):
                 logger.info("differs from the checkpoint: %s.%s: %s -> %s", section, key, old.get(key), new.get(key))
+
+
+def check_tensors(own: Mapping[str, Tensor], saved: Mapping[str, Tensor]) -> None:
+    """Compare the tensors of a checkpoint with those that a module saves.
+
+    Raises:
+        UserError: Tensors are missing, unexpected or of a different shape.
+    """
+    missing, unexpected = sorted(own.keys() - saved.keys()), sorted(saved.keys() - own.keys())
+    if missing or unexpected:
+        what = f"lacks {missing[0]!r}" if missing else f"has {unexpected[0]!r}, which the model does not have"
+        raise UserError(
+            f"the checkpoint is of a different strategy: it {what} "
+            f"({len(missing)} tensors missing, {len(unexpected)} unexpected)"
+        )
+    for name, value in own.items():
+        if value.shape != saved[name].shape:
+            raise UserError(
+                f"the checkpoint is of a different adapter shape: {name!r} is {tuple(saved[name].shape)} "
+                f"there and {tuple(value.shape)} in this configuration"
+            )

@@ -16,6 +16,7 @@ from smoa_lightning.common.errors import UserError
 from smoa_lightning.data.datamodule import TaskDataModule
 from smoa_lightning.records.record import flat
 from smoa_lightning.training.module import FineTuneModule
+from smoa_lightning.training.optimizer import make_optimizer
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +39,7 @@ def check_before_work(
         return
     data.setup("fit")
     if str(flat(config).get("model.optimizer.class_path")).startswith("torch."):
-        module.make_optimizer([torch.nn.Parameter(torch.zeros(2, 2))])
+        make_optimizer(module.optimizer_factory, [torch.nn.Parameter(torch.zeros(2, 2))])
     if module.adapter_config is not None:
         skeleton = load_skeleton(module.backbone_config, module.location)
         check_saved_modules(skeleton, resolve_targets(skeleton, module.adapter_config))

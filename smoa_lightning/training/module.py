@@ -33,7 +33,9 @@ from smoa_lightning.configuration.ranges import check_value
 from smoa_lightning.evaluation.scoring import summed_cross_entropy, target_logits
 from smoa_lightning.evaluation.tasks import TaskEvaluation
 from smoa_lightning.records.metric_table import METRICS
+from smoa_lightning.training.checkpoint import check_tensors
 from smoa_lightning.training.loss_scale import scaler_decides
+from smoa_lightning.training.optimizer import make_optimizer
 from smoa_lightning.training.packing_check import check_packing
 from smoa_lightning.training.random_states import random_state_of, random_states
 from smoa_lightning.training.schedule import warmup_decay
@@ -233,24 +235,13 @@ class FineTuneModule(L.LightningModule):
             if trained.keys() != expected.keys():
                 odd = sorted((trained | expected)[key] for key in trained.keys() ^ expected.keys())
                 raise RuntimeError(f"trainable parameters differ from the adapter's: {', '.join(odd[:5])}")
-        optimizer = self.make_optimizer(list(trainable.values()))
+        optimizer = make_optimizer(self.optimizer_factory, list(trainable.values()))
         total = int(self.trainer.estimated_stepping_batches)
         if self.allocation is not None:
             self.allocation.start(total)
         scale = partial(warmup_decay, warmup=self.warmup, total=total, decay=self.decay)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, scale)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-    def make_optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-        """Make the optimizer of parameters.
-
-        Raises:
-            UserError: The optimizer refuses one of its settings.
-        """
-        try:
-            return self.optimizer_factory(parameters)
-        except (ValueError, TypeError, RuntimeError, ImportError) as error:
-            raise UserError(f"model.optimizer: {' '.join(str(error).split())}") from error
 
     # ----------------------------------------------------------------------------------------------- evaluation
 
@@ -336,20 +327,7 @@ class FineTuneModule(L.LightningModule):
         Raises:
             UserError: Tensors are missing, unexpected or of a different shape.
         """
-        own = self.state_dict()
-        missing, unexpected = sorted(own.keys() - state_dict.keys()), sorted(state_dict.keys() - own.keys())
-        if missing or unexpected:
-            what = f"lacks {missing[0]!r}" if missing else f"has {unexpected[0]!r}, which the model does not have"
-            raise UserError(
-                f"the checkpoint is of a different strategy: it {what} "
-                f"({len(missing)} tensors missing, {len(unexpected)} unexpected)"
-            )
-        for name, value in own.items():
-            if value.shape != state_dict[name].shape:
-                raise UserError(
-                    f"the checkpoint is of a different adapter shape: {name!r} is {tuple(state_dict[name].shape)} "
-                    f"there and {tuple(value.shape)} in this configuration"
-                )
+        check_tensors(self.state_dict(), state_dict)
         return super().load_state_dict(state_dict, strict=False, assign=assign)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -236,7 +236,7 @@ class Run:
     def _base_metrics(self, trainer: L.Trainer) -> Metrics:
         """Return the scores of the base model: from the record of the interrupted run, else measured now."""
         recorded = {k: v for k, v in self.record["metrics"].items() if k.startswith("base/")}
-        if recorded and self.resumed_step() == 0:  # TensorBoard drops all points of a run without a checkpoint
+        if recorded and resume_point(self.folder) is None:  # TensorBoard drops all points of a run without a checkpoint
             self._log_base_points(trainer, recorded, again=True)
             _callback(trainer, SamplePredictions).write_base_again(trainer, self.data, self.folder / BASE_ITEMS)
         if recorded or not (self.score_base or self.module.frozen) or not self.data.has_report:

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from smoa_lightning.common.atomic_files import copy_linked, fsync_folder, fsync_tree, is_leftover, replace_link
 from smoa_lightning.common.checksums import sha256
+from smoa_lightning.common.errors import UserError
 from smoa_lightning.records.record import RECORD
 
 LAST, BEST = "last.ckpt", "best.ckpt"
@@ -134,7 +135,11 @@ def _remove_checkpoints(root: Path, keep: set[Path | None]) -> None:
 
 
 def recover(run: Path) -> None:
-    """Remove what a killed process left unfinished; bring a run of an earlier version into this layout."""
+    """Remove what a killed process left unfinished; bring a run of an earlier version into this layout.
+
+    Raises:
+        UserError: The valid checkpoint folder is damaged; nothing in it is removed.
+    """
     for folder in (run, run / "checkpoints", run / "adapter"):
         for entry in folder.glob(".*"):
             if is_leftover(entry):
@@ -143,6 +148,12 @@ def recover(run: Path) -> None:
     if folder_now is not None:
         _point(run, folder_now)
         return
+    link = run / "checkpoints" / "current"
+    if link.is_symlink():
+        raise UserError(
+            f"the checkpoint {str(link.resolve())!r} is damaged: it has no {FILES}; restore the file, or let the link "
+            f"{str(link)!r} lead to a complete checkpoint folder"
+        )
     _remove_checkpoints(run / "checkpoints", keep=set())  # renamed, but not committed
     if (run / PLACES[LAST]).is_file():
         with committing(run, 0):

@@ -78,18 +78,23 @@ def fit(arguments: list[str]) -> int:
     return main(arguments)
 
 
-def killed_fit(arguments: list[str], root: Path, operation: int) -> int:
-    """Run the command line; kill the process before a file operation. Operation 0 counts them into ``count.txt``."""
-
-    def act(number: int) -> None:
-        if number == operation:
-            os.kill(os.getpid(), signal.SIGKILL)
-
+def counted_fit(arguments: list[str], root: Path, operation: int, act: Callable[[int], None]) -> int:
+    """Run the command line with ``act`` before each file operation; operation 0 counts them into ``count.txt``."""
     operations = Operations(root, act)
     status = fit(arguments)
     if not operation:
         (root.parent / "count.txt").write_text(str(operations.count))
     return status
+
+
+def killed_fit(arguments: list[str], root: Path, operation: int) -> int:
+    """Run the command line; kill the process before a file operation. Operation 0 only counts them."""
+
+    def act(number: int) -> None:
+        if number == operation:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return counted_fit(arguments, root, operation, act)
 
 
 def do(job: dict[str, Any]) -> dict[str, Any]:
@@ -102,11 +107,12 @@ def do(job: dict[str, Any]) -> dict[str, Any]:
     return {**job, "statuses": statuses, "final": final}
 
 
-def main() -> None:
-    """Do the jobs of a file."""
+def serve(do: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """Do the jobs of the file that the command line names."""
     import torch
 
-    import smoa_lightning.training.cli  # noqa: F401  # imported once, for all forks
+    import smoa_lightning.training.cli  # imported once, for all forks
+    import smoa_lightning.training.generate  # noqa: F401
 
     torch.set_num_threads(1)
     for job in json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")):
@@ -114,4 +120,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    serve(do)

@@ -106,6 +106,23 @@ def test_a_folder_that_was_renamed_and_not_committed_is_dropped(tmp_path: Path) 
     assert not list((tmp_path / "checkpoints").glob("step_*"))
 
 
+@pytest.mark.parametrize("lost", [FILES, "whole folder"])
+def test_a_damaged_valid_checkpoint_stops_the_recovery_and_removes_nothing(lost: str, tmp_path: Path) -> None:
+    for step in (5, 10):
+        write(tmp_path, step, LAST)
+    root = tmp_path / "checkpoints"
+    (root / "step_10" / FILES).unlink() if lost == FILES else shutil.rmtree(root / "step_10")
+    with pytest.raises(
+        UserError, match=r"step_10' is damaged: it has no files\.json; restore the file, or let the link"
+    ):
+        recover(tmp_path)
+    assert step_of(root / "step_5" / LAST) == 5
+    (root / "current").unlink()
+    (root / "current").symlink_to("step_5")  # the remedy
+    recover(tmp_path)
+    assert step_of(root / LAST) == 5
+
+
 def test_a_run_of_an_earlier_version_is_taken_over(tmp_path: Path) -> None:
     (tmp_path / "checkpoints").mkdir()
     for name in (LAST, BEST):
