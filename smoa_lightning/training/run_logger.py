@@ -51,6 +51,10 @@ class RunLogger(TensorBoardLogger):
             os.fsync(handle)
             os.close(handle)
 
+    def save(self) -> None:
+        """Write no ``hparams.yaml``: the settings of a run are in ``config.yaml`` and in its record."""
+        self.commit()
+
     @rank_zero_only
     def finalize(self, status: str) -> None:
         """Flush, and stay open: Lightning ends the log after each scoring, and a closed log begins a new file."""

@@ -16,30 +16,7 @@ from smoa_lightning.common.errors import UserError
 from smoa_lightning.training.adapter_folder import load_adapter, read_adapter_facts
 from smoa_lightning.training.checkpoint import read_checkpoint
 
-from ..conftest import EXPERIMENTS
-from ..runs import only_run
-
 CHECKPOINTS, ADAPTER = "checkpoints/current", "adapter/best"
-
-
-@pytest.fixture(scope="module")
-def arguments(tiny_backbone: Path, piqa_folder: Path) -> list[str]:
-    """Flags of a run of a few steps."""
-    return [
-        *("--config", str(EXPERIMENTS / "piqa.yaml"), "--forgetting.text", "null", "--trainer.max_epochs", "1"),
-        *("--model.backbone.source", "local", "--model.backbone.path", str(tiny_backbone)),
-        *("--data.source", "local", "--data.path", str(piqa_folder), "--data.limit_train_rows", "48"),
-        *("--model.adapter.r", "4", "--data.batch_size", "8", "--data.selection_rows", "16"),
-        *("--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false"),
-    ]
-
-
-@pytest.fixture(scope="module")
-def finished(arguments: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run."""
-    root = tmp_path_factory.mktemp("finished")
-    assert main(["fit", *arguments, "--run.root", str(root)]) == 0
-    return only_run(root)
 
 
 @pytest.fixture
@@ -152,7 +129,11 @@ def one_sentence(capsys: pytest.CaptureFixture[str], name: str) -> None:
 @pytest.mark.parametrize("damage", [cut, empty, array, pickled, missing])
 @pytest.mark.parametrize("listed", [True, False], ids=["listed", "of an earlier version"])
 def test_commands_refuse_a_checkpoint_that_is_none(
-    listed: bool, damage: Callable[[Path], None], run: Path, arguments: list[str], capsys: pytest.CaptureFixture[str]
+    listed: bool,
+    damage: Callable[[Path], None],
+    run: Path,
+    short_arguments: list[str],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     file = run / "checkpoints" / "current" / "best.ckpt"
     if not listed:
@@ -162,7 +143,7 @@ def test_commands_refuse_a_checkpoint_that_is_none(
         capsys.readouterr()
         assert main([command, "--ckpt_path", str(file), "--run.root", str(run.parent / "runs")]) == 2
         one_sentence(capsys, "best.ckpt")
-    assert main(["fit", *arguments, "--ckpt_path", str(file), "--run.root", str(run.parent / "runs")]) == 2
+    assert main(["fit", *short_arguments, "--ckpt_path", str(file), "--run.root", str(run.parent / "runs")]) == 2
     one_sentence(capsys, "best.ckpt")
 
 

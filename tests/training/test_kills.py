@@ -29,8 +29,9 @@ VARIANTS = {
     ],
     "packing": [*DEFAULT, "--data.packing", "true", "--data.max_length", "512"],
     "adalora": [
-        *DEFAULT,
-        *("--model.adapter", "null", "--model.adapter", "peft.AdaLoraConfig", "--model.adapter.init_r", "4"),
+        *(*DEFAULT, "--model.adapter", "null", "--model.adapter", "smoa_lightning.adapters.adalora.AdaLoraConfig"),
+        *("--model.adapter.init_r", "4", "--model.adapter.target_r", "2", "--model.adapter.deltaT", "1"),
+        *("--model.adapter.tinit", "0.1", "--model.adapter.tfinal", "0.5"),
     ],
     "epochs_without_validation": [*DEFAULT, "--trainer.check_val_every_n_epoch", "2"],
 }

@@ -125,9 +125,9 @@ def run_folders(stage: Path) -> list[Path]:
 
 
 def marked(folder: Path) -> str:
-    """Return the signature of a folder's run; empty without a mark."""
+    """Return the signature of a folder's run; empty without a mark. A damaged mark is the signature of no run."""
     try:
-        return (folder / MARK).read_text(encoding="utf-8")
+        return (folder / MARK).read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:
         return ""
 
