@@ -7,6 +7,7 @@ import datetime
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -39,11 +40,10 @@ from smoa_lightning.records.record import (
     content,
     environment,
     read_record,
-    signature,
 )
 from smoa_lightning.records.tables import part_table
 from smoa_lightning.training.callbacks import AdapterCheckpoint, CostMonitor, SamplePredictions
-from smoa_lightning.training.checkpoint import file_digest, log_differences, read_checkpoint, verify
+from smoa_lightning.training.checkpoint import log_differences, read_checkpoint, verify
 from smoa_lightning.training.early_checks import check_before_work
 from smoa_lightning.training.module import FineTuneModule
 from smoa_lightning.training.processes import ending_together
@@ -51,7 +51,7 @@ from smoa_lightning.training.run_checkpoints import BEST, publish, recover, resu
 from smoa_lightning.training.run_names import flat_hyperparameters
 from smoa_lightning.training.run_notes import evaluation_result, fit_result
 from smoa_lightning.training.run_place import shared_folder
-from smoa_lightning.training.unchanged import ROWS, check_backbone, check_rows, row_digests, sources
+from smoa_lightning.training.unchanged import ROWS, check_backbone, check_commits, check_rows, identity, row_digests
 
 Metrics = dict[str, float]
 T = TypeVar("T")
@@ -85,9 +85,7 @@ class Run:
         self.module, self.data, self.config, self.name = module, data, config, name
         self.score_base, self.score_report = score_base, score_report
         self.other_classes = other_classes(config)  # neither of this package nor of the libraries that it trusts
-        start = {"start": file_digest(config.get("ckpt_path"))}
-        self.signature = signature(config, sources(module.location, data) | start)
-        self.older = signature(config, sources(module.location, data, commits=False) | start)
+        self.identity = identity(config, module.location, data)
         self.target = RunFolder(Path(), resume=False)
         self._claim: Claim | None = None  # in the first process of a training run
         self.record: dict[str, Any] = {}
@@ -108,7 +106,8 @@ class Run:
             UserError: The folder is refused, or another process does this run.
         """
         base = Path(exact) if exact else Path(root) / self.name
-        signatures = {"run_signature": self.signature, "older": self.older}
+        check_commits([base] if exact else base.glob("version_*"), self.identity)
+        signatures = {"run_signature": self.identity.signature, "older": self.identity.branches}
         self.target, self._claim = shared_folder(trainer, lambda: claim(base, exact=exact is not None, **signatures))
 
     def release(self) -> None:
@@ -186,7 +185,7 @@ class Run:
             check_backbone(self.folder, earlier["backbone"], backbone)
         self.record = {
             "name": self.name,
-            "signature": self.signature,
+            **asdict(self.identity),
             "status": "running",
             "started": earlier.get("started") or _now(),
             "config": self.config,

@@ -2,17 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from smoa_lightning.common.errors import UserError
+from smoa_lightning.records.record import read_record, signature
+from smoa_lightning.training.checkpoint import file_digest
 
 if TYPE_CHECKING:
     from smoa_lightning.backbones.backbone import Location
     from smoa_lightning.data.datamodule import TaskDataModule
 
 ROWS = "rows"  # key of the digests of a run's rows in its record
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What decides whether two runs are the same.
+
+    Args:
+        signature: The signature of the settings and the sources.
+        branches: The same with the names of branches and tags of the hub in the place of their commits.
+        sources: From :func:`sources`.
+    """
+
+    signature: str
+    branches: str
+    sources: Mapping[str, Any]
+
+
+def identity(config: Mapping[str, Any], backbone: Location, data: TaskDataModule) -> Identity:
+    """Return the identity of a run from its resolved settings and its sources."""
+    start = {"start": file_digest(config.get("ckpt_path"))}
+    resolved, named = sources(backbone, data), sources(backbone, data, commits=False)
+    return Identity(signature(config, resolved | start), signature(config, named | start), resolved)
 
 
 def sources(backbone: Location, data: TaskDataModule, commits: bool = True) -> dict[str, Any]:
@@ -29,6 +54,33 @@ def sources(backbone: Location, data: TaskDataModule, commits: bool = True) -> d
     if commits and data.source == "hub" and moving:
         facts["commits"] = moving
     return facts
+
+
+def check_commits(folders: Iterable[Path], now: Identity) -> None:
+    """Compare the hub commits of unfinished runs with those of a new run with the same settings and branches.
+
+    Args:
+        folders: The folders of earlier runs.
+        now: The new run.
+
+    Raises:
+        UserError: A branch or tag moved; the message names it and both commits.
+    """
+    for folder in folders:
+        try:
+            record = read_record(folder) or {}
+        except UserError:
+            continue  # the choice of the folder reports it
+        other = record.get("branches") != now.branches or record["status"] == "finished"
+        if other or record["signature"] == now.signature:
+            continue
+        both = record["sources"], now.sources
+        old, new = ({"backbone": facts["backbone"][1], **facts.get("commits", {})} for facts in both)
+        changed = [f"{name}: {old[name]} became {new.get(name)}" for name in old if old[name] != new.get(name)]
+        raise UserError(
+            f"the hub changed after the unfinished run in {folder} began ({', '.join(changed)}): "
+            "move the folder away to start again; model.backbone.revision and data.revision can name the old commit"
+        )
 
 
 def row_digests(data: TaskDataModule, train: bool) -> dict[str, str]:

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from smoa_lightning.__main__ import main
 from smoa_lightning.common.checksums import write_sealed
 from smoa_lightning.records.record import read_record
+from smoa_lightning.training import unchanged
 
 from ..runs import Killed, die_at_step, only_run
 
@@ -121,3 +122,36 @@ def test_a_run_of_an_earlier_version_lists_no_rows_and_goes_on(
     write_sealed(run / "record.json", record)
     assert main(arguments) == 0
     assert only_run(tmp_path / "runs") == run
+
+
+@pytest.mark.parametrize("moved", ["backbone", "data"])
+def test_a_branch_of_the_hub_that_moves_is_named_with_both_commits(
+    moved: str,
+    tiny_arguments: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    now = {"backbone": "b1", "data": "d1"}
+
+    def from_the_hub(backbone: object, data: object, commits: bool = True) -> dict[str, object]:
+        facts = {"backbone": ["hub", now["backbone"] if commits else "main"], "data": "hub"}
+        return {**facts, "commits": {"piqa": now["data"]}} if commits else facts
+
+    monkeypatch.setattr(unchanged, "sources", from_the_hub)
+    arguments = ["fit", *tiny_arguments, "--checkpoint.every_n_steps", "2"]
+    with monkeypatch.context() as patch:
+        die_at_step(patch, 4)
+        with pytest.raises(Killed):
+            main(arguments)
+    run, before = only_run(tmp_path / "runs"), now[moved]
+    now[moved] = "new"
+    capsys.readouterr()
+    assert main(arguments) == 2
+    name = "piqa" if moved == "data" else moved
+    assert f"the unfinished run in {run} began ({name}: {before} became new)" in capsys.readouterr().err
+    now[moved] = before
+    assert main(arguments) == 0
+    now[moved] = "new"
+    assert main(arguments) == 0  # a new version after a finished one
+    assert len(list(run.parent.iterdir())) == 2
