@@ -14,6 +14,7 @@ from rich.text import Text
 
 from smoa_lightning.records.metric_table import COUNT, METRICS
 
+SHOWN = 20  # ignored columns that are named
 WIDEST = 10_000  # width that rich formats for, in characters: wider than any table
 
 
@@ -90,7 +91,7 @@ def _value(metrics: Mapping[str, float], name: str) -> str:
 
 
 def part_table(summary: Mapping[str, Any]) -> str:
-    """Return a table of a data summary: rows, lengths, truncated and skipped rows of each part and task."""
+    """Return a table of a data summary: rows, lengths, truncated and skipped rows of each part; and ignored columns."""
     titles = ("data", "rows", "tokens", "targets", "mean length", "median", "longest", "truncated", "skipped", "merged")
     rows = []
     for name, facts in _parts(summary):
@@ -98,7 +99,17 @@ def part_table(summary: Mapping[str, Any]) -> str:
         lengths = [f"{facts['length_mean']:.1f}", *(f"{facts[key]:,}" for key in ("length_median", "length_max"))]
         lost = [f"{facts['share_truncated']:.1%}", f"{facts['skipped_overlong']:,}", f"{facts['prefix_mismatches']:,}"]
         rows.append([name, *(f"{number:,}" for number in numbers), *lengths, *lost])
-    return text_table(titles, rows, words=1)
+    return "\n".join([text_table(titles, rows, words=1), *_ignored(summary)])
+
+
+def _ignored(summary: Mapping[str, Any], task: str = "") -> Iterable[str]:
+    """Yield a line about the columns that a task does not read."""
+    if names := summary.get("ignored_columns"):
+        more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+        yield f"ignored columns{task and f' of {task}'}: {', '.join(names[:SHOWN])}{more}"
+    for name, facts in summary.items():
+        if isinstance(facts, Mapping):
+            yield from _ignored(facts, name)
 
 
 def _parts(summary: Mapping[str, Any], before: str = "") -> Iterable[tuple[str, Mapping[str, Any]]]:

@@ -26,6 +26,8 @@ def check_before_work(
 ) -> None:
     """Set the data up, and refuse settings that would fail, or mean nothing, after the base model was scored.
 
+    Report rows that are training rows too are logged.
+
     Args:
         trainer: The trainer of the run.
         module: The model, which is not loaded yet.
@@ -38,6 +40,7 @@ def check_before_work(
     if module.frozen:
         return
     data.setup("fit")
+    data.sets.report_overlaps()
     if str(flat(config).get("model.optimizer.class_path")).startswith("torch."):
         make_optimizer(module.optimizer_factory, [torch.nn.Parameter(torch.zeros(2, 2))])
     if module.adapter_config is not None:

@@ -13,6 +13,7 @@ from smoa_lightning.data.encoding.items import LazyItems
 from smoa_lightning.data.encoding.mixed_items import MixedItems
 from smoa_lightning.data.rows.locations import joined
 from smoa_lightning.data.rows.mixture import check_weights, mix
+from smoa_lightning.data.rows.overlap import report_overlap
 from smoa_lightning.data.rows.row_table import RowTable
 from smoa_lightning.data.rows.task_rows import Part, RowSettings
 from smoa_lightning.data.tasks import Task, get_task
@@ -205,6 +206,12 @@ class TaskSets:
             settings = self._settings
             self._mixed = MixedItems(tables, *mix(sizes, self.weights, settings.limit_train_rows, settings.seed))
         return self._mixed
+
+    def report_overlaps(self) -> None:
+        """Log which report rows are training rows too, for each task that has both."""
+        for name in self.trained.keys() & self.reported.keys():
+            if self.reported[name].has_report:
+                report_overlap(name, self.reported[name].overlap)
 
     def summary(self) -> dict[str, Any]:
         """Return the statistics of each encoded part; with a mixture also its rows, in total and for each task."""

@@ -16,10 +16,13 @@ from smoa_lightning.data.rows.arrow_file import ArrowTable
 from smoa_lightning.data.rows.arrow_writer import Writer
 from smoa_lightning.data.rows.lazy_sequence import LazySequence
 from smoa_lightning.data.rows.located import Located
-from smoa_lightning.data.tasks import Row, RowError, Task
+from smoa_lightning.data.tasks import CountError, Row, RowError, Task
 
 # A row is one JSON text. Types that Arrow infers from the rows of users would change or refuse some values.
 SCHEMA = pa.schema([("row", pa.large_string()), ("group", pa.uint64())])
+
+
+MOST_IGNORED = 100  # columns that are remembered; rows of JSON may have any number of different keys
 
 
 class RowTable(LazySequence[Row]):
@@ -33,15 +36,20 @@ class RowTable(LazySequence[Row]):
         self._table = table
         self.sha256: str = table.facts["sha256"]
         self.num_bad: int = table.facts["bad_rows"]
+        self.ignored: list[str] = table.facts["ignored"]
 
     def __len__(self) -> int:
         return len(self._table)
 
     def item(self, number: int) -> Row:
         """Return a row by its number."""
-        batch, place = self._table.place(number)
-        row: Row = json.loads(batch.column(0)[place].as_py())
+        row: Row = json.loads(self.text(number))
         return row
+
+    def text(self, number: int) -> str:
+        """Return a row as JSON with sorted keys: equal rows have equal texts."""
+        batch, place = self._table.place(number)
+        return str(batch.column(0)[place].as_py())
 
     def __iter__(self) -> Iterator[Row]:
         for batch in self._table.batches():
@@ -67,25 +75,28 @@ def write_rows(writer: Writer, task: Task, located: Iterable[Located], skip: boo
         skip: Whether a bad row is counted and left out.
 
     Returns:
-        ``sha256`` of the rows as JSON lines with sorted keys, and the number of ``bad_rows``.
+        ``sha256`` of the rows as JSON lines with sorted keys, the number of ``bad_rows``, and the ``ignored`` columns,
+        which hold values that the task does not read.
 
     Raises:
         UserError: the place and field of the first bad row, unless ``skip``.
     """
-    digest, bad_rows = hashlib.sha256(), 0
+    digest, bad_rows, ignored = hashlib.sha256(), 0, set[str]()
     for place, raw in tqdm(located, desc="reading rows", unit="row", delay=3, leave=False):
         try:
             rows = task.rows_of(raw)
         except RowError as error:
-            if not skip:
+            if not skip or isinstance(error, CountError):
                 raise UserError(f"{place}: {error}.") from None
             bad_rows += 1
             continue
+        if len(ignored) < MOST_IGNORED:
+            ignored |= task.unread(raw)
         for row in rows:
             text = json.dumps(row, sort_keys=True, ensure_ascii=False)
             digest.update(text.encode() + b"\n")
             writer.add(text, group_number(task.group(row)))
-    return {"sha256": digest.hexdigest(), "bad_rows": bad_rows}
+    return {"sha256": digest.hexdigest(), "bad_rows": bad_rows, "ignored": sorted(ignored)}
 
 
 def group_number(group: str) -> int:

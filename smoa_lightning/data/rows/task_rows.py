@@ -11,6 +11,7 @@ import numpy as np
 from smoa_lightning import embedded
 from smoa_lightning.backbones.hub import Source, commit_of, resolve_source
 from smoa_lightning.common.errors import UserError, nearest
+from smoa_lightning.data.rows.overlap import Overlap, overlap
 from smoa_lightning.data.rows.row_table import RowTable
 from smoa_lightning.data.rows.sources import Origin, Provenance, has_split, known_splits, load_split
 from smoa_lightning.data.rows.split_files import LocalPath, check_path, is_training_rows, split_files
@@ -159,8 +160,8 @@ class TaskRows:
             smallest = members(rows.groups)[2].min()
             raise UserError(
                 f"data.selection_rows: {number} of {len(rows)} training rows cannot be held out, since rows of one"
-                f" group stay together and some must be left for training; the smallest group has {smallest} rows, all"
-                f" other groups together have {len(rows) - smallest}."
+                f" group stay together: the smallest group has {smallest} rows, all other groups together have"
+                f" {len(rows) - smallest}; set data.selection_rows: 0 to train on all rows."
             )
         return training, selection
 
@@ -176,9 +177,16 @@ class TaskRows:
         """Return the number of bad rows left out of each split, and the overlap of training and report split.
 
         ``train_report_overlap`` counts the report rows of a group (for PIQA a goal) that also has training rows.
+        ``ignored_columns`` are the columns that hold values and are not read, if there are any.
         """
         found: dict[str, Any] = {"bad_rows": {split: read.num_bad_rows for split, read in self._provenance.items()}}
         if self.task.train_split in self._rows and self.report_split in self._rows:
-            trained, reported = (self._rows[split].groups for split in (self.task.train_split, self.report_split))
-            found["train_report_overlap"] = int(np.isin(reported, trained).sum())
+            found["train_report_overlap"] = self.overlap.same_group
+        if ignored := sorted({name for rows in self._rows.values() for name in rows.ignored}):
+            found["ignored_columns"] = ignored
         return found
+
+    @cached_property
+    def overlap(self) -> Overlap:
+        """The report rows that are training rows too, or share a group with one."""
+        return overlap(self.rows(self.task.train_split), self.rows(self.report_split))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from smoa_lightning.common.errors import UserError, nearest
 from smoa_lightning.data.tasks.base import (
     ChoiceExample,
+    CountError,
     Field,
     Generation,
     Label,
@@ -12,6 +13,7 @@ from smoa_lightning.data.tasks.base import (
     Likelihood,
     Message,
     Missing,
+    Name,
     Protocol,
     ReplyExample,
     Row,
@@ -22,10 +24,11 @@ from smoa_lightning.data.tasks.base import (
     Texts,
     Truth,
 )
+from smoa_lightning.data.tasks.chat import CHAT
 from smoa_lightning.data.tasks.choice import PIQA, SOCIAL_I_QA
 from smoa_lightning.data.tasks.completion import HELLASWAG, WINOGRANDE
 from smoa_lightning.data.tasks.dialogue import CONVAI2, DAILY_DIALOG
-from smoa_lightning.data.tasks.generic import CHAT, CHOICE, INSTRUCTION, task_with_fields
+from smoa_lightning.data.tasks.generic import CHOICE, INSTRUCTION, task_with_fields
 from smoa_lightning.data.tasks.instruct import COMMONSENSE_INSTRUCT
 from smoa_lightning.data.tasks.mathematics import GSM8K, METAMATH_QA
 from smoa_lightning.data.tasks.science import ARC_CHALLENGE, ARC_EASY, OPENBOOKQA
@@ -68,6 +71,7 @@ __all__ = [
     "TASKS",
     "WINOGRANDE",
     "ChoiceExample",
+    "CountError",
     "Field",
     "Generation",
     "Label",
@@ -75,6 +79,7 @@ __all__ = [
     "Likelihood",
     "Message",
     "Missing",
+    "Name",
     "Protocol",
     "ReplyExample",
     "Row",

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.data.tasks.examples import ChoiceExample, Message, ReplyExample
 from smoa_lightning.data.tasks.fields import (
+    CountError,
     Field,
     Label,
     LabelledTexts,
     Missing,
+    Name,
     RowError,
     Text,
     TextLabel,
@@ -20,11 +23,13 @@ from smoa_lightning.data.tasks.fields import (
     Truth,
     fold,
     kind,
+    whole_number,
 )
 
 __all__ = [
-    "ChoiceExample", "Example", "Field", "Generation", "Label", "LabelledTexts", "Likelihood", "Message", "Missing",
-    "Protocol", "ReplyExample", "Row", "RowError", "Task", "Text", "TextLabel", "Texts", "Truth", "fold", "kind",
+    "ChoiceExample", "CountError", "Example", "Field", "Generation", "Label", "LabelledTexts", "Likelihood", "Message",
+    "Missing", "Name", "Protocol", "ReplyExample", "Row", "RowError", "Task", "Text", "TextLabel", "Texts", "Truth",
+    "fold", "kind", "whole_number",
 ]  # fmt: skip
 
 Row = dict[str, Any]
@@ -102,6 +107,7 @@ class Task:
             the default.
         normalise: Changes a raw row of a different known layout to that of the schema; raises ``RowError``. None: there
             is only one layout.
+        reads: Columns that ``normalise`` or ``expand`` read in addition to those of the schema.
         expand: Checked row -> the rows that it becomes (a dialogue: one for each reply). None: only itself.
         read_text: Numbered lines of a ``.txt`` file -> (number of a row's first line, raw row), if the data set has
             such a layout; raises ``RowError`` at a line that it cannot read. None: text files are refused.
@@ -125,6 +131,7 @@ class Task:
     likelihood: Likelihood | None = None
     generation: Generation | None = None
     normalise: Callable[[Row], Row] | None = None
+    reads: Sequence[str] = ()
     expand: Callable[[Row], list[Row]] | None = None
     read_text: Callable[[Iterable[tuple[int, str]]], Iterator[tuple[int, Row]]] | None = None
     fields: Mapping[str, str | tuple[str, ...]] = field(default_factory=dict)
@@ -184,6 +191,15 @@ class Task:
         row = self.check(raw)
         return [row] if self.expand is None else self.expand(row)
 
+    def unread(self, raw: Row) -> set[str]:
+        """Return the columns of a raw row that hold a value which nothing reads, and such parts of a field's value."""
+        own = {name for name in (*self.schema, *self.reads) if name not in self.fields} | self._taken
+        found = {str(name) for name, value in raw.items() if name not in own and not _is_empty(value)} - {""}
+        for name, wanted in self.schema.items():
+            if parts := getattr(wanted, "unread", None):
+                found |= {f"{name}.{part}" for part in parts(raw.get(str(self.fields.get(name, name))))}
+        return found
+
     def parse(self, column: str, text: str) -> Any:
         """Parse a value of a text table (CSV, TSV) with the field of its column."""
         for name, theirs in self.fields.items():
@@ -193,11 +209,16 @@ class Task:
                 return text
         return self.schema[column].parse(text) if column in self.schema and column not in self.fields else text
 
-    def _renamed(self, row: Row) -> Row:
-        """Return the row with the names of the task's fields; a column that ``fields`` names has no other use."""
-        taken = {
+    @cached_property
+    def _taken(self) -> set[str]:
+        """The columns that ``fields`` names."""
+        return {
             column for theirs in self.fields.values() for column in ([theirs] if isinstance(theirs, str) else theirs)
         }
+
+    def _renamed(self, row: Row) -> Row:
+        """Return the row with the names of the task's fields; a column that ``fields`` names has no other use."""
+        taken = self._taken
         renamed = {name: value for name, value in row.items() if name not in taken}
         for name, theirs in self.fields.items():
             columns = [theirs] if isinstance(theirs, str) else list(theirs)
@@ -208,3 +229,7 @@ class Task:
                 )
             renamed[name] = row[theirs] if isinstance(theirs, str) else [row[column] for column in columns]
         return renamed
+
+
+def _is_empty(value: Any) -> bool:
+    return value is None or (isinstance(value, str | list | tuple | dict) and not value)

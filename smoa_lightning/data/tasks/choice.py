@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from smoa_lightning.data.tasks import instruct
-from smoa_lightning.data.tasks.base import ChoiceExample, Label, Likelihood, Row, Task, Text, TextLabel, fold
+from smoa_lightning.data.tasks.base import ChoiceExample, Label, Likelihood, Row, RowError, Task, Text, TextLabel, fold
 
 
 def piqa_example(row: Row) -> ChoiceExample:
@@ -52,6 +52,17 @@ def social_i_qa_group(row: Row) -> str:
     return fold(row["context"])
 
 
+def social_i_qa_layout(row: Row) -> Row:
+    """Change the original layout, where ``correct`` is the letter of the right answer, to that of the hub."""
+    correct = row.get("correct")
+    letter = correct.strip().upper() if isinstance(correct, str) else None
+    if "label" in row or letter is None:
+        return row
+    if letter not in ("A", "B", "C"):
+        raise RowError(f"field 'correct' is {correct!r}, but must be one of 'A', 'B', 'C'")
+    return {**row, "label": str("ABC".index(letter) + 1)}
+
+
 # The commit that added Parquet files to the repository. Its loading script is not used.
 SOCIAL_I_QA = Task(
     name="social_i_qa",
@@ -69,6 +80,8 @@ SOCIAL_I_QA = Task(
     likelihood=Likelihood(social_i_qa_example),
     generation=instruct.generation(instruct.social_i_qa, instruct.ANSWER_WORDS),
     group=social_i_qa_group,
+    normalise=social_i_qa_layout,
+    reads=("correct",),
     licence="CC-BY-4.0 (as usually listed)",
     reference="arXiv:1904.09728",
     splits=("train", "validation"),

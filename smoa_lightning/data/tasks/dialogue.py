@@ -231,6 +231,7 @@ CONVAI2 = Task(
     group=convai2_group,
     rule=convai2_rule,
     normalise=convai2_layout,
+    reads=("utterances", "history", "candidates", "reply"),
     expand=convai2_rows,
     read_text=convai2_text,
     licence="CC-BY-4.0",

@@ -57,6 +57,7 @@ class ReplyExample:
         messages: The same conversation before the reply as messages, for a chat template: system messages, then one
             message for each turn. Empty: the task has no roles.
         shots: Solved examples before the prompt.
+        masked: Whether the prompt holds messages that the loss must not count, so that ``loss_on: all`` is refused.
     """
 
     head: str
@@ -65,6 +66,7 @@ class ReplyExample:
     answer: str | None = None
     messages: tuple[Message, ...] = ()
     shots: tuple[str, ...] = ()
+    masked: bool = False
 
     @property
     def prompt(self) -> str:

@@ -6,6 +6,8 @@ import ast
 import io
 import itertools
 import json
+import math
+import re
 import tokenize
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -13,6 +15,10 @@ from typing import Any, Protocol
 
 class RowError(ValueError):
     """The error of a value that breaks the schema; the reader adds the file and the row number."""
+
+
+class CountError(RowError):
+    """The error of a label that shows that the labels of all rows are wrong, so that the row cannot be left out."""
 
 
 class Field(Protocol):
@@ -55,36 +61,52 @@ class Label:
     allowed: tuple[int, ...] = (0, 1)
 
     def check(self, value: Any) -> int:
-        """Return the number."""
-        if isinstance(value, bool) or not isinstance(value, int):
+        """Return the number; see ``whole_number`` for the values that are one."""
+        number = whole_number(value)
+        if number is None:
             raise RowError(f"must be a whole number, not {kind(value)}")
-        if value not in self.allowed:
-            hint = " (-1 marks a row without a public label)" if value == -1 else ""
-            raise RowError(f"is {value}, but must be one of {', '.join(map(str, self.allowed))}{hint}")
-        return value
+        if number not in self.allowed:
+            hint = " (-1 marks a row without a public label)" if number == -1 else ""
+            raise RowError(f"is {number}, but must be one of {', '.join(map(str, self.allowed))}{hint}")
+        return number
 
-    def parse(self, text: str) -> Any:
-        """Parse a whole number. A different text stays text, and ``check`` then refuses it by name."""
-        try:
-            return int(text)
-        except ValueError:
-            return text
+    def parse(self, text: str) -> str:
+        """Return the text unchanged; ``check`` reads the number in it."""
+        return text
 
 
 @dataclass(frozen=True)
 class TextLabel:
-    """A label that is one of the texts ``allowed``, such as ``"1"`` or ``"A"``. Its value is its position there."""
+    """A label that is one of the texts ``allowed``, such as ``"1"`` or ``"A"``. Its value is its position there.
+
+    The label may also be the same whole number, and may have white space around it: original releases differ in this.
+    """
 
     allowed: tuple[str, ...]
 
     def check(self, value: Any) -> int:
         """Return the position of the label."""
-        if not isinstance(value, str):
+        label = label_text(value)
+        if label is None:
             raise RowError(f"must be text, not {kind(value)}")
-        if value not in self.allowed:
-            hint = " (an empty label marks a row without a public label)" if not value.strip() else ""
+        if label not in self.allowed:
+            hint = " (an empty label marks a row without a public label)" if not label else ""
             raise RowError(f"is {value!r}, but must be one of {', '.join(map(repr, self.allowed))}{hint}")
-        return self.allowed.index(value)
+        return self.allowed.index(label)
+
+    def parse(self, text: str) -> str:
+        """Return the text unchanged."""
+        return text
+
+
+@dataclass(frozen=True)
+class Name:
+    """The name of a choice: a text that is not empty, or a whole number, which becomes a text."""
+
+    def check(self, value: Any) -> str:
+        """Return the name as text."""
+        number = None if isinstance(value, str) else label_text(value)
+        return Text().check(value if number is None else number)
 
     def parse(self, text: str) -> str:
         """Return the text unchanged."""
@@ -147,13 +169,16 @@ class Missing:
 class LabelledTexts:
     """Choices with their labels, ``{"text": ["wet", "dry"], "label": ["A", "B"]}``: one label for each text.
 
-    Labels are different letters or digits, as in ARC. ``least`` is the smallest number of choices.
+    Labels are different letters or digits, as in ARC. ``least`` is the smallest number of choices. A list with an
+    object for each choice, ``[{"text": "wet", "label": "A"}, ...]``, is the layout of the original releases.
     """
 
     least: int = 2
 
     def check(self, value: Any) -> dict[str, list[str]]:
         """Return the two lists; other entries of the object are removed."""
+        if isinstance(value, list | tuple) and value and all(isinstance(entry, dict) for entry in value):
+            value = {name: [entry.get(name) for entry in value] for name in ("text", "label")}
         if not isinstance(value, dict):
             raise RowError(f"must be an object with lists 'text' and 'label', not {kind(value)}")
         for name in ("text", "label"):
@@ -205,6 +230,35 @@ def _json(text: str) -> Any:
     return value if isinstance(value, list | dict) and not joined else text
 
 
+def whole_number(value: Any) -> int | None:
+    """Return the whole number that a value is, None if it is no whole number.
+
+    A column of whole numbers in which one value is missing holds fractions (0.0, 1.0) in pandas, and in text tables
+    that pandas writes. Original releases write numbers as texts, some of them with a line end.
+
+    >>> [whole_number(value) for value in (1, 1.0, "1", "1.0", " 1\\n", 1.5, float("nan"), True, "one", "1_0")]
+    [1, 1, 1, 1, 1, None, None, None, None, None]
+    """
+    if isinstance(value, str):
+        found = re.fullmatch(r"([-+]?[0-9]{1,18})(?:\.0+)?", value.strip())
+        return int(found[1]) if found else None
+    if isinstance(value, float):
+        return int(value) if math.isfinite(value) and value == int(value) else None
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def label_text(value: Any) -> str | None:
+    """Return a label as a text without white space around it, None if it is neither text nor a whole number.
+
+    >>> [label_text(value) for value in ("1\\n", "B", 1, 1.0, "1.0", None)]
+    ['1', 'B', '1', '1', '1', None]
+    """
+    number = whole_number(value)
+    if number is not None:
+        return str(number)
+    return value.strip() if isinstance(value, str) else None
+
+
 def fold(text: str) -> str:
     """Return a text in small letters with single spaces, so that groups do not depend on them.
 
@@ -226,4 +280,6 @@ def kind(value: Any) -> str:
     }
     if isinstance(value, list | dict) and not value:
         return f"{names[type(value)]} that is empty"
+    if isinstance(value, float) and math.isnan(value):
+        return "missing (NaN)"
     return "missing (null)" if value is None else names.get(type(value), type(value).__name__)

@@ -1,4 +1,4 @@
-"""Tasks for your own rows: ``choice``, ``instruction`` and ``chat``; and tasks with the field names of your rows.
+"""Tasks for your own rows: ``choice`` and ``instruction``; and tasks with the field names of your rows.
 
 These tasks have no repository on the hub: name one with ``data.repository``, or files with ``data.path``.
 """
@@ -14,6 +14,7 @@ from smoa_lightning.data.tasks import instruct
 from smoa_lightning.data.tasks.answers import choice_word
 from smoa_lightning.data.tasks.base import (
     ChoiceExample,
+    CountError,
     Generation,
     Likelihood,
     Message,
@@ -26,6 +27,7 @@ from smoa_lightning.data.tasks.base import (
     Texts,
     fold,
     kind,
+    whole_number,
 )
 
 # ---- the field names of your rows
@@ -71,7 +73,9 @@ class ChoiceLabel:
     """The label of the right choice: a whole number from 0 on, or a text, see ``choice_position``."""
 
     def check(self, value: Any) -> int | str:
-        """Return the label unchanged."""
+        """Return the label; a number such as 1.0, which pandas writes if a label is missing, becomes a whole number."""
+        if isinstance(value, float) and (number := whole_number(value)) is not None:
+            return number
         if isinstance(value, bool) or not isinstance(value, int | str):
             raise RowError(f"must be a whole number or text, not {kind(value)}")
         if isinstance(value, str) and not value.strip():
@@ -103,6 +107,8 @@ def choice_position(row: Row) -> int:
     """
     choices, label, labels = row["choices"], row["label"], row["labels"]
     named = str(label).strip()
+    if "." in named and named not in (*labels, *choices) and (number := whole_number(named)) is not None:
+        named = str(number)  # pandas writes 1.0 if a label is missing
     if labels:
         if named not in labels:
             raise RowError(f"field 'label' is {label!r}, but the labels are {', '.join(map(repr, labels))}")
@@ -110,6 +116,11 @@ def choice_position(row: Row) -> int:
     position = None
     if isinstance(label, int) or named.isdecimal():
         position = int(named)
+        if position == len(choices) and label not in choices:
+            raise CountError(
+                f"field 'label' is {label!r}, but the {len(choices)} choices count from 0 to {position - 1} (or from A"
+                f" on); if the labels of your file count from 1, add a field 'labels' such as {_names(position)}"
+            )
     elif len(named) == 1 and "A" <= named <= "Z":
         position = ord(named) - ord("A")
     if isinstance(label, str) and (count := choices.count(label)):
@@ -129,6 +140,10 @@ def choice_position(row: Row) -> int:
             " (or from A on); give different names of the choices in a field 'labels'"
         )
     return position
+
+
+def _names(count: int) -> str:
+    return str([str(number) for number in range(1, count + 1)])
 
 
 def choice_rule(row: Row) -> None:
@@ -212,101 +227,6 @@ INSTRUCTION = Task(
     schema={"instruction": Text(), "input": Missing(Text(allow_empty=True)), "output": Text()},
     generation=Generation(instruction_example, "perplexity", max_new_tokens=128, stop=()),
     group=instruct.commonsense_group,
-    licence="that of the rows",
-    reference="rows of one's own",
-)
-
-# ---- chat
-
-ROLES = ("system", "user", "assistant")
-OTHER_ROLES = {"human": "user", "gpt": "assistant", "bot": "assistant", "model": "assistant"}
-
-
-@dataclass(frozen=True)
-class Messages:
-    """A list of messages, ``{"role": ..., "content": ...}``, or ShareGPT's ``{"from": ..., "value": ...}``."""
-
-    def check(self, value: Any) -> list[dict[str, str]]:
-        """Return the messages with ``role`` and ``content`` only."""
-        if not isinstance(value, list | tuple) or not value:
-            raise RowError(f"must be a list of messages, not {kind(value)}")
-        return [self._message(number, entry) for number, entry in enumerate(value, start=1)]
-
-    @staticmethod
-    def _message(number: int, entry: Any) -> dict[str, str]:
-        if not isinstance(entry, dict):
-            raise RowError(f"is a list whose entry {number} must be an object with 'role' and 'content'")
-        role = entry.get("role", entry.get("from"))
-        content = entry.get("content", entry.get("value"))
-        role = OTHER_ROLES.get(role, role) if isinstance(role, str) else role
-        if role not in ROLES:
-            raise RowError(f"is a list whose entry {number} has the role {role!r}; roles are {', '.join(ROLES)}")
-        try:
-            return {"role": role, "content": Text().check(content)}
-        except RowError as error:
-            raise RowError(f"is a list whose entry {number} has a content that {error}") from None
-
-    def parse(self, text: str) -> Any:
-        """Parse a list in the syntax of JSON or Python. A different text stays text, and ``check`` refuses it."""
-        return Texts().parse(text)
-
-
-def chat_rule(row: Row) -> None:
-    """Refuse a system message after the first turn, and a conversation without an answer.
-
-    Raises:
-        RowError: names the message.
-    """
-    roles = [message["role"] for message in row["messages"]]
-    spoken = [number for number, role in enumerate(roles) if role != "system"]
-    if spoken and "system" in roles[spoken[0] :]:
-        number = roles.index("system", spoken[0]) + 1
-        raise RowError(f"field 'messages' has a system message as entry {number}, but they must come first")
-    if not _answers(row["messages"]):
-        raise RowError("field 'messages' has no assistant message after a user message, so there is nothing to learn")
-
-
-def _answers(messages: Sequence[Mapping[str, str]]) -> list[int]:
-    """Return the positions of the assistant's messages that follow a message of the user or the assistant."""
-    roles = [message["role"] for message in messages]
-    return [n for n, role in enumerate(roles) if role == "assistant" and {"user", "assistant"} & set(roles[:n])]
-
-
-def chat_rows(row: Row) -> list[Row]:
-    """Return one row for each message of the assistant, with the messages before it."""
-    messages = row["messages"]
-    return [{"messages": messages[:n], "reply": messages[n]["content"]} for n in _answers(messages)]
-
-
-def chat_example(row: Row) -> ReplyExample:
-    r"""Return the item of a reply. In plain text, the turns begin with ``User:`` and ``Assistant:``.
-
-    >>> messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi?"}]
-    >>> chat_example({"messages": messages, "reply": "Hi."}).target
-    ('Be brief.\nUser: Hi?\nAssistant:', ' Hi.')
-    """
-    messages = tuple(Message(message["role"], message["content"].strip()) for message in row["messages"])
-    head = "".join(f"{message.content}\n" for message in messages if message.role == "system")
-    spoken = [message for message in messages if message.role != "system"]
-    turns = [f"{message.role.capitalize()}: {message.content}\n" for message in spoken]
-    return ReplyExample(head, (*turns[:-1], turns[-1] + "Assistant:"), f" {row['reply'].strip()}", None, messages)
-
-
-def chat_group(row: Row) -> str:
-    """Return the first message that is not a system message: all replies of a conversation share it."""
-    return fold(next(message["content"] for message in row["messages"] if message["role"] != "system"))
-
-
-CHAT = Task(
-    name="chat",
-    version=1,
-    hub_repository=None,
-    hub_revision=None,
-    schema={"messages": Messages()},
-    generation=Generation(chat_example, "perplexity", max_new_tokens=128, stop=("\nUser:",), chat_template=True),
-    group=chat_group,
-    rule=chat_rule,
-    expand=chat_rows,
     licence="that of the rows",
     reference="rows of one's own",
 )

@@ -9,6 +9,7 @@ from smoa_lightning.data.tasks.base import (
     ChoiceExample,
     LabelledTexts,
     Likelihood,
+    Name,
     ReplyExample,
     Row,
     RowError,
@@ -37,6 +38,23 @@ def labelled_rule(row: Row) -> None:
         RowError: names key and labels.
     """
     key_position(row)
+
+
+def arc_layout(row: Row) -> Row:
+    """Change the original layout, where ``question`` is an object with ``stem`` and ``choices``, to that of the hub."""
+    return _flat(row, "question")
+
+
+def openbookqa_layout(row: Row) -> Row:
+    """Change the original layout, where ``question`` is an object with ``stem`` and ``choices``, to that of the hub."""
+    return _flat(row, "question_stem")
+
+
+def _flat(row: Row, stem: str) -> Row:
+    question = row.get("question")
+    if not isinstance(question, dict):
+        return row
+    return {**row, **{name: question[own] for name, own in ((stem, "stem"), ("choices", "choices")) if own in question}}
 
 
 def arc_example(row: Row) -> ChoiceExample:
@@ -94,11 +112,12 @@ ARC_EASY = Task(
     hub_repository="allenai/ai2_arc",
     hub_revision="210d026faf9955653af8916fad021475a3f00453",
     hub_config="ARC-Easy",
-    schema={"question": Text(), "choices": LabelledTexts(), "answerKey": Text()},
+    schema={"question": Text(), "choices": LabelledTexts(), "answerKey": Name()},
     likelihood=Likelihood(arc_example),
     generation=instruct.generation(arc_instruction, instruct.ANSWER_WORDS),
     group=arc_group,
     rule=labelled_rule,
+    normalise=arc_layout,
     licence="CC-BY-SA-4.0",
     reference="arXiv:1803.05457",
     report_split="test",
@@ -116,11 +135,13 @@ OPENBOOKQA = Task(
     hub_repository="allenai/openbookqa",
     hub_revision="388097ea7776314e93a529163e0fea805b8a6454",
     hub_config="main",
-    schema={"question_stem": Text(), "choices": LabelledTexts(), "answerKey": Text()},
+    schema={"question_stem": Text(), "choices": LabelledTexts(), "answerKey": Name()},
     likelihood=Likelihood(openbookqa_example, "acc_norm"),
     generation=instruct.generation(openbookqa_instruction, instruct.ANSWER_WORDS),
     group=openbookqa_group,
     rule=labelled_rule,
+    normalise=openbookqa_layout,
+    reads=("question",),
     licence="Apache-2.0",
     reference="arXiv:1809.02789",
     report_split="test",

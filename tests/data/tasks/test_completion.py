@@ -75,7 +75,8 @@ def test_scenes_of_one_video_stay_together():
         ({"endings": ["a", "b", "c", "[x] [y]"]}, r"'endings' is a list whose entry 4 holds nothing but marks: '\[x\]"),
         ({"label": "4"}, "'label' is '4', but must be one of '0', '1', '2', '3'"),
         ({"label": ""}, "without a public label"),
-        ({"label": 1}, "'label' must be text, not a whole number"),
+        ({"label": 4}, "'label' is 4, but must be one of '0', '1', '2', '3'"),
+        ({"label": 1.5}, "'label' must be text, not a number"),
     ],
 )
 def test_bad_hellaswag_fields(change, message):
@@ -117,7 +118,8 @@ def test_twin_sentences_stay_together():
         ({"option2": 5}, "'option2' must be text, not a whole number"),
         ({"answer": "3"}, "'answer' is '3', but must be one of '1', '2'"),
         ({"answer": ""}, "without a public label"),
-        ({"answer": 1}, "'answer' must be text, not a whole number"),
+        ({"answer": 0}, "'answer' is 0, but must be one of '1', '2'"),
+        ({"answer": True}, "'answer' must be text, not true/false"),
     ],
 )
 def test_bad_winogrande_fields(change, message):

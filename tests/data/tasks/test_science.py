@@ -61,7 +61,8 @@ def test_primary_metrics_are_those_of_the_literature():
         ({"choices": {"text": [], "label": []}}, r"'choices' offers 0 choice\(s\)"),
         ({"answerKey": "D"}, "'answerKey' is 'D', but the labels are 'A', 'B', 'C'"),
         ({"answerKey": ""}, "'answerKey' must not be empty"),
-        ({"answerKey": 2}, "'answerKey' must be text, not a whole number"),
+        ({"answerKey": 2}, "'answerKey' is '2', but the labels are 'A', 'B', 'C'"),
+        ({"answerKey": 0.5}, "'answerKey' must be text, not a number"),
     ],
 )
 @pytest.mark.parametrize(("task", "row"), [(ARC_EASY, ARC), (ARC_CHALLENGE, ARC), (OPENBOOKQA, STEM)])

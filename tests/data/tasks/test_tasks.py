@@ -46,8 +46,9 @@ def test_other_fields_are_dropped():
         ({"label": 2}, "'label' is 2, but must be one of 0, 1"),
         ({"label": -1}, "without a public label"),
         ({"label": True}, "'label' must be a whole number, not true/false"),
-        ({"label": "1"}, "'label' must be a whole number, not text"),
-        ({"label": 1.0}, "'label' must be a whole number, not a number"),
+        ({"label": "one"}, "'label' must be a whole number, not text"),
+        ({"label": 1.5}, "'label' must be a whole number, not a number"),
+        ({"label": float("nan")}, r"'label' must be a whole number, not missing .NaN."),
     ],
 )
 def test_bad_fields(change, message):
@@ -96,7 +97,8 @@ def test_questions_about_one_situation_stay_together():
     [
         ("4", "'label' is '4', but must be one of '1', '2', '3'"),
         ("", "without a public label"),
-        (3, "'label' must be text, not a whole number"),
+        (0, "'label' is 0, but must be one of '1', '2', '3'"),
+        (2.5, "'label' must be text, not a number"),
         (None, "'label' must be text, not missing"),
     ],
 )
