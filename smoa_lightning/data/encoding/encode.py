@@ -33,12 +33,14 @@ class Pair:
         prompt: Tokens of the prompt.
         response: Tokens of the response.
         clean: Whether the joint encoding begins with the encoding of the prompt alone.
+        doubled: Why BOS or EOS would come twice, since the text of the row has it too; empty: it would not.
     """
 
     prefix: tuple[int, ...]
     prompt: tuple[int, ...]
     response: tuple[int, ...]
     clean: bool = True
+    doubled: str = ""
 
 
 class OverlongError(RowError):
@@ -99,8 +101,18 @@ def encode_pairs(
         own = own_ids[prompt]
         start = prefix if own or prefix else (_start_token(tokenizer),)
         clean = joint[: len(own)] == own
-        encoded.append(Pair(start, tuple(joint[: len(own)]), tuple(joint[len(own) :]), clean))
+        doubled = _doubled(tokenizer, prefix, joint)
+        encoded.append(Pair(start, tuple(joint[: len(own)]), tuple(joint[len(own) :]), clean, doubled))
     return encoded
+
+
+def _doubled(tokenizer: PreTrainedTokenizerBase, prefix: tuple[int, ...], joint: list[int]) -> str:
+    if prefix and tuple(joint[:1]) == prefix:
+        token = tokenizer.bos_token
+        return f"the text begins with {token!r}, and so does every sequence; remove it, or set data.add_bos: false"
+    if joint and joint[-1] == tokenizer.eos_token_id:
+        return f"the text ends in {tokenizer.eos_token!r}, which is added to every response; remove it"
+    return ""
 
 
 def _ids(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:
@@ -121,6 +133,8 @@ def _fit(
     pair: Pair, num_response: int, max_length: int, prompt_length: int | None = None
 ) -> tuple[tuple[int, ...], bool]:
     """Return the context that leaves room for the response (prefix, end of the prompt), and whether it was cut."""
+    if pair.doubled:
+        raise RowError(pair.doubled)
     if not pair.response:
         raise RowError("the response has no token of its own: the tokenizer merged it into the prompt")
     room = max_length - len(pair.prefix) - num_response

@@ -83,31 +83,46 @@ class PartStatistics:
 
 
 def _target_pairs(
-    examples: Sequence[ChoiceExample | ReplyExample], tokenizer: PreTrainedTokenizerBase, how: Encoding, spare: int
+    examples: Sequence[ChoiceExample | ReplyExample],
+    place: Callable[[int], str],
+    tokenizer: PreTrainedTokenizerBase,
+    how: Encoding,
+    spare: int,
 ) -> list[tuple[Pair, bool]]:
     """Encode the gold pair of each example, and return whether turns of its prompt were removed to make it fit.
 
     Args:
         examples: Items. If an item with turns is too long, its oldest turns are removed, but never the last one.
+        place: Position in ``examples`` -> the place of the row, for errors.
         tokenizer: The tokenizer.
         how: Length and rendering.
         spare: Number of tokens that are added to a pair later.
+
+    Raises:
+        UserError: the chat template cannot render a conversation; names the row.
     """
 
     adds_bos = bool(bos_prefix(tokenizer, how.add_bos))
 
-    def encoded(some: Sequence[ChoiceExample | ReplyExample]) -> list[Pair]:
-        choices = bool(some) and isinstance(some[0], ChoiceExample)  # a task's examples are all of one kind
-        plain = [
-            e.target if isinstance(e, ChoiceExample) else texts(e, tokenizer, how.template, adds_bos) for e in some
-        ]
-        return encode_pairs(tokenizer, plain, how.add_bos, breaks=choices)
+    def plain(number: int) -> tuple[str, str]:
+        example = current[number]
+        if isinstance(example, ChoiceExample):
+            return example.target
+        try:
+            return texts(example, tokenizer, how.template, adds_bos)
+        except UserError as error:
+            raise UserError(f"{place(number)}: {error}") from error
+
+    def encoded(some: Sequence[int]) -> list[Pair]:
+        return encode_pairs(tokenizer, [plain(number) for number in some], how.add_bos, breaks=choices)
 
     def is_long(pair: Pair) -> bool:
         prompt = len(pair.prefix) + len(pair.prompt)
         return prompt + len(pair.response) > room or (how.prompt_length is not None and prompt > how.prompt_length)
 
-    current, pairs, cut = list(examples), encoded(examples), [False] * len(examples)
+    choices = bool(examples) and isinstance(examples[0], ChoiceExample)  # a task's examples are all of one kind
+    current, cut = list(examples), [False] * len(examples)
+    pairs = encoded(range(len(examples)))
     room = how.max_length - spare
     waiting = list(range(len(examples)))
     while waiting:
@@ -115,7 +130,7 @@ def _target_pairs(
         waiting = [n for n, example in shorter.items() if example is not None]
         for n in waiting:
             current[n], cut[n] = shorter[n], True  # type: ignore[assignment]
-        for n, pair in zip(waiting, encoded([current[n] for n in waiting]), strict=True):
+        for n, pair in zip(waiting, encoded(waiting), strict=True):
             pairs[n] = pair
     return list(zip(pairs, cut, strict=True))
 
@@ -141,8 +156,9 @@ def encode_training(
         raise UserError("the tokenizer has no EOS token, so the model cannot learn where a response ends.")
     rows: list[TokenRow] = []
     statistics = PartStatistics()
-    for position, (pair, cut) in enumerate(_target_pairs(examples, tokenizer, how, spare=1)):
+    for position, (pair, cut) in enumerate(_target_pairs(examples, place, tokenizer, how, spare=1)):
         try:
+            _refuse_masked(examples[position], how)
             row = training_row(pair, tokenizer.eos_token_id, how.max_length, how.loss_on)
         except RowError as error:
             _skip_or_raise(error, place(position), how, statistics)
@@ -152,6 +168,18 @@ def encode_training(
         statistics.add(row, pair.clean)
     statistics.num_rows = len(rows)
     return rows, statistics
+
+
+def _refuse_masked(example: ChoiceExample | ReplyExample, how: Encoding) -> None:
+    """Refuse a loss on the whole prompt if the loss must not count a message of it.
+
+    Raises:
+        RowError: names the setting.
+    """
+    if how.loss_on == "all" and isinstance(example, ReplyExample) and example.masked:
+        raise RowError(
+            "data.loss_on: all would train on a message with weight 0 (or train or loss false); set response"
+        )
 
 
 def encode_replies(
@@ -175,7 +203,7 @@ def encode_replies(
     """
     items: list[ReplyItem] = []
     statistics = PartStatistics()
-    pairs = _target_pairs(examples, tokenizer, how, spare=0)
+    pairs = _target_pairs(examples, place, tokenizer, how, spare=0)
     for position, (example, index, (pair, cut)) in enumerate(zip(examples, indices, pairs, strict=True)):
         try:
             row = scoring_row(pair, how.max_length, how.prompt_length)

@@ -11,6 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from smoa_lightning.common.atomic_files import cache_folder
+from smoa_lightning.common.errors import UserError
 from smoa_lightning.data.encoding.encode import bos_prefix
 from smoa_lightning.data.encoding.encode_examples import (
     Encoding,
@@ -93,7 +94,7 @@ class EncodingJob:
 
     def _encode_piece(self, tokenizer: PreTrainedTokenizerBase, piece: list[int]) -> tuple[list[Any], PartStatistics]:
         def place(position: int) -> str:
-            return f"{self.task.name} {self.split}, row {piece[position] + 1}"
+            return self._place(piece[position])
 
         examples = list(self._examples(piece))
         if self.kind == "training":
@@ -103,6 +104,9 @@ class EncodingJob:
         )
         shown = [with_shots(example, self.shots) for example in examples]
         return encode(shown, piece, place, tokenizer, self.how)
+
+    def _place(self, index: int) -> str:
+        return f"{self.task.name} {self.split}, row {index + 1}"
 
     def _examples(self, indices: list[int]) -> Iterator[Any]:
         """Yield the examples of rows."""
@@ -120,8 +124,12 @@ class EncodingJob:
         """
         adds_bos, sample = bool(bos_prefix(tokenizer, self.how.add_bos)), hashlib.sha256()
         spread = np.unique(np.linspace(0, len(self.indices) - 1, min(SAMPLE, len(self.indices)), dtype=np.int64))
-        for example in self._examples(self.indices[spread].tolist()):
-            rendered = texts(example, tokenizer, True, adds_bos) if self.how.template else None
+        chosen = self.indices[spread].tolist()
+        for index, example in zip(chosen, self._examples(chosen), strict=True):
+            try:
+                rendered = texts(example, tokenizer, True, adds_bos) if self.how.template else None
+            except UserError as error:
+                raise UserError(f"{self._place(index)}: {error}") from error
             sample.update(f"{example!r} {rendered!r}\n".encode())
         return key_of(
             rows=self.rows.sha256,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import jinja2
 
@@ -12,6 +12,9 @@ from smoa_lightning.data.tasks import Message, ReplyExample
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+Turn = dict[str, Any]  # a message as templates take it
+PRINTED = ("{'type':'text'", '{"type":"text"')  # a template printed a list of parts, and not its text
 
 
 def uses_template(tokenizer: PreTrainedTokenizerBase, wanted: bool | None, default: bool) -> bool:
@@ -43,18 +46,22 @@ def texts(example: ReplyExample, tokenizer: PreTrainedTokenizerBase, template: b
         adds_bos: Whether the encoding adds BOS before the prompt.
 
     Raises:
-        UserError: the template refuses the conversation, or the conversation with its reply does not begin with the
-            prompt for that reply.
+        UserError: the template refuses the conversation, or leaves out the text of a message; or the conversation with
+            its reply does not begin with the prompt for that reply.
     """
     if not template:
         return example.target
     messages = [{"role": message.role, "content": message.content} for message in _messages(example)]
-    prompt = _rendered(tokenizer, messages, True)
-    whole = _rendered(tokenizer, [*messages, {"role": "assistant", "content": example.reference}], False)
+    prompt, whole, lost = _conversation(tokenizer, messages, {"role": "assistant", "content": example.reference})
     if not whole.startswith(prompt):
         raise UserError(
             "data.chat_template: with the tokenizer's template, a conversation with its reply does not begin with the "
             "prompt for that reply; set data.chat_template: false."
+        )
+    if lost is not None:
+        raise UserError(
+            f"data.chat_template: the tokenizer's template leaves out the text of the {lost['role']} message"
+            f" {lost['content'][:40]!r}; set it to false."
         )
     response = whole[len(prompt) :].rstrip().removesuffix(tokenizer.eos_token or "\0").rstrip()
     return prompt.removeprefix(tokenizer.bos_token or "\0") if adds_bos else prompt, response
@@ -68,17 +75,77 @@ def end_ids(tokenizer: PreTrainedTokenizerBase, template: bool) -> list[int]:
     ends = [tokenizer.eos_token_id]
     if template:
         asked, reply = {"role": "user", "content": "a"}, {"role": "assistant", "content": "REPLY"}
-        after = _rendered(tokenizer, [asked, reply], False).rpartition("REPLY")[2].lstrip()
+        after = _conversation(tokenizer, [asked], reply)[1].rpartition("REPLY")[2].lstrip()
         ids = tokenizer(after, add_special_tokens=False)["input_ids"] if after else []
         if ids and ids[0] in tokenizer.added_tokens_decoder and ids[0] not in ends:
             ends.append(ids[0])
     return ends
 
 
-def _rendered(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]], asks: bool) -> str:
+def _conversation(
+    tokenizer: PreTrainedTokenizerBase, messages: list[Turn], reply: Turn
+) -> tuple[str, str, Turn | None]:
+    """Return the prompt for a reply, the conversation with the reply, and a message whose text is in neither of them.
+
+    Contents are texts first. If a text is lost, they are lists of parts, as templates of models for images need them.
+    """
+    found: tuple[str, str, Turn] | None = None
+    refused: UserError | None = None
+    for content in (_plain, _in_parts):
+        try:
+            prompt = _rendered(tokenizer, [content(turn) for turn in messages], True)
+            whole = _rendered(tokenizer, [content(turn) for turn in (*messages, reply)], False)
+        except UserError as error:
+            refused = refused or error
+            continue
+        lost = _lost(prompt, messages) or _lost(whole, [*messages, reply], last=reply)
+        if lost is None and not (content is _in_parts and any(mark in _packed(whole) for mark in PRINTED)):
+            return prompt, whole, None
+        lost = lost or reply
+        found = found or (prompt, whole, lost)
+    if found is None:
+        assert refused is not None
+        raise refused
+    return found
+
+
+def _plain(turn: Turn) -> Turn:
+    return turn
+
+
+def _in_parts(turn: Turn) -> Turn:
+    return {**turn, "content": [{"type": "text", "text": turn["content"]}]}
+
+
+def _lost(rendered: str, turns: list[Turn], last: Turn | None = None) -> Turn | None:
+    """Return the first message whose text is not in a rendered conversation.
+
+    White space does not count. System messages may be at any place: some templates put them before the last turn.
+    Templates of reasoning models leave out the thoughts of earlier replies, so only the text after them is needed.
+    """
+    text, position = _packed(rendered), 0
+    for turn in turns:
+        wanted = _packed(turn["content"])
+        start = 0 if turn["role"] == "system" else position
+        place = text.find(wanted, start)
+        if place < 0 and turn is not last:
+            wanted = wanted.rpartition("</think>")[2]
+            place = text.find(wanted, start)
+        if place < 0:
+            return turn
+        if turn["role"] != "system":
+            position = place + len(wanted)
+    return None
+
+
+def _packed(text: str) -> str:
+    return "".join(text.split())
+
+
+def _rendered(tokenizer: PreTrainedTokenizerBase, messages: list[Turn], asks: bool) -> str:
     try:
         return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=asks))
-    except jinja2.TemplateError as error:
+    except (jinja2.TemplateError, TypeError) as error:  # a TypeError: the template adds a list to a text
         reason = " ".join(str(error).split())
         raise UserError(
             f"data.chat_template: the tokenizer's template refuses a conversation ({reason}); set it to false."

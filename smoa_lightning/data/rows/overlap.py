@@ -45,8 +45,8 @@ def report_overlap(task: str, found: Overlap) -> None:
     """Log an overlap: identical rows as a warning, rows of the same group as a note."""
     if found.identical:
         logger.warning(
-            "%s: %d of %d report rows are training rows too, so the scores show what was learned by heart; remove them"
-            " from one of the files.",
+            "%s: report and training rows overlap: %d of %d report rows are training rows too, so the scores also show"
+            " what was learned by heart; remove these rows from one of the files.",
             task,
             found.identical,
             found.rows,

@@ -1,0 +1,147 @@
+"""Text that a chat template leaves out, BOS and EOS that come twice, and messages that the loss must not count."""
+
+from __future__ import annotations
+
+import pytest
+
+from smoa_lightning.common.errors import UserError
+from smoa_lightning.data.encoding.encode_examples import Encoding, encode_choices, encode_replies, encode_training
+from smoa_lightning.data.encoding.render import end_ids, texts
+from smoa_lightning.data.tasks import CHAT, ChoiceExample, Message, ReplyExample
+
+from ..conftest import character_tokenizer
+
+TEXTS = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"
+ASKS = "{% if add_generation_prompt %}<assistant>{% endif %}"
+PARTS = TEXTS.replace("{{ m.content }}", "{% for c in m.content %}{{ c['text'] }}{% endfor %}")
+TYPED = TEXTS.replace("{{ m.content }}", "{% for c in m.content if c.type == 'text' %}{{ c.text | trim }}{% endfor %}")
+ONLY_PARTS = "{% if messages[0].content is string %}{{ raise_exception('parts') }}{% endif %}" + PARTS
+EITHER = TEXTS.replace(
+    "{{ m.content }}", "{% if m.content is string %}{{ m.content }}{% else %}{{ m.content[0].text }}{% endif %}"
+)
+SAID = (Message("system", "Be brief."), Message("user", "one"), Message("assistant", "two"), Message("user", "one"))
+TALK = ReplyExample("", ("one", "two", "one"), " four", messages=SAID)
+
+
+def place(position):
+    return f"chat train, row {position + 1}"
+
+
+# ---- chat templates
+
+
+@pytest.mark.parametrize("template", [TEXTS, PARTS, TYPED, ONLY_PARTS, EITHER])
+def test_contents_are_what_the_template_needs(tokenizer, template):
+    tokenizer.chat_template = template + ASKS
+    prompt, response = texts(TALK, tokenizer, True, True)
+    assert prompt == "<system>Be brief.<user>one<assistant>two<user>one<assistant>"
+    assert response == "four"
+    tokenizer.chat_template = template.replace("{% endfor %}", "{% endfor %}", 1) + "<eos>" + ASKS
+    assert end_ids(tokenizer, True) == [tokenizer.eos_token_id]
+
+
+@pytest.mark.parametrize(
+    ("template", "lost"),
+    [
+        ("{% for m in messages if m.role != 'system' %}<{{ m.role }}>{{ m.content }}{% endfor %}", "system message 'B"),
+        (
+            "{% for m in messages if m.content != 'two' %}<{{ m.role }}>{{ m.content }}{% endfor %}",
+            "assistant message 'two'",
+        ),
+        (TEXTS.replace("m.content", "m.content[:2]"), "system message 'Be brief.'"),
+        (TEXTS.replace("m.content", "m.text"), "system message 'Be brief.'"),
+    ],
+)
+@pytest.mark.parametrize("encode", [encode_training, encode_replies])
+def test_a_template_that_leaves_out_a_text_names_the_row(tokenizer, template, lost, encode):
+    tokenizer.chat_template = template + ASKS
+    indices = [[0]] if encode is encode_replies else []
+    with pytest.raises(UserError, match=f"chat train, row 1: .*template leaves out the text of the {lost}"):
+        encode([TALK], *indices, place, tokenizer, Encoding(100, template=True))
+
+
+def test_thoughts_of_earlier_replies_may_be_left_out(tokenizer):
+    tokenizer.chat_template = TEXTS.replace("m.content", "m.content.split('</think>')[-1]") + ASKS
+    said = (Message("user", "one"), Message("assistant", "<think>hm</think>two"), Message("user", "three"))
+    example = ReplyExample("", ("a", "b", "c"), " four", messages=said)
+    assert texts(example, tokenizer, True, True)[0] == "<user>one<assistant>two<user>three<assistant>"
+    thinking = ReplyExample("", ("a",), " <think>hm</think>four", messages=said[:1])
+    with pytest.raises(UserError, match="leaves out the text of the assistant message '<think>hm</think>four'"):
+        texts(thinking, tokenizer, True, True)
+
+
+def test_a_system_message_may_be_in_the_last_turn(tokenizer):
+    last = "{% if loop.last and m.role == 'user' %}({{ messages[0].content }}){% endif %}"
+    tokenizer.chat_template = "{% for m in messages[1:] %}<{{ m.role }}>" + last + "{{ m.content }}{% endfor %}" + ASKS
+    with pytest.raises(UserError, match="does not begin with the prompt"):  # and not: leaves out
+        texts(TALK, tokenizer, True, True)
+
+
+def test_a_template_that_cannot_add_texts_is_one_sentence(tokenizer):
+    tokenizer.chat_template = "{% for m in messages %}{{ 1 + m.content }}{% endfor %}"
+    with pytest.raises(UserError, match=r"row 1: data.chat_template: the tokenizer's template refuses .*; set it"):
+        encode_training([TALK], place, tokenizer, Encoding(100, template=True))
+
+
+# ---- BOS and EOS
+
+
+def encode_one(example, tokenizer, **how):
+    if isinstance(example, ChoiceExample):
+        return encode_choices([example], [0], place, tokenizer, Encoding(100, **how))
+    return encode_replies([example], [0], place, tokenizer, Encoding(100, **how))
+
+
+BEGINS = "row 1: the text begins with '<bos>', and so does every sequence; remove it, or set data.add_bos: false"
+ENDS = "row 1: the text ends in '<eos>', which is added to every response; remove it"
+
+
+@pytest.mark.parametrize(
+    ("example", "message"),
+    [
+        (ReplyExample("<bos>Hi", (), " you"), BEGINS),
+        (ReplyExample("", (), "<bos> you"), BEGINS),
+        (ReplyExample("Hi", (), " you<eos>"), ENDS),
+        (ChoiceExample("<bos>Hi", (" a", " b"), 0), BEGINS),
+        (ChoiceExample("Hi", (" a<eos>", " b"), 0), ENDS),
+    ],
+)
+def test_bos_and_eos_of_the_rows_are_refused(example, message):
+    tokenizer = character_tokenizer(adds_bos=True)
+    for encode in (lambda: encode_training([example], place, tokenizer, Encoding(100)),
+                   lambda: encode_one(example, tokenizer)):  # fmt: skip
+        with pytest.raises(UserError, match=message):
+            encode()
+
+
+def test_bos_of_the_rows_is_the_only_one_without_add_bos(tokenizer):
+    (row,), _ = encode_training([ReplyExample("<bos>Hi", (), " <eos> you")], place, tokenizer, Encoding(100))
+    assert row.ids.count(tokenizer.bos_token_id) == 1
+    assert row.ids[-1] == tokenizer.eos_token_id
+    assert row.ids[-2] != tokenizer.eos_token_id
+
+
+def test_eos_at_the_end_of_a_rendered_reply(tokenizer):
+    tokenizer.chat_template = TEXTS.replace("{{ m.content }}", "{{ m.content }}{{ eos_token }}") + ASKS
+    (row,), _ = encode_training([TALK], place, tokenizer, Encoding(200, template=True))
+    assert row.ids[-2:].count(tokenizer.eos_token_id) == 1
+    doubled = ReplyExample("", ("one",), " four<eos>", messages=SAID[:2])
+    with pytest.raises(UserError, match="row 1: the text ends in '<eos>'"):
+        encode_training([doubled], place, tokenizer, Encoding(200, template=True))
+
+
+# ---- messages that the loss must not count
+
+
+def test_a_loss_on_all_tokens_cannot_leave_out_a_message(tokenizer):
+    wrong, right = {"role": "assistant", "content": "no", "weight": 0}, {"role": "assistant", "content": "yes"}
+    ask = {"role": "user", "content": "Hi"}
+    (row,) = CHAT.rows_of({"messages": [ask, wrong, ask, right]})
+    example = CHAT.generation.example(row)
+    with pytest.raises(UserError, match=r"row 1: data.loss_on: all would train on a message with weight 0 .* response"):
+        encode_training([example], place, tokenizer, Encoding(100, loss_on="all"))
+    (encoded,), _ = encode_training([example], place, tokenizer, Encoding(100))
+    assert encoded.num_targets == len(" yes") + 1
+    (plain,) = CHAT.rows_of({"messages": [ask, right]})
+    rows, _ = encode_training([CHAT.generation.example(plain)], place, tokenizer, Encoding(100, loss_on="all"))
+    assert len(rows) == 1
