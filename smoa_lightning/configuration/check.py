@@ -72,8 +72,9 @@ class Check:
     def flag(self, key: str, text: str | None, append: bool = False) -> None:
         """Check one flag and its value; ``None`` means no value."""
         holds_settings = key in CLASS_SETTINGS or key in self.groups or self._takes_dataclass(key)
-        if text is not None and holds_settings and text.lstrip().startswith("{"):
-            value = read_flag(text, key).value
+        mapping = text is not None and text.lstrip().startswith("{")
+        value = read_flag(str(text), key).value if mapping else None  # refuses a key that appears twice
+        if mapping and holds_settings:
             self.unclear = self.unclear or not isinstance(value, dict)
             for leaf in leaves_of(key, value) if isinstance(value, dict) else ():
                 self.leaf(leaf, "")

@@ -101,7 +101,7 @@ def read_flag(text: str, flag: str) -> LocatedYaml:
         node = _syntax_tree(text)
     except yaml.YAMLError:
         return result
-    result.value = None if node is None else _value(node, (), LocatedYaml(None), Path())
+    result.value = None if node is None else _value(node, (), LocatedYaml(None), Path(f"--{flag}"))
     return result
 
 
@@ -138,7 +138,7 @@ def expand_bases(args: list[str]) -> list[str]:
     """Insert before each ``--config FILE`` its ``base:`` file, and the base of that file; each base once.
 
     Raises:
-        UserError: A file does not exist or is not YAML.
+        UserError: A file does not exist or is not YAML, or its base is no name of a file.
     """
     expanded: list[str] = []
     seen: set[Path] = set()
@@ -146,6 +146,8 @@ def expand_bases(args: list[str]) -> list[str]:
     def add(file: Path, named_by: str) -> None:
         content = read_yaml(file, named_by).value
         base = content.get("base") if isinstance(content, dict) else None
+        if base is not None and not isinstance(base, str):
+            raise UserError(f"{file}: base is {base!r}, but must be the name of one file")
         if base is not None and (file.parent / base).resolve() not in seen:
             seen.add((file.parent / base).resolve())
             add(file.parent / base, f"base of {file}")

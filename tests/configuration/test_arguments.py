@@ -341,3 +341,36 @@ def test_bases_are_named_once(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("base: b.yaml\n")
     (tmp_path / "b.yaml").write_text("base: a.yaml\n")
     assert len(expand_bases(["--config", str(tmp_path / "a.yaml")])) == 6  # the circle is cut where it closes
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("data:\n  batch_size: 8\ndata:\n  seed: 3\n", "line 3: the key 'data' appears twice; the first is in line 1"),
+        ("data:\n  seed: 8\n  seed: 8\n", "line 3: the key 'seed' appears twice; the first is in line 2"),
+        ("data: {fields: {goal: a, goal: b}}\n", "line 1: the key 'goal' appears twice; the first is in line 1"),
+    ],
+)
+def test_a_key_that_appears_twice_in_a_file(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "own.yaml").write_text(text)
+    (tmp_path / "upper.yaml").write_text("base: own.yaml\n")
+    for name in ("own.yaml", "upper.yaml"):
+        with pytest.raises(UserError, match=rf"own\.yaml, {message}"):
+            check_arguments("fit", ["--config", str(EXPERIMENTS / "piqa.yaml"), "--config", str(tmp_path / name)])
+
+
+@pytest.mark.parametrize(
+    ("flag", "text"),
+    [("data.fields", "{goal: a, goal: b}"), ("data.mixture", '{"goal": 1, "goal": 2}'), ("data", "{goal: 1, goal: 2}")],
+)
+def test_a_key_that_appears_twice_in_a_flag(flag: str, text: str) -> None:
+    with pytest.raises(UserError, match=rf"^--{flag}, line 1: the key 'goal' appears twice"):
+        check_arguments("fit", [f"--{flag}", text])
+
+
+def test_a_base_that_is_no_name(tmp_path: Path) -> None:
+    (tmp_path / "own.yaml").write_text("base: [a.yaml, b.yaml]\n")
+    with pytest.raises(
+        UserError, match=r"own\.yaml: base is \['a\.yaml', 'b\.yaml'\], but must be the name of one file"
+    ):
+        expand_bases(["--config", str(tmp_path / "own.yaml")])

@@ -113,6 +113,21 @@ def _numbered(text: Iterable[str]) -> Iterator[tuple[int, str]]:
 # ---- JSON
 
 
+class _TwiceError(ValueError):
+    """The error of a key that comes twice in one object: its first value would be lost."""
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise _TwiceError(next(name for name in names if names.count(name) > 1))
+    return found
+
+
+DECODER = json.JSONDecoder(object_pairs_hook=_object)
+
+
 def _exceeded_limit(error: Exception) -> str:
     """Return which limit of Python's JSON reader a text exceeds."""
     if isinstance(error, RecursionError):
@@ -130,12 +145,15 @@ def read_jsonl(file: DataFile, task: Task) -> Iterator[Located]:
             row += 1
             here = place(file.name, row, number)
             try:
-                yield Located(here, json.loads(line))
+                value = DECODER.decode(line)
+            except _TwiceError as error:
+                raise UserError(f"{here}: the key {str(error)!r} appears twice in one object; remove one.") from None
             except json.JSONDecodeError as error:
                 reason = f"{error.msg} at column {error.colno}"
                 raise UserError(f"{here}: not valid JSON ({reason}): {line[:60]!r}.") from None
             except (RecursionError, ValueError) as error:
                 raise UserError(f"{here}: not readable as JSON ({_exceeded_limit(error)}).") from None
+            yield Located(here, value)
 
 
 def read_json(file: DataFile, task: Task) -> Iterator[Located]:
@@ -179,10 +197,13 @@ def _values(text: str, name: str) -> list[Any]:
         UserError: the text is not JSON; names the line.
     """
     values: list[Any] = []
-    decoder, position = json.JSONDecoder(), _after_space(text, 0)
+    position = _after_space(text, 0)
     while not values or position < len(text):
         try:
-            value, position = decoder.raw_decode(text, position)
+            value, position = DECODER.raw_decode(text, position)
+        except _TwiceError as error:
+            row = f", row {len(values) + 1}" if values else ""
+            raise UserError(f"{name}{row}: the key {str(error)!r} appears twice in one object; remove one.") from None
         except json.JSONDecodeError as error:
             raise UserError(f"{name}, line {error.lineno}: not valid JSON ({error.msg}).") from None
         except (RecursionError, ValueError) as error:

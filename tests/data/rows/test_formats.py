@@ -131,6 +131,21 @@ def test_two_columns_of_one_name(tmp_path: Path, ending: str) -> None:
         read(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "place"),
+    [
+        ("train.jsonl", json.dumps(ROWS[0]) + '\n{"label": 0, "label": 1}\n', r"train\.jsonl, row 2"),
+        ("train.jsonl", '{"goal": "b", "more": [{"label": 0, "label": 1}]}\n', r"train\.jsonl, row 1"),
+        ("train.json", '[{"goal": "b",\n "label": 0, "label": 1}]', r"train\.json"),
+        ("train.json", '{"goal": ["b"],\n "label": [0], "label": [1]}', r"train\.json"),
+    ],
+)
+def test_a_key_that_appears_twice(tmp_path: Path, name: str, content: str, place: str) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(UserError, match=rf"{place}: the key 'label' appears twice in one object; remove one\.$"):
+        read(tmp_path)
+
+
 # ---- folders
 
 
