@@ -54,6 +54,24 @@ def is_learned(entry: Row, role: str) -> bool:
     return all(found.values())
 
 
+def _text_of(content: Any) -> Any:
+    """Return the text of a list of parts, ``[{"type": "text", "text": ...}]``; a different content is unchanged.
+
+    Raises:
+        RowError: a part that is no text, such as an image.
+    """
+    if (
+        not isinstance(content, list | tuple)
+        or not content
+        or not all(isinstance(part, dict) and "type" in part for part in content)
+    ):
+        return content
+    for part in content:
+        if part["type"] != "text" or not isinstance(part.get("text"), str):
+            raise RowError(f"has a part of type {part['type']!r}, but only parts of type 'text' are read")
+    return "\n".join(part["text"] for part in content)
+
+
 @dataclass(frozen=True)
 class History:
     """Earlier turns: pairs of a user's text and the assistant's reply, as in LLaMA-Factory, or messages."""
@@ -104,7 +122,7 @@ class Messages:
         if role not in ROLES:
             raise RowError(f"is a list whose entry {number} has the role {role!r}; roles are {', '.join(ROLES)}")
         try:
-            message: Row = {"role": role, "content": Text().check(content)}
+            message: Row = {"role": role, "content": Text().check(_text_of(content))}
         except RowError as error:
             raise RowError(f"is a list whose entry {number} has a content that {error}") from None
         try:

@@ -64,6 +64,24 @@ def test_bad_weights(messages, message):
         CHAT.check(said(*messages))
 
 
+# ---- contents in parts
+
+
+def test_parts_of_text_are_one_text():
+    parts = [{"type": "text", "text": "Hi", "image_url": None}, {"type": "text", "text": "you"}]
+    assert CHAT.check(said({"role": "user", "content": parts}, RIGHT)) == CHAT.check(
+        said({"role": "user", "content": "Hi\nyou"}, RIGHT)
+    )
+    for part, message in (
+        ({"type": "image_url", "image_url": {}}, "a part of type 'image_url', but only parts of type 'text' are read"),
+        ({"type": "text", "text": None}, "a part of type 'text', but only parts"),
+    ):
+        with pytest.raises(RowError, match=f"entry 1 has a content that has {message}"):
+            CHAT.check(said({"role": "user", "content": [*parts, part]}, RIGHT))
+    with pytest.raises(RowError, match="entry 1 has a content that must be text, not a list"):
+        CHAT.check(said({"role": "user", "content": ["Hi"]}, RIGHT))
+
+
 # ---- system and history
 
 
