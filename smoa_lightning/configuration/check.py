@@ -159,6 +159,8 @@ class Check:
         if not setting.matches_schema or leaf.append or (from_flag and value is None):
             return
         check_value(setting.key, read_value(value, setting) if isinstance(value, str) else value, where)
+        if from_flag and value == "null" and _takes_text_only(setting):
+            raise UserError(wrong_value(setting, value))
         # other libraries omit None from the types of some settings that take it
         foreign = owner_of(setting.key) is not None or setting.key.startswith("trainer.")
         if value is None and (foreign or setting.default is None):
@@ -187,6 +189,12 @@ class Check:
         self.values[key] = class_path
         put(self.settings, Leaf(key, class_path))
         check_class(key, class_path, where)
+
+
+def _takes_text_only(setting: Setting) -> bool:
+    """Whether the parser would take the word null of a flag as a text, such as the name of a folder."""
+    kind = setting.type
+    return kind.plain == {"str"} and not kind.takes_null and setting.default not in (None, ABSENT)
 
 
 def read_value(text: str, setting: Setting | None) -> Any:

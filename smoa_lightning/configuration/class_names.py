@@ -15,6 +15,7 @@ from typing import Any
 from smoa_lightning.common.allowed_classes import FLAG, TRUSTED, is_allowed
 from smoa_lightning.common.errors import UserError, nearest
 from smoa_lightning.configuration.settings import CLASS_SETTINGS, matches_schema, schema
+from smoa_lightning.configuration.trainer_options import check_callback_name
 
 # Keys of JSON files from which a library takes a module to import.
 MODULE_KEYS = ("class_path", "parent_library")
@@ -31,6 +32,8 @@ def check_class(key: str, class_path: Any, where: str = "") -> None:
     Raises:
         UserError: The setting does not take the class; the message names the nearest classes.
     """
+    if key == "trainer.callbacks" and isinstance(class_path, str):
+        check_callback_name(class_path, where)
     names = schema()["x-class-names"].get(key)
     if names is None or not isinstance(class_path, str) or "." not in class_path:
         return

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from smoa_lightning.common.errors import UserError
+from smoa_lightning.configuration.trainer_options import check_flags
 
 Value = Callable[[str], Any]
 # Variables that launchers set: torchrun, SLURM, LSF, Open MPI, and processes that are started by hand.
@@ -25,7 +26,7 @@ def check_combinations(value: Value) -> None:
     Raises:
         UserError: The message names the settings and what they must be.
     """
-    for rule in (_endless, _never_selected, _short_warmup, _padding, _launcher, _kernel, _half_precision):
+    for rule in (_endless, _never_selected, _short_warmup, _padding, _launcher, _kernel, _half_precision, check_flags):
         rule(value)
 
 

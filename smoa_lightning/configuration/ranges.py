@@ -105,6 +105,9 @@ RANGES: Mapping[str, Range] = {
 SHARES = {f"trainer.limit_{name}_batches" for name in ("train", "val", "test", "predict")}
 SHARES |= {"trainer.val_check_interval", "trainer.overfit_batches"}
 
+# Settings that the parser, or the class behind them, takes as null although a run cannot go on with it.
+NEVER_NULL = {"model.optimizer.init_args.lr": "a number above 0", "run.root": "the name of a folder, such as runs"}
+
 PRECISIONS = (None, 32, "32", "32-true", 16, "16", "16-mixed", "bf16", "bf16-mixed")
 SPAWNING = ("ddp_spawn", "ddp_fork", "ddp_notebook")
 
@@ -114,7 +117,7 @@ def check_value(key: str, value: Any, where: str = "") -> None:
 
     Args:
         key: The full key of the setting.
-        value: Its value; only numbers and texts are checked.
+        value: Its value; lists and mappings are not checked.
         where: Start of the message: file and line.
 
     Raises:
@@ -122,6 +125,10 @@ def check_value(key: str, value: Any, where: str = "") -> None:
     """
     if key in RANGES and isinstance(value, str) and re.fullmatch(r"[-+]?\d{1,4000}", value.strip()):
         value = int(value)  # trainer.devices takes texts too, and a text may be a number
+    if key in NEVER_NULL and value in (None, "null"):
+        raise UserError(f"{where}{key} is {value}, but takes {NEVER_NULL[key]}")
+    if key == "seed_everything" and value is False:
+        raise UserError(f"{where}seed_everything is false, but every run has a seed: set it to a number, such as 0")
     if isinstance(value, int | float) and not isinstance(value, bool):
         _check_number(key, value, where)
     if key == "trainer.precision" and isinstance(value, int | str) and value not in PRECISIONS:

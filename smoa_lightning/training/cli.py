@@ -44,6 +44,7 @@ from smoa_lightning.training.run_logger import RunLogger
 from smoa_lightning.training.run_names import run_name
 from smoa_lightning.training.run_notes import announce
 from smoa_lightning.training.sharding import check_shardable, own_strategy
+from smoa_lightning.training.trainer_checks import check_trainer
 
 logger = logging.getLogger(__name__)
 
@@ -203,6 +204,7 @@ class FineTuneCLI(LightningCLI):
         if console.is_quiet():
             kwargs["enable_model_summary"] = False
         trainer = super().instantiate_trainer(**kwargs)
+        check_trainer(trainer, self._callbacks)
         check_shardable(trainer.strategy, self.model.backbone_config.quantization)
         if self.subcommand == "fit":
             self.run.choose_folder(options.root, options.folder, trainer)

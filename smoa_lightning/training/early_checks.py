@@ -17,6 +17,7 @@ from smoa_lightning.data.datamodule import TaskDataModule
 from smoa_lightning.records.record import flat
 from smoa_lightning.training.module import FineTuneModule
 from smoa_lightning.training.optimizer import make_optimizer
+from smoa_lightning.training.trainer_checks import check_observers, check_share
 
 logger = logging.getLogger(__name__)
 
@@ -47,10 +48,17 @@ def check_before_work(
         skeleton = load_skeleton(module.backbone_config, module.location)
         check_saved_modules(skeleton, resolve_targets(skeleton, module.adapter_config))
     data.trainer = trainer
-    check_length(trainer, module.warmup, len(data.train_dataloader()), selects=data.selection_rows != 0)
+    selects = data.selection_rows != 0
+    validates = check_length(trainer, module.warmup, len(data.train_dataloader()), selects)
+    if validates:
+        check_share(trainer, "val", data.val_dataloader())
+    if data.has_report and trainer.limit_test_batches not in (None, 1.0):
+        data.setup("test")
+        check_share(trainer, "test", data.test_dataloader())
+    check_observers(trainer, validates)
 
 
-def check_length(trainer: L.Trainer, warmup: float, batches: int, selects: bool) -> None:
+def check_length(trainer: L.Trainer, warmup: float, batches: int, selects: bool) -> bool:
     """Refuse a warm-up that is longer than the run, and a first validation after its end.
 
     Args:
@@ -58,6 +66,9 @@ def check_length(trainer: L.Trainer, warmup: float, batches: int, selects: bool)
         warmup: ``model.warmup``.
         batches: Batches of one epoch in one process.
         selects: Whether there are rows that select the adapter.
+
+    Returns:
+        Whether these rows are scored before training ends.
 
     Raises:
         UserError: The message names the valid range.
@@ -74,12 +85,15 @@ def check_length(trainer: L.Trainer, warmup: float, batches: int, selects: bool)
             f"model.warmup is {warmup:g} steps, but the run has {steps:g} steps: set it to at most {steps:g}, or to a "
             "share of all steps below 1"
         )
-    if selects and trainer.limit_val_batches != 0 and getattr(trainer, "_val_check_time_interval", None) is None:
-        _check_validation(trainer, batches, min(steps * accumulate, epochs * batches))
+    if not selects or trainer.limit_val_batches == 0:
+        return False
+    if getattr(trainer, "_val_check_time_interval", None) is not None:
+        return True
+    return _check_validation(trainer, batches, min(steps * accumulate, epochs * batches))
 
 
-def _check_validation(trainer: L.Trainer, batches: int, total: float) -> None:
-    """Refuse an interval that is never reached.
+def _check_validation(trainer: L.Trainer, batches: int, total: float) -> bool:
+    """Refuse an interval that is never reached; return whether the first validation is within the run.
 
     Args:
         trainer: The trainer of the run.
@@ -102,3 +116,4 @@ def _check_validation(trainer: L.Trainer, batches: int, total: float) -> None:
             total,
             first,
         )
+    return total >= first

@@ -42,6 +42,12 @@ def check_strategy(strategy: Any) -> None:
         UserError: The strategy is not supported; the message says why.
     """
     name = strategy if isinstance(strategy, str) else getattr(strategy, "class_path", type(strategy).__name__)
+    start = (getattr(strategy, "init_args", None) or {}).get("start_method", "popen")
+    if start != "popen":
+        raise UserError(
+            f"trainer.strategy: start_method is {start!r}, but must be popen: a copied process would not have the "
+            "state of this run"
+        )
     short = name.rpartition(".")[2].lower().replace("_", "")
     for kind, reason in UNSUPPORTED.items():
         if short.startswith(kind) and short != "fsdp2":

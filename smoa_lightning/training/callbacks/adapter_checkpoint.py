@@ -19,6 +19,7 @@ from smoa_lightning.training.callbacks.rank_monitor import RankMonitor
 from smoa_lightning.training.run_checkpoints import BEST, LAST, committing
 from smoa_lightning.training.run_logger import write_step_points
 from smoa_lightning.training.sharding import whole_weights
+from smoa_lightning.training.trainer_checks import check_checkpoint_io
 
 
 def _data(trainer: L.Trainer) -> TaskDataModule:
@@ -32,7 +33,8 @@ class WholeFileIO(TorchCheckpointIO):
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Write a checkpoint."""
+        """Write a checkpoint; other callbacks may name a folder that does not exist yet."""
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
         torch.save(checkpoint, path)
 
 
@@ -57,7 +59,13 @@ class AdapterCheckpoint(Checkpoint):
         self._last_saved = 0
 
     def setup(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
-        """Let checkpoints be written where they are committed."""
+        """Let checkpoints be written where they are committed.
+
+        Raises:
+            UserError: The trainer has a plugin that writes checkpoints its own way.
+        """
+        io = trainer.strategy.checkpoint_io  # Lightning makes a TorchCheckpointIO if there is no plugin
+        check_checkpoint_io(None if type(io) in (TorchCheckpointIO, WholeFileIO) else io)
         trainer.strategy.checkpoint_io = WholeFileIO()
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, *args: Any) -> None:
