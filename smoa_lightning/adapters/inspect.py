@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import copy
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -176,7 +178,23 @@ def adapter_bytes(model: PeftModel) -> int:
     """
     total = 0
     for adapter in model.active_adapters:
-        state = get_peft_model_state_dict(model, adapter_name=adapter, save_embedding_layers=False)
+        with _prompts_in_memory(model, adapter):
+            state = get_peft_model_state_dict(model, adapter_name=adapter, save_embedding_layers=False)
         blank = {name: torch.zeros(tensor.shape, dtype=tensor.dtype) for name, tensor in state.items()}
         total += len(safetensors.torch.save(blank, metadata={"format": "pt"}))
     return total
+
+
+@contextlib.contextmanager
+def _prompts_in_memory(model: PeftModel, adapter: str) -> Iterator[None]:
+    """Replace a prompt encoder on the meta device by one without values on the CPU: peft computes what it saves."""
+    encoders: Any = getattr(model, "prompt_encoder", {})
+    encoder = encoders[adapter] if adapter in encoders else None
+    if encoder is None or not any(parameter.is_meta for parameter in encoder.parameters()):
+        yield
+        return
+    encoders[adapter] = copy.deepcopy(encoder).to_empty(device="cpu")
+    try:
+        yield
+    finally:
+        encoders[adapter] = encoder

@@ -23,7 +23,8 @@ class UpdateRank:
     Attributes:
         effective: exp of the entropy of s / sum(s) (Roy and Vetterli 2007): between 1 and min(d_out, d_in).
         stable: sum(s^2) / max(s)^2, the squared Frobenius norm over the squared spectral norm.
-        numerical: Number of s above max(s) * max(d_out, d_in) * eps, with eps of the update's dtype.
+        numerical: Number of s above max(s) * max(d_out, d_in) * eps, with eps of float64 for a float64 update, else of
+            float32: with the eps of bfloat16, 2^-7, no s of an update with a side of 128 would count.
     """
 
     effective: float
@@ -53,7 +54,7 @@ def update_rank(delta: Tensor, rounding: float = 0.0, values: Tensor | None = No
     """Return the effective, stable and numerical rank of an update.
 
     Args:
-        delta: Matrix of shape (d_out, d_in); its dtype sets the threshold of the numerical rank.
+        delta: Matrix of shape (d_out, d_in); float64 sets a smaller threshold of the numerical rank.
         rounding: Singular values up to this size are rounding errors, and do not count in the numerical rank.
         values: Its :func:`singular_values`, if they are known.
 
@@ -69,7 +70,8 @@ def update_rank(delta: Tensor, rounding: float = 0.0, values: Tensor | None = No
         return UpdateRank(effective=0.0, stable=0.0, numerical=0)
     shares = values / values.sum()
     entropy = -torch.special.xlogy(shares, shares).sum()
-    threshold = max(rounding, largest * max(delta.shape) * torch.finfo(delta.dtype).eps)
+    eps = min(torch.finfo(delta.dtype).eps, torch.finfo(torch.float32).eps)
+    threshold = max(rounding, largest * max(delta.shape) * eps)
     return UpdateRank(
         effective=round(float(entropy.exp()), 9),
         stable=round(float(values.square().sum() / largest**2), 9),

@@ -14,7 +14,7 @@ from smoa_lightning.ablation.study.study_file import find_file
 from smoa_lightning.common.errors import UserError, nearest
 from smoa_lightning.configuration.keys import Keys
 from smoa_lightning.configuration.settings import CLASS_SETTINGS
-from smoa_lightning.configuration.yaml_files import LocatedYaml
+from smoa_lightning.configuration.yaml_files import LocatedYaml, read_flag
 
 FILE_ENDINGS = (".yaml", ".yml")
 FILE_SETTINGS = ("like", "path")  # last words of settings that may have the name of a YAML file as value
@@ -60,9 +60,21 @@ class Axis:
         return {key for value in self.values for key in value.settings}
 
     def find(self, given: Any) -> Value | None:
-        """Return the value with this label, or with this text in the study file."""
+        """Return the value with this label, or with this text in the study file.
+
+        YAML reads the labels no, on, off, yes and 1e-3 as keys unchanged, but as values it makes them booleans and
+        numbers. So a value also stands for the one label that YAML reads as this value.
+        """
         text = label_of(Path(given).stem if names_file(given, self.name) else given, self.key)
-        return next((value for value in self.values if value.label in (given, text)), None)
+        found = next((value for value in self.values if value.label in (given, text)), None)
+        if found is not None or isinstance(given, str):
+            return found
+        read = [value for value in self.values if _same(read_flag(value.label, self.name).value, given)]
+        return read[0] if len(read) == 1 else None
+
+
+def _same(first: Any, second: Any) -> bool:
+    return type(first) is type(second) and bool(first == second)
 
 
 def label_of(value: Any, key: str | None = None) -> str:

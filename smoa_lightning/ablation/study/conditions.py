@@ -83,7 +83,7 @@ class Condition:
 
 
 def parse_condition(
-    given: Any, where: str, find: Callable[[str, str], str], values: Callable[[str, Any, str], None]
+    given: Any, where: str, find: Callable[[str, str], str], values: Callable[[str, Any, str], Any]
 ) -> Condition:
     """Read a condition.
 
@@ -91,7 +91,7 @@ def parse_condition(
         given: The condition in the file.
         where: Its place in the file.
         find: (name, where) -> the axis or full configuration key; raises UserError if there is none.
-        values: (key, value, where) -> None; raises UserError if the key can never have the value.
+        values: (key, value, where) -> the value as cells have it; raises UserError if the key can never have the value.
 
     Raises:
         UserError: The condition is not a mapping, or a test has wrong syntax.
@@ -108,7 +108,7 @@ def parse_condition(
 
 
 def _test(
-    given: Any, key: str, where: str, find: Callable[[str, str], str], values: Callable[[str, Any, str], None]
+    given: Any, key: str, where: str, find: Callable[[str, str], str], values: Callable[[str, Any, str], Any]
 ) -> Comparison:
     match = _COMPARISON.fullmatch(given) if isinstance(given, str) else None
     if match is None:
@@ -119,8 +119,7 @@ def _test(
             )
         if isinstance(given, str) and given[:1] in "<>=!":
             raise UserError(f"{where}{key}: {given!r} is not a comparison; write for example '>1', '<=8' or '!=none'")
-        values(key, given, where)
-        return Comparison("==", given)
+        return Comparison("==", values(key, given, where))
     sign, text = match.groups()
     try:
         return Comparison(sign, float(text))
@@ -131,8 +130,7 @@ def _test(
     try:
         return Comparison(sign, find(text, where), key=True)
     except UserError:
-        values(key, text, where)
-        return Comparison(sign, text)
+        return Comparison(sign, values(key, text, where))
 
 
 def equal(first: Any, second: Any) -> bool:

@@ -163,12 +163,19 @@ class _Expansion:
                 f"{where}{name!r} is not an axis or a configuration key; the nearest axes are {near}"
             ) from None
 
-    def _check_value(self, name: str, value: Any, where: str) -> None:
-        """Refuse a value that no cell can have: it is not on the axis, and the setting cannot take it."""
+    def _check_value(self, name: str, value: Any, where: str) -> Any:
+        """Refuse a value that no cell can have: it is not on the axis, and the setting cannot take it.
+
+        Returns:
+            The value, or the label of the axis that YAML reads as this value.
+        """
         axis = self.by_name.get(name)
+        found = None if axis is None else axis.find(value)
         if axis is None:
             self.keys.check(name, value, where)
-        elif axis.find(value) is None:
+        elif found is not None:
+            return value if isinstance(value, str) or label_of(value, axis.key) == found.label else found.label
+        else:
             literals = [v for s in self.keys.settings.get(axis.key or "", ()) for v in s.type.values]
             open_ended = axis.key is not None and not literals
             if open_ended:
@@ -176,6 +183,7 @@ class _Expansion:
             elif value not in literals:
                 near = nearest(str(value), [v.label for v in axis.values], 1)
                 raise UserError(f"{where}axis {name!r} has no value {value!r}; the nearest is {near}")
+        return value
 
     def _lookup(self, chosen: Mapping[str, Value], settings: Settings) -> Lookup:
         def look(key: str) -> tuple[Any, ...]:
