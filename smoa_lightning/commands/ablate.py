@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from smoa_lightning.ablation.execution.options import Options, parse_options, usage
+from smoa_lightning.ablation.planning.search_check import check_search
 from smoa_lightning.ablation.study.expand import load_study
 from smoa_lightning.ablation.study.sources import lines, with_sources
 from smoa_lightning.ablation.study.space import Study
@@ -85,6 +86,7 @@ def run_study(study: Study, folder: Path, options: Options, args: list[str]) -> 
     from smoa_lightning.ablation.execution.storage import close_storage, open_storage
     from smoa_lightning.ablation.execution.supervisor import Supervisor
 
+    check_search(study)
     for line in lines(study.sources):
         logger.info("%s", line)
     for change in check_folder(folder, study):

@@ -25,3 +25,21 @@ def test_cells_with_the_same_backbone_and_rows_share_a_score(
     axes: dict[str, Any], baseline: dict[str, Any] | None, shared: dict[str, str], made: Any
 ) -> None:
     assert scored_with(made(axes=axes, **({} if baseline is None else {"baseline": baseline}))) == shared
+
+
+@pytest.mark.parametrize(
+    ("key", "values", "fewshot", "one_score"),
+    [
+        ("data.seed", [1, 2], 0, True),
+        ("data.seed", [1, 2], 2, False),
+        ("selection_rows", [4, 8], 2, False),
+        ("limit_train_rows", [40, 80], 2, False),
+        ("batch_size", [4, 8], 2, True),
+    ],
+)
+def test_what_chooses_the_shots_decides_the_score_of_the_base_model(
+    key: str, values: list[int], fewshot: int, one_score: bool, made: Any
+) -> None:
+    found = scored_with(made(axes={key: values}, overrides={"data.num_fewshot": fewshot}))
+    assert len(found) == 2
+    assert (len(set(found.values())) == 1) == one_score

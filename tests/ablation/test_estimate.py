@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,12 +16,14 @@ from peft import LoraConfig, get_peft_model
 from scipy import stats
 from transformers import AutoModelForCausalLM
 
+from smoa_lightning.__main__ import main
 from smoa_lightning.ablation.execution.durations import remaining_seconds
 from smoa_lightning.ablation.execution.folders import MARK
 from smoa_lightning.ablation.planning import estimate, finished_runs
 from smoa_lightning.ablation.planning.cell_cost import CellCost, run_seconds
 from smoa_lightning.ablation.planning.plan import plan
 from smoa_lightning.ablation.planning.plan_table import detectable, render
+from smoa_lightning.ablation.planning.search_check import check_search
 from smoa_lightning.ablation.statistics import detectable_difference
 from smoa_lightning.ablation.study.expand import load_study
 from smoa_lightning.ablation.study.space import Run, Study
@@ -292,3 +295,46 @@ def test_remaining_runs_take_the_medians() -> None:
     assert remaining_seconds({**durations, "c": [40.0]}, {"a": 0, "b": 2, "c": 1}, 3) == (2 * 30 + 40) / 3
     assert remaining_seconds({"a": []}, {"a": 3}, 2) is None
     assert remaining_seconds({"a": []}, {"a": 0}, 2) == 0
+
+
+SEARCH = {"parameters": {"lr": {"low": 1.0e-4, "high": 1.0e-2, "log": True}}, "trials": 2, "seeds": [100]}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "refused"),
+    [
+        ({"trainer.max_steps": 3}, True),  # an epoch has 8 batches
+        ({"trainer.max_steps": 7, "trainer.accumulate_grad_batches": 1}, True),
+        ({"trainer.max_steps": 15, "trainer.max_epochs": 9, "trainer.check_val_every_n_epoch": 2}, True),
+        ({"trainer.max_steps": 8}, False),
+        ({"trainer.max_steps": 3, "trainer.val_check_interval": 3}, False),
+        ({"trainer.max_steps": 4, "trainer.accumulate_grad_batches": 2}, False),
+        ({"trainer.max_steps": 3, "trainer.val_check_interval": "00:00:00:01"}, False),  # the clock decides
+        ({}, False),
+    ],
+    ids=str,
+)
+def test_a_search_whose_trials_are_never_scored_is_refused(
+    overrides: dict[str, Any], refused: bool, make: Callable[..., Study]
+) -> None:
+    study = make({"r": [2]}, overrides, search=SEARCH)
+    with (
+        pytest.raises(UserError, match=r"^cell r=2 cannot be run: .* before the first scoring.* an epoch has 8")
+        if (refused)
+        else contextlib.nullcontext()
+    ):
+        check_search(study)
+    check_search(make({"r": [2]}, overrides))  # without a search, the last adapter counts
+
+
+def test_plan_and_ablate_say_that_trials_are_never_scored(
+    make: Callable[..., Study], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make({"r": [2]}, {"trainer.max_steps": 3}, search=SEARCH)
+    arguments = ["ablate", "--config", str(tmp_path / "tiny.yaml"), "--root", str(tmp_path / "studies")]
+    for plan_only in (["--plan"], []):
+        assert main([*arguments, *plan_only]) == 2
+        assert "training ends after 3 steps, before the first scoring" in capsys.readouterr().err
+    assert not (tmp_path / "studies").exists()
+    with pytest.raises(UserError, match=r"compares trials on selection rows, but trainer\.limit_val_batches is 0"):
+        make({"r": [2]}, {"trainer.limit_val_batches": 0}, search=SEARCH)

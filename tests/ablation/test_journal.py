@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import random
 import shutil
 from collections.abc import Callable
@@ -10,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from smoa_lightning.__main__ import main
 from smoa_lightning.ablation.execution.journal import CHECKSUM
 from smoa_lightning.ablation.execution.storage import open_storage
 from smoa_lightning.ablation.study.expand import load_study
@@ -110,3 +113,19 @@ def test_without_the_journal_all_finished_runs_are_found_again(
     assert said.count("is missing or empty: finished runs are found again in their folders") == 1
     for record in (tmp_path / "before").rglob("record.json"):
         assert record.read_text() == (tmp_path / "out" / record.relative_to(tmp_path / "before")).read_text()
+
+
+@pytest.mark.parametrize(("number", "status"), [(errno.EROFS, 74), (errno.EACCES, 74), (errno.ENOSPC, 75)])
+def test_a_disk_that_refuses_the_journal_has_its_own_exit_status(
+    number: int, status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = study_file(tmp_path)
+
+    def refuse(path: str, **settings: object) -> None:
+        raise OSError(number, os.strerror(number), path)
+
+    monkeypatch.setattr("smoa_lightning.ablation.execution.storage.CheckedJournal", refuse)
+    assert main(["ablate", "--config", str(file), "--root", str(tmp_path / "studies")]) == status
+    shown = capsys.readouterr().err
+    assert "storage.log" in shown
+    assert shown.count("\n") == 1

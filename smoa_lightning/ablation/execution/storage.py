@@ -13,6 +13,7 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal._file import BaseJournalFileLock  # part of a public interface, but not exported
 
 from smoa_lightning.ablation.execution.journal import CheckedJournal, check_journal
+from smoa_lightning.common.disk_errors import disk_sentence
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.records.record import STUDY
 
@@ -89,7 +90,11 @@ def open_storage(url: str | None, folder: Path) -> BaseStorage:
                 logger.warning("the journal %s is missing or empty: finished runs are found again in their folders, "
                                "failed attempts are forgotten", journal)  # fmt: skip
             return JournalStorage(CheckedJournal(str(journal), lock_obj=JournalLock(journal)))
-        except (ValueError, KeyError, TypeError, OSError) as error:
+        except OSError as error:
+            if disk_sentence(error) is not None:
+                raise  # a full or read-only disk, missing rights: main() says so, with its own exit status
+            raise UserError(f"--storage: the journal {journal} cannot be read: {_sentence(error)}") from error
+        except (ValueError, KeyError, TypeError) as error:
             raise UserError(f"--storage: the journal {journal} cannot be read: {_sentence(error)}") from error
     shown = without_passwords(url)
     try:

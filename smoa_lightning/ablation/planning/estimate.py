@@ -12,7 +12,7 @@ import math
 import tempfile
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -112,6 +112,16 @@ def measure(study: Study, folder: Path, workers: int) -> list[CellCost]:
         return _each((built.popleft() for _ in study.cells), cost)  # each cell's memory is freed after its timing
 
 
+def check_cells(study: Study, cells: Sequence[Cell]) -> None:
+    """Build cells and read their rows, without timing.
+
+    Raises:
+        UserError: Cells cannot be run; see :func:`measure`.
+    """
+    with tempfile.TemporaryDirectory() as temporary, _silence(), process_cache():
+        _each(cells, lambda cell: work_of(build(cell, study, Path(temporary))))
+
+
 def _each(cells: Iterable[Any], function: Callable[[Any], Any]) -> list[Any]:
     """Apply a function to all cells; report all cells for which it fails in one message."""
     results, refused = [], []
@@ -168,7 +178,8 @@ def work_of(built: BuiltCell) -> Work:
     """Return the work of a run of a cell, from its rows and its trainer's settings. This encodes the rows.
 
     Raises:
-        UserError: Rows cannot be used, or the interval between validations is longer than an epoch.
+        UserError: Rows cannot be used, the interval between validations is longer than an epoch, or a search would
+            never score its trials.
     """
     data, trainer, began = built.data, built.trainer, time.monotonic()
     steps, passes, selection, report = 0, 0, 0, 0
@@ -184,6 +195,12 @@ def work_of(built: BuiltCell) -> Work:
             every = trainer.check_val_every_n_epoch
             check = _check_batch(trainer, batches)
             passes = selection_passes(steps, batches, trainer.accumulate_grad_batches, check, every)
+        if built.cell.parameters and not passes:
+            raise UserError(
+                f"a search compares trials by their scores on the selection rows, but training ends after {steps} steps, "
+                f"before the first scoring, and an epoch has {batches} batches: raise trainer.max_steps, or lower "
+                "trainer.val_check_interval"
+            )
     built.seconds += time.monotonic() - began
     return Work(steps, passes, selection, report)
 

@@ -9,6 +9,8 @@ TRAINING = {
     "batch_size", "bucket_batches", "cache", "limit_train_rows", "num_workers", "packing", "pad_multiple", "pin_memory",
     "seed", "selection_rows", "stream_buffer_rows", "stream_epoch_batches", "streaming",
 }  # fmt: skip
+# They also choose the solved rows before each prompt, so that with few-shot prompts the base model depends on them.
+CHOOSE_SHOTS = {"limit_train_rows", "seed", "selection_rows"}
 
 
 def scored_with(study: Study) -> dict[str, str]:
@@ -18,7 +20,9 @@ def scored_with(study: Study) -> dict[str, str]:
     """
     groups: dict[str, list[str]] = {}
     for cell in study.cells:
-        data = {key: value for key, value in (cell.settings.get("data") or {}).items() if key not in TRAINING}
+        given = cell.settings.get("data") or {}
+        ignored = TRAINING - CHOOSE_SHOTS if given.get("num_fewshot") else TRAINING
+        data = {key: value for key, value in given.items() if key not in ignored}
         backbone = (cell.settings.get("model") or {}).get("backbone")
         key = study.resolver.signature({"data": data, "model": {"backbone": backbone}})
         groups.setdefault(key, []).append(cell.name)

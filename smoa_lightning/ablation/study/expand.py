@@ -237,6 +237,8 @@ class _Expansion:
             raise UserError(f"{where}{error}") from error
         if self.search and (cell.settings.get("data") or {}).get("selection_rows") == 0:
             raise UserError(f"{where}a search compares trials on selection rows, but data.selection_rows is 0")
+        if self.search and (cell.settings.get("trainer") or {}).get("limit_val_batches") == 0:
+            raise UserError(f"{where}a search compares trials on selection rows, but trainer.limit_val_batches is 0")
         if self.search and not searched:
             raise UserError(f"{where}no parameter of the search applies to this cell: check 'only' of each parameter")
         model = cell.settings.get("model") or {}
