@@ -189,10 +189,10 @@ def adapter_bytes(model: PeftModel) -> int:
 def _prompts_in_memory(model: PeftModel, adapter: str) -> Iterator[None]:
     """Replace a prompt encoder on the meta device by one without values on the CPU: peft computes what it saves."""
     encoders: Any = getattr(model, "prompt_encoder", {})
-    encoder = encoders[adapter] if adapter in encoders else None
-    if encoder is None or not any(parameter.is_meta for parameter in encoder.parameters()):
+    if adapter not in encoders or not any(parameter.is_meta for parameter in encoders[adapter].parameters()):
         yield
         return
+    encoder = encoders[adapter]
     encoders[adapter] = copy.deepcopy(encoder).to_empty(device="cpu")
     try:
         yield

@@ -198,8 +198,8 @@ def _takes_text_only(setting: Setting) -> bool:
 
 
 def read_value(text: str, setting: Setting | None) -> Any:
-    """Return the number or null that the parser reads from a text, else the text itself."""
-    if setting is None or not setting.type.plain & {"int", "float"}:
+    """Return the number, boolean or null that the parser reads from a text, else the text itself."""
+    if setting is None or not setting.type.plain & {"int", "float", "bool"}:
         return None if text == "null" else text
     return read_flag(text, setting.key).value
 

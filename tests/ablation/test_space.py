@@ -226,3 +226,39 @@ def test_a_budget_reaches_every_run(made: Any, tmp_path: Path) -> None:
     (tmp_path / "like.yaml").write_text("model: {adapter: {class_path: peft.LoraConfig, init_args: {r: 3}}}\n")
     changed = made(axes={"num_subspaces": [2, 4]}, budget={"like": "like.yaml"})
     assert study.cells[0].signature != changed.cells[0].signature
+
+
+@pytest.mark.parametrize(
+    ("labels", "given", "label"),
+    [
+        ("{no: {data.packing: false}, on: {data.packing: true}}", "no", "no"),
+        ("{no: {data.packing: false}, on: {data.packing: true}}", "'on'", "on"),
+        ("{no: {data.packing: false}, on: {data.packing: true}}", "true", "on"),
+        ("{off: {data.packing: false}, yes: {data.packing: true}}", "off", "off"),
+        ("{1e-3: {lr: 0.001}, 2e-3: {lr: 0.002}}", "2e-3", "2e-3"),
+        ("[{no: {data.packing: false}}, {yes: {data.packing: true}}]", "yes", "yes"),
+        ("[no, on]", "off", "false"),
+    ],
+)
+def test_labels_that_yaml_reads_as_other_values_match_themselves(
+    labels: str, given: str, label: str, tmp_path: Path
+) -> None:
+    name = "packing" if labels == "[no, on]" else "m"
+    text = (
+        f"base: {EXPERIMENTS}/piqa.yaml\naxes: {{{name}: {labels}, r: [4, 8]}}\nbaseline: {{{name}: {given}, r: 4}}\n"
+    )
+    file = tmp_path / "study.yaml"
+    file.write_text(text + f"drop: [{{{name}: {given}, r: 8}}]\n")
+    study = load_study([file])
+    assert study.dropped == (f"{name}={label},r=8",)
+    assert set(study.baselines.values()) == {f"{name}={label},r=4"}
+
+
+def test_a_value_that_two_labels_stand_for_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "study.yaml"
+    axes = "axes: {m: {no: {data.packing: false}, off: {data.packing: true}}}\n"
+    file.write_text(f"base: {EXPERIMENTS}/piqa.yaml\n{axes}baseline: {{m: no}}\n")
+    with pytest.raises(UserError, match=r"line 3: baseline: axis 'm' has no value False"):
+        load_study([file])
+    file.write_text(f"base: {EXPERIMENTS}/piqa.yaml\n{axes}baseline: {{m: 'no'}}\n")
+    assert set(load_study([file]).baselines.values()) == {"m=no"}

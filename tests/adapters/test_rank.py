@@ -251,3 +251,11 @@ def test_the_adapter_slot_has_no_rank(llama: Maker) -> None:
     }
     with pytest.raises(UserError, match="so it has no rank"):
         layer_update(tuner_layers(model)[0])
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
+@pytest.mark.parametrize("side", [64, 128, 200])
+def test_the_numerical_rank_of_a_matrix_in_half_precision(dtype: torch.dtype, side: int) -> None:
+    """The tolerance is that of float32: with the eps of bfloat16, no singular value would count from a side of 128."""
+    matrix = torch.diag(torch.tensor([2.0, 1.0, 0.5] + [0.0] * (side - 3)))
+    assert update_rank(matrix.to(dtype)).numerical == 3

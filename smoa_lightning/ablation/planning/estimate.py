@@ -197,7 +197,7 @@ def work_of(built: BuiltCell) -> Work:
             passes = selection_passes(steps, batches, trainer.accumulate_grad_batches, check, every)
         if built.cell.parameters and not passes:
             raise UserError(
-                f"a search compares trials by their scores on the selection rows, but training ends after {steps} steps, "
+                f"a search compares trials on the selection rows, but training ends after {steps} steps, "
                 f"before the first scoring, and an epoch has {batches} batches: raise trainer.max_steps, or lower "
                 "trainer.val_check_interval"
             )
