@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from smoa_lightning.ablation.study.axes import combined
-from smoa_lightning.ablation.study.objective import DIRECTIONS, measured_metrics, tasks_of
 from smoa_lightning.ablation.study.expand import load_study
+from smoa_lightning.ablation.study.objective import DIRECTIONS, measured_metrics, tasks_of
 from smoa_lightning.ablation.study.space import Study
 from smoa_lightning.adapters.size_settings import SIZE_SETTINGS
 from smoa_lightning.common.errors import UserError

@@ -63,7 +63,7 @@ class Axis:
         """Return the value with this label, or with this text in the study file.
 
         YAML reads the labels no, on, off, yes and 1e-3 as keys unchanged, but as values it makes them booleans and
-        numbers. So a value also stands for the one label that YAML reads as this value.
+        numbers. So a value also finds the one label that YAML reads as this value.
         """
         text = label_of(Path(given).stem if names_file(given, self.name) else given, self.key)
         found = next((value for value in self.values if value.label in (given, text)), None)
