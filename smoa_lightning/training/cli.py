@@ -269,6 +269,10 @@ def _refused_by_lightning() -> Iterator[None]:
         yield
     except MisconfigurationException as error:
         raise UserError(_sentence(error)) from error
+    except RuntimeError as error:
+        if not str(error).startswith("Early stopping conditioned on metric"):
+            raise
+        raise UserError(f"trainer.callbacks: {' '.join(str(error).split())}") from error
 
 
 def _budget_in(file: Path) -> Any:

@@ -63,8 +63,8 @@ REFUSED = [
         "data.batch_size is a whole number of more than 30 digits, but must be at least 1",
     ),
     ("--model.backbone.attn_implementation flash_attention_2", "the library flash_attn is not installed; 'sdpa'"),
-    ("--model.optimizer.lr null", "model.optimizer.init_args.lr is null, but takes a number above 0"),
-    ("--run.root null", "run.root is null, but takes the name of a folder, such as runs"),
+    ("--model.optimizer.lr null", "model.optimizer.init_args.lr is None, but takes a number above 0"),
+    ("--run.root null", "run.root is None, but takes the name of a folder, such as runs"),
     ("--seed_everything false", "seed_everything is false, but every run has a seed: set it to a number"),
     ("--checkpoint.every_n_steps 0", "checkpoint.every_n_steps is 0, but must be at least 1"),
 ]
