@@ -3,28 +3,26 @@
 ``D = sum_k P_k[(B_k A_k) o M_k]`` is computed in forward and again in backward, in a scratch buffer that all layers
 share. It is a short sum of terms (L R) o M (:mod:`smoa_lightning.adapters.smoa.terms`).
 
-Backward: dx = g (W + s D), and the gradients of A and B (:mod:`smoa_lightning.adapters.smoa.gradients`). Formulas:
-arXiv 2601.07507 and 2605.21147.
+The arithmetic of forward and backward is in :mod:`smoa_lightning.adapters.smoa.fused`. Formulas: arXiv 2601.07507 and
+2605.21147.
 """
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from smoa_lightning.adapters.smoa.gradients import factor_gradients
-from smoa_lightning.adapters.smoa.scratch import scratch_like
+from smoa_lightning.adapters.smoa.compiled import compiled_linear
+from smoa_lightning.adapters.smoa.fused import Settings, gradients, output
 from smoa_lightning.adapters.smoa.terms import Plan, fill_update, update_terms
+from smoa_lightning.adapters.tuner.differentiation import differentiable_once
 
 
 class _FusedLinear(torch.autograd.Function):
-    """See :func:`smoa_linear`."""
+    """See :func:`smoa_linear`; returns y with one dimension for all rows, since a view made here cannot be changed."""
 
     @staticmethod
     def forward(
@@ -35,56 +33,26 @@ class _FusedLinear(torch.autograd.Function):
         A: Tensor,
         B: Tensor,
         plan: Plan,
-        scaling: float,
-        include_base: bool,
-        split: bool,
+        settings: Settings,
         reload: Callable[[], Tensor] | None,
     ) -> Tensor:
         trains_factors = ctx.needs_input_grad[3] or ctx.needs_input_grad[4]
         ctx.save_for_backward(x if trains_factors else None, weight if reload is None else None, A, B)
-        ctx.plan, ctx.scaling, ctx.include_base, ctx.split, ctx.reload = plan, scaling, include_base, split, reload
-        with _without_autocast(x.device.type):
-            base = weight.to(x.dtype)  # a copy only under autocast
-            terms = update_terms(A, B, base, plan, x.dtype)
-            bias = None if bias is None else bias.to(x.dtype)
-            out = scratch_like(weight, x.dtype, slot=0)
-            matrix = fill_update(out, base, terms, scaling, include_base and not split)
-            if not (include_base and split):
-                return F.linear(x, matrix, bias)
-            result = F.linear(x, base, bias)
-            result.view(-1, result.shape[-1]).addmm_(x.reshape(-1, x.shape[-1]), matrix.t())
-            return result
+        ctx.plan, ctx.settings, ctx.reload, ctx.shape = plan, settings, reload, x.shape
+        return output(x.reshape(-1, x.shape[-1]), weight, bias, A, B, plan, settings)
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once("SMoA")
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         # Must come first: under gradient checkpointing this runs forward again, which uses the scratch buffers.
         x, weight, A, B = ctx.saved_tensors
         if ctx.reload is not None:
             weight = ctx.reload()
-        plan, scaling = ctx.plan, ctx.scaling
-        grad_x = grad_bias = grad_A = grad_B = None
-        flat = grad.reshape(-1, grad.shape[-1])
-        with _without_autocast(grad.device.type):
-            base = weight.to(grad.dtype)
-            terms = update_terms(A, B, base, plan, grad.dtype)
-            if ctx.needs_input_grad[3] or ctx.needs_input_grad[4]:
-                inputs = x.reshape(-1, x.shape[-1])
-                grad_A, grad_B = factor_gradients(flat, inputs, A, B, base, plan, terms, scaling)
-            if ctx.needs_input_grad[0]:
-                merged = ctx.include_base and not ctx.split
-                matrix = fill_update(scratch_like(weight, grad.dtype, slot=0), base, terms, scaling, merged)
-                total = (flat @ base).addmm_(flat, matrix) if ctx.include_base and ctx.split else flat @ matrix
-                grad_x = total.view(*grad.shape[:-1], weight.shape[1])
-            if ctx.needs_input_grad[2]:
-                grad_bias = flat.sum(0)
-        return grad_x, None, grad_bias, grad_A, grad_B, None, None, None, None, None
-
-
-def _without_autocast(device_type: str) -> Any:
-    if torch.is_autocast_enabled(device_type):
-        return torch.autocast(device_type, enabled=False)
-    return contextlib.nullcontext()
+        flat = None if x is None else x.reshape(-1, x.shape[-1])
+        needs = ctx.needs_input_grad
+        grads = gradients(grad, flat, weight, A, B, ctx.plan, ctx.settings, (needs[0], needs[2], needs[3] or needs[4]))
+        grad_x = None if grads[0] is None else grads[0].view(ctx.shape)
+        return grad_x, None, *grads[1:], None, None, None
 
 
 def smoa_linear(
@@ -117,9 +85,12 @@ def smoa_linear(
     Returns:
         y of shape (..., d_out), in the dtype of x.
     """
-    values = (x, weight, bias, A, B, plan, scaling, include_base, split, reload)
-    y: Tensor = _FusedLinear.apply(*values)  # type: ignore[no-untyped-call]
-    return y
+    settings = Settings(scaling, include_base, split)
+    if torch.compiler.is_compiling() and reload is None:
+        y = compiled_linear(x.reshape(-1, x.shape[-1]), weight, bias, A, B, plan, settings)
+    else:
+        y = _FusedLinear.apply(x, weight, bias, A, B, plan, settings, reload)  # type: ignore[no-untyped-call]
+    return y.view(*x.shape[:-1], y.shape[-1])
 
 
 def delta_weight(A: Tensor, B: Tensor, weight: Tensor, plan: Plan, scaling: float, dtype: torch.dtype) -> Tensor:

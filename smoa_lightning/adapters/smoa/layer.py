@@ -115,7 +115,21 @@ class SmoaLinear(BoundLayer):
         return small and self._base().weight.device.type == "cpu"
 
     def plan(self, adapter_name: str) -> Plan:
-        """Return how the adapter's factors form its update; rebuilt after a change of frozen state, device or dtype."""
+        """Return how the adapter's factors form its update; rebuilt after a change of frozen state, device or dtype.
+
+        In a compiled graph only a loaded state and a moved layer count as changes.
+        """
+        if torch.compiler.is_compiling():
+            self._plan_for_graph(adapter_name)
+            return self._plans[adapter_name][1]  # guarded: without this entry the graph is compiled again
+        return self._current_plan(adapter_name)
+
+    @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+    def _plan_for_graph(self, adapter_name: str) -> bool:
+        self._current_plan(adapter_name)
+        return True
+
+    def _current_plan(self, adapter_name: str) -> Plan:
         self.prepare(adapter_name)
         weight: Tensor = self._base().weight
         state = [getattr(self, key)[adapter_name] for key in FROZEN_STATE if adapter_name in getattr(self, key)]

@@ -14,9 +14,10 @@ Formulas: arXiv 2601.07507, 2605.21147 and 2509.21637.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import product
+from itertools import accumulate, product
 from typing import NamedTuple
 
 import torch
@@ -50,19 +51,26 @@ class Grid:
         """Place the tiles of a grid with these row sizes, column sizes and ranks."""
         count, d_in = len(col_sizes), sum(col_sizes)
         total = sum(ranks[:count])
-        left, right, rows = [], [], []
-        first_row = 0
-        for i, m in enumerate(row_sizes):
-            rows.append(slice(first_row, first_row + m))
+        shapes = tuple(product(row_sizes, col_sizes))
+        left, right = [], []
+        for i, rows in enumerate(cls.rows_of(shapes)):
             first_rank = first_col = 0
             for n, rank in zip(col_sizes, ranks[i * count :], strict=False):
-                left.append(_positions(range(first_row, first_row + m), first_rank, rank, total))
+                left.append(_positions(range(rows.start, rows.stop), first_rank, rank, total))
                 start = i * total + first_rank
                 right.append(_positions(range(start, start + rank), first_col, n, d_in))
                 first_rank, first_col = first_rank + rank, first_col + n
-            first_row += m
-        shapes = tuple(product(row_sizes, col_sizes))
-        return cls(shapes, tuple(rows), torch.cat(left).to(device), torch.cat(right).to(device))
+        return cls(shapes, cls.rows_of(shapes), torch.cat(left).to(device), torch.cat(right).to(device))
+
+    @staticmethod
+    def rows_of(shapes: tuple[tuple[int, int], ...]) -> tuple[slice, ...]:
+        """Return the rows of the update in each row of tiles, for the shapes of all K x K tiles.
+
+        >>> Grid.rows_of(((3, 5), (3, 5), (2, 5), (2, 5)))
+        (slice(0, 3, None), slice(3, 5, None))
+        """
+        ends = list(accumulate((m for m, _ in shapes[:: math.isqrt(len(shapes))]), initial=0))
+        return tuple(map(slice, ends, ends[1:]))
 
 
 def _positions(rows: range, first_col: int, cols: int, width: int) -> Tensor:

@@ -18,7 +18,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+
+from smoa_lightning.adapters.tuner.differentiation import differentiable_once
 
 Letters = tuple[str, str, str]
 
@@ -72,7 +73,7 @@ class _Convolution(torch.autograd.Function):
         return _inverse(_contract(X, K, in_x, in_kernel, in_y), length, negacyclic)[..., :keep].to(x.dtype)
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once("SURM")
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         K, X = ctx.saved_tensors
         in_kernel, in_x, in_y = ctx.letters
