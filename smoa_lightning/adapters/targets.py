@@ -8,7 +8,7 @@ from typing import Any
 
 from peft import PeftConfig
 from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
-from peft.tuners.tuners_utils import check_target_module_exists
+from peft.tuners.tuners_utils import BaseTunerLayer, check_target_module_exists
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
@@ -137,7 +137,57 @@ def _default_targets(model: nn.Module, config: PeftConfig) -> list[str] | str:
             f"{type(config).__name__} has no default targets for {type(model).__name__}: set target_modules; its "
             f"modules have names like {_nearest_names(model, 'out_proj')}."
         )
-    return targets
+    return targets_of_layers(model, config) if targets == "all-linear" else targets
+
+
+def targets_of_layers(model: nn.Module, config: PeftConfig) -> list[str] | str:
+    """Return ``all-linear``, or with ``layers_to_transform`` the full names of the linear layers in these layers.
+
+    peft ignores ``layers_to_transform`` for ``all-linear``.
+
+    Raises:
+        UserError: No linear layer is in these layers.
+    """
+    wanted = _wanted_layers(config)
+    if not wanted:
+        return "all-linear"
+    linear: list[str] = []
+    adapted: tuple[str, ...] = ()
+    for name, module in model.named_modules():
+        base = module.get_base_layer() if isinstance(module, BaseTunerLayer) else module
+        if isinstance(base, nn.Linear | Conv1D) and not name.startswith(adapted):
+            linear.append(name)
+        if base is not module:
+            adapted += (f"{name}.",)
+    places = {name: _layer_index(name, config) for name in linear}
+    found = [name for name, index in places.items() if index in wanted]
+    if not found:
+        known = sorted({index for index in places.values() if index is not None})
+        raise UserError(
+            f"layers_to_transform is {sorted(wanted)}, but {type(model).__name__} has no linear layer there: "
+            f"{_known_layers(known)}."
+        )
+    return found
+
+
+def _wanted_layers(config: Any) -> set[int]:
+    wanted = getattr(config, "layers_to_transform", None)
+    return set() if wanted is None else {wanted} if isinstance(wanted, int) else set(wanted)
+
+
+def _layer_index(name: str, config: Any) -> int | None:
+    """Return the index of the transformer layer that holds a module, by the rules of peft."""
+    patterns = getattr(config, "layers_pattern", None) or []
+    patterns = [patterns] if isinstance(patterns, str) else patterns
+    rules = [rf"(?:^|.*?\.){pattern}\.(\d+)\." for pattern in patterns] or [r".*?\.[^.]*\.(\d+)\."]
+    found = next(filter(None, (re.match(rule, name) for rule in rules)), None)
+    return None if found is None else int(found[1])
+
+
+def _known_layers(known: list[int]) -> str:
+    if not known:
+        return "set layers_pattern to the name of the list of layers, or name target_modules"
+    return f"layers {known[0]} to {known[-1]} are known"
 
 
 def _adapts_linear_layers(model: nn.Module, config: PeftConfig) -> bool:
@@ -188,6 +238,21 @@ def _check_targets(model: nn.Module, config: PeftConfig) -> None:
         raise UserError(
             f"no module of {where} is left to adapt: exclude_modules, modules_to_save or layers_to_transform exclude "
             f"every module that target_modules {targets!r} matches."
+        )
+    _check_layers(model, config)
+
+
+def _check_layers(model: nn.Module, config: Any) -> None:
+    """Refuse an index in ``layers_to_transform`` that has no target: peft would ignore it."""
+    if isinstance(config.target_modules, str) or not _wanted_layers(config):
+        return
+    names = [name for name, _ in model.named_modules() if _matches(config.target_modules, name)]
+    known = {index for index in (_layer_index(name, config) for name in names) if index is not None}
+    missing = sorted(_wanted_layers(config) - known)
+    if missing:
+        raise UserError(
+            f"layers_to_transform names layer {missing[0]}, but no target_modules are in such a layer of "
+            f"{type(model).__name__}: {_known_layers(sorted(known))}."
         )
 
 

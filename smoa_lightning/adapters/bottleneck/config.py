@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from enum import StrEnum
+from enum import Enum
 from typing import Literal
 
 from torch import nn
@@ -15,7 +15,7 @@ from smoa_lightning.common.errors import UserError
 Bias = Literal["none", "all", "bottleneck_only"]
 
 
-class BottleneckPeftType(StrEnum):
+class BottleneckPeftType(str, Enum):  # noqa: UP042  (peft takes the name from "Class.NAME")
     """The key under which peft knows the method; peft's own enum cannot be extended from outside."""
 
     BOTTLENECK = "BOTTLENECK"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from enum import StrEnum
+from enum import Enum
 from typing import Literal
 
 from smoa_lightning.adapters.tuner import TunerConfig
@@ -11,7 +11,7 @@ from smoa_lightning.adapters.tuner import TunerConfig
 Bias = Literal["none", "all", "hyperadapt_only"]
 
 
-class HyperAdaptPeftType(StrEnum):
+class HyperAdaptPeftType(str, Enum):  # noqa: UP042  (peft takes the name from "Class.NAME")
     """The key under which peft knows the method; peft's own enum cannot be extended from outside."""
 
     HYPERADAPT = "HYPERADAPT"

@@ -60,7 +60,7 @@ class HyperAdaptLinear(BoundLayer):
             "hyperadapt_b": torch.ones(self.in_features, dtype=dtype),
         }
 
-    def get_delta_weight(self, adapter: str) -> Tensor:
+    def dense_update(self, adapter: str) -> Tensor:
         """Return ``diag(a) W diag(b) - W`` of shape (out_features, in_features)."""
         a, b = self.hyperadapt_a[adapter].detach(), self.hyperadapt_b[adapter].detach()
         return rescaling_update(self.unmerged_weight().detach(), a, b)
@@ -71,7 +71,7 @@ class HyperAdaptLinear(BoundLayer):
 
     def adapted_forward(self, x: Tensor, active: list[str], *args: Any, **kwargs: Any) -> Tensor:
         """Apply the frozen layer to the rescaled inputs of each adapter, and rescale its outputs."""
-        bias = self._base().bias
+        bias = self._bias()
         total: Tensor | None = None
         for name in active:
             inputs = (self.hyperadapt_b[name] * x).to(x.dtype)

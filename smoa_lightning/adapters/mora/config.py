@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from enum import StrEnum
+from enum import Enum
 from typing import Literal
 
 from smoa_lightning.adapters.mora.compress import square_size
@@ -14,7 +14,7 @@ Compression = Literal["sharing", "rotation"]
 Bias = Literal["none", "all", "mora_only"]
 
 
-class MoraPeftType(StrEnum):
+class MoraPeftType(str, Enum):  # noqa: UP042  (peft takes the name from "Class.NAME")
     """The key under which peft knows the method; peft's own enum cannot be extended from outside."""
 
     MORA = "MORA"

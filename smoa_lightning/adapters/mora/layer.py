@@ -36,7 +36,7 @@ class MoraLinear(UpdateLayer):
         apply = compress.sharing if config.type == "sharing" else compress.rotation
         return apply(x, (M * config.scaling).to(x.dtype), self.out_features)
 
-    def get_delta_weight(self, adapter: str) -> Tensor:
+    def dense_update(self, adapter: str) -> Tensor:
         """Return the additive update D of shape (out_features, in_features), scaling included, in the dtype of M."""
         config, M = self.configs[adapter], self.mora_M[adapter].detach()
         update = compress.sharing_update if config.type == "sharing" else compress.rotation_update

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from enum import StrEnum
+from enum import Enum
 from itertools import product
 from typing import Literal
 
@@ -22,7 +22,7 @@ Bias = Literal["none", "all", "smoa_only"]
 BLOCK_PARTITIONS: tuple[str, ...] = ("spectral_blocks", "contiguous_blocks", "random_blocks")
 
 
-class SmoaPeftType(StrEnum):
+class SmoaPeftType(str, Enum):  # noqa: UP042  (peft takes the name from "Class.NAME")
     """The key under which peft knows the method; peft's own enum cannot be extended from outside."""
 
     SMOA = "SMOA"

@@ -124,7 +124,7 @@ class SmoaLinear(BoundLayer):
             return self._plans[adapter_name][1]  # guarded: without this entry the graph is compiled again
         return self._current_plan(adapter_name)
 
-    @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+    @torch.compiler.assume_constant_result
     def _plan_for_graph(self, adapter_name: str) -> bool:
         self._current_plan(adapter_name)
         return True
@@ -195,7 +195,7 @@ class SmoaLinear(BoundLayer):
         in_rows, in_cols = (min(m, total) for m, _ in shapes[::count]), (min(n, total) for _, n in shapes[:count])
         return min(sum(in_rows), sum(in_cols))
 
-    def get_delta_weight(self, adapter: str) -> Tensor:
+    def dense_update(self, adapter: str) -> Tensor:
         """Return the update ``s D = W' - W`` of shape (out_features, in_features), in the wider dtype of A and W."""
         A, B = self.smoa_A[adapter], self.smoa_B[adapter]
         scaling = self.configs[adapter].scaling
@@ -239,13 +239,14 @@ class SmoaLinear(BoundLayer):
         return result
 
     def _update(self, x: Tensor, adapter_name: str, include_base: bool) -> Tensor:
-        weight, bias = self.unmerged_weight(), self._base().bias
+        weight, bias = self.unmerged_weight(), self._bias()
         if torch.is_autocast_enabled(x.device.type):
             x = x.to(torch.get_autocast_dtype(x.device.type))
         if not include_base:
             bias = None
         config, plan = self.configs[adapter_name], self.plan(adapter_name)
         A, B = self.smoa_A[adapter_name], self.smoa_B[adapter_name]
-        reload = None if quantization(self._base()) is None else self.unmerged_weight
+        temporary = self._base().weight.is_meta or quantization(self._base()) is not None
+        reload = self.unmerged_weight if temporary else None
         split = config.forward == "split"
         return smoa_linear(x, weight, bias, A, B, plan, config.scaling, include_base, split, reload)

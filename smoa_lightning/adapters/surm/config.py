@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from enum import StrEnum
+from enum import Enum
 from typing import Literal
 
 from torch import nn
@@ -17,7 +17,7 @@ Slot = Literal["update", "adapter"]
 Bias = Literal["none", "all", "surm_only"]
 
 
-class SurmPeftType(StrEnum):
+class SurmPeftType(str, Enum):  # noqa: UP042  (peft takes the name from "Class.NAME")
     """The key under which peft knows the method; peft's own enum cannot be extended from outside."""
 
     SURM = "SURM"

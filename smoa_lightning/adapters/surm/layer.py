@@ -57,7 +57,7 @@ class SurmLinear(UpdateLayer):
         left = self.surm_left[adapter] * config.scaling
         return structured_product(config.structure, left, self.surm_right[adapter], x, self.out_features)
 
-    def get_delta_weight(self, adapter: str) -> Tensor:
+    def dense_update(self, adapter: str) -> Tensor:
         """Return s D of shape (out_features, in_features)."""
         config = self.configs[adapter]
         left = self.surm_left[adapter] * config.scaling

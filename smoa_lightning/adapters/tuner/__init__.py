@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
+from enum import Enum
 
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_PREFIX_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
 
@@ -15,7 +15,7 @@ from smoa_lightning.adapters.tuner.slot import SlotLayer
 from smoa_lightning.adapters.tuner.update import UpdateLayer
 
 
-def register(peft_type: StrEnum, config: type[TunerConfig], model: type[AdapterModel]) -> None:
+def register(peft_type: Enum, config: type[TunerConfig], model: type[AdapterModel]) -> None:
     """Register a method with peft under the single member of its type enum.
 
     ``peft.register_peft_method`` only fills these dictionaries, but refuses members that are not in peft's own enum.

@@ -74,14 +74,28 @@ class BoundLayer(UpdateLayer):
         Does nothing on the meta device, or for an adapter that is already prepared.
 
         Raises:
-            UserError: The adapter was made for a different base weight; the message shows both fingerprints.
+            UserError: The adapter was made for a different base weight; the message shows both fingerprints. Or the
+                weight has a value that is not finite.
         """
-        if adapter_name in self._prepared or self._base().weight.is_meta or adapter_name not in self.configs:
+        if adapter_name in self._prepared or self.weight_is_absent() or adapter_name not in self.configs:
             return
         with torch.no_grad(), torch.inference_mode(False):
+            weight = self.unmerged_weight()
+            self._require_finite(weight)
             self.check_fingerprint(adapter_name)
-            self.fill_state(adapter_name, self.unmerged_weight())
+            self.fill_state(adapter_name, weight)
         self._prepared.add(adapter_name)
+
+    def _require_finite(self, weight: Tensor) -> None:
+        low, high = torch.aminmax(weight)  # one pass without a second matrix; both are NaN if one value is
+        if torch.isfinite(low) and torch.isfinite(high):
+            return
+        row, column = torch.isfinite(weight).logical_not().nonzero()[0].tolist()
+        raise UserError(
+            f"the weight of layer {self.name} is {float(weight[row, column])} for output {row} and input {column}, but "
+            "an update that depends on the weight needs finite values: load an undamaged backbone, or leave the layer "
+            "out of target_modules."
+        )
 
     def prefetch_fingerprint(self, adapter_name: str) -> None:
         """Compute the fingerprint of the weight for the next check, unless the weight is known to match."""
@@ -147,5 +161,5 @@ def _after_loading(layer: BoundLayer, _incompatible_keys: Any) -> None:
     for name in layer.configs:
         layer.forget(name)
         saved = getattr(layer, layer.fingerprint_name)[name]
-        if not layer._base().weight.is_meta and not saved.is_meta and saved.any():
+        if not layer.weight_is_absent() and not saved.is_meta and saved.any():
             layer.check_fingerprint(name)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from transformers.pytorch_utils import Conv1D
 
+from smoa_lightning.adapters.tuner.offloaded import load_tensor
 from smoa_lightning.backbones.quantization import dequantized_weight, quantization
 
 
@@ -25,9 +26,9 @@ def linear_shape(module: nn.Module) -> tuple[int, int] | None:
 def stored_weight(module: Any) -> Tensor:
     """Return the weight as the layer stores it; a weight in 8 or 4 bits is dequantised into a new matrix.
 
-    A weight that is divided over processes is gathered; all processes must call this.
+    A weight that is divided over processes is gathered; all processes must call this. An offloaded weight is loaded.
     """
-    weight: Tensor = module.weight
+    weight: Any = load_tensor(module, "weight") if module.weight.is_meta else module.weight
     if isinstance(weight, DTensor):
         return weight.full_tensor()
     return weight if quantization(module) is None else dequantized_weight(module)

@@ -10,6 +10,8 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
 from smoa_lightning.adapters.tuner.config import TunerConfig
+from smoa_lightning.adapters.tuner.offloaded import offload_hook
+from smoa_lightning.common.errors import UserError
 
 
 class AdapterLayer(nn.Module, BaseTunerLayer):
@@ -40,6 +42,7 @@ class AdapterLayer(nn.Module, BaseTunerLayer):
         self.configs: dict[str, TunerConfig] = {}
         self.merged_adapters: list[str] = []  # peft's class default would be shared by all instances
         self._disable_adapters = False
+        self.register_load_state_dict_post_hook(_leave_inference_mode)  # type: ignore[no-untyped-call]
 
     # -------------------------------------------------------------------------------------- supplied by the method
 
@@ -69,15 +72,32 @@ class AdapterLayer(nn.Module, BaseTunerLayer):
 
     def update_layer(self, adapter_name: str, config: Any) -> None:
         """Add an adapter that starts without effect."""
-        for container, values in self.initial_parameters(config).items():
-            getattr(self, container)[adapter_name] = nn.Parameter(values)
-        for container, values in self.initial_state(config).items():
-            getattr(self, container)[adapter_name] = values
-        probability = getattr(config, "dropout", 0.0)
-        self.dropouts[adapter_name] = nn.Dropout(probability) if probability > 0 else nn.Identity()
-        self.configs[adapter_name] = config
-        self._move_adapter_to_device_of_base_layer(adapter_name)
-        self.set_adapter(self.active_adapters)
+        with torch.inference_mode(False):  # an adapter that is made for inference can be trained later
+            for container, values in self.initial_parameters(config).items():
+                getattr(self, container)[adapter_name] = nn.Parameter(values)
+            for container, values in self.initial_state(config).items():
+                getattr(self, container)[adapter_name] = values
+            probability = getattr(config, "dropout", 0.0)
+            self.dropouts[adapter_name] = nn.Dropout(probability) if probability > 0 else nn.Identity()
+            self.configs[adapter_name] = config
+            self._move_adapter_to_device_of_base_layer(adapter_name)
+            self.set_adapter(self.active_adapters)
+
+    def leave_inference_mode(self, adapter_name: str) -> None:
+        """Replace an adapter's tensors that were loaded or moved in torch's inference mode, which autograd refuses."""
+        with torch.inference_mode(False):
+            for name in (*self.adapter_layer_names, *self.frozen_state):
+                container = getattr(self, name)
+                if adapter_name in container and container[adapter_name].is_inference():
+                    value = container[adapter_name]
+                    copied = value.detach().clone()
+                    trained = isinstance(value, nn.Parameter)
+                    container[adapter_name] = nn.Parameter(copied, value.requires_grad) if trained else copied
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        _leave_inference_mode(self)
+        return self
 
     def parameter_dtype(self) -> torch.dtype:
         """Return float32, or float64 for a float64 base layer."""
@@ -95,7 +115,9 @@ class AdapterLayer(nn.Module, BaseTunerLayer):
         """Move an adapter to the base layer's device; unlike peft's method, keep its dtype: bfloat16 would round it."""
         reference = self._reference()
         if device is None:
+            hook = offload_hook(self.get_base_layer())
             device = torch.device("cpu") if reference is None else reference.device
+            device = device if hook is None else torch.device(hook.execution_device)
         for name in (*self.adapter_layer_names, "dropouts", *self.frozen_state):
             container = getattr(self, name)
             if adapter_name not in container or device.type == "meta":
@@ -104,10 +126,34 @@ class AdapterLayer(nn.Module, BaseTunerLayer):
             if not (isinstance(item, Tensor) and item.is_meta):
                 container[adapter_name] = item.to(device)
 
+    def cast_to_base(self, adapter_name: str) -> None:
+        """Give an adapter's parameters the dtype of the base layer, unless that is quantised."""
+        reference = self._reference()
+        if reference is None or not reference.is_floating_point():
+            return
+        for name in self.adapter_layer_names:
+            container = getattr(self, name)
+            if adapter_name in container:
+                old = container[adapter_name]
+                container[adapter_name] = nn.Parameter(old.detach().to(reference.dtype), old.requires_grad)
+
     def saved_tensors(self, adapter_name: str) -> dict[str, Tensor]:
         """Return ``<container>.<adapter>`` -> tensor for the saved tensors of an adapter."""
         containers = {name: getattr(self, name) for name in (*self.adapter_layer_names, *self.frozen_state)}
         return {f"{name}.{adapter_name}": c[adapter_name] for name, c in containers.items() if adapter_name in c}
+
+    def require_loaded(self) -> None:
+        """Refuse adapters that accelerate has moved away.
+
+        Raises:
+            UserError: It has; it loads a module's tensors only while the module is called, and containers never are.
+        """
+        container = getattr(self, self.adapter_layer_names[0])
+        if "_hf_hook" in container.__dict__ and offload_hook(container) is not None:
+            raise UserError(
+                f"the adapter of layer {self.name} was offloaded by accelerate, which cannot load it again: offload "
+                "the backbone first and attach the adapter to it afterwards, or load the backbone without offloading."
+            )
 
     def own_adapters(self) -> list[str]:
         """Return the active adapters of this layer, in the order of activation."""
@@ -115,3 +161,8 @@ class AdapterLayer(nn.Module, BaseTunerLayer):
 
     def __repr__(self) -> str:
         return f"{type(self).__module__.split('.')[-2]}.{super().__repr__()}"
+
+
+def _leave_inference_mode(layer: AdapterLayer, _incompatible_keys: Any = None) -> None:
+    for name in layer.configs:
+        layer.leave_inference_mode(name)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, cast
 
@@ -13,9 +14,10 @@ from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from smoa_lightning.adapters.targets import matched_modules
+from smoa_lightning.adapters.targets import matched_modules, targets_of_layers
 from smoa_lightning.adapters.tuner.config import TunerConfig
 from smoa_lightning.adapters.tuner.layer import AdapterLayer
+from smoa_lightning.adapters.tuner.update import UpdateLayer
 from smoa_lightning.common.errors import UserError
 
 
@@ -39,7 +41,7 @@ class AdapterModel(BaseTuner):
 
     def prepare(self, adapter_name: str) -> None:
         """Compute the frozen state of an adapter in all layers, with a progress bar."""
-        layers = [module for module in self.model.modules() if isinstance(module, AdapterLayer) and module.frozen_state]
+        layers = [layer for layer in self.adapter_layers() if layer.frozen_state]
         # Layers that use one thread each run in parallel, the other layers one after another.
         parallel = [layer for layer in layers if layer.prepared_by_one_thread]
         serial = [layer for layer in layers if not layer.prepared_by_one_thread]
@@ -67,6 +69,8 @@ class AdapterModel(BaseTuner):
                     f"{type(peft_config).__name__} has no default targets for the architecture {model_type!r}: set "
                     "target_modules to the names of its attention and feed-forward output layers."
                 )
+            if peft_config.target_modules == "all-linear":
+                peft_config.target_modules = targets_of_layers(self.model, peft_config)
         adapted = tuple(f"{name}." for name, m in self.model.named_modules() if isinstance(m, BaseTunerLayer))
         for name, module in matched_modules(self.model, peft_config):
             if not name.startswith(adapted):  # parts of an adapted layer are not targets
@@ -74,9 +78,37 @@ class AdapterModel(BaseTuner):
                 self.check_target(base, name, peft_config)
         return peft_config
 
+    def _cast_adapter_dtype(self, adapter_name: str, autocast_adapter_dtype: bool = True) -> None:
+        """Give an adapter the dtype of its layers if ``autocast_adapter_dtype`` is false; it was made in float32."""
+        super()._cast_adapter_dtype(adapter_name, autocast_adapter_dtype)
+        if not autocast_adapter_dtype:
+            for layer in self.adapter_layers():
+                layer.cast_to_base(adapter_name)
+
+    def adapter_layers(self) -> Iterator[AdapterLayer]:
+        """Yield the adapted layers."""
+        return (module for module in self.model.modules() if isinstance(module, AdapterLayer))
+
     def _post_injection_hook(self, model: nn.Module, config: Any, adapter_name: str) -> None:
+        self._find_shared_weights()
         if isinstance(config.target_modules, set):
             config.target_modules = sorted(config.target_modules)  # so that every process saves the same file
+
+    def merge_adapter(self, adapter_names: list[str] | None = None, safe_merge: bool = False) -> None:
+        """Merge adapters into the weights; a layer with a shared weight gets its own until it is unmerged."""
+        self._find_shared_weights()
+        super().merge_adapter(adapter_names, safe_merge)
+
+    def _unload_and_optionally_merge(self, *args: Any, **kwargs: Any) -> Any:
+        self._find_shared_weights()
+        return super()._unload_and_optionally_merge(*args, **kwargs)
+
+    def _find_shared_weights(self) -> None:
+        """Tell every layer whether another module uses its weight, since a merge would change that module."""
+        uses = Counter(id(weight) for module in self.model.modules() for weight in module._parameters.values())
+        for layer in self.adapter_layers():
+            if isinstance(layer, UpdateLayer) and not layer.merged:
+                layer.shares_weight = uses[id(layer.get_base_layer().weight)] > 1
 
     def _create_and_replace(
         self,
@@ -124,6 +156,7 @@ class AdapterModel(BaseTuner):
         for name, module in model.named_modules():
             if not isinstance(module, AdapterLayer):
                 continue
+            module.require_loaded()
             module.prepare(adapter_name)
             for state in module.frozen_state:
                 container, key = getattr(module, state), f"{name}.{state}.{adapter_name}"

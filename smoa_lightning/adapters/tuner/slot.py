@@ -37,6 +37,7 @@ class SlotLayer(AdapterLayer):
     def __init__(self, base_layer: nn.Module, name: str, width: int) -> None:
         super().__init__(base_layer, name)
         self.width = width
+        self.out_features, self.in_features = linear_shape(base_layer) or (width, width)
         self.activations = nn.ModuleDict()  # without parameters
 
     def update_layer(self, adapter_name: str, config: Any) -> None:
@@ -58,6 +59,7 @@ class SlotLayer(AdapterLayer):
         active = self.own_adapters()
         if self.disable_adapters or not active:
             return output
+        self.require_loaded()
         hidden = output[0] if isinstance(output, tuple) else output
         if not isinstance(hidden, Tensor) or hidden.shape[-1] != self.width:
             returned = tuple(hidden.shape) if isinstance(hidden, Tensor) else type(hidden).__name__

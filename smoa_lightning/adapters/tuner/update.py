@@ -12,6 +12,7 @@ from transformers.pytorch_utils import Conv1D
 
 from smoa_lightning.adapters.tuner.frozen import frozen_weight, linear_shape, stored_weight
 from smoa_lightning.adapters.tuner.layer import AdapterLayer
+from smoa_lightning.adapters.tuner.offloaded import load_tensor, offload_hook
 from smoa_lightning.backbones.quantization import prepare_quantized, quantization
 from smoa_lightning.common.errors import UserError
 
@@ -19,7 +20,7 @@ from smoa_lightning.common.errors import UserError
 class UpdateLayer(AdapterLayer):
     r"""``y = x (W + sum over active adapters of D)^T + b`` around an ``nn.Linear`` or a GPT-2 style ``Conv1D``.
 
-    A method supplies :meth:`product` (x D^T, without forming D if that is cheaper), :meth:`get_delta_weight` (D) and
+    A method supplies :meth:`product` (x D^T, without forming D if that is cheaper), :meth:`dense_update` (D) and
     :meth:`rank_bound`.
 
     Args:
@@ -38,6 +39,8 @@ class UpdateLayer(AdapterLayer):
         self.out_features, self.in_features = shape
         prepare_quantized(base_layer)
         self._weight_before_merge: Tensor | None = None  # on the CPU, as stored
+        self.shares_weight = False  # with another module of the model
+        self._shared_weight: tuple[nn.Parameter, ...] = ()  # while the layer is merged; a tuple hides it from torch
 
     # -------------------------------------------------------------------------------------- supplied by the method
 
@@ -45,7 +48,7 @@ class UpdateLayer(AdapterLayer):
         """Return ``x D^T`` of shape (..., out_features) for x of shape (..., in_features), scaling included."""
         raise NotImplementedError
 
-    def get_delta_weight(self, adapter: str) -> Tensor:
+    def dense_update(self, adapter: str) -> Tensor:
         """Return the additive update D of shape (out_features, in_features), scaling included."""
         raise NotImplementedError
 
@@ -61,9 +64,17 @@ class UpdateLayer(AdapterLayer):
     def _stored_weight(self) -> Tensor:
         """Return the unmerged weight, as the base layer stores it; a weight in 8 or 4 bits is dequantised."""
         if self._weight_before_merge is not None:
-            weight: Tensor = self._base().weight
-            return self._weight_before_merge.to(device=weight.device, dtype=weight.dtype)
+            weight, hook = self._base().weight, offload_hook(self._base())
+            device = weight.device if hook is None else hook.execution_device
+            return self._weight_before_merge.to(device=device, dtype=weight.dtype)
         return stored_weight(self._base())
+
+    def _bias(self) -> Tensor | None:
+        return load_tensor(self._base(), "bias")
+
+    def weight_is_absent(self) -> bool:
+        """Whether the layer has no weight at all, on the meta device."""
+        return self._base().weight.is_meta and offload_hook(self._base()) is None
 
     def unmerged_weight(self) -> Tensor:
         """Return W of shape (out_features, in_features) without merged adapters; a transposed view for Conv1D."""
@@ -77,8 +88,13 @@ class UpdateLayer(AdapterLayer):
         weight = self.unmerged_weight().detach()
         total = weight.to(torch.promote_types(weight.dtype, torch.float32))
         for name in adapters:
-            total = total + self.get_delta_weight(name).detach().to(total.dtype)
+            total = total + self.dense_update(name).detach().to(total.dtype)
         return total.to(weight.dtype)
+
+    def get_delta_weight(self, adapter: str) -> Tensor:
+        """Return the update as the layer stores its weight, as peft expects: D, or D^T for a Conv1D."""
+        update = self.dense_update(adapter)
+        return update.t() if isinstance(self._base(), Conv1D) else update
 
     def supports_lora_conversion(self, adapter_name: str = "default") -> bool:
         """Tell peft that ``get_delta_weight`` is the additive update."""
@@ -87,13 +103,15 @@ class UpdateLayer(AdapterLayer):
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
         """Add the updates of adapters to the stored weight, and keep a copy of it on the CPU for :meth:`unmerge`.
 
+        While it is merged, a layer that shares its weight with another module has a weight of its own.
+
         Args:
             safe_merge: Refuse a merged weight that is not finite.
             adapter_names: Names of the adapters; absent means the active adapters. Merged adapters are skipped.
 
         Raises:
             ValueError: With ``safe_merge``, a value of the merged weight is not finite; the weight is unchanged.
-            UserError: The weight is stored in 8 or 4 bits.
+            UserError: The weight is stored in 8 or 4 bits, or accelerate has moved the adapters away.
         """
         kind = quantization(self._base())
         if kind is not None:
@@ -104,6 +122,7 @@ class UpdateLayer(AdapterLayer):
         names = [name for name in check_adapters_to_merge(self, adapter_names) if name in self.configs]
         if not names:
             return
+        self.require_loaded()
         stored: Tensor = self._base().weight
         clean = self._stored_weight().data
         with torch.no_grad():
@@ -112,16 +131,22 @@ class UpdateLayer(AdapterLayer):
             raise ValueError(f"merging {', '.join(names)} into {self.name} gives values that are not finite.")
         if self._weight_before_merge is None:
             self._weight_before_merge = clean.to("cpu", copy=True)
+            if self.shares_weight:
+                self._shared_weight = (self._base().weight,)
+                stored = self._base().weight = nn.Parameter(clean.clone(), stored.requires_grad)
         stored.data.copy_(total.t() if isinstance(self._base(), Conv1D) else total)
         self.merged_adapters.extend(names)
 
     def unmerge(self) -> None:
-        """Put the stored weight back, bit for bit."""
+        """Put the stored weight back, bit for bit, and share it again if it was shared."""
         if not self.merged:
             warnings.warn("Already unmerged. Nothing to do.", stacklevel=2)
             return
-        self._base().weight.data.copy_(self._stored_weight())
-        self._weight_before_merge = None
+        if self._shared_weight:
+            (self._base().weight,) = self._shared_weight
+        else:
+            self._base().weight.data.copy_(self._stored_weight())
+        self._weight_before_merge, self._shared_weight = None, ()
         self.merged_adapters.clear()
 
     # ----------------------------------------------------------------------------------------------------- forward
@@ -134,6 +159,7 @@ class UpdateLayer(AdapterLayer):
         if self.disable_adapters or self.merged or not active:
             y: Tensor = self.base_layer(x, *args, **kwargs)
             return y
+        self.require_loaded()
         return self.adapted_forward(x, active, *args, **kwargs)
 
     def adapted_forward(self, x: Tensor, active: list[str], *args: Any, **kwargs: Any) -> Tensor:
