@@ -81,7 +81,7 @@ class SmoaLinear(BoundLayer):
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
         self._plans.clear()  # plans hold tensors of the old device and dtype
-        return super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return super()._apply(fn, recurse)
 
     def forget(self, adapter_name: str) -> None:
         """Drop the plan of an adapter."""
@@ -124,7 +124,7 @@ class SmoaLinear(BoundLayer):
             return self._plans[adapter_name][1]  # guarded: without this entry the graph is compiled again
         return self._current_plan(adapter_name)
 
-    @torch.compiler.assume_constant_result
+    @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
     def _plan_for_graph(self, adapter_name: str) -> bool:
         self._current_plan(adapter_name)
         return True

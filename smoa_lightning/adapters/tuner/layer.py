@@ -13,6 +13,8 @@ from smoa_lightning.adapters.tuner.config import TunerConfig
 from smoa_lightning.adapters.tuner.offloaded import offload_hook
 from smoa_lightning.common.errors import UserError
 
+BASE = "__base__"  # in ``adapter_names`` of a batch: a row without an adapter
+
 
 class AdapterLayer(nn.Module, BaseTunerLayer):
     """A module with named adapters around a frozen ``base_layer``.
@@ -42,6 +44,7 @@ class AdapterLayer(nn.Module, BaseTunerLayer):
         self.configs: dict[str, TunerConfig] = {}
         self.merged_adapters: list[str] = []  # peft's class default would be shared by all instances
         self._disable_adapters = False
+        self.adapters_of_rows: list[str] | None = None  # see ``tuner.mixed``
         self.register_load_state_dict_post_hook(_leave_inference_mode)  # type: ignore[no-untyped-call]
 
     # -------------------------------------------------------------------------------------- supplied by the method
@@ -154,6 +157,28 @@ class AdapterLayer(nn.Module, BaseTunerLayer):
                 f"the adapter of layer {self.name} was offloaded by accelerate, which cannot load it again: offload "
                 "the backbone first and attach the adapter to it afterwards, or load the backbone without offloading."
             )
+
+    def rows_by_adapter(self, rows: int) -> dict[str, list[int]]:
+        """Return adapter -> its rows of a batch with ``adapter_names``; ``__base__`` for rows without an adapter here.
+
+        Raises:
+            UserError: There are not as many names as rows, or adapters are merged.
+        """
+        names = self.adapters_of_rows or []
+        if len(names) != rows:
+            raise UserError(
+                f"adapter_names has {len(names)} names, but layer {self.name} gets {rows} rows: give one name for each "
+                "row. Layers that get tokens instead of rows, such as experts, do not support adapter_names."
+            )
+        if self.merged_adapters:
+            raise UserError(
+                f"adapter_names need separate adapters, but {', '.join(self.merged_adapters)} is merged into layer "
+                f"{self.name}: call unmerge_adapter() first."
+            )
+        found: dict[str, list[int]] = {}
+        for row, name in enumerate(names):
+            found.setdefault(name if name in self.configs else BASE, []).append(row)
+        return found
 
     def own_adapters(self) -> list[str]:
         """Return the active adapters of this layer, in the order of activation."""

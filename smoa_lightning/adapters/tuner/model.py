@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -17,6 +18,7 @@ from tqdm import tqdm
 from smoa_lightning.adapters.targets import matched_modules, targets_of_layers
 from smoa_lightning.adapters.tuner.config import TunerConfig
 from smoa_lightning.adapters.tuner.layer import AdapterLayer
+from smoa_lightning.adapters.tuner.mixed import rows_with_adapters
 from smoa_lightning.adapters.tuner.update import UpdateLayer
 from smoa_lightning.common.errors import UserError
 
@@ -77,6 +79,12 @@ class AdapterModel(BaseTuner):
                 base = module.get_base_layer() if isinstance(module, BaseTunerLayer) else module
                 self.check_target(base, name, peft_config)
         return peft_config
+
+    @contextlib.contextmanager
+    def _enable_peft_forward_hooks(self, *args: Any, **kwargs: Any) -> Iterator[None]:
+        """Open the context in which peft runs a forward or a generation, with its arguments."""
+        with rows_with_adapters(self.model, kwargs.get("adapter_names"), kwargs.get("num_beams")):
+            yield
 
     def _cast_adapter_dtype(self, adapter_name: str, autocast_adapter_dtype: bool = True) -> None:
         """Give an adapter the dtype of its layers if ``autocast_adapter_dtype`` is false; it was made in float32."""

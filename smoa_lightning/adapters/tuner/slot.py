@@ -12,7 +12,7 @@ from transformers.activations import ACT2FN
 from smoa_lightning.adapters.targets import SLOT_TARGETS
 from smoa_lightning.adapters.tuner.config import TunerConfig
 from smoa_lightning.adapters.tuner.frozen import linear_shape
-from smoa_lightning.adapters.tuner.layer import AdapterLayer
+from smoa_lightning.adapters.tuner.layer import BASE, AdapterLayer
 from smoa_lightning.common.errors import UserError, nearest
 
 Placement = Literal["houlsby", "pfeiffer"]
@@ -57,7 +57,7 @@ class SlotLayer(AdapterLayer):
         """
         output = self.base_layer(*args, **kwargs)
         active = self.own_adapters()
-        if self.disable_adapters or not active:
+        if self.disable_adapters or not (active or self.adapters_of_rows):
             return output
         self.require_loaded()
         hidden = output[0] if isinstance(output, tuple) else output
@@ -67,10 +67,22 @@ class SlotLayer(AdapterLayer):
                 f"the adapter after {self.name} needs hidden states of size {self.width}, alone or first in a tuple, "
                 f"but the module returned {returned}; name its output projection in target_modules instead."
             )
+        result = self._mixed(hidden) if self.adapters_of_rows is not None else self._adapted(hidden, active)
+        return (result, *output[1:]) if isinstance(output, tuple) else result
+
+    def _adapted(self, hidden: Tensor, active: list[str]) -> Tensor:
         result = hidden
         for name in active:
             result = result + self.residual(self.dropouts[name](hidden), name).to(hidden.dtype)
-        return (result, *output[1:]) if isinstance(output, tuple) else result
+        return result
+
+    def _mixed(self, hidden: Tensor) -> Tensor:
+        """Apply to every row its own adapter."""
+        result = hidden.clone()
+        for name, rows in self.rows_by_adapter(len(hidden)).items():
+            if name != BASE:
+                result[rows] = self._adapted(hidden[rows], [name])
+        return result
 
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
         """Refuse to merge, since a nonlinear map after a layer does not change its weight.

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from smoa_lightning.adapters.tuner.frozen import frozen_weight, linear_shape, stored_weight
-from smoa_lightning.adapters.tuner.layer import AdapterLayer
+from smoa_lightning.adapters.tuner.layer import BASE, AdapterLayer
 from smoa_lightning.adapters.tuner.offloaded import load_tensor, offload_hook
 from smoa_lightning.backbones.quantization import prepare_quantized, quantization
 from smoa_lightning.common.errors import UserError
@@ -155,12 +155,24 @@ class UpdateLayer(AdapterLayer):
         """Apply the layer with its active adapters to x of shape (..., in_features)."""
         if self.disable_adapters and self.merged:
             self.unmerge()
+        if self.adapters_of_rows is not None and not self.disable_adapters:
+            return self._mixed_forward(x, *args, **kwargs)
         active = self.own_adapters()
         if self.disable_adapters or self.merged or not active:
             y: Tensor = self.base_layer(x, *args, **kwargs)
             return y
         self.require_loaded()
         return self.adapted_forward(x, active, *args, **kwargs)
+
+    def _mixed_forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """Apply to every row its own adapter."""
+        result: Tensor | None = None
+        for name, rows in self.rows_by_adapter(len(x)).items():
+            part = x[rows]
+            y = self.base_layer(part, *args, **kwargs) if name == BASE else self.adapted_forward(part, [name])
+            result = y.new_empty(len(x), *y.shape[1:]) if result is None else result
+            result[rows] = y
+        return x.new_empty(*x.shape[:-1], self.out_features) if result is None else result
 
     def adapted_forward(self, x: Tensor, active: list[str], *args: Any, **kwargs: Any) -> Tensor:
         """Return the frozen layer's output plus the product of every active adapter."""
