@@ -111,7 +111,7 @@ def test_layer_is_the_dense_formula(partition: str, modulation: str, split: dict
     gradients = torch.autograd.grad(found, inputs, upstream)
     for gradient, reference in zip(gradients, expected_gradients, strict=True):
         torch.testing.assert_close(gradient, reference, rtol=1e-8, atol=1e-8)
-    torch.testing.assert_close(layer.get_delta_weight("default"), delta.detach(), rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(layer.dense_update("default"), delta.detach(), rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("partition", PARTITIONS)
@@ -212,7 +212,7 @@ def test_inputs_are_not_saved_when_the_adapter_is_frozen(saved: list[Tensor]) ->
     y = layer(x)
     assert all(t.shape != x.shape for t in saved)
     (grad,) = torch.autograd.grad(y.sum(), x)
-    torch.testing.assert_close(grad, (layer.base_layer.weight + layer.get_delta_weight("default")).sum(0).expand(3, -1))
+    torch.testing.assert_close(grad, (layer.base_layer.weight + layer.dense_update("default")).sum(0).expand(3, -1))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -61,7 +61,7 @@ def test_layer_is_the_equation(conv: bool, bias: bool) -> None:
     ):
         torch.testing.assert_close(gradient, reference)
     weight = layer.unmerged_weight()
-    torch.testing.assert_close(layer.get_delta_weight("default"), (rescaled(layer, "default") - weight).detach())
+    torch.testing.assert_close(layer.dense_update("default"), (rescaled(layer, "default") - weight).detach())
 
 
 def test_gradcheck() -> None:
@@ -98,10 +98,10 @@ def test_starts_exactly_as_the_frozen_layer(dtype: torch.dtype) -> None:
 
 def test_update_has_full_rank_and_at_most_twice_that_of_the_weight() -> None:
     layer = make_layer()
-    assert update_rank(layer.get_delta_weight("default")).numerical == IN == layer.rank_bound("default")
+    assert update_rank(layer.dense_update("default")).numerical == IN == layer.rank_bound("default")
     low = torch.randn(OUT, 2, dtype=torch.float64) @ torch.randn(2, IN, dtype=torch.float64)
     layer.base_layer.weight.data.copy_(low)
-    assert update_rank(layer.get_delta_weight("default")).numerical == 4
+    assert update_rank(layer.dense_update("default")).numerical == 4
 
 
 def test_is_peft_hira_of_rank_two(llama: Maker, token_ids: Tensor) -> None:

@@ -183,7 +183,7 @@ def test_several_adapters(cell: Cell) -> None:
     layer = layers(model)[0]
     if isinstance(layer, UpdateLayer):  # updates add up
         x = torch.randn(3, layer.in_features)
-        delta = layer.get_delta_weight("default") + layer.get_delta_weight("second")
+        delta = layer.dense_update("default") + layer.dense_update("second")
         torch.testing.assert_close(layer(x), layer.base_layer(x) + x @ delta.T, rtol=1e-4, atol=1e-4)
     both = cell.logits()
     model.set_adapter("second")

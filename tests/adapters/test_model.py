@@ -80,7 +80,7 @@ def test_state_is_computed_from_the_unmerged_weight(llama: Maker, randomise: Mak
             assert torch.equal(getattr(layer, state)["late"], getattr(other, state)["default"])
         for mask, expected in zip(layer.plan("late").masks, other.plan("default").masks, strict=True):
             assert torch.equal(mask, expected)
-        delta = layer.get_delta_weight("default")
+        delta = layer.dense_update("default")
         torch.testing.assert_close(layer.unmerged_weight() + delta, layer.base_layer.weight, rtol=1e-5, atol=1e-6)
 
 
@@ -122,7 +122,7 @@ def test_several_adapters_add_up(pair: PeftModel, token_ids: Tensor) -> None:
     both = pair(token_ids).logits
     for layer in layers(pair):
         x = torch.randn(3, layer.in_features)
-        delta = layer.get_delta_weight("default") + layer.get_delta_weight("second")
+        delta = layer.dense_update("default") + layer.dense_update("second")
         torch.testing.assert_close(layer(x), layer.base_layer(x) + x @ delta.T, rtol=1e-4, atol=1e-5)
     pair.merge_adapter(adapter_names=["default", "second"])
     torch.testing.assert_close(pair(token_ids).logits, both, rtol=1e-4, atol=1e-5)

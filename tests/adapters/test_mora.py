@@ -67,8 +67,8 @@ def test_layer_is_the_definition(kind: Any, shape: tuple[int, int], r: int, conv
     # transformers computes its angles in float32
     close = {"rtol": 1e-5, "atol": 1e-5} if kind == "rotation" else {"rtol": 1e-12, "atol": 1e-12}
     torch.testing.assert_close(layer(x), layer.base_layer(x) + x @ delta.T, **close)
-    torch.testing.assert_close(layer.get_delta_weight("default"), delta, **close)
-    torch.testing.assert_close(layer(x), layer.base_layer(x) + x @ layer.get_delta_weight("default").T)
+    torch.testing.assert_close(layer.dense_update("default"), delta, **close)
+    torch.testing.assert_close(layer(x), layer.base_layer(x) + x @ layer.dense_update("default").T)
     assert 0 < update_rank(delta).numerical <= layer.rank_bound("default")
 
 
@@ -97,7 +97,7 @@ def test_no_more_parameters_than_lora_of_that_rank(kind: Any, r: int, shape: tup
 
 def test_sharing_of_one_group_is_the_matrix_itself() -> None:
     layer = make_layer(MoraConfig(r=6), (12, 12))
-    assert torch.equal(layer.get_delta_weight("default"), layer.mora_M["default"])
+    assert torch.equal(layer.dense_update("default"), layer.mora_M["default"])
 
 
 def test_rotation_has_a_higher_rank_than_sharing() -> None:
@@ -106,7 +106,7 @@ def test_rotation_has_a_higher_rank_than_sharing() -> None:
     for kind in TYPES:
         layer = make_layer(MoraConfig(r=1, type=kind), (30, 30))
         assert layer.mora_M["default"].shape == ((7, 7) if kind == "sharing" else (6, 6))
-        ranks[kind] = update_rank(layer.get_delta_weight("default")).numerical
+        ranks[kind] = update_rank(layer.dense_update("default")).numerical
         assert ranks[kind] == layer.rank_bound("default")
     assert ranks == {"sharing": 7, "rotation": 30}
 

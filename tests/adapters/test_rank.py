@@ -142,7 +142,7 @@ def test_rank_bounds_hold_and_are_reached(partition: Any, modulation: Any, llama
     config = SMoAConfig(r=2, num_subspaces=count, partition=partition, modulation=modulation)
     model = randomise(attach(llama(), config, seed=0)).double()
     for layer, entry in zip(tuner_layers(model), adapted_layers(model), strict=True):
-        numerical = update_rank(layer.get_delta_weight("default")).numerical
+        numerical = update_rank(layer.dense_update("default")).numerical
         weight = layer.unmerged_weight()
         if partition in BLOCK_PARTITIONS:
             plan = layer.plan("default")
