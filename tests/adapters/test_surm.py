@@ -106,14 +106,14 @@ def test_forward_is_weight_plus_update(kind: str, settings: dict[str, Any]) -> N
     base = base.double()
     adapted = layer(base, **settings, alpha=0.5)
     weight = base.weight if kind == "linear" else base.weight.t()
-    delta = adapted.get_delta_weight("default")
+    delta = adapted.dense_update("default")
     assert delta.shape == (12, 18)
     x = torch.randn(2, 3, 18, dtype=torch.float64)
     torch.testing.assert_close(adapted(x), F.linear(x, weight + delta, base.bias), rtol=1e-10, atol=1e-10)
     plain = layer(base, randomised=False, **settings)
     for name in ("surm_left", "surm_right"):
         getattr(plain, name)["default"].data.copy_(getattr(adapted, name)["default"])
-    torch.testing.assert_close(delta, 0.5 * plain.get_delta_weight("default"))
+    torch.testing.assert_close(delta, 0.5 * plain.dense_update("default"))
     assert torch.linalg.matrix_rank(delta) <= adapted.rank_bound("default")
     before, expected = base.weight.detach().clone(), adapted(x)
     adapted.merge(safe_merge=True)
@@ -130,7 +130,7 @@ def test_large_layers_go_through_fft(structure: Any, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(structured, "convolve", lambda *a, **k: calls.append(1) or original(*a, **k))
     adapted = layer(nn.Linear(400, 301, bias=False), structure=structure, alpha=0.01)
     x = torch.randn(5, 400)
-    weight = adapted.base_layer.weight + adapted.get_delta_weight("default")
+    weight = adapted.base_layer.weight + adapted.dense_update("default")
     torch.testing.assert_close(adapted(x), x @ weight.T, rtol=1e-4, atol=1e-4)
     assert calls
 
@@ -154,7 +154,7 @@ def test_large_layers_go_through_fft(structure: Any, monkeypatch: pytest.MonkeyP
 def test_rank_bound_is_reached(settings: dict[str, Any], bound: int) -> None:
     adapted = layer(nn.Linear(18, 12).double(), **settings)
     assert adapted.rank_bound("default") == bound
-    assert torch.linalg.matrix_rank(adapted.get_delta_weight("default")) == bound
+    assert torch.linalg.matrix_rank(adapted.dense_update("default")) == bound
 
 
 # ------------------------------------------------------------------------------------------- coincidences with peft
