@@ -33,7 +33,8 @@ os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", TOKENIZERS_PARALL
 import torch
 import yaml
 
-from smoa_lightning.backbones.backbone import BackboneConfig, load_model, load_tokenizer, locate
+from smoa_lightning.backbones.backbone import BackboneConfig, load_model, locate
+from smoa_lightning.backbones.tokenizer import load_tokenizer
 from smoa_lightning.data.datamodule import TaskDataModule
 from smoa_lightning.data.tasks import get_task
 from smoa_lightning.evaluation.choice_metrics import ChoiceAccuracy

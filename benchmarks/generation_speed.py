@@ -30,7 +30,8 @@ os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
 import torch
 from turns import add_backbone_arguments, spread
 
-from smoa_lightning.backbones.backbone import BackboneConfig, load_model, load_tokenizer, locate
+from smoa_lightning.backbones.backbone import BackboneConfig, load_model, locate
+from smoa_lightning.backbones.tokenizer import load_tokenizer
 from smoa_lightning.data.batches.loaders import scoring_loader
 from smoa_lightning.data.datamodule import TaskDataModule
 from smoa_lightning.evaluation.reply import ReplyEvaluator

@@ -47,7 +47,8 @@ Score = Callable[[Requests, int], list[list[float]]]
 
 def ours(options: argparse.Namespace, share: bool) -> Score:
     """Return this project's function that scores texts, in batches of items."""
-    from smoa_lightning.backbones.backbone import BackboneConfig, load_model, load_tokenizer, locate
+    from smoa_lightning.backbones.backbone import BackboneConfig, load_model, locate
+    from smoa_lightning.backbones.tokenizer import load_tokenizer
     from smoa_lightning.data.batches.loaders import scoring_loader
     from smoa_lightning.data.encoding.encode_examples import Encoding, encode_choices
     from smoa_lightning.data.tasks import ChoiceExample

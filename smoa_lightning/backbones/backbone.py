@@ -1,11 +1,11 @@
-"""The backbone that a strategy adapts: a causal language model and its tokenizer, from hub, folder or package."""
+"""The backbone that a strategy adapts: a causal language model, from hub, folder or package."""
 
 from __future__ import annotations
 
 import contextlib
 import copy
 import json
-from collections.abc import Hashable, Iterator
+from collections.abc import Collection, Hashable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,15 +16,16 @@ from torch import nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
-    AutoTokenizer,
     BitsAndBytesConfig,
     PretrainedConfig,
     PreTrainedModel,
-    PreTrainedTokenizerBase,
 )
 
+from smoa_lightning.backbones.causal import check_causal
 from smoa_lightning.backbones.hub import commit_of, hub_answers, hub_errors, resolve_source
+from smoa_lightning.backbones.limits import Limits, limits_of_architecture
 from smoa_lightning.backbones.quantization import prepare_quantized, quantization, quantization_config, quantized_layers
+from smoa_lightning.backbones.weights import check_complete, check_finite, same_random_values
 from smoa_lightning.common.allowed_classes import FLAG, is_allowed
 from smoa_lightning.common.checksums import sha256
 from smoa_lightning.common.errors import UserError
@@ -54,6 +55,8 @@ class BackboneConfig:
         dequantize: When a quantised weight is dequantised for a method that needs the weight itself. ``per_forward``
             does it in every forward and backward of a layer. ``cached`` does it once and keeps the result in
             ``dtype``: faster, but with the memory of a backbone that is not quantised.
+        allow_missing: Names of parameters that the files may lack, or patterns with ``*``. They get random values, the
+            same in every run. ``null`` refuses files that lack a parameter.
     """
 
     source: Literal["auto", "hub", "local", "embedded"] = "auto"
@@ -65,6 +68,7 @@ class BackboneConfig:
     attn_implementation: str | None = None
     quantization: Literal["int8", "nf4"] | None = None
     dequantize: Literal["per_forward", "cached"] = "per_forward"
+    allow_missing: list[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -120,10 +124,12 @@ def read_architecture(location: Location) -> PretrainedConfig:
     """Read the configuration of the backbone.
 
     Raises:
-        UserError: It cannot be read, or names an attention kernel of the hub, which is code.
+        UserError: It cannot be read, is not that of a causal language model, or names an attention kernel of the hub,
+            which is code.
     """
     with reading_errors(location):
         architecture: PretrainedConfig = AutoConfig.from_pretrained(**location.reading())
+    check_causal(architecture, location.name)
     kernel = str(architecture._attn_implementation)
     if "/" in kernel and not is_allowed("kernels"):
         raise UserError(
@@ -131,25 +137,6 @@ def read_architecture(location: Location) -> PretrainedConfig:
             f"trust it, add --{FLAG} kernels"
         )
     return architecture
-
-
-def load_tokenizer(location: Location) -> PreTrainedTokenizerBase:
-    """Load the tokenizer and set its pad token; inside ``process_cache``, copy the cached tokenizer.
-
-    A model without a pad token pads with its EOS token. This does not change the loss: targets are masked by length
-    and not by token id, so that a real EOS stays a target.
-    """
-    return copy.deepcopy(cached("tokenizer", _content(location), lambda: _read_tokenizer(location)))
-
-
-def _read_tokenizer(location: Location) -> PreTrainedTokenizerBase:
-    with reading_errors(location):
-        tokenizer = AutoTokenizer.from_pretrained(**location.reading())
-    if tokenizer.eos_token_id is None:
-        raise UserError(f"the tokenizer of {location.name!r} has no EOS token, so a response could never end")
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    return tokenizer
 
 
 def load_model(config: BackboneConfig, location: Location) -> PreTrainedModel:
@@ -161,16 +148,17 @@ def load_model(config: BackboneConfig, location: Location) -> PreTrainedModel:
     Inside ``process_cache`` the result is a copy of the cached model, because adapters change modules and some weights.
 
     Raises:
-        UserError: The folder or repository cannot be read, bitsandbytes is missing, or ``quantization`` is set for a
-            checkpoint that is already quantised.
+        UserError: The folder or repository cannot be read, lacks weights, or has a weight that is not finite.
+            bitsandbytes is missing, or ``quantization`` is set for a checkpoint that is already quantised.
     """
     if not is_active() or config.quantization is not None:  # packed weights hold state of bitsandbytes
         return _read_model(config, location)
-    key = config.dtype, config.gradient_checkpointing, config.attn_implementation, _content(location)
+    missing = tuple(config.allow_missing or ())
+    key = config.dtype, config.gradient_checkpointing, config.attn_implementation, missing, content(location)
     return copy.deepcopy(cached("backbone", key, lambda: _read_model(config, location), most=1))
 
 
-def _content(location: Location) -> Hashable:
+def content(location: Location) -> Hashable:
     """Identify a backbone; a change of the files in its folder changes the result."""
     folder = Path(location.name)
     files = sorted(folder.iterdir()) if location.source != "hub" else []
@@ -184,9 +172,7 @@ def _read_model(config: BackboneConfig, location: Location) -> PreTrainedModel:
         kwargs["attn_implementation"] = config.attn_implementation
     if config.quantization is not None:
         kwargs["quantization_config"] = _quantization(config.quantization, dtype, location)
-    read_architecture(location)
-    with reading_errors(location):
-        model = AutoModelForCausalLM.from_pretrained(**location.reading(), **kwargs)
+    model = _complete_model(location, config.allow_missing or (), **kwargs)
     prepare_quantized(model, dtype, keep=config.dequantize == "cached")
     model.config.use_cache = False
     if config.gradient_checkpointing:
@@ -195,6 +181,20 @@ def _read_model(config: BackboneConfig, location: Location) -> PreTrainedModel:
         else:
             model.gradient_checkpointing_enable({"use_reentrant": False})
         model.enable_input_require_grads()
+    return model
+
+
+def _complete_model(location: Location, allow_missing: Collection[str] = (), **kwargs: Any) -> PreTrainedModel:
+    """Read a model with all its weights from files."""
+    read_architecture(location)
+    with reading_errors(location), same_random_values(bool(allow_missing)):
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            **location.reading(), **kwargs, output_loading_info=True, ignore_mismatched_sizes=True
+        )
+    model: PreTrainedModel
+    model, report = loaded
+    check_complete(report, allow_missing, location.name)
+    check_finite(model, location.name)
     return model
 
 
@@ -223,10 +223,9 @@ def load_skeleton(config: BackboneConfig, location: Location) -> PreTrainedModel
     return model
 
 
-def context_length(location: Location) -> int | None:
-    """Return the largest number of positions of the model, None if its config sets no limit."""
-    architecture = read_architecture(location)
-    return getattr(architecture.get_text_config(), "max_position_embeddings", None)
+def limits(location: Location) -> Limits:
+    """Return what the model can be fed, without an adapter."""
+    return limits_of_architecture(read_architecture(location))
 
 
 def provenance(location: Location, model: nn.Module | None = None) -> dict[str, Any]:

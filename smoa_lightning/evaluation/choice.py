@@ -10,14 +10,20 @@ from torch import nn
 from smoa_lightning.evaluation.choice_metrics import ChoiceAccuracy
 from smoa_lightning.evaluation.prefix_trees import choice_log_likelihoods
 from smoa_lightning.evaluation.scoring import choice_scores
+from smoa_lightning.evaluation.valid_scores import check_scores
 from smoa_lightning.records.metric_table import ACCURACIES, prediction_field
 
 
 class ChoiceEvaluator(nn.Module):
-    """Accuracy of the choice with the best log-likelihood, with three normalisations."""
+    """Accuracy of the choice with the best log-likelihood, with three normalisations.
 
-    def __init__(self) -> None:
+    Args:
+        task: Name of the task, for messages.
+    """
+
+    def __init__(self, task: str = "item") -> None:
         super().__init__()
+        self.task = task
         self.accuracy = ChoiceAccuracy()
 
     def score(self, network: Any, batch: dict[str, Any], write: bool = True) -> list[dict[str, Any]]:
@@ -27,17 +33,21 @@ class ChoiceEvaluator(nn.Module):
             network: A causal language model, with its adapter on or off.
             batch: A batch of ``collate_choices``.
             write: Not used; ``ReplyEvaluator`` has the same argument.
+
+        Raises:
+            UserError: A score is not finite; no item of the batch counts.
         """
         likelihood, tokens = choice_log_likelihoods(network, batch)
         scores = choice_scores(likelihood, tokens, batch["num_bytes"], batch["num_choices"])
-        self.accuracy.update(scores, batch["label"])
         records = []
         for item, count in enumerate(batch["num_choices"].tolist()):
             record: dict[str, Any] = {"row": int(batch["row"][item]), "label": int(batch["label"][item])}
             record["log_likelihood"] = scores.log_likelihood[item, :count].tolist()
+            check_scores(record["log_likelihood"], f"{self.task}, row {record['row'] + 1}")
             for name, field in zip(ACCURACIES, scores, strict=True):
                 record[prediction_field(name)] = int(field[item].argmax())
             records.append(record)
+        self.accuracy.update(scores, batch["label"])
         return records
 
     def compute(self) -> dict[str, float]:

@@ -21,6 +21,7 @@ from smoa_lightning.evaluation.text import (
     load_encoder,
     reply_metrics,
 )
+from smoa_lightning.evaluation.valid_scores import check_scores
 from smoa_lightning.records.metric_table import COUNT
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ class ReplyEvaluator(nn.Module):
         num_beams: Width of the beam search; 1 is greedy.
         ends: Tokens that end a reply; None: EOS.
         bert_score: Encoder for BERTScore; None leaves it out.
+        task: Name of the task, for messages.
     """
 
     def __init__(
@@ -47,8 +49,10 @@ class ReplyEvaluator(nn.Module):
         num_beams: int = 1,
         ends: list[int] | None = None,
         bert_score: str | None = None,
+        task: str = "item",
     ) -> None:
         super().__init__()
+        self.task = task
         self.protocol, self.tokenizer = protocol, tokenizer
         self.max_new_tokens = max_new_tokens or protocol.max_new_tokens
         self.num_beams = num_beams
@@ -65,9 +69,14 @@ class ReplyEvaluator(nn.Module):
             network: A causal language model, with its adapter on or off.
             batch: A batch of ``collate_replies``.
             write: Whether to generate replies; the likelihood of the gold replies is always computed.
+
+        Raises:
+            UserError: The likelihood of a gold reply is not finite.
         """
         likelihood, tokens = row_log_likelihoods(*target_logits(network, batch))
         nll, counts = (-likelihood).tolist(), tokens.tolist()
+        for value, row in zip(nll, batch["row"].tolist(), strict=True):
+            check_scores([-value], f"{self.task}, row {row + 1}", "log-likelihood of the gold reply")
         replies = self.replies(network, batch["prompt"]) if write else None
         records = []
         for item, row in enumerate(batch["row"].tolist()):

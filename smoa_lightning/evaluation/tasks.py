@@ -44,9 +44,9 @@ class TaskEvaluation(nn.Module):
         super().__init__()
         self.names = list(protocols)
         self.evaluators = nn.ModuleList(
-            ReplyEvaluator(protocol, tokenizer, max_new_tokens, num_beams, (ends or {}).get(name), bert_score)
+            ReplyEvaluator(protocol, tokenizer, max_new_tokens, num_beams, (ends or {}).get(name), bert_score, name)
             if isinstance(protocol, Generation)
-            else ChoiceEvaluator()
+            else ChoiceEvaluator(name)
             for name, protocol in protocols.items()
         )
         self.write = [not selecting or METRICS[p.selection_metric].needs_reply for p in protocols.values()]

@@ -49,6 +49,8 @@ NOT_CONTENT = {
     "trainer.log_every_n_steps",
     "trainer.profiler",
 }
+# Settings that earlier versions do not have: an empty one does not count, so that their runs keep their signatures.
+NOT_CONTENT_IF_EMPTY = {"model.backbone.allow_missing"}
 
 
 def content(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -56,7 +58,7 @@ def content(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     deciding: dict[str, Any] = {}
     for key, value in config.items():
         path = f"{prefix}{key}"
-        if path not in NOT_CONTENT:
+        if path not in NOT_CONTENT and (value or path not in NOT_CONTENT_IF_EMPTY):
             deciding[key] = content(value, f"{path}.") if isinstance(value, Mapping) else value
     return deciding
 

@@ -21,11 +21,11 @@ from smoa_lightning.backbones.backbone import (
     BackboneConfig,
     Location,
     load_model,
-    load_tokenizer,
     locate,
     provenance,
     size_name,
 )
+from smoa_lightning.backbones.tokenizer import load_tokenizer
 from smoa_lightning.common.checksums import is_intact, sealed, sha256
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.configuration.class_names import check_adapter_files

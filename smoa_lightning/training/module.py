@@ -20,14 +20,17 @@ from smoa_lightning.adapters.adalora import RankAllocation
 from smoa_lightning.adapters.budget import Budget, BudgetFit, fit_budget
 from smoa_lightning.adapters.parameters import adapter_parameter_names, adapter_state_names
 from smoa_lightning.adapters.unsupported import check_supported
+from smoa_lightning.adapters.virtual_tokens import limits_with
 from smoa_lightning.backbones.backbone import (
     BackboneConfig,
     Location,
+    limits,
     load_model,
     load_skeleton,
-    load_tokenizer,
     locate,
 )
+from smoa_lightning.backbones.limits import Limits
+from smoa_lightning.backbones.tokenizer import load_tokenizer
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.configuration.ranges import check_value
 from smoa_lightning.evaluation.scoring import summed_cross_entropy, target_logits
@@ -114,6 +117,11 @@ class FineTuneModule(L.LightningModule):
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The backbone's tokenizer."""
         return load_tokenizer(self.location)
+
+    @cached_property
+    def limits(self) -> Limits:
+        """What the model can be fed with its adapter: every text obeys these limits."""
+        return limits_with(self.adapter_config, limits(self.location))
 
     @property
     def network(self) -> nn.Module:

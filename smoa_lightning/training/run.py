@@ -17,7 +17,7 @@ import yaml
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from smoa_lightning.adapters.inspect import sizes
-from smoa_lightning.backbones.backbone import context_length, provenance
+from smoa_lightning.backbones.backbone import provenance
 from smoa_lightning.common.atomic_files import replacing
 from smoa_lightning.common.checksums import sha256, write_sealed
 from smoa_lightning.common.console import is_first_process
@@ -92,7 +92,7 @@ class Run:
         self.result = ""  # the text that the command prints at the end; empty except in the first process
         module.run_config = content(config)
         data.tokenizer = module.tokenizer
-        data.sets.fit_context(context_length(module.location))
+        data.sets.fit_context(module.limits)
 
     @property
     def folder(self) -> Path:
@@ -146,6 +146,8 @@ class Run:
                 recover(self.folder)
             self._check_rows()
             check_before_work(trainer, self.module, self.data, self.config)
+            if self.score_report and self.data.has_report:
+                self.data.setup("test")  # an error in a report row comes before scores and training
             metrics = self._base_metrics(trainer)
             if not self.module.frozen:
                 start = self._start_from(checkpoint)

@@ -13,10 +13,10 @@ from smoa_lightning.backbones.backbone import (
     BackboneConfig,
     load_model,
     load_skeleton,
-    load_tokenizer,
     locate,
     provenance,
 )
+from smoa_lightning.backbones.tokenizer import load_tokenizer
 from smoa_lightning.common.errors import UserError
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from smoa_lightning.backbones.backbone import BackboneConfig, load_model, load_tokenizer, locate
+from smoa_lightning.backbones.backbone import BackboneConfig, load_model, locate
+from smoa_lightning.backbones.tokenizer import load_tokenizer
 from smoa_lightning.data.datamodule import TaskDataModule
 from smoa_lightning.evaluation.choice import ChoiceEvaluator
 from smoa_lightning.evaluation.prefix_trees import shares_prefixes

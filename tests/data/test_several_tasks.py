@@ -6,6 +6,7 @@ from collections import Counter
 
 import pytest
 
+from smoa_lightning.backbones.limits import Limits
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.data.batches.loaders import scoring_loader
 from smoa_lightning.data.datamodule import TaskDataModule
@@ -130,16 +131,16 @@ def test_reporting_on_other_tasks(folder):
 
 def test_the_context_of_the_model_bounds_prompts_and_replies(folder):
     data = make(folder / "piqa", protocol="generation", max_length=500, max_new_tokens=60)
-    data.sets.fit_context(400)
+    data.sets.fit_context(Limits(400))
     data.setup("test")
     assert data.encoding.max_length == 400
     assert max(len(prompt) for batch in data.test_dataloader() for prompt in batch["prompt"]) == 340
     data = make(folder / "piqa", protocol="generation", max_length=500, max_new_tokens=420)
-    data.sets.fit_context(500)
+    data.sets.fit_context(Limits(500))
     data.setup("test")
     assert max(len(prompt) for batch in data.test_dataloader() for prompt in batch["prompt"]) == 80
     data = make(folder / "piqa", protocol="generation", max_length=500, max_new_tokens=500)
-    data.sets.fit_context(500)
+    data.sets.fit_context(Limits(500))
     with pytest.raises(UserError, match=r"no room for a prompt.* 499"):
         data.setup("test")
 

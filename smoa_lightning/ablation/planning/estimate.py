@@ -36,7 +36,7 @@ from smoa_lightning.ablation.planning.finished_runs import read_finished, variat
 from smoa_lightning.ablation.planning.probe import WARM_UP, Probe, ProbeFinished, limited
 from smoa_lightning.ablation.study.space import Cell, Study, command_line
 from smoa_lightning.adapters import attach
-from smoa_lightning.backbones.backbone import context_length, load_model, load_skeleton
+from smoa_lightning.backbones.backbone import load_model, load_skeleton
 from smoa_lightning.common.console import ON_STDERR
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.common.process_cache import process_cache
@@ -163,7 +163,7 @@ def build(cell: Cell, study: Study, temporary: Path) -> BuiltCell:
     data.resolve()
     module.resolve_budget()
     data.tokenizer = module.tokenizer
-    data.sets.fit_context(context_length(module.location))
+    data.sets.fit_context(module.limits)
     seconds = time.monotonic() - began
     network = load_skeleton(module.backbone_config, module.location)
     total = sum(p.numel() for p in network.parameters())

@@ -16,7 +16,7 @@ from smoa_lightning.data.batches.loaders import BatchLoader
 from smoa_lightning.data.datamodule import TaskDataModule
 from smoa_lightning.data.rows.task_rows import Part
 from smoa_lightning.training.callbacks import Forgetting, RankMonitor
-from smoa_lightning.training.callbacks.forgetting import documents, general_perplexity, text_rows
+from smoa_lightning.training.callbacks.forgetting import documents, general_perplexity
 
 WARM_UP, TIMED = 1, 3  # number of optimizer steps, and of batches of a scoring
 TEXTS = 10  # number of scored documents of the general text
@@ -160,9 +160,7 @@ def _callback_seconds(trainer: L.Trainer, module: Any, part: Part) -> float:
             seconds += _now() - began
         elif part == "report" and isinstance(callback, Forgetting) and callback.text is not None:
             bos = trainer.datamodule.encoding.add_bos  # type: ignore[attr-defined]
-            rows = text_rows(
-                module.tokenizer, documents(callback.text, callback.max_documents), callback.max_length, bos
-            )
+            rows = callback.encoded(documents(callback.text, callback.max_documents), module, bos)
             some = rows[:: max(1, len(rows) // TEXTS)]
             began = _now()
             general_perplexity(module.network, some, callback.batch_tokens)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from smoa_lightning.backbones.limits import check_ids
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.data.encoding.encode import (
     AddBos,
@@ -37,6 +38,7 @@ class Encoding:
     add_bos: AddBos = "auto"
     template: bool = False
     prompt_length: int | None = None  # most tokens of a prompt before a generated reply
+    vocabulary: int | None = None  # rows of the model's embedding; a row with another token is refused
 
 
 @dataclass
@@ -163,6 +165,7 @@ def encode_training(
         except RowError as error:
             _skip_or_raise(error, place(position), how, statistics)
             continue
+        check_ids(row.ids, how.vocabulary, tokenizer, place(position))
         row = replace(row, truncated=row.truncated or cut)
         rows.append(row)
         statistics.add(row, pair.clean)
@@ -210,6 +213,7 @@ def encode_replies(
         except RowError as error:
             _skip_or_raise(error, place(position), how, statistics)
             continue
+        check_ids(row.ids, how.vocabulary, tokenizer, place(position))
         row = replace(row, truncated=row.truncated or cut)
         prompt = row.ids[: len(row) - len(pair.response)]
         items.append(ReplyItem(row, prompt, index, example.reference, example.answer))
@@ -247,6 +251,7 @@ def encode_choices(
         except RowError as error:
             _skip_or_raise(error, place(position), how, statistics)
             continue
+        check_ids((token for row in rows for token in row.ids), how.vocabulary, tokenizer, place(position))
         items.append(ChoiceItem(rows, tuple(example.num_bytes), example.label, index))
         for row, pair in zip(rows, own, strict=True):
             statistics.add(row, pair.clean)

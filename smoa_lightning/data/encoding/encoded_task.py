@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from smoa_lightning.backbones.limits import Limits
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.data.encoding import shots
 from smoa_lightning.data.encoding.encode_examples import Encoding
@@ -49,7 +50,7 @@ class EncodedTask(TaskRows):
         super().__init__(task, protocol, settings)
         self.encoding_settings = encoding or EncodingSettings()
         self.tokenizer: PreTrainedTokenizerBase | None = None
-        self.context: int | None = None  # the largest number of positions of the model, if it has such a limit
+        self.limits = Limits()  # what the model can be fed
         self._items: dict[Part, ItemTable] = {}
 
     def items(self, part: Part) -> ItemTable:
@@ -100,14 +101,14 @@ class EncodedTask(TaskRows):
         Raises:
             UserError: no room for a prompt.
         """
-        how, context = self.encoding, self.context
+        how, context = self.encoding, self.limits.context
         if context is None or not isinstance(self.protocol, Generation):
             return how
         left = context - (self.encoding_settings.max_new_tokens or self.protocol.max_new_tokens)
         if left < 1:
             raise UserError(
                 f"data.max_new_tokens: replies of {context - left} tokens leave no room for a prompt in the model's"
-                f" context of {context} tokens; the largest valid value is {context - 1}."
+                f" context of {self.limits.describe()}; the largest valid value is {context - 1}."
             )
         return replace(how, prompt_length=left)
 

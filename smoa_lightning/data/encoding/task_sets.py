@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from smoa_lightning.backbones.hub import Source
+from smoa_lightning.backbones.limits import Limits
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.data.encoding.encode_examples import Encoding
 from smoa_lightning.data.encoding.encoded_task import EncodedTask, EncodingSettings
@@ -116,16 +117,16 @@ class TaskSets:
         for rows in self.all.values():
             rows.tokenizer = tokenizer
 
-    def fit_context(self, context: int | None) -> None:
-        """Set the number of positions of the model, None if it has no such limit; call it before ``setup``.
+    def fit_context(self, limits: Limits) -> None:
+        """Set what the model can be fed; call it before ``setup``.
 
-        A larger ``max_length`` becomes that number, since the file of a task is for models with any context.
+        A ``max_length`` above the context becomes the context, since the file of a task is for models with any context.
         """
         for rows in self.all.values():
-            rows.context, settings = context, rows.encoding_settings
-            if context is not None and settings.encoding.max_length > context:
-                encoding = replace(settings.encoding, max_length=context)
-                rows.encoding_settings = replace(settings, encoding=encoding)
+            rows.limits, settings = limits, rows.encoding_settings
+            length = min(settings.encoding.max_length, limits.context or settings.encoding.max_length)
+            encoding = replace(settings.encoding, max_length=length, vocabulary=limits.vocabulary)
+            rows.encoding_settings = replace(settings, encoding=encoding)
 
     def scored(self, part: Part) -> dict[str, EncodedTask]:
         """Return the sets that a part scores: ``selection`` or ``report``."""

@@ -14,6 +14,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from smoa_lightning.adapters import without_adapter
+from smoa_lightning.backbones.limits import check_ids
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.data.batches.collate import pad_rows
 from smoa_lightning.data.batches.order import longest_first
@@ -22,6 +23,7 @@ from smoa_lightning.data.encoding.items import TokenRow
 from smoa_lightning.embedded import held_out_text
 from smoa_lightning.evaluation.scoring import row_log_likelihoods, target_logits
 from smoa_lightning.evaluation.text import likelihood_metrics
+from smoa_lightning.evaluation.valid_scores import check_scores
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -51,7 +53,8 @@ class Forgetting(Callback):
                 file has a document in each paragraph, separated by blank lines. A ``.jsonl`` file has documents in the
                 field ``text``. ``null`` switches the callback off.
             max_documents: Largest number of documents, from the start.
-            max_length: Largest number of tokens of a document, including BOS, from the start.
+            max_length: Largest number of tokens of a document, including BOS, from the start; at most the context of
+                the model.
             batch_tokens: Largest number of tokens in a batch, including padding; a single document may exceed it.
         """
         for name, value, least in (
@@ -67,27 +70,32 @@ class Forgetting(Callback):
             max_length,
             batch_tokens,
         )
-        self._documents: list[str] = []
+        self._rows: list[TokenRow] = []
 
     def setup(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
-        """Read the documents, once.
+        """Read and encode the documents, once.
 
         Raises:
-            UserError: The file is missing, has a different ending, or has no documents.
+            UserError: The file is missing, has a different ending, has no documents, or has a token that the embedding
+                of the model lacks.
         """
-        if self.text is not None and not self._documents:
-            self._documents = documents(self.text, self.max_documents)
+        if self.text is not None and not self._rows:
+            texts = documents(self.text, self.max_documents)
+            self._rows = self.encoded(texts, pl_module, trainer.datamodule.encoding.add_bos)  # type: ignore[attr-defined]
+
+    def encoded(self, texts: list[str], module: Any, add_bos: AddBos) -> list[TokenRow]:
+        """Return documents as rows that the model can be fed."""
+        tokenizer, limits = module.tokenizer, module.limits
+        rows = text_rows(tokenizer, texts, min(self.max_length, limits.context or self.max_length), add_bos)
+        for number, row in enumerate(rows, start=1):
+            check_ids(row.ids, limits.vocabulary, tokenizer, f"forgetting.text, document {number}")
+        return rows
 
     def on_test_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Log the perplexity."""
         if self.text is None:
             return
-        rows = text_rows(
-            pl_module.tokenizer,
-            self._documents,
-            self.max_length,
-            trainer.datamodule.encoding.add_bos,  # type: ignore[attr-defined]
-        )
+        rows = self._rows
         network, is_base = pl_module.network, pl_module.scoring_base_model
         with without_adapter(network) if is_base else contextlib.nullcontext(network) as scored:
             values = general_perplexity(scored, rows, self.batch_tokens)
@@ -120,6 +128,9 @@ def general_perplexity(network: Any, rows: list[TokenRow], batch_tokens: int) ->
 
     Returns:
         ``general_perplexity`` and ``general_perplexity_stderr``.
+
+    Raises:
+        UserError: The likelihood of a document is not finite.
     """
     device = next(network.parameters()).device
     nll, tokens = [0.0] * len(rows), [0] * len(rows)
@@ -130,6 +141,7 @@ def general_perplexity(network: Any, rows: list[TokenRow], batch_tokens: int) ->
         inputs = {name: tensor.to(device) for name, tensor in padded.items()}
         likelihood, count = row_log_likelihoods(*target_logits(network, inputs))
         for i, value, number in zip(batch, likelihood.tolist(), count.tolist(), strict=True):
+            check_scores([value], f"forgetting.text, document {i + 1}")
             nll[i], tokens[i] = -value, number
     found = likelihood_metrics(nll, tokens)
     return {f"general_{name}": found[name] for name in ("perplexity", "perplexity_stderr")}
