@@ -24,6 +24,7 @@ from smoa_lightning.adapters.size_settings import OUT_OF_REACH, Shapes, SizeSett
 from smoa_lightning.adapters.tuner import linear_shape
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.common.parameter_budget import number_of_parameters
+from smoa_lightning.common.paths import local_path
 from smoa_lightning.configuration.yaml_files import no_such_file, read_yaml
 
 TOLERANCE = 0.01  # largest relative difference at which a budget is met
@@ -301,7 +302,7 @@ def like_file(path: str, folder: Path | None) -> Path:
     Raises:
         UserError: The file is in neither folder.
     """
-    places = [place / path for place in (folder, Path()) if place is not None]
+    places = [place / local_path(path) for place in (folder, Path()) if place is not None]
     for file in places:
         if file.is_file():
             return file.resolve()

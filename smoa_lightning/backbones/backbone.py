@@ -29,6 +29,7 @@ from smoa_lightning.backbones.weights import check_complete, check_finite, same_
 from smoa_lightning.common.allowed_classes import FLAG, is_allowed
 from smoa_lightning.common.checksums import sha256
 from smoa_lightning.common.errors import UserError
+from smoa_lightning.common.paths import local_path
 from smoa_lightning.common.process_cache import cached, is_active
 from smoa_lightning.embedded import backbone_folder
 
@@ -101,9 +102,9 @@ def locate(config: BackboneConfig) -> Location:
     if source == "local":
         if config.path is None:
             raise UserError("model.backbone.source is 'local' but model.backbone.path is not set: name a model folder")
-        if not (Path(config.path) / "config.json").is_file():
+        if not (local_path(config.path) / "config.json").is_file():
             raise UserError(f"model.backbone.path: no config.json in {config.path!r}, so it is not a model folder")
-        return Location("local", str(Path(config.path).resolve()))
+        return Location("local", str(local_path(config.path).resolve()))
     if source == "embedded":
         return Location("embedded", str(backbone_folder()))
     return Location("hub", config.name, config.revision, commit_of(config.name, "model", config.revision))
@@ -172,7 +173,7 @@ def _read_model(config: BackboneConfig, location: Location) -> PreTrainedModel:
         kwargs["attn_implementation"] = config.attn_implementation
     if config.quantization is not None:
         kwargs["quantization_config"] = _quantization(config.quantization, dtype, location)
-    model = _complete_model(location, config.allow_missing or (), **kwargs)
+    model = complete_model(location, config.allow_missing or (), **kwargs)
     prepare_quantized(model, dtype, keep=config.dequantize == "cached")
     model.config.use_cache = False
     if config.gradient_checkpointing:
@@ -184,8 +185,12 @@ def _read_model(config: BackboneConfig, location: Location) -> PreTrainedModel:
     return model
 
 
-def _complete_model(location: Location, allow_missing: Collection[str] = (), **kwargs: Any) -> PreTrainedModel:
-    """Read a model with all its weights from files."""
+def complete_model(location: Location, allow_missing: Collection[str] = (), **kwargs: Any) -> PreTrainedModel:
+    """Read a model, and check that its files hold all its weights and that they are finite.
+
+    Raises:
+        UserError: The files cannot be read, or a weight is missing, has a different shape or is not finite.
+    """
     read_architecture(location)
     with reading_errors(location), same_random_values(bool(allow_missing)):
         loaded: Any = AutoModelForCausalLM.from_pretrained(

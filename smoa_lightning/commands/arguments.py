@@ -19,6 +19,12 @@ def add_allow_classes(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(f"--{FLAG}", action="append", default=[], metavar="PACKAGE", help=FLAG_HELP)
 
 
+def add_backbone_path(parser: argparse.ArgumentParser) -> None:
+    """Add the flag that names the folder of the backbone, under the key that ``fit`` has for it."""
+    text = "folder of the backbone, if it has moved since training"
+    parser.add_argument("--model.backbone.path", dest="backbone", default=None, metavar="FOLDER", help=text)
+
+
 class ArgumentParser(argparse.ArgumentParser):
     """A parser that raises each error as a UserError of one sentence."""
 

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from smoa_lightning.commands.arguments import ArgumentParser, add_allow_classes, check_adapter_folder
+from smoa_lightning.commands.arguments import (
+    ArgumentParser,
+    add_allow_classes,
+    add_backbone_path,
+    check_adapter_folder,
+)
 from smoa_lightning.common.allowed_classes import allowing
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.common.fast_imports import import_command
+from smoa_lightning.common.paths import local_path
 
 
 def parser() -> ArgumentParser:
@@ -13,12 +19,15 @@ def parser() -> ArgumentParser:
     result = ArgumentParser(
         prog="python -m smoa_lightning generate", description="Continue prompts with the best adapter of a run."
     )
-    result.add_argument("run", metavar="RUN", help="a run folder (its best adapter is used) or an adapter folder")
+    result.add_argument(
+        "run", type=local_path, metavar="RUN", help="a run folder (its best adapter is used) or an adapter folder"
+    )
     result.add_argument("--prompt", action="append", required=True, help="text to continue; may be given several times")
     result.add_argument(
         "--max_new_tokens", type=int, default=64, help="largest number of tokens in a continuation (default: 64)"
     )
     result.add_argument("--num_beams", type=int, default=1, help="width of the beam search; 1 is greedy (default)")
+    add_backbone_path(result)
     add_allow_classes(result)
     return result
 
@@ -39,6 +48,6 @@ def main(args: list[str]) -> None:
         from smoa_lightning.common.quiet import quiet_libraries
 
         quiet_libraries()
-        texts = generate(options.run, options.prompt, options.max_new_tokens, options.num_beams)
+        texts = generate(options.run, options.prompt, options.max_new_tokens, options.num_beams, options.backbone)
     for prompt, text in zip(options.prompt, texts, strict=True):
         print(text.strip() if len(texts) == 1 else f"> {prompt}\n{text.strip()}\n")

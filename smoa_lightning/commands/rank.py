@@ -5,10 +5,16 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from smoa_lightning.commands.arguments import ArgumentParser, add_allow_classes, check_adapter_folder
+from smoa_lightning.commands.arguments import (
+    ArgumentParser,
+    add_allow_classes,
+    add_backbone_path,
+    check_adapter_folder,
+)
 from smoa_lightning.common.allowed_classes import allowing
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.common.fast_imports import import_command
+from smoa_lightning.common.paths import local_path
 
 LAYERS = 12  # measured by default
 
@@ -20,10 +26,11 @@ def parser() -> ArgumentParser:
         description="Measure the rank of a trained run's update in each layer, with the largest rank that its method "
         "allows. Writes rank.md, rank.json, rank.png and rank.svg to the run's folder and prints the table.",
     )
-    result.add_argument("run", type=Path, help="a run folder or an adapter folder")
-    result.add_argument("--against", type=Path, nargs="+", default=[], metavar="RUN", help="runs to compare with")
+    result.add_argument("run", type=local_path, help="a run folder or an adapter folder")
+    result.add_argument("--against", type=local_path, nargs="+", default=[], metavar="RUN", help="runs to compare with")
     result.add_argument("--layers", type=int, default=LAYERS, help="number of layers to measure (default: 12)")
-    result.add_argument("--output", type=Path, default=None, help="folder to write to (default: the run's)")
+    result.add_argument("--output", type=local_path, default=None, help="folder to write to (default: the run's)")
+    add_backbone_path(result)
     add_allow_classes(result)
     return result
 
@@ -53,9 +60,9 @@ def _measure(options: argparse.Namespace) -> None:
 
     quiet_libraries()
     with torch.no_grad():
-        runs = [measure(options.run, options.layers)]
+        runs = [measure(options.run, options.layers, backbone_folder=options.backbone)]
         names = [layer.name for layer in runs[0].layers]
-        runs += [measure(run, options.layers, names) for run in options.against]
+        runs += [measure(run, options.layers, names, options.backbone) for run in options.against]
     folder: Path = options.output or options.run
     print(write_ranks(runs, folder))
     print(f"written to {folder}: {', '.join(FILES)}")

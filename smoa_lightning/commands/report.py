@@ -17,6 +17,7 @@ from smoa_lightning.ablation.report.latex import latex
 from smoa_lightning.ablation.report.markdown import markdown
 from smoa_lightning.commands.arguments import ArgumentParser
 from smoa_lightning.common.atomic_files import replacing
+from smoa_lightning.common.paths import local_path
 
 logger = logging.getLogger(__name__)
 NUMBER_OR_UNIT = re.compile(r"[-+]?[\d.]+(?:[eE][-+]?\d+)?%?|[a-z]+")
@@ -34,8 +35,8 @@ def main(args: list[str]) -> None:
         description="Turn the finished runs of a study into report.html (one page), report.md, tables (CSV, LaTeX) and "
         "figures (SVG, PNG). Needs no torch, and works while the study is running.",
     )
-    parser.add_argument("folder", type=Path, help="folder of the study, such as studies/rank")
-    parser.add_argument("--out", type=Path, default=None, help="folder to write to (default: FOLDER/report)")
+    parser.add_argument("folder", type=local_path, help="folder of the study, such as studies/rank")
+    parser.add_argument("--out", type=local_path, default=None, help="folder to write to (default: FOLDER/report)")
     parsed = parser.parse_args(args)
     out = parsed.out or parsed.folder / "report"
     analysis, document = write_report(parsed.folder, out)

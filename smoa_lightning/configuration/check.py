@@ -7,12 +7,12 @@ keys, classes that the schema does not describe, libraries of a different versio
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 from smoa_lightning.common.console import FLAGS
 from smoa_lightning.common.errors import UserError, nearest
 from smoa_lightning.common.folder_names import check_folder_name
+from smoa_lightning.common.paths import local_path
 from smoa_lightning.configuration.class_names import check_class, class_paths_in
 from smoa_lightning.configuration.combinations import check_combinations
 from smoa_lightning.configuration.composition import Leaf, Settings, leaves, leaves_of, put, settings_of, value_at
@@ -62,7 +62,7 @@ class Check:
         """
         for key, text in flags(expand_bases(args)):
             if key == "config":
-                file = Path(text or "")
+                file = local_path(text or "")
                 content = settings_of(file)
                 for leaf in leaves(content.value):
                     self.leaf(leaf, content.where(*leaf.steps))
@@ -276,7 +276,7 @@ def check_arguments(command: str, args: list[str]) -> None:
         return
     checkpoint = check.values.get("ckpt_path")
     checkpoint = None if checkpoint in ("null", "") else checkpoint
-    if isinstance(checkpoint, str) and not Path(checkpoint).is_file():
+    if isinstance(checkpoint, str) and not local_path(checkpoint).is_file():
         raise UserError(f"there is no checkpoint {checkpoint!r}")
     frozen = str(check.values.get("model.frozen", False)).lower() in ("true", "yes", "on")
     if command in SUBCOMMANDS[1:] and checkpoint is None and not frozen:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from smoa_lightning.common.errors import UserError
+from smoa_lightning.common.paths import local_path
 from smoa_lightning.configuration.settings import (
     ABSENT,
     CLASS_SETTINGS,
@@ -221,8 +222,8 @@ class Composer:
         result: Settings = content(_normal(settings, "", {}))
         model: Any = result.get("model")
         budget = model.get("budget") if isinstance(model, dict) else None
-        if isinstance(budget, dict) and Path(str(budget.get("like"))).is_file():
-            like = self.settings([Path(budget["like"])]).get("model") or {}
+        if isinstance(budget, dict) and local_path(str(budget.get("like"))).is_file():
+            like = self.settings([local_path(budget["like"])]).get("model") or {}
             result["model"] = {**model, "budget": {"like": _normal(like.get("adapter"), "model.adapter", {})}}
         return result
 

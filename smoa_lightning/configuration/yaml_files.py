@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from smoa_lightning.common.errors import UserError, nearest
+from smoa_lightning.common.paths import local_path
 
 Steps = tuple[str | int, ...]
 
@@ -148,17 +149,18 @@ def expand_bases(args: list[str]) -> list[str]:
         base = content.get("base") if isinstance(content, dict) else None
         if base is not None and not isinstance(base, str):
             raise UserError(f"{file}: base is {base!r}, but must be the name of one file")
-        if base is not None and (file.parent / base).resolve() not in seen:
-            seen.add((file.parent / base).resolve())
-            add(file.parent / base, f"base of {file}")
+        below = None if base is None else file.parent / local_path(base)
+        if below is not None and below.resolve() not in seen:
+            seen.add(below.resolve())
+            add(below, f"base of {file}")
         expanded.extend(["--config", str(file)])
 
     remaining = iter(args)
     for argument in remaining:
         if argument in ("--config", "-c"):
-            add(Path(next(remaining, "")), argument)
+            add(local_path(next(remaining, "")), argument)
         elif argument.startswith("--config="):
-            add(Path(argument.removeprefix("--config=")), "--config")
+            add(local_path(argument.removeprefix("--config=")), "--config")
         else:
             expanded.append(argument)
     return expanded

@@ -14,12 +14,12 @@ import re
 import string
 from collections import Counter
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
 from smoa_lightning.backbones.hub import cached_snapshot, hub_answers, hub_errors
 from smoa_lightning.common.errors import UserError
+from smoa_lightning.common.paths import local_path
 
 N_BOOTSTRAP = 500  # resamples for the standard errors of BLEU and chrF; with these they are exact to about 3 %
 
@@ -258,7 +258,7 @@ def load_encoder(model: str) -> tuple[Any, Any]:
     """
     from transformers import AutoModel, AutoTokenizer
 
-    local = Path(model).expanduser()
+    local = local_path(model)
     folder = local if local.is_dir() else cached_snapshot(model, "model")
     if folder is None and not hub_answers():
         raise UserError(

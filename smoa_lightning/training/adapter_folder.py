@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 from peft import PeftModel
 from peft.utils.warning import PeftWarning
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from smoa_lightning.adapters.attach import quiet_peft  # importing adapters lets peft load our methods
 from smoa_lightning.backbones.backbone import (
     BackboneConfig,
     Location,
+    complete_model,
     load_model,
     locate,
     provenance,
@@ -28,6 +29,7 @@ from smoa_lightning.backbones.backbone import (
 from smoa_lightning.backbones.tokenizer import load_tokenizer
 from smoa_lightning.common.checksums import is_intact, sealed, sha256
 from smoa_lightning.common.errors import UserError
+from smoa_lightning.common.paths import local_path
 from smoa_lightning.configuration.class_names import check_adapter_files
 from smoa_lightning.records.record import ADAPTER_FACTS
 from smoa_lightning.version import __version__
@@ -56,9 +58,10 @@ def save_adapter(
     network = module.network
     with _quiet_peft():
         network.save_pretrained(folder, state_dict=weights)  # type: ignore[operator]
+    path = module.location.name if module.location.source == "local" else module.backbone_config.path
     facts = {
         "version": __version__,
-        "backbone": dataclasses.asdict(module.backbone_config),
+        "backbone": dataclasses.asdict(module.backbone_config) | {"path": path},
         "location": provenance(module.location, network),
         "adapter_seed": module.adapter_seed,
         **facts,
@@ -115,7 +118,7 @@ def adapter_folder(run_or_folder: str | Path) -> Path:
     Raises:
         UserError: The folder holds no adapter.
     """
-    folder = Path(run_or_folder)
+    folder = local_path(run_or_folder)
     if (folder / "adapter" / "best").is_dir():
         folder = folder / "adapter" / "best"
     if not (folder / ADAPTER_FACTS).is_file():
@@ -149,10 +152,20 @@ def read_adapter_facts(folder: Path) -> dict[str, Any]:
     return facts
 
 
-def saved_backbone(folder: Path) -> tuple[BackboneConfig, Location]:
-    """Return the settings and the location of the backbone that an adapter was trained on."""
+def saved_backbone(folder: Path, moved: str | None = None) -> tuple[BackboneConfig, Location]:
+    """Return the settings and the location of the backbone that an adapter was trained on.
+
+    Args:
+        folder: An adapter folder.
+        moved: The folder of the backbone, if it has moved since training.
+
+    Raises:
+        UserError: There is no backbone in its folder.
+    """
     facts = read_adapter_facts(folder)
     config = BackboneConfig(**facts["backbone"])
+    if moved is not None:
+        return config, locate(dataclasses.replace(config, source="local", path=moved))
     return config, _location(config, facts["location"])
 
 
@@ -163,7 +176,8 @@ def load_adapter(
 
     Args:
         run_or_folder: A run folder (its best adapter is used) or an adapter folder.
-        backbone: A loaded model or the folder of a model; by default the backbone that the adapter was trained on.
+        backbone: A loaded model or the folder of a model; by default the backbone that the adapter was trained on. The
+            flag ``--model.backbone.path`` of the commands names a folder.
             Strategies that save fingerprints refuse a backbone with different weights.
 
     Returns:
@@ -173,15 +187,15 @@ def load_adapter(
         UserError: The folder holds no adapter.
     """
     folder = adapter_folder(run_or_folder)
-    facts = read_adapter_facts(folder)
-    config = BackboneConfig(**facts["backbone"])
-    if backbone is None:
-        location = _location(config, facts["location"])
+    if isinstance(backbone, PreTrainedModel):
+        read_adapter_facts(folder)
+        name = str(backbone.name_or_path)
+        location = Location("local" if Path(name).is_dir() else "hub", name)
     else:
-        location = Location("local", backbone if isinstance(backbone, str) else str(backbone.name_or_path))
+        config, location = saved_backbone(folder, backbone)
     if not (folder / "adapter_config.json").is_file():
         with reading(folder):
-            whole: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=False)
+            whole = complete_model(Location("local", str(folder)))
         return whole.eval(), load_tokenizer(location)
     base = backbone if isinstance(backbone, PreTrainedModel) else load_model(config, location)
     with _quiet_peft(), reading(folder):
@@ -205,6 +219,14 @@ def reading(folder: Path) -> Iterator[None]:
 
 
 def _location(config: BackboneConfig, saved: dict[str, Any]) -> Location:
-    """Return the location that ``auto`` meant in training."""
+    """Return the location that ``auto`` meant in training; older folders have an absolute path in ``saved`` only."""
     decided = dataclasses.replace(config, source=saved["source"])
+    if decided.source == "local":
+        paths = [path for path in (saved["name"], config.path) if path and (Path(path) / "config.json").is_file()]
+        if not paths:
+            raise UserError(
+                f"the backbone of the adapter is no longer in {saved['name']!r}: name its folder with "
+                "--model.backbone.path FOLDER, or in Python with load_adapter(..., backbone=FOLDER)"
+            )
+        return locate(dataclasses.replace(decided, path=paths[0]))
     return locate(dataclasses.replace(decided, revision=saved.get("commit") or config.revision))

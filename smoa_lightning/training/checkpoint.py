@@ -14,6 +14,7 @@ from torch import Tensor
 
 from smoa_lightning.common.checksums import sha256
 from smoa_lightning.common.errors import UserError
+from smoa_lightning.configuration.path_settings import absolute_sources
 from smoa_lightning.records.record import content, flat
 from smoa_lightning.training.run_checkpoints import FILES, checksums, previous_checkpoint
 
@@ -79,7 +80,7 @@ def log_differences(now: dict[str, Any], then: dict[str, Any]) -> None:
         then: The configuration in the checkpoint.
     """
     for section in ("model", "data"):
-        new, old = flat(content(now)[section]), flat(then[section])
+        new, old = flat(content(absolute_sources(now))[section]), flat(absolute_sources(then)[section])
         for key in sorted(new.keys() | old.keys()):
             if new.get(key) != old.get(key):
                 logger.info("differs from the checkpoint: %s.%s: %s -> %s", section, key, old.get(key), new.get(key))

@@ -23,10 +23,12 @@ from smoa_lightning.adapters.budget import like_file
 from smoa_lightning.common import console
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.common.folder_names import check_folder_name
+from smoa_lightning.common.paths import local_path
 from smoa_lightning.configuration import expand_bases, needs_checkpoint
 from smoa_lightning.configuration.class_names import check_checkpoint_settings
 from smoa_lightning.configuration.import_policy import check_only_classes, import_policy
 from smoa_lightning.configuration.parser import OneSentenceParser, refused_strategy
+from smoa_lightning.configuration.path_settings import expand_places
 from smoa_lightning.data.datamodule import TaskDataModule
 from smoa_lightning.training.callbacks import (
     AdapterCheckpoint,
@@ -141,7 +143,7 @@ class FineTuneCLI(LightningCLI):
             expanded = expand_bases(args)
             checkpoint = _flag(args, "--ckpt_path")
             if checkpoint is not None and args[0] != "fit":
-                saved = stack.enter_context(_config_file_of(Path(checkpoint)))
+                saved = stack.enter_context(_config_file_of(local_path(checkpoint)))
                 with import_policy(allowed_only=True):
                     parser.parse_args([args[0], "--config", str(saved)])  # refuses classes that are not allowed
                 expanded[1:1] = ["--config", str(saved)]
@@ -163,6 +165,7 @@ class FineTuneCLI(LightningCLI):
         for key in ("model.adapter_seed", "data.seed"):
             if config[key] is None:
                 config[key] = int(config["seed_everything"])
+        expand_places(config)
         config["base"] = None  # already read; the run's config.yaml is in a different folder
         budget = config["model.budget"]
         if isinstance(budget, dict) and "like" in budget:

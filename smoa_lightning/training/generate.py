@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
+from smoa_lightning.adapters.virtual_tokens import limits_with
+from smoa_lightning.backbones.limits import check_ids, limits_of_architecture
+from smoa_lightning.common.errors import UserError
 from smoa_lightning.data.encoding.encode import AddBos, bos_prefix, encode_pairs
 from smoa_lightning.data.encoding.render import end_ids, texts
 from smoa_lightning.data.tasks import ReplyExample
@@ -29,7 +33,8 @@ def generate(
         backbone: Folder of the backbone, if it has moved since training.
 
     Raises:
-        UserError: The folder holds no adapter.
+        UserError: The folder holds no adapter; a prompt and its continuation do not fit into the model's context, or a
+            prompt has a token that the embedding lacks.
     """
     model, tokenizer = load_adapter(run, backbone)
     facts = json.loads((adapter_folder(run) / ADAPTER_FACTS).read_text(encoding="utf-8"))
@@ -38,6 +43,21 @@ def generate(
     adds_bos = bool(bos_prefix(tokenizer, add_bos))
     pairs = [(texts(ReplyExample("", (text,), ""), tokenizer, template, adds_bos)[0], "") for text in prompts]
     rows = [pair.prefix + pair.prompt for pair in encode_pairs(tokenizer, pairs, add_bos, breaks=False)]
+    _check_prompts(rows, max_new_tokens, model, tokenizer)
     ends = end_ids(tokenizer, template)
     continued = continuations(model, rows, tokenizer.pad_token_id, ends, max_new_tokens, num_beams)
     return [str(tokenizer.decode(ids, skip_special_tokens=True)) for ids in continued]
+
+
+def _check_prompts(rows: list[tuple[int, ...]], new: int, model: Any, tokenizer: Any) -> None:
+    """Refuse a prompt that the model cannot be fed together with its continuation."""
+    limits = limits_with(getattr(model, "active_peft_config", None), limits_of_architecture(model.config))
+    for number, row in enumerate(rows, start=1):
+        check_ids(row, limits.vocabulary, tokenizer, f"prompt {number}")
+        if limits.context is not None and len(row) + new > limits.context:
+            room = limits.context - len(row)
+            remedy = f"ask for at most {room} new tokens" if room > 0 else "shorten the prompt"
+            raise UserError(
+                f"prompt {number} has {len(row)} tokens, and with {new} new tokens it does not fit into the context of "
+                f"{limits.describe()}: {remedy}"
+            )

@@ -23,6 +23,7 @@ from smoa_lightning.common.checksums import sha256, write_sealed
 from smoa_lightning.common.console import is_first_process
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.configuration.class_names import other_classes
+from smoa_lightning.configuration.path_settings import absolute_sources
 from smoa_lightning.data.datamodule import TaskDataModule
 from smoa_lightning.evaluation.text import signatures
 from smoa_lightning.records.claim import Claim, claim
@@ -90,7 +91,7 @@ class Run:
         self._claim: Claim | None = None  # in the first process of a training run
         self.record: dict[str, Any] = {}
         self.result = ""  # the text that the command prints at the end; empty except in the first process
-        module.run_config = content(config)
+        module.run_config = content(absolute_sources(config))
         data.tokenizer = module.tokenizer
         data.sets.fit_context(module.limits)
 

@@ -87,7 +87,7 @@ class RunRank:
         return {name: statistics.fmean(column) for name, column in columns.items()}
 
 
-def measure(run: Path, count: int, wanted: list[str] | None = None) -> RunRank:
+def measure(run: Path, count: int, wanted: list[str] | None = None, backbone_folder: str | None = None) -> RunRank:
     """Measure the update of a run's best adapter: the difference to the weights of the backbone.
 
     The backbone's weights are copied before the adapter is attached. The update thus includes changes by the adapter's
@@ -97,15 +97,16 @@ def measure(run: Path, count: int, wanted: list[str] | None = None) -> RunRank:
         run: A run folder or an adapter folder.
         count: Number of measured layers, at even distances.
         wanted: Names of layers to measure instead, as far as the run changes them.
+        backbone_folder: Folder of the backbone, if it has moved since training.
 
     Raises:
         UserError: The folder has no adapter, or the update has no rank (prompts, the adapter slot).
     """
     folder = adapter_folder(run)
-    config, location = saved_backbone(folder)
+    config, location = saved_backbone(folder, backbone_folder)
     backbone = load_model(config, location)
     if not (folder / "adapter_config.json").is_file():
-        return _measure_full(run, folder, backbone, count, wanted)
+        return _measure_full(run, load_adapter(folder, backbone_folder)[0], backbone, count, wanted)
     with reading(folder):
         adapter = PeftConfig.from_pretrained(str(folder))
     names = [name for name, module in target_layers(backbone, adapter).items() if is_matrix_layer(module)]
@@ -129,8 +130,7 @@ def measure(run: Path, count: int, wanted: list[str] | None = None) -> RunRank:
     return RunRank(_label(run), trainable, len(names), layers)
 
 
-def _measure_full(run: Path, folder: Path, backbone: nn.Module, count: int, wanted: list[str] | None) -> RunRank:
-    trained = load_adapter(folder)[0]
+def _measure_full(run: Path, trained: nn.Module, backbone: nn.Module, count: int, wanted: list[str] | None) -> RunRank:
     names = inner_linear_layers(backbone)
     layers = []
     for name in tqdm(_choose(names, count, wanted), desc="ranks", unit="layer", leave=False, delay=2):

@@ -8,6 +8,7 @@ from pathlib import Path
 from smoa_lightning.ablation.study.study_file import STUDY_KEYS
 from smoa_lightning.common.console import FLAGS, HELP
 from smoa_lightning.common.errors import UserError, nearest
+from smoa_lightning.common.paths import local_path
 from smoa_lightning.configuration.check import flags
 
 OPTIONS = {
@@ -65,7 +66,7 @@ def parse_options(args: list[str]) -> Options:
     for key, text in flags(args):
         name = key.replace("-", "_")
         if name == "config":
-            files.append(Path(_text(name, text)))
+            files.append(local_path(_text(name, text)))
         elif name in OPTIONS:
             given[name] = text
         elif "." not in name and name not in STUDY_KEYS and (near := _near(name)):
@@ -80,8 +81,8 @@ def parse_options(args: list[str]) -> Options:
         plan=_switch("plan", given),
         workers=_number("workers", given.get("workers", "1"), 1),
         storage=_text("storage", given["storage"]) if "storage" in given else None,
-        root=Path(_text("root", given["root"])) if "root" in given else Path("studies"),
-        folder=Path(_text("folder", given["folder"])) if "folder" in given else None,
+        root=local_path(_text("root", given["root"])) if "root" in given else Path("studies"),
+        folder=local_path(_text("folder", given["folder"])) if "folder" in given else None,
         retry_failed=_switch("retry_failed", given),
         worker=_number("worker", given["worker"], 0) if "worker" in given else None,
     )

@@ -37,6 +37,7 @@ from typing import Any, Literal
 
 from smoa_lightning.common.errors import UserError, nearest
 from smoa_lightning.common.folder_names import check_folder_name
+from smoa_lightning.common.paths import local_path
 from smoa_lightning.configuration.yaml_files import (
     LocatedYaml,
     SourceLocation,
@@ -217,7 +218,7 @@ def find_file(name: Any, mark: SourceLocation, what: str) -> Path:
     where = f"{mark.text}: " if mark.text else ""
     if not isinstance(name, str):
         raise UserError(f"{where}{what} needs names of files, but {name!r} is not a name")
-    places = [folder / name for folder in (mark.folder, Path()) if folder is not None]
+    places = [folder / local_path(name) for folder in (mark.folder, Path()) if folder is not None]
     for file in places:
         if file.is_file():
             return file.resolve()

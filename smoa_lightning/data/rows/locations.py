@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from fsspec.core import url_to_fs
 
 from smoa_lightning.common.errors import UserError
+from smoa_lightning.common.paths import local_path
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -85,12 +86,12 @@ def is_empty(place: str) -> bool:
 
 def plain(place: str) -> str:
     """Return the name of a place in errors and records."""
-    return place if is_url(place) else str(Path(place).expanduser())
+    return place if is_url(place) else str(local_path(place))
 
 
 def joined(folder: str, name: str) -> str:
     """Return the place of a file or folder in a folder."""
-    return f"{folder.rstrip('/')}/{name}" if is_url(folder) else str(Path(folder).expanduser() / name)
+    return f"{folder.rstrip('/')}/{name}" if is_url(folder) else str(local_path(folder) / name)
 
 
 def entries(folder: str) -> dict[str, bool]:

@@ -16,6 +16,7 @@ from lightning.pytorch.callbacks import Callback
 from smoa_lightning.adapters import without_adapter
 from smoa_lightning.backbones.limits import check_ids
 from smoa_lightning.common.errors import UserError
+from smoa_lightning.common.paths import local_path
 from smoa_lightning.data.batches.collate import pad_rows
 from smoa_lightning.data.batches.order import longest_first
 from smoa_lightning.data.encoding.encode import AddBos, Pair, encode_pairs, scoring_row
@@ -155,7 +156,7 @@ def documents(text: str, limit: int) -> list[str]:
     """
     if text == EMBEDDED:
         return held_out_text()[:limit]
-    file = Path(text).expanduser()
+    file = local_path(text)
     readers = {".txt": _paragraphs, ".jsonl": _texts}
     if not file.is_file():
         raise UserError(f"forgetting.text: there is no file {text}; name a .txt or .jsonl file, {EMBEDDED!r}, or null.")
