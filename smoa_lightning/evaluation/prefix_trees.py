@@ -47,7 +47,10 @@ def choice_log_likelihoods(model: Any, batch: dict[str, Any]) -> tuple[Tensor, T
         batch: ``input_ids``, ``attention_mask`` and ``labels``, each (rows, length), padded on the right.
     """
     if shares_prefixes(model, batch["input_ids"].shape[1]):
-        return shared_log_likelihoods(model, batch)
+        likelihood, count = shared_log_likelihoods(model, batch)
+        if bool(likelihood.isfinite().all()):
+            return likelihood, count
+        # NaN reaches other rows through masked attention, so each row is scored alone to find the wrong one
     return row_log_likelihoods(*target_logits(model, batch))
 
 

@@ -32,9 +32,10 @@ def announce(run: Run) -> None:
     logger.info("backbone: %s (%s)   data: %s from %s", backbone.source, backbone.name, data.name, data.source)
     if budget is not None:
         logger.info("%s", budget.line())
-    length, positions = run.config["data"]["max_length"], data.encoding.max_length
-    if length > positions:
-        warn(f"data.max_length {length} is more than the backbone's {positions} positions; {positions} is used")
+    length, used, limits = run.config["data"]["max_length"], data.encoding.max_length, run.module.limits
+    if length > used:
+        less = f" less {limits.virtual_tokens} virtual tokens" if limits.virtual_tokens else ""
+        warn(f"data.max_length {length} is more than the backbone's {limits.positions} positions{less}; {used} is used")
     if data.ignored_settings:
         warn(f"ignored, since files of any size are read from disk: {', '.join(data.ignored_settings)}")
     if run.other_classes:
