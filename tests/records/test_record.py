@@ -111,3 +111,11 @@ def test_a_failed_write_leaves_what_was_there(tmp_path: Path, folder: bool) -> N
         raise RuntimeError
     assert read() == "two"
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("nothing", [None, []])
+def test_an_empty_new_setting_keeps_the_signature_of_earlier_versions(nothing: object) -> None:
+    earlier = {"model": {"backbone": {"name": "a/b"}}}
+    same = {"model": {"backbone": {"name": "a/b", "allow_missing": nothing}}}
+    assert signature(same, {}) == signature(earlier, {})
+    assert signature({"model": {"backbone": {"name": "a/b", "allow_missing": ["x"]}}}, {}) != signature(earlier, {})

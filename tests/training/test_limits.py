@@ -61,20 +61,16 @@ def fit(folder: Path, rows: Path, root: Path, *flags: str) -> int:
 
 
 @pytest.mark.parametrize(
-    ("kind", "protocol"),
-    [(None, "generation"), ("prompt", "generation"), ("prefix", "generation"), ("ptuning", "likelihood")],
+    ("kind", "protocol"), [("prompt", "generation"), ("prefix", "generation"), ("ptuning", "likelihood")]
 )
 def test_virtual_tokens_count_against_the_positions(
-    kind: str | None, protocol: str, short: Path, long_rows: Path, tmp_path: Path
+    kind: str, protocol: str, short: Path, long_rows: Path, tmp_path: Path
 ) -> None:
     flags = ["--data.protocol", protocol, "--data.num_fewshot", "2", "--data.max_new_tokens", "8"]
-    if kind is None:
-        flags += ["--model.adapter", "peft.LoraConfig"]
-    else:
-        flags += [f"--model.adapter=peft.{PROMPTS[kind].__name__}", f"--model.adapter.num_virtual_tokens={VIRTUAL}"]
+    flags += [f"--model.adapter=peft.{PROMPTS[kind].__name__}", f"--model.adapter.num_virtual_tokens={VIRTUAL}"]
     assert fit(short, long_rows, tmp_path, *flags) == 0
     record = json.loads((only_run(tmp_path) / "record.json").read_text())
-    room = POSITIONS - (0 if kind is None else VIRTUAL)
+    room = POSITIONS - VIRTUAL
     assert record["data"]["max_length"] == room
     parts = record["data"]["parts"]
     assert parts["train"]["length_max"] == room
@@ -132,7 +128,11 @@ def extended(short: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_pad_token_beyond_the_embedding_is_no_error(extended: Path, long_rows: Path, tmp_path: Path) -> None:
     flags = ["--model.adapter", "peft.LoraConfig", "--data.pad_multiple", "16", "--data.protocol", "generation"]
     assert fit(extended, long_rows, tmp_path, *flags, "--data.max_new_tokens", "4") == 0
-    assert len(generate(only_run(tmp_path), ["a", "abc"], max_new_tokens=2)) == 2
+    run = only_run(tmp_path)
+    assert json.loads((run / "record.json").read_text())["data"]["max_length"] == POSITIONS  # no virtual tokens
+    assert len(generate(run, ["a", "abc"], max_new_tokens=2)) == 2
+    with pytest.raises(UserError, match=r"prompt 1: the token '<\|extra\|>'"):
+        generate(run, ["a <|extra|>"], max_new_tokens=2)
 
 
 @pytest.mark.parametrize("split", ["train", "validation"])
@@ -151,14 +151,10 @@ def test_a_row_with_a_token_beyond_the_embedding_is_refused_before_scores(
     assert not list((tmp_path / "runs").glob("*/*/checkpoints/*.ckpt"))
 
 
-def test_a_document_and_a_prompt_with_such_a_token_are_refused(
+def test_a_document_with_such_a_token_is_refused(
     extended: Path, long_rows: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "text.txt").write_text("One.\n\nTwo <|extra|> three.\n")
     flags = ["--model.adapter", "peft.LoraConfig", "--forgetting.text", str(tmp_path / "text.txt")]
     assert fit(extended, long_rows, tmp_path / "runs", *flags) == 2
     assert "forgetting.text, document 2: the token '<|extra|>'" in capsys.readouterr().err
-    assert fit(extended, long_rows, tmp_path / "runs", *flags[:2]) == 0
-    (record,) = [r for r in (tmp_path / "runs").glob("*/*/record.json") if '"finished"' in r.read_text()]
-    with pytest.raises(UserError, match=r"prompt 1: the token '<\|extra\|>'"):
-        generate(record.parent, ["a <|extra|>"], max_new_tokens=2)
