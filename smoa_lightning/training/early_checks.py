@@ -42,6 +42,8 @@ def check_before_work(
         return
     data.setup("fit")
     data.sets.report_overlaps()
+    if data.has_report and flat(config).get("run.score_report", True):
+        data.setup("test")  # an error in a report row comes before scores and training
     if str(flat(config).get("model.optimizer.class_path")).startswith("torch."):
         make_optimizer(module.optimizer_factory, [torch.nn.Parameter(torch.zeros(2, 2))])
     if module.adapter_config is not None:

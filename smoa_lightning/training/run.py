@@ -52,7 +52,7 @@ from smoa_lightning.training.run_checkpoints import BEST, publish, recover, resu
 from smoa_lightning.training.run_names import flat_hyperparameters
 from smoa_lightning.training.run_notes import evaluation_result, fit_result
 from smoa_lightning.training.run_place import shared_folder
-from smoa_lightning.training.unchanged import ROWS, check_backbone, check_commits, check_rows, identity, row_digests
+from smoa_lightning.training.unchanged import ROWS, check_commits, check_rows, identity, row_digests, rows_to_continue
 
 Metrics = dict[str, float]
 T = TypeVar("T")
@@ -147,8 +147,6 @@ class Run:
                 recover(self.folder)
             self._check_rows()
             check_before_work(trainer, self.module, self.data, self.config)
-            if self.score_report and self.data.has_report:
-                self.data.setup("test")  # an error in a report row comes before scores and training
             metrics = self._base_metrics(trainer)
             if not self.module.frozen:
                 start = self._start_from(checkpoint)
@@ -184,8 +182,7 @@ class Run:
         earlier = read_record(self.folder) or {}
         check_files(self.folder, earlier)
         backbone = provenance(self.module.location)
-        if self.target.resume:
-            check_backbone(self.folder, earlier["backbone"], backbone)
+        rows = rows_to_continue(self.folder, earlier, backbone)
         self.record = {
             "name": self.name,
             **asdict(self.identity),
@@ -194,7 +191,7 @@ class Run:
             "config": self.config,
             "hyperparameters": flat_hyperparameters(self.module, self.data, self.config),
             "backbone": backbone,
-            "data": {"task": self.data.name, "source": self.data.source, ROWS: earlier.get("data", {}).get(ROWS, {})},
+            "data": {"task": self.data.name, "source": self.data.source, ROWS: rows},
             "metrics": earlier.get("metrics", {}),
             FILES: earlier.get(FILES, {}),
             "environment": environment(),

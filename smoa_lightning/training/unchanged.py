@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.records.record import read_record, signature
 from smoa_lightning.training.checkpoint import file_digest
+from smoa_lightning.training.run_checkpoints import resume_point
 
 if TYPE_CHECKING:
     from smoa_lightning.backbones.backbone import Location
@@ -101,6 +102,27 @@ def row_digests(data: TaskDataModule, train: bool) -> dict[str, str]:
             splits.append(rows.report_split)
         digests |= {f"{name}/{split}": rows.rows(split).sha256 for split in splits}
     return digests
+
+
+def rows_to_continue(folder: Path, earlier: Mapping[str, Any], backbone: Mapping[str, Any]) -> dict[str, str]:
+    """Check the backbone of an interrupted run, and return the digests of its rows.
+
+    A run that has neither scored nor trained continues nothing, so its backbone and its rows may change: if they were
+    refused, this is the remedy.
+
+    Args:
+        folder: The folder of the run.
+        earlier: Its record; empty for a new run.
+        backbone: The facts about the backbone now.
+
+    Raises:
+        UserError: Weights, config or tokenizer changed.
+    """
+    if not earlier.get("metrics") and resume_point(folder) is None:
+        return {}
+    check_backbone(folder, earlier["backbone"], backbone)
+    rows: dict[str, str] = earlier.get("data", {}).get(ROWS, {})
+    return rows
 
 
 def check_rows(folder: Path, earlier: Mapping[str, str], now: Mapping[str, str], origin: Any) -> None:

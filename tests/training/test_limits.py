@@ -149,6 +149,9 @@ def test_a_row_with_a_token_beyond_the_embedding_is_refused_before_scores(
     err = capsys.readouterr().err
     assert f"piqa {split}, row 7: the token '<|extra|>' has id 260, but the embedding of the model has only 259" in err
     assert not list((tmp_path / "runs").glob("*/*/checkpoints/*.ckpt"))
+    shutil.copy(long_rows / f"{split}.jsonl", rows)  # the refused run goes on with the remedy
+    assert fit(extended, rows, tmp_path / "runs", *flags) == 0
+    assert only_run(tmp_path / "runs").name == "version_0"
 
 
 def test_a_document_with_such_a_token_is_refused(
