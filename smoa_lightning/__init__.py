@@ -1,6 +1,7 @@
 """smoa_lightning: high-rank parameter-efficient fine-tuning under one matched protocol.
 
-Public names are loaded at first use, so that importing the package is fast.
+Public names are loaded at first use, so that importing the package is fast. Once peft is imported as well, it knows the
+methods of this package: ``PeftModel.from_pretrained`` loads their adapters.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import importlib
 import logging
 from typing import Any
 
+from smoa_lightning.common.peft_hook import register_with_peft
 from smoa_lightning.version import __version__
 
 # peft imports bitsandbytes if it is installed; bitsandbytes then recommends a package for inference on some CPUs.
@@ -30,3 +32,6 @@ def __getattr__(name: str) -> Any:
     if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(_MODULE_OF[name]), name)
+
+
+register_with_peft()

@@ -24,8 +24,8 @@ from smoa_lightning.adapters.size_settings import OUT_OF_REACH, Shapes, SizeSett
 from smoa_lightning.adapters.tuner import linear_shape
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.common.parameter_budget import number_of_parameters
-from smoa_lightning.common.paths import local_path
-from smoa_lightning.configuration.yaml_files import no_such_file, read_yaml
+from smoa_lightning.configuration.shipped_files import config_file
+from smoa_lightning.configuration.yaml_files import read_yaml
 
 TOLERANCE = 0.01  # largest relative difference at which a budget is met
 TRIALS = 24  # most values to try before one is accepted, or to correct an estimate; an exact estimate needs 1 or 2
@@ -299,14 +299,13 @@ def between(count: Callable[[int], float], size: int, target: float) -> None:
 def like_file(path: str, folder: Path | None) -> Path:
     """Return the file of ``like``: a path in ``folder``, the folder of the naming file, or in the working directory.
 
+    Else it is the file of the package with this name.
+
     Raises:
-        UserError: The file is in neither folder.
+        UserError: There is no such file.
     """
-    places = [place / local_path(path) for place in (folder, Path()) if place is not None]
-    for file in places:
-        if file.is_file():
-            return file.resolve()
-    raise no_such_file(path, places, "model.budget.like")
+    folders = [place for place in (folder, Path()) if place is not None]
+    return config_file(path, "experiments", "model.budget.like", folders).resolve()
 
 
 def _strategy_of(file: Path) -> PeftConfig | None:

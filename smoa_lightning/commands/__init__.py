@@ -11,5 +11,6 @@ COMMANDS = {
     "params": "show what a configuration adapts and what it costs, without data",
     "ablate": "run a study: a grid of cells with seeds, and searches",
     "report": "turn a study's folder into tables, figures and one page",
+    "configs": "list, show or copy the experiments and studies of the package",
     "rank": "measure the rank of a run's update, as a table and a figure",
 }

@@ -5,7 +5,7 @@ Only ``parser``, the real parser, imports Lightning and peft.
 
 from __future__ import annotations
 
-from smoa_lightning.configuration.check import check_arguments, needs_checkpoint, unknown_key
+from smoa_lightning.configuration.check import check_arguments, check_strategy, needs_checkpoint, unknown_key
 from smoa_lightning.configuration.describe import describe, help_or_check
 from smoa_lightning.configuration.settings import COMMANDS
 from smoa_lightning.configuration.yaml_files import expand_bases
@@ -13,6 +13,7 @@ from smoa_lightning.configuration.yaml_files import expand_bases
 __all__ = [
     "COMMANDS",
     "check_arguments",
+    "check_strategy",
     "describe",
     "expand_bases",
     "help_or_check",

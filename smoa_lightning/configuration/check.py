@@ -262,18 +262,33 @@ def needs_checkpoint(command: str) -> str:
     )
 
 
-def check_arguments(command: str, args: list[str]) -> None:
-    """Check the arguments of ``fit``, ``validate``, ``test``, ``predict`` or ``params``.
+def check_strategy(settings: Settings) -> None:
+    """Refuse a training run for which nothing says what is trained.
+
+    Raises:
+        UserError: Neither ``model.adapter`` nor ``model.frozen`` nor a checkpoint is set.
+    """
+    if all(value_at(settings, key) is ABSENT for key in ("model.adapter", "model.frozen", "ckpt_path")):
+        raise UserError(
+            "no strategy is set: add --config experiments/adapters/lora.yaml or a different file of that folder; "
+            "experiments/adapters/full.yaml is full fine-tuning"
+        )
+
+
+def check_arguments(command: str, args: list[str]) -> Settings | None:
+    """Check the arguments of ``fit``, ``validate``, ``test``, ``predict`` or ``params``; return what they set.
+
+    It is ``None`` if only the full parser can read them.
 
     Raises:
         UserError: An argument is wrong.
     """
     if any(word.partition("=")[0].endswith(".help") or word.startswith("--help=") for word in args):
-        return
+        return None
     check = Check(command)
     check.arguments(args)
     if check.unclear or any(word.startswith("--print_config") for word in args):
-        return
+        return None
     checkpoint = check.values.get("ckpt_path")
     checkpoint = None if checkpoint in ("null", "") else checkpoint
     if isinstance(checkpoint, str) and not local_path(checkpoint).is_file():
@@ -287,3 +302,4 @@ def check_arguments(command: str, args: list[str]) -> None:
     name = check.values.get("run.name")
     if isinstance(name, str) and name != "null":
         check_folder_name(name, "run.name")
+    return check.settings

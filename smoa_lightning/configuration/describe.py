@@ -13,7 +13,7 @@ from smoa_lightning.common.allowed_classes import FLAG
 from smoa_lightning.common.allowed_classes import HELP as FLAG_HELP
 from smoa_lightning.common.console import HELP
 from smoa_lightning.common.errors import UserError
-from smoa_lightning.configuration.check import Check, check_arguments
+from smoa_lightning.configuration.check import Check, check_arguments, check_strategy
 from smoa_lightning.configuration.composition import value_at
 from smoa_lightning.configuration.settings import (
     ABSENT,
@@ -48,7 +48,9 @@ def help_or_check(command: str, args: list[str]) -> bool:
     if "-h" in args or "--help" in args:
         print(describe(command, args))
         return True
-    check_arguments(command, args)
+    settings = check_arguments(command, args)
+    if command in ("fit", "params") and settings is not None:
+        check_strategy(settings)
     return False
 
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from smoa_lightning.common.errors import UserError, nearest
-from smoa_lightning.common.paths import local_path
+from smoa_lightning.common.errors import UserError
+from smoa_lightning.configuration.shipped_files import config_file
 
 Steps = tuple[str | int, ...]
 
@@ -77,7 +77,7 @@ def read_yaml(file: Path, named_by: str) -> LocatedYaml:
         UserError: The file does not exist, is not YAML, or has a key twice in one mapping.
     """
     if not file.is_file():
-        raise no_such_file(str(file), [file], named_by)
+        raise UserError(f"{named_by}: there is no file {str(file)!r}")
     try:
         node = _syntax_tree(file.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -86,13 +86,6 @@ def read_yaml(file: Path, named_by: str) -> LocatedYaml:
     result = LocatedYaml(None, {(): SourceLocation(str(file), file.parent)})
     result.value = None if node is None else _value(node, (), result, file)
     return result
-
-
-def no_such_file(name: str, places: Sequence[Path], named_by: str) -> UserError:
-    """Return the error about a missing YAML file, with the nearest names in the first existing folder."""
-    folder = next((place.parent for place in places if place.parent.is_dir()), Path())
-    near = nearest(places[0].name, [p.name for p in sorted(folder.glob("*.yaml"))] or ["no YAML file"])
-    return UserError(f"{named_by}: there is no file {name!r}; {str(folder)!r} holds {near}")
 
 
 def read_flag(text: str, flag: str) -> LocatedYaml:
@@ -138,6 +131,8 @@ def merged(before: LocatedYaml, after: LocatedYaml, depths: Mapping[str, int]) -
 def expand_bases(args: list[str]) -> list[str]:
     """Insert before each ``--config FILE`` its ``base:`` file, and the base of that file; each base once.
 
+    A file that is not in its folder is looked up among the files of the package.
+
     Raises:
         UserError: A file does not exist or is not YAML, or its base is no name of a file.
     """
@@ -147,20 +142,23 @@ def expand_bases(args: list[str]) -> list[str]:
     def add(file: Path, named_by: str) -> None:
         content = read_yaml(file, named_by).value
         base = content.get("base") if isinstance(content, dict) else None
+        if isinstance(content, dict) and "axes" in content:
+            raise UserError(f"{named_by}: {file} is a study: run it with ablate --config {file}")
         if base is not None and not isinstance(base, str):
             raise UserError(f"{file}: base is {base!r}, but must be the name of one file")
-        below = None if base is None else file.parent / local_path(base)
-        if below is not None and below.resolve() not in seen:
-            seen.add(below.resolve())
-            add(below, f"base of {file}")
+        if base is not None:
+            before = config_file(base, "experiments", f"base of {file}", [file.parent])
+            if before.resolve() not in seen:
+                seen.add(before.resolve())
+                add(before, f"base of {file}")
         expanded.extend(["--config", str(file)])
 
     remaining = iter(args)
     for argument in remaining:
         if argument in ("--config", "-c"):
-            add(local_path(next(remaining, "")), argument)
+            add(config_file(next(remaining, ""), "experiments", argument), argument)
         elif argument.startswith("--config="):
-            add(local_path(argument.removeprefix("--config=")), "--config")
+            add(config_file(argument.removeprefix("--config="), "experiments", "--config"), "--config")
         else:
             expanded.append(argument)
     return expanded

@@ -58,7 +58,7 @@ def test_files_are_found_from_the_study_and_from_the_working_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "studies").mkdir()
-    (tmp_path / "near.yaml").write_text("data: {task: piqa}\n")
+    (tmp_path / "near.yaml").write_text("data: {task: piqa}\nmodel: {adapter: null}\n")
     text = "base: [{}]\naxes: {{batch_size: [4, 8]}}\n"
     file = written(tmp_path / "studies", text.format("../near.yaml"))
     assert load_study([file]).cells[0].files == (tmp_path / "near.yaml",)

@@ -10,6 +10,7 @@ from smoa_lightning.common.console import FLAGS, HELP
 from smoa_lightning.common.errors import UserError, nearest
 from smoa_lightning.common.paths import local_path
 from smoa_lightning.configuration.check import flags
+from smoa_lightning.configuration.shipped_files import config_file
 
 OPTIONS = {
     "config": "study file; give it again for files that change the study",
@@ -66,7 +67,7 @@ def parse_options(args: list[str]) -> Options:
     for key, text in flags(args):
         name = key.replace("-", "_")
         if name == "config":
-            files.append(local_path(_text(name, text)))
+            files.append(config_file(_text(name, text), "ablations", "--config"))
         elif name in OPTIONS:
             given[name] = text
         elif "." not in name and name not in STUDY_KEYS and (near := _near(name)):

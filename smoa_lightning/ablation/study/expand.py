@@ -25,7 +25,7 @@ from smoa_lightning.ablation.study.study_file import (
     study_name,
 )
 from smoa_lightning.common.errors import UserError, nearest
-from smoa_lightning.configuration import check_arguments
+from smoa_lightning.configuration import check_arguments, check_strategy
 from smoa_lightning.configuration.composition import Composer, Settings, value_at
 from smoa_lightning.configuration.keys import Keys
 from smoa_lightning.configuration.settings import ABSENT, class_settings, owner_of
@@ -231,6 +231,7 @@ class _Expansion:
             check_arguments(
                 "fit", list(command_line(cell.files, {**cell.flags, **{p.key: p.example for p in searched}}))
             )
+            check_strategy(cell.settings)
             report = metric_of(self.objective, cell.settings, "report")
             trial = metric_of(self.search.objective, cell.settings, "selection") if self.search else ""
         except UserError as error:

@@ -37,13 +37,12 @@ from typing import Any, Literal
 
 from smoa_lightning.common.errors import UserError, nearest
 from smoa_lightning.common.folder_names import check_folder_name
-from smoa_lightning.common.paths import local_path
+from smoa_lightning.configuration.shipped_files import config_file
 from smoa_lightning.configuration.yaml_files import (
     LocatedYaml,
     SourceLocation,
     Steps,
     merged,
-    no_such_file,
     read_flag,
     read_yaml,
 )
@@ -111,6 +110,8 @@ def read_study(files: Sequence[Path], flags: Iterable[tuple[str, str | None]] = 
 def _check_keys(tree: LocatedYaml, file: str) -> None:
     if not isinstance(tree.value, dict):
         raise UserError(f"{file} is not a study file: it needs the keys 'base' and 'axes'")
+    if tree.value.keys() & {"model", "data", "trainer"}:
+        raise UserError(f"{file} is an experiment, not a study: run it with fit --config {file}")
     for key in tree.value:
         if key not in STUDY_KEYS:
             raise UserError(
@@ -210,19 +211,16 @@ def keep(tree: LocatedYaml) -> Keep:
 
 
 def find_file(name: Any, mark: SourceLocation, what: str) -> Path:
-    """Return the path of a file in a study: relative to the study file, else relative to the working directory.
+    """Return the path of a file in a study: relative to the study file, the working directory, or in the package.
 
     Raises:
-        UserError: The file is not in either folder.
+        UserError: There is no such file.
     """
     where = f"{mark.text}: " if mark.text else ""
     if not isinstance(name, str):
         raise UserError(f"{where}{what} needs names of files, but {name!r} is not a name")
-    places = [folder / local_path(name) for folder in (mark.folder, Path()) if folder is not None]
-    for file in places:
-        if file.is_file():
-            return file.resolve()
-    raise no_such_file(name, places, f"{where}{what}")
+    folders = [folder for folder in (mark.folder, Path()) if folder is not None]
+    return config_file(name, "experiments", f"{where}{what}", folders).resolve()
 
 
 def base_files(tree: LocatedYaml) -> tuple[Path, ...]:

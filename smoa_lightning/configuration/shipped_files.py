@@ -1,0 +1,101 @@
+"""The experiment and study files of the package: found by name where the working directory has no such file."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import smoa_lightning
+from smoa_lightning.common.errors import UserError, nearest
+from smoa_lightning.common.paths import local_path
+
+Kind = Literal["experiments", "ablations"]
+KINDS: tuple[Kind, ...] = ("experiments", "ablations")
+COMMANDS: dict[Kind, str] = {"experiments": "fit", "ablations": "ablate"}
+
+
+def shipped_root() -> Path:
+    """Return the folder of ``experiments`` and ``ablations``: in the package, or next to it in a source tree."""
+    package = Path(smoa_lightning.__file__).parent
+    inside = package / "configs"  # setup.py copies the files there when it builds a wheel
+    return inside if inside.is_dir() else package.parent
+
+
+def shipped_files(kind: Kind) -> dict[str, Path]:
+    """Return all files of a kind: name without suffix, such as ``piqa`` or ``adapters/lora`` -> file."""
+    folder = shipped_root() / kind
+    return {file.relative_to(folder).with_suffix("").as_posix(): file for file in sorted(folder.rglob("*.yaml"))}
+
+
+def shipped_named(name: str, kinds: Sequence[Kind] = KINDS) -> list[Path]:
+    """Return the shipped files that a name means.
+
+    Args:
+        name: ``experiments/piqa.yaml``, ``piqa.yaml``, ``piqa`` or ``adapters/lora``; also ``lora``, if there is no
+            ``lora`` outside of the folders. Leading ``../`` are ignored, as in the ``base:`` of a study.
+        kinds: Where to look.
+    """
+    words = [word for word in Path(name).parts if word not in ("..", ".")]
+    short = Path(*words).as_posix().removesuffix(".yaml")
+    exact, inner = [], []
+    for kind in kinds:
+        for known, file in shipped_files(kind).items():
+            if short in (known, f"{kind}/{known}"):
+                exact.append(file)
+            elif known.endswith(f"/{short}"):
+                inner.append(file)
+    return exact or inner
+
+
+def config_file(name: str | Path, kind: Kind, named_by: str, folders: Sequence[Path] = (Path(),)) -> Path:
+    """Return a configuration file: in the given folders, else in the package.
+
+    Args:
+        name: Its path, or the name of a shipped file.
+        kind: Which shipped files the name can mean.
+        named_by: The flag or key that names the file, for messages.
+        folders: Folders to which the path may be relative; default: the working directory.
+
+    Raises:
+        UserError: There is no such file, or several shipped files have the name.
+    """
+    places = [folder / local_path(name) for folder in folders]
+    for place in places:
+        if place.is_file():
+            return place
+    found = [] if Path(name).is_absolute() else shipped_named(str(name), (kind,))
+    if len(found) == 1:
+        return found[0]
+    if found:
+        names = ", ".join(full_name(file) for file in found)
+        raise UserError(f"{named_by}: {str(name)!r} can mean {names}: give the whole name")
+    for other, command in COMMANDS.items():
+        if other != kind and (others := shipped_named(str(name), (other,))):
+            raise UserError(f"{named_by}: {full_name(others[0])} is for {command}: {command} --config {name}")
+    raise _no_such_file(str(name), kind, named_by, places)
+
+
+def full_name(file: Path) -> str:
+    """Return the name of a shipped file with its kind, such as ``experiments/piqa.yaml``."""
+    return file.relative_to(shipped_root()).as_posix()
+
+
+def description(file: Path) -> str:
+    """Return the first sentence of a file's comment."""
+    lines = file.read_text(encoding="utf-8").splitlines()
+    comment = " ".join(line[1:].strip() for line in lines if line.startswith("#") and "language-server" not in line)
+    return re.split(r"(?<=[.?])\s+(?=[A-Z])|\s+python -m", comment)[0]
+
+
+def _no_such_file(name: str, kind: Kind, named_by: str, places: Sequence[Path]) -> UserError:
+    """Return the error about a missing file, with the nearest names in its folder, else of the package."""
+    word = Path(name).name.removesuffix(".yaml")
+    is_path = Path(name).suffix or len(Path(name).parts) > 1
+    for folder in (place.parent for place in places if is_path and place.parent.is_dir()):
+        if there := [file.name for file in sorted(folder.glob("*.yaml"))]:
+            near = nearest(f"{word}.yaml", there)
+            return UserError(f"{named_by}: there is no file {name!r}; {str(folder)!r} holds {near}")
+    known = [known.rpartition("/")[2] for known in shipped_files(kind)]
+    return UserError(f"{named_by}: there is no file {name!r}; the package has {nearest(word, known, 3) or 'none'}")
