@@ -86,7 +86,9 @@ def chosen(structure: Structure, size: int, tiles: int, tokens: int, dtype: torc
 def main() -> None:
     """Print one line for each case."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--structures", nargs="+", default=["circulant", "toeplitz", "ldr", "kronecker"])
+    parser.add_argument(
+        "--structures", nargs="+", default=["circulant", "toeplitz", "toeplitz_hadamard", "ldr", "kronecker"]
+    )
     parser.add_argument("--sizes", nargs="+", type=int, default=[32, 64, 128, 192, 256, 384, 576, 768, 1024, 1536])
     parser.add_argument("--tiles", nargs="+", type=int, default=[1])
     parser.add_argument("--tokens", nargs="+", type=int, default=[64, 768])

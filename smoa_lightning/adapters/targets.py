@@ -57,6 +57,16 @@ SLOT_TARGETS: dict[str, tuple[list[str], list[str]]] = {
     **dict.fromkeys(["bert", "roberta"], (["attention.output.dense"], ["output.dense"])),
     "vit": (["attention.o_proj"], ["mlp.fc2"]),
 }
+# The backbone's dropouts after these projections, for slots with ``after_dropout``; None if the dropout is no module of
+# its own, or one module for both places. Other architectures have no dropout there, so that both places are one.
+SLOT_DROPOUTS: dict[str, tuple[list[str], list[str]] | None] = {
+    **dict.fromkeys(["bert", "roberta"], (["attention.output.dropout"], ["output.dropout"])),
+    **dict.fromkeys(["gpt2", "gpt_bigcode", "gptj"], (["attn.resid_dropout"], ["mlp.dropout"])),
+    "gpt_neo": (["attn.attention.resid_dropout"], ["mlp.dropout"]),
+    "gpt_neox": (["post_attention_dropout"], ["post_mlp_dropout"]),
+    "phi3": (["resid_attn_dropout"], ["resid_mlp_dropout"]),
+    **dict.fromkeys(["opt", "bloom", "falcon", "phi", "vit", "stablelm"]),
+}
 _FEEDFORWARD = {"up_proj", "down_proj", "dense_h_to_4h", "dense_4h_to_h", "fc1", "fc2", "fc_in", "fc_out", "c_fc"}
 _FEEDFORWARD |= {"c_proj", "gate_up_proj", "intermediate.dense", "output.dense"}
 

@@ -52,13 +52,29 @@ NOT_CONTENT = {
 # Settings that earlier versions do not have: an empty one does not count, so that their runs keep their signatures.
 NOT_CONTENT_IF_EMPTY = {"model.backbone.allow_missing"}
 
+# Settings that later versions added to our strategies, with the value at which a strategy is what it was before.
+ADDED_LATER: dict[str, Any] = {
+    "after_dropout": False,
+    "alpha_over_rank": False,
+    "alpha_pattern": None,
+    "initial_std": None,
+    "rank_pattern": None,
+    "rounding": "floor",
+}
+
 
 def content(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return the part of a resolved configuration that decides the result."""
+    """Return the part of a resolved configuration that decides the result.
+
+    Settings of ``ADDED_LATER`` count only if they differ from the value there, so that signatures stay the same.
+    """
     deciding: dict[str, Any] = {}
+    ours = str(config.get("class_path")).startswith("smoa_lightning.adapters.")
     for key, value in config.items():
         path = f"{prefix}{key}"
         if path not in NOT_CONTENT and (value or path not in NOT_CONTENT_IF_EMPTY):
+            if ours and key == "init_args" and isinstance(value, Mapping):
+                value = {k: v for k, v in value.items() if k not in ADDED_LATER or v != ADDED_LATER[k]}
             deciding[key] = content(value, f"{path}.") if isinstance(value, Mapping) else value
     return deciding
 

@@ -24,10 +24,12 @@ Maker = Callable[..., Any]
 UPDATES: list[dict[str, Any]] = [
     {"structure": "circulant"},
     {"structure": "toeplitz"},
+    {"structure": "toeplitz_hadamard"},
     {"structure": "kronecker"},
     {"structure": "ldr", "displacement_rank": 3},
     {"structure": "circulant", "block_size": 6},
     {"structure": "toeplitz", "block_size": 7},
+    {"structure": "toeplitz_hadamard", "block_size": 7},
     {"structure": "kronecker", "block_size": 6, "kronecker_rank": 3},
     {"structure": "ldr", "block_size": 5, "displacement_rank": 2},
 ]
@@ -123,7 +125,7 @@ def test_forward_is_weight_plus_update(kind: str, settings: dict[str, Any]) -> N
     assert torch.equal(base.weight, before)
 
 
-@pytest.mark.parametrize("structure", ["circulant", "toeplitz", "ldr"])
+@pytest.mark.parametrize("structure", ["circulant", "toeplitz", "toeplitz_hadamard", "ldr"])
 def test_large_layers_go_through_fft(structure: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[int] = []
     original = structured.convolve

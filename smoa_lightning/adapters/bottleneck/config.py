@@ -34,6 +34,8 @@ class BottleneckConfig(TunerConfig):
         bottleneck_size: k.
         placement: After attention and feed-forward (``houlsby``) or only after feed-forward (``pfeiffer``); sets the
             default of ``target_modules``.
+        after_dropout: Put the adapter after the backbone's dropout instead of before it; sets the default of
+            ``target_modules``.
         activation: act, a function of transformers such as gelu, relu or silu.
         dropout: Dropout probability of the adapter's inputs in training.
         bias: The trained biases of the backbone: none, all, or those of the adapted layers.
@@ -41,6 +43,7 @@ class BottleneckConfig(TunerConfig):
 
     bottleneck_size: int = field(default=64)
     placement: Placement = field(default="houlsby")
+    after_dropout: bool = field(default=False)
     activation: str = field(default="gelu")
     dropout: float = field(default=0.0)
     bias: Bias = field(default="none")

@@ -24,15 +24,22 @@ from torch import Tensor
 THETA = 10000.0
 
 
-def square_size(r: int, out_features: int, in_features: int, even: bool = False) -> int:
-    """Return r_hat, the size of M: ``floor(sqrt((d_in + d_out) r))``, at most min(d_out, d_in), rounded to even.
+def square_size(r: int, out_features: int, in_features: int, even: bool = False, nearest: bool = False) -> int:
+    """Return r_hat, the size of M: ``sqrt((d_in + d_out) r)`` rounded down, at most min(d_out, d_in).
 
-    Only ``even=True`` rounds it down to an even number.
+    Only ``even=True`` rounds it down to an even number, and only ``nearest=True`` rounds the root to the nearest
+    integer.
 
     >>> square_size(8, 64, 64), square_size(8, 65, 65), square_size(8, 65, 65, even=True), square_size(8, 9, 64)
     (32, 32, 32, 9)
+    >>> square_size(1, 15, 15), square_size(1, 15, 15, nearest=True), square_size(1, 15, 16, True, nearest=True)
+    (5, 5, 6)
     """
-    size = min(math.isqrt((in_features + out_features) * r), in_features, out_features)
+    parameters = (in_features + out_features) * r
+    size = math.isqrt(parameters)
+    if nearest and parameters > size * (size + 1):  # equal to root > size + 1/2, since both sides are integers
+        size += 1
+    size = min(size, in_features, out_features)
     return size // 2 * 2 if even else size
 
 

@@ -27,7 +27,7 @@ class MoraLinear(UpdateLayer):
     def initial_parameters(self, config: MoraConfig) -> dict[str, Tensor]:
         """Return M of zeros."""
         config.check_layer(self.name, self.out_features, self.in_features)
-        size = compress.square_size(config.r, self.out_features, self.in_features, config.type == "rotation")
+        size = config.size(self.out_features, self.in_features)
         return {"mora_M": torch.zeros(size, size, dtype=self.parameter_dtype())}
 
     def product(self, x: Tensor, adapter: str) -> Tensor:

@@ -27,17 +27,19 @@ class SurmPeftType(str, Enum):  # noqa: UP042  (peft takes the name from "Class.
 class SurmConfig(TunerConfig):
     r"""Structured unrestricted-rank matrices (arXiv 2406.17740): an update D of few parameters and of high rank.
 
-    ============  ===============================================  ========================================
-    structure     D (n x n)                                        trainable parameters
-    ============  ===============================================  ========================================
-    circulant     C(b o a), ``C(c)_ij = c_{(i-j) mod n}``          2 n
-    toeplitz      T(b) T(a), symmetric, ``T(c)_ij = c_{|i-j|}``    2 n
-    kronecker     B (x) A, B (n_out/r x r), A (r x n_in/r)         n_in + n_out
-    ldr           sum over i <= m of C(g_i) S(h_i)                 2 n m
-    ============  ===============================================  ========================================
+    =================  ===========================================  ====================
+    structure          D (n x n)                                    trainable parameters
+    =================  ===========================================  ====================
+    circulant          C(b o a), ``C(c)_ij = c_{(i-j) mod n}``      2 n
+    toeplitz           T(b) T(a), ``T(c)_ij = c_{|i-j|}``           2 n
+    toeplitz_hadamard  T(b o a)                                     2 n
+    kronecker          B (x) A, B (n_out/r x r), A (r x n_in/r)     n_in + n_out
+    ldr                sum over i <= m of C(g_i) S(h_i)             2 n m
+    =================  ===========================================  ====================
 
     o is the elementwise product, (x) the Kronecker product, S a skew-circulant matrix. The update starts at zero: at
-    the start the first factor is zero, and the second factor is N(0, 0.02), or Kaiming-uniform for ``kronecker``.
+    the start the first factor is zero, and the second factor is N(0, 0.02), or Kaiming-uniform for ``kronecker``. Some
+    defaults differ from the authors' code; each is a setting, and its text names the authors' value.
 
     If a layer is not square, n is max(d_in, d_out): the input is padded with zeros, the output is cropped.
     ``kronecker`` needs no padding. With ``block_size`` b the layer is cut into ceil(d_out/b) ceil(d_in/b) tiles. Each
@@ -48,7 +50,8 @@ class SurmConfig(TunerConfig):
     states h after attention and feed-forward, before the residual sum, without a bottleneck and with n trained biases.
 
     Args:
-        structure: The structure of D.
+        structure: The structure of D. The authors' default Toeplitz class is ``toeplitz`` in the update slot and
+            ``toeplitz_hadamard`` in the adapter slot.
         slot: Whether D is an update of linear layers or an adapter after attention and feed-forward.
         displacement_rank: m of ``ldr``.
         kronecker_rank: r of ``kronecker``; must divide both sizes (or the block size). Absent means the common divisor
@@ -56,10 +59,16 @@ class SurmConfig(TunerConfig):
             r is 1 and D is a LoRA of rank 1.
         block_size: b; absent means one structure for the whole layer.
         alpha: s, a plain multiplier, since the method has no rank to divide by; absent means 1.
+        alpha_over_rank: Divide s by r of ``kronecker``. The authors' code does so in the update slot (true there).
+        initial_std: Standard deviation of the second factor at the start, which is then normal for every structure.
+            Absent means 0.02, or Kaiming-uniform for ``kronecker``. The authors' code has 1 for ``circulant`` in the
+            update slot and 0.02 for ``kronecker`` in the adapter slot.
         dropout: Dropout probability of D's inputs in training.
         activation: act of the adapter slot, a function of transformers with act(0) = 0.
         placement: Place of the adapter slot: after attention and feed-forward (``houlsby``) or only after feed-forward
             (``pfeiffer``); sets the default of ``target_modules``.
+        after_dropout: Put the adapter slot after the backbone's dropout instead of before it, as the authors' code does
+            in BERT (true there); sets the default of ``target_modules``.
         bias: The trained biases of the backbone: none, all, or those of the adapted layers.
     """
 
@@ -69,9 +78,12 @@ class SurmConfig(TunerConfig):
     kronecker_rank: int | None = field(default=None)
     block_size: int | None = field(default=None)
     alpha: float | None = field(default=None)
+    alpha_over_rank: bool = field(default=False)
+    initial_std: float | None = field(default=None)
     dropout: float = field(default=0.0)
     activation: str = field(default="gelu")
     placement: Placement = field(default="houlsby")
+    after_dropout: bool = field(default=False)
     bias: Bias = field(default="none")
 
     def __post_init__(self) -> None:
@@ -90,12 +102,15 @@ class SurmConfig(TunerConfig):
                 self.require_integer(name, 1)
         self.require_dropout()
         self.require_alpha()
+        self.require_positive("initial_std")
         activation_function(self, zero_at_zero=True)
         for name, default, other, value in (
             ("displacement_rank", 1, "structure", "ldr"),
             ("kronecker_rank", None, "structure", "kronecker"),
+            ("alpha_over_rank", False, "structure", "kronecker"),
             ("activation", "gelu", "slot", "adapter"),
             ("placement", "houlsby", "slot", "adapter"),
+            ("after_dropout", False, "slot", "adapter"),
         ):
             if getattr(self, name) != default and getattr(self, other) != value:
                 raise UserError(
@@ -103,10 +118,10 @@ class SurmConfig(TunerConfig):
                     f"{getattr(self, other)!r}: leave it at {default!r} or set {other} to {value!r}."
                 )
 
-    @property
-    def scaling(self) -> float:
-        """s = alpha, or 1 if alpha is absent."""
-        return 1.0 if self.alpha is None else float(self.alpha)
+    def scaling_of(self, kronecker_rank: int) -> float:
+        """Return s = alpha, or 1 if alpha is absent, divided by the Kronecker rank under ``alpha_over_rank``."""
+        scaling = 1.0 if self.alpha is None else float(self.alpha)
+        return scaling / kronecker_rank if self.alpha_over_rank else scaling
 
     def default_targets(self, model_type: str) -> list[str] | str | None:
         """Return linear layers for the update slot, and the known modules of ``placement`` for the adapter slot."""

@@ -15,15 +15,20 @@ STANDARD_DEVIATION = 0.02  # initial value of the nonzero factor
 
 
 def initial_factors(config: SurmConfig, out_features: int, in_features: int, dtype: torch.dtype) -> dict[str, Tensor]:
-    """Return zero left factors, and right factors N(0, 0.02), or Kaiming-uniform (a = sqrt 5, n_in/r) for Kronecker."""
+    """Return zero left factors, and normal right factors, or Kaiming-uniform (a = sqrt 5, n_in/r) for Kronecker."""
     left_shape, right_shape = config.shapes(out_features, in_features)
     right = torch.empty(right_shape, dtype=dtype)
-    if config.structure == "kronecker":
+    if config.structure == "kronecker" and config.initial_std is None:
         bound = 1 / math.sqrt(right_shape[-1])
         right.uniform_(-bound, bound)
     else:
-        right.normal_(std=STANDARD_DEVIATION)
+        right.normal_(std=STANDARD_DEVIATION if config.initial_std is None else config.initial_std)
     return {"surm_left": torch.zeros(left_shape, dtype=dtype), "surm_right": right}
+
+
+def scaled_left(config: SurmConfig, left: Tensor) -> Tensor:
+    """Return s times the left factors; the Kronecker rank is their last size."""
+    return left * config.scaling_of(left.shape[-1])
 
 
 class SurmLinear(UpdateLayer):
@@ -54,13 +59,13 @@ class SurmLinear(UpdateLayer):
     def product(self, x: Tensor, adapter: str) -> Tensor:
         """Return ``s x D^T`` of shape (..., out_features) for x of shape (..., in_features)."""
         config = self.configs[adapter]
-        left = self.surm_left[adapter] * config.scaling
+        left = scaled_left(config, self.surm_left[adapter])
         return structured_product(config.structure, left, self.surm_right[adapter], x, self.out_features)
 
     def dense_update(self, adapter: str) -> Tensor:
         """Return s D of shape (out_features, in_features)."""
         config = self.configs[adapter]
-        left = self.surm_left[adapter] * config.scaling
+        left = scaled_left(config, self.surm_left[adapter])
         return structured_matrix(config.structure, left, self.surm_right[adapter], self.out_features, self.in_features)
 
     def rank_bound(self, adapter: str) -> int:
@@ -106,7 +111,7 @@ class SurmSlot(SlotLayer):
     def residual(self, h: Tensor, adapter: str) -> Tensor:
         """Return ``act(s D h) + bias`` of shape (..., n), for h of the same shape."""
         config = self.configs[adapter]
-        left = self.surm_left[adapter] * config.scaling
+        left = scaled_left(config, self.surm_left[adapter])
         product = structured_product(config.structure, left, self.surm_right[adapter], h, self.width)
         residual: Tensor = self.activations[adapter](product) + self.surm_bias[adapter]
         return residual

@@ -13,14 +13,15 @@ An update of shape (d_out, d_in) consists of R x Q tiles. Each tile (p, q) has a
 at the border are cropped. Without tiling R = Q = 1 and b = max(d_out, d_in): the input is padded with zeros, the output
 is cropped. Kronecker then needs no padding. ``left`` and ``right`` are the factors of all tiles:
 
-=========== ======================= ======================= ========================
-structure   tile                    left                    right
-=========== ======================= ======================= ========================
-circulant   C(left * right)         (R, Q, b)               (R, Q, b)
-toeplitz    T(left) T(right)        (R, Q, b)               (R, Q, b)
-ldr         sum C(left) S(right)    (R, Q, m, b)            (R, Q, m, b)
-kronecker   left (x) right          (R, Q, b_out/r, r)      (R, Q, r, b_in/r)
-=========== ======================= ======================= ========================
+================= ======================= ======================= ========================
+structure         tile                    left                    right
+================= ======================= ======================= ========================
+circulant         C(left * right)         (R, Q, b)               (R, Q, b)
+toeplitz          T(left) T(right)        (R, Q, b)               (R, Q, b)
+toeplitz_hadamard T(left * right)         (R, Q, b)               (R, Q, b)
+ldr               sum C(left) S(right)    (R, Q, m, b)            (R, Q, m, b)
+kronecker         left (x) right          (R, Q, b_out/r, r)      (R, Q, r, b_in/r)
+================= ======================= ======================= ========================
 
 All functions here depend on tensors only.
 """
@@ -36,7 +37,7 @@ from torch import Tensor
 
 from smoa_lightning.adapters.surm.convolution import convolve, fast_length
 
-Structure = Literal["circulant", "toeplitz", "kronecker", "ldr"]
+Structure = Literal["circulant", "toeplitz", "toeplitz_hadamard", "kronecker", "ldr"]
 Path = Literal["fft", "dense"]
 
 # (structure, half precision) -> smallest size at which FFT is faster, for few and for many tokens. Measured: forward
@@ -51,6 +52,8 @@ FFT_FROM: dict[tuple[str, bool], tuple[int, int]] = {
     ("circulant", True): (256, 896),
     ("toeplitz", False): (192, 448),
     ("toeplitz", True): (320, 1152),
+    ("toeplitz_hadamard", False): (256, 448),
+    ("toeplitz_hadamard", True): (320, 1536),
     ("ldr", False): (192, 384),
     ("ldr", True): (320, 768),
 }
@@ -201,7 +204,8 @@ def structured_matrix(
         dtype: Dtype of the result and of the multiplied matrices; absent means the dtype of the factors.
     """
     dtype = left.dtype if dtype is None else dtype
-    left, right = (left * right, right) if structure == "circulant" else (left, right)  # rounded after the product
+    if structure in ("circulant", "toeplitz_hadamard"):
+        left = left * right  # rounded after the product
     left, right = left.to(dtype), right.to(dtype)
     rows, cols = left.shape[:2]
     if structure == "kronecker":
@@ -212,6 +216,8 @@ def structured_matrix(
         height, width = (b if rows > 1 else out_features), (b if cols > 1 else in_features)
         if structure == "circulant":
             tiles = circulant(left, height, width)
+        elif structure == "toeplitz_hadamard":
+            tiles = toeplitz(left, height, width)
         elif structure == "toeplitz":
             tiles = toeplitz(left, rows=height) @ toeplitz(right, cols=width)
         else:
@@ -272,6 +278,9 @@ def _fft_tiles(structure: Structure, left: Tensor, right: Tensor, x: Tensor) -> 
     x = _tiled(x, left.shape[1], b)
     if structure == "circulant":
         return convolve(left * right, x, ("pq", "tq", "tp")).flatten(1)
+    if structure == "toeplitz_hadamard":
+        kernel = _embedded(left * right, fast_length(2 * b - 1))
+        return convolve(kernel, x, ("pq", "tq", "tp"), keep=b).flatten(1)
     if structure == "toeplitz":
         length = fast_length(2 * b - 1)
         z = convolve(_embedded(right, length), x, ("pq", "tq", "tpq"), keep=b)
@@ -284,7 +293,7 @@ def fft_is_faster(structure: Structure, left: Tensor, x: Tensor) -> bool:
     """Whether FFT is faster than the dense matrix for a product with x of shape (T, d_in) (see ``FFT_FROM``)."""
     few, many = FFT_FROM[structure, x.dtype in (torch.float16, torch.bfloat16)]
     limit = few if x.shape[0] < MANY_TOKENS else many
-    if structure != "circulant":
+    if structure not in ("circulant", "toeplitz_hadamard"):
         return left.shape[-1] >= limit
     rows, cols, b = left.shape  # tiles of a row share their transforms, so the size of the whole update decides
     return b >= 16 and b * math.sqrt(rows * cols) >= limit

@@ -99,8 +99,12 @@ class TunerConfig(PeftConfig):
 
     def require_alpha(self) -> None:
         """Raise a UserError unless the field ``alpha`` is absent or a finite number above 0."""
-        value = self.alpha  # type: ignore[attr-defined]
+        self.require_positive("alpha")
+
+    def require_positive(self, name: str) -> None:
+        """Raise a UserError unless a field is absent or a finite number above 0."""
+        value = getattr(self, name)
         if value is not None and (
             isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf")
         ):
-            raise UserError(f"{type(self).__name__}.alpha is {value!r}, but must be above 0, or absent.")
+            raise UserError(f"{type(self).__name__}.{name} is {value!r}, but must be above 0, or absent.")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers.activations import ACT2FN
 
-from smoa_lightning.adapters.targets import SLOT_TARGETS
+from smoa_lightning.adapters.targets import SLOT_DROPOUTS, SLOT_TARGETS
 from smoa_lightning.adapters.tuner.config import TunerConfig
 from smoa_lightning.adapters.tuner.frozen import linear_shape
 from smoa_lightning.adapters.tuner.layer import BASE, AdapterLayer
@@ -103,15 +103,16 @@ def slot_targets(config: Any, model_type: str) -> list[str] | str | None:
     """Return the default modules before a slot, for the ``placement`` of a config; None if they are not known.
 
     ``houlsby`` (arXiv 1902.00751): after attention and after feed-forward. ``pfeiffer`` (arXiv 2005.00247): only after
-    feed-forward. In BERT the name ``output.dense`` also ends ``attention.output.dense``; a regular expression then
-    selects the feed-forward module.
+    feed-forward. With ``after_dropout`` they are the backbone's dropouts after these. In BERT the name
+    ``output.dense`` also ends ``attention.output.dense``; a regular expression then selects the feed-forward module.
 
     Raises:
-        UserError: ``layers_to_transform`` is set with such a regular expression; peft would ignore it.
+        UserError: ``layers_to_transform`` is set with such a regular expression; peft would ignore it. Or the dropouts
+            are no modules of their own.
     """
     if model_type not in SLOT_TARGETS:
         return None
-    attention, feedforward = SLOT_TARGETS[model_type]
+    attention, feedforward = _after_dropout(config, model_type) if config.after_dropout else SLOT_TARGETS[model_type]
     if config.placement == "houlsby":
         return [*attention, *feedforward]
     inner = {a.removesuffix(f".{name}") for a in attention for name in feedforward if a.endswith(f".{name}")}
@@ -125,6 +126,17 @@ def slot_targets(config: Any, model_type: str) -> list[str] | str | None:
             rf"one with the layer indices, such as '.*layer\.(0|1)\.({pattern})'."
         )
     return f".*{''.join(f'(?<!{re.escape(word)})' for word in sorted(inner))}\\.({pattern})"
+
+
+def _after_dropout(config: Any, model_type: str) -> tuple[list[str], list[str]]:
+    places = SLOT_DROPOUTS.get(model_type, SLOT_TARGETS[model_type])
+    if places is None:
+        known = ", ".join(name for name, modules in SLOT_DROPOUTS.items() if modules)
+        raise UserError(
+            f"{type(config).__name__}.after_dropout is true, but the architecture {model_type!r} has no separate "
+            f"dropout modules after attention and feed-forward (these have: {known}): set it to false."
+        )
+    return places
 
 
 def slot_width(module: nn.Module, model: nn.Module) -> int | None:
