@@ -41,7 +41,7 @@ def attach(model: nn.Module, config: PeftConfig, seed: int) -> PeftModel:
         config.task_type = TaskType.CAUSAL_LM
     if isinstance(config, TunerConfig):
         for name, module in matched_modules(model, config):
-            config.check_target(name, module)  # before any layer is replaced
+            config.for_layer(name).check_target(name, module)  # before any layer is replaced
     try:
         with seeded(model, seed), quiet_peft():
             adapted = get_peft_model(model, config)

@@ -7,7 +7,7 @@ from enum import Enum
 from typing import Literal
 
 from smoa_lightning.adapters.mora.compress import square_size
-from smoa_lightning.adapters.tuner import TunerConfig
+from smoa_lightning.adapters.tuner import PatternConfig
 from smoa_lightning.common.errors import UserError
 
 Compression = Literal["sharing", "rotation"]
@@ -22,7 +22,7 @@ class MoraPeftType(str, Enum):  # noqa: UP042  (peft takes the name from "Class.
 
 
 @dataclass
-class MoraConfig(TunerConfig):
+class MoraConfig(PatternConfig):
     r"""MoRA (arXiv 2405.12130): ``y = x W^T + s * decompress(M compress(x))`` with one square matrix M a layer.
 
     M starts at zero. Its size ``r_hat = floor(sqrt((d_in + d_out) r))`` gives at most as many parameters as a LoRA of

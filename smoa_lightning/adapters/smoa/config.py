@@ -8,7 +8,7 @@ from itertools import product
 from typing import Literal
 
 from smoa_lightning.adapters.smoa.subspaces import near_equal_sizes
-from smoa_lightning.adapters.tuner import TunerConfig
+from smoa_lightning.adapters.tuner import PatternConfig
 from smoa_lightning.common.errors import UserError
 
 Partition = Literal["none", "spectral_energy", "spectral_blocks", "contiguous_blocks", "random_blocks", "grid_blocks"]
@@ -29,7 +29,7 @@ class SmoaPeftType(str, Enum):  # noqa: UP042  (peft takes the name from "Class.
 
 
 @dataclass
-class SMoAConfig(TunerConfig):
+class SMoAConfig(PatternConfig):
     r"""Structured modulation adapters: ``W' = W + s * sum_k P_k[(B_k A_k) o M_k]``.
 
     W (d_out x d_in) is frozen, o is the elementwise product, and s = alpha / r. The three switches are ``partition``,
@@ -97,6 +97,10 @@ class SMoAConfig(TunerConfig):
                 "set num_subspaces to 1 or choose a different partition."
             )
         if self.branch_ranks is not None:
+            if self.rank_pattern:
+                raise UserError(
+                    "SMoAConfig.rank_pattern and SMoAConfig.branch_ranks both decide ranks: remove one of them."
+                )
             if self.partition == "grid_blocks":
                 raise UserError(
                     "SMoAConfig.branch_ranks is set, but the tiles of partition 'grid_blocks' share r evenly: remove "

@@ -9,7 +9,7 @@ from typing import Literal
 from torch import nn
 
 from smoa_lightning.adapters.surm.structured import Structure, factor_shapes, tile_size
-from smoa_lightning.adapters.tuner import TunerConfig, linear_shape
+from smoa_lightning.adapters.tuner import PatternConfig, linear_shape
 from smoa_lightning.adapters.tuner.slot import Placement, activation_function, slot_targets
 from smoa_lightning.common.errors import UserError
 
@@ -24,7 +24,7 @@ class SurmPeftType(str, Enum):  # noqa: UP042  (peft takes the name from "Class.
 
 
 @dataclass
-class SurmConfig(TunerConfig):
+class SurmConfig(PatternConfig):
     r"""Structured unrestricted-rank matrices (arXiv 2406.17740): an update D of few parameters and of high rank.
 
     =================  ===========================================  ====================
@@ -103,6 +103,7 @@ class SurmConfig(TunerConfig):
         self.require_dropout()
         self.require_alpha()
         self.require_positive("initial_std")
+        self.require_rank_field()
         activation_function(self, zero_at_zero=True)
         for name, default, other, value in (
             ("displacement_rank", 1, "structure", "ldr"),
@@ -117,6 +118,11 @@ class SurmConfig(TunerConfig):
                     f"SurmConfig.{name} is {getattr(self, name)!r}, but has no effect under {other} "
                     f"{getattr(self, other)!r}: leave it at {default!r} or set {other} to {value!r}."
                 )
+
+    @property
+    def rank_field(self) -> str | None:
+        """``kronecker_rank`` or ``displacement_rank``; None for other structures."""
+        return {"kronecker": "kronecker_rank", "ldr": "displacement_rank"}.get(self.structure)
 
     def scaling_of(self, kronecker_rank: int) -> float:
         """Return s = alpha, or 1 if alpha is absent, divided by the Kronecker rank under ``alpha_over_rank``."""

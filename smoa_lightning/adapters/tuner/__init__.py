@@ -11,6 +11,7 @@ from smoa_lightning.adapters.tuner.config import TunerConfig
 from smoa_lightning.adapters.tuner.frozen import frozen_weight, linear_shape
 from smoa_lightning.adapters.tuner.layer import AdapterLayer
 from smoa_lightning.adapters.tuner.model import AdapterModel
+from smoa_lightning.adapters.tuner.patterns import PatternConfig
 from smoa_lightning.adapters.tuner.slot import SlotLayer
 from smoa_lightning.adapters.tuner.update import UpdateLayer
 
@@ -29,6 +30,7 @@ __all__ = [
     "AdapterLayer",
     "AdapterModel",
     "BoundLayer",
+    "PatternConfig",
     "SlotLayer",
     "TunerConfig",
     "UpdateLayer",

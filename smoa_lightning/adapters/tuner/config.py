@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, get_args
+from typing import Any, Self, get_args
 
 from peft import PeftConfig
 from torch import nn
@@ -56,6 +57,13 @@ class TunerConfig(PeftConfig):
         None means that there is no default and the user must name the modules.
         """
         return list(DEFAULT_TARGETS.get(model_type, [])) or "all-linear"
+
+    def for_layer(self, name: str) -> Self:
+        """Return the config of one layer; the same for every layer by default."""
+        return self
+
+    def check_patterns(self, layers: Iterable[str]) -> None:
+        """Refuse a setting for single layers that fits none of the adapted layers; does nothing by default."""
 
     def check_target(self, name: str, module: nn.Module) -> None:
         """Refuse a module that cannot be adapted, before any module is replaced.

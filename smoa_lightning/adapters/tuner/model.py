@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from smoa_lightning.adapters.targets import matched_modules, targets_of_layers
 from smoa_lightning.adapters.tuner.config import TunerConfig
+from smoa_lightning.adapters.tuner.frozen import linear_shape
 from smoa_lightning.adapters.tuner.layer import AdapterLayer
 from smoa_lightning.adapters.tuner.mixed import rows_with_adapters
 from smoa_lightning.adapters.tuner.update import UpdateLayer
@@ -77,7 +78,8 @@ class AdapterModel(BaseTuner):
         for name, module in matched_modules(self.model, peft_config):
             if not name.startswith(adapted):  # parts of an adapted layer are not targets
                 base = module.get_base_layer() if isinstance(module, BaseTunerLayer) else module
-                self.check_target(base, name, peft_config)
+                self.check_target(base, name, peft_config.for_layer(name))
+        peft_config.check_patterns(_adapted_names(self.model, peft_config))
         return peft_config
 
     @contextlib.contextmanager
@@ -128,7 +130,7 @@ class AdapterModel(BaseTuner):
         current_key: str,
         parameter_name: str | None = None,
     ) -> None:
-        config = cast(TunerConfig, peft_config)
+        config = cast(TunerConfig, peft_config).for_layer(current_key)
         if isinstance(target, AdapterLayer):
             required = self.make_layer(target.get_base_layer(), current_key, config)
             if type(required) is not type(target):
@@ -192,6 +194,12 @@ class AdapterModel(BaseTuner):
             for prefetch in _prefetch_fingerprints(list(layers.values()), adapter_name, pool):
                 prefetch.result()
         return remapped
+
+
+def _adapted_names(model: nn.Module, config: Any) -> list[str]:
+    """Return the names of the modules that a config will adapt; for ``all-linear`` those of all linear layers."""
+    names = [name for name, _ in matched_modules(model, config)]
+    return names or [name for name, module in model.named_modules() if linear_shape(module) is not None]
 
 
 def _prefetch_fingerprints(
