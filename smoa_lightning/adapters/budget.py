@@ -21,7 +21,7 @@ from smoa_lightning.adapters.attach import attach
 from smoa_lightning.adapters.inspect import target_layers
 from smoa_lightning.adapters.method_names import method_name
 from smoa_lightning.adapters.size_settings import OUT_OF_REACH, Shapes, SizeSetting, size_settings_of
-from smoa_lightning.adapters.tuner import linear_shape
+from smoa_lightning.adapters.tuner import update_shape
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.common.parameter_budget import number_of_parameters
 from smoa_lightning.configuration.shipped_files import config_file
@@ -207,7 +207,7 @@ def target_shapes(skeleton: nn.Module, config: PeftConfig) -> Shapes:
     A module that is not a linear layer counts as a square layer of the hidden size.
     """
     hidden = getattr(getattr(skeleton, "config", None), "hidden_size", 1)
-    return Counter(linear_shape(module) or (hidden, hidden) for module in target_layers(skeleton, config).values())
+    return Counter(update_shape(module) or (hidden, hidden) for module in target_layers(skeleton, config).values())
 
 
 class _Search:

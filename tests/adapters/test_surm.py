@@ -272,7 +272,7 @@ def test_bad_settings(settings: dict[str, Any], message: str) -> None:
             {"structure": "kronecker", "kronecker_rank": 4, "block_size": 6},
             r"kronecker_rank is 4, but must divide the block size 6 of .*; nearest: 3",
         ),
-        ({"target_modules": ["embed_tokens"]}, "cannot adapt layer model.embed_tokens: it is Embedding"),
+        ({"target_modules": ["input_layernorm"]}, "cannot adapt layer .*input_layernorm: it is LlamaRMSNorm"),
         ({"slot": "adapter", "block_size": 21}, r"block_size is 21, but must be between 1 and 20 for layer .*o_proj"),
     ],
     ids=str,

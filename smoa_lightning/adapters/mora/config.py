@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Literal
+from typing import ClassVar, Literal
 
 from smoa_lightning.adapters.mora.compress import square_size
 from smoa_lightning.adapters.tuner import PatternConfig
@@ -31,7 +31,8 @@ class MoraConfig(PatternConfig):
     The authors' code (kongds/MoRA) decides both operators, M = 0 at the start, s = 1, and an even r_hat for
     ``rotation``. It rounds r_hat to the nearest integer (``rounding: nearest``). By default r_hat is rounded down, as
     in the paper, so that M never exceeds the budget of LoRA. Our addition: r_hat is at most min(d_in, d_out), since a
-    larger M has unused entries.
+    larger M has unused entries. ``nn.Conv2d`` and, for ``sharing``, ``nn.Embedding`` can be adapted, too; every step
+    then forms the update.
 
     Args:
         r: Rank of the LoRA with the same number of parameters.
@@ -43,6 +44,8 @@ class MoraConfig(PatternConfig):
         dropout: Dropout probability of the update's inputs in training.
         bias: The trained biases: none, all of the model, or those of the adapted layers.
     """
+
+    other_layers: ClassVar[bool] = True
 
     r: int = field(default=8)
     type: Compression = field(default="sharing")
@@ -69,6 +72,14 @@ class MoraConfig(PatternConfig):
     def size(self, out_features: int, in_features: int) -> int:
         """Return r_hat for a layer of this shape; 0 if ``rotation`` finds no pair of coordinates."""
         return square_size(self.r, out_features, in_features, self.type == "rotation", self.rounding == "nearest")
+
+    def check_embedding(self, name: str, out_features: int, in_features: int) -> None:
+        """Refuse the rotation, whose update would leave out most tokens."""
+        if self.type == "rotation":
+            raise UserError(
+                f"MoraConfig.type 'rotation' updates about {out_features} of the {in_features} tokens of the embedding "
+                f"{name} only: use 'sharing' or leave the embedding out."
+            )
 
     def check_layer(self, name: str, out_features: int, in_features: int) -> None:
         """Refuse the rotation of a layer without a pair of coordinates to rotate."""

@@ -21,6 +21,7 @@ class MoraLinear(UpdateLayer):
     """
 
     adapter_layer_names = ("mora_M",)
+    other_layers = True
     mora_M: nn.ParameterDict
     configs: dict[str, MoraConfig]  # type: ignore[assignment]
 
@@ -38,7 +39,7 @@ class MoraLinear(UpdateLayer):
 
     def dense_update(self, adapter: str) -> Tensor:
         """Return the additive update D of shape (out_features, in_features), scaling included, in the dtype of M."""
-        config, M = self.configs[adapter], self.mora_M[adapter].detach()
+        config, M = self.configs[adapter], self.mora_M[adapter]
         update = compress.sharing_update if config.type == "sharing" else compress.rotation_update
         return update(M * config.scaling, self.out_features, self.in_features)
 

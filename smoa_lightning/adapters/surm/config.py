@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Literal
+from typing import ClassVar, Literal
 
 from torch import nn
 
@@ -50,7 +50,8 @@ class SurmConfig(PatternConfig):
     states h after attention and feed-forward, before the residual sum, without a bottleneck and with n trained biases.
 
     Args:
-        structure: The structure of D. The authors' default Toeplitz class is ``toeplitz`` in the update slot and
+        structure: The structure of D. The update slot also adapts ``nn.Embedding`` and ``nn.Conv2d``, where every step
+            forms D. The authors' default Toeplitz class is ``toeplitz`` in the update slot and
             ``toeplitz_hadamard`` in the adapter slot.
         slot: Whether D is an update of linear layers or an adapter after attention and feed-forward.
         displacement_rank: m of ``ldr``.
@@ -71,6 +72,8 @@ class SurmConfig(PatternConfig):
             in BERT (true there); sets the default of ``target_modules``.
         bias: The trained biases of the backbone: none, all, or those of the adapted layers.
     """
+
+    other_layers: ClassVar[bool] = True
 
     structure: Structure = field(default="circulant")
     slot: Slot = field(default="update")
@@ -149,6 +152,14 @@ class SurmConfig(PatternConfig):
             shape = linear_shape(module)
             if shape is not None:
                 self.check_layer(name, shape[0], shape[0])
+
+    def check_embedding(self, name: str, out_features: int, in_features: int) -> None:
+        """Refuse products of untiled matrices with as many rows and columns as the embedding has tokens."""
+        if self.structure in ("toeplitz", "ldr") and self.block_size is None:
+            raise UserError(
+                f"SurmConfig.structure {self.structure!r} without block_size multiplies matrices of {in_features} x "
+                f"{in_features} for the embedding {name}: set block_size, such as {out_features}."
+            )
 
     def check_layer(self, name: str, out_features: int, in_features: int) -> None:
         """Refuse a block size, displacement rank or Kronecker rank that does not fit."""

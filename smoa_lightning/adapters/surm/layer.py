@@ -39,6 +39,7 @@ class SurmLinear(UpdateLayer):
     """
 
     adapter_layer_names = ("surm_left", "surm_right")
+    other_layers = True
     surm_left: nn.ParameterDict
     surm_right: nn.ParameterDict
     configs: dict[str, SurmConfig]  # type: ignore[assignment]

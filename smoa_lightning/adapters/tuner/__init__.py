@@ -8,9 +8,10 @@ from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_PREFIX_MAPPIN
 
 from smoa_lightning.adapters.tuner.bound import BoundLayer
 from smoa_lightning.adapters.tuner.config import TunerConfig
-from smoa_lightning.adapters.tuner.frozen import frozen_weight, linear_shape
+from smoa_lightning.adapters.tuner.frozen import linear_shape
 from smoa_lightning.adapters.tuner.layer import AdapterLayer
 from smoa_lightning.adapters.tuner.model import AdapterModel
+from smoa_lightning.adapters.tuner.other_layers import frozen_weight, update_shape
 from smoa_lightning.adapters.tuner.patterns import PatternConfig
 from smoa_lightning.adapters.tuner.slot import SlotLayer
 from smoa_lightning.adapters.tuner.update import UpdateLayer
@@ -37,4 +38,5 @@ __all__ = [
     "frozen_weight",
     "linear_shape",
     "register",
+    "update_shape",
 ]

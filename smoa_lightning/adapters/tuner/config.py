@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, Self, get_args
+from typing import Any, ClassVar, Self, get_args
 
 from peft import PeftConfig
 from torch import nn
 
 from smoa_lightning.adapters.targets import DEFAULT_TARGETS
 from smoa_lightning.adapters.tuner.frozen import linear_shape
+from smoa_lightning.adapters.tuner.other_layers import update_shape
 from smoa_lightning.common.errors import UserError, nearest
 
 
@@ -26,6 +27,8 @@ class TunerConfig(PeftConfig):
         layers_pattern: Name of the list of transformer layers, needed only if it is not found automatically.
         modules_to_save: Further modules that are trained and saved in full.
     """
+
+    other_layers: ClassVar[bool] = False  # whether embeddings and convolutions can be adapted
 
     target_modules: list[str] | str | None = field(default=None)
     exclude_modules: list[str] | str | None = field(default=None)
@@ -71,13 +74,21 @@ class TunerConfig(PeftConfig):
         Raises:
             UserError: It cannot be adapted; the message names the module, the setting and its valid range.
         """
-        shape = linear_shape(module)
+        shape = update_shape(module) if self.other_layers else linear_shape(module)
         if shape is None:
+            kinds = "nn.Linear or Conv1D"
+            if self.other_layers:
+                kinds = "nn.Linear, Conv1D, nn.Conv2d or nn.Embedding (without max_norm)"
             raise UserError(
                 f"{type(self).__name__} cannot adapt layer {name}: it is {type(module).__name__}, but must be "
-                "nn.Linear or Conv1D with floating-point weights."
+                f"{kinds} with floating-point weights."
             )
         self.check_layer(name, *shape)
+        if isinstance(module, nn.Embedding):
+            self.check_embedding(name, *shape)
+
+    def check_embedding(self, name: str, out_features: int, in_features: int) -> None:
+        """Refuse settings that do not fit an embedding of this shape; accepts every shape by default."""
 
     def check_layer(self, name: str, out_features: int, in_features: int) -> None:
         """Refuse settings that do not fit a linear layer of this shape; accepts every shape by default."""

@@ -32,9 +32,3 @@ def stored_weight(module: Any) -> Tensor:
     if isinstance(weight, DTensor):
         return weight.full_tensor()
     return weight if quantization(module) is None else dequantized_weight(module)
-
-
-def frozen_weight(module: Any) -> Tensor:
-    """Return W of shape (out_features, in_features); a transposed view for Conv1D, which stores W^T."""
-    weight = stored_weight(module)
-    return weight.t() if isinstance(module, Conv1D) else weight

@@ -8,17 +8,26 @@ from typing import Any
 import torch
 from peft.tuners.tuners_utils import check_adapters_to_merge
 from torch import Tensor, nn
-from transformers.pytorch_utils import Conv1D
 
-from smoa_lightning.adapters.tuner.frozen import frozen_weight, linear_shape, stored_weight
+from smoa_lightning.adapters.tuner.frozen import linear_shape, stored_weight
 from smoa_lightning.adapters.tuner.layer import BASE, AdapterLayer
 from smoa_lightning.adapters.tuner.offloaded import load_tensor, offload_hook
+from smoa_lightning.adapters.tuner.other_layers import (
+    as_matrix,
+    as_stored,
+    frozen_weight,
+    product_with_update,
+    update_shape,
+)
 from smoa_lightning.backbones.quantization import prepare_quantized, quantization
 from smoa_lightning.common.errors import UserError
 
 
 class UpdateLayer(AdapterLayer):
     r"""``y = x (W + sum over active adapters of D)^T + b`` around an ``nn.Linear`` or a GPT-2 style ``Conv1D``.
+
+    Subclasses with ``other_layers`` also adapt ``nn.Embedding`` and ``nn.Conv2d`` (see ``tuner.other_layers``), whose
+    products form D. Dropout does not apply to token ids.
 
     A method supplies :meth:`product` (x D^T, without forming D if that is cheaper), :meth:`dense_update` (D) and
     :meth:`rank_bound`.
@@ -28,9 +37,12 @@ class UpdateLayer(AdapterLayer):
         name: Full name of the layer in its model.
     """
 
+    other_layers = False
+
     def __init__(self, base_layer: nn.Module, name: str = "") -> None:
         super().__init__(base_layer, name)
-        shape = linear_shape(base_layer)
+        self.is_linear = linear_shape(base_layer) is not None
+        shape = update_shape(base_layer) if self.other_layers else linear_shape(base_layer)
         if shape is None:
             raise UserError(
                 f"layer {name} cannot be adapted: it is {type(base_layer).__name__}, but must be nn.Linear or Conv1D "
@@ -77,11 +89,10 @@ class UpdateLayer(AdapterLayer):
         return self._base().weight.is_meta and offload_hook(self._base()) is None
 
     def unmerged_weight(self) -> Tensor:
-        """Return W of shape (out_features, in_features) without merged adapters; a transposed view for Conv1D."""
+        """Return W of shape (out_features, in_features) without merged adapters, a view of the stored weight."""
         if self._weight_before_merge is None:
             return frozen_weight(self._base())
-        stored = self._stored_weight()
-        return stored.t() if isinstance(self._base(), Conv1D) else stored
+        return as_matrix(self._base(), self._stored_weight())
 
     def merged_weight(self, adapters: list[str]) -> Tensor:
         """Return ``W + sum D`` of shape (out_features, in_features) in the dtype of W, rounded once."""
@@ -93,12 +104,11 @@ class UpdateLayer(AdapterLayer):
 
     def get_delta_weight(self, adapter: str) -> Tensor:
         """Return the update as the layer stores its weight, as peft expects: D, or D^T for a Conv1D."""
-        update = self.dense_update(adapter)
-        return update.t() if isinstance(self._base(), Conv1D) else update
+        return as_stored(self._base(), self.dense_update(adapter))
 
     def supports_lora_conversion(self, adapter_name: str = "default") -> bool:
-        """Tell peft that ``get_delta_weight`` is the additive update."""
-        return True
+        """Tell peft that ``get_delta_weight`` is the additive update of a linear layer."""
+        return self.is_linear
 
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
         """Add the updates of adapters to the stored weight, and keep a copy of it on the CPU for :meth:`unmerge`.
@@ -134,7 +144,7 @@ class UpdateLayer(AdapterLayer):
             if self.shares_weight:
                 self._shared_weight = (self._base().weight,)
                 stored = self._base().weight = nn.Parameter(clean.clone(), stored.requires_grad)
-        stored.data.copy_(total.t() if isinstance(self._base(), Conv1D) else total)
+        stored.data.copy_(as_stored(self._base(), total))
         self.merged_adapters.extend(names)
 
     def unmerge(self) -> None:
@@ -178,6 +188,12 @@ class UpdateLayer(AdapterLayer):
         """Return the frozen layer's output plus the product of every active adapter."""
         result: Tensor = self.base_layer(x, *args, **kwargs)
         for name in active:
-            inputs = self.dropouts[name](x.to(result.dtype))  # under autocast products use the layer's dtype
-            result = result + self.product(inputs, name).to(result.dtype)
+            result = result + self._added(x, name, result.dtype).to(result.dtype)
         return result
+
+    def _added(self, x: Tensor, adapter: str, dtype: torch.dtype) -> Tensor:
+        """Return the product of one adapter, computed in the layer's dtype under autocast too."""
+        inputs = self.dropouts[adapter](x.to(dtype)) if x.is_floating_point() else x  # token ids stay as they are
+        if self.is_linear:
+            return self.product(inputs, adapter)
+        return product_with_update(self._base(), self.dense_update(adapter).to(dtype), inputs)
