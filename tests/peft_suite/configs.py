@@ -42,15 +42,25 @@ _PLACES: dict[str, list[Settings]] = {
     "Conv2d": [{"target_modules": ["lin0"]}],
 }
 _NARROW = [{"target_modules": ["conv1d"]}]  # 5 x 1, which cannot be divided
+_EMBEDDING, _CONVOLUTION = [{"target_modules": ["emb"]}], [{"target_modules": ["conv2d"]}]
+# Name of a method -> further places that it can adapt.
+_MORE_PLACES: dict[str, dict[str, list[Settings]]] = {
+    "HyperAdapt": {"EmbConv1D": _NARROW},
+    "MoRA sharing": {"EmbConv1D": _EMBEDDING, "Conv2d": _CONVOLUTION},
+    "MoRA rotation": {"Conv2d": _CONVOLUTION},
+    "SURM circulant": {"EmbConv1D": _NARROW + _EMBEDDING, "Conv2d": _CONVOLUTION},
+    "SURM kronecker": {"EmbConv1D": _NARROW + _EMBEDDING, "Conv2d": _CONVOLUTION},
+    "SURM toeplitz": {"Conv2d": _CONVOLUTION},
+}
 
 
 def custom_cases() -> list[tuple[str, str, type, Settings]]:
     """Return (name, model, config class, settings) for peft's own small models."""
     cases = []
     for name, (config, settings) in (UPDATES | SLOTS).items():
-        narrow = _NARROW if name in ("SMoA none", "HyperAdapt", "SURM circulant", "SURM kronecker") else []
+        more = _MORE_PLACES.get(name, {})
         for model, places in _PLACES.items():
-            for index, place in enumerate(places + (narrow if model == "EmbConv1D" else [])):
+            for index, place in enumerate(places + more.get(model, [])):
                 cases.append((f"{model} {index} {name}", model, config, {**settings, **place}))
     return cases
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from smoa_lightning.adapters.mora.compress import square_size
 from smoa_lightning.adapters.tuner import PatternConfig
+from smoa_lightning.adapters.tuner.weighted import refuse_sum, require_equal
 from smoa_lightning.common.errors import UserError
 
 Compression = Literal["sharing", "rotation"]
@@ -72,6 +74,13 @@ class MoraConfig(PatternConfig):
     def size(self, out_features: int, in_features: int) -> int:
         """Return r_hat for a layer of this shape; 0 if ``rotation`` finds no pair of coordinates."""
         return square_size(self.r, out_features, in_features, self.type == "rotation", self.rounding == "nearest")
+
+    def become_sum(self, configs: Sequence[Any], kind: str, svd_rank: int | None) -> None:
+        """Change this copy of the first config to that of a weighted sum of updates, which is exact."""
+        if kind != "linear":
+            refuse_sum(self, kind, "its sums are exact with 'linear'")
+        require_equal(configs, ("r", "type", "rounding", "rank_pattern"))
+        self.alpha = self.alpha_pattern = None
 
     def check_embedding(self, name: str, out_features: int, in_features: int) -> None:
         """Refuse the rotation, whose update would leave out most tokens."""

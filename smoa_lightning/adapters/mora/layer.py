@@ -31,6 +31,13 @@ class MoraLinear(UpdateLayer):
         size = config.size(self.out_features, self.in_features)
         return {"mora_M": torch.zeros(size, size, dtype=self.parameter_dtype())}
 
+    @torch.no_grad()
+    def set_to_sum(self, adapter_name: str, weights: dict[str, float], kind: str) -> None:
+        """Set M so that the update is the weighted sum of others."""
+        M = self.mora_M[adapter_name].zero_()
+        for name, weight in weights.items():
+            M += weight * self.configs[name].scaling * self.mora_M[name]
+
     def product(self, x: Tensor, adapter: str) -> Tensor:
         """Return ``s * decompress(M compress(x))`` of shape (..., out_features)."""
         config, M = self.configs[adapter], self.mora_M[adapter]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from itertools import product
-from typing import Literal
+from typing import Any, Literal
 
 from smoa_lightning.adapters.smoa.subspaces import near_equal_sizes
+from smoa_lightning.adapters.smoa.weighted_sum import become_sum
 from smoa_lightning.adapters.tuner import PatternConfig
 from smoa_lightning.common.errors import UserError
 
@@ -158,6 +160,10 @@ class SMoAConfig(PatternConfig):
             return [(out_features, in_features)] * self.num_subspaces
         sides = [near_equal_sizes(size, self.num_subspaces) for size in (out_features, in_features)]
         return list(product(*sides) if self.partition == "grid_blocks" else zip(*sides, strict=True))
+
+    def become_sum(self, configs: Sequence[Any], kind: str, svd_rank: int | None) -> None:
+        """Change this copy of the first config to that of a weighted sum of updates."""
+        become_sum(self, configs, kind, svd_rank)
 
     def check_layer(self, name: str, out_features: int, in_features: int) -> None:
         """Refuse a layer that is too small for the number of subspaces or for the ranks."""

@@ -21,6 +21,7 @@ from smoa_lightning.adapters.smoa.state import (
     layer_seed,
 )
 from smoa_lightning.adapters.smoa.terms import Grid, Plan, split_factors
+from smoa_lightning.adapters.smoa.weighted_sum import set_to_sum
 from smoa_lightning.adapters.tuner import BoundLayer
 from smoa_lightning.backbones.quantization import multiplies_by_weight, quantization
 from smoa_lightning.common.errors import UserError
@@ -173,6 +174,10 @@ class SmoaLinear(BoundLayer):
     def factors(self, adapter_name: str) -> list[tuple[Tensor, Tensor]]:
         """Return views ``(A_k, B_k)`` of the factors of every subspace, of shapes (r_k, n_k) and (m_k, r_k)."""
         return split_factors(self.smoa_A[adapter_name], self.smoa_B[adapter_name], self.plan(adapter_name))
+
+    def set_to_sum(self, adapter_name: str, weights: dict[str, float], kind: str) -> None:
+        """Set A and B so that the update is the weighted sum of others."""
+        set_to_sum(self, adapter_name, weights, kind)
 
     def rank_bound(self, adapter_name: str) -> int:
         """Return an upper bound of the rank of the update; needs no weights.

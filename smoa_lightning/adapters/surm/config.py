@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from torch import nn
 
 from smoa_lightning.adapters.surm.structured import Structure, factor_shapes, tile_size
+from smoa_lightning.adapters.surm.weighted_sum import become_sum
 from smoa_lightning.adapters.tuner import PatternConfig, linear_shape
 from smoa_lightning.adapters.tuner.slot import Placement, activation_function, slot_targets
 from smoa_lightning.common.errors import UserError
@@ -126,6 +128,10 @@ class SurmConfig(PatternConfig):
     def rank_field(self) -> str | None:
         """``kronecker_rank`` or ``displacement_rank``; None for other structures."""
         return {"kronecker": "kronecker_rank", "ldr": "displacement_rank"}.get(self.structure)
+
+    def become_sum(self, configs: Sequence[Any], kind: str, svd_rank: int | None) -> None:
+        """Change this copy of the first config to that of a weighted sum of updates."""
+        become_sum(self, configs, kind)
 
     def scaling_of(self, kronecker_rank: int) -> float:
         """Return s = alpha, or 1 if alpha is absent, divided by the Kronecker rank under ``alpha_over_rank``."""

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from smoa_lightning.adapters.surm.config import SurmConfig
 from smoa_lightning.adapters.surm.structured import kronecker_rank_bound, structured_matrix, structured_product
+from smoa_lightning.adapters.surm.weighted_sum import set_to_sum
 from smoa_lightning.adapters.tuner import SlotLayer, UpdateLayer
 
 STANDARD_DEVIATION = 0.02  # initial value of the nonzero factor
@@ -57,11 +58,20 @@ class SurmLinear(UpdateLayer):
         """Return factors whose product is zero."""
         return initial_factors(config, self.out_features, self.in_features, self.parameter_dtype())
 
+    def scaled_left(self, adapter: str) -> Tensor:
+        """Return s times the left factors."""
+        return scaled_left(self.configs[adapter], self.surm_left[adapter])
+
+    def set_to_sum(self, adapter_name: str, weights: dict[str, float], kind: str) -> None:
+        """Set the factors so that the update is the weighted sum of others, or the nearest Kronecker product."""
+        set_to_sum(self, adapter_name, weights)
+
     def product(self, x: Tensor, adapter: str) -> Tensor:
         """Return ``s x D^T`` of shape (..., out_features) for x of shape (..., in_features)."""
         config = self.configs[adapter]
-        left = scaled_left(config, self.surm_left[adapter])
-        return structured_product(config.structure, left, self.surm_right[adapter], x, self.out_features)
+        return structured_product(
+            config.structure, self.scaled_left(adapter), self.surm_right[adapter], x, self.out_features
+        )
 
     def dense_update(self, adapter: str) -> Tensor:
         """Return s D of shape (out_features, in_features)."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self, get_args
 
@@ -64,6 +64,17 @@ class TunerConfig(PeftConfig):
     def for_layer(self, name: str) -> Self:
         """Return the config of one layer; the same for every layer by default."""
         return self
+
+    def become_sum(self, configs: Sequence[Any], kind: str, svd_rank: int | None) -> None:
+        """Change this copy of the first config so that its adapter can hold a weighted sum of their updates.
+
+        Raises:
+            UserError: It cannot; this is the default.
+        """
+        raise UserError(
+            f"add_weighted_adapter: {type(self).__name__} cannot hold a sum of updates: convert each adapter with "
+            "peft's convert_to_lora, if it updates a weight, and combine the LoRAs."
+        )
 
     def check_patterns(self, layers: Iterable[str]) -> None:
         """Refuse a setting for single layers that fits none of the adapted layers; does nothing by default."""

@@ -66,6 +66,10 @@ class AdapterLayer(nn.Module, BaseTunerLayer):
         Does nothing by default.
         """
 
+    def set_to_sum(self, adapter_name: str, weights: dict[str, float], kind: str) -> None:
+        """Set the parameters of an adapter so that its update is the weighted sum of others (``tuner.weighted``)."""
+        raise NotImplementedError
+
     @property
     def prepared_by_one_thread(self) -> bool:
         """Whether :meth:`prepare` uses one thread only, so that several layers can be prepared in parallel."""

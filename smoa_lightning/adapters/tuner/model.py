@@ -21,6 +21,7 @@ from smoa_lightning.adapters.tuner.frozen import linear_shape
 from smoa_lightning.adapters.tuner.layer import AdapterLayer
 from smoa_lightning.adapters.tuner.mixed import rows_with_adapters
 from smoa_lightning.adapters.tuner.update import UpdateLayer
+from smoa_lightning.adapters.tuner.weighted import Combination, check_weights, combined_config, fill_combination
 from smoa_lightning.common.errors import UserError
 
 
@@ -94,6 +95,38 @@ class AdapterModel(BaseTuner):
         if not autocast_adapter_dtype:
             for layer in self.adapter_layers():
                 layer.cast_to_base(adapter_name)
+
+    def add_weighted_adapter(
+        self,
+        adapters: Sequence[str],
+        weights: Sequence[float],
+        adapter_name: str,
+        combination_type: str = "svd",
+        svd_rank: int | None = None,
+    ) -> None:
+        """Add an inactive adapter whose update is the weighted sum of others (see ``tuner.weighted``).
+
+        Args:
+            adapters: Names of adapters of this model.
+            weights: Their weights, of any sign.
+            adapter_name: Name of the new adapter.
+            combination_type: ``linear`` for an exact sum, ``svd`` for a truncated one; docs/methods.md lists what each
+                method has.
+            svd_rank: Rank of the result of ``svd``; absent means the largest rank of the adapters.
+
+        Raises:
+            UserError: The method or the settings of these adapters have no such sum.
+        """
+        combination = Combination(check_weights(adapters, weights), combination_type, svd_rank)
+        config = combined_config(self, combination, adapter_name)
+        self.peft_config[adapter_name] = config
+        try:
+            self.inject_adapter(self.model, adapter_name)
+            fill_combination(self.model, adapter_name, combination)
+        except UserError:
+            self.delete_adapter(adapter_name)
+            raise
+        self.set_requires_grad(adapter_name, False)
 
     def adapter_layers(self) -> Iterator[AdapterLayer]:
         """Yield the adapted layers."""
