@@ -37,8 +37,7 @@ def main() -> int:
     path = os.pathsep.join([str(checkout), str(HERE), str(HERE.parents[1])])
     environment = {**os.environ, "PYTHONPATH": path, "HF_HUB_OFFLINE": "1"}
     command = [sys.executable, "-m", "pytest", "-p", "plugin", "-p", "no:cacheprovider", "-q"]
-    # peft 0.21 causes a deprecation warning of transformers, and its suite turns warnings into errors
-    command += ["-o", "addopts=", "-W", "ignore:.*is_gradient_checkpointing.*:FutureWarning", *files, *arguments]
+    command += ["-o", "addopts=", *files, *arguments]
     return subprocess.call(command, cwd=checkout, env=environment)
 
 
