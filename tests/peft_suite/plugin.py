@@ -104,8 +104,8 @@ def pytest_collection_modifyitems(config: Any, items: list[Any]) -> None:
     config.hook.pytest_deselected(items=dropped)
     items[:] = kept
     for item in kept:
-        # peft 0.21 causes a deprecation warning of transformers, and its suite turns warnings into errors
-        item.add_marker(pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning"))
+        # peft 0.21 and its suite use deprecated names of transformers, and the suite turns warnings into errors
+        item.add_marker(pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.*:FutureWarning"))
         reason = exceptions.reason(item.originalname, item.callspec.params)
         if reason is not None:
             item.add_marker(pytest.mark.xfail(reason=reason, strict=False))

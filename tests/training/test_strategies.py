@@ -20,6 +20,7 @@ from smoa_lightning.training.cli import FineTuneCLI
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 STRATEGIES = [p.stem for p in sorted(EXPERIMENTS.glob("adapters/*.yaml"))]
 WITHOUT_UPDATE_MATRIX = {"prefix", "prompt", "ptuning", "bottleneck", "bottleneck_pfeiffer", "surm_adapter", "frozen"}
+WITHOUT_UPDATE_MATRIX |= {name for name in STRATEGIES if name.startswith("surm_adapter_")}
 # The base score is that of the backbone, the same before every strategy: one of each kind takes it.
 SCORED_BEFORE = {"lora", "smoa_blocks", "prefix", "bottleneck", "adalora", "full", "frozen"}
 IDS = torch.tensor([[1, 300, 20, 700, 45, 6]])
