@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from smoa_lightning.adapters import BottleneckConfig, HyperAdaptConfig, SMoAConfig
+from smoa_lightning.adapters import BottleneckConfig, HyperAdaptConfig, SMoAConfig, SurmConfig
 
 Parameters = Mapping[str, Any]
 
@@ -28,6 +28,14 @@ def _embeddings(parameters: Parameters) -> bool:
 
 def _hyperadapt(parameters: Parameters) -> bool:
     return parameters.get("config_cls") is HyperAdaptConfig
+
+
+def _surm(parameters: Parameters) -> bool:
+    return parameters.get("config_cls") is SurmConfig and "gpt2" in str(parameters.get("model_id"))
+
+
+def _slot_in_deberta(parameters: Parameters) -> bool:
+    return _slot(parameters) and "deberta" in str(parameters.get("model_id"))
 
 
 def _always(parameters: Parameters) -> bool:
@@ -72,7 +80,7 @@ KNOWN: list[tuple[str, Callable[[Parameters], bool], str]] = [
     ("test_loading_model_requires_grad_set_correctly", _always, _GRADIENTS),
     ("test_loading_model_with_modules_to_save_requires_grad_set_correctly", _always, _GRADIENTS),
     ("test_loading_model_requires_grad_load_adapter_then_add_adapter", _always, _GRADIENTS),
-    ("test_lora_conversion", _always, "a LoRA of small rank is far from a random update of full rank"),
+    ("test_lora_conversion", _surm, "a LoRA of small rank is far from a random update of full rank"),
     ("test_default_target_modules_not_set_raises", _always, _TARGETS),
     ("test_default_target_modules_not_set_model_type_set_raises", _always, _TARGETS),
     ("test_default_target_modules_list_of_str", _always, _TARGETS),
@@ -82,4 +90,6 @@ KNOWN: list[tuple[str, Callable[[Parameters], bool], str]] = [
 
 def reason(test: str, parameters: Parameters) -> str | None:
     """Return the reason for which a test is expected to fail, or None."""
+    if _slot_in_deberta(parameters):
+        return "the adapter slot has no default place in DeBERTa; target_modules must name it"
     return next((why for name, fails, why in KNOWN if name == test and fails(parameters)), None)
