@@ -26,7 +26,7 @@ from smoa_lightning.configuration.class_names import other_classes
 from smoa_lightning.configuration.path_settings import absolute_sources
 from smoa_lightning.data.datamodule import TaskDataModule
 from smoa_lightning.evaluation.text import signatures
-from smoa_lightning.records.claim import Claim, claim
+from smoa_lightning.records.claim import Claim
 from smoa_lightning.records.hparams import final_metrics, study_columns
 from smoa_lightning.records.record import (
     BASE_ITEMS,
@@ -48,10 +48,10 @@ from smoa_lightning.training.checkpoint import log_differences, read_checkpoint,
 from smoa_lightning.training.early_checks import check_before_work
 from smoa_lightning.training.module import FineTuneModule
 from smoa_lightning.training.processes import ending_together
-from smoa_lightning.training.run_checkpoints import BEST, publish, recover, resume_point, run_of
+from smoa_lightning.training.run_checkpoints import BEST, publish, resume_point, run_of
 from smoa_lightning.training.run_names import flat_hyperparameters
 from smoa_lightning.training.run_notes import evaluation_result, fit_result
-from smoa_lightning.training.run_place import shared_folder
+from smoa_lightning.training.run_place import claim_recovered, shared_folder
 from smoa_lightning.training.unchanged import ROWS, check_commits, check_rows, identity, row_digests, rows_to_continue
 
 Metrics = dict[str, float]
@@ -101,15 +101,17 @@ class Run:
         return self.target.path
 
     def choose_folder(self, root: str, exact: str | None, trainer: L.Trainer) -> None:
-        """Claim the folder of an unfinished run with the same signature, else a new folder.
+        """Claim the folder of an unfinished run with the same signature, else a new folder; repair it after a kill.
 
         Raises:
-            UserError: The folder is refused, or another process does this run.
+            UserError: The folder is refused, another process does this run, or the run has no intact checkpoint.
         """
         base = Path(exact) if exact else Path(root) / self.name
         check_commits([base] if exact else base.glob("version_*"), self.identity)
         signatures = {"run_signature": self.identity.signature, "older": self.identity.branches}
-        self.target, self._claim = shared_folder(trainer, lambda: claim(base, exact=exact is not None, **signatures))
+        self.target, self._claim = shared_folder(
+            trainer, lambda: claim_recovered(base, exact=exact is not None, **signatures)
+        )
 
     def release(self) -> None:
         """Unlock the folder of the run."""
@@ -143,8 +145,6 @@ class Run:
             read_checkpoint(Path(checkpoint))  # an error here comes before scores and files
         self._began = time.monotonic()
         with self._recorded(trainer), ending_together(trainer):
-            if is_first_process():
-                recover(self.folder)
             self._check_rows()
             check_before_work(trainer, self.module, self.data, self.config)
             metrics = self._base_metrics(trainer)

@@ -3,16 +3,19 @@
 ``checkpoints/step_N`` holds everything that belongs together after N optimizer steps: the resume point ``last.ckpt``,
 the best checkpoint ``best.ckpt``, the folders ``adapter/best`` and ``adapter/last``, and the checksums of all files.
 ``checkpoints/current`` is a symbolic link to the valid folder. The rename of this link commits a checkpoint, so that a
-killed process leaves the state before it or after it. ``checkpoints/last.ckpt``, ``checkpoints/best.ckpt``,
-``adapter/best`` and ``adapter/last`` are links through ``current``. At the end of a run the two adapters become real
-folders, which can be copied and uploaded.
+killed process leaves the state before it or after it. A copy of a run without its links gets them back from the newest
+folder whose files are all intact, since each folder is a state that the run was in. ``checkpoints/last.ckpt``,
+``checkpoints/best.ckpt``, ``adapter/best`` and ``adapter/last`` are links through ``current``. At the end of a run the
+two adapters become real folders, which can be copied and uploaded.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +24,8 @@ from smoa_lightning.common.atomic_files import copy_linked, fsync_folder, fsync_
 from smoa_lightning.common.checksums import sha256
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.records.record import RECORD
+
+logger = logging.getLogger(__name__)
 
 LAST, BEST = "last.ckpt", "best.ckpt"
 FILES = "files.json"  # the checksums of a checkpoint folder
@@ -109,12 +114,27 @@ def checksums(folder: Path) -> dict[str, str]:
     return sums if isinstance(sums, dict) else {}
 
 
+def damaged(folder: Path) -> list[str]:
+    """Return the files of a checkpoint folder that are missing or changed; the list of checksums if it is damaged."""
+    sums = checksums(folder)
+    return [n for n in sums if not (folder / n).is_file() or sums[n] != sha256(folder / n)] if sums else [FILES]
+
+
+def _order(folder: Path) -> tuple[int, int]:
+    """Return the step of a checkpoint folder, and its number among the checkpoints of this step."""
+    found = re.fullmatch(r"step_(\d+)(?:\.(\d+))?", folder.name)
+    return (int(found[1]), int(found[2] or 0)) if found else (-1, 0)
+
+
+def _folders(root: Path) -> list[Path]:
+    """Return all checkpoint folders, the newest first. Copies have other times than the files that they copy."""
+    return sorted(root.glob("step_*"), key=_order, reverse=True)
+
+
 def _unused(root: Path, step: int) -> Path:
-    """Return a name that no checkpoint has: validation can follow directly after a step that was saved."""
-    path, number = root / f"step_{step}", 1
-    while path.exists():
-        path, number = root / f"step_{step}.{number}", number + 1
-    return path
+    """Return the next name of a step: validation can follow directly after a step that was saved."""
+    numbers = [number for other, number in map(_order, _folders(root)) if other == step]
+    return root / (f"step_{step}.{max(numbers) + 1}" if numbers else f"step_{step}")
 
 
 def _point(run: Path, folder: Path) -> None:
@@ -129,7 +149,7 @@ def _point(run: Path, folder: Path) -> None:
 
 
 def _remove_checkpoints(root: Path, keep: set[Path | None]) -> None:
-    for folder in root.glob("step_*"):
+    for folder in _folders(root):
         if folder not in keep and folder.resolve() not in keep:
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -138,7 +158,8 @@ def recover(run: Path) -> None:
     """Remove what a killed process left unfinished; bring a run of an earlier version into this layout.
 
     Raises:
-        UserError: The valid checkpoint folder is damaged; nothing in it is removed.
+        UserError: The valid checkpoint folder is damaged, or no folder of a run without links is intact; nothing in
+            them is removed.
     """
     for folder in (run, run / "checkpoints", run / "adapter"):
         for entry in folder.glob(".*"):
@@ -154,10 +175,34 @@ def recover(run: Path) -> None:
             f"the checkpoint {str(link.resolve())!r} is damaged: it has no {FILES}; restore the file, or let the link "
             f"{str(link)!r} lead to a complete checkpoint folder"
         )
-    _remove_checkpoints(run / "checkpoints", keep=set())  # renamed, but not committed
+    if _adopt(run):
+        return
     if (run / PLACES[LAST]).is_file():
         with committing(run, 0):
             pass
+
+
+def _adopt(run: Path) -> bool:
+    """Make the newest intact checkpoint folder of a run without a valid one the valid one; return whether it has one.
+
+    The link is missing if the process was killed before the first link, or if the run was copied without links.
+    """
+    root = run / "checkpoints"
+    complete = [folder for folder in _folders(root) if (folder / FILES).is_file()]
+    intact = next((folder for folder in complete if not damaged(folder)), None)
+    if intact is None:
+        if complete:
+            newest = complete[0] / damaged(complete[0])[0]
+            raise UserError(
+                f"the run has no intact checkpoint: the file {str(newest)!r} is missing or damaged; restore it, or "
+                f"remove {str(root)!r} to start again"
+            )
+        _remove_checkpoints(root, keep=set())  # without checksums: a process was killed while it removed them
+        return False
+    logger.info("the link %s was missing: the run continues from %s", root / "current", intact.name)
+    replace_link(root / "current", intact.name)
+    _point(run, intact)
+    return True
 
 
 def publish(run: Path) -> None:
@@ -179,7 +224,7 @@ def publish(run: Path) -> None:
 def previous_checkpoint(file: Path) -> Path | None:
     """Return the same file in another checkpoint folder of the run whose checksum is right; ``None`` without one."""
     folder = file.resolve().parent
-    for other in sorted(folder.parent.glob("step_*"), key=lambda path: path.stat().st_mtime, reverse=True):
+    for other in _folders(folder.parent):
         candidate = other / file.name
         if other != folder and candidate.is_file() and checksums(other).get(file.name) == sha256(candidate):
             return candidate

@@ -19,14 +19,30 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.common.parent import PARENT, die_with_parent
-from smoa_lightning.records.claim import Claim
+from smoa_lightning.records.claim import Claim, claim
 from smoa_lightning.records.record import RunFolder
+from smoa_lightning.training.run_checkpoints import recover
 
 FOLDER = "SMOA_LIGHTNING_RUN_FOLDER"  # environment variable for the processes that this one starts
 PATIENCE = datetime.timedelta(minutes=10)
 
 _stores: list[TCPStore] = []  # the process group shares the server of the first store, which must not close before
 _asked = 0  # how many folders the processes have shared; a process can do several runs
+
+
+def claim_recovered(base: Path, run_signature: str, exact: bool, older: str = "") -> Claim:
+    """Claim a folder as :func:`claim` does, and repair what a killed run left in it, before its resume point is read.
+
+    Raises:
+        UserError: As :func:`claim`, or the run has no intact checkpoint.
+    """
+    claimed = claim(base, run_signature, exact, older)
+    try:
+        recover(claimed.target.path)
+    except BaseException:
+        claimed.release()
+        raise
+    return claimed
 
 
 def shared_folder(trainer: L.Trainer, claim: Callable[[], Claim]) -> tuple[RunFolder, Claim | None]:

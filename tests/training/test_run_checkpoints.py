@@ -98,12 +98,66 @@ def test_recovery_removes_what_was_not_committed(tmp_path: Path) -> None:
     assert step_of(root / LAST) == 5
 
 
-def test_a_folder_that_was_renamed_and_not_committed_is_dropped(tmp_path: Path) -> None:
+def test_a_folder_that_was_renamed_and_not_linked_is_the_checkpoint(tmp_path: Path) -> None:
+    """Its files and the TensorBoard points before it are on disk, so it is a state that the run was in."""
     write(tmp_path, 5, LAST)
-    (tmp_path / "checkpoints" / "current").unlink()
+    for name in ("current", LAST):
+        (tmp_path / "checkpoints" / name).unlink()
+    recover(tmp_path)
+    assert step_of(tmp_path / "checkpoints" / LAST) == 5
+    assert resume_point(tmp_path) == tmp_path / "checkpoints" / "step_5" / LAST
+
+
+def copied(run: Path, target: Path, links: str) -> Path:
+    """Copy a run as tools do that leave out symbolic links, follow them, or write their targets as text."""
+    if links == "followed":
+        return Path(shutil.copytree(run, target))
+    shutil.copytree(run, target, symlinks=True)
+    for path in [path for path in target.rglob("*") if path.is_symlink()]:
+        text = str(path.readlink())
+        path.unlink()
+        if links == "text":
+            path.write_text(text)
+    return target
+
+
+@pytest.mark.parametrize("links", ["left out", "followed", "text"])
+def test_a_copy_without_symbolic_links_keeps_its_checkpoints(links: str, tmp_path: Path) -> None:
+    for step in (9, 10):  # as text, 9 is after 10
+        write(tmp_path / "run", step, LAST, BEST, "adapter/best")
+    copy = copied(tmp_path / "run", tmp_path / "copy", links)
+    recover(copy)
+    assert (step_of(copy / "checkpoints" / LAST), step_of(copy / "checkpoints" / BEST)) == (10, 10)
+    assert (copy / "adapter" / "best" / "weights").read_text() == "adapter/best of 10"
+    assert step_of(copy / "checkpoints" / "step_9" / LAST) == 9
+    write(copy, 11, LAST)
+    assert (step_of(copy / "checkpoints" / LAST), step_of(copy / "checkpoints" / BEST)) == (11, 10)
+
+
+def test_a_copy_without_links_skips_a_damaged_checkpoint_and_removes_none(tmp_path: Path) -> None:
+    for step in (5, 10):
+        write(tmp_path, step, LAST, "adapter/best")
+    root = tmp_path / "checkpoints"
+    (root / "current").unlink()
+    (root / "step_10" / "adapter" / "best" / "weights").write_text("changed")
+    recover(tmp_path)
+    assert step_of(root / LAST) == 5
+    (root / "current").unlink()
+    (root / "step_5" / LAST).unlink()
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(UserError, match=r"no intact checkpoint: the file .*step_10/adapter/best/weights' is missing"):
+        recover(tmp_path)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_folder_without_checksums_was_being_removed(tmp_path: Path) -> None:
+    write(tmp_path, 5, LAST)
+    root = tmp_path / "checkpoints"
+    for path in (root / "current", root / LAST, root / "step_5" / FILES):
+        path.unlink()
     recover(tmp_path)
     assert resume_point(tmp_path) is None
-    assert not list((tmp_path / "checkpoints").glob("step_*"))
+    assert not list(root.glob("step_*"))
 
 
 @pytest.mark.parametrize("lost", [FILES, "whole folder"])
