@@ -81,10 +81,12 @@ def fsync_tree(folder: Path) -> None:
         fsync_folder(path)
 
 
-def copy_linked(source: Path, target: Path) -> None:
-    """Copy a file or folder as hard links, or as copies where the file system has no hard links."""
+def copy_linked(source: Path, target: Path, link: bool = True) -> None:
+    """Copy a file or folder as hard links, or as copies without ``link`` or where the file system has no hard links."""
 
     def copy(old: str, new: str) -> str:
+        if not link:
+            return str(shutil.copy2(old, new))
         try:
             os.link(old, new)
         except OSError:

@@ -16,7 +16,7 @@ from smoa_lightning.common.checksums import sha256
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.configuration.path_settings import absolute_sources
 from smoa_lightning.records.record import content, flat
-from smoa_lightning.training.run_checkpoints import FILES, checksums, previous_checkpoint
+from smoa_lightning.training.run_checkpoints import FILES, checksums, damaged, previous_checkpoint
 
 logger = logging.getLogger(__name__)
 
@@ -51,9 +51,26 @@ def verify(path: Path) -> None:
     else:
         intact = _is_whole_archive(real)
     if not intact:
-        good = previous_checkpoint(real)
-        remedy = "" if good is None else f"; the checkpoint before it is intact: {str(good)!r}"
-        raise UserError(f"the checkpoint {str(path)!r} is damaged: its checksum is wrong{remedy}")
+        raise UserError(_about_damage(path))
+
+
+def verify_all(point: Path) -> None:
+    """Compare all files of the checkpoint folder of a resume point with their checksums.
+
+    Raises:
+        UserError: A file is missing or damaged. Found at the end of the run, it would cost the whole run.
+    """
+    verify(point)
+    for name in damaged(point.parent) if (point.parent / FILES).is_file() else []:
+        raise UserError(_about_damage(point.parent / name))
+
+
+def _about_damage(path: Path) -> str:
+    """Return a sentence about a damaged file of a checkpoint, with the intact file of another one."""
+    fault = "is damaged: its checksum is wrong" if path.is_file() else "is missing"
+    good = previous_checkpoint(path)
+    remedy = "" if good is None else f"; the checkpoint before it is intact: {str(good)!r}"
+    return f"the checkpoint {str(path)!r} {fault}{remedy}"
 
 
 def _is_whole_archive(path: Path) -> bool:

@@ -44,7 +44,7 @@ from smoa_lightning.records.record import (
 )
 from smoa_lightning.records.tables import part_table
 from smoa_lightning.training.callbacks import AdapterCheckpoint, CostMonitor, SamplePredictions
-from smoa_lightning.training.checkpoint import log_differences, read_checkpoint, verify
+from smoa_lightning.training.checkpoint import log_differences, read_checkpoint, verify, verify_all
 from smoa_lightning.training.early_checks import check_before_work
 from smoa_lightning.training.module import FineTuneModule
 from smoa_lightning.training.processes import ending_together
@@ -166,7 +166,7 @@ class Run:
         """
         point = resume_point(self.folder) if self.target.resume else None
         if point is not None:
-            verify(point)
+            verify_all(point)
             return str(point)
         if checkpoint is not None:
             saved = read_checkpoint(Path(checkpoint))

@@ -60,7 +60,8 @@ def resume_point(run: Path) -> Path | None:
 def committing(run: Path, step: int, writes: bool = True) -> Iterator[Path]:
     """Yield a new folder for the files of a checkpoint; commit it when the block ends without an error.
 
-    Entries that the block does not write are those of the checkpoint before, as hard links.
+    Entries that the block does not write are those of the checkpoint before. They are on disk twice: each of the two
+    checkpoints that are kept has files of its own, so that damage to one leaves the other.
 
     Args:
         run: The folder of the run.
@@ -90,19 +91,36 @@ def committing(run: Path, step: int, writes: bool = True) -> Iterator[Path]:
 
 
 def _complete(fresh: Path, run: Path, previous: Path | None) -> None:
-    """Link the entries that did not change, then write the checksums of all files and flush everything to disk."""
+    """Add the entries that did not change, then write the checksums of all files and flush everything to disk."""
     known = {} if previous is None else checksums(previous)
     sums: dict[str, str] = {}
     for entry, place in PLACES.items():
         old = run / place if previous is None else previous / entry
         if not (fresh / entry).exists() and old.exists():
-            copy_linked(old, fresh / entry)
-            sums |= {name: value for name, value in known.items() if name == entry or name.startswith(f"{entry}/")}
+            spare = None if previous is None else _spare(previous, entry)
+            copy_linked(spare or old, fresh / entry, link=previous is None or spare is not None)
+            sums |= _sums_of(known, entry)
     for file in sorted(path for path in fresh.rglob("*") if path.is_file()):
         name = file.relative_to(fresh).as_posix()
         sums[name] = sums.get(name) or sha256(file)
     (fresh / FILES).write_text(json.dumps(sums, indent=2) + "\n", encoding="utf-8")
     fsync_tree(fresh)
+
+
+def _sums_of(sums: dict[str, str], entry: str) -> dict[str, str]:
+    """Return the checksums of the files of an entry."""
+    return {name: value for name, value in sums.items() if name == entry or name.startswith(f"{entry}/")}
+
+
+def _spare(previous: Path, entry: str) -> Path | None:
+    """Return the same entry with files of its own in a checkpoint that will be removed; ``None`` without one."""
+    expected = _sums_of(checksums(previous), entry)
+    for folder in _folders(previous.parent) if expected else []:
+        if folder == previous or _sums_of(checksums(folder), entry) != expected:
+            continue
+        if all((folder / name).is_file() and not (folder / name).samefile(previous / name) for name in expected):
+            return folder / entry
+    return None
 
 
 def checksums(folder: Path) -> dict[str, str]:
@@ -223,9 +241,10 @@ def publish(run: Path) -> None:
 
 def previous_checkpoint(file: Path) -> Path | None:
     """Return the same file in another checkpoint folder of the run whose checksum is right; ``None`` without one."""
-    folder = file.resolve().parent
+    folder = next((parent for parent in file.resolve().parents if _order(parent)[0] >= 0), file.resolve().parent)
+    name = file.resolve().relative_to(folder).as_posix()
     for other in _folders(folder.parent):
-        candidate = other / file.name
-        if other != folder and candidate.is_file() and checksums(other).get(file.name) == sha256(candidate):
+        candidate = other / name
+        if other != folder and candidate.is_file() and checksums(other).get(name) == sha256(candidate):
             return candidate
     return None

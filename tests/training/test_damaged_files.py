@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from smoa_lightning.__main__ import main
+from smoa_lightning.common.checksums import write_sealed
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.training.adapter_folder import load_adapter, read_adapter_facts
 from smoa_lightning.training.checkpoint import read_checkpoint
@@ -88,6 +89,22 @@ def test_an_edited_config_of_an_adapter_is_refused(key: str, value: object, run:
     file.write_text(json.dumps(config | {key: value}, indent=2))
     with pytest.raises(UserError, match=r"adapter_config\.json is damaged or was changed"):
         load_adapter(run)
+
+
+def test_a_resumed_run_compares_all_files_of_its_checkpoint_first(
+    run: Path, short_arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = json.loads((run / "record.json").read_text())
+    write_sealed(run / "record.json", record | {"status": "failed"})
+    for name in ("adapter/best/adapter_model.safetensors", "best.ckpt"):
+        file = run / CHECKPOINTS / name
+        content = file.read_bytes()
+        file.unlink()  # the adapters of a finished run are hard links to these files
+        file.write_bytes(content[:200] + bytes([content[200] ^ 1]) + content[201:])
+        capsys.readouterr()
+        assert main(["fit", *short_arguments, "--trainer.log_every_n_steps", "1", "--run.folder", str(run)]) == 2
+        one_sentence(capsys, f"{name}' is damaged: its checksum is wrong")
+        file.write_bytes(content)
 
 
 # ---- truncated, empty and foreign files

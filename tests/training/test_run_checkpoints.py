@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from smoa_lightning.common.errors import UserError
-from smoa_lightning.training.checkpoint import read_checkpoint, verify
+from smoa_lightning.training.checkpoint import read_checkpoint, verify, verify_all
 from smoa_lightning.training.run_checkpoints import (
     BEST,
     FILES,
@@ -47,8 +47,26 @@ def test_entries_that_are_not_written_are_those_of_the_checkpoint_before(tmp_pat
     assert not (tmp_path / "adapter" / "last").exists()
     assert resume_point(tmp_path) == tmp_path / "checkpoints" / "step_10" / LAST
     assert set(checksums(tmp_path / "checkpoints" / "step_10")) == {LAST, BEST, "adapter/best/weights"}
-    files = [tmp_path / "checkpoints" / name / BEST for name in ("step_5", "step_10")]
-    assert files[0].samefile(files[1])  # a hard link: no second copy
+
+
+def test_each_kept_checkpoint_has_files_of_its_own(tmp_path: Path) -> None:
+    """Damage to a file in one of them leaves the other; there are never more than two copies."""
+    write(tmp_path, 5, LAST, BEST, "adapter/best")
+    copies = set()
+    for step in (10, 15, 20, 25):
+        write(tmp_path, step, LAST)
+        kept = sorted((tmp_path / "checkpoints").glob("step_*"))
+        for name in (BEST, "adapter/best/weights"):
+            files = [(folder / name).stat().st_ino for folder in kept]
+            assert len(files) == len(set(files)) == 2
+            copies |= set(files)
+    assert len(copies) == 4
+    file = tmp_path / "adapter" / "best" / "weights"
+    file.write_text("changed")
+    with pytest.raises(UserError, match=r"best/weights' is damaged.*; the checkpoint before it is intact: .*step_20/a"):
+        verify_all(tmp_path / "checkpoints" / "step_25" / LAST)
+    shutil.copy(tmp_path / "checkpoints" / "step_20" / "adapter" / "best" / "weights", file)
+    verify_all(tmp_path / "checkpoints" / "step_25" / LAST)
 
 
 def test_the_run_of_a_checkpoint(tmp_path: Path) -> None:
