@@ -3,10 +3,37 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 from collections.abc import Iterator
 from pathlib import Path
+
+from smoa_lightning.common.errors import UserError
+
+NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP}  # some mounts of Lustre and NFS
+
+
+def lock_file(handle: int, file: Path, wait: bool) -> None:
+    """Lock an open file.
+
+    Raises:
+        BlockingIOError: Another process holds the lock, and this one does not ``wait``.
+        UserError: The file system has no locks. Without them, two processes could write the same run.
+    """
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        with contextlib.suppress(OSError):
+            if not os.fstat(handle).st_size:
+                file.unlink()  # leave nothing behind
+        reason = os.strerror(error.errno)
+        raise UserError(
+            f"the file system of {str(file.parent)!r} has no file locks ({reason}): choose a folder on another file "
+            "system with --run.root, for a study with --root"
+        ) from error
 
 
 class FileLock:
@@ -21,6 +48,7 @@ class FileLock:
     Raises:
         BlockingIOError: Another process holds the lock.
         FileNotFoundError: The folder of the file was removed.
+        UserError: The file system has no locks.
     """
 
     held: set[FileLock] = set()  # noqa: RUF012  locks of this process
@@ -30,7 +58,7 @@ class FileLock:
         while True:
             self._handle = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
             try:
-                fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                lock_file(self._handle, file, wait=False)
                 same = _is_open(self._handle, file)
             except BaseException:
                 os.close(self._handle)

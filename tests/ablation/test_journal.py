@@ -129,3 +129,12 @@ def test_a_disk_that_refuses_the_journal_has_its_own_exit_status(
     shown = capsys.readouterr().err
     assert "storage.log" in shown
     assert shown.count("\n") == 1
+
+
+def test_a_journal_on_a_file_system_without_locks_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def flock(handle: int, operation: int) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    with pytest.raises(UserError, match=r"^the file system of '.*out' has no file locks .*for a study with --root$"):
+        work(load_study([study_file(tmp_path)]), tmp_path / "out")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -111,6 +112,29 @@ def test_a_forked_process_does_not_hold_the_lock_of_a_dead_one(tmp_path: Path) -
     with FileLock(tmp_path / "lock"), pytest.raises(BlockingIOError):
         FileLock(tmp_path / "lock")
     FileLock(tmp_path / "lock").release()
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+@pytest.mark.parametrize("exact", [False, True])
+def test_a_file_system_without_locks_is_refused(
+    exact: bool, number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def flock(handle: int, operation: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    with pytest.raises(UserError, match=r"the file system of '.*' has no file locks \(.*\): choose a folder"):
+        claim(tmp_path / "runs" / "name", "s", exact)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_other_errors_of_a_lock_stay_errors_of_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def flock(handle: int, operation: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    with pytest.raises(OSError, match="Input/output error"):
+        run_lock(tmp_path)
 
 
 def test_the_lock_names_its_run(tmp_path: Path) -> None:

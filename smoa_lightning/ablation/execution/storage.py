@@ -15,6 +15,7 @@ from optuna.storages.journal._file import BaseJournalFileLock  # part of a publi
 from smoa_lightning.ablation.execution.journal import CheckedJournal, check_journal
 from smoa_lightning.common.disk_errors import disk_sentence
 from smoa_lightning.common.errors import UserError
+from smoa_lightning.common.file_lock import lock_file
 from smoa_lightning.records.record import STUDY
 
 logger = logging.getLogger(__name__)
@@ -37,9 +38,19 @@ class JournalLock(BaseJournalFileLock):
         self._lock_file: IO[bytes] | None = None
 
     def acquire(self) -> bool:
-        """Wait for the lock, then remove an unfinished line."""
-        self._lock_file = self.journal.with_name(f"{self.journal.name}.lock").open("wb")
-        fcntl.flock(self._lock_file, fcntl.LOCK_EX)
+        """Wait for the lock, then remove an unfinished line.
+
+        Raises:
+            UserError: The file system has no locks.
+        """
+        file = self.journal.with_name(f"{self.journal.name}.lock")
+        stream = file.open("wb")
+        try:
+            lock_file(stream.fileno(), file, wait=True)
+        except BaseException:
+            stream.close()
+            raise
+        self._lock_file = stream
         drop_unfinished_line(self.journal)
         return True
 
