@@ -56,10 +56,11 @@ class Folders:
     def take(self, run: Run) -> Path:
         """Return the folder of a run, with the mark of this run.
 
-        Files of a different run are moved to ``superseded``: with more trials a search may find different values.
+        Files of a different run, or with a damaged record, are moved to ``superseded``: with more trials a search may
+        find different values. Only the worker that has claimed the run calls this.
         """
         folder = self.of(run)
-        if folder.is_dir() and marked(folder) != run.signature:
+        if folder.is_dir() and (marked(folder) != run.signature or _is_damaged(folder)):
             superseded = self.folder / "superseded"
             superseded.mkdir(exist_ok=True)
             number = 1
@@ -104,9 +105,10 @@ class Folders:
         return scored and (run.stage == "search" or self.keep == "none" or (other / "adapter").is_dir())
 
     def _others(self) -> Iterator[Path]:
+        """Yield the run folders of other studies that this user can read."""
         for study in sorted(self.folder.parent.glob(f"*/{STUDY}")):
-            if study.parent != self.folder:
-                for stage in STAGES.values():
+            for stage in STAGES.values() if study.parent != self.folder else ():
+                with contextlib.suppress(PermissionError):
                     yield from run_folders(study.parent / stage)
 
     def tidy(self, run: Run) -> None:
@@ -125,26 +127,38 @@ def run_folders(stage: Path) -> list[Path]:
 
 
 def marked(folder: Path) -> str:
-    """Return the signature of a folder's run; empty without a mark. A damaged mark is the signature of no run."""
+    """Return the signature of a folder's run; empty without a mark. A damaged mark is the signature of no run.
+
+    A folder that this user cannot read has no mark.
+    """
     try:
         return (folder / MARK).read_text(encoding="utf-8", errors="replace")
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
         return ""
 
 
 def finished(folder: Path, signature: str) -> dict[str, Any] | None:
     """Return the record of a folder if it has the finished run with a signature.
 
-    A damaged record counts as missing: the run is done again, and the old files are moved away.
+    A damaged record, or one that this user cannot read, counts as missing. Nothing in the folder is changed, since it
+    may be that of another study.
     """
     if marked(folder) != signature:
         return None
     try:
         record = read_record(folder)
-    except UserError:
-        (folder / MARK).unlink()
+    except (UserError, PermissionError):
         return None
     return record if record is not None and record["status"] == "finished" else None
+
+
+def _is_damaged(folder: Path) -> bool:
+    """Whether a folder has a record that cannot be used."""
+    try:
+        read_record(folder)
+    except UserError:
+        return True
+    return False
 
 
 def note(folder: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
