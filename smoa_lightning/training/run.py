@@ -52,7 +52,7 @@ from smoa_lightning.training.run_checkpoints import BEST, publish, resume_point,
 from smoa_lightning.training.run_names import flat_hyperparameters
 from smoa_lightning.training.run_notes import evaluation_result, fit_result
 from smoa_lightning.training.run_place import claim_recovered, shared_folder
-from smoa_lightning.training.unchanged import ROWS, check_commits, check_rows, identity, row_digests, rows_to_continue
+from smoa_lightning.training.unchanged import ROWS, check_commits, check_rows, identity, read_digests, rows_to_continue
 
 Metrics = dict[str, float]
 T = TypeVar("T")
@@ -218,8 +218,8 @@ class Run:
             raise
 
     def _check_rows(self) -> None:
-        """Read all rows, and compare them with those at the start of an interrupted run."""
-        rows = row_digests(self.data, train=not self.module.frozen)
+        """Read all rows, and compare them and other texts with those at the start of an interrupted run."""
+        rows = read_digests(self.data, self.config, train=not self.module.frozen)
         check_rows(self.folder, self.record["data"][ROWS], rows, self.config["data"].get("path"))
         self.record["data"][ROWS] = rows
         self._write()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.records.record import read_record, signature
+from smoa_lightning.training.callbacks.forgetting import EMBEDDED
 from smoa_lightning.training.checkpoint import file_digest
 from smoa_lightning.training.run_checkpoints import resume_point
 
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
     from smoa_lightning.backbones.backbone import Location
     from smoa_lightning.data.datamodule import TaskDataModule
 
-ROWS = "rows"  # key of the digests of a run's rows in its record
+ROWS = "rows"  # key of the digests of a run's rows and texts in its record
+TEXT = "forgetting.text"  # the setting that names a text
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,8 @@ def check_commits(folders: Iterable[Path], now: Identity) -> None:
 def row_digests(data: TaskDataModule, train: bool) -> dict[str, str]:
     """Return ``<task>/<split>`` -> SHA-256 of its checked rows, for the rows that a run will read.
 
-    Rows from the hub are left out, since the signature of the run contains their commit.
+    Reported tasks read training rows too, if solved ones come before their prompts. Rows from the hub are left out,
+    since the signature of the run contains their commit.
 
     Args:
         data: The data, with their sources resolved.
@@ -97,8 +100,10 @@ def row_digests(data: TaskDataModule, train: bool) -> dict[str, str]:
     if data.source == "hub":
         return digests
     for name, rows in data.sets.all.items():
-        splits = [rows.task.train_split] if train and name in data.sets.trained else []
-        if name in data.sets.reported and rows.has_report:
+        reported = name in data.sets.reported and rows.has_report
+        solved = reported and data.num_fewshot > 0
+        splits = [rows.task.train_split] if solved or (train and name in data.sets.trained) else []
+        if reported:
             splits.append(rows.report_split)
         digests |= {f"{name}/{split}": rows.rows(split).sha256 for split in splits}
     return digests
@@ -125,17 +130,31 @@ def rows_to_continue(folder: Path, earlier: Mapping[str, Any], backbone: Mapping
     return rows
 
 
+def text_digests(config: Mapping[str, Any]) -> dict[str, str]:
+    """Return ``forgetting.text`` -> SHA-256 of the file that it names; empty for the embedded text and for none."""
+    text = (config.get("forgetting") or {}).get("text")
+    digest = None if text in (None, EMBEDDED) else file_digest(str(Path(text).expanduser()))
+    return {} if digest is None else {TEXT: digest}
+
+
+def read_digests(data: TaskDataModule, config: Mapping[str, Any], train: bool) -> dict[str, str]:
+    """Return the digests of all rows and texts that a run will read."""
+    return row_digests(data, train) | text_digests(config)
+
+
 def check_rows(folder: Path, earlier: Mapping[str, str], now: Mapping[str, str], origin: Any) -> None:
-    """Compare the rows of a resumed run with those at its start; a record of an earlier version lists none.
+    """Compare the rows and texts of a resumed run with those at its start; a record of an earlier version lists none.
 
     Raises:
-        UserError: Rows changed; the message names the task and the split.
+        UserError: Something changed; the message names the task and the split, or the setting.
     """
     changed = [name for name in earlier if earlier[name] != now.get(name)]
     if changed:
-        place = f" in {origin}" if origin else ""
+        place, rows = f" in {origin}" if origin else "", [name for name in changed if name != TEXT]
+        parts = [f"the {' and '.join(rows)} rows{place}"] if rows else []
+        parts += [f"the file of {TEXT}"] if TEXT in changed else []
         raise UserError(
-            f"the {' and '.join(changed)} rows{place} changed after the run in {folder} began: restore them, or move "
+            f"{' and '.join(parts)} changed after the run in {folder} began: restore them, or move "
             "the folder away to start again"
         )
 

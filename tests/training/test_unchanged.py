@@ -11,10 +11,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from smoa_lightning import embedded
 from smoa_lightning.__main__ import main
-from smoa_lightning.common.checksums import write_sealed
+from smoa_lightning.common.checksums import sha256, write_sealed
+from smoa_lightning.common.errors import UserError
+from smoa_lightning.data.datamodule import TaskDataModule
 from smoa_lightning.records.record import read_record
 from smoa_lightning.training import unchanged
+from smoa_lightning.training.unchanged import check_rows, row_digests, text_digests
 
 from ..runs import Killed, die_at_step, only_run
 
@@ -72,6 +76,7 @@ LORA = ["--model.adapter", "null", "--model.adapter", "peft.LoraConfig"]
         ("model/model.safetensors", change_weight, "model.safetensors"),
         ("model/pytorch_model.bin", change_bin, "pytorch_model.bin"),
         ("model/config.json", change_config, "config.json"),
+        ("general.txt", lambda file: file.write_text("Another text."), "the file of forgetting.text changed"),
     ],
 )
 def test_a_change_between_start_and_resume_is_refused_by_name(
@@ -86,6 +91,8 @@ def test_a_change_between_start_and_resume_is_refused_by_name(
     if file.endswith(".bin"):
         to_bin(places / "model")
     arguments = ["fit", *tiny_arguments, "--model.backbone.path", str(places / "model"), *LORA]
+    (places / "general.txt").write_text("A text.\n\nAnd a second one.")
+    arguments += ["--forgetting.text", str(places / "general.txt")] if file == "general.txt" else []
     arguments += ["--data.path", str(places / "rows"), "--checkpoint.every_n_steps", "2", "--model.adapter.r", "4"]
     with monkeypatch.context() as patch:
         die_at_step(patch, 4)
@@ -104,6 +111,42 @@ def test_a_change_between_start_and_resume_is_refused_by_name(
     (places / file).write_bytes(before)
     assert main(arguments) == 0
     assert only_run(places / "runs") == run
+
+
+@pytest.mark.parametrize("train", [True, False])
+@pytest.mark.parametrize("shots", [0, 2])
+def test_training_rows_of_reported_tasks_count_if_they_are_in_prompts(shots: int, train: bool, tmp_path: Path) -> None:
+    for task in ("piqa", "boolq"):
+        (tmp_path / task).mkdir()
+        for split in ("train", "validation"):
+            lines = [json.dumps(row) for row in embedded.rows(task, split)[:24]]
+            (tmp_path / task / f"{split}.jsonl").write_text("\n".join(lines) + "\n")
+
+    def digests() -> dict[str, str]:
+        data = TaskDataModule("piqa", report_tasks=["piqa", "boolq"], source="local", path=str(tmp_path),
+                              selection_rows=8, num_fewshot=shots)  # fmt: skip
+        data.resolve()
+        return row_digests(data, train)
+
+    before = digests()
+    drop_row(tmp_path / "boolq" / "train.jsonl")
+    changed = [name for name, digest in digests().items() if digest != before[name]]
+    assert changed == (["boolq/train"] if shots else [])
+    assert ("piqa/train" in before) == (train or shots > 0)
+    if shots:
+        with pytest.raises(UserError, match=r"^the boolq/train rows in a place changed after"):
+            check_rows(tmp_path, before, digests(), "a place")
+
+
+def test_rows_and_texts_that_changed_are_one_sentence(tmp_path: Path) -> None:
+    before = {"piqa/train": "a", "piqa/validation": "b", "forgetting.text": "c"}
+    with pytest.raises(UserError, match=r"^the piqa/train rows in p and the file of forgetting\.text changed after"):
+        check_rows(tmp_path, before, {"piqa/validation": "b"}, "p")
+    file = tmp_path / "a.txt"
+    file.write_text("x")
+    assert text_digests({"forgetting": {"text": str(file)}}) == {"forgetting.text": sha256(file)}
+    for nothing in ({}, {"forgetting": None}, {"forgetting": {"text": None}}, {"forgetting": {"text": "embedded"}}):
+        assert text_digests(nothing) == {}
 
 
 def test_a_run_of_an_earlier_version_lists_no_rows_and_goes_on(
