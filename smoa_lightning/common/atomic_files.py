@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from smoa_lightning.common.leftovers import remove_leftovers, temporary_stem
 
 CACHE = "SMOA_LIGHTNING_CACHE"
 
@@ -27,11 +28,11 @@ def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary name next to ``path``; on success, rename the file or folder written there to ``path``.
 
     A file is flushed to disk and then renamed in one step. An existing folder is moved aside first and removed last,
-    so that one of the two folders is on disk at any moment. The temporary name has a random part, because machines
-    that share a folder can have the same process number.
+    so that one of the two folders is on disk at any moment. What killed processes left for ``path`` is removed first.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    stem = f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}"
+    remove_leftovers(path.parent, path.name)
+    stem = temporary_stem(path.name)
     temporary, previous = path.with_name(f"{stem}.tmp"), path.with_name(f"{stem}.old")
     try:
         yield temporary

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from smoa_lightning.__main__ import main
-from smoa_lightning.ablation.execution.worker_id import process_state
+from smoa_lightning.common.machine import process_state
 from smoa_lightning.embedded import backbone_folder, rows
 from smoa_lightning.training.processes import ADVICE
 

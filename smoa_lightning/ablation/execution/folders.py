@@ -15,6 +15,7 @@ from smoa_lightning.ablation.study.study_file import Keep
 from smoa_lightning.common.atomic_files import replacing
 from smoa_lightning.common.checksums import write_sealed
 from smoa_lightning.common.errors import UserError
+from smoa_lightning.common.leftovers import remove_leftovers
 from smoa_lightning.records.record import RECORD, STUDY, STUDY_FACTS, read_record
 
 MARK = ".run"  # file with the signature of the folder's run
@@ -110,6 +111,12 @@ class Folders:
             for stage in STAGES.values() if study.parent != self.folder else ():
                 with contextlib.suppress(PermissionError):
                     yield from run_folders(study.parent / stage)
+
+    def remove_leftovers(self) -> None:
+        """Remove temporary files that dead processes left in the study folder and in the folders of its runs."""
+        stages = [self.folder / name for name in (*STAGES.values(), CELLS)]
+        for folder in (self.folder, *stages, *(run for stage in stages for run in run_folders(stage))):
+            remove_leftovers(folder)
 
     def tidy(self, run: Run) -> None:
         """Remove files that a finished run no longer needs: checkpoints, the last adapter, maybe the best adapter."""

@@ -10,10 +10,11 @@ from optuna.trial import FrozenTrial, TrialState
 
 from smoa_lightning.ablation.execution.ledger import REASON, SECONDS, WORKER, Ledger, count, run_state
 from smoa_lightning.ablation.execution.trials import CellSearch
-from smoa_lightning.ablation.execution.worker_id import Watch, WorkerId, machine
+from smoa_lightning.ablation.execution.worker_id import Watch, WorkerId
 from smoa_lightning.ablation.study.objective import DIRECTIONS
 from smoa_lightning.ablation.study.space import Cell, Run, Study
 from smoa_lightning.common.errors import UserError
+from smoa_lightning.common.machine import machine
 
 SIGNATURES = "signatures"
 

@@ -68,9 +68,12 @@ class Supervisor:
         for ledger in (self.status.final, *(search.ledger for search in self.status.searches.values())):
             ledger.reset_failures()
 
+    def _folders(self) -> Folders:
+        return Folders(self.study.name, self.folder, self.study.keep)
+
     def reopen_lost(self) -> list[str]:
         """Reopen finished runs with a missing or damaged folder, as after a power failure; return their names."""
-        folders, attempts = Folders(self.study.name, self.folder, self.study.keep), self.status.final.by_signature()
+        folders, attempts = self._folders(), self.status.final.by_signature()
         lost: dict[int, str] = {}
         for cell in self.study.cells:
             for run in self.status.final_runs(cell):
@@ -98,6 +101,7 @@ class Supervisor:
             UserError: Runs failed, or workers die at their start.
             KeyboardInterrupt: Ctrl-C; the workers have released their runs.
         """
+        self._folders().remove_leftovers()
         with Display(self.status, self.folder, Console(quiet=console.is_quiet())) as display:
             try:
                 while not self._step(display):

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import platform
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
+
+from smoa_lightning.common.machine import machine, process_state
 
 PULSE_SECONDS = 15.0  # between two signs of life
 GRACE_SECONDS = 90.0  # a worker on another machine counts as dead after this time without a sign of life
@@ -47,27 +46,6 @@ class WorkerId:
             return None
         found = process_state(self.pid)
         return found is not None and found[0] != "Z" and found[1] == self.started
-
-
-def machine() -> str:
-    """Return the name of host, boot and process namespace (of a container)."""
-    parts = [platform.node() or "unknown"]
-    try:
-        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8")[:8])
-        parts.append(os.readlink("/proc/self/ns/pid").strip("pid:[]"))
-    except OSError:
-        pass  # not Linux: start times are unknown, so only signs of life are used
-    return "/".join(parts).replace(" ", "_")
-
-
-def process_state(pid: int) -> tuple[str, str] | None:
-    """Return state letter and start time of a process from ``/proc``; ``None`` if there is no such process."""
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
-    except OSError:
-        return None
-    words = text.rpartition(")")[2].split()  # the part after the name, since the name may have spaces
-    return words[0], words[19]
 
 
 @dataclass
