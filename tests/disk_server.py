@@ -14,7 +14,7 @@ from tests.training.kill_server import counted_fit, fit, forked, serve
 
 
 def failing(arguments: list[str], root: Path, operation: int, name: str, length: int | None) -> int:
-    """Run a command; from a file operation on, every write under ``root`` raises. Operation 0 counts into a file.
+    """Run a command; from a file operation on, every write under ``root`` raises. Operation 0 lists them in a file.
 
     With ``length``, the disk is good again after so many operations.
     """

@@ -78,7 +78,7 @@ def fits(folder: Path, points: int) -> None:
 
     (whole,) = serve(folder, [job("whole", 0, "ENOSPC")])
     assert whole["status"] == 0, whole["log"][-3000:]
-    most = int((folder / "count.txt").read_text())
+    most = len(json.loads((folder / "operations.json").read_text()))
     draw = random.Random(points)
     jobs = [
         job(f"fit{number}", number, draw.choice(["ENOSPC", "EROFS", "EACCES", "ENOENT"]))

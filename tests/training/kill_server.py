@@ -15,42 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
-EVENTS = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.symlink", "os.truncate"}
-
-
-class Operations:
-    """Counts operations that change files under a folder, and acts before a chosen one.
-
-    Args:
-        root: Only operations under this folder count.
-        act: Called with the number of each operation, from 1, before it takes place.
-    """
-
-    def __init__(self, root: Path, act: Callable[[int], None]) -> None:
-        self.root, self.act, self.count = str(root), act, 0
-        self._fsync, os.fsync = os.fsync, self._counting_fsync
-        sys.addaudithook(self._hook)
-
-    def _hook(self, event: str, arguments: tuple[Any, ...]) -> None:
-        if event == "open":
-            path, _, flags = arguments
-            if not (isinstance(flags, int) and flags & WRITES):
-                return
-        elif event in EVENTS:
-            path = arguments[0]
-        else:
-            return
-        if isinstance(path, str | bytes | os.PathLike) and os.fsdecode(path).startswith(self.root):
-            self._next()
-
-    def _counting_fsync(self, handle: Any) -> None:
-        self._next()
-        self._fsync(handle)
-
-    def _next(self) -> None:
-        self.count += 1
-        self.act(self.count)
+from tests.training.file_operations import Operations
 
 
 def forked(work: Callable[[], int], log: Path) -> int:
@@ -79,11 +44,11 @@ def fit(arguments: list[str]) -> int:
 
 
 def counted_fit(arguments: list[str], root: Path, operation: int, act: Callable[[int], None]) -> int:
-    """Run the command line with ``act`` before each file operation; operation 0 counts them into ``count.txt``."""
+    """Run the command line with ``act`` before each file operation; operation 0 lists them in ``operations.json``."""
     operations = Operations(root, act)
     status = fit(arguments)
     if not operation:
-        (root.parent / "count.txt").write_text(str(operations.count))
+        (root.parent / "operations.json").write_text(json.dumps(operations.kinds))
     return status
 
 

@@ -8,6 +8,7 @@ import random
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ import pytest
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
 from tensorboard.util.tensor_util import make_ndarray
+
+from tests.training.file_operations import HALF, REMOVAL
 
 ROOT = Path(__file__).parents[2]
 TIMED = ("cost/", "final/tokens_per_second", "final/peak_memory_mb", "final/train_seconds", "hp_metric")
@@ -82,17 +85,21 @@ def run_jobs(jobs: list[dict[str, Any]], folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
 
 
-def kill_and_compare(arguments: list[str], folder: Path, count: int | None) -> int:
-    """Compare runs that are killed at ``count`` operations (all of them if None) with an uninterrupted run."""
+def kill_and_compare(arguments: list[str], folder: Path, count: int, kinds: tuple[str, ...] = ()) -> Counter[str]:
+    """Compare runs that are killed at ``count`` operations with an uninterrupted run; return the kills of each kind.
+
+    With ``kinds``, only operations of these kinds are chosen.
+    """
     arguments = ["fit", *arguments]
     job = {"arguments": arguments, "root": str(folder / "whole"), "operations": [0], "finish": 0}
     (whole,) = run_jobs([job], folder)
     assert whole["statuses"] == [0], (folder / "whole.log").read_text()[-2000:]
-    operations = int((folder / "count.txt").read_text())
+    operations = json.loads((folder / "operations.json").read_text())
     expected = result(folder / "whole")
-    numbers = list(range(1, operations + 1))
-    chosen = numbers if count is None else sorted(random.Random(0).sample(numbers, count))
-    wrong, killed = [], 0
+    numbers = [number for number, kind in enumerate(operations, start=1) if not kinds or kind in kinds]
+    chosen = sorted(random.Random(0).sample(numbers, min(count, len(numbers))))
+    wrong: list[tuple[str, Any]] = []
+    killed: Counter[str] = Counter()
     for start in range(0, len(chosen), 20):
         jobs = [
             {"arguments": arguments, "root": str(folder / f"kill{n}"), "operations": [n], "finish": 1}
@@ -100,8 +107,8 @@ def kill_and_compare(arguments: list[str], folder: Path, count: int | None) -> i
         ]
         for job in run_jobs(jobs, folder):
             root = Path(job["root"])
-            assert job["statuses"] in ([-9], [0]), job  # 0: the log's thread flushes at times, so counts vary a little
-            killed += job["statuses"] == [-9]
+            assert job["statuses"] in ([-9], [0]), job
+            killed[operations[job["operations"][0] - 1]] += job["statuses"] == [-9]
             if job["final"] != 0:
                 wrong.append((root.name, (folder / f"{root.name}.log").read_text()[-1500:]))
             elif (found := result(root)) != expected:
@@ -109,6 +116,7 @@ def kill_and_compare(arguments: list[str], folder: Path, count: int | None) -> i
             if not wrong or wrong[-1][0] != root.name:
                 shutil.rmtree(root)
     assert not wrong, f"{len(wrong)} of {len(chosen)} kills: {wrong[:3]}"
+    assert killed.total() >= 0.9 * len(chosen), killed
     return killed
 
 
@@ -117,11 +125,21 @@ def arguments_of(tiny_arguments: list[str], variant: str) -> list[str]:
 
 
 def test_kills_at_a_few_operations(tiny_arguments: list[str], tmp_path: Path) -> None:
-    assert kill_and_compare(arguments_of(tiny_arguments, "plain"), tmp_path, 3) >= 2
+    assert kill_and_compare(arguments_of(tiny_arguments, "plain"), tmp_path, 3).total() == 3
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_kills_at_many_operations(variant: str, tiny_arguments: list[str], tmp_path: Path) -> None:
     count = 100 if variant == "plain" else 30
-    print(kill_and_compare(arguments_of(tiny_arguments, variant), tmp_path, count), "kills")
+    print(kill_and_compare(arguments_of(tiny_arguments, variant), tmp_path, count))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", ["plain", "dropout_accumulation"])
+@pytest.mark.parametrize("kinds", [("os.symlink", "os.link", "os.rename"), (REMOVAL,), (HALF,)])
+def test_kills_at_links_removals_and_half_files(
+    kinds: tuple[str, ...], variant: str, tiny_arguments: list[str], tmp_path: Path
+) -> None:
+    count = 25 if variant == "plain" else 10
+    print(kill_and_compare(arguments_of(tiny_arguments, variant), tmp_path, count, kinds))
