@@ -22,7 +22,7 @@ from transformers import (
 )
 
 from smoa_lightning.backbones.causal import check_causal
-from smoa_lightning.backbones.hub import commit_of, hub_answers, hub_errors, resolve_source
+from smoa_lightning.backbones.hub import commit_of, hub_answers, hub_errors, remember_commit, resolve_source
 from smoa_lightning.backbones.limits import Limits, limits_of_architecture
 from smoa_lightning.backbones.quantization import prepare_quantized, quantization, quantization_config, quantized_layers
 from smoa_lightning.backbones.weights import check_complete, check_finite, same_random_values
@@ -182,6 +182,8 @@ def _read_model(config: BackboneConfig, location: Location) -> PreTrainedModel:
         else:
             model.gradient_checkpointing_enable({"use_reentrant": False})
         model.enable_input_require_grads()
+    if location.source == "hub":
+        remember_commit(location.name, "model", location.revision, location.commit)
     return model
 
 

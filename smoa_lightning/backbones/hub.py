@@ -7,6 +7,7 @@ that ``--help`` stays fast.
 
 from __future__ import annotations
 
+import logging
 import os
 import queue
 import re
@@ -16,7 +17,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
+from smoa_lightning.common.atomic_files import replacing
 from smoa_lightning.common.errors import UserError, nearest
+
+logger = logging.getLogger(__name__)
 
 Source = Literal["hub", "local", "embedded"]
 RepoType = Literal["model", "dataset"]
@@ -134,6 +138,22 @@ def commit_of(repo_id: str, repo_type: RepoType, revision: str | None) -> str | 
         with hub_errors(repo_id, repo_type, revision):
             _commits[key] = HfApi().repo_info(repo_id, repo_type=repo_type, revision=revision).sha
     return _commits[key]
+
+
+def remember_commit(repo_id: str, repo_type: RepoType, revision: str | None, commit: str | None) -> None:
+    """Write into the cache which commit a branch or tag has, after the files of this commit were downloaded.
+
+    Everything is downloaded at a commit, and ``huggingface_hub`` writes this reference only for downloads at a branch.
+    Without it the branch could not be found in the cache when the hub does not answer. The reference is written last,
+    so that it never names a commit whose files are missing.
+    """
+    if commit is None or commit == revision or commit == _cached_commit(repo_id, repo_type, revision):
+        return
+    try:
+        with replacing(_cache_of(repo_id, repo_type) / "refs" / (revision or "main")) as temporary:
+            temporary.write_text(commit, encoding="utf-8")
+    except OSError as error:  # a cache of another user: its files can be read, and the run goes on
+        logger.debug("the cache does not remember commit %s of %s: %s", commit, repo_id, error)
 
 
 def resolve_source(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from smoa_lightning.backbones.hub import hub_answers
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.records.record import read_record, signature
 from smoa_lightning.training.callbacks.forgetting import EMBEDDED
@@ -80,8 +81,12 @@ def check_commits(folders: Iterable[Path], now: Identity) -> None:
         both = record["sources"], now.sources
         old, new = ({"backbone": facts["backbone"][1], **facts.get("commits", {})} for facts in both)
         changed = [f"{name}: {old[name]} became {new.get(name)}" for name in old if old[name] != new.get(name)]
+        fault, wait = "the hub changed after", ""
+        if not hub_answers():  # then the commits are those of its cache
+            fault = "the hub does not answer, and its cache holds a different commit than when"
+            wait = "repeat the command when the hub answers, or "
         raise UserError(
-            f"the hub changed after the unfinished run in {folder} began ({', '.join(changed)}): "
+            f"{fault} the unfinished run in {folder} began ({', '.join(changed)}): {wait}"
             "move the folder away to start again; model.backbone.revision and data.revision can name the old commit"
         )
 

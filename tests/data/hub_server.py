@@ -1,4 +1,4 @@
-"""A stand-in for the hub: serves a few data set repositories by the requests that ``huggingface_hub`` makes."""
+"""A stand-in for the hub: serves a few repositories by the requests that ``huggingface_hub`` makes."""
 
 from __future__ import annotations
 
@@ -30,13 +30,14 @@ class HubHandler(BaseHTTPRequestHandler):
         self.requests_seen.append(f"{self.command} {path}")
         if path == "/":
             return self.send(200, b"", {}, body)
-        name = "/".join(path.removeprefix("/api").removeprefix("/datasets/").split("/")[:2])
+        place = path.removeprefix("/api").removeprefix("/datasets").removeprefix("/models").removeprefix("/")
+        name = "/".join(place.split("/")[:2])
         repository = self.repositories.get(name, "RepoNotFound")
         if isinstance(repository, str):
             status = 403 if repository == "GatedRepo" else 404
             return self.send(status, b"{}", {"X-Error-Code": repository, "X-Error-Message": repository}, body)
         rest = path.split(name, 1)[1].strip("/")
-        action, _, rest = rest.partition("/")
+        action, _, rest = (rest or "revision/main").partition("/")
         if not rest.startswith((COMMIT, "main", "refs/convert/parquet")):
             return self.send(404, b"{}", {"X-Error-Code": "RevisionNotFound"}, body)
         if action == "revision":

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from smoa_lightning.backbones.hub import Source, cached_snapshot, hub_answers, hub_errors
+from smoa_lightning.backbones.hub import Source, cached_snapshot, hub_answers, hub_errors, remember_commit
 from smoa_lightning.common.atomic_files import cache_folder
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.data.rows.arrow_file import code_digest, in_cache, in_memory, in_scratch_file, key_of
@@ -134,6 +134,7 @@ def _raw_rows(task: Task, split: str, origin: Origin) -> _Raw:
     if origin.source == "hub":
         assert origin.repository is not None
         snapshot = fetch(origin.repository, origin.commit or origin.revision)
+        remember_commit(origin.repository, "dataset", origin.revision, snapshot.name)
         read = functools.partial(_hub_rows, task, split, snapshot, origin.repository)
         return _Raw(origin.repository, read, [origin.repository, snapshot.name, task.hub_config], snapshot.name)
     if origin.source == "local":
