@@ -23,10 +23,10 @@ from transformers import (
 
 from smoa_lightning.backbones.causal import check_causal
 from smoa_lightning.backbones.hub import commit_of, hub_answers, hub_errors, remember_commit, resolve_source
+from smoa_lightning.backbones.kernels import check_kernels
 from smoa_lightning.backbones.limits import Limits, limits_of_architecture
 from smoa_lightning.backbones.quantization import prepare_quantized, quantization, quantization_config, quantized_layers
 from smoa_lightning.backbones.weights import check_complete, check_finite, same_random_values
-from smoa_lightning.common.allowed_classes import FLAG, is_allowed
 from smoa_lightning.common.checksums import sha256
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.common.paths import local_path
@@ -131,12 +131,7 @@ def read_architecture(location: Location) -> PretrainedConfig:
     with reading_errors(location):
         architecture: PretrainedConfig = AutoConfig.from_pretrained(**location.reading())
     check_causal(architecture, location.name)
-    kernel = str(architecture._attn_implementation)
-    if "/" in kernel and not is_allowed("kernels"):
-        raise UserError(
-            f"the backbone {location.name!r} names the attention kernel {kernel!r}, which is code of the hub; if you "
-            f"trust it, add --{FLAG} kernels"
-        )
+    check_kernels(architecture, f"the backbone {location.name!r}")
     return architecture
 
 

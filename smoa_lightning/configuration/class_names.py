@@ -107,17 +107,25 @@ def check_names(content: Any, what: str) -> None:
     for key, text in _texts(content):
         if key in MODULE_KEYS and (key != "class_path" or "." in text):  # a name alone imports nothing
             _check_allowed(text, what)
-        elif key == "attn_implementation" and "/" in text and not is_allowed("kernels"):
+    for mapping in _mappings(content):
+        kernel = next(_kernels(mapping), None)
+        if kernel is not None and not is_allowed("kernels"):
             raise UserError(
-                f"{what} names the attention kernel {text!r}, which is code of the hub; if you trust it, "
+                f"{what} names the attention kernel {kernel!r}, which is code of the hub; if you trust it, "
                 f"add --{FLAG} kernels"
             )
-    for mapping in _mappings(content):
         module = mapping.get("megatron_core")
         if mapping.get("megatron_config") and isinstance(module, str):
             _check_allowed(module, what)
         if mapping.get("trust_remote_code"):
             raise UserError(f"{what} sets trust_remote_code, but code of a model repository is never run")
+
+
+def _kernels(mapping: Mapping[str, Any]) -> Iterator[str]:
+    """Yield kernels of the hub in settings of the attention: one text, or a mapping with one for each part."""
+    for key, value in mapping.items():
+        if str(key).lstrip("_").startswith("attn_implementation"):
+            yield from (text for _, text in _texts(value) if "/" in text)
 
 
 def check_adapter_files(folder: Path) -> None:

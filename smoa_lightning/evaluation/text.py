@@ -256,7 +256,9 @@ def load_encoder(model: str) -> tuple[Any, Any]:
     Raises:
         UserError: there is no such encoder in a folder, in the cache of the hub or on the hub.
     """
-    from transformers import AutoModel, AutoTokenizer
+    from transformers import AutoConfig, AutoModel, AutoTokenizer
+
+    from smoa_lightning.backbones.kernels import check_kernels
 
     local = local_path(model)
     folder = local if local.is_dir() else cached_snapshot(model, "model")
@@ -269,6 +271,7 @@ def load_encoder(model: str) -> tuple[Any, Any]:
     try:
         with hub_errors(model):
             tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
+            check_kernels(AutoConfig.from_pretrained(place, trust_remote_code=False), f"the encoder {model!r}")
             return tokenizer, AutoModel.from_pretrained(place, trust_remote_code=False).eval()
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
