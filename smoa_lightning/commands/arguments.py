@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import NoReturn
 
+from smoa_lightning.common import other_backbone
 from smoa_lightning.common.allowed_classes import FLAG
 from smoa_lightning.common.allowed_classes import HELP as FLAG_HELP
 from smoa_lightning.common.console import HELP
@@ -17,6 +18,11 @@ from smoa_lightning.records.record import ADAPTER_FACTS
 def add_allow_classes(parser: argparse.ArgumentParser) -> None:
     """Add the flag that allows the classes of further packages in an adapter folder."""
     parser.add_argument(f"--{FLAG}", action="append", default=[], metavar="PACKAGE", help=FLAG_HELP)
+
+
+def add_allow_other_backbone(parser: argparse.ArgumentParser) -> None:
+    """Add the flag that allows a backbone that differs from the one in training."""
+    parser.add_argument(f"--{other_backbone.FLAG}", action="store_true", help=other_backbone.HELP)
 
 
 def add_backbone_path(parser: argparse.ArgumentParser) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from smoa_lightning.common.allowed_classes import allowing, split_packages
 from smoa_lightning.common.fast_imports import import_command
+from smoa_lightning.common.other_backbone import allowing_other_backbone, split_flag
 from smoa_lightning.configuration import help_or_check
 
 
@@ -14,6 +15,7 @@ def main(args: list[str], command: str = "fit") -> None:
         UserError: Bad input.
     """
     packages, args = split_packages(args)
+    other, args = split_flag(args)
     if help_or_check(command, args):
         return
     FineTuneCLI = import_command("smoa_lightning.training.cli").FineTuneCLI
@@ -23,7 +25,7 @@ def main(args: list[str], command: str = "fit") -> None:
 
     quiet_libraries()
     torch.set_float32_matmul_precision("high")
-    with allowing(packages):
+    with allowing(packages), allowing_other_backbone(other):
         run = FineTuneCLI([command, *args]).run
     if run is not None and run.result:
         print(run.result)

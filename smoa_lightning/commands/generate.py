@@ -5,12 +5,14 @@ from __future__ import annotations
 from smoa_lightning.commands.arguments import (
     ArgumentParser,
     add_allow_classes,
+    add_allow_other_backbone,
     add_backbone_path,
     check_adapter_folder,
 )
 from smoa_lightning.common.allowed_classes import allowing
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.common.fast_imports import import_command
+from smoa_lightning.common.other_backbone import allowing_other_backbone
 from smoa_lightning.common.paths import local_path
 
 
@@ -29,6 +31,7 @@ def parser() -> ArgumentParser:
     result.add_argument("--num_beams", type=int, default=1, help="width of the beam search; 1 is greedy (default)")
     add_backbone_path(result)
     add_allow_classes(result)
+    add_allow_other_backbone(result)
     return result
 
 
@@ -42,7 +45,7 @@ def main(args: list[str]) -> None:
     for name in ("max_new_tokens", "num_beams"):
         if getattr(options, name) < 1:
             raise UserError(f"generate: --{name} is {getattr(options, name)}; the smallest value is 1")
-    with allowing(options.allow_classes):
+    with allowing(options.allow_classes), allowing_other_backbone(options.allow_other_backbone):
         check_adapter_folder(options.run)
         generate = import_command("smoa_lightning.training.generate").generate
         from smoa_lightning.common.quiet import quiet_libraries

@@ -8,12 +8,14 @@ from pathlib import Path
 from smoa_lightning.commands.arguments import (
     ArgumentParser,
     add_allow_classes,
+    add_allow_other_backbone,
     add_backbone_path,
     check_adapter_folder,
 )
 from smoa_lightning.common.allowed_classes import allowing
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.common.fast_imports import import_command
+from smoa_lightning.common.other_backbone import allowing_other_backbone
 from smoa_lightning.common.paths import local_path
 
 LAYERS = 12  # measured by default
@@ -32,6 +34,7 @@ def parser() -> ArgumentParser:
     result.add_argument("--output", type=local_path, default=None, help="folder to write to (default: the run's)")
     add_backbone_path(result)
     add_allow_classes(result)
+    add_allow_other_backbone(result)
     return result
 
 
@@ -44,7 +47,7 @@ def main(args: list[str]) -> None:
     options = parser().parse_args(args)
     if options.layers < 1:
         raise UserError(f"rank: --layers is {options.layers}, but at least 1 layer must be measured")
-    with allowing(options.allow_classes):
+    with allowing(options.allow_classes), allowing_other_backbone(options.allow_other_backbone):
         _measure(options)
 
 

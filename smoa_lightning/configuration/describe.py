@@ -9,6 +9,7 @@ import textwrap
 from collections.abc import Mapping
 from typing import Any
 
+from smoa_lightning.common import other_backbone
 from smoa_lightning.common.allowed_classes import FLAG
 from smoa_lightning.common.allowed_classes import HELP as FLAG_HELP
 from smoa_lightning.common.console import HELP
@@ -72,6 +73,7 @@ def describe(command: str, args: list[str]) -> str:
         "",
         HELP,
         f"  --{FLAG} PACKAGE: {FLAG_HELP}",
+        *([] if command == "params" else [f"  --{other_backbone.FLAG}: {other_backbone.HELP}"]),
         *_other_versions(),
     ]
     for group in [*groups(command), *_named_classes(settings)]:

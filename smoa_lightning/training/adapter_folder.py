@@ -32,6 +32,7 @@ from smoa_lightning.common.errors import UserError
 from smoa_lightning.common.paths import local_path
 from smoa_lightning.configuration.class_names import check_adapter_files
 from smoa_lightning.records.record import ADAPTER_FACTS
+from smoa_lightning.training.trained_on import check_trained_on
 from smoa_lightning.version import __version__
 
 CARD = "README.md"
@@ -152,21 +153,25 @@ def read_adapter_facts(folder: Path) -> dict[str, Any]:
     return facts
 
 
-def saved_backbone(folder: Path, moved: str | None = None) -> tuple[BackboneConfig, Location]:
+def saved_backbone(folder: Path, moved: str | None = None, weights: bool = True) -> tuple[BackboneConfig, Location]:
     """Return the settings and the location of the backbone that an adapter was trained on.
 
     Args:
         folder: An adapter folder.
         moved: The folder of the backbone, if it has moved since training.
+        weights: Whether the weights of the backbone matter.
 
     Raises:
-        UserError: There is no backbone in its folder.
+        UserError: The backbone differs from the one in training.
     """
     facts = read_adapter_facts(folder)
     config = BackboneConfig(**facts["backbone"])
-    if moved is not None:
-        return config, locate(dataclasses.replace(config, source="local", path=moved))
-    return config, _location(config, facts["location"])
+    if moved is None:
+        location = _location(config, facts["location"])
+    else:
+        location = locate(dataclasses.replace(config, source="local", path=moved))
+    check_trained_on(f"the adapter in {folder}", facts["location"], provenance(location), weights)
+    return config, location
 
 
 def load_adapter(
@@ -178,22 +183,24 @@ def load_adapter(
         run_or_folder: A run folder (its best adapter is used) or an adapter folder.
         backbone: A loaded model or the folder of a model; by default the backbone that the adapter was trained on. The
             flag ``--model.backbone.path`` of the commands names a folder.
+            The files of a folder must be those in training. A loaded model is not compared with them.
             Strategies that save fingerprints refuse a backbone with different weights.
 
     Returns:
         The model with the adapter attached, and the tokenizer.
 
     Raises:
-        UserError: The folder holds no adapter.
+        UserError: The folder holds no adapter, or the backbone differs from the one in training.
     """
     folder = adapter_folder(run_or_folder)
+    full = not (folder / "adapter_config.json").is_file()
     if isinstance(backbone, PreTrainedModel):
         read_adapter_facts(folder)
         name = str(backbone.name_or_path)
         location = Location("local" if Path(name).is_dir() else "hub", name)
     else:
-        config, location = saved_backbone(folder, backbone)
-    if not (folder / "adapter_config.json").is_file():
+        config, location = saved_backbone(folder, backbone, weights=not full)
+    if full:
         with reading(folder):
             whole = complete_model(Location("local", str(folder)))
         return whole.eval(), load_tokenizer(location)

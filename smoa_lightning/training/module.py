@@ -28,6 +28,7 @@ from smoa_lightning.backbones.backbone import (
     load_model,
     load_skeleton,
     locate,
+    provenance,
 )
 from smoa_lightning.backbones.limits import Limits
 from smoa_lightning.backbones.tokenizer import load_tokenizer
@@ -112,6 +113,11 @@ class FineTuneModule(L.LightningModule):
     def location(self) -> Location:
         """Where the backbone is read from."""
         return locate(self.backbone_config)
+
+    @cached_property
+    def backbone_facts(self) -> dict[str, Any]:
+        """Source and checksums of the backbone, when they were first needed."""
+        return provenance(self.location)
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -339,8 +345,8 @@ class FineTuneModule(L.LightningModule):
         return super().load_state_dict(state_dict, strict=False, assign=assign)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Save the configuration, and torch's random state for the dropout of a resumed run."""
-        checkpoint["config"] = self.run_config
+        """Save settings, checksums of the backbone, and torch's random state for the dropout of a resumed run."""
+        checkpoint["config"], checkpoint["backbone"] = self.run_config, self.backbone_facts
         if self.allocation is not None:
             checkpoint["allocation"] = self.allocation.state_dict()
         checkpoint["rng"] = random_states(self.trainer.world_size)

@@ -52,6 +52,7 @@ from smoa_lightning.training.run_checkpoints import BEST, publish, resume_point,
 from smoa_lightning.training.run_names import flat_hyperparameters
 from smoa_lightning.training.run_notes import evaluation_result, fit_result
 from smoa_lightning.training.run_place import claim_recovered, shared_folder
+from smoa_lightning.training.trained_on import read_fitting
 from smoa_lightning.training.unchanged import ROWS, check_commits, check_rows, identity, read_digests, rows_to_continue
 
 Metrics = dict[str, float]
@@ -142,7 +143,7 @@ class Run:
             checkpoint: Checkpoint whose weights a new run starts from.
         """
         if checkpoint is not None:
-            read_checkpoint(Path(checkpoint))  # an error here comes before scores and files
+            read_fitting(checkpoint, self.module)  # an error here comes before scores and files
         self._began = time.monotonic()
         with self._recorded(trainer), ending_together(trainer):
             self._check_rows()
@@ -169,7 +170,7 @@ class Run:
             verify_all(point)
             return str(point)
         if checkpoint is not None:
-            saved = read_checkpoint(Path(checkpoint))
+            saved = read_fitting(checkpoint, self.module)
             log_differences(self.config, saved["config"])
             self.module.configure_model()
             self.module.load_state_dict(saved["state_dict"])
@@ -181,7 +182,7 @@ class Run:
         """Write the record of the running run; if it ends early, add the reason."""
         earlier = read_record(self.folder) or {}
         check_files(self.folder, earlier)
-        backbone = provenance(self.module.location)
+        backbone = self.module.backbone_facts
         rows = rows_to_continue(self.folder, earlier, backbone)
         self.record = {
             "name": self.name,
@@ -315,12 +316,11 @@ class Run:
             checkpoint: The checkpoint to evaluate; ``None`` for the base model.
             kwargs: Further arguments of ``function``.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
         began = time.monotonic()
         if checkpoint is not None:
-            saved = read_checkpoint(Path(checkpoint))
-            log_differences(self.config, saved["config"])
+            log_differences(self.config, read_fitting(checkpoint, self.module)["config"])
             kwargs["ckpt_path"] = checkpoint
+        self.folder.mkdir(parents=True, exist_ok=True)
         with ending_together(trainer):
             function(self.module, datamodule=self.data, weights_only=True, **kwargs)
         metrics = _floats(trainer.callback_metrics, "")

@@ -13,6 +13,7 @@ from smoa_lightning.records.record import read_record, signature
 from smoa_lightning.training.callbacks.forgetting import EMBEDDED
 from smoa_lightning.training.checkpoint import file_digest
 from smoa_lightning.training.run_checkpoints import resume_point
+from smoa_lightning.training.trained_on import changes
 
 if TYPE_CHECKING:
     from smoa_lightning.backbones.backbone import Location
@@ -172,12 +173,9 @@ def check_backbone(folder: Path, earlier: Mapping[str, Any], now: Mapping[str, A
     Raises:
         UserError: Weights, config or tokenizer changed; the message names the file.
     """
-    old, new = ({**(facts.get("sha256") or {}), **(facts.get("files") or {})} for facts in (earlier, now))
-    changed = [name for name in old if new.get(name) != old[name]]
-    if earlier.get("sha256"):  # transformers reads new weights of this kind in the place of others
-        changed += [name for name in new.keys() - old.keys() if name.endswith(".safetensors")]
+    changed = changes(earlier, now)
     if changed:
         raise UserError(
-            f"the run in {folder} began with different weights or settings of {now['name']!r} ({', '.join(changed)} "
-            "changed): restore them, or move the folder away to start again"
+            f"the run in {folder} began with different weights or settings of {now['name']!r} ({', '.join(changed)}): "
+            "restore them, or move the folder away to start again"
         )
