@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import pickle
+import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +21,8 @@ from smoa_lightning.training.run_checkpoints import FILES, checksums, damaged, p
 
 logger = logging.getLogger(__name__)
 
+VERSION = re.compile(r"\d+(\.\d+)*(\.?(a|b|rc|dev|post)\d*)*(\+\w+(\.\w+)*)?")
+
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """Read a checkpoint of this framework, with ``weights_only``.
@@ -29,12 +32,46 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """
     verify(path)
     try:
-        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError, ValueError) as error:
-        raise UserError(f"the checkpoint {str(path)!r} is damaged: {str(error).splitlines()[0]}") from error
-    if "config" not in checkpoint:
-        raise UserError(f"the checkpoint {str(path)!r} was not written by smoa_lightning: it has no configuration")
-    return checkpoint
+        checkpoint: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, pickle.UnpicklingError, ValueError, LookupError, TypeError, AttributeError,
+            AssertionError) as error:  # fmt: skip
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise UserError(f"the checkpoint {str(path)!r} is damaged: {reason}") from error
+    fault = _fault(checkpoint)
+    if fault is not None:
+        raise UserError(f"the checkpoint {str(path)!r} was not written by smoa_lightning: {fault}")
+    content: dict[str, Any] = checkpoint
+    return content
+
+
+def _fault(content: Any) -> str | None:
+    """Return why this package did not write the content of a checkpoint; ``None`` if it may have."""
+    if not isinstance(content, dict):
+        return f"it holds a value of type {type(content).__name__} instead of a mapping"
+    config, tensors = content.get("config"), content.get("state_dict")
+    if not isinstance(config, dict):
+        return "it has no configuration"
+    if not all(isinstance(config.get(section), dict) for section in ("model", "data")):
+        return "its configuration has no settings of model and data"
+    if not _is_plain(config) or not _is_plain(content.get("backbone", {})):
+        return "its configuration holds other values than texts, numbers, lists and mappings"
+    if not isinstance(tensors, dict) or not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
+        return "it has no state_dict of tensors"
+    if not isinstance(content.get("backbone", {}), dict):
+        return "its backbone is no mapping"
+    if not isinstance(content.get("global_step"), int):
+        return "it has no global_step"
+    version = content.get("pytorch-lightning_version")
+    return None if VERSION.fullmatch(str(version)) else f"its version of Lightning is {version!r}"
+
+
+def _is_plain(value: Any) -> bool:
+    """Return whether a value is one that JSON has, as everything in a configuration is."""
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and _is_plain(inner) for key, inner in value.items())
+    if isinstance(value, list):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, str | int | float)
 
 
 def verify(path: Path) -> None:

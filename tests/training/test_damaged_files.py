@@ -6,10 +6,12 @@ import json
 import pickle
 import random
 import shutil
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from smoa_lightning.__main__ import main
 from smoa_lightning.common.checksums import write_sealed
@@ -108,6 +110,77 @@ def test_a_resumed_run_compares_all_files_of_its_checkpoint_first(
 
 
 # ---- truncated, empty and foreign files
+
+CONFIG = {"config": {"model": {}, "data": {}}}
+FOREIGN = {
+    "tensor": (torch.zeros(3), "it holds a value of type Tensor instead of a mapping"),
+    "int": (7, "it holds a value of type int instead of a mapping"),
+    "none": (None, "it holds a value of type NoneType instead of a mapping"),
+    "text": ("config", "it holds a value of type str instead of a mapping"),
+    "list": (["config"], "it holds a value of type list instead of a mapping"),
+    "weights": ({"weight": torch.zeros(3)}, "it has no configuration"),
+    "text as configuration": ({"config": "model data"}, "it has no configuration"),
+    "empty configuration": ({"config": {}}, "its configuration has no settings of model and data"),
+    "texts as settings": ({"config": {"model": "a", "data": "b"}}, "its configuration has no settings"),
+    "tensors as settings": (
+        {"config": {"model": {}, "data": {"a": [torch.zeros(3)]}}},
+        "its configuration holds other",
+    ),
+    "numbers as names": ({"config": {"model": {}, "data": {3: 4}}}, "its configuration holds other values"),
+    "a backbone of tensors": (CONFIG | {"backbone": {"a": torch.zeros(3)}}, "its configuration holds other values"),
+    "a number as backbone": (CONFIG | {"state_dict": {}, "backbone": 5}, "its backbone is no mapping"),
+    "no tensors": (CONFIG, "it has no state_dict of tensors"),
+    "numbers as tensors": (CONFIG | {"state_dict": {"a": 1}}, "it has no state_dict of tensors"),
+    "no step": (CONFIG | {"state_dict": {}}, "it has no global_step"),
+    "step as text": (CONFIG | {"state_dict": {}, "global_step": "1"}, "it has no global_step"),
+    "no version": (CONFIG | {"state_dict": {}, "global_step": 1}, "its version of Lightning is None"),
+    "odd version": (
+        CONFIG | {"state_dict": {}, "global_step": 1, "pytorch-lightning_version": "x"},
+        "its version of Lightning is 'x'",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_a_foreign_checkpoint_is_one_sentence(
+    name: str, short_arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content, reason = FOREIGN[name]
+    file = tmp_path / "foreign.ckpt"
+    torch.save(content, file)
+    with pytest.raises(UserError, match=f"foreign.ckpt' was not written by smoa_lightning: {reason}"):
+        read_checkpoint(file)
+    for command in (["test"], ["fit", *short_arguments]):
+        assert main([*command, "--ckpt_path", str(file), "--run.root", str(tmp_path / "runs")]) == 2
+        one_sentence(capsys, reason)
+
+
+class Odd:
+    """Something whose pickle holds odd instructions."""
+
+    def __init__(self, *reduced: object) -> None:
+        self.reduced = reduced
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return self.reduced
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        Odd(OrderedDict, (3,)),
+        Odd(torch.Size, ("a", "b")),
+        Odd(OrderedDict, (), {"a": 1}),
+        Odd(OrderedDict, (), None, None, iter([([], 1)])),
+        Odd(torch.device, ("nowhere",)),
+        Odd(print, ("x",)),
+    ],
+)
+def test_an_odd_pickle_is_one_sentence(odd: Odd, tmp_path: Path) -> None:
+    file = tmp_path / "odd.ckpt"
+    torch.save({"config": odd}, file)
+    with pytest.raises(UserError, match=r"odd\.ckpt' is damaged: .|was not written by smoa_lightning"):
+        read_checkpoint(file)
 
 
 def cut(file: Path) -> None:

@@ -24,12 +24,14 @@ from smoa_lightning.training.run_checkpoints import (
     run_of,
 )
 
+CONTENT = {"config": {"model": {}, "data": {}}, "state_dict": {}, "pytorch-lightning_version": "2.6.0"}
+
 
 def write(run: Path, step: int, *entries: str) -> None:
     with committing(run, step) as folder:
         for entry in entries:
             if entry.endswith(".ckpt"):
-                torch.save({"config": {}, "global_step": step}, folder / entry)
+                torch.save(CONTENT | {"global_step": step}, folder / entry)
             else:
                 (folder / entry).mkdir(parents=True)
                 (folder / entry / "weights").write_text(f"{entry} of {step}")
@@ -198,7 +200,7 @@ def test_a_damaged_valid_checkpoint_stops_the_recovery_and_removes_nothing(lost:
 def test_a_run_of_an_earlier_version_is_taken_over(tmp_path: Path) -> None:
     (tmp_path / "checkpoints").mkdir()
     for name in (LAST, BEST):
-        torch.save({"config": {}, "global_step": 7}, tmp_path / "checkpoints" / name)
+        torch.save(CONTENT | {"global_step": 7}, tmp_path / "checkpoints" / name)
     (tmp_path / "adapter" / "best").mkdir(parents=True)
     (tmp_path / "adapter" / "best" / "weights").write_text("old")
     assert resume_point(tmp_path) == tmp_path / "checkpoints" / LAST
@@ -226,7 +228,7 @@ def test_published_adapters_are_real_folders_and_can_be_committed_again(tmp_path
 def test_a_changed_byte_is_found(place: int, copied: bool, tmp_path: Path) -> None:
     write(tmp_path, 5, LAST)
     with committing(tmp_path, 10) as folder:
-        torch.save({"config": {}, "global_step": 10, "weights": torch.arange(1000.0)}, folder / LAST)
+        torch.save(CONTENT | {"global_step": 10, "weights": torch.arange(1000.0)}, folder / LAST)
     file = (tmp_path / "checkpoints" / LAST).resolve()
     if copied:  # outside of its folder only the checksums inside of the file are left
         file = Path(shutil.copy(file, tmp_path / "copy.ckpt"))
