@@ -50,6 +50,7 @@ class Folders:
             "trial": run.trial,
             "parameters": dict(run.parameters),
             "signature": run.signature,
+            "content": run.cell.content,
             "worker": f"{worker.machine}:{worker.pid}",
             "reused_from": None,
         }
@@ -100,8 +101,8 @@ class Folders:
     def _is_sufficient(self, other: Path, run: Run, base: bool) -> bool:
         """Whether a folder has a finished run with everything that this study needs."""
         record = finished(other, run.signature)
-        if record is None:
-            return False
+        if record is None or record.get(STUDY_FACTS, {}).get("content", "") != run.cell.content:
+            return False  # unfinished, or of other local rows or weights
         scored = not base or any(name.startswith("base/") for name in record["metrics"])
         return scored and (run.stage == "search" or self.keep == "none" or (other / "adapter").is_dir())
 

@@ -35,6 +35,7 @@ logger = logging.getLogger(__name__)
 REFRESH_SECONDS = 1.0
 FULL_SECONDS = 30.0  # time without new workers after the disk was full
 STOP_SECONDS = 60.0  # time for a worker to end its step and release its run
+END_SECONDS = 60  # for workers to end by themselves after the last run
 QUICK_DEATHS = 3  # the study ends after so many workers that failed at their start
 KILLED = 20  # the study ends after so many workers in a row that were killed at their start, for example without memory
 SETTLED = datetime.timedelta(minutes=2)  # after this time a network file system shows the files of other machines
@@ -106,6 +107,7 @@ class Supervisor:
             try:
                 while not self._step(display):
                     time.sleep(REFRESH_SECONDS)
+                self._wait(END_SECONDS)  # a worker may still write the aggregate of the last cell
             finally:
                 self._stop()
                 self._write_trials()
@@ -221,10 +223,15 @@ class Supervisor:
         for process in alive:
             with contextlib.suppress(ProcessLookupError):
                 process.send_signal(signal.SIGTERM)
-        limit = time.monotonic() + STOP_SECONDS
+        self._wait(STOP_SECONDS)
         for process in alive:
-            try:
-                process.wait(max(0.1, limit - time.monotonic()))
-            except subprocess.TimeoutExpired:
+            if process.poll() is None:
                 process.kill()
                 process.wait()
+
+    def _wait(self, seconds: float) -> None:
+        """Wait until the workers have ended, at most some seconds in all."""
+        limit = time.monotonic() + seconds
+        for process in self.processes.values():
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(max(0.1, limit - time.monotonic()))

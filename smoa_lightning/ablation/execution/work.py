@@ -23,6 +23,7 @@ from smoa_lightning.ablation.execution.status import StudyStatus
 from smoa_lightning.ablation.execution.trials import CellSearch, ClaimedTrial
 from smoa_lightning.ablation.execution.worker_id import Watch, WorkerId
 from smoa_lightning.ablation.study.base_model import scored_with
+from smoa_lightning.ablation.study.local_files import check_contents
 from smoa_lightning.ablation.study.space import Cell, Run, Study
 from smoa_lightning.common.console import ON_STDOUT
 from smoa_lightning.common.disk_errors import disk_is_full
@@ -162,6 +163,7 @@ class Work:
         record = self.folders.finished(run) or self.folders.adopt(run, self.worker, base)
         if record is None:
             folder = self.folders.take(run)
+            check_contents(self.study.contents)
             logger.info("running %s", run.name)
             self.tools.fit(run, folder, self.folders.facts(run, self.worker), base, callbacks)
             record = self.folders.finished(run)

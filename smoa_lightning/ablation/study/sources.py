@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from smoa_lightning import embedded
+from smoa_lightning.ablation.study.local_files import with_contents
 from smoa_lightning.ablation.study.space import Cell, Study
 from smoa_lightning.backbones.hub import RepoType, commit_of, resolve_source
 from smoa_lightning.common.checksums import read_sealed
@@ -31,11 +32,12 @@ def with_sources(study: Study, folder: Path) -> Study:
     ``auto``, since its finished runs have it in their signatures.
 
     Raises:
-        UserError: A source is ``hub``, but the hub neither answers nor is cached; or two cells become the same.
+        UserError: A source is ``hub``, but the hub neither answers nor is cached; two cells become the same; or local
+            files changed after the study began.
     """
     stored = read_sealed(folder / STUDY, "move the folder away or restore the file")
     if stored is not None and "sources" not in stored and "cells" in stored:
-        return study
+        return with_contents(study, stored)
     decided: Decided = dict((stored or {}).get("sources", {}))
     cells = tuple(_with_sources(cell, study, decided) for cell in study.cells)
     names: dict[str, str] = {}
@@ -43,7 +45,7 @@ def with_sources(study: Study, folder: Path) -> Study:
         other = names.setdefault(cell.signature, cell.name)
         if other != cell.name:
             raise UserError(f"the cells {other} and {cell.name} have the same sources and settings: drop one of them")
-    return dataclasses.replace(study, cells=cells, sources=decided)
+    return with_contents(dataclasses.replace(study, cells=cells, sources=decided), stored)
 
 
 def _with_sources(cell: Cell, study: Study, decided: Decided) -> Cell:

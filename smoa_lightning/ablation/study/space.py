@@ -41,6 +41,7 @@ class Cell:
         parameters: The searched settings; empty without a search.
         report_metric: Metric of the final runs, without the part.
         search_metric: Metric of the trials; empty without a search.
+        content: Digest of the local files that the cell reads, see ``local_files``; empty if it reads none.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Cell:
     parameters: tuple[Parameter, ...] = field(default=(), repr=False)
     report_metric: str = ""
     search_metric: str = ""
+    content: str = ""
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,7 @@ class Study:
         keep: Whether finished runs keep their best adapter: ``best`` or ``none``.
         resolver: Composes settings.
         sources: The sources that were decided for the cells, see ``sources``; ``None`` if each run decides.
+        contents: Digests of the local files that the cells read, see ``local_files``.
     """
 
     name: str
@@ -115,6 +118,7 @@ class Study:
     keep: Keep
     resolver: Composer = field(repr=False)
     sources: Mapping[str, Mapping[str, Any]] | None = None
+    contents: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict, repr=False)
 
     def cell(self, name: str) -> Cell:
         """Return a cell by its name.

@@ -52,6 +52,8 @@ def describe_study(study: Study) -> dict[str, Any]:
     }
     if study.sources is not None:
         description["sources"] = study.sources
+    if study.contents:
+        description["contents"] = study.contents
     return dict(json.loads(json.dumps(description, default=str)))
 
 
