@@ -108,6 +108,23 @@ def test_pure_modules_import_nothing_heavy(module: str, packages: set[str]) -> N
     assert not {name.split(".")[0] for name in imported(PACKAGE / f"{module}.py")} & packages
 
 
+BELOW = [path for path in FILES if LAYERS[unit(path)] < LAYERS["adapters"] and path.stem != "parser"]
+
+
+@pytest.mark.parametrize("path", BELOW, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_nothing_below_the_methods_imports_peft_at_its_top(path: Path) -> None:
+    """The import of peft registers the methods, which import this file: it would be incomplete then."""
+    tops = [node for node in ast.parse(path.read_text()).body if isinstance(node, ast.Import | ast.ImportFrom)]
+    modules = {getattr(node, "module", None) or node.names[0].name for node in tops}
+    assert not {module for module in modules if module.split(".")[0] == "peft"}
+
+
+@pytest.mark.parametrize("module", ["backbones.backbone", "configuration.parser"])
+def test_modules_below_the_methods_can_be_imported_first(module: str) -> None:
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", f"import smoa_lightning.{module}"], check=False)
+    assert done.returncode == 0
+
+
 @pytest.mark.parametrize("module", LIGHT)
 def test_light_modules_load_no_torch(module: str) -> None:
     code = f"import sys, {module}; sys.exit(any(m in sys.modules for m in ('torch', 'transformers', 'lightning')))"

@@ -23,6 +23,15 @@ def method_name(config: PeftConfig) -> str:
     return str(getattr(config.peft_type, "value", config.peft_type))
 
 
+# Settings of our own methods that the authors' code has otherwise -> their part of the name.
+OWN_VARIANTS = {
+    "alpha_over_rank": "alpha_over_rank",
+    "after_dropout": "after_dropout",
+    "initial_std": "std{:g}",
+    "rounding": "{}",
+}
+
+
 def strategy_name(adapter: PeftConfig | None, frozen: bool) -> str:
     """Return the name of a strategy: ``frozen``, ``full``, ``dora``, ``pissa``, ``smoa_spectral_blocks``, ...
 
@@ -53,6 +62,10 @@ def strategy_name(adapter: PeftConfig | None, frozen: bool) -> str:
             name = f"{name}_{getattr(settings, setting)}"
     if getattr(settings, "modulation", "weight") != "weight":
         name = f"{name}_{settings.modulation}_modulation"
+    for setting, variant in OWN_VARIANTS.items():
+        value = getattr(settings, setting, None)
+        if value not in (None, False, "floor"):
+            name = f"{name}_{variant.format(value)}"
     return name
 
 

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from peft.utils.integrations import dequantize_bnb_weight
 from torch import Tensor, nn
 from transformers import BitsAndBytesConfig
 
@@ -49,6 +48,8 @@ def dequantized_weight(module: Any) -> Tensor:
     cached: Tensor | None = getattr(module, _CACHED, None)
     if cached is not None and cached.device == module.weight.device:
         return cached
+    from peft.utils.integrations import dequantize_bnb_weight
+
     with torch.inference_mode(False), torch.no_grad():  # training also uses a weight that validation cached
         weight: Tensor = dequantize_bnb_weight(module.weight, state=getattr(module, "state", None))
         weight = weight.to(getattr(module, "compute_dtype", None) or weight.dtype)

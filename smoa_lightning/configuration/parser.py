@@ -14,7 +14,7 @@ from peft import PeftConfig
 from smoa_lightning.common.errors import UserError, nearest
 from smoa_lightning.configuration import unknown_key
 from smoa_lightning.configuration.combinations import check_combinations
-from smoa_lightning.configuration.ranges import check_value
+from smoa_lightning.configuration.ranges import SHARES, check_value
 
 UNKNOWN_KEY = re.compile(
     r"(?:key|option) ['\"]?([\w.]+)['\"]? is not expected|unrecognized arguments: --([\w.]+)"
@@ -35,6 +35,9 @@ class OneSentenceParser(LightningArgumentParser):
         Raises:
             UserError: A value is out of its range, or contradicts another one.
         """
+        for action in self._actions:  # typing may return `float | int` for `int | float`, and 3 batches become 3.0
+            if action.dest in SHARES:
+                action._typehint = int | float | None  # type: ignore[attr-defined]
         parsed = super().parse_args(*args, **kwargs)
         chosen = parsed.get("subcommand")
         settings = parsed if chosen is None else parsed[chosen]

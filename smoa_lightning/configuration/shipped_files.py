@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +13,7 @@ import smoa_lightning
 from smoa_lightning.common.errors import UserError, nearest
 from smoa_lightning.common.paths import local_path
 
+logger = logging.getLogger(__name__)
 Kind = Literal["experiments", "ablations"]
 KINDS: tuple[Kind, ...] = ("experiments", "ablations")
 COMMANDS: dict[Kind, str] = {"experiments": "fit", "ablations": "ablate"}
@@ -34,11 +37,13 @@ def shipped_named(name: str, kinds: Sequence[Kind] = KINDS) -> list[Path]:
 
     Args:
         name: ``experiments/piqa.yaml``, ``piqa.yaml``, ``piqa`` or ``adapters/lora``; also ``lora``, if there is no
-            ``lora`` outside of the folders. Leading ``../`` are ignored, as in the ``base:`` of a study.
+            ``lora`` outside of the folders. A name that begins with ``./``, ``../``, ``~`` or ``/`` is a place, and no
+            name of a shipped file.
         kinds: Where to look.
     """
-    words = [word for word in Path(name).parts if word not in ("..", ".")]
-    short = Path(*words).as_posix().removesuffix(".yaml")
+    if name.startswith((".", "~", "/")):
+        return []
+    short = Path(name).as_posix().removesuffix(".yaml")
     exact, inner = [], []
     for kind in kinds:
         for known, file in shipped_files(kind).items():
@@ -49,24 +54,27 @@ def shipped_named(name: str, kinds: Sequence[Kind] = KINDS) -> list[Path]:
     return exact or inner
 
 
-def config_file(name: str | Path, kind: Kind, named_by: str, folders: Sequence[Path] = (Path(),)) -> Path:
+def config_file(name: str | Path, kind: Kind, named_by: str, folders: Sequence[Path] | None = None) -> Path:
     """Return a configuration file: in the given folders, else in the package.
 
     Args:
         name: Its path, or the name of a shipped file.
         kind: Which shipped files the name can mean.
         named_by: The flag or key that names the file, for messages.
-        folders: Folders to which the path may be relative; default: the working directory.
+        folders: If a file names it: folders to which the path may be relative. A leading ``../`` then leads from a copy
+            of a shipped file to the package. For a flag: ``None``, which means the working directory.
 
     Raises:
         UserError: There is no such file, or several shipped files have the name.
     """
-    places = [folder / local_path(name) for folder in folders]
+    places = [folder / local_path(name) for folder in folders or [Path()]]
     for place in places:
         if place.is_file():
             return place
-    found = [] if Path(name).is_absolute() else shipped_named(str(name), (kind,))
+    found = shipped_named(str(name) if folders is None else re.sub(r"^(\.\.?/)+", "", str(name)), (kind,))
     if len(found) == 1:
+        if folders is None:
+            _say_once(full_name(found[0]))
         return found[0]
     if found:
         names = ", ".join(full_name(file) for file in found)
@@ -75,6 +83,11 @@ def config_file(name: str | Path, kind: Kind, named_by: str, folders: Sequence[P
         if other != kind and (others := shipped_named(str(name), (other,))):
             raise UserError(f"{named_by}: {full_name(others[0])} is for {command}: {command} --config {name}")
     raise _no_such_file(str(name), kind, named_by, places)
+
+
+@functools.cache
+def _say_once(name: str) -> None:
+    logger.info("using %s of the package", name)
 
 
 def full_name(file: Path) -> str:

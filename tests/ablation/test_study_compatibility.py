@@ -30,7 +30,7 @@ def test_the_signature_depends_on_the_content_of_the_base(tmp_path: Path) -> Non
     study.write_text("base: base.yaml\naxes: {batch_size: [4]}\n")
     found = []
     for text in ("data: {task: piqa}", "# a comment\ndata.task: piqa\nrun: {root: x}\n", "data: {task: boolq}"):
-        base.write_text(text)
+        base.write_text(f"{text}\nmodel.adapter: null\n")
         found.append(load_study([study]).cells[0].signature)
     assert found[0] == found[1] != found[2]
 

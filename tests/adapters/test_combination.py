@@ -236,7 +236,5 @@ def test_limits_of_peft() -> None:
         model = attach(ARCHITECTURES["llama"](), SMoAConfig(r=4), seed=0)
         with pytest.raises(ValueError, match="Cannot combine adapters with different peft types"):
             model.add_adapter("other", other)
-    with pytest.raises(AttributeError, match="add_weighted_adapter"):
-        model.add_weighted_adapter(["default"], [1.0], "sum")
     with pytest.raises(ValueError, match="not compatible with the `PeftMixedModel`"):
         peft.PeftMixedModel(ARCHITECTURES["llama"](), SMoAConfig(r=4))

@@ -10,8 +10,9 @@ import pytest
 from smoa_lightning.common import peft_hook
 
 FRESH = """
-import sys
+import importlib.util, sys
 import smoa_lightning
+assert importlib.util.find_spec("peft") is not None  # as transformers does in each from_pretrained
 assert not {"torch", "peft", "smoa_lightning.adapters"} & sys.modules.keys()
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 import peft

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+from lightning.pytorch.cli import LightningArgumentParser
 
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.configuration import check_arguments
+from smoa_lightning.configuration.parser import OneSentenceParser
 from smoa_lightning.configuration.ranges import RANGES, Range
 from smoa_lightning.configuration.settings import groups
 from smoa_lightning.data.datamodule import TaskDataModule
@@ -147,3 +150,21 @@ def test_the_schema_of_a_range_accepts_its_numbers() -> None:
         for number in (-2, -1, 0, 0.5, 1, 2, 512, 513, 2**31, 2**32):
             accepted = jsonschema.Draft202012Validator(valid.schema()).is_valid(number)
             assert accepted == (number in valid) or (valid.also == -1 and number == 0.5)
+
+
+@pytest.mark.parametrize(("text", "value"), [("3", 3), ("1", 1), ("1.0", 1.0), ("0.5", 0.5)])
+def test_a_number_of_batches_stays_a_whole_number(text: str, value: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``typing`` may return ``float | int`` for ``int | float`` from its cache; 1 batch would become all of them."""
+    plain = LightningArgumentParser.parse_args
+    seen = []
+
+    def parse(parser: Any, *args: Any, **kwargs: Any) -> Any:
+        seen.extend(action._typehint.__args__ for action in parser._actions if action.dest.startswith("trainer.limit_"))
+        return plain(parser, *args, **kwargs)
+
+    monkeypatch.setattr(LightningArgumentParser, "parse_args", parse)
+    parser = OneSentenceParser()
+    parser.add_argument("--trainer.limit_train_batches", type=float | int | None)
+    parsed = parser.parse_args([f"--trainer.limit_train_batches={text}"])
+    assert seen == [(int, float, type(None))]
+    assert (parsed.trainer.limit_train_batches, type(parsed.trainer.limit_train_batches)) == (value, type(value))

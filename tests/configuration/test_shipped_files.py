@@ -69,6 +69,8 @@ def test_a_file_of_the_working_directory_comes_first(elsewhere: Path) -> None:
     [
         ("piqqa", "experiments", "there is no file 'piqqa'; the package has piqa"),
         ("experiments/piqqa.yaml", "experiments", "there is no file 'experiments/piqqa.yaml'; the package has piqa"),
+        ("./piqa.yaml", "experiments", "there is no file './piqa.yaml'"),
+        ("../experiments/piqa.yaml", "experiments", "there is no file '../experiments/piqa.yaml'"),
         ("rank", "experiments", "ablations/rank.yaml is for ablate: ablate --config rank"),
         ("piqa", "ablations", "experiments/piqa.yaml is for fit: fit --config piqa"),
     ],

@@ -235,10 +235,19 @@ def test_without_selection_rows_all_are_trained_on_and_the_last_step_is_reported
 
 
 def test_no_file_is_needed(tiny_arguments: list[str], tmp_path: Path) -> None:
-    """Defaults alone make a run, full fine-tuning, whose checkpoint carries all that an evaluation needs."""
+    """Flags alone make a run, here full fine-tuning, whose checkpoint carries all that an evaluation needs."""
     flags = tiny_arguments[2:]  # without --config
     rank = flags.index("--model.adapter.r")
-    flags = [*flags[:rank], *flags[rank + 2 :], "--trainer.max_steps", "1", "--trainer.log_every_n_steps", "1"]
+    flags = [
+        *flags[:rank],
+        *flags[rank + 2 :],
+        "--model.adapter",
+        "null",
+        "--trainer.max_steps",
+        "1",
+        "--trainer.log_every_n_steps",
+        "1",
+    ]
     assert main(["fit", *flags]) == 0
     checkpoint = only_run(tmp_path / "runs") / "checkpoints" / "last.ckpt"
     assert "full" in str(checkpoint)
