@@ -1,0 +1,92 @@
+"""The merged model: the update is added in float32, and the sum is cast once."""
+
+from __future__ import annotations
+
+import itertools
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from torch import nn
+from transformers import AutoTokenizer, PreTrainedModel
+
+from smoa_lightning.backbones.backbone import read_architecture, reading_errors
+from smoa_lightning.common.errors import UserError
+from smoa_lightning.training.export.source import Source, check_updates_weights
+
+HALF = (torch.bfloat16, torch.float16)
+
+
+@torch.no_grad()
+def merged_model(source: Source, format: str = "merged") -> PreTrainedModel:
+    """Return the backbone with the update in its weights, in float32.
+
+    Args:
+        source: What is exported.
+        format: Name of the format, for messages.
+
+    Raises:
+        UserError: The method has no update of weights, or peft cannot merge it.
+    """
+    model = source.plain_model()
+    check_updates_weights(source, model, format)
+    _widen(model)
+    if isinstance(model, PeftModel):
+        model = _merged(model, source, format)
+    _separate_output(model)
+    model.config.use_cache = read_architecture(source.location).use_cache  # training switches it off
+    return model
+
+
+def _widen(model: nn.Module) -> None:
+    """Make the half-precision weights float32; other tensors, such as float64 spectra, stay as they are."""
+    for tensor in itertools.chain(model.parameters(), model.buffers()):
+        if tensor.dtype in HALF:
+            tensor.data = tensor.data.float()
+
+
+def _merged(model: PeftModel, source: Source, format: str) -> PreTrainedModel:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of tied weights, which _separate_output handles
+            merged: PreTrainedModel = model.merge_and_unload()  # type: ignore[operator]
+    except (NotImplementedError, AttributeError, ValueError, TypeError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"export: peft cannot merge {source.method} into the weights, so it has no {format} form ({reason}): use "
+            "--format adapter"
+        ) from error
+    return merged
+
+
+def _separate_output(model: PreTrainedModel) -> None:
+    """Record that the output embedding is no longer the input embedding, if the update changed one of them."""
+    inputs: Any = model.get_input_embeddings()
+    outputs: Any = model.get_output_embeddings()
+    settings = model.config.get_text_config()
+    if settings.tie_word_embeddings and outputs is not None and outputs.weight is not inputs.weight:
+        settings.tie_word_embeddings = model.config.tie_word_embeddings = False
+
+
+@torch.no_grad()
+def cast_once(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
+    """Cast a float32 model.
+
+    Raises:
+        UserError: A weight is too large for float16.
+    """
+    largest = torch.finfo(dtype).max
+    for name, parameter in model.named_parameters():
+        if parameter.numel() and float(parameter.abs().max()) > largest:
+            raise UserError(f"export: {name} has a value above {largest:g}, the largest of float16: use bfloat16")
+    return model.to(dtype)  # type: ignore[arg-type]
+
+
+def write_model(model: PreTrainedModel, source: Source, folder: Path) -> None:
+    """Write a model with the backbone's own tokenizer, its chat template and its generation settings."""
+    model.save_pretrained(folder)
+    with reading_errors(source.location):
+        tokenizer = AutoTokenizer.from_pretrained(**source.location.reading())
+    tokenizer.save_pretrained(folder)
