@@ -8,7 +8,7 @@ import os
 import sys
 from typing import TextIO
 
-from smoa_lightning.commands import COMMANDS
+from smoa_lightning.commands import COMMANDS, OTHER_NAMES
 from smoa_lightning.common.console import FLAGS, HELP, console, split_flags
 from smoa_lightning.common.disk_errors import (
     FULL_STATUS,
@@ -84,7 +84,8 @@ def run(args: list[str]) -> int:
     if args[0] == "--version":
         print(__version__)
     elif args[0] not in COMMANDS:
-        raise UserError(f"unknown command {args[0]!r}; did you mean {nearest(args[0], COMMANDS, 1)}?")
+        meant = OTHER_NAMES.get(args[0]) or nearest(args[0], COMMANDS, 1)
+        raise UserError(f"unknown command {args[0]!r}; did you mean {meant}?")
     elif args[0] in ("validate", "test", "predict"):
         importlib.import_module("smoa_lightning.commands.fit").main(args[1:], args[0])
     else:

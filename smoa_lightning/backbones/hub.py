@@ -87,12 +87,12 @@ def probe(address: str, timeout: float) -> bool:
         error = outcome.get(timeout=timeout)
     except queue.Empty:
         return False
-    if error is not None and not isinstance(error, OSError) and not _is_of_network(error):
+    if error is not None and not isinstance(error, OSError) and not is_of_network(error):
         raise error  # a bug, not a failed connection
     return error is None
 
 
-def _is_of_network(error: BaseException) -> bool:
+def is_of_network(error: BaseException) -> bool:
     """Return whether an exception comes from any HTTP library that ``huggingface_hub`` may use."""
     return type(error).__module__.split(".")[0] in _NETWORK_LIBRARIES
 
@@ -249,7 +249,7 @@ def _sentence(error: BaseException, repo_id: str, repo_type: RepoType, revision:
         return f"{repo_id!r} is neither a name of a {repo_type} on the hub ('owner/name') nor an existing folder."
     if isinstance(error, errors.HfHubHTTPError):
         return f"the hub answered with status {error.response.status_code} for the {thing}: {_first_line(error)}"
-    if _is_of_network(error):
+    if is_of_network(error):
         return f"the connection to the hub failed for the {thing}: {type(error).__name__}: {_first_line(error)}"
     return None
 

@@ -8,9 +8,12 @@ COMMANDS = {
     "test": "score a checkpoint on the report rows",
     "predict": "write the score of every item of the report rows",
     "generate": "continue prompts with the best adapter of a run",
+    "export": "write a run as a merged model, an adapter or a LoRA for other programs",
     "params": "show what a configuration adapts and what it costs, without data",
     "ablate": "run a study: a grid of cells with seeds, and searches",
     "report": "turn a study's folder into tables, figures and one page",
     "configs": "list, show or copy the experiments and studies of the package",
     "rank": "measure the rank of a run's update, as a table and a figure",
 }
+# Names of these commands in other programs.
+OTHER_NAMES = {"merge": "export", "convert": "export", "train": "fit", "eval": "test", "evaluate": "test"}

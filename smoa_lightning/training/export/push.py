@@ -8,6 +8,7 @@ import huggingface_hub
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
+from smoa_lightning.backbones.hub import is_of_network
 from smoa_lightning.common.errors import UserError
 
 
@@ -39,7 +40,9 @@ def push(folder: Path, repository: str) -> str:
         hub.upload_folder(
             repo_id=repository, folder_path=folder, repo_type="model", commit_message="Export of smoa_lightning"
         )
-    except OSError as error:  # the errors of the hub and of the network are kinds of it
+    except Exception as error:  # the HTTP libraries have no common class
+        if not isinstance(error, OSError) and not is_of_network(error):
+            raise
         reason = " ".join(str(error).split())[:300]
         raise UserError(
             f"export: {folder} is complete, but the upload to {repository!r} failed: {reason}; upload the folder with "
