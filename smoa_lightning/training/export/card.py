@@ -66,6 +66,7 @@ def _lines(facts: Facts) -> Iterator[str]:
             f"relative error of the update: {facts['update_error']:.2e} over {facts['layers']} layers, worst layer "
             f"{facts['worst_layer']}: {facts['worst_layer_error']:.2e}"
         )
+        yield "smallest error by rank: " + ", ".join(f"{r}: {e:.1%}" for r, e in facts["update_error_by_rank"].items())
     if facts.get("left_out"):
         names = facts["left_out"]
         more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
@@ -94,6 +95,7 @@ def card(facts: Facts) -> str:
     scores = [f"| {name} | {value:.4f} |" for name, value in metrics.items()]
     measured = ["## Metrics of the run", "", "| metric | value |", "| :-- | --: |", *scores, ""] if scores else []
     front = "\n".join(header)
+    loaded = base["name"] if base["source"] == "hub" else "path/to/the/base/model"
     return f"""---
 {front}
 ---
@@ -104,7 +106,7 @@ Exported by smoa_lightning {facts["version"]}, format `{facts["format"]}`.
 
 {chr(10).join(about)}
 
-{USES[facts["format"]].format(base=base["name"])}
+{USES[facts["format"]].format(base=loaded)}
 
 {chr(10).join(measured)}
 ## Fidelity of the export

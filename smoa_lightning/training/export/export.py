@@ -85,14 +85,13 @@ def export(run: str | Path, output: Path, options: Options) -> str:
     logger.info("measuring the model of the run")
     logits, before = probe.logits(model), probe.metrics(model)
     del model
-    gc.collect()
+    gc.collect()  # its memory is free before the next model is loaded
     with replacing(output) as temporary:
         temporary.mkdir()
         logger.info("writing the %s export", options.format)
         facts = _description(source, options, quantised) | WRITERS[options.format](source, options, temporary, bound)
         logger.info("measuring the export")
         fidelity = compare(probe, _load(source, options.format, temporary), logits, before)
-        gc.collect()
         facts["fidelity"] = dataclasses.asdict(fidelity)
         (temporary / REPORT).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
         (temporary / CARD).write_text(card(facts), encoding="utf-8")
@@ -165,15 +164,14 @@ def _write_lora(source: Source, options: Options, folder: Path, bound: int | Non
     merged, backbone = merged_model(source, "lora").to("cpu"), source.plain_backbone().to("cpu")  # type: ignore[arg-type]
     updates = find_updates(backbone, merged, source.method)
     rank, reason = choose_rank(updates, bound, options.rank)
-    write_lora(backbone, merged, updates, rank, dtype, folder)
-    worst, worst_error = updates.worst(rank)
+    error = write_lora(backbone, merged, updates, rank, dtype, folder)
     return {
         "dtype": str(dtype).removeprefix("torch."),
         "rank": rank,
         "rank_reason": reason,
-        "update_error": updates.error(rank),
-        "worst_layer": worst,
-        "worst_layer_error": worst_error,
+        "update_error": error.overall,
+        "worst_layer": error.worst_layer,
+        "worst_layer_error": error.worst,
         "update_error_by_rank": errors_by_rank(updates),
         "layers": len(updates.layers),
         "left_out": updates.left_out,

@@ -84,6 +84,52 @@ class Updates:
         return max(update.smaller_side for update in self.layers.values())
 
     def error(self, rank: int) -> float:
+        """Return the smallest relative error of the update at a rank: Frobenius, over all layers."""
+        rest = sum(float(update.values[rank:].square().sum()) for update in self.layers.values())
+        total = sum(float(update.values.square().sum()) for update in self.layers.values())
+        return math.sqrt(rest / total)
+
+
+@dataclass(frozen=True)
+class WrittenError:
+    """The relative Frobenius error of a written LoRA, with the rounding of its number format.
+
+    Attributes:
+        overall: Over all layers.
+        worst_layer: Name of the layer with the largest error.
+        worst: The error of this layer.
+    """
+
+    overall: float
+    worst_layer: str
+    worst: float
+
+
+def decompose(delta: Tensor) -> Update:
+    """Return the singular values and the smaller singular basis of D."""
+    gram = delta @ delta.t() if delta.shape[0] < delta.shape[1] else delta.t() @ delta
+    squares, basis = torch.linalg.eigh(gram)
+    return Update(squares.flip(0).clamp(min=0).sqrt(), basis.flip(1).float())
+
+
+@dataclass(frozen=True)
+class Updates:
+    """The updates of a model.
+
+    Attributes:
+        layers: Name -> update, for each linear layer that changed.
+        left_out: Names of other changed parameters: biases, norms, embeddings. A LoRA does not hold them.
+    """
+
+    layers: dict[str, Update]
+    left_out: list[str]
+
+    @property
+    def largest_rank(self) -> int:
+        """The largest smaller side of a layer."""
+        return max(update.smaller_side for update in self.layers.values())
+
+    def error(self, rank: int) -> float:
         """Return the relative error of the update at a rank: Frobenius, over all layers."""
         rest = sum(float(update.values[rank:].square().sum()) for update in self.layers.values())
         total = sum(float(update.values.square().sum()) for update in self.layers.values())
@@ -168,8 +214,8 @@ def choose_rank(updates: Updates, bound: int | None, wanted: int | None) -> tupl
 @torch.no_grad()
 def write_lora(
     backbone: PreTrainedModel, merged: PreTrainedModel, updates: Updates, rank: int, dtype: torch.dtype, folder: Path
-) -> None:
-    """Write the LoRA of a rank as a peft folder.
+) -> WrittenError:
+    """Write the LoRA of a rank as a peft folder, and return its error.
 
     All layers have the same rank, since loaders outside of peft read a single one; a smaller layer is padded with zeros.
     """
@@ -180,15 +226,21 @@ def write_lora(
         fan_in_fan_out=all(isinstance(backbone.get_submodule(name), Conv1D) for name in updates.layers),
         task_type=TaskType.CAUSAL_LM,
     )
+    squares: dict[str, tuple[float, float]] = {}  # layer -> squared norms of its error and of its update
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of a tied output embedding, and of Conv1D
         model = get_peft_model(backbone, config, autocast_adapter_dtype=False)
         for name, update in updates.layers.items():
             layer: Any = model.get_base_model().get_submodule(name)
-            a, b = update.factors(difference(layer.get_base_layer(), merged.get_submodule(name)), rank)
-            layer.lora_A["default"].weight.data = a.to(dtype)
-            layer.lora_B["default"].weight.data = b.to(dtype)
+            delta = difference(layer.get_base_layer(), merged.get_submodule(name))
+            a, b = (factor.to(dtype) for factor in update.factors(delta, rank))
+            layer.lora_A["default"].weight.data, layer.lora_B["default"].weight.data = a, b
+            squares[name] = float((b.double() @ a.double() - delta).square().sum()), float(delta.square().sum())
         model.save_pretrained(str(folder), save_embedding_layers=False)
+    overall = math.sqrt(sum(error for error, _ in squares.values()) / sum(total for _, total in squares.values()))
+    errors = {name: math.sqrt(error / total) for name, (error, total) in squares.items()}
+    worst = max(errors, key=errors.__getitem__)
+    return WrittenError(overall, worst, errors[worst])
 
 
 def load_lora(backbone: PreTrainedModel, folder: Path) -> PeftModel:

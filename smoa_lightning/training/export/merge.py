@@ -89,4 +89,6 @@ def write_model(model: PreTrainedModel, source: Source, folder: Path) -> None:
     model.save_pretrained(folder)
     with reading_errors(source.location):
         tokenizer = AutoTokenizer.from_pretrained(**source.location.reading())
+    for name in ("local_files_only", "is_local"):  # transformers would write how the files were read
+        tokenizer.init_kwargs.pop(name, None)
     tokenizer.save_pretrained(folder)
