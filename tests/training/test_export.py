@@ -61,7 +61,7 @@ def adapter(tmp_path: Path) -> Made:
         with torch.no_grad():
             for parameter in module.parameters():
                 if parameter.requires_grad:
-                    parameter.add_(torch.randn(parameter.shape, generator=generator).to(parameter), alpha=0.05)
+                    parameter.add_(torch.randn(parameter.shape, generator=generator).to(parameter), alpha=0.5)
         save_adapter(module, tmp_path / "saved", FACTS)
         return tmp_path / "saved"
 
@@ -115,7 +115,7 @@ def test_merged_has_the_logits_of_the_run(method: str, adapter: Made, tiny_backb
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
     expected = logits(load_adapter(run)[0])
     assert (logits(model) - expected).abs().max() < 1e-4
-    assert (expected - logits(AutoModelForCausalLM.from_pretrained(tiny_backbone))).abs().max() > 1e-2
+    assert (expected - logits(AutoModelForCausalLM.from_pretrained(tiny_backbone))).abs().max() > 1e-3
     assert model.config.use_cache is True
     assert facts["fidelity"]["largest_difference"] < 1e-4
     assert facts["fidelity"]["same_token"] == 1.0

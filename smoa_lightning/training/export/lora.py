@@ -1,9 +1,9 @@
 r"""A LoRA from any update of weights: the best approximation of rank R in each layer.
 
 With D = W' - W = U S V^T, the matrix of rank R with the smallest Frobenius distance to D is D V_R V_R^T = U_R U_R^T D
-(Eckart and Young, 1936). So B = D V_R and A = V_R^T, or B = U_R and A = U_R^T D for a layer with fewer rows than columns.
-The columns of U or V are eigenvectors of the smaller Gram matrix, in float64. The error is the root of the sum of the other
-squared singular values.
+(Eckart and Young, 1936). So B = D V_R and A = V_R^T, or B = U_R and A = U_R^T D for a layer with fewer rows than
+columns. The columns of U or V are eigenvectors of the smaller Gram matrix, in float64. The error is the root of the sum
+of the other squared singular values.
 """
 
 from __future__ import annotations
@@ -105,46 +105,6 @@ class WrittenError:
     worst: float
 
 
-def decompose(delta: Tensor) -> Update:
-    """Return the singular values and the smaller singular basis of D."""
-    gram = delta @ delta.t() if delta.shape[0] < delta.shape[1] else delta.t() @ delta
-    squares, basis = torch.linalg.eigh(gram)
-    return Update(squares.flip(0).clamp(min=0).sqrt(), basis.flip(1).float())
-
-
-@dataclass(frozen=True)
-class Updates:
-    """The updates of a model.
-
-    Attributes:
-        layers: Name -> update, for each linear layer that changed.
-        left_out: Names of other changed parameters: biases, norms, embeddings. A LoRA does not hold them.
-    """
-
-    layers: dict[str, Update]
-    left_out: list[str]
-
-    @property
-    def largest_rank(self) -> int:
-        """The largest smaller side of a layer."""
-        return max(update.smaller_side for update in self.layers.values())
-
-    def error(self, rank: int) -> float:
-        """Return the relative error of the update at a rank: Frobenius, over all layers."""
-        rest = sum(float(update.values[rank:].square().sum()) for update in self.layers.values())
-        total = sum(float(update.values.square().sum()) for update in self.layers.values())
-        return math.sqrt(rest / total)
-
-    def worst(self, rank: int) -> tuple[str, float]:
-        """Return the layer with the largest relative error at a rank, and this error."""
-        errors = {
-            name: math.sqrt(float(update.values[rank:].square().sum() / update.values.square().sum()))
-            for name, update in self.layers.items()
-        }
-        name = max(errors, key=errors.__getitem__)
-        return name, errors[name]
-
-
 @torch.no_grad()
 def find_updates(backbone: PreTrainedModel, merged: PreTrainedModel, method: str) -> Updates:
     """Decompose W' - W of each linear layer.
@@ -217,7 +177,7 @@ def write_lora(
 ) -> WrittenError:
     """Write the LoRA of a rank as a peft folder, and return its error.
 
-    All layers have the same rank, since loaders outside of peft read a single one; a smaller layer is padded with zeros.
+    All layers have the same rank, since loaders outside of peft read a single one. A smaller layer gets zeros.
     """
     config = LoraConfig(
         r=rank,

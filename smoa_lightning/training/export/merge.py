@@ -51,7 +51,7 @@ def _merged(model: PeftModel, source: Source, format: str) -> PreTrainedModel:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of tied weights, which _separate_output handles
-            merged: PreTrainedModel = model.merge_and_unload()  # type: ignore[operator]
+            merged: PreTrainedModel = model.merge_and_unload()
     except (NotImplementedError, AttributeError, ValueError, TypeError) as error:
         reason = " ".join(str(error).split())
         raise UserError(
@@ -81,7 +81,8 @@ def cast_once(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
     for name, parameter in model.named_parameters():
         if parameter.numel() and float(parameter.abs().max()) > largest:
             raise UserError(f"export: {name} has a value above {largest:g}, the largest of float16: use bfloat16")
-    return model.to(dtype)  # type: ignore[arg-type]
+    model.to(dtype)  # type: ignore[arg-type]
+    return model
 
 
 def write_model(model: PreTrainedModel, source: Source, folder: Path) -> None:

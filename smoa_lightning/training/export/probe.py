@@ -26,8 +26,8 @@ logger = logging.getLogger(__name__)
 POSITIONS = 512  # whose logits are compared
 LOGIT_ROWS = 32  # rows that are read if no metric is measured
 TEXT = (
-    "The weather was fine, and the two friends walked along the river. Question: how many bridges are there between the "
-    "mill and the town? They counted 3 of stone and 4 of wood, so the answer is 7. def add(a, b): return a + b"
+    "The weather was fine, and the two friends walked along the river. Question: how many bridges are there between "
+    "the mill and the town? They counted 3 of stone and 4 of wood, so the answer is 7. def add(a, b): return a + b"
 )
 
 
@@ -38,7 +38,7 @@ class Probe:
     Attributes:
         batches: Batches of token ids for the logits, at most ``POSITIONS`` tokens together.
         place: Where they come from, for the report.
-        data: The report rows; None if they cannot be had.
+        data: The report rows; None if they are not available.
         rows: How many report rows the metric is measured on; 0 without a metric.
     """
 
@@ -112,7 +112,7 @@ def make_probe(source: Source, fidelity_rows: int) -> Probe:
     try:
         data = _report_rows(source, tokenizer, bounds, fidelity_rows)
     except UserError as error:
-        logger.info("the report rows cannot be had, so logits are compared on a fixed text: %s", error)
+        logger.info("the report rows are not available, so logits are compared on a fixed text: %s", error)
         ids = torch.tensor([tokenizer(TEXT)["input_ids"][: bounds.context]])
         batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
         return Probe([batch], f"a fixed text ({error})", tokenizer)

@@ -139,7 +139,7 @@ def stored_format(model: nn.Module) -> str | None:
 
 def _dequantised(model: PreTrainedModel, dtype: torch.dtype, name: str) -> PreTrainedModel:
     try:
-        plain: PreTrainedModel = model.dequantize(dtype=dtype)  # type: ignore[operator]
+        plain: PreTrainedModel = model.dequantize(dtype=dtype)
     except (NotImplementedError, ValueError, TypeError) as error:
         raise UserError(
             f"export: the weights of {name!r} are quantised in a format that transformers cannot dequantise; use "
