@@ -9,7 +9,7 @@ from typing import Any
 from smoa_lightning.common.paths import absolute, local_path
 
 # Places of a run's files. The signature of a run does not contain them, so they may change before it is made.
-PLACES = ("run.root", "run.folder", "ckpt_path", "trainer.default_root_dir")
+PLACES = ("run.root", "run.folder", "ckpt_path")
 # Sources. What reads them expands ``~``, and signatures contain them as they are written.
 SOURCES = ("model.backbone.path", "data.path")
 
