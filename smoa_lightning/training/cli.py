@@ -40,7 +40,7 @@ from smoa_lightning.training.callbacks import (
 )
 from smoa_lightning.training.checkpoint import read_checkpoint
 from smoa_lightning.training.module import FineTuneModule
-from smoa_lightning.training.processes import check_strategy
+from smoa_lightning.training.processes import check_distributed_strategy
 from smoa_lightning.training.run import Run
 from smoa_lightning.training.run_logger import RunLogger
 from smoa_lightning.training.run_names import run_name
@@ -160,7 +160,7 @@ class FineTuneCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Set missing seeds to ``seed_everything``, so that a run named seed1 differs from seed0."""
         config = self.config[self.subcommand] if self.subcommand else self.config
-        check_strategy(config["trainer.strategy"])
+        check_distributed_strategy(config["trainer.strategy"])
         config["trainer.strategy"] = own_strategy(config["trainer.strategy"])
         for key in ("model.adapter_seed", "data.seed"):
             if config[key] is None:

@@ -32,7 +32,7 @@ UNSUPPORTED = {
 }
 
 
-def check_strategy(strategy: Any) -> None:
+def check_distributed_strategy(strategy: Any) -> None:
     """Refuse strategies that cannot train an adapter as one process does.
 
     Args:
