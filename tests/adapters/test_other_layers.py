@@ -11,7 +11,7 @@ import pytest
 import torch
 from peft import PeftModel, get_peft_model
 from torch import Tensor, nn
-from transformers import LlamaForCausalLM
+from transformers import CONFIG_MAPPING, AutoModelForCausalLM, LlamaForCausalLM
 
 from smoa_lightning.adapters import HyperAdaptConfig, MoraConfig, MoraLinear, SMoAConfig, SurmConfig, SurmLinear, attach
 from smoa_lightning.common.errors import UserError
@@ -39,10 +39,20 @@ class Scaled(nn.Embedding):
         return super().forward(ids) * self.embed_scale
 
 
+class ScaledByFloat(nn.Embedding):
+    """A scaled embedding as in XGLM, BioGPT and Bart: the scale is a number."""
+
+    embed_scale = 4.5
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return super().forward(ids) * self.embed_scale
+
+
 LAYERS: dict[str, Callable[[], nn.Module]] = {
     "embedding": lambda: nn.Embedding(30, 8),
     "padding": lambda: nn.Embedding(30, 8, padding_idx=3),
     "scaled": lambda: Scaled(30, 8),
+    "scaled by float": lambda: ScaledByFloat(30, 8),
     "conv": lambda: nn.Conv2d(4, 6, 3, padding=1),
     "grouped": lambda: nn.Conv2d(4, 6, (3, 2), stride=2, groups=2, bias=False),
     "circular": lambda: nn.Conv2d(4, 6, 3, dilation=2, padding=2, padding_mode="circular"),
@@ -115,7 +125,21 @@ def test_embedding_of_a_model(method: str, llama: Maker, token_ids: Tensor, tmp_
     torch.testing.assert_close(merged(token_ids).logits, changed, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("kind", ["embedding", "conv"])
+@pytest.mark.parametrize("kind", ["xglm", "biogpt"])
+def test_embedding_with_a_number_as_scale_in_a_model(kind: str, token_ids: Tensor) -> None:
+    sizes = {"d_model": 16, "ffn_dim": 32, "num_layers": 1, "attention_heads": 2} if kind == "xglm" else {
+        "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2
+    }  # fmt: skip
+    config = CONFIG_MAPPING[kind](vocab_size=40, max_position_embeddings=32, tie_word_embeddings=False, **sizes)
+    model = attach(AutoModelForCausalLM.from_config(config), SurmConfig(target_modules=["embed_tokens"]), 0).eval()
+    (layer,) = (m for m in model.modules() if isinstance(m, SurmLinear))
+    for name in layer.adapter_layer_names:
+        nn.init.normal_(getattr(layer, name)["default"])
+    changed = model(token_ids).logits
+    torch.testing.assert_close(model.merge_and_unload()(token_ids).logits, changed, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["embedding", "scaled by float", "conv"])
 def test_half_precision(kind: str) -> None:
     base = LAYERS[kind]().bfloat16()
     x = inputs(base)

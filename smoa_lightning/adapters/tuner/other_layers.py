@@ -61,7 +61,8 @@ def product_with_update(module: Any, update: Tensor, x: Tensor) -> Tensor:
     if isinstance(module, nn.Embedding):
         rows = F.embedding(x, stored, module.padding_idx)
         scale = getattr(module, "embed_scale", None)
-        return rows if scale is None else rows * scale.to(rows.dtype)
+        scale = scale.to(rows.dtype) if isinstance(scale, Tensor) else scale  # XGLM and BioGPT have a float
+        return rows if scale is None else rows * scale
     result: Tensor = module._conv_forward(x, stored, None)
     return result
 
