@@ -62,7 +62,7 @@ def same_random_values(wanted: bool) -> Iterator[None]:
     """Fill missing weights with the same values in every run, also when an adapter is loaded later."""
     with torch.random.fork_rng(devices=[]) if wanted else contextlib.nullcontext():
         if wanted:
-            torch.manual_seed(0)
+            torch.default_generator.manual_seed(0)  # torch.manual_seed also sets the generators of all devices
         yield
 
 

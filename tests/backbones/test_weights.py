@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from smoa_lightning.backbones.backbone import BackboneConfig, load_model, locate, provenance
-from smoa_lightning.backbones.weights import check_finite
+from smoa_lightning.backbones.weights import check_finite, same_random_values
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.common.process_cache import process_cache
 
@@ -59,6 +59,17 @@ def test_a_missing_weight_is_refused_by_name_unless_it_is_allowed(changed: Calla
         load(folder, allow_missing=[UP])
         with pytest.raises(UserError, match="lack weights"):
             load(folder)
+
+
+def test_the_generators_of_devices_keep_their_seeds(monkeypatch: pytest.MonkeyPatch) -> None:
+    seeds: list[int] = []
+    for device in (torch.cuda, torch.mps, torch.xpu):
+        monkeypatch.setattr(device, "manual_seed_all" if device is not torch.mps else "manual_seed", seeds.append)
+    with same_random_values(True):
+        first = torch.rand(3)
+    with same_random_values(True):
+        assert torch.equal(torch.rand(3), first)
+    assert seeds == []
 
 
 def test_a_name_that_is_not_missing_is_refused(tiny_backbone: Path) -> None:
