@@ -33,14 +33,16 @@ class Pair:
         prompt: Tokens of the prompt.
         response: Tokens of the response.
         clean: Whether the joint encoding begins with the encoding of the prompt alone.
-        doubled: Why BOS or EOS would come twice, since the text of the row has it too; empty: it would not.
+        bos_twice: Why BOS would come twice, since the text of the row begins with it; empty: it would not.
+        ends_in_eos: The EOS token that the text of the row ends in; empty: it does not.
     """
 
     prefix: tuple[int, ...]
     prompt: tuple[int, ...]
     response: tuple[int, ...]
     clean: bool = True
-    doubled: str = ""
+    bos_twice: str = ""
+    ends_in_eos: str = ""
 
 
 class OverlongError(RowError):
@@ -101,18 +103,15 @@ def encode_pairs(
         own = own_ids[prompt]
         start = prefix if own or prefix else (_start_token(tokenizer),)
         clean = joint[: len(own)] == own
-        doubled = _doubled(tokenizer, prefix, joint)
-        encoded.append(Pair(start, tuple(joint[: len(own)]), tuple(joint[len(own) :]), clean, doubled))
+        twice = _bos_twice(tokenizer) if prefix and tuple(joint[:1]) == prefix else ""
+        end = str(tokenizer.eos_token) if joint and joint[-1] == tokenizer.eos_token_id else ""
+        encoded.append(Pair(start, tuple(joint[: len(own)]), tuple(joint[len(own) :]), clean, twice, end))
     return encoded
 
 
-def _doubled(tokenizer: PreTrainedTokenizerBase, prefix: tuple[int, ...], joint: list[int]) -> str:
-    if prefix and tuple(joint[:1]) == prefix:
-        token = tokenizer.bos_token
-        return f"the text begins with {token!r}, and so does every sequence; remove it, or set data.add_bos: false"
-    if joint and joint[-1] == tokenizer.eos_token_id:
-        return f"the text ends in {tokenizer.eos_token!r}, which is added to every response; remove it"
-    return ""
+def _bos_twice(tokenizer: PreTrainedTokenizerBase) -> str:
+    token = tokenizer.bos_token
+    return f"the text begins with {token!r}, and so does every sequence; remove it, or set data.add_bos: false"
 
 
 def _ids(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:
@@ -133,8 +132,8 @@ def _fit(
     pair: Pair, num_response: int, max_length: int, prompt_length: int | None = None
 ) -> tuple[tuple[int, ...], bool]:
     """Return the context that leaves room for the response (prefix, end of the prompt), and whether it was cut."""
-    if pair.doubled:
-        raise RowError(pair.doubled)
+    if pair.bos_twice:
+        raise RowError(pair.bos_twice)
     if not pair.response:
         raise RowError("the response has no token of its own: the tokenizer merged it into the prompt")
     room = max_length - len(pair.prefix) - num_response
@@ -157,8 +156,10 @@ def training_row(pair: Pair, eos: int, max_length: int, loss_on: Literal["respon
 
     Raises:
         OverlongError: response and EOS do not fit.
-        RowError: the response has no token.
+        RowError: the response has no token, or the text has the BOS or EOS that is added.
     """
+    if pair.ends_in_eos:
+        raise RowError(f"the text ends in {pair.ends_in_eos!r}, which is added to every response; remove it")
     response = (*pair.response, eos)
     context, truncated = _fit(pair, len(response), max_length)
     ids = context + response

@@ -106,12 +106,24 @@ ENDS = "row 1: the text ends in '<eos>', which is added to every response; remov
         (ChoiceExample("Hi", (" a<eos>", " b"), 0), ENDS),
     ],
 )
-def test_bos_and_eos_of_the_rows_are_refused(example, message):
+def test_bos_and_eos_that_would_come_twice_are_refused(example, message):
     tokenizer = character_tokenizer(adds_bos=True)
-    for encode in (lambda: encode_training([example], place, tokenizer, Encoding(100)),
-                   lambda: encode_one(example, tokenizer)):  # fmt: skip
+    with pytest.raises(UserError, match=message):
+        encode_training([example], place, tokenizer, Encoding(100))
+    if message is BEGINS:
         with pytest.raises(UserError, match=message):
-            encode()
+            encode_one(example, tokenizer)
+        return
+    (item,), _ = encode_one(example, tokenizer)  # a scored text gets no EOS, so it comes once
+    ids = item.rows[0].ids if isinstance(example, ChoiceExample) else item.row.ids
+    assert ids.count(tokenizer.eos_token_id) == 1
+
+
+def test_a_wrong_choice_may_end_in_eos():
+    tokenizer = character_tokenizer(adds_bos=True)
+    example = ChoiceExample("Hi", (" a", " b<eos>"), 0)
+    assert len(encode_training([example], place, tokenizer, Encoding(100))[0]) == 1
+    assert len(encode_one(example, tokenizer)[0]) == 1
 
 
 def test_bos_of_the_rows_is_the_only_one_without_add_bos(tokenizer):
