@@ -67,12 +67,13 @@ def _check_callback(callback: Any) -> None:
             raise refused_callback(type(callback).__name__, reason)
 
 
-def check_observers(trainer: L.Trainer, validates: bool) -> None:
+def check_observers(trainer: L.Trainer, validates: bool, tasks: Sequence[str] = ()) -> None:
     """Refuse callbacks that look for a logger or a metric that this run does not have.
 
     Args:
         trainer: The trainer of the run, with its logger.
         validates: Whether selection rows are scored before training ends.
+        tasks: The tasks of the selection rows. With several tasks, the metrics of each one are logged too.
 
     Raises:
         UserError: The message names the callback and what it needs.
@@ -82,7 +83,8 @@ def check_observers(trainer: L.Trainer, validates: bool) -> None:
         if isinstance(callback, NEED_LOGGER) and not trainer.loggers:
             raise UserError(f"trainer.callbacks: {name} needs a logger, but trainer.logger is false: set it to null")
         if isinstance(callback, EarlyStopping) and callback.strict:
-            _check_monitor(name, callback.monitor, validates, own=_are_known(trainer.callbacks))  # type: ignore[attr-defined]
+            known = _are_known(trainer.callbacks)  # type: ignore[attr-defined]
+            _check_monitor(name, callback.monitor, validates, tasks, known)
 
 
 def _are_known(callbacks: Sequence[Any]) -> bool:
@@ -90,8 +92,9 @@ def _are_known(callbacks: Sequence[Any]) -> bool:
     return all(type(callback).__module__.split(".")[0] in (*LIGHTNING, "smoa_lightning") for callback in callbacks)
 
 
-def _check_monitor(name: str, monitor: str, validates: bool, own: bool) -> None:
-    known = [*TRAINED, *(f"selection/{metric}" for metric in METRICS)]
+def _check_monitor(name: str, monitor: str, validates: bool, tasks: Sequence[str], own: bool) -> None:
+    parts = ["selection", *(f"selection/{task}" for task in tasks if len(tasks) > 1)]
+    known = [*TRAINED, *(f"{part}/{metric}" for part in parts for metric in METRICS)]
     if own and monitor not in known and monitor.removesuffix("_stderr") not in known:
         raise UserError(
             f"trainer.callbacks: {name} monitors {monitor!r}, which no run logs during training; the nearest are "

@@ -20,7 +20,7 @@ from smoa_lightning.common.errors import UserError
 from smoa_lightning.configuration.trainer_options import CALLBACKS, DERIVED
 from smoa_lightning.training.callbacks import AdapterCheckpoint
 from smoa_lightning.training.cli import FineTuneCLI
-from smoa_lightning.training.trainer_checks import check_trainer
+from smoa_lightning.training.trainer_checks import check_observers, check_trainer
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 Seen = Callable[[L.Trainer], Any]
@@ -215,6 +215,27 @@ def test_callbacks_that_are_refused(name: str, tmp_path: Path, capsys: pytest.Ca
     for class_path in (f"lightning.pytorch.callbacks.{name}", name):
         refused(["--trainer.callbacks", class_path], f"trainer.callbacks: {name} is not supported", tmp_path, capsys)
     assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("monitor", "tasks", "nearest"),
+    [
+        ("selection/piqa/acc", ["piqa", "boolq"], None),
+        ("selection/chat/bleu_stderr", ["piqa", "chat"], None),
+        ("selection/acc", ["piqa", "boolq"], None),
+        ("selection/piqa/acc", ["piqa"], "selection/acc,"),  # one task has no part of its own
+        ("selection/piqa/acc", ["boolq", "hellaswag"], "selection/boolq/acc"),
+    ],
+)
+def test_what_early_stopping_monitors_is_logged(monitor: str, tasks: list[str], nearest: str | None) -> None:
+    trainer = L.Trainer(callbacks=[EarlyStopping(monitor)], logger=False, accelerator="cpu", enable_checkpointing=False)
+    if nearest is not None:
+        with pytest.raises(UserError, match=rf"monitors '{monitor}', which no run logs .* nearest are .*{nearest}"):
+            check_observers(trainer, True, tasks)
+        return
+    check_observers(trainer, True, tasks)
+    with pytest.raises(UserError, match="before the first scoring of the selection rows"):
+        check_observers(trainer, False, tasks)
 
 
 def test_subclasses_and_plugins_in_python_are_refused(tmp_path: Path) -> None:
