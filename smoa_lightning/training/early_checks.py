@@ -27,7 +27,7 @@ def check_before_work(
 ) -> None:
     """Set the data up, and refuse settings that would fail, or mean nothing, after the base model was scored.
 
-    Report rows that are training rows too are logged.
+    Report rows that are training rows too are logged. If nothing scores report rows, they are not read.
 
     Args:
         trainer: The trainer of the run.
@@ -41,8 +41,10 @@ def check_before_work(
     if module.frozen:
         return
     data.setup("fit")
-    data.sets.report_overlaps()
-    if data.has_report and flat(config).get("run.score_report", True):
+    scores_base, scores_report = (flat(config).get(f"run.{name}", True) for name in ("score_base", "score_report"))
+    if scored := data.has_report and (scores_base or scores_report):
+        data.sets.report_overlaps()
+    if data.has_report and scores_report:
         data.setup("test")  # an error in a report row comes before scores and training
     if str(flat(config).get("model.optimizer.class_path")).startswith("torch."):
         make_optimizer(module.optimizer_factory, [torch.nn.Parameter(torch.zeros(2, 2))])
@@ -54,10 +56,10 @@ def check_before_work(
     validates = check_length(trainer, module.warmup, len(data.train_dataloader()), selects)
     if validates:
         check_share(trainer, "val", data.val_dataloader())
-    if data.has_report and trainer.limit_test_batches not in (None, 1.0):
+    if scored and trainer.limit_test_batches not in (None, 1.0):
         data.setup("test")
         check_share(trainer, "test", data.test_dataloader())
-    check_observers(trainer, validates)
+    check_observers(trainer, validates, list(data.sets.scored("selection")))
 
 
 def check_length(trainer: L.Trainer, warmup: float, batches: int, selects: bool) -> bool:

@@ -220,8 +220,9 @@ class Run:
 
     def _check_rows(self) -> None:
         """Read all rows, and compare them and other texts with those at the start of an interrupted run."""
-        rows = read_digests(self.data, self.config, train=not self.module.frozen)
-        check_rows(self.folder, self.record["data"][ROWS], rows, self.config["data"].get("path"))
+        frozen, earlier = self.module.frozen, self.record["data"][ROWS]
+        rows = read_digests(self.data, self.config, not frozen, frozen or self.score_base or self.score_report, earlier)
+        check_rows(self.folder, earlier, rows, self.config["data"].get("path"))
         self.record["data"][ROWS] = rows
         self._write()
 

@@ -92,7 +92,7 @@ def check_commits(folders: Iterable[Path], now: Identity) -> None:
         )
 
 
-def row_digests(data: TaskDataModule, train: bool) -> dict[str, str]:
+def row_digests(data: TaskDataModule, train: bool, report: bool = True) -> dict[str, str]:
     """Return ``<task>/<split>`` -> SHA-256 of its checked rows, for the rows that a run will read.
 
     Reported tasks read training rows too, if solved ones come before their prompts. Rows from the hub are left out,
@@ -101,12 +101,13 @@ def row_digests(data: TaskDataModule, train: bool) -> dict[str, str]:
     Args:
         data: The data, with their sources resolved.
         train: Whether the run reads training rows.
+        report: Whether the run scores report rows.
     """
     digests: dict[str, str] = {}
     if data.source == "hub":
         return digests
     for name, rows in data.sets.all.items():
-        reported = name in data.sets.reported and rows.has_report
+        reported = report and name in data.sets.reported and rows.has_report
         solved = reported and data.num_fewshot > 0
         splits = [rows.task.train_split] if solved or (train and name in data.sets.trained) else []
         if reported:
@@ -143,9 +144,21 @@ def text_digests(config: Mapping[str, Any]) -> dict[str, str]:
     return {} if digest is None else {TEXT: digest}
 
 
-def read_digests(data: TaskDataModule, config: Mapping[str, Any], train: bool) -> dict[str, str]:
-    """Return the digests of all rows and texts that a run will read."""
-    return row_digests(data, train) | text_digests(config)
+def read_digests(
+    data: TaskDataModule, config: Mapping[str, Any], train: bool, report: bool, earlier: Mapping[str, str]
+) -> dict[str, str]:
+    """Return the digests of all rows and texts that a run will read.
+
+    Args:
+        data: The data, with their sources resolved.
+        config: The settings of the run.
+        train: Whether the run reads training rows.
+        report: Whether the run scores report rows. If not, they are not read, and keep their digests in ``earlier``.
+        earlier: The digests at the start of the run.
+    """
+    unread = set() if report else {f"{name}/{rows.report_split}" for name, rows in data.sets.reported.items()}
+    kept = {name: digest for name, digest in earlier.items() if name in unread}
+    return kept | row_digests(data, train, report) | text_digests(config)
 
 
 def check_rows(folder: Path, earlier: Mapping[str, str], now: Mapping[str, str], origin: Any) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -11,12 +13,14 @@ import pytest
 import torch
 from lightning.pytorch.plugins import MixedPrecision
 
+from smoa_lightning import embedded
 from smoa_lightning.__main__ import main
 from smoa_lightning.backbones.backbone import BackboneConfig
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.data.datamodule import TaskDataModule
-from smoa_lightning.training.early_checks import check_length
+from smoa_lightning.training.early_checks import check_before_work, check_length
 from smoa_lightning.training.module import FineTuneModule
+from smoa_lightning.training.unchanged import read_digests
 
 REFUSED = [
     ("--model.warmup 1e9", "model.warmup is 1e+09 steps, but the run has 18 steps: set it to at most 18"),
@@ -49,6 +53,34 @@ def test_refused_before_the_base_model_is_scored(
     assert message in shown.err
     assert shown.err.count("\n") == 1
     assert "scoring the base model" not in shown.out
+
+
+@pytest.mark.parametrize(
+    ("scores", "refused"),
+    [
+        ({"score_base": False, "score_report": False}, False),
+        ({"score_base": True, "score_report": False}, True),
+        ({"score_base": False, "score_report": True}, True),
+    ],
+)
+def test_report_rows_are_read_if_they_are_scored(
+    scores: dict[str, bool], refused: bool, tiny_backbone: Path, tmp_path: Path
+) -> None:
+    lines = [json.dumps(row) for row in embedded.rows("piqa", "train")[:24]]
+    (tmp_path / "train.jsonl").write_text("\n".join(lines))
+    (tmp_path / "validation.jsonl").write_text("{")
+    module = FineTuneModule(BackboneConfig("local", path=str(tiny_backbone)), None)
+    data = TaskDataModule("piqa", "local", path=str(tmp_path), batch_size=4, selection_rows=8)
+    data.tokenizer = module.tokenizer
+    data.resolve()
+    trainer = L.Trainer(accelerator="cpu", logger=False, max_epochs=1, limit_test_batches=0.5)
+    config = {"run": scores, "model": {}}
+    with pytest.raises(UserError, match=r"validation\.jsonl") if refused else contextlib.nullcontext():
+        check_before_work(trainer, module, data, config)
+    with pytest.raises(UserError, match=r"validation\.jsonl") if refused else contextlib.nullcontext():
+        digests = read_digests(data, config, True, any(scores.values()), {"piqa/validation": "a", "piqa/train": "b"})
+        assert digests["piqa/validation"] == "a"  # of the start of the run
+        assert digests["piqa/train"] != "b"
 
 
 @pytest.mark.parametrize(
