@@ -49,7 +49,8 @@ class Limits:
 def limits_of_architecture(architecture: PretrainedConfig) -> Limits:
     """Return the limits of a model without an adapter, from its config."""
     settings: Any = architecture.get_text_config()
-    positions = next((getattr(settings, name) for name in POSITIONS if getattr(settings, name, None)), None)
+    given = (getattr(settings, name, None) for name in POSITIONS)
+    positions = next((value for value in given if value is not None and value > 0), None)  # -1: no limit
     return Limits(positions, getattr(settings, "vocab_size", None))
 
 

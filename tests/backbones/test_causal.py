@@ -12,11 +12,12 @@ from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedTokenizerFast
 
 from smoa_lightning.backbones.backbone import BackboneConfig, Location, locate, read_architecture
 from smoa_lightning.backbones.causal import check_causal
+from smoa_lightning.backbones.limits import limits_of_architecture
 from smoa_lightning.backbones.tokenizer import load_tokenizer
 from smoa_lightning.common.errors import UserError
 
 
-@pytest.mark.parametrize("kind", ["bert", "roberta", "distilbert", "modernbert", "xlm"])
+@pytest.mark.parametrize("kind", ["bert", "bert-generation", "roberta", "distilbert", "modernbert", "xlm"])
 def test_an_encoder_is_refused(kind: str, tmp_path: Path) -> None:
     CONFIG_MAPPING[kind]().save_pretrained(tmp_path)
     with pytest.raises(UserError, match=rf"is an encoder \('{kind}'\): .* would see itself; choose a decoder"):
@@ -24,9 +25,23 @@ def test_an_encoder_is_refused(kind: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("kind", "settings"), [("bert", {"is_decoder": True}), ("xlm", {"causal": True}), ("gpt2", {}),
-                                                ("llama", {}), ("mamba", {}), ("gemma3", {})])  # fmt: skip
+                                                ("bert-generation", {"is_decoder": True}), ("llama", {}),
+                                                ("mamba", {}), ("gemma3", {})])  # fmt: skip
 def test_a_decoder_is_accepted(kind: str, settings: dict[str, Any]) -> None:
     check_causal(CONFIG_MAPPING[kind](**settings), kind)
+
+
+@pytest.mark.parametrize("kind", ["xlnet", "cpmant"])
+def test_a_model_that_sees_later_tokens_is_refused(kind: str) -> None:
+    with pytest.raises(UserError, match=rf"is not causal \('{kind}'\): each token sees the tokens after it.* Llama"):
+        check_causal(CONFIG_MAPPING[kind](), kind)
+
+
+@pytest.mark.parametrize(("positions", "expected"), [(-1, None), (0, None), (None, None), (64, 64)])
+def test_positions_below_one_are_no_limit(positions: int | None, expected: int | None) -> None:
+    config = CONFIG_MAPPING["mamba"]()
+    config.max_position_embeddings = positions
+    assert limits_of_architecture(config).positions == expected
 
 
 @pytest.mark.parametrize("kind", ["t5", "bart", "pegasus"])
