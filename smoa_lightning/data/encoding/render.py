@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import json
 from typing import TYPE_CHECKING, Any
 
 import jinja2
+from markupsafe import escape
 
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.data.tasks import Message, ReplyExample
@@ -125,17 +127,29 @@ def _lost(rendered: str, turns: list[Turn], last: Turn | None = None) -> Turn | 
     """
     text, position = _packed(rendered), 0
     for turn in turns:
-        wanted = _packed(turn["content"])
         start = 0 if turn["role"] == "system" else position
-        place = text.find(wanted, start)
-        if place < 0 and turn is not last:
-            wanted = wanted.rpartition("</think>")[2]
-            place = text.find(wanted, start)
-        if place < 0:
+        end = _end_of(turn["content"], text, start)
+        if end < 0 and turn is not last:
+            end = _end_of(turn["content"].rpartition("</think>")[2], text, start)
+        if end < 0:
             return turn
         if turn["role"] != "system":
-            position = place + len(wanted)
+            position = end
     return None
+
+
+def _end_of(content: str, text: str, start: int) -> int:
+    """Return where a content ends in a packed text, -1 if it is not there.
+
+    A template may escape a content (the filters ``e`` and ``tojson``).
+    """
+    forms = (content, json.dumps(content, ensure_ascii=False)[1:-1])
+    for form in (*forms, *(str(escape(form)) for form in forms)):
+        wanted = _packed(form)
+        place = text.find(wanted, start)
+        if place >= 0:
+            return place + len(wanted)
+    return -1
 
 
 def _packed(text: str) -> str:

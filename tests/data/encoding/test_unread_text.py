@@ -60,6 +60,25 @@ def test_a_template_that_leaves_out_a_text_names_the_row(tokenizer, template, lo
         encode([TALK], *indices, place, tokenizer, Encoding(100, template=True))
 
 
+@pytest.mark.parametrize(
+    ("given", "user"),
+    [
+        ("m.content | e", "a &lt; &#39;b&#39;?"),
+        ("m.content | tojson", "\"a < 'b'?\""),
+        ("(m.content | tojson)[1:-1] | e", "a &lt; &#39;b&#39;?"),
+    ],
+)
+def test_a_template_may_escape_texts(tokenizer, given, user):
+    tokenizer.chat_template = TEXTS.replace("m.content", given) + ASKS
+    said = (Message("user", "a < 'b'?"), Message("assistant", '<think>x</think>\n"c"'), Message("user", "é"))
+    prompt, response = texts(ReplyExample("", ("a", "b", "c"), " 1 & 2", messages=said), tokenizer, True, True)
+    assert prompt.startswith(f"<user>{user}<assistant>")
+    assert response in ("1 &amp; 2", '"1 & 2"')
+    tokenizer.chat_template = TEXTS.replace("m.content", given.replace("m.content", "m.content[1:]")) + ASKS
+    with pytest.raises(UserError, match="leaves out the text of the user message"):
+        texts(ReplyExample("", ("a",), " 1", messages=said[:1]), tokenizer, True, True)
+
+
 def test_thoughts_of_earlier_replies_may_be_left_out(tokenizer):
     tokenizer.chat_template = TEXTS.replace("m.content", "m.content.split('</think>')[-1]") + ASKS
     said = (Message("user", "one"), Message("assistant", "<think>hm</think>two"), Message("user", "three"))
