@@ -86,7 +86,7 @@ def run_study(study: Study, folder: Path, options: Options, args: list[str]) -> 
     from smoa_lightning.ablation.execution.storage import close_storage, open_storage
     from smoa_lightning.ablation.execution.supervisor import Supervisor
 
-    check_search(study)
+    check_search(study, folder)
     for line in lines(study.sources):
         logger.info("%s", line)
     for change in check_folder(folder, study):

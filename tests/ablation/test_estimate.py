@@ -27,7 +27,9 @@ from smoa_lightning.ablation.planning.search_check import check_search
 from smoa_lightning.ablation.statistics import detectable_difference
 from smoa_lightning.ablation.study.expand import load_study
 from smoa_lightning.ablation.study.space import Run, Study
+from smoa_lightning.common.checksums import write_sealed
 from smoa_lightning.common.errors import UserError
+from smoa_lightning.records.record import TRIALS
 from smoa_lightning.training.cli import FineTuneCLI
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
@@ -325,6 +327,42 @@ def test_a_search_whose_trials_are_never_scored_is_refused(
     ):
         check_search(study)
     check_search(make({"r": [2]}, overrides))  # without a search, the last adapter counts
+
+
+@pytest.mark.parametrize(
+    ("parameter", "refused"),
+    [
+        ({"trainer.max_steps": {"choices": [3, 8]}}, False),
+        ({"trainer.max_steps": {"low": 3, "high": 9}}, False),
+        ({"trainer.max_steps": {"choices": [3, 5]}}, True),
+        ({"trainer.accumulate_grad_batches": {"low": 1, "high": 2}}, False),
+        ({"trainer.max_steps": {"choices": [3, 4]}, "trainer.accumulate_grad_batches": {"choices": [1, 2]}}, False),
+    ],
+    ids=str,
+)
+def test_a_search_with_values_that_are_scored_is_accepted(
+    parameter: dict[str, Any], refused: bool, make: Callable[..., Study], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fixed = {} if "trainer.max_steps" in parameter else {"trainer.max_steps": 4}
+    study = make({"r": [2]}, fixed, search=SEARCH | {"parameters": SEARCH["parameters"] | parameter})
+    with pytest.raises(UserError, match="before the first scoring") if refused else contextlib.nullcontext():
+        check_search(study)
+    monkeypatch.setattr(estimate, "VARIANTS", 1)
+    check_search(study)  # with more values than are tried, nothing is known
+
+
+def test_a_search_without_remaining_trials_reads_no_rows(
+    make: Callable[..., Study], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = make({"r": [2, 4]}, {"trainer.max_steps": 3}, search=SEARCH)
+    checked: list[list[str]] = []
+    monkeypatch.setattr(estimate, "check_cells", lambda study, cells: checked.append([cell.name for cell in cells]))
+    done = [{"state": "PRUNED"}, {"state": "PRUNED"}]
+    for finished, names in (([], ["r=2", "r=4"]), (["r=2"], ["r=4"]), (["r=2", "r=4"], None)):
+        write_sealed(tmp_path / TRIALS, {"searches": {name: {"trials": done} for name in finished}})
+        checked.clear()
+        check_search(study, tmp_path)
+        assert checked == ([] if names is None else [names])
 
 
 def test_plan_and_ablate_say_that_trials_are_never_scored(

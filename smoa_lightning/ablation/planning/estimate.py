@@ -12,7 +12,7 @@ import math
 import tempfile
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ from smoa_lightning.ablation.planning.cell_cost import (
 )
 from smoa_lightning.ablation.planning.finished_runs import read_finished, variation
 from smoa_lightning.ablation.planning.probe import WARM_UP, Probe, ProbeFinished, limited
+from smoa_lightning.ablation.planning.search_check import check_search, variants
 from smoa_lightning.ablation.study.space import Cell, Study, command_line
 from smoa_lightning.adapters import attach
 from smoa_lightning.backbones.backbone import load_model, load_skeleton
@@ -49,6 +50,7 @@ __all__ = ["CellCost", "Timing", "Work", "measure", "remaining_seconds"]
 
 logger = logging.getLogger(__name__)
 
+VARIANTS = 32  # values of the searched settings that are tried for a cell; a search with more is not refused
 # Flags in addition to those of the run: nothing is written or shown, and no other process is started.
 QUIET = (
     *("--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"),
@@ -93,6 +95,7 @@ def measure(study: Study, folder: Path, workers: int) -> list[CellCost]:
     Raises:
         UserError: Cells cannot be run. The message names the first cell with its reason, and counts the others.
     """
+    check_search(study, folder)
     with tempfile.TemporaryDirectory() as temporary, _threads_of(workers), _silence(), process_cache():
         found = read_finished(study, folder)
         varies = variation(study, found)
@@ -113,13 +116,35 @@ def measure(study: Study, folder: Path, workers: int) -> list[CellCost]:
 
 
 def check_cells(study: Study, cells: Sequence[Cell]) -> None:
-    """Build cells and read their rows, without timing.
+    """Build searched cells and read their rows, until values of the search are found with which rows are scored.
 
     Raises:
-        UserError: Cells cannot be run; see :func:`measure`.
+        UserError: A search would never score its trials, or cells cannot be run; see :func:`measure`.
     """
     with tempfile.TemporaryDirectory() as temporary, _silence(), process_cache():
-        _each(cells, lambda cell: work_of(build(cell, study, Path(temporary))))
+        _each(cells, lambda cell: _check_scored(cell, study, Path(temporary)))
+
+
+def _check_scored(cell: Cell, study: Study, temporary: Path) -> None:
+    refused: UserError | ValueError | None = None
+    for number, values in enumerate(variants(cell)):
+        if number == VARIANTS:
+            return
+        try:
+            built = build(cell, study, temporary, values)
+            work = work_of(built)
+            if work.selection_passes:
+                return
+            batches = limited(len(built.data.train_dataloader()), built.trainer.limit_train_batches)
+            raise UserError(
+                f"a search compares trials on the selection rows, but training ends after {work.steps} steps, before "
+                f"the first scoring, and an epoch has {batches} batches: raise trainer.max_steps, or lower "
+                "trainer.val_check_interval"
+            )
+        except (UserError, ValueError) as error:
+            refused = refused or error
+    if refused is not None:
+        raise refused
 
 
 def _each(cells: Iterable[Any], function: Callable[[Any], Any]) -> list[Any]:
@@ -142,19 +167,21 @@ def _each(cells: Iterable[Any], function: Callable[[Any], Any]) -> list[Any]:
 # ------------------------------------------------------------------------------------------------------------ building
 
 
-def build(cell: Cell, study: Study, temporary: Path) -> BuiltCell:
+def build(cell: Cell, study: Study, temporary: Path, values: Mapping[str, Any] | None = None) -> BuiltCell:
     """Build a cell as ``fit`` does, with its adapter on a backbone without weights.
 
     Args:
         cell: The cell.
         study: The study of the cell.
         temporary: Folder for files that a library writes anyway.
+        values: Values of the searched settings; None for one example of each.
 
     Raises:
         UserError: Settings, budget, adapter or data source of the cell are refused.
     """
     began = time.monotonic()
-    flags = {**cell.flags, **{parameter.key: parameter.example for parameter in cell.parameters}}
+    examples = {parameter.key: parameter.example for parameter in cell.parameters}
+    flags = {**cell.flags, **(examples if values is None else values)}
     flags = {key: value for key, value in flags.items() if key != "ckpt_path"}  # only `fit` has this flag
     flags["seed_everything"] = study.seeds[0]
     arguments = [*command_line(cell.files, flags), *QUIET, f"--trainer.default_root_dir={temporary}"]
@@ -178,8 +205,7 @@ def work_of(built: BuiltCell) -> Work:
     """Return the work of a run of a cell, from its rows and its trainer's settings. This encodes the rows.
 
     Raises:
-        UserError: Rows cannot be used, the interval between validations is longer than an epoch, or a search would
-            never score its trials.
+        UserError: Rows cannot be used, or the interval between validations is longer than an epoch.
     """
     data, trainer, began = built.data, built.trainer, time.monotonic()
     steps, passes, selection, report = 0, 0, 0, 0
@@ -195,12 +221,6 @@ def work_of(built: BuiltCell) -> Work:
             every = trainer.check_val_every_n_epoch
             check = _check_batch(trainer, batches)
             passes = selection_passes(steps, batches, trainer.accumulate_grad_batches, check, every)
-        if built.cell.parameters and not passes:
-            raise UserError(
-                f"a search compares trials on the selection rows, but training ends after {steps} steps, "
-                f"before the first scoring, and an epoch has {batches} batches: raise trainer.max_steps, or lower "
-                "trainer.val_check_interval"
-            )
     built.seconds += time.monotonic() - began
     return Work(steps, passes, selection, report)
 
