@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import html
 import itertools
 import json
 from typing import TYPE_CHECKING, Any
 
 import jinja2
-from markupsafe import escape
 
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.data.tasks import Message, ReplyExample
@@ -144,12 +144,16 @@ def _end_of(content: str, text: str, start: int) -> int:
     A template may escape a content (the filters ``e`` and ``tojson``).
     """
     forms = (content, json.dumps(content, ensure_ascii=False)[1:-1])
-    for form in (*forms, *(str(escape(form)) for form in forms)):
+    for form in (*forms, *map(_escaped, forms)):
         wanted = _packed(form)
         place = text.find(wanted, start)
         if place >= 0:
             return place + len(wanted)
     return -1
+
+
+def _escaped(text: str) -> str:
+    return html.escape(text).replace("&quot;", "&#34;").replace("&#x27;", "&#39;")  # quotes as Jinja writes them
 
 
 def _packed(text: str) -> str:
