@@ -48,6 +48,14 @@ class ScaledByFloat(nn.Embedding):
         return super().forward(ids) * self.embed_scale
 
 
+class Replaced(Scaled):
+    """A scaled embedding with a vector of its own for one token, as in T5Gemma 2."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.eoi_embedding = nn.Parameter(torch.zeros(self.embedding_dim))
+
+
 LAYERS: dict[str, Callable[[], nn.Module]] = {
     "embedding": lambda: nn.Embedding(30, 8),
     "padding": lambda: nn.Embedding(30, 8, padding_idx=3),
@@ -164,6 +172,7 @@ class Positions(nn.Embedding):
         (nn.Conv1d(4, 6, 3), SurmConfig(), r"it is Conv1d, but must be nn.Linear, Conv1D, nn.Conv2d or nn.Embedding"),
         (nn.ConvTranspose2d(4, 6, 3), MoraConfig(), "it is ConvTranspose2d, but must be"),
         (Positions(30, 8), SurmConfig(), "it is Positions, but must be"),
+        (Replaced(30, 8), SurmConfig(), "it is Replaced, but must be"),
         (nn.Embedding(30, 8, max_norm=1.0), SurmConfig(), r"it is Embedding, but must be .*\(without max_norm\)"),
         (nn.Embedding(30, 8), MoraConfig(type="rotation"), "updates about 8 of the 30 tokens of the embedding 0 only"),
         (nn.Embedding(30, 8), SurmConfig(structure="ldr"), "without block_size multiplies matrices of 30 x 30 .* as 8"),

@@ -20,11 +20,13 @@ def update_shape(module: nn.Module) -> tuple[int, int] | None:
     """Return (d_out, d_in) of the weight matrix of a linear layer, an embedding or a convolution, else None.
 
     Embeddings and convolutions count if their class keeps the forward of torch, or is a scaled embedding of
-    transformers. An embedding with ``max_norm`` changes its weight in the forward and does not count.
+    transformers. An embedding with ``max_norm`` changes its weight in the forward and does not count. Neither does one
+    with a further parameter, such as a vector that replaces that of a token.
     """
     weight = getattr(module, "weight", None)
     if isinstance(module, nn.Embedding):
-        plain = type(module).forward is nn.Embedding.forward or hasattr(module, "embed_scale")
+        scaled = hasattr(module, "embed_scale") and len(module._parameters) == 1
+        plain = type(module).forward is nn.Embedding.forward or scaled
         if plain and module.max_norm is None and weight is not None and weight.is_floating_point():
             return module.embedding_dim, module.num_embeddings
         return None
