@@ -20,6 +20,7 @@ from torch import nn
 from smoa_lightning.adapters.attach import attach
 from smoa_lightning.adapters.inspect import target_layers
 from smoa_lightning.adapters.method_names import method_name
+from smoa_lightning.adapters.size_patterns import pattern_note, searched_settings
 from smoa_lightning.adapters.size_settings import OUT_OF_REACH, Shapes, SizeSetting, size_settings_of
 from smoa_lightning.adapters.tuner import update_shape
 from smoa_lightning.common.errors import UserError
@@ -89,6 +90,7 @@ class BudgetFit:
         parameters: Number of its trainable parameters.
         target: Number of parameters of the budget.
         before: Changed fields -> their configured values.
+        fixed: Whether no setting changes the number.
     """
 
     config: PeftConfig | None
@@ -96,6 +98,7 @@ class BudgetFit:
     target: int
     changes: dict[str, Any] = field(default_factory=dict)
     before: dict[str, Any] = field(default_factory=dict)
+    fixed: bool = False
 
     @property
     def relative_error(self) -> float:
@@ -116,10 +119,10 @@ class BudgetFit:
         """Return one line with the chosen sizes and the difference from the budget."""
         count = f"{self.parameters:,} trainable parameters ({self.relative_error:+.1%})"
         sizes = ", ".join(f"{name} {value} (was {self.before[name]})" for name, value in self.changes.items())
-        if self.config is None or not size_settings_of(self.config):
+        if self.fixed:
             name = "this strategy" if self.config is None else method_name(self.config)
             return f"budget {self.target:,}: {name} has a fixed size, with {count}"
-        sizes = sizes or "the strategy as configured"
+        sizes = (sizes or "the strategy as configured") + pattern_note(self.config, self.changes)
         if self.within:
             return f"budget {self.target:,}: {sizes}, {count}"
         return f"budget {self.target:,}: not met within {TOLERANCE:.0%}; nearest is {sizes}, {count}"
@@ -146,14 +149,14 @@ def fit_budget(skeleton: nn.Module, config: PeftConfig | None, budget: Budget, f
         The nearest fit, even if it is not within 1 %.
 
     Raises:
-        UserError: The strategy does not fit the backbone at any size.
+        UserError: The strategy does not fit the backbone at any size, or the scale of a layer would change.
     """
     target = budget.target(skeleton)
     if config is None:
-        return BudgetFit(None, 0 if frozen else trainable_parameters(skeleton, None), target)
-    settings = size_settings_of(config)
+        return BudgetFit(None, 0 if frozen else trainable_parameters(skeleton, None), target, fixed=True)
+    settings = searched_settings(config, size_settings_of(config), target_layers(skeleton, config))
     if not settings:
-        return BudgetFit(config, trainable_parameters(skeleton, config), target)
+        return BudgetFit(config, trainable_parameters(skeleton, config), target, fixed=True)
     shapes = target_shapes(skeleton, config)
     best = _Search(skeleton, config, settings[0], shapes, target).run()
     for smallest_first, index in ((False, 1), (False, 0), (True, 1)) if len(settings) == 2 else ():

@@ -110,6 +110,44 @@ def test_a_method_of_fixed_size_reports_its_parameters(skeleton: nn.Module) -> N
     assert (frozen.parameters, frozen.relative_error) == (0, -1.0)
 
 
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (SMoAConfig(r=4, alpha=8.0, rank_pattern={"q_proj": 2}), r"SMoAConfig.rank_pattern are both set.*remove alpha"),
+        (SMoAConfig(r=4, alpha_pattern={"q_proj": 8}), r"SMoAConfig.alpha_pattern are both set.*without a budget$"),
+        (MoraConfig(r=4, alpha=8.0, rank_pattern={r"layers\.0\.mlp\..*": 2}), "MoraConfig.rank_pattern are both set"),
+    ],
+    ids=["rank", "alpha", "mora"],
+)
+def test_a_budget_does_not_change_the_scale_of_a_pattern(config: Any, message: str, skeleton: nn.Module) -> None:
+    with pytest.raises(UserError, match=message):
+        fit(skeleton, config, 3 * SIDES)
+
+
+def test_patterns_without_alpha_keep_their_scale_and_rank(skeleton: nn.Module) -> None:
+    found = fit(skeleton, SMoAConfig(r=4, rank_pattern={"q_proj": 2}), 3 * SIDES)
+    assert found.changes.keys() == {"r"}
+    assert found.config.rank_pattern == {"q_proj": 2}
+    assert found.config.for_layer("model.layers.0.self_attn.q_proj").scaling == 1.0
+    surm = fit(skeleton, SurmConfig(structure="ldr", alpha=2.0, rank_pattern={"q_proj": 2}), 2_560)
+    assert not surm.fixed  # the scale of SURM does not depend on the rank
+    lora = fit(skeleton, peft.LoraConfig(r=8, rank_pattern={"q_proj": 2}), 3 * SIDES)
+    assert "(layers of rank_pattern keep their own values, so their scale changes)" in lora.line()
+
+
+@pytest.mark.parametrize("config", [peft.LoraConfig(r=8), SMoAConfig(r=8, alpha=4.0, num_subspaces=2), MoraConfig(r=8)])
+def test_a_rank_pattern_for_every_layer_is_a_fixed_size(config: Any, skeleton: nn.Module) -> None:
+    config = dataclasses.replace(config, rank_pattern={"q_proj": 2, r".*\.[kv]_proj": 4, "up_proj": 4, "down_proj": 2})
+    config.target_modules = ["q_proj", "k_proj", "v_proj", "up_proj", "down_proj"]
+    found = fit(skeleton, config, 3 * SIDES)
+    assert found.config is config
+    assert found.parameters == trainable_parameters(skeleton, config)
+    assert "has a fixed size" in found.line()
+    more = dataclasses.replace(config, target_modules=[*config.target_modules, "gate_proj"], alpha_pattern={})
+    if not isinstance(config, SMoAConfig):
+        assert not fit(skeleton, more, 3 * SIDES).fixed
+
+
 def test_what_follows_the_size_keeps_the_scale_of_the_update(skeleton: nn.Module) -> None:
     found = fit(skeleton, peft.LoraConfig(r=16, lora_alpha=32, use_rslora=True), 4 * SIDES).config
     assert (found.r, found.lora_alpha) == (4, 16)  # 32 / sqrt(16) = 16 / sqrt(4)
