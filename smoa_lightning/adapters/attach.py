@@ -11,6 +11,7 @@ import torch
 from peft import PeftConfig, PeftModel, TaskType, get_peft_model
 from torch import nn
 
+from smoa_lightning.adapters.ignored_names import refuse_ignored_names
 from smoa_lightning.adapters.targets import check_saved_modules, matched_modules, resolve_targets
 from smoa_lightning.adapters.tuner import AdapterModel, TunerConfig
 from smoa_lightning.common.errors import UserError
@@ -50,6 +51,7 @@ def attach(model: nn.Module, config: PeftConfig, seed: int) -> PeftModel:
     if isinstance(adapted.base_model, AdapterModel):
         for adapter_name in adapted.active_adapters:
             adapted.base_model.prepare(adapter_name)
+    refuse_ignored_names(cast(PeftModel, adapted))
     return cast(PeftModel, adapted)
 
 

@@ -12,6 +12,7 @@ from peft import PeftConfig, PeftModel, PeftModelForCausalLM, TaskType
 from torch import nn
 
 from smoa_lightning.adapters.attach import attach, quiet_peft, seeded
+from smoa_lightning.adapters.ignored_names import refuse_ignored_names
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.configuration.class_names import check_adapter_files
 
@@ -76,7 +77,9 @@ def attach_both(model: nn.Module, weights: PeftConfig, prompt: PeftConfig, seed:
     prompt = copy.deepcopy(prompt)  # peft writes the sizes of this backbone into it
     prompt.task_type = TaskType.CAUSAL_LM
     with seeded(model, seed), quiet_peft():
-        return CombinedModel(adapted, prompt)
+        combined = CombinedModel(adapted, prompt)
+    refuse_ignored_names(combined)
+    return combined
 
 
 def load_both(model: nn.Module, folder: str | Path, is_trainable: bool = False) -> CombinedModel:
@@ -96,6 +99,7 @@ def load_both(model: nn.Module, folder: str | Path, is_trainable: bool = False) 
         prompt.inference_mode = not is_trainable
         combined = CombinedModel(weights, prompt)
         combined.load_adapter(str(folder), "default", is_trainable=is_trainable)
+    refuse_ignored_names(combined)
     if not is_trainable:
         combined.requires_grad_(False)
     return combined

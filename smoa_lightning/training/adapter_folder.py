@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from smoa_lightning.adapters.attach import quiet_peft  # importing adapters lets peft load our methods
+from smoa_lightning.adapters.ignored_names import refuse_ignored_names
 from smoa_lightning.backbones.backbone import (
     BackboneConfig,
     Location,
@@ -207,6 +208,7 @@ def load_adapter(
     base = backbone if isinstance(backbone, PreTrainedModel) else load_model(config, location)
     with _quiet_peft(), reading(folder):
         model = PeftModel.from_pretrained(base, str(folder))
+    refuse_ignored_names(model)
     return model.eval(), load_tokenizer(location)
 
 

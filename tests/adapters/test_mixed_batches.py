@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+
+import peft
 import pytest
 import torch
 from peft import PeftModel
@@ -108,3 +112,38 @@ def test_experts_are_no_rows() -> None:
     with torch.no_grad():
         found = model(**rows(model, NAMES), adapter_names=NAMES).logits
         torch.testing.assert_close(found, separately(model, NAMES), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        peft.IA3Config(),
+        peft.VeraConfig(r=2),
+        peft.LoKrConfig(r=2),
+        peft.AdaLoraConfig(init_r=4, target_r=2, total_step=100),
+        peft.PromptTuningConfig(num_virtual_tokens=2, task_type="CAUSAL_LM"),
+    ],
+    ids=lambda config: type(config).__name__,
+)
+@pytest.mark.filterwarnings("ignore:Position ids are not supported:UserWarning")
+def test_methods_that_ignore_names_refuse_them(config: peft.PeftConfig) -> None:
+    model = attach(ARCHITECTURES["llama"](), config, seed=0).eval()
+    batch = rows(model, NAMES)
+    expected = logits(model, **batch)
+    options = {"max_new_tokens": 2, "do_sample": False, "pad_token_id": 0}
+    generated = model.generate(**batch, **options)
+    for refusing in (model, copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        with pytest.raises(UserError, match=f"{config.peft_type.value} of peft would ignore them"):
+            refusing(**batch, adapter_names=NAMES)
+        with pytest.raises((UserError, ValueError), match="adapter_names"):
+            refusing.generate(**batch, adapter_names=NAMES, **options)
+        assert torch.equal(logits(refusing, **batch), expected)
+        assert torch.equal(refusing.generate(**batch, adapter_names=None, **options), generated)
+
+
+@torch.no_grad()
+def test_lora_keeps_its_names() -> None:
+    model = attach(ARCHITECTURES["llama"](), peft.LoraConfig(r=2, init_lora_weights=False), seed=0).eval()
+    names = ["__base__", "default"]
+    found = model(**rows(model, names), adapter_names=names).logits
+    torch.testing.assert_close(found, separately(model, names), rtol=1e-4, atol=1e-4)
