@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterator, Mapping
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any, Literal, cast
 
 import lightning as L
@@ -18,7 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from smoa_lightning.adapters import attach, without_adapter
 from smoa_lightning.adapters.adalora import RankAllocation
 from smoa_lightning.adapters.budget import Budget, BudgetFit, fit_budget
-from smoa_lightning.adapters.parameters import adapter_parameter_names, adapter_state_names
+from smoa_lightning.adapters.parameters import adapter_state_names
 from smoa_lightning.adapters.unsupported import check_supported
 from smoa_lightning.adapters.virtual_tokens import limits_with
 from smoa_lightning.backbones.backbone import (
@@ -39,15 +39,12 @@ from smoa_lightning.evaluation.tasks import TaskEvaluation
 from smoa_lightning.records.metric_table import METRICS
 from smoa_lightning.training.checkpoint import check_tensors
 from smoa_lightning.training.loss_scale import scaler_decides
-from smoa_lightning.training.optimizer import make_optimizer
+from smoa_lightning.training.optimizer import DEFAULT_OPTIMIZER, scheduled_optimizer
 from smoa_lightning.training.packing_check import check_packing
 from smoa_lightning.training.random_states import random_state_of, random_states
-from smoa_lightning.training.schedule import warmup_decay
 from smoa_lightning.training.sharding import average_gradients, shard, whole_norm
 
 Batch = dict[str, Any]
-
-DEFAULT_OPTIMIZER = partial(torch.optim.AdamW, lr=1e-3, weight_decay=0.0)
 
 
 class FineTuneModule(L.LightningModule):
@@ -237,25 +234,11 @@ class FineTuneModule(L.LightningModule):
             self.allocation.after_step(self.trainer.global_step + 1)  # Lightning counts the step after this hook
 
     def configure_optimizers(self) -> Any:
-        """Build the optimizer of the trainable parameters, with warm-up and decay by step.
-
-        Raises:
-            RuntimeError: The trainable parameters are not those of the adapter.
-        """
-        trainable = {name: p for name, p in self.network.named_parameters() if p.requires_grad}
-        if isinstance(self.network, PeftModel):
-            expected = {id(self.network.get_parameter(n)): n for n in adapter_parameter_names(self.network)}
-            trained = {id(parameter): name for name, parameter in trainable.items()}
-            if trained.keys() != expected.keys():
-                odd = sorted((trained | expected)[key] for key in trained.keys() ^ expected.keys())
-                raise RuntimeError(f"trainable parameters differ from the adapter's: {', '.join(odd[:5])}")
-        optimizer = make_optimizer(self.optimizer_factory, list(trainable.values()))
+        """Build the optimizer of the trainable parameters, with warm-up and decay by step."""
         total = int(self.trainer.estimated_stepping_batches)
         if self.allocation is not None:
             self.allocation.start(total)
-        scale = partial(warmup_decay, warmup=self.warmup, total=total, decay=self.decay)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, scale)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        return scheduled_optimizer(self.network, self.optimizer_factory, total, self.warmup, self.decay)
 
     # ----------------------------------------------------------------------------------------------- evaluation
 

@@ -1,18 +1,56 @@
-"""The optimizer of a run, from its settings."""
+"""The optimizer of a run with its schedule, from its settings, for the parameters that the strategy trains."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import torch
+from peft import PeftModel
 from torch import nn
 
+from smoa_lightning.adapters.parameters import adapter_parameter_names
 from smoa_lightning.common.errors import UserError
+from smoa_lightning.training.schedule import warmup_decay
+
+Factory = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
+
+DEFAULT_OPTIMIZER = partial(torch.optim.AdamW, lr=1e-3, weight_decay=0.0)
 
 
-def make_optimizer(
-    factory: Callable[[list[nn.Parameter]], torch.optim.Optimizer], parameters: list[nn.Parameter]
-) -> torch.optim.Optimizer:
+def scheduled_optimizer(network: nn.Module, factory: Factory, total: int, warmup: float, decay: str) -> dict[str, Any]:
+    """Make the optimizer of the trainable parameters, and its schedule by step, in the form that Lightning takes.
+
+    Args:
+        network: The backbone with its adapter.
+        factory: Parameters -> their optimizer.
+        total: Number of optimizer steps of the run.
+        warmup: ``model.warmup``.
+        decay: ``model.decay``.
+
+    Raises:
+        RuntimeError: The trainable parameters are not those of the adapter.
+        UserError: The optimizer refuses one of its settings.
+    """
+    optimizer = make_optimizer(factory, _trained_parameters(network))
+    scale = partial(warmup_decay, warmup=warmup, total=total, decay=decay)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, scale)
+    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def _trained_parameters(network: nn.Module) -> list[nn.Parameter]:
+    trainable = {name: p for name, p in network.named_parameters() if p.requires_grad}
+    if isinstance(network, PeftModel):
+        expected = {id(network.get_parameter(n)): n for n in adapter_parameter_names(network)}
+        trained = {id(parameter): name for name, parameter in trainable.items()}
+        if trained.keys() != expected.keys():
+            odd = sorted((trained | expected)[key] for key in trained.keys() ^ expected.keys())
+            raise RuntimeError(f"trainable parameters differ from the adapter's: {', '.join(odd[:5])}")
+    return list(trainable.values())
+
+
+def make_optimizer(factory: Factory, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
     """Make the optimizer of parameters.
 
     Raises:
