@@ -118,6 +118,28 @@ def read_record(folder: Path) -> dict[str, Any] | None:
     return record
 
 
+def evaluation_folder(base: Path, config: Mapping[str, Any], checkpoint: str | None) -> Path:
+    """Return ``base``, or ``base-v2``, ``base-v3``, ... if a different evaluation is there.
+
+    Args:
+        base: The folder of the first evaluation.
+        config: The resolved settings. The same evaluation again replaces its own files.
+        checkpoint: The checkpoint that is evaluated.
+    """
+    wanted = json.loads(json.dumps([content(config), checkpoint], default=str))
+    candidate, number = base, 1
+    while (candidate / EVALUATION).is_file():
+        try:
+            found = read_sealed(candidate / EVALUATION) or {}
+        except UserError:
+            found = {}
+        if [content(found.get("config", {})), found.get("checkpoint")] == wanted:
+            break
+        number += 1
+        candidate = base.with_name(f"{base.name}-v{number}")
+    return candidate
+
+
 def check_files(folder: Path, record: Mapping[str, Any]) -> None:
     """Compare the files that a record lists with their checksums; earlier versions list none.
 

@@ -40,6 +40,7 @@ from smoa_lightning.records.record import (
     check_files,
     content,
     environment,
+    evaluation_folder,
     read_record,
 )
 from smoa_lightning.records.tables import part_table
@@ -122,7 +123,8 @@ class Run:
     def choose_output(self, root: str, exact: str | None, subcommand: str, checkpoint: str | None) -> None:
         """Choose the folder of an evaluation: inside the checkpoint's run, else a folder with the run's name."""
         base = (None if checkpoint is None else run_of(Path(checkpoint))) or Path(root) / self.name
-        self.target = RunFolder(Path(exact) if exact else base / subcommand, resume=False)
+        folder = evaluation_folder(Path(exact) if exact else base / subcommand, self.config, checkpoint)
+        self.target = RunFolder(folder, resume=False)
         if (self.folder / RECORD).is_file():
             raise UserError(f"the folder {self.folder} holds a training run; set --run.folder to a different folder")
 

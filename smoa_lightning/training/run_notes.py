@@ -31,7 +31,7 @@ def announce(run: Run) -> None:
         warn(f"{'=' * len(text)}\n{text}\n{'=' * len(text)}")
     logger.info("backbone: %s (%s)   data: %s from %s", backbone.source, backbone.name, data.name, data.source)
     if budget is not None:
-        logger.info("%s", budget.line())
+        logger.info("%s", budget.line()) if budget.within else warn(budget.line())
     length, used, limits = run.config["data"]["max_length"], data.encoding.max_length, run.module.limits
     if length > used:
         less = f" less {limits.virtual_tokens} virtual tokens" if limits.virtual_tokens else ""

@@ -280,3 +280,15 @@ def test_trainer_and_metric_agree_on_ddp_free_scores(finished: Path) -> None:
     trainer = L.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False)
     (scores,) = trainer.test(module, datamodule=data, verbose=False)
     assert scores["report/acc"] == pytest.approx(record["metrics"]["base/acc"])
+
+
+def test_an_evaluation_replaces_no_different_one(finished: Path, tmp_path: Path) -> None:
+    """The same evaluation again replaces its files; another one gets a folder of its own."""
+    run = tmp_path / "run"
+    shutil.copytree(finished, run, symlinks=True)
+    test = ["test", "--ckpt_path", str(run / "checkpoints" / "best.ckpt"), "--trainer.accelerator", "cpu"]
+    for flags in ([], ["--data.limit_report_rows", "5"], [], ["--data.limit_report_rows", "5"]):
+        assert main([*test, *flags]) == 0
+    found = {file.parent.name: json.loads(file.read_text()) for file in run.glob("test*/evaluation.json")}
+    limits = {name: record["config"]["data"]["limit_report_rows"] for name, record in found.items()}
+    assert limits == {"test": None, "test-v2": 5}

@@ -14,6 +14,7 @@ from smoa_lightning.ablation.execution.durations import clock
 from smoa_lightning.ablation.planning.cell_cost import CellCost, run_seconds
 from smoa_lightning.ablation.planning.plan import Plan
 from smoa_lightning.ablation.statistics import Detectable, counted, detectable_difference
+from smoa_lightning.ablation.statistics.verdict import MINIMUM_SEEDS
 
 WIDTH = 140  # of text that is not printed to a terminal
 DROPPED = 10  # most dropped combinations that are listed
@@ -166,6 +167,11 @@ def _differences(plan: Plan, costs: Sequence[CellCost]) -> Iterator[str]:
     if len(plan.rows) < 2:
         yield "the study has only one cell, so no difference can be tested"
         return
+    if 1 < len(plan.seeds) < MINIMUM_SEEDS:
+        yield (
+            f"with {len(plan.seeds)} seeds the report establishes no difference: plan at least {MINIMUM_SEEDS} seeds, "
+            "better five"
+        )
     found, by_name = detectable(plan, costs), {cost.cell: cost for cost in costs}
     metrics = {row.cell: row.metric for row in plan.rows}
     for name, smallest in found.items():
@@ -173,7 +179,8 @@ def _differences(plan: Plan, costs: Sequence[CellCost]) -> Iterator[str]:
         if smallest is None:
             yield f"smallest detectable difference from {name}: not computed, since {metrics[name]} is not an accuracy"
         elif smallest.difference is None:
-            yield f"one seed cannot establish a difference from {name}: plan at least two seeds, better five"
+            enough = f"plan at least {MINIMUM_SEEDS} seeds, better five"
+            yield f"one seed cannot establish a difference from {name}: {enough}"
         else:
             more = "more items" if smallest.share_of_items > 0.5 else "more seeds"
             yield (

@@ -8,6 +8,7 @@ from smoa_lightning.ablation.statistics.differences import Difference
 from smoa_lightning.ablation.statistics.intervals import checked
 
 ESTABLISHED = "established"
+MINIMUM_SEEDS = 3  # that a verdict needs: the interval of two seeds may cover only 90 %
 NOT_ESTABLISHED = "not established"
 
 
@@ -41,7 +42,7 @@ def verdict(
     higher_is_better: bool = True,
     scale: float = 100.0,
     unit: str = "points",
-    minimum_seeds: int = 3,
+    minimum_seeds: int = MINIMUM_SEEDS,
 ) -> Verdict:
     """Return the verdict on a difference: established if there are enough seeds and the adjusted p is below ``alpha``.
 
