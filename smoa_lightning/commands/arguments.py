@@ -12,7 +12,7 @@ from smoa_lightning.common.allowed_classes import HELP as FLAG_HELP
 from smoa_lightning.common.console import HELP
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.configuration.class_names import check_adapter_files
-from smoa_lightning.records.record import ADAPTER_FACTS
+from smoa_lightning.records.adapter_places import adapter_in
 
 
 def add_allow_classes(parser: argparse.ArgumentParser) -> None:
@@ -50,7 +50,4 @@ def check_adapter_folder(folder: str | Path) -> None:
     Raises:
         UserError: The folder holds no adapter, or its files name code.
     """
-    inner = next((name for name in ("adapter/best", "") if (Path(folder) / name / ADAPTER_FACTS).is_file()), None)
-    if inner is None:
-        raise UserError(f"{folder} is neither a run with an adapter nor an adapter folder: it has no {ADAPTER_FACTS}")
-    check_adapter_files(Path(folder) / inner)
+    check_adapter_files(adapter_in(Path(folder)))

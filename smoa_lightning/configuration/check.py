@@ -292,7 +292,9 @@ def check_arguments(command: str, args: list[str]) -> Settings | None:
     checkpoint = check.values.get("ckpt_path")
     checkpoint = None if checkpoint in ("null", "") else checkpoint
     if isinstance(checkpoint, str) and not local_path(checkpoint).is_file():
-        raise UserError(f"there is no checkpoint {checkpoint!r}")
+        inside = local_path(checkpoint) / "checkpoints" / "best.ckpt"
+        hint = f"; did you mean {inside}?" if inside.is_file() else ""
+        raise UserError(f"there is no checkpoint {checkpoint!r}{hint}")
     frozen = str(check.values.get("model.frozen", False)).lower() in ("true", "yes", "on")
     if command in SUBCOMMANDS[1:] and checkpoint is None and not frozen:
         raise UserError(needs_checkpoint(command))

@@ -32,6 +32,7 @@ from smoa_lightning.common.checksums import is_intact, sealed, sha256
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.common.paths import local_path
 from smoa_lightning.configuration.class_names import check_adapter_files
+from smoa_lightning.records.adapter_places import adapter_in
 from smoa_lightning.records.record import ADAPTER_FACTS
 from smoa_lightning.training.trained_on import check_trained_on
 from smoa_lightning.version import __version__
@@ -120,11 +121,7 @@ def adapter_folder(run_or_folder: str | Path) -> Path:
     Raises:
         UserError: The folder holds no adapter.
     """
-    folder = local_path(run_or_folder)
-    if (folder / "adapter" / "best").is_dir():
-        folder = folder / "adapter" / "best"
-    if not (folder / ADAPTER_FACTS).is_file():
-        raise UserError(f"{folder} is neither a run with an adapter nor an adapter folder: it has no {ADAPTER_FACTS}")
+    folder = adapter_in(local_path(run_or_folder))
     check_adapter_files(folder)
     return folder
 

@@ -97,3 +97,14 @@ def test_help_shows_the_flags(capsys: pytest.CaptureFixture[str]) -> None:
         main(["generate", "--help"])
     assert stop.value.code == 0
     assert "--max_new_tokens" in capsys.readouterr().out
+
+
+def test_a_place_near_an_adapter_is_named(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for near in (trained.parent, trained / "checkpoints", trained / "checkpoints" / "best.ckpt"):
+        assert main(["generate", str(near), "--prompt", "x"]) == 2
+        assert f"did you mean {trained}?" in capsys.readouterr().err
+    (tmp_path / "adapter_config.json").write_text("{}")
+    assert main(["rank", str(tmp_path)]) == 2
+    assert "peft alone has saved it, so load it with PeftModel.from_pretrained" in capsys.readouterr().err
+    assert main(["test", "--ckpt_path", str(trained)]) == 2
+    assert f"did you mean {trained}/checkpoints/best.ckpt?" in capsys.readouterr().err
