@@ -110,10 +110,9 @@ class Run:
         """
         base = Path(exact) if exact else Path(root) / self.name
         check_commits([base] if exact else base.glob("version_*"), self.identity)
-        signatures = {"run_signature": self.identity.signature, "older": self.identity.branches}
-        self.target, self._claim = shared_folder(
-            trainer, lambda: claim_recovered(base, exact=exact is not None, **signatures)
-        )
+        now, older = self.identity.signature, self.identity.branches
+        chosen = shared_folder(trainer, lambda: claim_recovered(base, now, exact is not None, older))
+        self.target, self._claim = chosen
 
     def release(self) -> None:
         """Unlock the folder of the run."""
