@@ -251,6 +251,29 @@ def test_recurrent_layers_are_refused():
         check_packing(transformers.FalconH1ForCausalLM(config))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_dependence_as_small_as_that_of_jamba_is_refused(dtype):
+    config = transformers.JambaConfig(
+        **{**SIZES, "num_key_value_heads": 1}, intermediate_size=24, attn_layer_period=2, attn_layer_offset=1,
+        num_experts=2, mamba_d_state=4, use_mamba_kernels=False,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    with pytest.raises(UserError, match=r"JambaForCausalLM has recurrent layers.* change each other's outputs"):
+        check_packing(transformers.JambaForCausalLM(config).to(dtype))
+
+
+@pytest.mark.parametrize("share", [1e-3, 1e-2])
+def test_a_small_part_of_a_dependence_is_refused(share):
+    class Leaking(Wrapped):
+        def forward(self, input_ids, position_ids=None, **kwargs):
+            found = self.inner(input_ids, position_ids=position_ids, **kwargs)
+            found.logits = found.logits + share * found.logits.cumsum(1).roll(1, 1)
+            return found
+
+    with pytest.raises(UserError, match=r"Leaking .* change each other's outputs"):
+        check_packing(Leaking(make("Llama", initializer_range=0.02), None))
+
+
 @pytest.mark.parametrize(
     "config",
     [
