@@ -12,6 +12,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer, check_target_module_exists
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
+from smoa_lightning.adapters.linear_layers import all_linear, is_special
 from smoa_lightning.common.errors import UserError, nearest
 
 # The attention inputs and both feed-forward layers (q, k, v, up, down), as the SMoA authors choose them. In an encoder
@@ -107,6 +108,8 @@ def resolve_targets(model: nn.Module, config: PeftConfig) -> PeftConfig:
             targets = settings.target_modules
             names = [name for name in targets if name in _FEEDFORWARD or name.rpartition(".")[2] in _FEEDFORWARD]
             settings.feedforward_modules = names  # IA3 needs the names of the feed-forward targets
+    if isinstance(settings.target_modules, str) and settings.target_modules.lower() == "all-linear":
+        settings.target_modules = all_linear(model, config)
     _check_targets(model, config)
     if getattr(settings, "fan_in_fan_out", None) is False:
         matched = [module for _, module in matched_modules(model, config)]
@@ -165,7 +168,7 @@ def targets_of_layers(model: nn.Module, config: PeftConfig) -> list[str] | str:
     adapted: tuple[str, ...] = ()
     for name, module in model.named_modules():
         base = module.get_base_layer() if isinstance(module, BaseTunerLayer) else module
-        if isinstance(base, nn.Linear | Conv1D) and not name.startswith(adapted):
+        if isinstance(base, nn.Linear | Conv1D) and not name.startswith(adapted) and not is_special(base):
             linear.append(name)
         if base is not module:
             adapted += (f"{name}.",)
@@ -244,7 +247,14 @@ def _check_targets(model: nn.Module, config: PeftConfig) -> None:
                     f"target_modules entry {target!r} matches no module of {where}; nearest names: "
                     f"{_nearest_names(model, target)}."
                 )
-    if not matched_modules(model, config):
+    matched = matched_modules(model, config)
+    special = next((name for name, module in matched if is_special(module)), None)
+    if special is not None:
+        raise UserError(
+            f"target_modules matches {special}, but {type(model.get_submodule(special)).__name__} is no plain linear"
+            " layer: name it in exclude_modules."
+        )
+    if not matched:
         raise UserError(
             f"no module of {where} is left to adapt: exclude_modules, modules_to_save or layers_to_transform exclude "
             f"every module that target_modules {targets!r} matches."

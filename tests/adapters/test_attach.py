@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from peft import (
     AdaLoraConfig,
     HiraConfig,
@@ -108,6 +109,30 @@ def test_layers_to_transform_and_exclude_modules(llama: Maker) -> None:
 def test_unknown_architecture_means_all_linear() -> None:
     model = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8))
     assert resolve_targets(model, SMoAConfig()).target_modules == "all-linear"  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("layers", [None, [0]])
+@pytest.mark.parametrize("method", [SMoAConfig, LoraConfig])
+def test_all_linear_leaves_routers_out(method: Any, layers: Any, token_ids: Tensor) -> None:
+    settings = transformers.Llama4TextConfig(
+        vocab_size=64, hidden_size=16, intermediate_size=8, intermediate_size_mlp=8, num_hidden_layers=2, head_dim=8,
+        num_attention_heads=2, num_key_value_heads=1, num_local_experts=2,
+    )  # fmt: skip
+    backbone = transformers.Llama4ForCausalLM(settings)
+    targets = None if layers else "all-linear"
+    config = method(r=2, target_modules=targets, layers_to_transform=layers)
+    with pytest.raises(UserError, match=r"matches model.layers.0.feed_forward.router, but Llama4Router is no plain"):
+        attach(backbone, method(r=2, target_modules=["router"]), seed=0)
+    model = attach(backbone, config, seed=0)
+    expected = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
+    assert set(short_names(model)) == expected
+    model(token_ids % 64, labels=token_ids % 64).loss.backward()
+
+
+def test_a_linear_layer_with_its_own_forward_is_adapted() -> None:
+    config = transformers.FalconConfig(vocab_size=64, hidden_size=16, num_hidden_layers=1, num_attention_heads=2)
+    resolved: Any = resolve_targets(transformers.FalconForCausalLM(config), LoraConfig(target_modules="all-linear"))
+    assert resolved.target_modules == "all-linear"
 
 
 @pytest.mark.parametrize(
