@@ -96,7 +96,8 @@ def locate(config: BackboneConfig) -> Location:
     """Decide the source of the backbone, and its commit on the hub, without loading it.
 
     Raises:
-        UserError: ``source: local`` without a folder that holds a ``config.json``, or the hub does not answer.
+        UserError: ``source: local`` without a folder that holds a ``config.json``, or with a file that is not
+            regular; or the hub does not answer.
     """
     source = resolve_source(config.source, config.name, "model", config.revision, embedded_available=True)
     if source == "local":
@@ -104,10 +105,22 @@ def locate(config: BackboneConfig) -> Location:
             raise UserError("model.backbone.source is 'local' but model.backbone.path is not set: name a model folder")
         if not (local_path(config.path) / "config.json").is_file():
             raise UserError(f"model.backbone.path: no config.json in {config.path!r}, so it is not a model folder")
+        _check_files(local_path(config.path))
         return Location("local", str(local_path(config.path).resolve()))
     if source == "embedded":
         return Location("embedded", str(backbone_folder()))
     return Location("hub", config.name, config.revision, commit_of(config.name, "model", config.revision))
+
+
+def _check_files(folder: Path) -> None:
+    """Refuse a folder, pipe, device or broken link in the place of a file: reading a pipe or device may never end."""
+    for file in sorted({*_weights(folder), *(file for name in SETTINGS for file in folder.glob(name))}):
+        if not file.is_file():
+            raise UserError(f"model.backbone.path: {file} is not a regular file; put the model's file in its place")
+
+
+def _weights(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.safetensors")) or sorted(folder.glob("*.bin"))
 
 
 @contextlib.contextmanager
@@ -244,8 +257,7 @@ def provenance(location: Location, model: nn.Module | None = None) -> dict[str, 
     if location.source == "embedded":
         facts["name"] = "smoa_lightning/embedded/backbone"
     folder = Path(location.name)
-    weights = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("*.bin"))
-    facts["sha256"] = {file.name: sha256(file) for file in weights}
+    facts["sha256"] = {file.name: sha256(file) for file in _weights(folder)}
     facts["files"] = {file.name: sha256(file) for name in SETTINGS for file in sorted(folder.glob(name))}
     return facts
 

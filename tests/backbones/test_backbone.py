@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -66,3 +67,22 @@ def test_tokenizer_without_pad_pads_with_eos_and_without_eos_is_refused(
     assert tokenizer.pad_token_id == tokenizer.eos_token_id
     with pytest.raises(UserError, match="no EOS token"):
         load_tokenizer(locate(BackboneConfig("local", path=str(tmp_path / "endless"))))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes")
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json"])
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder", "loop"])
+def test_a_file_of_a_model_that_is_not_regular_is_refused(
+    kind: str, name: str, tmp_path: Path, tiny_backbone: Path
+) -> None:
+    folder = shutil.copytree(tiny_backbone, tmp_path / "model")
+    place = folder / name
+    place.unlink()
+    if kind == "pipe":
+        os.mkfifo(place)
+    elif kind == "folder":
+        place.mkdir()
+    else:
+        place.symlink_to("/dev/zero" if kind == "device" else place)
+    with pytest.raises(UserError, match=f"{name} is not a regular file"):
+        locate(BackboneConfig("local", path=str(folder)))

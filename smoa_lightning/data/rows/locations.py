@@ -78,6 +78,18 @@ def is_file(place: str) -> bool:
     return bool(fs.isfile(path))
 
 
+def check_regular(place: str) -> None:
+    """Refuse a pipe or device in the place of a file: reading it may never end.
+
+    Raises:
+        UserError: the message has the path.
+    """
+    if not is_url(place):
+        path = local_path(place)
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise UserError(f"data.path: {place} is not a regular file; write its rows to a file such as train.jsonl.")
+
+
 def is_empty(place: str) -> bool:
     """Return whether a place is a file without bytes."""
     fs, path = file_system(place)

@@ -9,7 +9,16 @@ from typing import Any
 from smoa_lightning.common.errors import UserError, nearest
 from smoa_lightning.data.rows.columnar_readers import is_saved
 from smoa_lightning.data.rows.located import split_ending
-from smoa_lightning.data.rows.locations import entries, exists, is_file, is_folder, joined, matches, plain
+from smoa_lightning.data.rows.locations import (
+    check_regular,
+    entries,
+    exists,
+    is_file,
+    is_folder,
+    joined,
+    matches,
+    plain,
+)
 from smoa_lightning.data.rows.readers import is_data
 
 # The names of each split in a folder. The first name that exists is used.
@@ -24,7 +33,7 @@ def check_path(path: LocalPath | None) -> None:
     """Refuse a path without any file, before rows are read.
 
     Raises:
-        UserError: no path; a path that does not exist; a pattern that matches no file.
+        UserError: no path; a path that does not exist, or is a pipe or device; a pattern that matches no file.
     """
     if path is None:
         raise UserError("data.path: source local needs a file or a folder of split files such as train.jsonl.")
@@ -35,6 +44,7 @@ def check_path(path: LocalPath | None) -> None:
                     raise UserError(f"data.path: {place} does not exist.")
                 if not matches(place):
                     raise UserError(f"data.path: no file matches {place}.")
+            check_regular(place)
 
 
 def is_training_rows(path: LocalPath | None) -> bool:
@@ -57,6 +67,8 @@ def has_files(path: LocalPath | None, split: str) -> bool:
 def split_files(path: LocalPath | None, split: str) -> list[str]:
     """Return the files of a split, in the order in which they are read.
 
+    A pipe or a device is no file.
+
     Args:
         path: A file, a pattern or a folder of ``save_to_disk`` with training rows; a folder of split files
             (``train.jsonl``, ``train-00000-of-00003.parquet``, ``train/``, also under ``data/``); or split -> files.
@@ -65,6 +77,13 @@ def split_files(path: LocalPath | None, split: str) -> list[str]:
     Raises:
         UserError: no path; no such file or folder; no file for the split, or an ambiguous split.
     """
+    files = _split_files(path, split)
+    for file in files:
+        check_regular(file)
+    return files
+
+
+def _split_files(path: LocalPath | None, split: str) -> list[str]:
     check_path(path)
     if isinstance(path, Mapping):
         places = path.get(split, ())

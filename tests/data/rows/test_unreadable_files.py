@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import gzip
 import lzma
+import os
 from pathlib import Path
 
 import pytest
 
 from smoa_lightning.common.errors import UserError
+from smoa_lightning.data.rows.split_files import split_files
 
 from .formats import ROWS, jsonl, read
 
@@ -72,3 +74,15 @@ def test_a_split_with_no_file(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_bytes(jsonl(ROWS))
     with pytest.raises(UserError, match=r"no file for split 'train'; the splits with files are test\.$"):
         read({"train": [], "test": str(tmp_path / "a.jsonl")})
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes")
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+@pytest.mark.parametrize("how", ["folder", "file", "mapping", "pattern"])
+def test_pipes_and_devices_are_refused_without_being_read(kind, how, tmp_path):
+    place = tmp_path / "train.jsonl"
+    os.mkfifo(place) if kind == "pipe" else place.symlink_to("/dev/zero")
+    paths = {"folder": tmp_path, "file": place, "pattern": tmp_path / "*.jsonl", "mapping": place}
+    path = {"train": str(place)} if how == "mapping" else str(paths[how])
+    with pytest.raises(UserError, match=r"data\.path: .*train\.jsonl is not a regular file"):
+        split_files(path, "train")
