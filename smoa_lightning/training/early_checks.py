@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import logging
 import math
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
 import lightning as L
 import torch
+from peft import PeftConfig
+from transformers import PreTrainedModel
 
+from smoa_lightning.adapters import attach
 from smoa_lightning.adapters.targets import check_saved_modules, resolve_targets
 from smoa_lightning.backbones.backbone import load_skeleton
 from smoa_lightning.common.errors import UserError
@@ -49,8 +53,8 @@ def check_before_work(
     if str(flat(config).get("model.optimizer.class_path")).startswith("torch."):
         make_optimizer(module.optimizer_factory, [torch.nn.Parameter(torch.zeros(2, 2))])
     if module.adapter_config is not None:
-        skeleton = load_skeleton(module.backbone_config, module.location)
-        check_saved_modules(skeleton, resolve_targets(skeleton, module.adapter_config))
+        module.resolve_budget()
+        _check_adapter(load_skeleton(module.backbone_config, module.location), module.adapter_config)
     data.trainer = trainer
     selects = data.selection_rows != 0
     validates = check_length(trainer, module.warmup, len(data.train_dataloader()), selects)
@@ -60,6 +64,24 @@ def check_before_work(
         data.setup("test")
         check_share(trainer, "test", data.test_dataloader())
     check_observers(trainer, validates, list(data.sets.scored("selection")))
+
+
+def _check_adapter(skeleton: PreTrainedModel, config: PeftConfig) -> None:
+    """Attach the adapter to a model without weights, so that a size that fits no layer is refused before scores.
+
+    Other exceptions are those of code that needs the weights, such as an initialisation from data: they mean nothing.
+    """
+    check_saved_modules(skeleton, resolve_targets(skeleton, config))
+    if config.is_prompt_learning:
+        return
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the real adapter warns again
+            attach(skeleton, config, seed=0)
+    except UserError:
+        raise
+    except Exception as error:
+        logger.debug("the adapter was not tried before scores: %s: %s", type(error).__name__, error)
 
 
 def check_length(trainer: L.Trainer, warmup: float, batches: int, selects: bool) -> bool:
