@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors import SafetensorError
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -20,6 +19,7 @@ from transformers import (
     PretrainedConfig,
     PreTrainedModel,
 )
+from transformers.quantizers.auto import get_hf_quantizer
 
 from smoa_lightning.backbones.causal import check_causal
 from smoa_lightning.backbones.hub import commit_of, hub_answers, hub_errors, remember_commit, resolve_source
@@ -125,13 +125,19 @@ def _weights(folder: Path) -> list[Path]:
 
 @contextlib.contextmanager
 def reading_errors(location: Location) -> Iterator[None]:
-    """Turn an exception of transformers about a repository or a damaged folder into one sentence."""
+    """Turn an exception of transformers about a repository or a damaged folder into one sentence.
+
+    transformers raises many kinds: ``KeyError`` for an unknown name in a config, ``ImportError`` for a package of a
+    quantised checkpoint, ``ZeroDivisionError`` for no heads. Lack of memory passes unchanged.
+    """
     try:
         with hub_errors(location.name, revision=location.revision):
             yield
-    except (OSError, ValueError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise UserError(f"cannot read the backbone from {location.name!r}: {reason}") from error
+    except (UserError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        raise UserError(f"cannot load the backbone from {location.name!r}: {reason}") from error
 
 
 def read_architecture(location: Location) -> PretrainedConfig:
@@ -170,8 +176,9 @@ def load_model(config: BackboneConfig, location: Location) -> PreTrainedModel:
 def content(location: Location) -> Hashable:
     """Identify a backbone; a change of the files in its folder changes the result."""
     folder = Path(location.name)
-    files = sorted(folder.iterdir()) if location.source != "hub" else []
-    return location, tuple((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files)
+    with reading_errors(location):
+        files = sorted(folder.iterdir()) if location.source != "hub" else []
+        return location, tuple((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files)
 
 
 def _read_model(config: BackboneConfig, location: Location) -> PreTrainedModel:
@@ -231,11 +238,27 @@ def load_skeleton(config: BackboneConfig, location: Location) -> PreTrainedModel
     ``quantization`` is ignored, since it changes no shape and no number of parameters.
     """
     architecture = read_architecture(location)
-    with torch.device("meta"):
+    with reading_errors(location), torch.device("meta"):
         model: PreTrainedModel = AutoModelForCausalLM.from_config(
             architecture, dtype=getattr(torch, config.dtype), trust_remote_code=False
         )
     return model
+
+
+def check_loadable(config: BackboneConfig, location: Location) -> None:
+    """Refuse, before any weight is read, a backbone that transformers cannot build.
+
+    Raises:
+        UserError: The config describes no model, a quantised checkpoint needs a package that is not installed, or the
+            index of the weights in a folder is damaged.
+    """
+    load_skeleton(config, location)
+    architecture = copy.deepcopy(read_architecture(location))
+    with reading_errors(location):
+        if getattr(architecture, "quantization_config", None) is not None:
+            get_hf_quantizer(architecture, None, None, True, {})
+        for index in Path(location.name).glob("*.index.json") if location.source != "hub" else ():
+            json.loads(index.read_text(encoding="utf-8"))["weight_map"].items()
 
 
 def limits(location: Location) -> Limits:

@@ -33,7 +33,9 @@ def _read(location: Location) -> PreTrainedTokenizerBase:
     if location.source == "hub" or any(path for name in FILES for path in Path(location.name).glob(name)):
         with reading_errors(location):
             tokenizer = AutoTokenizer.from_pretrained(**location.reading())
-    if tokenizer is None or _knows_no_word(tokenizer):
+    with reading_errors(location):
+        useless = tokenizer is None or _knows_no_word(tokenizer)
+    if tokenizer is None or useless:
         raise UserError(
             f"the backbone {location.name!r} has no tokenizer: copy the tokenizer files of the model into its folder, "
             "such as tokenizer.json and tokenizer_config.json"

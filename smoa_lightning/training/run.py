@@ -17,7 +17,7 @@ import yaml
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from smoa_lightning.adapters.inspect import sizes
-from smoa_lightning.backbones.backbone import provenance
+from smoa_lightning.backbones.backbone import check_loadable, provenance
 from smoa_lightning.common.atomic_files import replacing
 from smoa_lightning.common.checksums import sha256, write_sealed
 from smoa_lightning.common.console import is_first_process
@@ -108,6 +108,7 @@ class Run:
         Raises:
             UserError: The folder is refused, another process does this run, or the run has no intact checkpoint.
         """
+        check_loadable(self.module.backbone_config, self.module.location)
         base = Path(exact) if exact else Path(root) / self.name
         check_commits([base] if exact else base.glob("version_*"), self.identity)
         now, older = self.identity.signature, self.identity.branches
@@ -331,8 +332,7 @@ class Run:
         if not is_first_process():
             return
         facts: dict[str, Any] = {"name": self.name, "checkpoint": checkpoint, "config": self.config, "metrics": metrics}
-        facts["other_classes"] = self.other_classes
-        facts[FILES] = self._checksums(BASE_ITEMS, ITEMS, PREDICTIONS)
+        facts |= {"other_classes": self.other_classes, FILES: self._checksums(BASE_ITEMS, ITEMS, PREDICTIONS)}
         seconds = time.monotonic() - began
         write_sealed(self.folder / EVALUATION, {**facts, "seconds": seconds, "environment": environment()})
         self.result = evaluation_result(self, metrics, "selection" if function == trainer.validate else "report")

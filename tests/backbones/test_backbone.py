@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +14,7 @@ from transformers import PreTrainedTokenizerFast
 
 from smoa_lightning.backbones.backbone import (
     BackboneConfig,
+    check_loadable,
     load_model,
     load_skeleton,
     locate,
@@ -86,3 +89,37 @@ def test_a_file_of_a_model_that_is_not_regular_is_refused(
         place.symlink_to("/dev/zero" if kind == "device" else place)
     with pytest.raises(UserError, match=f"{name} is not a regular file"):
         locate(BackboneConfig("local", path=str(folder)))
+
+
+@pytest.mark.parametrize(("change", "kind"), [
+    ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, "ImportError"), ({"hidden_act": "nope"}, "KeyError"),
+    ({"quantization_config": {"foo": 4}}, "ValueError"), ({"hidden_size": -32}, "RuntimeError"),
+    ({"rope_parameters": {"rope_type": "zzz", "rope_theta": 10000.0}}, "KeyError"),
+    ({"dtype": "float7"}, "AttributeError"), ({"num_attention_heads": 0}, "ZeroDivisionError"), (None, "TypeError"),
+])  # fmt: skip
+def test_what_transformers_raises_about_a_config_is_one_sentence_before_weights_are_read(
+    change: dict[str, Any] | None, kind: str, tmp_path: Path, tiny_backbone: Path
+) -> None:
+    settings = json.loads((tiny_backbone / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(None if change is None else settings | change))
+    config = BackboneConfig("local", path=str(tmp_path))
+    with pytest.raises(UserError, match=rf"^cannot load the backbone from '.*': {kind}: .+"):
+        check_loadable(config, locate(config))
+
+
+@pytest.mark.parametrize(("file", "text", "kind"), [("tokenizer_config.json", "[]", "AttributeError"),
+                                                    ("tokenizer.json", '{"version": "1.0"}', "KeyError"),
+                                                    ("model.safetensors.index.json", "{}", "KeyError")])  # fmt: skip
+def test_what_transformers_raises_about_other_files_is_one_sentence(
+    file: str, text: str, kind: str, tmp_path: Path, tiny_backbone: Path
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_backbone, folder)
+    (folder / file).write_text(text)
+    config = BackboneConfig("local", path=str(folder))
+    if "index" in file:
+        (folder / "model.safetensors").unlink()
+        with pytest.raises(UserError, match=rf"^cannot load the backbone from '.*': {kind}: "):
+            load_model(config, locate(config))
+    with pytest.raises(UserError, match=rf"^cannot load the backbone from '.*': {kind}: "):
+        (check_loadable if "index" in file else lambda _, place: load_tokenizer(place))(config, locate(config))
