@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from smoa_lightning.adapters.method_names import method_name
+from smoa_lightning.common.errors import UserError
 
 
 def left_padded(rows: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:
@@ -44,19 +46,37 @@ def continuations(
         max_new_tokens: Largest number of tokens in a continuation.
         num_beams: Width of the beam search; 1 is greedy.
         ended: Tokens generated so far -> whether to stop; the returned tokens include those that end the text.
+
+    Raises:
+        UserError: The model cannot generate, or not with beams.
     """
     ends = [eos] if isinstance(eos, int) else list(eos)
     device = next(model.parameters()).device
     ids, mask = (tensor.to(device) for tensor in left_padded(prompts, pad))
     criteria = None if ended is None else [_Ended(ended)]
     how = {"generation_config": _settings(pad, ends, max_new_tokens, num_beams), "stopping_criteria": criteria}
-    if _puts_embeddings_before_the_row(model):
-        generated = model.get_base_model().generate(**_with_virtual_tokens(model, ids, mask), **how)
-    else:
-        if criteria:
-            criteria[0].prompt = ids.shape[1]
-        generated = model.generate(input_ids=ids, attention_mask=mask, **how)[:, ids.shape[1] :]
+    with _generation_errors(model, num_beams):
+        if _puts_embeddings_before_the_row(model):
+            generated = model.get_base_model().generate(**_with_virtual_tokens(model, ids, mask), **how)
+        else:
+            if criteria:
+                criteria[0].prompt = ids.shape[1]
+            generated = model.generate(input_ids=ids, attention_mask=mask, **how)[:, ids.shape[1] :]
     return [list(itertools.takewhile(lambda token: token not in ends, row)) for row in generated.tolist()]
+
+
+@contextlib.contextmanager
+def _generation_errors(model: Any, num_beams: int) -> Iterator[None]:
+    """Turn an exception of a model that cannot generate into one sentence; lack of memory passes unchanged."""
+    try:
+        yield
+    except (UserError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        base = model.get_base_model() if hasattr(model, "get_base_model") else model
+        how = "replies" if num_beams == 1 else f"replies with num_beams: {num_beams}"
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        raise UserError(f"the model {type(base).__name__} cannot write {how}: {reason}") from error
 
 
 def _settings(pad: int, ends: list[int], max_new_tokens: int, num_beams: int) -> Any:

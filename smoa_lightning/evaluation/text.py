@@ -222,40 +222,47 @@ def bert_score_metrics(
         UserError: no such encoder, or an encoder with fewer layers.
     """
     _same_number(replies, references)
-    from torchmetrics.functional.text.bert import bert_score
-
     tokenizer, encoder = load_encoder(model)
     if num_layers is not None and not 0 <= num_layers <= encoder.config.num_hidden_layers:
         depth = encoder.config.num_hidden_layers
         raise UserError(f"bert_score: layer {num_layers} does not exist; {model!r} has {depth} layers.")
-    longest = min(512, tokenizer.model_max_length)
     scores = []
     for reply, reference in zip(replies, references, strict=True):
         if not reply.strip() or not reference.strip():
             scores.append(0.0)
             continue
-        # One pair in each call: torchmetrics 1.9 sorts replies and references by length, and restores their order with
-        # the sorting permutation instead of its inverse. So in a batch it compares the wrong pairs.
-        length = min(longest, max(len(tokenizer(text)["input_ids"]) for text in (reply, reference)))
-        found: Any = bert_score(
-            [reply],
-            [reference],
-            model=encoder,
-            user_tokenizer=tokenizer,
-            num_layers=num_layers,
-            max_length=length,
-            truncation=True,
-        )
-        scores.append(float(found["f1"]))
+        scores.append(_bert_f1(tokenizer, encoder, reply, reference, num_layers))
     return _with_stderr("bert_score", scores)
 
 
+def _bert_f1(tokenizer: Any, encoder: Any, reply: str, reference: str, num_layers: int | None) -> float:
+    """Return the F-measure of one pair.
+
+    torchmetrics 1.9 sorts replies and references by length, and restores their order with the sorting permutation
+    instead of its inverse. So in a batch it compares the wrong pairs.
+    """
+    from torchmetrics.functional.text.bert import bert_score
+
+    length = min(512, tokenizer.model_max_length, max(len(tokenizer(text)["input_ids"]) for text in (reply, reference)))
+    found: Any = bert_score(
+        [reply],
+        [reference],
+        model=encoder,
+        user_tokenizer=tokenizer,
+        num_layers=num_layers,
+        max_length=length,
+        truncation=True,
+    )
+    return float(found["f1"])
+
+
 def load_encoder(model: str) -> tuple[Any, Any]:
-    """Return tokenizer and encoder for BERTScore.
+    """Return tokenizer and encoder for BERTScore, after a trial with two words.
 
     Raises:
-        UserError: there is no such encoder in a folder, in the cache of the hub or on the hub.
+        UserError: there is no such encoder in a folder, in the cache or on the hub, or BERTScore cannot use it.
     """
+    import torch
     from transformers import AutoConfig, AutoModel, AutoTokenizer
 
     from smoa_lightning.backbones.kernels import check_kernels
@@ -268,11 +275,17 @@ def load_encoder(model: str) -> tuple[Any, Any]:
             " name the folder of an encoder, or leave BERTScore out."
         )
     place = str(folder or model)
+    what = "read"
     try:
         with hub_errors(model):
             tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
             check_kernels(AutoConfig.from_pretrained(place, trust_remote_code=False), f"the encoder {model!r}")
-            return tokenizer, AutoModel.from_pretrained(place, trust_remote_code=False).eval()
-    except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"bert_score: the encoder {model!r} cannot be read: {reason}") from error
+            encoder = AutoModel.from_pretrained(place, trust_remote_code=False).eval()
+        what = "used, so name an encoder such as BERT or RoBERTa"
+        _bert_f1(tokenizer, encoder, "one", "two", None)
+    except (UserError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        raise UserError(f"bert_score: the encoder {model!r} cannot be {what}: {reason}") from error
+    return tokenizer, encoder

@@ -50,6 +50,7 @@ def check_before_work(
         data.sets.report_overlaps()
     if data.has_report and scores_report:
         data.setup("test")  # an error in a report row comes before scores and training
+        module.scores_report = trainer.limit_test_batches != 0
     if str(flat(config).get("model.optimizer.class_path")).startswith("torch."):
         make_optimizer(module.optimizer_factory, [torch.nn.Parameter(torch.zeros(2, 2))])
     if module.adapter_config is not None:

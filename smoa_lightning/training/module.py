@@ -42,6 +42,7 @@ from smoa_lightning.training.loss_scale import scaler_decides
 from smoa_lightning.training.optimizer import DEFAULT_OPTIMIZER, scheduled_optimizer
 from smoa_lightning.training.packing_check import check_packing
 from smoa_lightning.training.random_states import random_state_of, random_states
+from smoa_lightning.training.reply_trial import try_replies
 from smoa_lightning.training.sharding import average_gradients, shard, whole_norm
 
 Batch = dict[str, Any]
@@ -90,14 +91,12 @@ class FineTuneModule(L.LightningModule):
         for name, number in numbers.items():
             check_value(f"model.{name}", number)
         self.backbone_config = backbone or BackboneConfig()
-        self.adapter_config, self.frozen = adapter, frozen
-        self.optimizer_factory = optimizer
-        self.warmup, self.decay = warmup, decay
-        self.adapter_seed = adapter_seed or 0
+        self.adapter_config, self.frozen, self.optimizer_factory = adapter, frozen, optimizer
+        self.warmup, self.decay, self.adapter_seed = warmup, decay, adapter_seed or 0
         self.budget = None if budget is None else Budget.parse(budget)
         self.budget_tolerance = budget_tolerance
         self.budget_fit: BudgetFit | None = None
-        self.scoring_base_model = False
+        self.scoring_base_model = self.scores_report = False  # the latter: after training
         self.run_config: dict[str, Any] = {}  # saved in checkpoints, for evaluations
         self.model: PreTrainedModel | PeftModel | None = None
         self.allocation: RankAllocation | None = None  # AdaLoRA's penalty and rank changes
@@ -172,10 +171,11 @@ class FineTuneModule(L.LightningModule):
         """Switch to training mode: transformers loads models in evaluation mode, and Lightning does not change it.
 
         Raises:
-            UserError: The model cannot take packed rows.
+            UserError: The model cannot take packed rows, or cannot write the replies that are scored.
         """
         if getattr(self.trainer.datamodule, "packing", False):  # type: ignore[attr-defined]
             check_packing(self.network)
+        try_replies(self)
         self.network.train()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:

@@ -10,6 +10,7 @@ from typing import Any
 import peft
 import pytest
 import torch
+import transformers
 from transformers import (
     AutoModelForCausalLM,
     DynamicCache,
@@ -24,6 +25,7 @@ from transformers import (
 
 from smoa_lightning.__main__ import main
 from smoa_lightning.adapters import attach
+from smoa_lightning.common.errors import UserError
 from smoa_lightning.evaluation.decoding import continuations, left_padded
 from smoa_lightning.evaluation.scoring import row_log_likelihoods, target_logits
 from smoa_lightning.training.adapter_folder import load_adapter
@@ -248,3 +250,21 @@ def test_scores_are_those_of_the_plain_model_with_the_virtual_tokens_put_in_by_h
             with torch.no_grad():
                 logits = plain(inputs_embeds=torch.cat([virtual[None], words], dim=1)).logits[0, count:]
         assert by_hand_likelihood(logits, choice) == pytest.approx(score.item(), abs=1e-3)
+
+
+@pytest.mark.parametrize(("kind", "beams", "words"), [
+    ("bart", 1, "BartForCausalLM cannot write replies: IndexError: "),  # its cache counts the layers of the encoder
+    ("codegen", 1, "CodeGenForCausalLM cannot write replies: RuntimeError: "),  # wants a multiple of four heads
+    ("rwkv", 2, "RwkvForCausalLM cannot write replies with num_beams: 2: ValueError: "),
+])  # fmt: skip
+def test_a_model_that_cannot_generate_is_named_in_one_sentence(kind: str, beams: int, words: str) -> None:
+    sizes: dict[str, dict[str, Any]] = {
+        "bart": {"d_model": 8, "decoder_layers": 2, "encoder_layers": 1, "decoder_attention_heads": 2,
+                 "decoder_ffn_dim": 8, "is_encoder_decoder": False},
+        "codegen": {"n_embd": 16, "n_layer": 1, "n_head": 2, "rotary_dim": 4},
+        "rwkv": {"hidden_size": 8, "num_hidden_layers": 2},
+    }  # fmt: skip
+    settings = transformers.CONFIG_MAPPING[kind](vocab_size=20, **sizes[kind])
+    model = transformers.AutoModelForCausalLM.from_config(settings).eval()
+    with pytest.raises(UserError, match=f"^the model {words}"):
+        continuations(model, [[5, 6], [7]], 1, 2, max_new_tokens=2, num_beams=beams)

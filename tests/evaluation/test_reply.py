@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from smoa_lightning.common.errors import UserError
@@ -111,6 +112,17 @@ def test_texts_are_compared_where_no_answer_is_looked_for(model, tokenizer, batc
 
 def test_an_encoder_that_is_not_there_is_refused_before_scoring(tokenizer, tmp_path):
     with pytest.raises(UserError):
+        ReplyEvaluator(protocol(), tokenizer, bert_score=str(tmp_path))
+
+
+@pytest.mark.parametrize("kind", ["t5", "gpt2", "mamba"])
+def test_a_model_that_bert_score_cannot_use_is_refused_before_scoring(kind, tokenizer, tmp_path):
+    sizes = {"t5": {"d_model": 8, "d_ff": 8, "num_layers": 1, "num_heads": 1, "d_kv": 8},
+             "gpt2": {"n_embd": 8, "n_layer": 1, "n_head": 1}, "mamba": {"hidden_size": 8, "num_hidden_layers": 1}}[kind]  # fmt: skip
+    settings = transformers.CONFIG_MAPPING[kind](vocab_size=len(tokenizer), **sizes)
+    transformers.AutoModel.from_config(settings).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(UserError, match=r"^bert_score: the encoder '.*' cannot be used, so name an encoder .*Error: "):
         ReplyEvaluator(protocol(), tokenizer, bert_score=str(tmp_path))
 
 
