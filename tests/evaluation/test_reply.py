@@ -117,9 +117,12 @@ def test_an_encoder_that_is_not_there_is_refused_before_scoring(tokenizer, tmp_p
 
 @pytest.mark.parametrize("kind", ["t5", "gpt2", "mamba"])
 def test_a_model_that_bert_score_cannot_use_is_refused_before_scoring(kind, tokenizer, tmp_path):
-    sizes = {"t5": {"d_model": 8, "d_ff": 8, "num_layers": 1, "num_heads": 1, "d_kv": 8},
-             "gpt2": {"n_embd": 8, "n_layer": 1, "n_head": 1}, "mamba": {"hidden_size": 8, "num_hidden_layers": 1}}[kind]  # fmt: skip
-    settings = transformers.CONFIG_MAPPING[kind](vocab_size=len(tokenizer), **sizes)
+    sizes = {
+        "t5": {"d_model": 8, "d_ff": 8, "num_layers": 1, "num_heads": 1, "d_kv": 8},
+        "gpt2": {"n_embd": 8, "n_layer": 1, "n_head": 1},
+        "mamba": {"hidden_size": 8, "num_hidden_layers": 1},
+    }
+    settings = transformers.CONFIG_MAPPING[kind](vocab_size=len(tokenizer), **sizes[kind])
     transformers.AutoModel.from_config(settings).save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     with pytest.raises(UserError, match=r"^bert_score: the encoder '.*' cannot be used, so name an encoder .*Error: "):
