@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import warnings
 from collections.abc import Iterator
 from typing import Any, cast
@@ -13,8 +14,14 @@ from torch import nn
 
 from smoa_lightning.adapters.ignored_names import refuse_ignored_names
 from smoa_lightning.adapters.targets import check_saved_modules, matched_modules, resolve_targets
+from smoa_lightning.adapters.token_indices import check_token_indices
 from smoa_lightning.adapters.tuner import AdapterModel, TunerConfig
 from smoa_lightning.common.errors import UserError
+
+# What peft raises for settings that it cannot follow. A RuntimeError may be a full memory, or the meta device.
+REFUSALS = (
+    *(ValueError, ImportError, TypeError, LookupError, AttributeError, AssertionError, ArithmeticError, re.error),
+)
 
 
 def attach(model: nn.Module, config: PeftConfig, seed: int) -> PeftModel:
@@ -38,15 +45,17 @@ def attach(model: nn.Module, config: PeftConfig, seed: int) -> PeftModel:
     """
     config = resolve_targets(model, config)
     check_saved_modules(model, config)
+    check_token_indices(model, config)
     if config.task_type is None and hasattr(model, "prepare_inputs_for_generation"):
         config.task_type = TaskType.CAUSAL_LM
     if isinstance(config, TunerConfig):
         for name, module in matched_modules(model, config):
             config.for_layer(name).check_target(name, module)  # before any layer is replaced
+    on_meta = any(p.is_meta for p in model.parameters())  # where code that needs weights fails in its own ways
     try:
         with seeded(model, seed), quiet_peft():
             adapted = get_peft_model(model, config)
-    except (ValueError, ImportError) as error:
+    except (ValueError, ImportError, re.error) if on_meta else REFUSALS as error:
         raise UserError(f"peft refuses this {type(config).__name__}: {_one_sentence(error)}") from error
     if isinstance(adapted.base_model, AdapterModel):
         for adapter_name in adapted.active_adapters:

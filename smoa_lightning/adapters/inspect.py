@@ -11,6 +11,7 @@ from typing import Any
 import safetensors.torch
 import torch
 from peft import PeftConfig, PeftModel
+from peft.tuners.trainable_tokens import TrainableTokensLayer
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import get_peft_model_state_dict
 from torch import nn
@@ -114,6 +115,8 @@ def _rank_bound(layer: Any, adapter: str, config: Any, limit: int) -> int:
         return layer.rank_bound(adapter)
     if isinstance(layer, SlotLayer):
         return 0
+    if isinstance(layer, TrainableTokensLayer):  # inside LoRA, too: only these rows change
+        return min(limit, len(layer.token_indices[adapter]))
     known = _BOUNDS.get(method_name(config))
     bound = None if known is None else known(layer, adapter, config)
     return limit if bound is None else min(limit, bound)

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import lightning as L
-import torch
 from peft import PeftConfig
 from transformers import PreTrainedModel
 
@@ -20,7 +19,7 @@ from smoa_lightning.common.errors import UserError
 from smoa_lightning.data.datamodule import TaskDataModule
 from smoa_lightning.records.record import flat
 from smoa_lightning.training.module import FineTuneModule
-from smoa_lightning.training.optimizer import make_optimizer
+from smoa_lightning.training.optimizer import try_optimizer
 from smoa_lightning.training.trainer_checks import check_observers, check_share
 
 logger = logging.getLogger(__name__)
@@ -52,7 +51,7 @@ def check_before_work(
         data.setup("test")  # an error in a report row comes before scores and training
         module.scores_report = trainer.limit_test_batches != 0
     if str(flat(config).get("model.optimizer.class_path")).startswith("torch."):
-        make_optimizer(module.optimizer_factory, [torch.nn.Parameter(torch.zeros(2, 2))])
+        try_optimizer(module.optimizer_factory, trainer.strategy.root_device)
     if module.adapter_config is not None:
         module.resolve_budget()
         _check_adapter(load_skeleton(module.backbone_config, module.location), module.adapter_config)

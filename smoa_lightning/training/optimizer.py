@@ -58,5 +58,32 @@ def make_optimizer(factory: Factory, parameters: list[nn.Parameter]) -> torch.op
     """
     try:
         return factory(parameters)
-    except (ValueError, TypeError, RuntimeError, ImportError) as error:
-        raise UserError(f"model.optimizer: {' '.join(str(error).split())}") from error
+    except Exception as error:  # errors of optimizers have no common class
+        raise _refused(error) from error
+
+
+def try_optimizer(factory: Factory, device: torch.device) -> None:
+    """Do one step on a small tensor.
+
+    Args:
+        factory: Parameters -> their optimizer.
+        device: The device of the run.
+
+    Raises:
+        UserError: The optimizer refuses one of its settings, or cannot do this step.
+    """
+    weight = nn.Parameter(torch.zeros(2, 2, device=device))
+    optimizer = make_optimizer(factory, [weight])
+
+    def closure() -> float:
+        weight.grad = torch.ones_like(weight)
+        return 1.0
+
+    try:
+        optimizer.step(closure)
+    except Exception as error:  # errors of optimizers have no common class
+        raise _refused(error, f"{type(optimizer).__name__} cannot do a step: ") from error
+
+
+def _refused(error: Exception, reason: str = "") -> UserError:
+    return UserError(f"model.optimizer: {reason}{' '.join(str(error).split()) or type(error).__name__}")

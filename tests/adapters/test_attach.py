@@ -191,3 +191,16 @@ def test_meta_device_gives_the_numbers_without_spectra(llama: Maker, monkeypatch
 )
 def test_rank_bounds(config: PeftConfig, bound: int, llama: Maker) -> None:
     assert adapted_layers(attach(llama(), config, seed=0))[0].rank_bound == bound
+
+
+def test_trained_tokens_inside_lora_change_as_many_ranks(llama: Maker) -> None:
+    model = attach(llama(), LoraConfig(r=2, trainable_token_indices=[1, 2]), seed=0)
+    embedding = adapted_layers(model)[0]
+    assert "embed_tokens" in embedding.name
+    assert embedding.rank_bound == 2
+
+
+@pytest.mark.parametrize("indices", [[10**6], [-1], {"embed_tokens": [10**6]}])
+def test_tokens_outside_of_the_vocabulary_are_refused(indices: Any, llama: Maker) -> None:
+    with pytest.raises(UserError, match=r"trainable_token_indices has the token .* whole numbers from 0 to"):
+        attach(llama(), LoraConfig(r=2, trainable_token_indices=indices), seed=0)
