@@ -34,6 +34,16 @@ CALLBACKS = {  # class of Lightning -> why a run cannot have it, or one of its s
 # Subclasses, since names are checked before a class is imported.
 DERIVED = {"EMAWeightAveraging": "WeightAveraging", "BackboneFinetuning": "BaseFinetuning"}
 
+PROFILER = (
+    "it measures one stage, and a run scores, trains and scores again: set it to simple or advanced, or use "
+    "torch.profiler in Python"
+)
+
+
+def _is_pytorch_profiler(value: Any) -> bool:
+    return value == "pytorch" or str(getattr(value, "get", {}.get)("class_path")).endswith("PyTorchProfiler")
+
+
 FLAGS: dict[str, tuple[Callable[[Any], bool], str]] = {  # setting -> whether a value is refused, and why
     "trainer.enable_checkpointing": (
         lambda value: value is False,
@@ -52,6 +62,7 @@ FLAGS: dict[str, tuple[Callable[[Any], bool], str]] = {  # setting -> whether a 
         lambda value: isinstance(value, int | float) and value > 0,
         "each epoch would take other rows: set data.limit_train_rows to the number of rows",
     ),
+    "trainer.profiler": (_is_pytorch_profiler, PROFILER),
     "trainer.model_registry": (
         lambda value: value is not None,
         "a run is saved in its folder alone: set it to null",

@@ -8,10 +8,11 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import DeviceStatsMonitor, EarlyStopping, LearningRateMonitor, ThroughputMonitor
 from lightning.pytorch.plugins import CheckpointIO
+from lightning.pytorch.profilers import PyTorchProfiler
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 
 from smoa_lightning.common.errors import UserError, nearest
-from smoa_lightning.configuration.trainer_options import CALLBACKS, LIGHTNING, PRECISIONS, refused_callback
+from smoa_lightning.configuration.trainer_options import CALLBACKS, LIGHTNING, PRECISIONS, PROFILER, refused_callback
 from smoa_lightning.records.metric_table import METRICS
 
 TRAINED = (  # logged while training
@@ -33,6 +34,8 @@ def check_trainer(trainer: L.Trainer, further: Sequence[Any] = ()) -> None:
     """
     for callback in (*trainer.callbacks, *further):  # type: ignore[attr-defined]
         _check_callback(callback)
+    if isinstance(trainer.profiler, PyTorchProfiler):  # type: ignore[attr-defined]
+        raise UserError(f"trainer.profiler: {type(trainer.profiler).__name__} is not supported, since {PROFILER}")  # type: ignore[attr-defined]
     precision = trainer.precision_plugin.precision
     if precision not in PRECISIONS:
         raise UserError(

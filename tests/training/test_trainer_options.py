@@ -72,6 +72,8 @@ REFUSED_FLAGS = {
 }
 # Values of flags that are refused, although other values work.
 REFUSED_VALUES = [
+    ("--trainer.profiler pytorch", "trainer.profiler is 'pytorch', but it measures one stage"),
+    ("--trainer.profiler lightning.pytorch.profilers.PyTorchProfiler", "it measures one stage"),
     ("--trainer.precision bf16-true", "takes 32-true, bf16-mixed or 16-mixed"),
     ("--trainer.precision transformer-engine", "takes 32-true, bf16-mixed or 16-mixed"),
     (
