@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Mapping
 
@@ -69,14 +70,14 @@ def check_weights(tasks: list[str] | Mapping[str, float] | None) -> tuple[list[s
     """Return the names of the tasks of a mixture, and their weights if they have weights.
 
     Raises:
-        UserError: no mixture, a single task, a task named twice, a weight that is not positive.
+        UserError: no mixture, a single task, a task named twice, a weight that is not positive and finite.
     """
     if not tasks or len(tasks) < 2:
         raise UserError("data.mixture: task mixture needs at least two tasks, such as [boolq, piqa].")
     if isinstance(tasks, Mapping):
         for name, weight in tasks.items():
-            if not weight > 0:
-                raise UserError(f"data.mixture: the weight of {name} is {weight}, but must be above 0.")
+            if not 0 < weight < math.inf:
+                raise UserError(f"data.mixture: the weight of {name} is {weight}, but must be above 0 and finite.")
         return list(tasks), {name: float(weight) for name, weight in tasks.items()}
     if twice := next((name for name in tasks if tasks.count(name) > 1), None):
         raise UserError(f"data.mixture: the task {twice} is named twice; give weights instead.")

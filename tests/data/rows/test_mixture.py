@@ -60,6 +60,7 @@ def test_the_default_total_is_that_of_all_tasks():
         (["piqa", "piqa"], "piqa is named twice"),
         ({"piqa": 1, "boolq": 0}, "weight of boolq is 0"),
         ({"piqa": 1, "boolq": float("nan")}, "weight of boolq"),
+        ({"piqa": 1, "boolq": float("inf")}, "weight of boolq is inf, but must be above 0 and finite"),
     ],
 )
 def test_wrong_mixtures_are_refused(given, message):
