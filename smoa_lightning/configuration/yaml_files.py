@@ -13,6 +13,7 @@ import yaml
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.configuration.shipped_files import config_file
 
+MOST_VALUES = 100_000  # of a file, with every alias written out
 Steps = tuple[str | int, ...]
 
 _Loader: type = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -134,7 +135,7 @@ def expand_bases(args: list[str]) -> list[str]:
     A file that is not in its folder is looked up among the files of the package.
 
     Raises:
-        UserError: A file does not exist or is not YAML, or its base is no name of a file.
+        UserError: A file does not exist or is not YAML, its base is no name of a file, or is the file itself.
     """
     expanded: list[str] = []
     seen: set[Path] = set()
@@ -148,6 +149,10 @@ def expand_bases(args: list[str]) -> list[str]:
             raise UserError(f"{file}: base is {base!r}, but must be the name of one file")
         if base is not None:
             before = config_file(base, "experiments", f"base of {file}", [file.parent])
+            if before.resolve() == file.resolve():
+                raise UserError(
+                    f"{file}: base is {base!r}, which is this file itself: name another file, or remove base"
+                )
             if before.resolve() not in seen:
                 seen.add(before.resolve())
                 add(before, f"base of {file}")
@@ -177,6 +182,7 @@ def _syntax_tree(text: str) -> yaml.Node | None:
     try:
         node: yaml.Node | None = loader.get_single_node()
         if node is not None:
+            _count(node, {})
             loader.construct_document(node)  # merges, and refuses invalid values
         return node
     except (ValueError, TypeError, OverflowError) as error:  # a date such as 2020-13-01, a number of 5,000 digits
@@ -187,6 +193,31 @@ def _syntax_tree(text: str) -> yaml.Node | None:
         raise yaml.YAMLError("lists or mappings are nested too deeply") from error
     finally:
         loader.dispose()
+
+
+def _count(node: yaml.Node, known: dict[int, int]) -> int:
+    """Return the number of values in a syntax tree, with every alias written out.
+
+    Args:
+        node: The tree.
+        known: Identity of a node -> its number of values; 0 while they are counted.
+
+    Raises:
+        yaml.YAMLError: An alias contains itself, or there are too many values.
+    """
+    if id(node) not in known:
+        known[id(node)] = 0
+        parts = [part for pair in node.value for part in pair] if isinstance(node, yaml.MappingNode) else node.value
+        inside = 0 if isinstance(node, yaml.ScalarNode) else sum(_count(part, known) for part in parts)
+        known[id(node)] = 1 + inside
+    line = node.start_mark.line + 1
+    if known[id(node)] == 0:
+        raise yaml.YAMLError(f"line {line}: the value contains itself through an alias")
+    if known[id(node)] > MOST_VALUES:
+        raise yaml.YAMLError(
+            f"line {line}: with its aliases it has {known[id(node)]} values, but at most {MOST_VALUES}"
+        )
+    return known[id(node)]
 
 
 def _value(node: yaml.Node, steps: Steps, result: LocatedYaml, file: Path) -> Any:
