@@ -249,10 +249,20 @@ WRONG_SEARCHES: list[tuple[dict[str, Any], str]] = [
     ),
     ({"parameters": {"momentum": {"low": 0.0, "high": 0.9}}, "trials": 2}, "unknown key 'momentum'"),
 ]
+WRONG_SEARCHES += [
+    ({"parameters": LR, "trials": 10**9}, "search.trials is 1,000,000,000, but a cell takes at most 10,000"),
+]
+TOO_LARGE: list[tuple[dict[str, Any], str]] = [
+    ({"seeds": 10**9}, "seeds has 1,000,000,000 seeds, but a study takes at most 10,000"),
+    ({"seeds": [*range(10_001)]}, "seeds has 10,001 seeds"),
+    ({"axes": {"r": [*range(1, 102)], "data.batch_size": [*range(1, 102)]}}, "axes have 10,201 combinations"),
+    ({"axes": {"m": [{"x" * 250: {"r": 2}}]}}, "have names of up to 259 bytes, but the name of a folder has at most"),
+    ({"axes": {"m": [{"ü" * 125: {"r": 2}}]}}, "names of up to 259 bytes"),
+]
 CASES_OF_SEARCH = [({"search": search}, words) for search, words in WRONG_SEARCHES]
 
 
-@pytest.mark.parametrize(("change", "words"), WRONG + CASES_OF_SEARCH, ids=lambda v: str(v)[:70])
+@pytest.mark.parametrize(("change", "words"), WRONG + TOO_LARGE + CASES_OF_SEARCH, ids=lambda v: str(v)[:70])
 def test_each_error_is_one_sentence(change: dict[str, Any], words: str, tmp_path: Path) -> None:
     content = yaml.safe_load(BASE) | change
     if "axes" in change and not {"drop", "baseline"} & change.keys():

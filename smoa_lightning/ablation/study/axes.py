@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +20,8 @@ from smoa_lightning.configuration.yaml_files import LocatedYaml, read_flag
 FILE_ENDINGS = (".yaml", ".yml")
 FILE_SETTINGS = ("like", "path")  # last words of settings that may have the name of a YAML file as value
 _NOT_IN_NAMES = re.compile(r"[^\w.+:@-]+")  # labels are parts of the names of folders and runs
+
+MOST_CELLS = 10_000
 
 
 @dataclass(frozen=True)
@@ -228,12 +231,18 @@ def parse_zip(tree: LocatedYaml, axes: Sequence[Axis]) -> tuple[tuple[str, ...],
     return tuple(map(tuple, given))
 
 
-def combined(axes: Sequence[Axis], zipped: Sequence[Sequence[str]]) -> Iterator[dict[str, Value]]:
-    """Yield axis -> value for every combination. The last axis changes fastest; zipped axes change together."""
+def combined(axes: Sequence[Axis], zipped: Sequence[Sequence[str]], where: str = "") -> Iterator[dict[str, Value]]:
+    """Yield axis -> value for every combination. The last axis changes fastest; zipped axes change together.
+
+    Raises:
+        UserError: There are too many combinations; the message begins with ``where``.
+    """
     partners = {name: tuple(group) for group in zipped for name in group}
     groups = list(dict.fromkeys(partners.get(axis.name, (axis.name,)) for axis in axes))
     by_name = {axis.name: axis for axis in axes}
     steps = [list(zip(*(by_name[name].values for name in group), strict=True)) for group in groups]
+    if (count := math.prod(map(len, steps))) > MOST_CELLS:
+        raise UserError(f"{where}the axes have {count:,} combinations, but a study takes at most {MOST_CELLS:,}")
     for chosen in product(*steps):
         found = {
             name: value

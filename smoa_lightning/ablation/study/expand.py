@@ -25,6 +25,7 @@ from smoa_lightning.ablation.study.study_file import (
     study_name,
 )
 from smoa_lightning.common.errors import UserError, nearest
+from smoa_lightning.common.folder_names import LONGEST
 from smoa_lightning.configuration import check_arguments, check_strategy
 from smoa_lightning.configuration.composition import Composer, Settings, value_at
 from smoa_lightning.configuration.keys import Keys
@@ -67,7 +68,7 @@ class _Expansion:
         drops = [self._condition(*entry) for entry in self._drops()]
         cells: list[Cell] = []
         dropped: list[str] = []
-        for chosen in combined(self.axes, zipped):
+        for chosen in combined(self.axes, zipped, self.tree.where("axes")):
             cell = self._cell(chosen)
             is_dropped = any(drop.holds(self._lookup(chosen, cell.settings)) for drop in drops)
             if is_dropped:
@@ -253,11 +254,24 @@ class _Expansion:
         if not cells:
             raise UserError(f"{self.tree.where('drop')}no cell is left: the conditions drop all {len(dropped)} cells")
         seen: dict[str, Cell] = {}
+        self._check_names(cells)
         for cell in cells:
             other = seen.setdefault(cell.signature, cell)
             if other is not cell:
                 both = f"the cells {other.name} and {cell.name}"
                 raise UserError(f"{self.tree.where('axes')}{both} have the same settings: drop one of them")
+
+    def _check_names(self, cells: Sequence[Cell]) -> None:
+        """Refuse cells whose runs have names that are too long for a folder."""
+        trial = f",trial={self.search.trials - 1}" if self.search else ""
+        seed = max(*self.seeds, *(self.search.seeds if self.search else ()), 0)
+        for cell in cells:
+            size = len(f"{cell.name}{trial},seed={seed}".encode("utf-8", "surrogatepass"))
+            if size > LONGEST:
+                raise UserError(
+                    f"{self.tree.where('axes')}runs of the cell {cell.name[:40]}... have names of up to {size} bytes, "
+                    f"but the name of a folder has at most {LONGEST}: give shorter labels"
+                )
 
     def _direction(self, cells: Sequence[Cell]) -> Objective:
         """Return the objective; without a metric, with the direction of the tasks' primary metrics."""

@@ -39,6 +39,7 @@ PRUNERS = {
 FINITE = ("grid", "brute_force")  # samplers that need a list of all values
 OWN_ARGUMENTS = ("search_space", "wrapped_pruner")  # set by this code, not by the study file
 
+MOST_TRIALS = 10_000  # of a cell
 RANGE_KEYS = ("low", "high", "log", "step", "only")
 CHOICE_KEYS = ("choices", "only")
 SEARCH_KEYS = ("parameters", "trials", "sampler", "pruner", "seeds", "objective")
@@ -274,6 +275,8 @@ def _trials(given: Any, sampler: OptunaClass, parsed: Sequence[Parameter], where
         raise UserError(
             f"{where}search.trials is {given!r}, but must be a whole number of at least 1, the same for each cell"
         )
+    if given > MOST_TRIALS:
+        raise UserError(f"{where}search.trials is {given:,}, but a cell takes at most {MOST_TRIALS:,}")
     if size is not None and given > size:
         raise UserError(
             f"{where}search.trials is {given}, but sampler {sampler.name} has only {size} combinations for a cell"

@@ -64,6 +64,7 @@ STUDY_KEYS = {
 }
 # To which depth a later file is merged key by key with earlier files; other keys are replaced.
 DEPTHS = {"axes": 1, "overrides": 1, "search": 2}
+MOST_SEEDS = 10_000
 KEEP = ("best", "none")
 Keep = Literal["best", "none"]
 Layer = tuple[Mapping[str, Any], Mapping[str, str]]  # overrides, and the place of each
@@ -165,11 +166,14 @@ def seed_list(given: Any, first: int, where: str, name: str) -> tuple[int, ...]:
     """Return seeds: a given list, or a given number of seeds that begin at ``first``.
 
     Raises:
-        UserError: There is no seed, a seed appears twice, or a seed is not a whole number of at least 0.
+        UserError: There is no seed, or too many; a seed appears twice, or is not a whole number of at least 0.
 
     >>> seed_list(3, 0, "", "seeds")
     (0, 1, 2)
     """
+    count = len(given) if isinstance(given, list) else given
+    if isinstance(count, int) and count > MOST_SEEDS:
+        raise UserError(f"{where}{name} has {count:,} seeds, but a study takes at most {MOST_SEEDS:,}")
     if isinstance(given, int) and not isinstance(given, bool) and given >= 1:
         return tuple(range(first, first + given))
     seeds = given if isinstance(given, list) else []
