@@ -95,3 +95,10 @@ def test_runs_of_a_search(made: Any) -> None:
         UserError, match=r"the search of cell r=4 needs values of model\.optimizer\.init_args\.lr, but got nothing"
     ):
         study.final_run(cell, 7)
+
+
+@pytest.mark.parametrize("name", [name for name in SAMPLERS if name != "cmaes"])  # needs a further package
+def test_every_sampler_with_a_seed_passes_its_first_try(name: str, made: Any) -> None:
+    parameters = {"lr": {"low": 0.01, "high": 0.1, "step": 0.09}}
+    search = {"parameters": parameters, "trials": 1, "sampler": {"name": name, "seed": 3}}
+    assert made(axes={"packing": [True]}, search=search).search.sampler.options == {"seed": 3}
