@@ -11,6 +11,7 @@ from pathlib import Path
 from smoa_lightning.ablation.execution.options import Options, parse_options, usage
 from smoa_lightning.ablation.planning.search_check import check_search
 from smoa_lightning.ablation.study.expand import load_study
+from smoa_lightning.ablation.study.optuna_trial import try_search
 from smoa_lightning.ablation.study.sources import lines, with_sources
 from smoa_lightning.ablation.study.space import Study
 from smoa_lightning.ablation.study.study_compatibility import check_folder, describe_study
@@ -35,6 +36,8 @@ def main(args: list[str]) -> None:
     options = parse_options(args)
     study = load_study(options.files, options.study_flags)
     check_devices(study)
+    if study.search is not None and options.worker is None:
+        try_search(study.search)
     folder = options.folder_of(study.name)
     study = with_sources(study, folder)
     if options.worker is not None:

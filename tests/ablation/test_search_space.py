@@ -9,6 +9,7 @@ import optuna
 import pytest
 
 from smoa_lightning.ablation.planning.plan import plan
+from smoa_lightning.ablation.study.optuna_trial import try_search
 from smoa_lightning.ablation.study.search_space import PRUNERS, SAMPLERS
 from smoa_lightning.common.errors import UserError
 
@@ -101,4 +102,22 @@ def test_runs_of_a_search(made: Any) -> None:
 def test_every_sampler_with_a_seed_passes_its_first_try(name: str, made: Any) -> None:
     parameters = {"lr": {"low": 0.01, "high": 0.1, "step": 0.09}}
     search = {"parameters": parameters, "trials": 1, "sampler": {"name": name, "seed": 3}}
-    assert made(axes={"packing": [True]}, search=search).search.sampler.options == {"seed": 3}
+    try_search(made(axes={"packing": [True]}, search=search).search)
+
+
+@pytest.mark.parametrize(
+    ("kind", "given"),
+    [
+        ("sampler", {"name": "tpe", "n_startup_trials": "x"}),
+        ("sampler", {"name": "tpe", "gamma": 3}),
+        ("sampler", {"name": "nsgaii", "population_size": 1}),
+        ("pruner", {"name": "percentile"}),
+        ("pruner", {"name": "median", "n_startup_trials": -1}),
+        ("pruner", {"name": "median", "n_warmup_steps": "x"}),
+    ],
+)
+def test_options_that_optuna_refuses_name_the_line(kind: str, given: dict[str, Any], made: Any) -> None:
+    search = {"parameters": {"lr": {"low": 0.01, "high": 0.1}}, "trials": 2, kind: given}
+    study = made(axes={"packing": [True]}, search=search)
+    with pytest.raises(UserError, match=rf"line \d+: {kind} {given['name']} cannot take its options: "):
+        try_search(study.search)

@@ -252,14 +252,6 @@ WRONG_SEARCHES: list[tuple[dict[str, Any], str]] = [
 WRONG_SEARCHES += [
     ({"parameters": LR, "trials": 10**9}, "search.trials is 1,000,000,000, but a cell takes at most 10,000"),
 ]
-WRONG_SEARCHES += [
-    ({"parameters": LR, "trials": 2, "sampler": {"name": name, **options}}, f"sampler {name} cannot take its options")
-    for name, options in (("tpe", {"n_startup_trials": "x"}), ("tpe", {"gamma": 3}), ("nsgaii", {"population_size": 1}))
-]
-WRONG_SEARCHES += [
-    ({"parameters": LR, "trials": 2, "pruner": {"name": name, **options}}, f"pruner {name} cannot take its options")
-    for name, options in (("percentile", {}), ("median", {"n_startup_trials": -1}), ("median", {"n_warmup_steps": "x"}))
-]
 TOO_LARGE: list[tuple[dict[str, Any], str]] = [
     ({"seeds": 10**9}, "seeds has 1,000,000,000 seeds, but a study takes at most 10,000"),
     ({"seeds": [*range(10_001)]}, "seeds has 10,001 seeds"),

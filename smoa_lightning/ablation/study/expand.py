@@ -13,7 +13,6 @@ from smoa_lightning.ablation.study.budget import BUDGET, DEFAULT_TOLERANCE, TOLE
 from smoa_lightning.ablation.study.classes import classes_of
 from smoa_lightning.ablation.study.conditions import Condition, Lookup, parse_condition
 from smoa_lightning.ablation.study.objective import DIRECTIONS, Objective, metric_of
-from smoa_lightning.ablation.study.optuna_trial import try_search
 from smoa_lightning.ablation.study.search_space import parse_search
 from smoa_lightning.ablation.study.space import Cell, Study, command_line
 from smoa_lightning.ablation.study.study_file import (
@@ -61,8 +60,6 @@ class _Expansion:
         self.seeds = seed_list(tree.value.get("seeds", 3), 0, tree.where("seeds"), "seeds")
         self.objective = Objective.parse(tree.value.get("objective"), tree.where("objective"))
         self.search = parse_search(tree, self.keys, self.seeds, self.objective, self._condition)
-        if self.search is not None:
-            try_search(self.search, tree)
         self.overrides = self._overrides()
         self._check_conflicts()
 

@@ -7,12 +7,11 @@ from typing import Any
 
 from smoa_lightning.ablation.study.search_space import FINITE, OptunaClass, Search
 from smoa_lightning.common.errors import UserError
-from smoa_lightning.configuration.yaml_files import LocatedYaml
 
 NEED_OPTIONS = ("percentile", "threshold")  # pruners
 
 
-def try_search(search: Search, tree: LocatedYaml) -> None:
+def try_search(search: Search) -> None:
     """Make the sampler and the pruner, and ask for one trial in memory, if the study names options or needs them.
 
     Without, Optuna's own defaults are used, so nothing is imported.
@@ -29,9 +28,7 @@ def try_search(search: Search, tree: LocatedYaml) -> None:
                 _ask(kind, named, search)
         except Exception as error:  # errors of Optuna's classes have no common class
             text = " ".join(str(error).split()) or type(error).__name__
-            raise UserError(
-                f"{tree.where('search', kind)}{kind} {named.name} cannot take its options: {text}"
-            ) from error
+            raise UserError(f"{named.where}{kind} {named.name} cannot take its options: {text}") from error
 
 
 def _ask(kind: str, named: OptunaClass, search: Search) -> None:

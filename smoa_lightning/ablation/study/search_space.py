@@ -96,11 +96,12 @@ class Parameter:
 
 @dataclass(frozen=True)
 class OptunaClass:
-    """A sampler or pruner: its name in a study, its class in Optuna, and its options in the study file."""
+    """A sampler or pruner: its name in a study, its class in Optuna, its options in the study file, and their place."""
 
     name: str
     class_name: str
     options: Mapping[str, Any] = field(default_factory=dict)
+    where: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)
@@ -197,7 +198,7 @@ def parse_optuna_class(given: Any, table: Mapping[str, str], module: str, defaul
             raise UserError(
                 f"{where}{kind} {name} has no option {option!r}; the nearest are {nearest(option, known, 3)}"
             )
-    return OptunaClass(name, table[name], options)
+    return OptunaClass(name, table[name], options, where)
 
 
 def parse_search(
