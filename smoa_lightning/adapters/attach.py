@@ -52,10 +52,11 @@ def attach(model: nn.Module, config: PeftConfig, seed: int) -> PeftModel:
         for name, module in matched_modules(model, config):
             config.for_layer(name).check_target(name, module)  # before any layer is replaced
     on_meta = any(p.is_meta for p in model.parameters())  # where code that needs weights fails in its own ways
+    refusals = (ValueError, ImportError, re.error) if on_meta else REFUSALS
     try:
         with seeded(model, seed), quiet_peft():
             adapted = get_peft_model(model, config)
-    except (ValueError, ImportError, re.error) if on_meta else REFUSALS as error:
+    except refusals as error:
         raise UserError(f"peft refuses this {type(config).__name__}: {_one_sentence(error)}") from error
     if isinstance(adapted.base_model, AdapterModel):
         for adapter_name in adapted.active_adapters:
