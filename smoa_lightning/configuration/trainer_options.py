@@ -41,7 +41,9 @@ PROFILER = (
 
 
 def _is_pytorch_profiler(value: Any) -> bool:
-    return value == "pytorch" or str(getattr(value, "get", {}.get)("class_path")).endswith("PyTorchProfiler")
+    class_path = getattr(value, "class_path", None)  # of the parser; a file gives a mapping
+    class_path = value.get("class_path") if isinstance(value, Mapping) else class_path
+    return value == "pytorch" or str(class_path).endswith("PyTorchProfiler")
 
 
 FLAGS: dict[str, tuple[Callable[[Any], bool], str]] = {  # setting -> whether a value is refused, and why
