@@ -24,6 +24,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from smoa_lightning.common.console import console
 from smoa_lightning.embedded import rows
 
+collect_ignore = ["peft_suite"]  # run by its own script, with a checkout of peft (tests/peft_suite/run.py)
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 CACHE = tempfile.TemporaryDirectory()  # encoded rows: not in the user's own cache, and anew in each test session
 os.environ["SMOA_LIGHTNING_CACHE"] = CACHE.name
