@@ -1,7 +1,8 @@
-"""A fixture that makes small studies."""
+"""Fixtures that make small studies."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,3 +25,31 @@ def made(tmp_path: Path) -> Any:
         return load_study([file])
 
     return make
+
+
+@pytest.fixture
+def make(tiny_backbone: Path, piqa_folder: Path, tmp_path: Path) -> Callable[..., Study]:
+    """Return a function that makes a study with the tiny backbone and a few rows."""
+
+    def written(axes: Any, overrides: Any = (), **keys: Any) -> Study:
+        flags = {
+            "model.backbone.source": "local",
+            "model.backbone.path": str(tiny_backbone),
+            "data.source": "local",
+            "data.path": str(piqa_folder),
+            "data.batch_size": 8,
+            "data.limit_train_rows": 60,
+            "data.selection_rows": 10,
+            "trainer.max_epochs": 1,
+            "trainer.accelerator": "cpu",
+            "forgetting.text": None,
+            **dict(overrides),
+        }
+        content = {
+            "base": [f"{EXPERIMENTS}/piqa.yaml"], "name": "tiny", "axes": axes, "seeds": [0, 1], "overrides": flags,
+        }  # fmt: skip
+        file = tmp_path / "tiny.yaml"
+        file.write_text(yaml.safe_dump({**content, **keys}))
+        return load_study([file])
+
+    return written
