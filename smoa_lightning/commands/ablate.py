@@ -11,7 +11,7 @@ from pathlib import Path
 from smoa_lightning.ablation.execution.options import Options, parse_options, usage
 from smoa_lightning.ablation.planning.search_check import check_search
 from smoa_lightning.ablation.study.expand import load_study
-from smoa_lightning.ablation.study.optuna_trial import try_search
+from smoa_lightning.ablation.study.optuna_objects import try_search
 from smoa_lightning.ablation.study.sources import lines, with_sources
 from smoa_lightning.ablation.study.space import Study
 from smoa_lightning.ablation.study.study_compatibility import check_folder, describe_study

@@ -12,7 +12,7 @@ from smoa_lightning.common.atomic_files import replacing
 from smoa_lightning.common.errors import UserError, nearest
 from smoa_lightning.common.paths import local_path
 from smoa_lightning.configuration.settings import SCHEMA_FILE
-from smoa_lightning.configuration.shipped_files import KINDS, description, full_name, shipped_files, shipped_named
+from smoa_lightning.configuration.shipped_files import KINDS, description, full_name, only_shipped, shipped_files
 
 
 def main(args: list[str]) -> None:
@@ -56,11 +56,9 @@ def named(name: str) -> Path:
     Raises:
         UserError: There is no such file, or several files have the name.
     """
-    found = shipped_named(name)
-    if len(found) == 1:
-        return found[0]
-    if found:
-        raise UserError(f"{name!r} can mean {', '.join(map(full_name, found))}: give the whole name")
+    found = only_shipped(name)
+    if found is not None:
+        return found
     known = [known for kind in KINDS for known in shipped_files(kind)]
     raise UserError(f"the package has no configuration {name!r}; the nearest are {nearest(name, known, 3)}")
 

@@ -54,6 +54,18 @@ def shipped_named(name: str, kinds: Sequence[Kind] = KINDS) -> list[Path]:
     return exact or inner
 
 
+def only_shipped(name: str, kinds: Sequence[Kind] = KINDS, where: str = "") -> Path | None:
+    """Return the shipped file that a name means; ``None`` if there is none. ``where`` begins the message.
+
+    Raises:
+        UserError: Several files have the name.
+    """
+    found = shipped_named(name, kinds)
+    if len(found) > 1:
+        raise UserError(f"{where}{name!r} can mean {', '.join(map(full_name, found))}: give the whole name")
+    return found[0] if found else None
+
+
 def config_file(name: str | Path, kind: Kind, named_by: str, folders: Sequence[Path] | None = None) -> Path:
     """Return a configuration file: in the given folders, else in the package.
 
@@ -71,14 +83,12 @@ def config_file(name: str | Path, kind: Kind, named_by: str, folders: Sequence[P
     for place in places:
         if place.is_file():
             return place
-    found = shipped_named(str(name) if folders is None else re.sub(r"^(\.\.?/)+", "", str(name)), (kind,))
-    if len(found) == 1:
+    short = str(name) if folders is None else re.sub(r"^(\.\.?/)+", "", str(name))
+    found = only_shipped(short, (kind,), f"{named_by}: ")
+    if found is not None:
         if folders is None:
-            _say_once(full_name(found[0]))
-        return found[0]
-    if found:
-        names = ", ".join(full_name(file) for file in found)
-        raise UserError(f"{named_by}: {str(name)!r} can mean {names}: give the whole name")
+            _say_once(full_name(found))
+        return found
     for other, command in COMMANDS.items():
         if other != kind and (others := shipped_named(str(name), (other,))):
             raise UserError(f"{named_by}: {full_name(others[0])} is for {command}: {command} --config {name}")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from smoa_lightning.backbones.hub import hub_answers
 from smoa_lightning.common.errors import UserError
+from smoa_lightning.common.paths import local_path
 from smoa_lightning.records.record import read_record, signature
 from smoa_lightning.training.callbacks.forgetting import EMBEDDED
 from smoa_lightning.training.checkpoint import file_digest
@@ -140,7 +141,7 @@ def rows_to_continue(folder: Path, earlier: Mapping[str, Any], backbone: Mapping
 def text_digests(config: Mapping[str, Any]) -> dict[str, str]:
     """Return ``forgetting.text`` -> SHA-256 of the file that it names; empty for the embedded text and for none."""
     text = (config.get("forgetting") or {}).get("text")
-    digest = None if text in (None, EMBEDDED) else file_digest(str(Path(text).expanduser()))
+    digest = None if text in (None, EMBEDDED) else file_digest(str(local_path(text)))
     return {} if digest is None else {TEXT: digest}
 
 

@@ -9,7 +9,7 @@ import optuna
 import pytest
 
 from smoa_lightning.ablation.planning.plan import plan
-from smoa_lightning.ablation.study.optuna_trial import try_search
+from smoa_lightning.ablation.study.optuna_objects import try_search
 from smoa_lightning.ablation.study.search_space import PRUNERS, SAMPLERS
 from smoa_lightning.common.errors import UserError
 

@@ -88,6 +88,21 @@ def test_a_folder_without_the_file_names_what_it_holds(elsewhere: Path) -> None:
         config_file("mine/frist.yaml", "experiments", "--config")
 
 
+def test_a_name_of_several_files_is_refused(
+    elsewhere: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("experiments/one/own.yaml", "experiments/two/own.yaml"):
+        (elsewhere / "root" / name).parent.mkdir(parents=True)
+        (elsewhere / "root" / name).touch()
+    monkeypatch.setattr(shipped_files, "shipped_root", lambda: elsewhere / "root")
+    says = "'own' can mean experiments/one/own.yaml, experiments/two/own.yaml: give the whole name"
+    with pytest.raises(UserError, match=f"^--config: {says}$"):
+        config_file("own", "experiments", "--config")
+    assert config_file("two/own", "experiments", "--config").parent.name == "two"
+    assert main(["configs", "show", "own"]) == 2
+    assert says in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("command", ["fit", "ablate"])
 def test_studies_and_experiments_are_told_apart(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Their paths exist, so the content decides."""

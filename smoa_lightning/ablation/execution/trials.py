@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,12 +17,11 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from smoa_lightning.ablation.execution.ledger import ENDED, MOST_DEATHS, PULSE, RUN, WORKER, Ledger, count
 from smoa_lightning.ablation.study.objective import DIRECTIONS
-from smoa_lightning.ablation.study.search_space import OptunaClass, Parameter, Search
+from smoa_lightning.ablation.study.optuna_objects import pruner, sampler, suggest
+from smoa_lightning.ablation.study.search_space import Search
 from smoa_lightning.ablation.study.space import Cell
 
 ORIGIN = "origin"  # number of a trial's first attempt
-# Samplers that read the next value from the storage, and need the same seed every time.
-SAME_SEED = ("GridSampler", "BruteForceSampler", "QMCSampler")
 
 
 @dataclass(frozen=True)
@@ -166,7 +165,7 @@ class CellSearch:
             study_name=self.ledger.name,
             storage=self.ledger.storage,
             sampler=sampler(self.search.sampler, self.cell.parameters, seed),
-            pruner=getattr(optuna.pruners, self.search.pruner.class_name)(**self.search.pruner.options),
+            pruner=pruner(self.search.pruner),
         )
 
     def best(self) -> FrozenTrial | None:
@@ -179,25 +178,3 @@ class CellSearch:
     def search_direction(self) -> str:
         """The better direction of the search's metric."""
         return DIRECTIONS[self.cell.search_metric]
-
-
-def sampler(named: OptunaClass, parameters: Sequence[Parameter], seed: int) -> optuna.samplers.BaseSampler:
-    """Make a sampler. If the study file sets a seed, the sampler's seed depends on it."""
-    make: Callable[..., optuna.samplers.BaseSampler] = getattr(optuna.samplers, named.class_name)
-    options = dict(named.options)
-    if named.class_name == "GridSampler":
-        return make({p.key: list(p.values or ()) for p in parameters}, **{"seed": 0, **options})
-    given = 0 if named.class_name in SAME_SEED else seed
-    if "seed" in options and named.class_name not in SAME_SEED:
-        options["seed"] = zlib.crc32(f"{options['seed']}/{seed}".encode())
-    return make(**{"seed": given, **options})
-
-
-def suggest(trial: Trial, parameter: Parameter) -> Any:
-    """Draw a value of a parameter."""
-    key, low, high, step = parameter.key, parameter.low, parameter.high, parameter.step
-    if parameter.choices:
-        return trial.suggest_categorical(key, parameter.choices)
-    if parameter.integer:
-        return trial.suggest_int(key, int(low), int(high), step=1 if step is None else int(step), log=parameter.log)
-    return trial.suggest_float(key, float(low), float(high), step=step, log=parameter.log)

@@ -16,9 +16,8 @@ from typing import Any
 from smoa_lightning.ablation.study.space import Cell, Study
 from smoa_lightning.common.checksums import sha256
 from smoa_lightning.common.errors import UserError
-from smoa_lightning.common.paths import absolute, local_path
+from smoa_lightning.common.paths import absolute
 from smoa_lightning.configuration.composition import value_at
-from smoa_lightning.configuration.settings import ABSENT
 
 Facts = Mapping[str, Any]  # size, time of the last change, and SHA-256 of a file
 Contents = Mapping[str, Mapping[str, Facts]]  # place, as an absolute path or pattern -> file -> its facts
@@ -68,7 +67,7 @@ def _places(cell: Cell) -> Iterator[str]:
             given += value.values()
         elif isinstance(value, list):
             given += value
-        elif isinstance(value, str) and value is not ABSENT and "://" not in value:
+        elif isinstance(value, str) and "://" not in value:
             yield absolute(value)
 
 
@@ -86,7 +85,7 @@ def _facts_of(place: str, known: Mapping[str, Facts]) -> dict[str, Facts]:
 
 def _files(place: str) -> list[Path]:
     """Return the files of a folder, a file or a pattern, without hidden files and texts about the folder."""
-    path = local_path(place)
+    path = Path(place)
     if path.is_dir():
         found = [file for file in path.rglob("*") if not any(p.startswith(".") for p in file.relative_to(path).parts)]
     else:

@@ -1,18 +1,60 @@
-"""A first try of the sampler and the pruner of a search, before any run starts."""
+"""The sampler and the pruner of a search, the values of a trial, and a first try of all three before any run starts."""
 
 from __future__ import annotations
 
 import warnings
-from typing import Any
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
-from smoa_lightning.ablation.study.search_space import FINITE, OptunaClass, Search
+from smoa_lightning.ablation.study.search_space import FINITE, OptunaClass, Parameter, Search
 from smoa_lightning.common.errors import UserError
 
+if TYPE_CHECKING:
+    from optuna.pruners import BasePruner
+    from optuna.samplers import BaseSampler
+    from optuna.trial import Trial
+
 NEED_OPTIONS = ("percentile", "threshold")  # pruners
+# Samplers that read the next value from the storage, and need the same seed every time.
+SAME_SEED = ("GridSampler", "BruteForceSampler", "QMCSampler")
+
+
+def sampler(named: OptunaClass, parameters: Sequence[Parameter], seed: int) -> BaseSampler:
+    """Make a sampler. If the study file sets a seed, the sampler's seed depends on it."""
+    import optuna
+
+    make: Callable[..., BaseSampler] = getattr(optuna.samplers, named.class_name)
+    options = dict(named.options)
+    if named.class_name == "GridSampler":
+        return make({p.key: list(p.values or ()) for p in parameters}, **{"seed": 0, **options})
+    given = 0 if named.class_name in SAME_SEED else seed
+    if "seed" in options and named.class_name not in SAME_SEED:
+        options["seed"] = zlib.crc32(f"{options['seed']}/{seed}".encode())
+    return make(**{"seed": given, **options})
+
+
+def pruner(named: OptunaClass) -> BasePruner:
+    """Make a pruner."""
+    import optuna
+
+    made: BasePruner = getattr(optuna.pruners, named.class_name)(**named.options)
+    return made
+
+
+def suggest(trial: Trial, parameter: Parameter) -> Any:
+    """Draw a value of a parameter."""
+    key, low, high, step = parameter.key, parameter.low, parameter.high, parameter.step
+    if parameter.choices:
+        return trial.suggest_categorical(key, parameter.choices)
+    if parameter.integer:
+        return trial.suggest_int(key, int(low), int(high), step=1 if step is None else int(step), log=parameter.log)
+    return trial.suggest_float(key, float(low), float(high), step=step, log=parameter.log)
 
 
 def try_search(search: Search) -> None:
-    """Make the sampler and the pruner, and ask for one trial in memory, if the study names options or needs them.
+    """Make the sampler and the pruner, and ask for trials in memory, if the study names options or needs them.
 
     Without, Optuna's own defaults are used, so nothing is imported.
 
@@ -34,15 +76,18 @@ def try_search(search: Search) -> None:
 def _ask(kind: str, named: OptunaClass, search: Search) -> None:
     import optuna
 
-    values = {p.key: list(p.values or ()) for p in search.parameters}
-    first: dict[str, Any] = {"search_space": values} if named.class_name == "GridSampler" else {}
-    make = getattr(getattr(optuna, f"{kind}s"), named.class_name)
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
-        _trials(optuna.create_study(**{kind: make(**first, **named.options)}), search, named.name in FINITE)
+        if kind == "pruner":
+            _trials(optuna.create_study(pruner=pruner(named)), search, finite=False)
+            return
+        variants = [named]
         if named.name == "tpe":  # its other options are first used after the random trials
-            _trials(optuna.create_study(sampler=make(**{**named.options, "n_startup_trials": 1})), search, False)
+            variants.append(replace(named, options={**named.options, "n_startup_trials": 1}))
+        for each in variants:
+            study = optuna.create_study(sampler=sampler(each, search.parameters, seed=0))
+            _trials(study, search, named.name in FINITE)
     finally:
         optuna.logging.set_verbosity(before)
 
@@ -51,13 +96,8 @@ def _trials(study: Any, search: Search, finite: bool) -> None:
     """Ask for three trials, or for one of a sampler that stops the study after the last value."""
     for _ in range(1 if finite else 3):
         trial = study.ask()
-        for p in search.parameters:
-            if p.choices:
-                trial.suggest_categorical(p.key, p.choices)
-            elif p.integer:
-                trial.suggest_int(p.key, int(p.low), int(p.high), step=int(p.step or 1), log=p.log)
-            else:
-                trial.suggest_float(p.key, float(p.low), float(p.high), step=p.step, log=p.log)
+        for parameter in search.parameters:
+            suggest(trial, parameter)
         trial.report(0.5, 1)
         trial.should_prune()
         if not finite:
