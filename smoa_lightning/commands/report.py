@@ -10,14 +10,14 @@ from pathlib import Path
 
 from smoa_lightning.ablation.report.analysis import Analysis, analyse
 from smoa_lightning.ablation.report.contents import contents
-from smoa_lightning.ablation.report.document import FIGURES, Document, Table
 from smoa_lightning.ablation.report.folder import read_study
-from smoa_lightning.ablation.report.html import page
 from smoa_lightning.ablation.report.latex import latex
 from smoa_lightning.ablation.report.markdown import markdown
 from smoa_lightning.commands.arguments import ArgumentParser
 from smoa_lightning.common.atomic_files import replacing
 from smoa_lightning.common.paths import local_path
+from smoa_lightning.records.page.document import FIGURES, Document, Table
+from smoa_lightning.records.page.html import page
 
 logger = logging.getLogger(__name__)
 NUMBER_OR_UNIT = re.compile(r"[-+]?[\d.]+(?:[eE][-+]?\d+)?%?|[a-z]+")

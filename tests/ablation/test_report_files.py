@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from smoa_lightning.ablation.report.document import Table, columns
-from smoa_lightning.ablation.report.html import page
 from smoa_lightning.ablation.report.latex import latex
 from smoa_lightning.ablation.report.markdown import markdown
 from smoa_lightning.commands.report import write_report
+from smoa_lightning.records.page.document import Table, columns
+from smoa_lightning.records.page.html import page
 from tests.ablation.made_study import make_study
 from tests.browser import BROWSER, FLAGS
 
@@ -113,7 +113,7 @@ def test_latex_and_markdown_escape_special_characters() -> None:
     assert r"x \& \textless{}y\textgreater{} & 1 \\" in text
     assert r"\textbf{p\textbar{}q} & \textbf{-2} \\" in text
     assert r"\begin{tabular}{lr}" in text
-    from smoa_lightning.ablation.report.document import Document
+    from smoa_lightning.records.page.document import Document
 
     assert "| **p\\|q** | **-2** |" in markdown(Document("d", (table,)))
     assert "x &amp; &lt;y&gt;" in page(Document("d", (table,)))

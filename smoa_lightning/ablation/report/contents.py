@@ -9,7 +9,10 @@ from dataclasses import replace
 from smoa_lightning.ablation.report.analysis import Analysis
 from smoa_lightning.ablation.report.cells import CellResult, unit
 from smoa_lightning.ablation.report.comparisons import BASE_MODEL, Comparison
-from smoa_lightning.ablation.report.document import (
+from smoa_lightning.ablation.report.provenance import provenance
+from smoa_lightning.ablation.report.searches import search_blocks
+from smoa_lightning.ablation.statistics import Estimate, counted
+from smoa_lightning.records.page.document import (
     Block,
     Document,
     Heading,
@@ -19,9 +22,6 @@ from smoa_lightning.ablation.report.document import (
     Table,
     columns,
 )
-from smoa_lightning.ablation.report.provenance import provenance
-from smoa_lightning.ablation.report.searches import search_blocks
-from smoa_lightning.ablation.statistics import Estimate, counted
 from smoa_lightning.records.record import STUDY_FACTS
 
 DIFFERENCE_TITLES = (

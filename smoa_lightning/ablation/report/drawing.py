@@ -11,8 +11,8 @@ from typing import Any
 
 from smoa_lightning.ablation.report.analysis import Analysis
 from smoa_lightning.ablation.report.cells import CellResult
-from smoa_lightning.ablation.report.document import Picture
 from smoa_lightning.common.atomic_files import replacing
+from smoa_lightning.records.page.document import Picture
 
 # Okabe and Ito's colours, which people with any colour vision can distinguish.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999933")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from smoa_lightning.ablation.report.document import Table
+from smoa_lightning.records.page.document import Table
 
 ESCAPES = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 
-from smoa_lightning.ablation.report.document import (
+from smoa_lightning.records.page.document import (
     FIGURES,
     Block,
+    Code,
     Document,
+    Fold,
     Heading,
     Paragraph,
     Picture,
@@ -33,6 +35,10 @@ def _block(block: Block) -> str:
         return "\n".join(f"* {_text(sentence)}" for sentence in block.sentences)
     if isinstance(block, Picture):
         return f"![{_plain(block.caption)}]({FIGURES}/{block.name}.svg)\n\n*{_text(block.caption)}*"
+    if isinstance(block, Code):
+        return "\n".join(f"    {line}" for line in block.text.splitlines())
+    if isinstance(block, Fold):
+        return "\n\n".join([f"**{_text(block.summary)}**", *(_block(inner) for inner in block.blocks)])
     return _table(block)
 
 

@@ -8,9 +8,9 @@ from pathlib import PurePath
 from typing import Any
 
 from smoa_lightning.ablation.report.analysis import Analysis
-from smoa_lightning.ablation.report.document import Block, Paragraph, Points, Table, columns
 from smoa_lightning.ablation.report.searches import short_values
 from smoa_lightning.ablation.statistics import counted
+from smoa_lightning.records.page.document import Block, Paragraph, Points, Table, columns
 from smoa_lightning.records.record import STUDY_FACTS
 
 # A fact that should be the same in all runs of a study -> how to read it from a record.

@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from smoa_lightning.ablation.report.document import Block, Heading, Paragraph, Points, Table, columns
 from smoa_lightning.ablation.report.folder import StudyFolder
+from smoa_lightning.records.page.document import Block, Heading, Paragraph, Points, Table, columns
 
 
 def search_blocks(study: StudyFolder) -> list[Block]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 FIGURES = "figures"  # folder of the figures, next to the report
@@ -17,7 +17,20 @@ class Heading:
 
 @dataclass(frozen=True)
 class Paragraph:
-    """Plain text."""
+    """Plain text.
+
+    Args:
+        text: The text.
+        lead: Whether it is the summary at the top, in larger letters.
+    """
+
+    text: str
+    lead: bool = False
+
+
+@dataclass(frozen=True)
+class Code:
+    """Text that keeps its lines: a file or a command."""
 
     text: str
 
@@ -81,7 +94,20 @@ class Picture:
     svg: str
 
 
-Block = Heading | Paragraph | Points | Table | Picture
+@dataclass(frozen=True)
+class Fold:
+    """Blocks below a line that opens them; they are closed at first.
+
+    Args:
+        summary: The line.
+        blocks: The contents.
+    """
+
+    summary: str
+    blocks: tuple[Block, ...]
+
+
+Block = Heading | Paragraph | Points | Code | Table | Picture | Fold
 
 
 @dataclass(frozen=True)
@@ -98,8 +124,16 @@ class Document:
 
     @property
     def tables(self) -> list[Table]:
-        """All tables."""
-        return [block for block in self.blocks if isinstance(block, Table)]
+        """All tables, the folded ones included."""
+        return list(_tables(self.blocks))
+
+
+def _tables(blocks: Sequence[Block]) -> Iterator[Table]:
+    for block in blocks:
+        if isinstance(block, Table):
+            yield block
+        elif isinstance(block, Fold):
+            yield from _tables(block.blocks)
 
 
 def columns(titles: Sequence[str], texts: int = 1) -> tuple[Column, ...]:

@@ -1,0 +1,50 @@
+"""A document as one HTML page that loads nothing: it contains the styles and figures, and has no scripts.
+
+The skeleton is ``page.html.jinja`` and the stylesheet ``style.css``, for light and dark screens of any width.
+"""
+
+from __future__ import annotations
+
+import functools
+import html
+import re
+from pathlib import Path
+
+import jinja2
+from markupsafe import Markup
+
+from smoa_lightning.records.page.document import Document, Picture
+
+FOLDER = Path(__file__).parent
+BLACK = re.compile(r"#000(?:000)?\b")
+WHITE = re.compile(r"#fff(?:fff)?\b", re.IGNORECASE)
+
+
+def page(document: Document) -> str:
+    """Return a document as an HTML page."""
+    return _template().render(document=document, style=Markup((FOLDER / "style.css").read_text(encoding="utf-8")))
+
+
+@functools.cache
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(FOLDER), autoescape=True, undefined=jinja2.StrictUndefined,
+        keep_trailing_newline=True,
+    )  # fmt: skip
+    environment.filters |= {"kind": lambda block: type(block).__name__, "drawing": drawing}
+    return environment.get_template("page.html.jinja")
+
+
+def drawing(picture: Picture) -> Markup:
+    """Return a figure for use inside a page: without its header, and with identifiers that are unique on the page.
+
+    Black becomes the colour of the text and white that of the page, so that a figure is readable on a dark page.
+    """
+    name, caption = picture.name, html.escape(picture.caption)
+    svg = picture.svg[picture.svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'\bid="', f'id="{name}-', svg)
+    svg = re.sub(r'(xlink:href="#|url\(#)', rf"\g<1>{name}-", svg)
+    svg = WHITE.sub("var(--paper)", BLACK.sub("currentColor", svg))
+    svg = svg.replace("<svg", f'<svg role="img" aria-label="{caption}"', 1)
+    return Markup(svg.strip())  # matplotlib has escaped the texts inside
