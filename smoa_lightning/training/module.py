@@ -43,6 +43,7 @@ from smoa_lightning.training.optimizer import DEFAULT_OPTIMIZER, scheduled_optim
 from smoa_lightning.training.packing_check import check_packing
 from smoa_lightning.training.random_states import random_state_of, random_states
 from smoa_lightning.training.reply_trial import try_replies
+from smoa_lightning.training.schedule import Decay
 from smoa_lightning.training.sharding import average_gradients, shard, whole_norm
 
 Batch = dict[str, Any]
@@ -62,7 +63,7 @@ class FineTuneModule(L.LightningModule):
         frozen: bool = False,
         optimizer: OptimizerCallable = DEFAULT_OPTIMIZER,
         warmup: float = 0.06,
-        decay: Literal["linear", "constant"] = "linear",
+        decay: Decay = "linear",
         adapter_seed: int | None = None,
         budget: str | int | float | dict[str, str] | None = None,
         budget_tolerance: float | None = None,
@@ -75,7 +76,7 @@ class FineTuneModule(L.LightningModule):
             frozen: Train nothing, and evaluate the base model. Needs ``adapter: null``.
             optimizer: The optimizer of the trainable parameters.
             warmup: Linear warm-up of the learning rate: a number of steps, or below 1 a share of all steps.
-            decay: Learning rate after the warm-up: ``linear`` to zero, or ``constant``.
+            decay: Learning rate after the warm-up: ``linear`` to zero, ``cosine`` to zero, or ``constant``.
             adapter_seed: Seed of the adapter's initial values; ``null`` follows ``seed_everything`` (0 in Python).
             budget: Number of trainable parameters, which sets the strategy's rank or block size: ``300k``, or
                 ``like: FILE`` for the number of the strategy in a YAML file. ``null`` changes no size.

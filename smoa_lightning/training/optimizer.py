@@ -12,14 +12,16 @@ from torch import nn
 
 from smoa_lightning.adapters.parameters import adapter_parameter_names
 from smoa_lightning.common.errors import UserError
-from smoa_lightning.training.schedule import warmup_decay
+from smoa_lightning.training.schedule import Decay, warmup_decay
 
 Factory = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
 
 DEFAULT_OPTIMIZER = partial(torch.optim.AdamW, lr=1e-3, weight_decay=0.0)
 
 
-def scheduled_optimizer(network: nn.Module, factory: Factory, total: int, warmup: float, decay: str) -> dict[str, Any]:
+def scheduled_optimizer(
+    network: nn.Module, factory: Factory, total: int, warmup: float, decay: Decay
+) -> dict[str, Any]:
     """Make the optimizer of the trainable parameters, and its schedule by step, in the form that Lightning takes.
 
     Args:

@@ -21,7 +21,10 @@ from smoa_lightning.training.module import FineTuneModule
 from ..runs import Killed, die_at_step, only_run
 
 
-@pytest.mark.parametrize("extra", [[], ["--trainer.accumulate_grad_batches", "2", "--model.adapter.dropout", "0.1"]])
+OTHER = ["--trainer.accumulate_grad_batches", "2", "--model.adapter.dropout", "0.1", "--model.decay", "cosine"]
+
+
+@pytest.mark.parametrize("extra", [[], OTHER])
 def test_interrupted_run_equals_an_uninterrupted_one(
     extra: list[str], tiny_arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
