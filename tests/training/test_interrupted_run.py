@@ -20,7 +20,6 @@ from smoa_lightning.training.module import FineTuneModule
 
 from ..runs import Killed, die_at_step, only_run
 
-
 OTHER = ["--trainer.accumulate_grad_batches", "2", "--model.adapter.dropout", "0.1", "--model.decay", "cosine"]
 
 
