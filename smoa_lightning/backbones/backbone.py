@@ -103,6 +103,8 @@ def locate(config: BackboneConfig) -> Location:
     if source == "local":
         if config.path is None:
             raise UserError("model.backbone.source is 'local' but model.backbone.path is not set: name a model folder")
+        if not local_path(config.path).exists():
+            raise UserError(f"model.backbone.path: {config.path} does not exist")
         if not (local_path(config.path) / "config.json").is_file():
             raise UserError(f"model.backbone.path: no config.json in {config.path!r}, so it is not a model folder")
         _check_files(local_path(config.path))

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from smoa_lightning.common import other_backbone
 from smoa_lightning.common.allowed_classes import FLAG
 from smoa_lightning.common.allowed_classes import HELP as FLAG_HELP
 from smoa_lightning.common.console import HELP
-from smoa_lightning.common.errors import UserError
+from smoa_lightning.common.errors import UserError, nearest
 from smoa_lightning.configuration.class_names import check_adapter_files
 from smoa_lightning.records.adapter_places import adapter_in
+
+UNKNOWN = re.compile(r"unrecognized arguments: (--[\w.]+)")
 
 
 def add_allow_classes(parser: argparse.ArgumentParser) -> None:
@@ -32,7 +35,10 @@ def add_backbone_path(parser: argparse.ArgumentParser) -> None:
 
 
 class ArgumentParser(argparse.ArgumentParser):
-    """A parser that raises each error as a UserError of one sentence."""
+    """A parser that raises each error as a UserError of one sentence, and takes full names of flags only."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs, allow_abbrev=False)
 
     def format_help(self) -> str:
         """Return the help with the flags of every command."""
@@ -41,6 +47,9 @@ class ArgumentParser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raise the error with the name of the command and the way to its help."""
         command = self.prog.rpartition(" ")[2]
+        if unknown := UNKNOWN.match(message):
+            flags = [flag for action in self._actions for flag in action.option_strings if flag.startswith("--")]
+            message += f": the nearest flag is {nearest(unknown[1], flags, 1)}"
         raise UserError(f"{command}: {message}; see {command} --help")
 
 

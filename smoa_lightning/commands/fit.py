@@ -5,7 +5,7 @@ from __future__ import annotations
 from smoa_lightning.common.allowed_classes import allowing, split_packages
 from smoa_lightning.common.fast_imports import import_command
 from smoa_lightning.common.other_backbone import allowing_other_backbone, split_flag
-from smoa_lightning.configuration import help_or_check
+from smoa_lightning.configuration import help_or_check, with_full_keys
 
 
 def main(args: list[str], command: str = "fit") -> None:
@@ -16,6 +16,7 @@ def main(args: list[str], command: str = "fit") -> None:
     """
     packages, args = split_packages(args)
     other, args = split_flag(args)
+    args = with_full_keys(command, args)
     if help_or_check(command, args):
         return
     FineTuneCLI = import_command("smoa_lightning.training.cli").FineTuneCLI

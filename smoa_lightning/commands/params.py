@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from smoa_lightning.common.allowed_classes import allowing, split_packages
 from smoa_lightning.common.fast_imports import import_command
-from smoa_lightning.configuration import expand_bases, help_or_check
+from smoa_lightning.configuration import expand_bases, help_or_check, with_full_keys
 from smoa_lightning.records.tables import text_table
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ def main(args: list[str]) -> None:
         UserError: Bad input.
     """
     packages, args = split_packages(args)
+    args = with_full_keys("params", args)
     if help_or_check("params", args):
         return
     FineTuneCLI = import_command("smoa_lightning.training.cli").FineTuneCLI

@@ -16,11 +16,15 @@ class UserError(Exception):
 def nearest(word: str, options: Iterable[str], count: int = 5) -> str:
     """Return up to ``count`` of ``options`` that look most like ``word``, separated by commas.
 
-    If none is similar, the first options are returned, so that a message always shows a valid value.
+    Small and capital letters are the same. If none is similar, the first options are returned, so that a message always
+    shows a valid value.
 
-    >>> nearest("pika", ["boolq", "piqa", "siqa"], count=1)
-    'piqa'
+    >>> nearest("pika", ["boolq", "piqa", "siqa"], count=1), nearest("LoRAConfig", ["LoKrConfig", "LoraConfig"], 1)
+    ('piqa', 'LoraConfig')
     """
-    options = list(dict.fromkeys(options))
-    close = difflib.get_close_matches(word, options, n=count, cutoff=0.4)
-    return ", ".join(close or options[:count])
+    written: dict[str, list[str]] = {}
+    for option in dict.fromkeys(options):
+        written.setdefault(option.casefold(), []).append(option)
+    close = difflib.get_close_matches(word.casefold(), written, n=count, cutoff=0.4)
+    found = [option for folded in close or written for option in written[folded]]
+    return ", ".join(found[:count])

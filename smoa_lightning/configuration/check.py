@@ -1,12 +1,12 @@
 """The early check: refuse wrong settings in files and flags before heavy libraries are imported.
 
-The full parser reads everything again afterwards. Settings that only the full parser can judge pass here: abbreviated
-keys, classes that the schema does not describe, libraries of a different version.
+The full parser reads everything again afterwards. Settings that only the full parser can judge pass here: classes that
+the schema does not describe, libraries of a different version.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from smoa_lightning.common.console import FLAGS
@@ -16,6 +16,7 @@ from smoa_lightning.common.paths import local_path
 from smoa_lightning.configuration.class_names import check_class, class_paths_in
 from smoa_lightning.configuration.combinations import check_combinations
 from smoa_lightning.configuration.composition import Leaf, Settings, leaves, leaves_of, put, settings_of, value_at
+from smoa_lightning.configuration.key_names import near_keys, unknown_key
 from smoa_lightning.configuration.ranges import check_value
 from smoa_lightning.configuration.settings import (
     ABSENT,
@@ -101,7 +102,7 @@ class Check:
             setting = self._setting(key, where)
             if setting is None or setting.key != key:
                 self.unclear = self.unclear or (key in self.groups and value not in (None, {}))
-                return  # a group in a separate file, an abbreviation, or part of a mapping
+                return  # a group in a separate file, or part of a mapping
             self._value(setting, leaf, where, from_flag)
 
     # --------------------------------------------------------------------------------------------------- single checks
@@ -110,7 +111,7 @@ class Check:
         return key in self.known and self.known[key].type.nested is not None
 
     def _setting(self, key: str, where: str) -> Setting | None:
-        """Return the setting of a key, or the setting around it; ``None`` for a group or an abbreviation.
+        """Return the setting of a key, or the setting around it; ``None`` for a group.
 
         Raises:
             UserError: There is no such key.
@@ -127,11 +128,15 @@ class Check:
             parent = parent.rpartition(".")[0]
         if key in self.groups or (key.startswith("trainer.") and not matches_schema("lightning")):
             return None
-        options = [*self.groups, *(s.key for s in self.known.values() if not s.within)]
-        if where or not any(option.startswith(key) for option in options):
-            raise UserError(unknown_key(key, [*self.known, *self.groups, *(() if where else FLAGS)], where))
-        self.unclear = True  # an abbreviation
-        return None
+        known = [*self.known, *self.groups, *self._class_keys(), *(() if where else FLAGS)]
+        raise UserError(unknown_key(key, known, where))
+
+    def _class_keys(self) -> Iterator[str]:
+        """Yield the keys of the classes that are set so far, as users write them."""
+        for owner in CLASS_SETTINGS:
+            class_path = value_at(self.settings, f"{owner}.class_path")
+            if isinstance(class_path, str):
+                yield from (key.replace(".init_args.", ".") for key in class_settings(owner, class_path))
 
     def _argument(self, owner: str, leaf: Leaf, where: str, from_flag: bool) -> None:
         """Check a setting of a class; a class that the schema does not describe takes any setting."""
@@ -143,8 +148,7 @@ class Check:
             accepted, first = class_settings(owner, class_path), name.split(".")[0]
             setting = accepted.get(f"{owner}.init_args.{first}")
             if setting is None and all(known.matches_schema for known in accepted.values()):
-                known = [key.removeprefix(f"{owner}.init_args.") for key in accepted]
-                close = ", ".join(f"{owner}.{near}" for near in nearest(first, known, 3).split(", "))
+                close = ", ".join(near_keys(f"{owner}.{first}", [key.replace(".init_args.", ".") for key in accepted]))
                 raise UserError(
                     f"{where}unknown key {f'{owner}.{first}'!r} of {class_path}; the nearest valid keys are {close}"
                 )
@@ -202,11 +206,6 @@ def read_value(text: str, setting: Setting | None) -> Any:
     if setting is None or not setting.type.plain & {"int", "float", "bool"}:
         return None if text == "null" else text
     return read_flag(text, setting.key).value
-
-
-def unknown_key(key: str, known: Iterable[str], where: str = "") -> str:
-    """Return the message about an unknown key, with the nearest keys."""
-    return f"{where}unknown key {key!r}; the nearest valid keys are {nearest(key, known, 3)}"
 
 
 def wrong_value(setting: Setting, value: Any) -> str:
@@ -294,7 +293,8 @@ def check_arguments(command: str, args: list[str]) -> Settings | None:
     if isinstance(checkpoint, str) and not local_path(checkpoint).is_file():
         inside = local_path(checkpoint) / "checkpoints" / "best.ckpt"
         hint = f"; did you mean {inside}?" if inside.is_file() else ""
-        raise UserError(f"there is no checkpoint {checkpoint!r}{hint}")
+        fault = "is a folder" if local_path(checkpoint).is_dir() else "does not exist"
+        raise UserError(f"the checkpoint {checkpoint!r} {fault}{hint}")
     frozen = str(check.values.get("model.frozen", False)).lower() in ("true", "yes", "on")
     if command in SUBCOMMANDS[1:] and checkpoint is None and not frozen:
         raise UserError(needs_checkpoint(command))

@@ -26,7 +26,7 @@ def check_class(key: str, class_path: Any, where: str = "") -> None:
 
     Args:
         key: The setting: ``model.adapter``, ``model.optimizer`` or one of ``trainer``.
-        class_path: The name; a name without a package is left to the real parser.
+        class_path: The name. A name without a package is that of a known class, for the trainer that of any class.
         where: Start of the message: file and line.
 
     Raises:
@@ -35,7 +35,11 @@ def check_class(key: str, class_path: Any, where: str = "") -> None:
     if key == "trainer.callbacks" and isinstance(class_path, str):
         check_callback_name(class_path, where)
     names = schema()["x-class-names"].get(key)
-    if names is None or not isinstance(class_path, str) or "." not in class_path:
+    if names is None or not isinstance(class_path, str):
+        return
+    what = "strategy" if key == "model.adapter" else "class"
+    if "." not in class_path:
+        _check_short_name(key, class_path, what, where)
         return
     package, _, name = class_path.rpartition(".")
     top = class_path.split(".")[0]
@@ -49,8 +53,17 @@ def check_class(key: str, class_path: Any, where: str = "") -> None:
     near = (
         f"the nearest classes in {package} are {close}" if places else f"the nearest is {nearest(class_path, names, 1)}"
     )
-    what = "strategy" if key == "model.adapter" else "class"
     raise UserError(f"{where}{key}: there is no {what} {class_path!r}; {near}")
+
+
+def _check_short_name(key: str, name: str, what: str, where: str) -> None:
+    """Refuse a name without a package that no described class has; with other versions the real parser decides."""
+    classes = schema()["x-classes"].get(key, {})
+    tops = {path.split(".")[0] for path in classes.values()}
+    if not classes or name in classes or not all(map(matches_schema, tops)):
+        return
+    short = [known for known in classes if "." not in known]
+    raise UserError(f"{where}{key}: there is no {what} {name!r}; the nearest are {nearest(name, short, 3)}")
 
 
 def _is_described(package: str, key: str) -> bool:

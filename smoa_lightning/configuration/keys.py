@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from smoa_lightning.common.errors import UserError, nearest
+from smoa_lightning.common.errors import UserError
 from smoa_lightning.configuration.check import wrong_value
+from smoa_lightning.configuration.key_names import ending_with, near_keys
 from smoa_lightning.configuration.ranges import check_value
 from smoa_lightning.configuration.settings import CLASS_SETTINGS, Setting, class_group, groups, owner_of
 
@@ -28,10 +29,14 @@ class Keys:
 
     Args:
         classes: ``model.adapter`` and ``model.optimizer`` -> the class paths in the study.
+        command: The command whose settings are named.
+        decided: Keys that cannot be set -> the reason.
     """
 
-    def __init__(self, classes: Mapping[str, Iterable[str]]) -> None:
-        fit_groups = groups("fit")
+    def __init__(
+        self, classes: Mapping[str, Iterable[str]], command: str = "fit", decided: Mapping[str, str] = DECIDED
+    ) -> None:
+        fit_groups, self.decided = groups(command), decided
         self.groups = {group.name for group in fit_groups if group.name}
         self.settings: dict[str, list[Setting]] = {s.key: [s] for group in fit_groups for s in group.settings}
         self.unreadable: set[str] = set()  # class settings with a class that the schema does not describe
@@ -65,11 +70,11 @@ class Keys:
             UserError: The name fits no key, several keys, or a key that the study decides itself.
         """
         key = _full(name)
-        if key in DECIDED:
-            raise UserError(f"{where}{key} cannot be set in a study: {DECIDED[key]}")
+        if key in self.decided:
+            raise UserError(f"{where}{key} cannot be set in a study: {self.decided[key]}")
         if self.known(key):
             return key
-        ends = self._ending(name)
+        ends = self.ending(name)
         if len(ends) > 1:
             raise UserError(f"{where}{name!r} may mean {' or '.join(ends)}: write the full key")
         if not ends:
@@ -78,17 +83,23 @@ class Keys:
 
     def near(self, name: str) -> str:
         """Return the three valid keys that look most like a name, as full keys or by their last word."""
-        words = {key.rpartition(".")[2]: key for key in reversed(self.settings) if key not in DECIDED}
-        words |= {_short(key): key for key in self.settings if key not in DECIDED}
-        return ", ".join(dict.fromkeys(words[word] for word in nearest(name, words, 3).split(", ")))
+        free = [key for key in reversed(self.settings) if key not in self.decided]
+        words = {key.rpartition(".")[2]: key for key in free}
+        words |= {self.short(key): key for key in reversed(free)}
+        return ", ".join(dict.fromkeys(words[word] for word in near_keys(name, words)))
 
     def is_key(self, name: str) -> bool:
         """Whether a name means a setting, a group of settings, or several settings."""
-        return name in self.groups or name in DECIDED or self.known(_full(name)) or bool(self._ending(name))
+        return name in self.groups or name in self.decided or self.known(_full(name)) or bool(self.ending(name))
 
-    def _ending(self, name: str) -> list[str]:
-        endings = (f".{name}", f".{_full(name)}")
-        return [k for k in self.settings if k not in DECIDED and (k.endswith(endings) or _short(k).endswith(endings))]
+    def ending(self, name: str) -> list[str]:
+        """Return the keys whose last words are a name."""
+        return ending_with(name, (key for key in self.settings if key not in self.decided), (_full(name),))
+
+    @staticmethod
+    def short(key: str) -> str:
+        """Return a key without ``init_args``."""
+        return key.replace(".init_args.", ".")
 
     def flatten(self, mapping: Mapping[str, Any], where: str = "", prefix: str = "") -> Iterator[tuple[str, Any]]:
         """Yield the full key and value of each setting of a mapping, nested like a configuration file.
@@ -156,6 +167,3 @@ def _full(name: str) -> str:
             return f"{owner}.init_args.{rest}"
     return name
 
-
-def _short(key: str) -> str:
-    return key.replace(".init_args.", ".")

@@ -29,6 +29,9 @@ GIVEN_VALUE = re.compile(r"model\.adapter.*Given value: ([A-Za-z_][\w.]*)$")
 class OneSentenceParser(LightningArgumentParser):
     """A parser whose errors are one sentence with the nearest valid value, raised as UserError."""
 
+    def __init__(self, *args: Any, allow_abbrev: bool = False, **kwargs: Any) -> None:
+        super().__init__(*args, allow_abbrev=allow_abbrev, **kwargs)
+
     def parse_args(self, *args: Any, **kwargs: Any) -> Any:
         """Parse, then refuse values without a meaning, with the rules of the early check.
 

@@ -119,6 +119,7 @@ def _no_such_file(name: str, kind: Kind, named_by: str, places: Sequence[Path]) 
     for folder in (place.parent for place in places if is_path and place.parent.is_dir()):
         if there := [file.name for file in sorted(folder.glob("*.yaml"))]:
             near = nearest(f"{word}.yaml", there)
-            return UserError(f"{named_by}: there is no file {name!r}; {str(folder)!r} holds {near}")
+            return UserError(f"{named_by}: the file {name!r} does not exist; {str(folder)!r} holds {near}")
     known = [known.rpartition("/")[2] for known in shipped_files(kind)]
-    return UserError(f"{named_by}: there is no file {name!r}; the package has {nearest(word, known, 3) or 'none'}")
+    close = nearest(word, known, 3) or "none"
+    return UserError(f"{named_by}: the file {name!r} does not exist; the package has {close}")

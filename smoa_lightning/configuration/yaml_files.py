@@ -78,7 +78,7 @@ def read_yaml(file: Path, named_by: str) -> LocatedYaml:
         UserError: The file does not exist, is not YAML, or has a key twice in one mapping.
     """
     if not file.is_file():
-        raise UserError(f"{named_by}: there is no file {str(file)!r}")
+        raise UserError(f"{named_by}: the file {str(file)!r} does not exist")
     try:
         node = _syntax_tree(file.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -16,6 +16,8 @@ def adapter_in(folder: Path) -> Path:
     Raises:
         UserError: There is no adapter; the message names one that is near, or how to load an adapter of peft alone.
     """
+    if not folder.exists():
+        raise UserError(f"{folder} does not exist: name the folder of a run")
     place = folder / BEST if (folder / BEST).is_dir() else folder
     if (place / ADAPTER_FACTS).is_file():
         return place

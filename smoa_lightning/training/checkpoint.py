@@ -81,7 +81,7 @@ def verify(path: Path) -> None:
         UserError: The file is missing or damaged.
     """
     if not path.is_file():
-        raise UserError(f"there is no checkpoint {str(path)!r}")
+        raise UserError(f"the checkpoint {str(path)!r} {'is a folder' if path.is_dir() else 'does not exist'}")
     real = path.resolve()
     if (real.parent / FILES).is_file():
         intact = checksums(real.parent).get(real.name) == sha256(real)

@@ -116,7 +116,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"axis": {}}, ": a study has no key 'axis'; the nearest keys are axes"),
     ({"name": "a/b"}, "name is 'a/b', but may have only letters"),
     ({"base": None}, "base must be a list of experiment files"),
-    ({"base": ["piqqa.yaml"]}, "base: there is no file 'piqqa.yaml'"),
+    ({"base": ["piqqa.yaml"]}, "base: the file 'piqqa.yaml' does not exist"),
     ({"axes": None}, "a study needs axes"),
     (
         {"axes": {"num_subspace": [1]}},
@@ -137,7 +137,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"axes": {"partition": ["spectral_block"]}}, "the nearest is spectral_blocks"),
     ({"axes": {"x": [{"a": {"rank": 4}}]}}, "unknown key 'rank'"),
     ({"axes": {"x": {"a": {"r": 4}, "b": 3}}}, "'b' of axis 'x' is 3, but must be keys and values"),
-    ({"axes": {"x": ["lorra.yaml"]}}, "axis 'x': there is no file 'lorra.yaml'"),
+    ({"axes": {"x": ["lorra.yaml"]}}, "axis 'x': the file 'lorra.yaml' does not exist"),
     (
         {"axes": {"r": [4], "x": [{"a": {"model.adapter.r": 4}}]}},
         "the axes 'r' and 'x' both set model.adapter.init_args.r",
@@ -148,7 +148,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
         marks=pinned_versions_only,
     ),
     ({"axes": {"task": ["piqa", "pika"]}}, "cell task=pika: data.task: unknown task 'pika'; did you mean piqa"),
-    ({"axes": {"optimizer.lr": [{"config": "x.yaml"}]}}, "config: there is no file 'x.yaml'"),
+    ({"axes": {"optimizer.lr": [{"config": "x.yaml"}]}}, "config: the file 'x.yaml' does not exist"),
     ({"zip": [["partition", "K"]]}, "zip has 'K', which is not an axis"),
     ({"zip": [["partition"]]}, "zip must be a list of lists of two or more axes"),
     (
@@ -183,7 +183,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ),
     ({"objective": "bleu"}, "the objective bleu is not measured on the report rows of piqa, which have acc"),
     ({"budget": "many"}, "budget is 'many', but must be a number of trainable parameters"),
-    ({"budget": {"like": "lorra.yaml"}}, "budget.like: there is no file 'lorra.yaml'"),
+    ({"budget": {"like": "lorra.yaml"}}, "budget.like: the file 'lorra.yaml' does not exist"),
     (
         {"budget": "80k", "axes": {"r": [4, 8]}},
         "axis 'r' sets model.adapter.init_args.r, but the budget 80k decides the size",
@@ -301,7 +301,7 @@ def test_files_that_are_not_study_files(tmp_path: Path) -> None:
     for text in ("", "- 1\n", "text\n"):
         with pytest.raises(UserError, match="is not a study file: it needs the keys 'base' and 'axes'"):
             load_study([written(tmp_path, text)])
-    with pytest.raises(UserError, match="--config: there is no file"):
+    with pytest.raises(UserError, match=r"--config: the file .* does not exist"):
         load_study([tmp_path / "none.yaml"])
     with pytest.raises(UserError, match="is not valid YAML"):
         load_study([written(tmp_path, "axes: [\n")])

@@ -324,7 +324,7 @@ def test_as_many_as_another_strategy(skeleton: nn.Module, tmp_path: Path, monkey
 @pytest.mark.parametrize(
     ("content", "match"),
     [
-        (None, r"there is no file 'x.yaml'; '.' holds other.yaml"),
+        (None, r"the file 'x.yaml' does not exist; '.' holds other.yaml"),
         ("model: [", "not valid YAML"),
         ("data: {}", "names no trainable strategy"),
         ("model: {adapter: null, frozen: true}", "names no trainable strategy"),

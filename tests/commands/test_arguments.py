@@ -19,7 +19,7 @@ def test_arguments_of_generate_and_rank(tmp_path: Path) -> None:
     asked = generate.parser().parse_args(given)
     assert (asked.prompt, asked.num_beams, asked.max_new_tokens) == (["a", "b"], 3, 64)
     assert rank.parser().parse_args([str(tmp_path)]).layers == rank.LAYERS
-    with pytest.raises(UserError, match="neither a run with an adapter"):
+    with pytest.raises(UserError, match="/nowhere does not exist"):
         rank.main([str(tmp_path), "--against", "/nowhere"])
 
 

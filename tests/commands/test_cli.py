@@ -129,7 +129,7 @@ def test_process_exit_status_and_stream() -> None:
         env={**os.environ, "HF_HUB_OFFLINE": "1"},
     )
     assert done.returncode == 2
-    assert done.stderr.startswith("smoa_lightning: --config: there is no file 'nowhere.yaml'")
+    assert done.stderr.startswith("smoa_lightning: --config: the file 'nowhere.yaml' does not exist")
     assert "Traceback" not in done.stderr
 
 

@@ -125,7 +125,7 @@ def test_push(
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["/nowhere", "--output", "OUT"], "/nowhere is neither a run with an adapter nor an adapter folder"),
+        (["/nowhere", "--output", "OUT"], "/nowhere does not exist"),
         (["RUN"], "export: the following arguments are required: --output; see export --help"),
         (["RUN", "--output", "RUN"], "exists and is not an empty folder: name a new folder with --output"),
         (["RUN", "--output", "OUT", "--rank", "4"], "--rank is for --format lora, but the format is merged"),

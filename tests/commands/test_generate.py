@@ -75,7 +75,7 @@ def test_several_prompts_and_beams(trained: Path, capsys: pytest.CaptureFixture[
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["/nowhere", "--prompt", "x"], "/nowhere is neither a run with an adapter nor an adapter folder"),
+        (["/nowhere", "--prompt", "x"], "/nowhere does not exist"),
         (["RUN"], "generate: the following arguments are required: --prompt; see generate --help"),
         (["RUN", "--prompt", "x", "--max_new_tokens", "0"], "--max_new_tokens is 0; the smallest value is 1"),
         (["RUN", "--prompt", "x", "--num_beams", "-2"], "--num_beams is -2; the smallest value is 1"),

@@ -70,7 +70,7 @@ def test_params_shows_the_budget_and_takes_it_from_another_strategy(
     assert main(["params", *tiny_arguments, "--model.budget.like", "study/lora.yaml"]) == 0  # or to where we are
     assert f"budget {5 * SIDES:,}: r 10" in capsys.readouterr().out
     assert main(["params", *tiny_arguments, "--model.budget.like", "lora.yml"]) == 2
-    assert "model.budget.like: there is no file 'lora.yml'" in capsys.readouterr().err
+    assert "model.budget.like: the file 'lora.yml' does not exist" in capsys.readouterr().err
 
 
 def test_a_bad_budget_is_one_sentence(tiny_arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:

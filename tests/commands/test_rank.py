@@ -152,10 +152,11 @@ def test_updates_without_a_rank_and_bad_arguments(
         assert main(["rank", str(folder(name, config))]) == 2
         assert match in capsys.readouterr().err
     for arguments, match in (
-        ([str(tmp_path / "nothing")], "neither a run with an adapter nor an adapter folder"),
+        ([str(tmp_path / "nothing")], "nothing does not exist: name the folder of a run"),
+        ([str(tmp_path)], "neither a run with an adapter nor an adapter folder"),
         ([], "the following arguments are required: run"),
         ([str(tmp_path), "--layers", "0"], "at least 1 layer"),
-        ([str(tmp_path), "--layer", "many"], "invalid int value"),
+        ([str(tmp_path), "--layers", "many"], "invalid int value"),
     ):
         assert main(["rank", *arguments]) == 2
         assert match in capsys.readouterr().err

@@ -101,7 +101,7 @@ def read_study(folder: Path) -> StudyFolder:
         UserError: The folder does not exist, has no study, or has no finished run.
     """
     if not folder.is_dir():
-        raise UserError(f"there is no folder {folder}")
+        raise UserError(f"{folder} does not exist: name the folder of a study")
     description = read_sealed(folder / STUDY)
     if description is None:
         raise UserError(f"{folder} is not a study folder: it has no {STUDY}")

@@ -42,7 +42,7 @@ def read_file(name: str, task: Task) -> Iterator[Located]:
     """
     _, ending, compression = split_ending(name.rsplit("/", 1)[-1])
     if not exists(name):
-        raise UserError(f"{name}: there is no such file.")
+        raise UserError(f"{name} does not exist.")
     if ending not in READERS:
         raise UserError(
             f"{name}: unknown file ending {ending!r}; the endings {', '.join(READERS)} are read"

@@ -159,7 +159,9 @@ def documents(text: str, limit: int) -> list[str]:
     file = local_path(text)
     readers = {".txt": _paragraphs, ".jsonl": _texts}
     if not file.is_file():
-        raise UserError(f"forgetting.text: there is no file {text}; name a .txt or .jsonl file, {EMBEDDED!r}, or null.")
+        raise UserError(
+            f"forgetting.text: the file {text} does not exist; name a .txt or .jsonl file, {EMBEDDED!r}, or null."
+        )
     if file.suffix not in readers:
         raise UserError(f"forgetting.text: {text} must end in .txt (paragraphs) or .jsonl (field 'text').")
     try:

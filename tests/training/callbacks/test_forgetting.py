@@ -165,7 +165,7 @@ def test_wrong_files(tmp_path: Path, name: str, content: bytes, sentence: str) -
 
 
 def test_a_missing_file_and_wrong_numbers(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"there is no file .*none\.txt"):
+    with pytest.raises(UserError, match=r"the file .*none\.txt does not exist"):
         Forgetting(str(tmp_path / "none.txt")).setup(None, None, "fit")  # type: ignore[arg-type]
     with pytest.raises(UserError, match=r"forgetting\.max_length is 1, but must be at least 2"):
         Forgetting(max_length=1)

@@ -1,0 +1,67 @@
+"""Names of settings as users write them: full keys, last words such as ``lr``, and words of other programs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from smoa_lightning.common.errors import nearest
+
+# The last word of a setting in other programs -> its last words here.
+OTHER_WORDS = {
+    "rank": ("r",),
+    "lora_r": ("r",),
+    "lora_rank": ("r",),
+    "learning_rate": ("lr",),
+    "alpha": ("alpha", "lora_alpha"),
+    "dropout": ("dropout", "lora_dropout"),
+    "epochs": ("max_epochs",),
+    "num_train_epochs": ("max_epochs",),
+    "steps": ("max_steps",),
+    "max_seq_length": ("max_length",),
+    "cutoff_len": ("max_length",),
+    "per_device_train_batch_size": ("batch_size",),
+    "gradient_accumulation_steps": ("accumulate_grad_batches",),
+    "warmup_ratio": ("warmup",),
+    "warmup_steps": ("warmup",),
+    "lr_scheduler_type": ("decay",),
+    "schedule": ("decay",),
+    "scheduler": ("decay",),
+    "model_name_or_path": ("path", "name"),
+    "dataset": ("task", "path"),
+    "output_dir": ("root", "folder"),
+}
+
+
+def near_keys(name: str, known: Iterable[str], count: int = 3) -> list[str]:
+    """Return the keys that a wrong name probably means.
+
+    These are the keys that begin with it, those with its other word as last word, and those that look most like it.
+
+    >>> near_keys("model.adapter.rank", ["model.adapter.r", "model.adapter.rank_split", "model.warmup"], 2)
+    ['model.adapter.r', 'model.adapter.rank_split']
+    """
+    shown = {key: key.replace(".init_args.", ".") for key in known}
+    *before, last = name.replace(".init_args.", ".").split(".")
+    words = OTHER_WORDS.get(last, ())
+    named = [key for word in words for key, short in shown.items() if short.rpartition(".")[2] == word]
+    inside = [key for key in named if shown[key].startswith(".".join(before))]
+    longer = [key for key, short in shown.items() if short.startswith(name)]
+    look = nearest(name, shown, count).split(", ") if shown else []
+    return list(dict.fromkeys([*inside, *sorted(longer, key=len)[:1], *look]))[:count]
+
+
+def unknown_key(key: str, known: Iterable[str], where: str = "") -> str:
+    """Return the message about an unknown key, with the nearest keys; an abbreviation gets the full key."""
+    known = list(dict.fromkeys(known))
+    short = " (a flag cannot be shortened)" if not where and any(name.startswith(key) for name in known) else ""
+    return f"{where}unknown key {key!r}{short}; the nearest valid keys are {', '.join(near_keys(key, known))}"
+
+
+def ending_with(name: str, keys: Iterable[str], spellings: Sequence[str] = ()) -> list[str]:
+    """Return the keys whose last words are a name, with or without ``init_args``.
+
+    >>> ending_with("lr", ["model.optimizer.init_args.lr", "data.seed"])
+    ['model.optimizer.init_args.lr']
+    """
+    endings = tuple(f".{each}" for each in (name, *spellings))
+    return [key for key in keys if key.endswith(endings) or key.replace(".init_args.", ".").endswith(endings)]
