@@ -99,6 +99,11 @@ def locate(config: BackboneConfig) -> Location:
         UserError: ``source: local`` without a folder that holds a ``config.json``, or with a file that is not
             regular; or the hub does not answer.
     """
+    if config.path is not None and config.source != "local":
+        raise UserError(
+            f"model.backbone.path is set, but model.backbone.source is {config.source!r}: set model.backbone.source to "
+            "local, or remove the path"
+        )
     source = resolve_source(config.source, config.name, "model", config.revision, embedded_available=True)
     if source == "local":
         if config.path is None:

@@ -47,11 +47,13 @@ def main(args: list[str]) -> None:
     from smoa_lightning.adapters.method_names import strategy_name
     from smoa_lightning.backbones.backbone import load_skeleton
     from smoa_lightning.common.quiet import quiet_libraries
+    from smoa_lightning.training.run_notes import announce_sources
 
     quiet_libraries()
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # hides messages about devices: no run follows
     with allowing(packages):
         module = FineTuneCLI(expand_bases(args), run=False).model
+    announce_sources(module)
     fit = module.resolve_budget()
     network = load_skeleton(module.backbone_config, module.location)
     total = sum(p.numel() for p in network.parameters())

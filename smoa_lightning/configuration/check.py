@@ -16,6 +16,7 @@ from smoa_lightning.common.paths import local_path
 from smoa_lightning.configuration.class_names import check_class, class_paths_in
 from smoa_lightning.configuration.combinations import check_combinations
 from smoa_lightning.configuration.composition import Leaf, Settings, leaves, leaves_of, put, settings_of, value_at
+from smoa_lightning.configuration.ignored_settings import check_ignored
 from smoa_lightning.configuration.key_names import near_keys, unknown_key
 from smoa_lightning.configuration.ranges import check_value
 from smoa_lightning.configuration.settings import (
@@ -34,6 +35,7 @@ from smoa_lightning.configuration.settings import (
 from smoa_lightning.configuration.yaml_files import expand_bases, read_flag
 
 SPECIAL = ("help", "print_config")
+FLAGS_LAST = 2**31
 
 
 class Check:
@@ -52,6 +54,8 @@ class Check:
         self.values: dict[str, Any] = {}
         self.settings: Settings = {}
         self.unclear = False
+        self.order: dict[str, int] = {}  # key -> number of the last file that sets it; flags have the largest number
+        self._files = 0
         # an evaluation takes the classes of its checkpoint
         self.default_classes = DEFAULT_CLASSES if command in ("fit", "params") else {}
 
@@ -64,6 +68,7 @@ class Check:
         for key, text in flags(expand_bases(args)):
             if key == "config":
                 file = local_path(text or "")
+                self._files += 1
                 content = settings_of(file)
                 for leaf in leaves(content.value):
                     self.leaf(leaf, content.where(*leaf.steps))
@@ -159,6 +164,7 @@ class Check:
 
     def _value(self, setting: Setting, leaf: Leaf, where: str, from_flag: bool) -> None:
         self.values[setting.key] = value = leaf.value
+        self.order[setting.key] = FLAGS_LAST if from_flag else self._files
         put(self.settings, leaf)
         if not setting.matches_schema or leaf.append or (from_flag and value is None):
             return
@@ -173,10 +179,15 @@ class Check:
         if not fits:
             raise UserError(f"{where}{wrong_value(setting, value)}")
 
+    def default(self, key: str) -> Any:
+        """Return the default of a setting; ``None`` if it has none."""
+        default = self.known[key].default if key in self.known else None
+        return None if default is ABSENT else default
+
     def value(self, key: str) -> Any:
         """Return the last value of a setting, as the parser reads it, or its default; ``None`` if it is unknown."""
         setting = self.known.get(key)
-        value = self.values.get(key, None if setting is None or setting.default is ABSENT else setting.default)
+        value = self.values.get(key, self.default(key))
         return read_value(value, setting) if isinstance(value, str) else value
 
     def _classes(self, key: str, value: Any, where: str, from_flag: bool) -> None:
@@ -299,6 +310,8 @@ def check_arguments(command: str, args: list[str]) -> Settings | None:
     if command in SUBCOMMANDS[1:] and checkpoint is None and not frozen:
         raise UserError(needs_checkpoint(command))
     check_task(check.values.get("data.task"))
+    if command in ("fit", "params"):
+        check_ignored(check.value, check.default, check.order)
     if command == "fit":
         check_combinations(check.value)
     name = check.values.get("run.name")

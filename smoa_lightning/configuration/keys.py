@@ -166,4 +166,3 @@ def _full(name: str) -> str:
         if rest != name and rest.split(".")[0] not in ("init_args", "dict_kwargs"):
             return f"{owner}.init_args.{rest}"
     return name
-

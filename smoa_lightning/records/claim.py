@@ -8,6 +8,9 @@ from pathlib import Path
 from smoa_lightning.common.file_lock import FileLock, folder_lock
 from smoa_lightning.records.record import LOCK, RECORD, RunFolder, RunInProgress, run_folder
 
+AT_START = (RECORD, "config.yaml")  # files of a run that has neither scored nor trained
+EVENTS = "events.out.tfevents."
+
 
 class Claim:
     """A run folder that this process has locked. ``release`` ends the claim.
@@ -20,6 +23,14 @@ class Claim:
 
     def __init__(self, target: RunFolder, lock: FileLock, new_folders: list[Path]) -> None:
         self.target, self._lock, self._new_folders = target, lock, new_folders
+
+    def forget(self) -> None:
+        """Remove what a run writes before it scores anything, if this claim has created the folder and nothing else."""
+        files = list(self.target.path.iterdir()) if self._new_folders else []
+        if all(file.name in (LOCK, *AT_START) or file.name.startswith(EVENTS) for file in files):
+            for file in files:
+                if file.name != LOCK:
+                    file.unlink()
 
     def release(self) -> None:
         """Unlock the folder. A folder without a record is removed, if this claim has created it and it is empty."""

@@ -235,4 +235,4 @@ def _location(config: BackboneConfig, saved: dict[str, Any]) -> Location:
                 "--model.backbone.path FOLDER, or in Python with load_adapter(..., backbone=FOLDER)"
             )
         return locate(dataclasses.replace(decided, path=paths[0]))
-    return locate(dataclasses.replace(decided, revision=saved.get("commit") or config.revision))
+    return locate(dataclasses.replace(decided, path=None, revision=saved.get("commit") or config.revision))

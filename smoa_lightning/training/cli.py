@@ -44,7 +44,7 @@ from smoa_lightning.training.processes import check_distributed_strategy
 from smoa_lightning.training.run import Run
 from smoa_lightning.training.run_logger import RunLogger
 from smoa_lightning.training.run_names import run_name
-from smoa_lightning.training.run_notes import announce
+from smoa_lightning.training.run_notes import announce, announce_sources
 from smoa_lightning.training.sharding import check_shardable, own_strategy
 from smoa_lightning.training.trainer_checks import check_trainer
 
@@ -192,6 +192,7 @@ class FineTuneCLI(LightningCLI):
         if self.subcommand is None:
             return super().instantiate_trainer(logger=False, **kwargs)
         self.datamodule.resolve()
+        announce_sources(self.model, self.datamodule)
         self._apply_budget()
         self.config_dump = json.loads(json.dumps(self.config[self.subcommand].as_dict(), default=str))
         options = RunConfig(**self._get(self.config, "run").as_dict())
@@ -210,7 +211,8 @@ class FineTuneCLI(LightningCLI):
         check_trainer(trainer, self._callbacks)
         check_shardable(trainer.strategy, self.model.backbone_config.quantization)
         if self.subcommand == "fit":
-            self.run.choose_folder(options.root, options.folder, trainer)
+            logs = kwargs.get("logger") is False or bool(trainer.loggers)
+            self.run.choose_folder(options.root, options.folder, trainer, logs)
         else:
             self.run.choose_output(options.root, options.folder, self.subcommand, self._get(self.config, "ckpt_path"))
         announce(self.run)

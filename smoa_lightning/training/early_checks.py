@@ -26,7 +26,11 @@ logger = logging.getLogger(__name__)
 
 
 def check_before_work(
-    trainer: L.Trainer, module: FineTuneModule, data: TaskDataModule, config: Mapping[str, Any]
+    trainer: L.Trainer,
+    module: FineTuneModule,
+    data: TaskDataModule,
+    config: Mapping[str, Any],
+    logs: bool | None = None,
 ) -> None:
     """Set the data up, and refuse settings that would fail, or mean nothing, after the base model was scored.
 
@@ -37,11 +41,13 @@ def check_before_work(
         module: The model, which is not loaded yet.
         data: The data.
         config: The settings of the run.
+        logs: Whether the run has a logger, which the trainer may get later; ``None`` asks the trainer.
 
     Raises:
         UserError: The message names the setting and its valid range.
     """
     if module.frozen:
+        _check_scoring(trainer, data)
         return
     data.setup("fit")
     scores_base, scores_report = (flat(config).get(f"run.{name}", True) for name in ("score_base", "score_report"))
@@ -63,7 +69,29 @@ def check_before_work(
     if scored and trainer.limit_test_batches not in (None, 1.0):
         data.setup("test")
         check_share(trainer, "test", data.test_dataloader())
-    check_observers(trainer, validates, list(data.sets.scored("selection")))
+    check_observers(trainer, validates, list(data.sets.scored("selection")), logs)
+
+
+def _check_scoring(trainer: L.Trainer, data: TaskDataModule) -> None:
+    """Read and encode the report rows of a run that only scores them."""
+    if data.has_report:
+        data.setup("test")
+        data.trainer = trainer
+        check_share(trainer, "test", data.test_dataloader())
+
+
+def check_evaluation(data: TaskDataModule, stage: str) -> None:
+    """Read and encode the rows of an evaluation before it has a folder.
+
+    Args:
+        data: The data.
+        stage: ``validate``, ``test`` or ``predict``.
+
+    Raises:
+        UserError: A row is refused.
+    """
+    data.prepare_data()
+    data.setup(stage)
 
 
 def _check_adapter(skeleton: PreTrainedModel, config: PeftConfig) -> None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import lightning as L
 import torch
@@ -46,7 +45,8 @@ from smoa_lightning.records.record import (
 from smoa_lightning.records.tables import part_table
 from smoa_lightning.training.callbacks import AdapterCheckpoint, CostMonitor, SamplePredictions
 from smoa_lightning.training.checkpoint import log_differences, read_checkpoint, verify, verify_all
-from smoa_lightning.training.early_checks import check_before_work
+from smoa_lightning.training.early_checks import check_before_work, check_evaluation
+from smoa_lightning.training.lookups import callback_of, floats, now
 from smoa_lightning.training.module import FineTuneModule
 from smoa_lightning.training.processes import ending_together
 from smoa_lightning.training.run_checkpoints import BEST, publish, resume_point, run_of
@@ -57,7 +57,6 @@ from smoa_lightning.training.trained_on import read_fitting
 from smoa_lightning.training.unchanged import ROWS, check_commits, check_rows, identity, read_digests, rows_to_continue
 
 Metrics = dict[str, float]
-T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 
@@ -102,15 +101,19 @@ class Run:
         """The folder of this run."""
         return self.target.path
 
-    def choose_folder(self, root: str, exact: str | None, trainer: L.Trainer) -> None:
+    def choose_folder(self, root: str, exact: str | None, trainer: L.Trainer, logs: bool = True) -> None:
         """Claim the folder of an unfinished run with the same signature, else a new folder; repair it after a kill.
 
+        Everything that needs no forward pass is checked before, so that a refused run takes no folder.
+
         Raises:
-            UserError: The folder is refused, another process does this run, or the run has no intact checkpoint.
+            UserError: A setting, the rows or the folder is refused, another process does this run, or the run has no
+                intact checkpoint.
         """
         check_loadable(self.module.backbone_config, self.module.location)
         base = Path(exact) if exact else Path(root) / self.name
         check_commits([base] if exact else base.glob("version_*"), self.identity)
+        check_before_work(trainer, self.module, self.data, self.config, logs)
         now, older = self.identity.signature, self.identity.branches
         chosen = shared_folder(trainer, lambda: claim_recovered(base, now, exact is not None, older))
         self.target, self._claim = chosen
@@ -149,14 +152,13 @@ class Run:
         self._began = time.monotonic()
         with self._recorded(trainer), ending_together(trainer):
             self._check_rows()
-            check_before_work(trainer, self.module, self.data, self.config)
             metrics = self._base_metrics(trainer)
             if not self.module.frozen:
                 start = self._start_from(checkpoint)
                 logger.info("%s", part_table(self.data.summary()))
                 trainer.fit(self.module, datamodule=self.data, ckpt_path=start, weights_only=True)
                 if not (self.folder / "adapter" / "last").is_dir():  # stopped between the last step and the files
-                    _callback(trainer, AdapterCheckpoint).on_train_end(trainer, self.module)
+                    callback_of(trainer, AdapterCheckpoint).on_train_end(trainer, self.module)
                 metrics |= self._report(trainer)
                 if is_first_process():
                     publish(self.folder)
@@ -190,7 +192,7 @@ class Run:
             "name": self.name,
             **asdict(self.identity),
             "status": "running",
-            "started": earlier.get("started") or _now(),
+            "started": earlier.get("started") or now(),
             "config": self.config,
             "hyperparameters": flat_hyperparameters(self.module, self.data, self.config),
             "backbone": backbone,
@@ -214,6 +216,9 @@ class Run:
             stopped = isinstance(error, KeyboardInterrupt | SystemExit)  # Lightning turns Ctrl-C into SystemExit
             self.record |= {"status": "stopped" if stopped else "failed", "reason": f"{type(error).__name__}: {error}"}
             self._write()
+            began = bool(self.record["metrics"]) or self.module.seen_tokens > 0
+            if isinstance(error, UserError) and not began and self._claim is not None:
+                self._claim.forget()
             if stopped:
                 raise KeyboardInterrupt from error
             if trainer.global_step:  # TensorBoard shows pruned trials and failed runs too
@@ -241,7 +246,7 @@ class Run:
         recorded = {k: v for k, v in self.record["metrics"].items() if k.startswith("base/")}
         if recorded and resume_point(self.folder) is None:  # TensorBoard drops all points of a run without a checkpoint
             self._log_base_points(trainer, recorded, again=True)
-            _callback(trainer, SamplePredictions).write_base_again(trainer, self.data, self.folder / BASE_ITEMS)
+            callback_of(trainer, SamplePredictions).write_base_again(trainer, self.data, self.folder / BASE_ITEMS)
         if recorded or not (self.score_base or self.module.frozen) or not self.data.has_report:
             return recorded
         logger.info("scoring the base model on the report rows")
@@ -249,7 +254,7 @@ class Run:
         with self.module.as_base_model():
             trainer.test(self.module, datamodule=self.data, weights_only=True, verbose=False)
         logger.debug("scored the base model in %.1f s", time.monotonic() - began)
-        metrics = _floats(trainer.callback_metrics, "base/")
+        metrics = floats(trainer.callback_metrics, "base/")
         self._log_base_points(trainer, metrics, again=False)
         self.record["metrics"] = metrics
         self.record[FILES] = self._checksums(BASE_ITEMS, *([ITEMS] if self.module.frozen else []))
@@ -265,7 +270,7 @@ class Run:
 
     def _report(self, trainer: L.Trainer) -> Metrics:
         """Return the selection metrics of the best adapter, and its scores on the report rows."""
-        checkpoint = _callback(trainer, AdapterCheckpoint)
+        checkpoint = callback_of(trainer, AdapterCheckpoint)
         metrics = dict(checkpoint.best_metrics)
         self.record["best"] = {"step": checkpoint.best_step, "selection_score": checkpoint.best_score}
         if not (self.score_report and self.data.has_report):
@@ -273,16 +278,16 @@ class Run:
         best = self.folder / "checkpoints" / BEST
         verify(best)
         trainer.test(self.module, datamodule=self.data, ckpt_path=str(best), weights_only=True, verbose=False)
-        return metrics | _floats(trainer.callback_metrics, "report/")
+        return metrics | floats(trainer.callback_metrics, "report/")
 
     def _complete(self, trainer: L.Trainer, metrics: Metrics) -> None:
         if self.module.frozen:
             metrics |= {k.replace("base/", "report/"): v for k, v in metrics.items()}
         metrics |= {f"parameters/{k}": v for k, v in sizes(self.module.network).items()}
-        metrics |= {f"cost/{k}": v for k, v in _callback(trainer, CostMonitor).summary().items()}
+        metrics |= {f"cost/{k}": v for k, v in callback_of(trainer, CostMonitor).summary().items()}
         self.record |= {
             "status": "finished",
-            "finished": _now(),
+            "finished": now(),
             "seconds": time.monotonic() - self._began,  # of scoring and training; of a resumed run since then
             "device": str(trainer.strategy.root_device),
             "threads": torch.get_num_threads(),
@@ -323,10 +328,11 @@ class Run:
         if checkpoint is not None:
             log_differences(self.config, read_fitting(checkpoint, self.module)["config"])
             kwargs["ckpt_path"] = checkpoint
+        check_evaluation(self.data, function.__name__)
         self.folder.mkdir(parents=True, exist_ok=True)
         with ending_together(trainer):
             function(self.module, datamodule=self.data, weights_only=True, **kwargs)
-        metrics = _floats(trainer.callback_metrics, "")
+        metrics = floats(trainer.callback_metrics, "")
         if not metrics and function != trainer.predict:
             raise UserError("there are no rows to score: the data do not have this split, or data.selection_rows is 0")
         if not is_first_process():
@@ -336,15 +342,3 @@ class Run:
         seconds = time.monotonic() - began
         write_sealed(self.folder / EVALUATION, {**facts, "seconds": seconds, "environment": environment()})
         self.result = evaluation_result(self, metrics, "selection" if function == trainer.validate else "report")
-
-
-def _callback(trainer: L.Trainer, kind: type[T]) -> T:
-    return next(c for c in trainer.callbacks if isinstance(c, kind))  # type: ignore[attr-defined]
-
-
-def _floats(metrics: Any, prefix: str) -> Metrics:
-    return {name: float(value) for name, value in metrics.items() if name.startswith(prefix)}
-
-
-def _now() -> str:
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

@@ -11,25 +11,33 @@ from smoa_lightning.data.rows.task_rows import Part
 from smoa_lightning.records.tables import result_lines, result_table
 
 if TYPE_CHECKING:
+    from smoa_lightning.data.datamodule import TaskDataModule
+    from smoa_lightning.training.module import FineTuneModule
     from smoa_lightning.training.run import Run
 
 logger = logging.getLogger(__name__)
 
 
-def announce(run: Run) -> None:
-    """Log the sources and the folder of a run; a banner reports embedded replacements of the hub."""
+def announce_sources(module: FineTuneModule, data: TaskDataModule | None = None) -> None:
+    """Log the sources of a run before anything is checked; a banner reports embedded replacements of the hub."""
     if not is_first_process():
         return
-    backbone, data, budget = run.module.location, run.data, run.module.budget_fit
-    sources = {
-        "backbone": (run.module.backbone_config.source, backbone.source),
-        "data": (data.requested_source, data.source),
-    }
+    backbone = module.location
+    sources: dict[str, tuple[str, str]] = {"backbone": (module.backbone_config.source, backbone.source)}
+    sources |= {} if data is None else {"data": (data.requested_source, str(data.source))}
     replaced = " and ".join(name for name, pair in sources.items() if pair == ("auto", "embedded"))
     if replaced:
         text = f"The hub does not answer: embedded {replaced}. The scores say nothing about real data."
         warn(f"{'=' * len(text)}\n{text}\n{'=' * len(text)}")
-    logger.info("backbone: %s (%s)   data: %s from %s", backbone.source, backbone.name, data.name, data.source)
+    if data is not None:
+        logger.info("backbone: %s (%s)   data: %s from %s", backbone.source, backbone.name, data.name, data.source)
+
+
+def announce(run: Run) -> None:
+    """Log the folder of a run, and what differs from its settings."""
+    if not is_first_process():
+        return
+    data, budget = run.data, run.module.budget_fit
     if budget is not None:
         logger.info("%s", budget.line()) if budget.within else warn(budget.line())
     length, used, limits = run.config["data"]["max_length"], data.encoding.max_length, run.module.limits

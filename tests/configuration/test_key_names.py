@@ -73,7 +73,7 @@ def test_words_of_other_programs_get_the_setting(words: str, near: str, capsys: 
 @pytest.mark.parametrize(
     ("command", "flag", "full"),
     [
-        (["fit", *PIQA], "--model.backbone.sourc=local", "--model.backbone.source"),
+        (["fit", *PIQA], "--model.backbone.sourc=local", "model.backbone.source"),
         (["params", *PIQA], "--model.adapter.num_sub=2", "model.adapter.num_subspaces"),
         (["test", *PIQA], "--ckpt_pat=x", "ckpt_path"),
         (["generate", "/nowhere"], "--promp=x", "--prompt"),
@@ -87,7 +87,7 @@ def test_no_command_takes_shortened_flags(
     command: list[str], flag: str, full: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = [*command, flag, *(["--prompt=x"] if command[0] == "generate" else [])]
-    assert full in refused(arguments, capsys).replace(flag, "")
+    assert full in refused(arguments, capsys)
 
 
 @pytest.mark.parametrize(

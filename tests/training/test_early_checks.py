@@ -54,9 +54,10 @@ REFUSED = [
 
 @pytest.mark.parametrize(("words", "message"), REFUSED, ids=[words for words, _ in REFUSED])
 def test_refused_before_the_base_model_is_scored(
-    words: str, message: str, tiny_arguments: list[str], capsys: pytest.CaptureFixture[str]
+    words: str, message: str, tiny_arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["fit", *tiny_arguments, *words.split()]) == 2
+    assert not (tmp_path / "runs").exists()
     shown = capsys.readouterr()
     assert message in shown.err
     assert shown.err.count("\n") == 1

@@ -14,7 +14,14 @@ from smoa_lightning.common.errors import UserError, nearest
 from smoa_lightning.data.rows.overlap import Overlap, overlap
 from smoa_lightning.data.rows.row_table import RowTable
 from smoa_lightning.data.rows.sources import Origin, Provenance, has_split, known_splits, load_split
-from smoa_lightning.data.rows.split_files import LocalPath, check_path, is_training_rows, split_files
+from smoa_lightning.data.rows.split_files import (
+    SPLIT_NAMES,
+    LocalPath,
+    check_path,
+    has_files,
+    is_training_rows,
+    split_files,
+)
 from smoa_lightning.data.rows.splits import default_selection_rows, hold_out, members, subset
 from smoa_lightning.data.tasks import Protocol, Task
 
@@ -123,7 +130,22 @@ class TaskRows:
         path = self.settings.path
         if self.settings.report_split is not None and self.resolve() == "local" and not is_training_rows(path):
             split_files(path, self.report_split)
-        return has_split(self.task, self.report_split, self.origin)
+        try:
+            return has_split(self.task, self.report_split, self.origin)
+        except UserError as error:
+            others = self._other_report_splits()
+            if not others or self.settings.report_split is not None:
+                raise
+            raise UserError(
+                f"{str(error).rstrip('.')}; task {self.task.name!r} reports on {self.report_split!r}: to report on "
+                f"other rows, add --data.report_split {others[0]}."
+            ) from error
+
+    def _other_report_splits(self) -> list[str]:
+        """Return the splits with files, other than those of training and report."""
+        path, used = self.settings.path, (self.task.train_split, self.report_split)
+        names = [name for name in SPLIT_NAMES if name not in used]
+        return [name for name in names if has_files(path, name)] if self.resolve() == "local" else []
 
     def rows(self, split: str) -> RowTable:
         """Return the checked rows of a split, read on first use."""
