@@ -11,6 +11,7 @@ import logging
 import os
 import sys
 from collections.abc import Iterator
+from typing import TextIO
 
 PACKAGE = "smoa_lightning"
 NORMAL, QUIET, VERBOSE = "normal", "quiet", "verbose"
@@ -88,7 +89,7 @@ def console(mode: str = NORMAL) -> Iterator[None]:
     package.propagate = False  # a library may have configured the root logger
     for logger in loggers:
         logger.addHandler(handler)
-    os.environ.update(NO_BARS if mode == QUIET else {})
+    os.environ.update(NO_BARS if mode == QUIET or not is_terminal(sys.stderr) else {})
     try:
         yield
     finally:
@@ -107,6 +108,16 @@ def console(mode: str = NORMAL) -> Iterator[None]:
 def is_quiet() -> bool:
     """Whether the command was started with ``--quiet``."""
     return _mode == QUIET
+
+
+def is_terminal(stream: TextIO | None) -> bool:
+    """Whether somebody sees a stream at once: progress bars in a file or a pipe are noise."""
+    return stream is not None and stream.isatty()
+
+
+def no_bar() -> bool | None:
+    """Return the argument ``disable`` of tqdm: no bar with ``--quiet``; ``None`` means that a terminal has one."""
+    return True if is_quiet() else None
 
 
 def flags() -> list[str]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import warnings
 
-from smoa_lightning.common.console import set_library_levels
+from smoa_lightning.common.console import is_quiet, set_library_levels
 
 
 def quiet_libraries() -> None:
     """Hide messages of libraries that do not help a user, and show as much of the others as the command does."""
     set_library_levels()
+    if is_quiet():  # it is about points of TensorBoard
+        warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
     warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)  # lightning 2.6, torch 2.13
     warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)  # peft 0.21
     warnings.filterwarnings("ignore", message=".*have invalid shape.*")  # peft, a layer that AdaLoRA cut to rank 0

@@ -80,6 +80,7 @@ RANGES: Mapping[str, Range] = {
     **{f"data.{name}": COUNT for name in COUNTS},
     "data.selection_rows": COUNT_OR_NONE,
     "data.num_fewshot": COUNT_OR_NONE,
+    "data.first_label": Range(0, 1),
     "data.num_workers": Range(0, MOST_WORKERS),
     "data.max_length": Range(2, LARGEST),
     "trainer.devices": Range(1, MOST_DEVICES, also=-1),

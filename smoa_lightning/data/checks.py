@@ -13,7 +13,7 @@ from smoa_lightning.configuration.ranges import check_value
 NUMBERS = (
     *("batch_size", "eval_batch_size", "eval_max_tokens", "limit_train_rows", "limit_report_rows", "bucket_batches"),
     *("pad_multiple", "max_new_tokens", "num_beams", "selection_rows", "num_workers", "num_fewshot", "max_length"),
-    "seed",
+    *("seed", "first_label"),
 )
 
 

@@ -54,6 +54,8 @@ class TaskDataModule(LightningDataModule):
         protocol: ``likelihood``: the best choice by log-likelihood. ``generation``: the answer in a reply that the
             model generates. ``null``: the default of the task.
         fields: Field of the task -> its name in your rows, if the names differ.
+        first_label: With task ``choice``: 1 if labels are numbers from 1 on. ``null`` or 0 means positions from 0 on,
+            letters or texts.
         batch_size: Rows in a training batch of each process; with packing, sequences. N processes share batches of N
             times as many rows.
         eval_batch_size: Largest number of items (each with all its choices) in a scoring batch.
@@ -102,6 +104,7 @@ class TaskDataModule(LightningDataModule):
         report_tasks: list[str] | None = None,
         protocol: Literal["likelihood", "generation"] | None = None,
         fields: dict[str, str | list[str]] | None = None,
+        first_label: int | None = None,
         batch_size: int = 32,
         eval_batch_size: int = 16,
         eval_max_tokens: int | None = None,
@@ -140,7 +143,7 @@ class TaskDataModule(LightningDataModule):
         self.num_workers, self.pin_memory = num_workers, pin_memory
         streams = zip(STREAMING, (streaming, stream_buffer_rows, stream_epoch_batches), strict=True)
         self.ignored_settings = [f"data.{name}" for name, value in streams if value != STREAMING[name]]
-        check_ranges(source, {**vars(self), "max_length": max_length})
+        check_ranges(source, {**vars(self), "max_length": max_length, "first_label": first_label})
         rows = RowSettings(
             source=source,
             path=path,
@@ -151,6 +154,7 @@ class TaskDataModule(LightningDataModule):
             limit_report_rows=limit_report_rows,
             selection_rows=selection_rows,
             report_split=report_split,
+            first_label=first_label or 0,
             seed=self.seed,
             cache=cache,
         )

@@ -50,7 +50,7 @@ NOT_CONTENT = {
     "trainer.profiler",
 }
 # Settings that earlier versions do not have: an empty one does not count, so that their runs keep their signatures.
-NOT_CONTENT_IF_EMPTY = {"model.backbone.allow_missing"}
+NOT_CONTENT_IF_EMPTY = {"model.backbone.allow_missing", "data.first_label"}
 
 # Settings that later versions added to our strategies, with the value at which a strategy is what it was before.
 ADDED_LATER: dict[str, Any] = {
@@ -197,9 +197,10 @@ def run_folder(base: Path, run_signature: str, exact: bool, older: str = "") -> 
                 )
             return RunFolder(candidate, resume=False)
         if record["signature"] not in (run_signature, older):
-            raise UserError(
+            raise DifferentRun(
                 f"the folder {candidate} holds a different experiment ({record['name']}, signature "
-                f"{record['signature']}; this run has {run_signature}): choose a different --run.folder"
+                f"{record['signature']}; this run has {run_signature})",
+                record.get("config", {}),
             )
         if record["status"] != "finished":
             return RunFolder(candidate, resume=True)
@@ -248,6 +249,31 @@ def _git_state(folder: Path) -> dict[str, Any] | None:
         return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "--untracked-files=no"))}
     except (OSError, subprocess.SubprocessError):
         return None  # an installed package, or no git: the version number identifies the code
+
+
+class DifferentRun(UserError):
+    """The folder of a run holds a run with different settings.
+
+    Attributes:
+        what: The sentence about it, without a remedy.
+        config: The settings of the run there.
+    """
+
+    def __init__(self, what: str, config: Mapping[str, Any]) -> None:
+        super().__init__(f"{what}: choose a different --run.folder")
+        self.what, self.config = what, config
+
+
+def differing(here: Mapping[str, Any], there: Mapping[str, Any], most: int = 3) -> str:
+    """Return the settings in which two runs differ as a text, empty if there are none.
+
+    >>> differing({"model": {"warmup": 0.1, "decay": "linear"}}, {"model": {"warmup": 0, "decay": "linear"}})
+    'model.warmup is 0.1 here and 0 there'
+    """
+    ours, theirs = flat(content(here)), flat(content(there))
+    keys = [key for key in dict.fromkeys([*ours, *theirs]) if ours.get(key) != theirs.get(key)]
+    shown = [f"{key.replace('.init_args.', '.')} is {ours.get(key)} here and {theirs.get(key)} there" for key in keys]
+    return ", ".join(shown[:most]) + (f" and {len(shown) - most} more" if len(shown) > most else "")
 
 
 class RunInProgress(UserError):

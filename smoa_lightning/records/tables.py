@@ -82,6 +82,12 @@ def result_table(lines: Sequence[Line], bold: bool | None = None) -> str:
     return text_table(["", "task", "protocol", "rows from", "n", *columns], rows, words=4, terminal=bold)
 
 
+def legend(bold: bool | None = None) -> str:
+    """Return the line that explains the marks of a result table; ``bold`` as there."""
+    bold = sys.stdout.isatty() if bold is None else bold
+    return f"{'bold' if bold else '*...*'}: the primary metric of the task; ±: one standard error over the items"
+
+
 def _value(metrics: Mapping[str, float], name: str) -> str:
     if name not in metrics:
         return "-"

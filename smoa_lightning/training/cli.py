@@ -41,6 +41,7 @@ from smoa_lightning.training.callbacks import (
 from smoa_lightning.training.checkpoint import read_checkpoint
 from smoa_lightning.training.module import FineTuneModule
 from smoa_lightning.training.processes import check_distributed_strategy
+from smoa_lightning.training.progress_bar import fit_terminal
 from smoa_lightning.training.run import Run
 from smoa_lightning.training.run_logger import RunLogger
 from smoa_lightning.training.run_names import run_name
@@ -219,8 +220,7 @@ class FineTuneCLI(LightningCLI):
         trainer._default_root_dir = str(self.run.folder)  # type: ignore[attr-defined]
         if kwargs.get("logger") is False:
             trainer.logger = RunLogger(self.run.folder, self.run.resumed_step())
-        if console.is_quiet() and trainer.progress_bar_callback is not None:
-            trainer.progress_bar_callback.disable()
+        fit_terminal(trainer.progress_bar_callback)
         trainer.callbacks += [ItemScores(), *self._callbacks]  # type: ignore[attr-defined]
         return trainer
 

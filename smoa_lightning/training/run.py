@@ -115,7 +115,7 @@ class Run:
         check_commits([base] if exact else base.glob("version_*"), self.identity)
         check_before_work(trainer, self.module, self.data, self.config, logs)
         now, older = self.identity.signature, self.identity.branches
-        chosen = shared_folder(trainer, lambda: claim_recovered(base, now, exact is not None, older))
+        chosen = shared_folder(trainer, lambda: claim_recovered(base, now, exact is not None, older, self.config))
         self.target, self._claim = chosen
 
     def release(self) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from smoa_lightning.common.console import ON_STDOUT, is_first_process
 from smoa_lightning.data.rows.task_rows import Part
-from smoa_lightning.records.tables import result_lines, result_table
+from smoa_lightning.records.tables import legend, result_lines, result_table
 
 if TYPE_CHECKING:
     from smoa_lightning.data.datamodule import TaskDataModule
@@ -63,7 +63,7 @@ def fit_result(run: Run, metrics: Mapping[str, float]) -> str:
     facts = run.data.sets.table_facts("report")
     lines = result_lines("base model", metrics, "base", facts)
     lines += [] if run.module.frozen else result_lines("after training", metrics, "report", facts)
-    table = f"{result_table(lines)}\n" if lines else ""
+    table = f"{result_table(lines)}\n{legend()}\n" if lines else ""
     trainable, size = (int(metrics[f"parameters/{name}"]) for name in ("trainable", "adapter_bytes"))
     return (
         f"\n{run.name}\n{table}{trainable:,} trainable parameters, adapter of {size:,} bytes\n"
@@ -74,4 +74,4 @@ def fit_result(run: Run, metrics: Mapping[str, float]) -> str:
 def evaluation_result(run: Run, metrics: Mapping[str, float], part: Part) -> str:
     """Return the scores and the folder of an evaluation."""
     lines = result_lines("", metrics, part, run.data.sets.table_facts(part))
-    return (f"{result_table(lines)}\n" if lines else "") + f"written to {run.folder}"
+    return (f"{result_table(lines)}\n{legend()}\n" if lines else "") + f"written to {run.folder}"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import datetime
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.common.parent import PARENT, die_with_parent
 from smoa_lightning.records.claim import Claim, claim
-from smoa_lightning.records.record import RunFolder
+from smoa_lightning.records.record import DifferentRun, RunFolder, differing
 from smoa_lightning.training.run_checkpoints import recover
 
 FOLDER = "SMOA_LIGHTNING_RUN_FOLDER"  # environment variable for the processes that this one starts
@@ -30,13 +30,26 @@ _stores: list[TCPStore] = []  # the process group shares the server of the first
 _asked = 0  # how many folders the processes have shared; a process can do several runs
 
 
-def claim_recovered(base: Path, run_signature: str, exact: bool, older: str = "") -> Claim:
+def claim_recovered(
+    base: Path, run_signature: str, exact: bool, older: str = "", config: Mapping[str, Any] | None = None
+) -> Claim:
     """Claim a folder as :func:`claim` does, and repair what a killed run left in it, before its resume point is read.
+
+    Args:
+        base: As for :func:`claim`.
+        run_signature: As for :func:`claim`.
+        exact: As for :func:`claim`.
+        older: As for :func:`claim`.
+        config: The settings of this run, for the message about a folder with a different run.
 
     Raises:
         UserError: As :func:`claim`, or the run has no intact checkpoint.
     """
-    claimed = claim(base, run_signature, exact, older)
+    try:
+        claimed = claim(base, run_signature, exact, older)
+    except DifferentRun as error:
+        what = differing(config or {}, error.config) or "its sources are different"
+        raise UserError(f"{error.what}: {what}; choose a different --run.folder") from error
     try:
         recover(claimed.target.path)
     except BaseException:

@@ -17,6 +17,7 @@ from smoa_lightning.adapters.method_names import method_name
 from smoa_lightning.adapters.rank import base_shift, is_matrix_layer, shift_rounding, singular_values, update_rank
 from smoa_lightning.adapters.tuner import frozen_weight
 from smoa_lightning.backbones.backbone import load_model
+from smoa_lightning.common.console import no_bar
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.records.record import read_record
 from smoa_lightning.training.adapter_folder import adapter_folder, load_adapter, reading, saved_backbone
@@ -119,7 +120,7 @@ def measure(run: Path, count: int, wanted: list[str] | None = None, backbone_fol
     model.set_adapter(model.active_adapter)  # makes the trained parameters countable
     entries = {layer.name: layer for layer in adapted_layers(model)}
     layers = []
-    for name in tqdm(chosen, desc="ranks", unit="layer", leave=False, delay=2):
+    for name in tqdm(chosen, desc="ranks", unit="layer", leave=False, delay=2, disable=no_bar()):
         layer: Any = model.get_base_model().get_submodule(name)
         moved = base_shift(layer, originals[name]) is not None
         delta = layer_update(layer, model.active_adapter, originals[name])
@@ -133,7 +134,7 @@ def measure(run: Path, count: int, wanted: list[str] | None = None, backbone_fol
 def _measure_full(run: Path, trained: nn.Module, backbone: nn.Module, count: int, wanted: list[str] | None) -> RunRank:
     names = inner_linear_layers(backbone)
     layers = []
-    for name in tqdm(_choose(names, count, wanted), desc="ranks", unit="layer", leave=False, delay=2):
+    for name in tqdm(_choose(names, count, wanted), desc="ranks", unit="layer", leave=False, delay=2, disable=no_bar()):
         after, before = (_weight(model, name) for model in (trained, backbone))
         layers.append(_layer(name, after - before, after.numel(), min(after.shape), 0.0))
     return RunRank(_label(run), sum(p.numel() for p in trained.parameters()), len(names), layers)

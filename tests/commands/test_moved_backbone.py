@@ -84,7 +84,7 @@ def test_a_moved_backbone_is_named(
         assert load_adapter(run, moved)[0].get_base_model().name_or_path == moved
         monkeypatch.setenv("HOME", str(folder))
         assert load_adapter(run, "~/model")[1].eos_token_id == 2
-        with pytest.raises(UserError, match=r"no config\.json in 'nowhere'"):
+        with pytest.raises(UserError, match=r"nowhere does not exist"):
             load_adapter(run, "nowhere")
     finally:
         (made / "hidden").rename(made / "model")

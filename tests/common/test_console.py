@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import pty
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,8 @@ from smoa_lightning.__main__ import main
 from smoa_lightning.commands import COMMANDS
 from smoa_lightning.common import console
 from smoa_lightning.common.console import ON_STDERR, ON_STDOUT, split_flags
+from smoa_lightning.common.quiet import quiet_libraries
+from smoa_lightning.training.progress_bar import fit_terminal
 
 from ..runs import only_run
 
@@ -124,7 +128,74 @@ with console({mode!r}):
     list(tqdm(range(3)))
 """
     assert output_of(code.format(mode="quiet")) == ("", "")
-    assert "3/3" in output_of(code.format(mode="normal"))[1]
+    assert output_of(code.format(mode="normal")) == ("", "")  # the standard error is a pipe
+    assert "3/3" in in_a_terminal(code.format(mode="normal"))
+    assert "3/3" not in in_a_terminal(code.format(mode="quiet"))
+
+
+def in_a_terminal(code: str) -> str:
+    """Return what a program writes to a terminal."""
+    ours, theirs = pty.openpty()
+    with subprocess.Popen([sys.executable, "-c", code], stdout=theirs, stderr=theirs, env={**os.environ, "TQDM_NCOLS": "80"}) as process:
+        os.close(theirs)
+        written = b""
+        with contextlib.suppress(OSError):  # the end of a terminal
+            while part := os.read(ours, 4096):
+                written += part
+        os.close(ours)
+    assert process.returncode == 0
+    return written.decode()
+
+
+def test_bars_of_libraries_and_of_this_package_are_for_terminals() -> None:
+    code = """
+from smoa_lightning.common.console import console, no_bar
+with console({mode!r}):
+    from huggingface_hub.utils import tqdm as theirs
+    list(theirs(range(3), desc="Fetching files"))
+    from tqdm import tqdm
+    list(tqdm(range(3), desc="frozen state", disable=no_bar()))
+"""
+    assert "Fetching files" not in "".join(output_of(code.format(mode="normal")))
+    assert "frozen state" not in "".join(output_of(code.format(mode="normal")))
+    shown = in_a_terminal(code.format(mode="normal"))
+    assert "Fetching files" in shown
+    assert "frozen state" in shown
+    assert in_a_terminal(code.format(mode="quiet")) == ""
+
+
+class Bar:
+    enabled = True
+
+    def disable(self) -> None:
+        self.enabled = False
+
+    def get_metrics(self) -> dict[str, float]:
+        return {"train/loss": 1.0, "selection/perplexity": 2.0, "v_num": 0.0}
+
+
+def test_the_bar_of_a_run_needs_a_terminal_and_has_short_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    bar = Bar()
+    fit_terminal(bar)
+    assert not bar.enabled
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    fit_terminal(bar := Bar())
+    assert bar.enabled
+    assert bar.get_metrics() == {"loss": 1.0, "perplexity": 2.0, "v_num": 0.0}
+    fit_terminal(None)
+    with console.console("quiet"):
+        fit_terminal(bar)
+    assert not bar.enabled
+
+
+def test_quiet_hides_the_warning_about_points_of_tensorboard(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "The number of training batches (2) is smaller than the logging interval Trainer(log_every_n_steps=5)."
+    for mode, count in (("normal", 1), ("quiet", 0)):
+        with warnings.catch_warnings(record=True) as caught, console.console(mode):
+            warnings.simplefilter("always")
+            quiet_libraries()
+            warnings.warn(text, stacklevel=1)
+        assert len(caught) == count
 
 
 def test_levels_of_libraries_follow_the_flags() -> None:
@@ -153,7 +224,8 @@ def test_a_quiet_fit_shows_its_result_only(
     folder = only_run(tmp_path / "runs")
     assert [line.split()[:2] for line in out.splitlines()[3:5]] == [["base", "model"], ["after", "training"]]
     assert out.splitlines()[-1] == f"{folder}   (tensorboard --logdir {folder.parent})"
-    assert len(out.splitlines()) == 7
+    assert out.splitlines()[5].startswith("*...*: the primary metric")
+    assert len(out.splitlines()) == 8
     assert "Epoch" not in out + err
     assert "GPU" not in err
     assert main(["--verbose", "fit", *tiny_arguments, *bars]) == 0

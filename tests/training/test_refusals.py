@@ -56,7 +56,9 @@ def leaves_nothing(arguments: list[str], tmp_path: Path, capsys: pytest.CaptureF
 
 
 @pytest.mark.parametrize("words", SETTINGS)
-def test_bad_settings(words: str, tiny_arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_settings(
+    words: str, tiny_arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     given = [f"--{word}" for word in f" {words}".split(" --")[1:]]
     assert SETTINGS[words] in leaves_nothing([*tiny_arguments, *given], tmp_path, capsys)
 

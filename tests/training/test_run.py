@@ -188,7 +188,9 @@ def test_an_exact_folder_with_another_experiment_is_refused(
 ) -> None:
     before = {p: p.stat().st_mtime_ns for p in finished.rglob("*") if p.is_file()}
     assert main(["fit", *tiny_arguments, "--run.folder", str(finished), "--model.warmup", "3"]) == 2
-    assert "holds a different experiment" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "holds a different experiment" in error
+    assert "model.warmup is 3.0 here and 0.06 there" in error
     assert {p: p.stat().st_mtime_ns for p in finished.rglob("*") if p.is_file()} == before
 
 

@@ -22,6 +22,7 @@ from smoa_lightning.adapters.tuner.layer import AdapterLayer
 from smoa_lightning.adapters.tuner.mixed import rows_with_adapters
 from smoa_lightning.adapters.tuner.update import UpdateLayer
 from smoa_lightning.adapters.tuner.weighted import Combination, check_weights, combined_config, fill_combination
+from smoa_lightning.common.console import no_bar
 from smoa_lightning.common.errors import UserError
 
 
@@ -59,7 +60,8 @@ class AdapterModel(BaseTuner):
         try:
             results = pool.map(prepare, parallel)
             done = itertools.chain(results, map(prepare, serial, _prefetch_fingerprints(serial, adapter_name, pool)))
-            for _ in tqdm(done, desc="frozen state", total=len(layers), unit="layer", leave=False, delay=2):
+            shown: dict[str, Any] = {"desc": "frozen state", "unit": "layer", "leave": False, "delay": 2}
+            for _ in tqdm(done, total=len(layers), disable=no_bar(), **shown):
                 pass
         finally:
             pool.shutdown(cancel_futures=True)

@@ -11,6 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from smoa_lightning.common.atomic_files import cache_folder
+from smoa_lightning.common.console import no_bar
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.data.encoding.encode import bos_prefix
 from smoa_lightning.data.encoding.encode_examples import (
@@ -82,7 +83,7 @@ class EncodingJob:
 
     def _encode(self, tokenizer: PreTrainedTokenizerBase, writer: Writer) -> dict[str, Any]:
         statistics = PartStatistics()
-        with tqdm(total=len(self.indices), desc="encoding", unit="row", delay=3, leave=False) as bar:
+        with tqdm(total=len(self.indices), desc="encoding", unit="row", delay=3, leave=False, disable=no_bar()) as bar:
             for start in range(0, len(self.indices), PIECE):
                 piece = self.indices[start : start + PIECE].tolist()
                 items, found = self._encode_piece(tokenizer, piece)

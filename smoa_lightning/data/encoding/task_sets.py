@@ -19,7 +19,7 @@ from smoa_lightning.data.rows.row_table import RowTable
 from smoa_lightning.data.rows.task_rows import Part, RowSettings
 from smoa_lightning.data.tasks import Task, get_task
 from smoa_lightning.data.tasks.base import ProtocolName
-from smoa_lightning.data.tasks.generic import task_with_fields
+from smoa_lightning.data.tasks.generic import CHOICE, task_with_fields, with_first_label
 from smoa_lightning.records.metric_table import COMMON
 
 if TYPE_CHECKING:
@@ -72,9 +72,12 @@ class TaskSets:
 
         def rows_of(name: str) -> EncodedTask:
             kind = task_with_fields(get_task(name), fields)
+            kind = with_first_label(kind, settings.first_label) if name == CHOICE.name else kind
             here = replace(each, path=joined(str(path), name)) if several and path is not None else each
             return EncodedTask(kind, kind.protocol(protocol), here, encoding)
 
+        if settings.first_label and CHOICE.name not in (*names, *reported):
+            raise UserError(f"data.first_label is for the task 'choice', but data.task is {name!r}: remove it.")
         sets = {name: rows_of(name) for name in dict.fromkeys([*names, *reported])}
         self.trained = {name: sets[name] for name in names}
         self.reported = {name: sets[name] for name in reported}

@@ -16,7 +16,7 @@ class Overlap(NamedTuple):
     """How many report rows are not new to a model that was trained on the training rows.
 
     Args:
-        rows: Number of report rows.
+        rows: Number of report rows that are used.
         same_group: Report rows of a group (for PIQA a goal) that also has training rows.
         identical: Report rows that are training rows, in all fields that the task reads.
     """
@@ -26,19 +26,30 @@ class Overlap(NamedTuple):
     identical: int
 
 
-def overlap(trained: RowTable, reported: RowTable) -> Overlap:
-    """Compare the rows of two splits.
+def overlap(
+    trained: RowTable, reported: RowTable, train_rows: np.ndarray | None = None, report_rows: np.ndarray | None = None
+) -> Overlap:
+    """Compare the used rows of two splits.
+
+    Args:
+        trained: The split of the training rows.
+        reported: The split of the report rows.
+        train_rows: The rows that train or select, as indices; ``None`` means all.
+        report_rows: The rows that are reported, as indices; ``None`` means all.
 
     Rows of one split are compared only with those rows of the other that are in the same group. So an overlap costs
     the time to read its rows, and no overlap costs nothing.
     """
-    shared = np.intersect1d(trained.groups, reported.groups)
-    suspects = np.flatnonzero(np.isin(reported.groups, shared))
+    here = np.arange(len(trained)) if train_rows is None else train_rows
+    there = np.arange(len(reported)) if report_rows is None else report_rows
+    ours, theirs = trained.groups[here], reported.groups[there]
+    shared = np.intersect1d(ours, theirs)
+    suspects = there[np.isin(theirs, shared)]
     if not len(suspects):
-        return Overlap(len(reported), 0, 0)
-    known = {hash(trained.text(int(row))) for row in np.flatnonzero(np.isin(trained.groups, shared))}
+        return Overlap(len(there), 0, 0)
+    known = {hash(trained.text(int(row))) for row in here[np.isin(ours, shared)]}
     identical = sum(hash(reported.text(int(row))) in known for row in suspects)
-    return Overlap(len(reported), len(suspects), identical)
+    return Overlap(len(there), len(suspects), identical)
 
 
 def report_overlap(task: str, found: Overlap) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 from tqdm import tqdm
 
+from smoa_lightning.common.console import no_bar
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.data.rows.arrow_file import ArrowTable
 from smoa_lightning.data.rows.arrow_writer import Writer
@@ -37,6 +39,7 @@ class RowTable(LazySequence[Row]):
         self.sha256: str = table.facts["sha256"]
         self.num_bad: int = table.facts["bad_rows"]
         self.ignored: list[str] = table.facts["ignored"]
+        self.counts: dict[str, int] = table.facts["counts"]
 
     def __len__(self) -> int:
         return len(self._table)
@@ -75,16 +78,17 @@ def write_rows(writer: Writer, task: Task, located: Iterable[Located], skip: boo
         skip: Whether a bad row is counted and left out.
 
     Returns:
-        ``sha256`` of the rows as JSON lines with sorted keys, the number of ``bad_rows``, and the ``ignored`` columns,
-        which hold values that the task does not read.
+        ``sha256`` of the rows as JSON lines with sorted keys, the number of ``bad_rows``, the ``ignored`` columns,
+        which hold values that the task does not read, and the ``counts`` of the task's remarks.
 
     Raises:
         UserError: the place and field of the first bad row, unless ``skip``.
     """
-    digest, bad_rows, ignored = hashlib.sha256(), 0, set[str]()
-    for place, raw in tqdm(located, desc="reading rows", unit="row", delay=3, leave=False):
+    digest, bad_rows, ignored, counts = hashlib.sha256(), 0, set[str](), Counter[str]()
+    for place, raw in tqdm(located, desc="reading rows", unit="row", delay=3, leave=False, disable=no_bar()):
         try:
-            rows = task.rows_of(raw)
+            checked = task.check(raw)
+            rows = task.expanded(checked)
         except RowError as error:
             if not skip or isinstance(error, CountError):
                 raise UserError(f"{place}: {error}.") from None
@@ -92,11 +96,13 @@ def write_rows(writer: Writer, task: Task, located: Iterable[Located], skip: boo
             continue
         if len(ignored) < MOST_IGNORED:
             ignored |= task.unread(raw)
+        if task.remarks is not None:
+            counts.update(task.remarks.count(checked))
         for row in rows:
             text = json.dumps(row, sort_keys=True, ensure_ascii=False)
             digest.update(text.encode() + b"\n")
             writer.add(text, group_number(task.group(row)))
-    return {"sha256": digest.hexdigest(), "bad_rows": bad_rows, "ignored": sorted(ignored)}
+    return {"sha256": digest.hexdigest(), "bad_rows": bad_rows, "ignored": sorted(ignored), "counts": dict(counts)}
 
 
 def group_number(group: str) -> int:

@@ -121,6 +121,7 @@ def load_split(
         table = in_memory(SCHEMA, fill)
     elif cache and raw.identity is not None:
         own = {"task": task.name, "version": task.version, "fields": dict(task.fields), "bad_rows": bad_rows}
+        own |= dict(task.options)
         key = key_of(rows=raw.identity, split=split, code=code_digest(), **own)
         table = in_cache(cache_folder("rows"), key, SCHEMA, fill)
     else:

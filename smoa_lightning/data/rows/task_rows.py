@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -25,6 +26,7 @@ from smoa_lightning.data.rows.split_files import (
 from smoa_lightning.data.rows.splits import default_selection_rows, hold_out, members, subset
 from smoa_lightning.data.tasks import Protocol, Task
 
+logger = logging.getLogger(__name__)
 Part = Literal["train", "selection", "report"]
 
 
@@ -41,6 +43,7 @@ class RowSettings:
     limit_report_rows: int | None = None
     selection_rows: int | None = None
     report_split: str | None = None
+    first_label: int = 0
     seed: int = 0
     cache: bool = True
 
@@ -153,7 +156,14 @@ class TaskRows:
             settings = self.settings
             loaded = load_split(self.task, split, self.origin, settings.bad_rows, settings.cache)
             self._rows[split], self._provenance[split] = loaded
+            if remark := self._remark(split):
+                logger.info("%s: %s.", self._provenance[split].location, remark)
         return self._rows[split]
+
+    def _remark(self, split: str) -> str | None:
+        """Return what the task says about the rows of a split, such as messages that nothing is learned from."""
+        remarks = self.task.remarks
+        return None if remarks is None else remarks.say(self._rows[split].counts)
 
     # ---- the rows of each part
 
@@ -199,16 +209,21 @@ class TaskRows:
         """Return the number of bad rows left out of each split, and the overlap of training and report split.
 
         ``train_report_overlap`` counts the report rows of a group (for PIQA a goal) that also has training rows.
-        ``ignored_columns`` are the columns that hold values and are not read, if there are any.
+        ``ignored_columns`` are the columns that hold values and are not read, if there are any. ``remarks`` are what
+        the task says about a split.
         """
         found: dict[str, Any] = {"bad_rows": {split: read.num_bad_rows for split, read in self._provenance.items()}}
         if self.task.train_split in self._rows and self.report_split in self._rows:
             found["train_report_overlap"] = self.overlap.same_group
         if ignored := sorted({name for rows in self._rows.values() for name in rows.ignored}):
             found["ignored_columns"] = ignored
+        if said := {split: remark for split in self._rows if (remark := self._remark(split))}:
+            found["remarks"] = said
         return found
 
     @cached_property
     def overlap(self) -> Overlap:
-        """The report rows that are training rows too, or share a group with one."""
-        return overlap(self.rows(self.task.train_split), self.rows(self.report_split))
+        """The used report rows that are used training rows too, or share a group with one."""
+        limited = self.settings.limit_train_rows is not None
+        used = np.union1d(self.indices("train"), self.indices("selection")) if limited else None
+        return overlap(self.rows(self.task.train_split), self.rows(self.report_split), used, self.indices("report"))

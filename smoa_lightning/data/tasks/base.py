@@ -28,8 +28,8 @@ from smoa_lightning.data.tasks.fields import (
 
 __all__ = [
     "ChoiceExample", "CountError", "Example", "Field", "Generation", "Label", "LabelledTexts", "Likelihood", "Message",
-    "Missing", "Name", "Protocol", "ReplyExample", "Row", "RowError", "Task", "Text", "TextLabel", "Texts", "Truth",
-    "fold", "kind", "whole_number",
+    "Missing", "Name", "Protocol", "Remarks", "ReplyExample", "Row", "RowError", "Task", "Text", "TextLabel", "Texts",
+    "Truth", "fold", "kind", "whole_number",
 ]  # fmt: skip
 
 Row = dict[str, Any]
@@ -85,6 +85,19 @@ Protocol = Likelihood | Generation
 
 
 @dataclass(frozen=True)
+class Remarks:
+    """What a task says about all rows of a split.
+
+    Args:
+        count: Checked row -> what is counted in it.
+        say: What was counted, with its numbers -> a sentence without full stop, or None.
+    """
+
+    count: Callable[[Row], Iterable[str]]
+    say: Callable[[Mapping[str, int]], str | None]
+
+
+@dataclass(frozen=True)
 class Task:
     """A data set with its protocols: rows become examples, and the examples are scored and reported.
 
@@ -111,6 +124,8 @@ class Task:
         expand: Checked row -> the rows that it becomes (a dialogue: one for each reply). None: only itself.
         read_text: Numbered lines of a ``.txt`` file -> (number of a row's first line, raw row), if the data set has
             such a layout; raises ``RowError`` at a line that it cannot read. None: text files are refused.
+        remarks: What is counted over all rows of a split, and said about them; None: nothing.
+        options: Further settings that decide how rows are read.
         fields: Field -> its name in the rows, or the names of several columns for a list of texts; see
             ``task_with_fields``. A field that is not named here keeps its name.
     """
@@ -134,6 +149,8 @@ class Task:
     reads: Sequence[str] = ()
     expand: Callable[[Row], list[Row]] | None = None
     read_text: Callable[[Iterable[tuple[int, str]]], Iterator[tuple[int, Row]]] | None = None
+    remarks: Remarks | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
     fields: Mapping[str, str | tuple[str, ...]] = field(default_factory=dict)
 
     @property
@@ -173,7 +190,7 @@ class Task:
                 if isinstance(wanted, Missing):
                     checked[name] = wanted.default
                     continue
-                raise RowError(f"field {name!r} is missing (the row has {', '.join(map(str, row)) or 'no fields'})")
+                raise RowError(self._missing(name, row))
             try:
                 checked[name] = wanted.check(row[name])
             except RowError as error:
@@ -182,14 +199,27 @@ class Task:
             self.rule(checked)
         return checked
 
+    def _missing(self, name: str, row: Row) -> str:
+        """Return the message about a missing field; a task for the user's own rows lists its fields."""
+        text = f"field {name!r} is missing (the row has {', '.join(map(str, row)) or 'no fields'})"
+        if self.hub_repository is not None:
+            return text
+        needed = [field for field, wanted in self.schema.items() if not isinstance(wanted, Missing)]
+        optional = [field for field in self.schema if field not in needed]
+        more = f" and, if there is one, {' and '.join(optional)}" if optional else ""
+        return f"{text}; task {self.name!r} reads {', '.join(needed)}{more}, and data.fields maps other names"
+
     def rows_of(self, raw: Any) -> list[Row]:
         """Return the checked rows that a raw row becomes: itself, or for a dialogue one row for each reply.
 
         Raises:
             RowError: with the field and the reason.
         """
-        row = self.check(raw)
-        return [row] if self.expand is None else self.expand(row)
+        return self.expanded(self.check(raw))
+
+    def expanded(self, checked: Row) -> list[Row]:
+        """Return the rows that a checked row becomes."""
+        return [checked] if self.expand is None else self.expand(checked)
 
     def unread(self, raw: Row) -> set[str]:
         """Return the columns of a raw row that hold a value which nothing reads, and such parts of a field's value."""
@@ -222,6 +252,8 @@ class Task:
         renamed = {name: value for name, value in row.items() if name not in taken}
         for name, theirs in self.fields.items():
             columns = [theirs] if isinstance(theirs, str) else list(theirs)
+            if columns == [name] and name not in row:
+                continue  # the same name, so the field is missing as it is without data.fields
             if absent := next((column for column in columns if column not in row), None):
                 raise RowError(
                     f"field {absent!r}, which data.fields names for {name!r}, is missing"

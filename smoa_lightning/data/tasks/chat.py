@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ from smoa_lightning.data.tasks.base import (
     Generation,
     Message,
     Missing,
+    Remarks,
     ReplyExample,
     Row,
     RowError,
@@ -182,6 +183,22 @@ def chat_rows(row: Row) -> list[Row]:
     return [{"messages": messages[:n], "reply": messages[n]["content"]} for n in learned]
 
 
+def chat_counts(row: Row) -> list[str]:
+    """Count the conversations, and those that end with a message of the user."""
+    return ["conversations"] + ["unanswered"] * (row["messages"][-1]["role"] == "user")
+
+
+def chat_remark(counts: Mapping[str, int]) -> str | None:
+    """Return how many last messages have no reply."""
+    count = counts.get("unanswered", 0)
+    if not count:
+        return None
+    return (
+        f"{count} of {counts['conversations']} conversations end with a message of the user that has no reply, so this "
+        "message is not used"
+    )
+
+
 def chat_example(row: Row) -> ReplyExample:
     r"""Return the item of a reply. In plain text, the turns begin with ``User:`` and ``Assistant:``.
 
@@ -218,6 +235,7 @@ CHAT = Task(
     group=chat_group,
     rule=chat_rule,
     expand=chat_rows,
+    remarks=Remarks(chat_counts, chat_remark),
     licence="that of the rows",
     reference="rows of one's own",
 )

@@ -19,6 +19,7 @@ from smoa_lightning.data.tasks.base import (
     Likelihood,
     Message,
     Missing,
+    Remarks,
     ReplyExample,
     Row,
     RowError,
@@ -90,6 +91,46 @@ class ChoiceLabel:
 MOST_CHOICES = 26
 
 
+def with_first_label(task: Task, first: int) -> Task:
+    """Return the task ``choice`` for rows whose labels are numbers from ``first`` on; 0 changes nothing.
+
+    Each row without ``labels`` gets the numbers as the names of its choices. So a label outside of them is an error,
+    and the label 0 is an error even with ``bad_rows: skip``.
+
+    >>> task = with_first_label(CHOICE, 1)
+    >>> choice_position(task.check({"prompt": "Hot?", "choices": ["fire", "ice"], "label": "1"}))
+    0
+    """
+    if not first:
+        return task
+
+    def named(row: Row) -> Row:
+        choices = row.get("choices")
+        if row.get("labels") or not isinstance(choices, list | tuple):
+            return row
+        if whole_number(row.get("label")) == 0:
+            raise CountError("field 'label' is 0, but data.first_label is 1: set data.first_label to 0")
+        return {**row, "labels": [str(first + number) for number in range(len(choices))]}
+
+    return replace(task, normalise=named, options={**task.options, "first_label": first})
+
+
+def choice_counts(row: Row) -> list[str]:
+    """Count the labels that are positions, and those that are 0."""
+    number = None if row["labels"] or row["label"] in row["choices"] else whole_number(row["label"])
+    return [] if number is None else ["positions"] + ["zeros"] * (number == 0)
+
+
+def choice_remark(counts: Mapping[str, int]) -> str | None:
+    """Return how labels were read that may count from 1: no label is 0, and none is too large."""
+    if not counts.get("positions") or counts.get("zeros"):
+        return None
+    return (
+        f"no label of {counts['positions']} rows is 0; they were read as positions from 0 on: if they count from 1, "
+        "set data.first_label to 1"
+    )
+
+
 def choice_position(row: Row) -> int:
     """Return the position of the right choice, from 0 on.
 
@@ -119,7 +160,8 @@ def choice_position(row: Row) -> int:
         if position == len(choices) and label not in choices:
             raise CountError(
                 f"field 'label' is {label!r}, but the {len(choices)} choices count from 0 to {position - 1} (or from A"
-                f" on); if the labels of your file count from 1, add a field 'labels' such as {_names(position)}"
+                f" on); if the labels of your file count from 1, add a field 'labels' such as {_names(position)}, or"
+                " set data.first_label to 1"
             )
     elif len(named) == 1 and "A" <= named <= "Z":
         position = ord(named) - ord("A")
@@ -204,6 +246,7 @@ CHOICE = Task(
     ),
     group=prompt_group,
     rule=choice_rule,
+    remarks=Remarks(choice_counts, choice_remark),
     licence="that of the rows",
     reference="rows of one's own",
 )

@@ -21,6 +21,7 @@ from tqdm import tqdm
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from smoa_lightning.common.console import no_bar
 from smoa_lightning.common.errors import UserError
 
 TOLERANCE = 0.01  # largest relative error of the update at the default rank
@@ -120,7 +121,7 @@ def find_updates(backbone: PreTrainedModel, merged: PreTrainedModel, method: str
     layers, seen = {}, set()
     shared = getattr(merged.get_input_embeddings(), "weight", None)
     linear = [(n, m) for n, m in backbone.named_modules() if isinstance(m, nn.Linear | Conv1D)]
-    for name, module in tqdm(linear, desc="decompose", unit="layer", leave=False, delay=2):
+    for name, module in tqdm(linear, desc="decompose", unit="layer", leave=False, delay=2, disable=no_bar()):
         layer: Any = merged.get_submodule(name)
         if layer.weight is shared:  # a LoRA of the output embedding would leave the input embedding as it was
             continue
