@@ -8,6 +8,7 @@ import os
 import pty
 import subprocess
 import sys
+import termios
 import warnings
 from pathlib import Path
 
@@ -136,7 +137,8 @@ with console({mode!r}):
 def in_a_terminal(code: str) -> str:
     """Return what a program writes to a terminal."""
     ours, theirs = pty.openpty()
-    with subprocess.Popen([sys.executable, "-c", code], stdout=theirs, stderr=theirs, env={**os.environ, "TQDM_NCOLS": "80"}) as process:
+    termios.tcsetwinsize(theirs, (24, 80))
+    with subprocess.Popen([sys.executable, "-c", code], stdout=theirs, stderr=theirs) as process:
         os.close(theirs)
         written = b""
         with contextlib.suppress(OSError):  # the end of a terminal
