@@ -17,6 +17,7 @@ from smoa_lightning.configuration.class_names import check_class, class_paths_in
 from smoa_lightning.configuration.combinations import check_combinations
 from smoa_lightning.configuration.composition import Leaf, Settings, leaves, leaves_of, put, settings_of, value_at
 from smoa_lightning.configuration.ignored_settings import check_ignored
+from smoa_lightning.configuration.kept_settings import KeptSettings
 from smoa_lightning.configuration.key_names import near_keys, unknown_key
 from smoa_lightning.configuration.ranges import check_value
 from smoa_lightning.configuration.settings import (
@@ -55,6 +56,7 @@ class Check:
         self.settings: Settings = {}
         self.unclear = False
         self.order: dict[str, int] = {}  # key -> number of the last file that sets it; flags have the largest number
+        self.kept = KeptSettings()
         self._files = 0
         # an evaluation takes the classes of its checkpoint
         self.default_classes = DEFAULT_CLASSES if command in ("fit", "params") else {}
@@ -165,6 +167,7 @@ class Check:
     def _value(self, setting: Setting, leaf: Leaf, where: str, from_flag: bool) -> None:
         self.values[setting.key] = value = leaf.value
         self.order[setting.key] = FLAGS_LAST if from_flag else self._files
+        self.kept.set_again(setting.key)
         put(self.settings, leaf)
         if not setting.matches_schema or leaf.append or (from_flag and value is None):
             return
@@ -202,8 +205,12 @@ class Check:
         class_path = value.strip() if isinstance(value, str) else value
         class_path = None if class_path == "null" else class_path
         self.values[key] = class_path
+        before = value_at(self.settings, f"{key}.class_path")
         put(self.settings, Leaf(key, class_path))
         check_class(key, class_path, where)
+        current = self._files if where else FLAGS_LAST
+        recent = {name for name, order in self.order.items() if order == current}
+        self.kept.class_changed(key, before, self.settings, recent)
 
 
 def _takes_text_only(setting: Setting) -> bool:
@@ -312,6 +319,7 @@ def check_arguments(command: str, args: list[str]) -> Settings | None:
     check_task(check.values.get("data.task"))
     if command in ("fit", "params"):
         check_ignored(check.value, check.default, check.order)
+        check.kept.report(check.settings)
     if command == "fit":
         check_combinations(check.value)
     name = check.values.get("run.name")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import pytest
@@ -114,3 +115,33 @@ def test_a_missing_path_does_not_exist(command: list[str], capsys: pytest.Captur
 def test_help_takes_last_words_too(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["fit", *PIQA, "--r", "7", "--help"]) == 0
     assert "--model.adapter.r int = 7 " in capsys.readouterr().out
+
+
+EXPERIMENTS = Path(__file__).parents[2] / "experiments"
+
+
+@pytest.mark.parametrize(
+    ("words", "note"),
+    [
+        (
+            "--model.adapter peft.LoraConfig",
+            "model.adapter is peft.LoraConfig; set for smoa_lightning.adapters.SMoAConfig and kept: "
+            "model.adapter.r 32, model.optimizer.lr 0.02",
+        ),
+        ("--model.adapter peft.LoraConfig --model.adapter.r 4", "SMoAConfig and kept: model.optimizer.lr 0.02"),
+        ("--model.adapter.r 4 --model.adapter peft.LoraConfig", "SMoAConfig and kept: model.optimizer.lr 0.02"),
+        ("--model.adapter peft.LoraConfig --r 4 --lr 1e-3", ""),
+        ("--model.optimizer torch.optim.SGD", "kept: model.optimizer.lr 0.02, model.optimizer.weight_decay 0.0"),
+        (f"--config {EXPERIMENTS / 'adapters' / 'lora.yaml'}", ""),
+        ("--model.adapter smoa_lightning.adapters.SMoAConfig", ""),
+        ("--model.adapter null", ""),
+        ("--model.adapter peft.LoraConfig --print_config", ""),
+    ],
+)
+def test_what_a_new_class_keeps_from_the_old_one_is_said(
+    words: str, note: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, logger="smoa_lightning"):
+        check_arguments("fit", with_full_keys("fit", [*PIQA, *words.split()]))
+    assert note in caplog.text
+    assert len(caplog.records) == bool(note)
