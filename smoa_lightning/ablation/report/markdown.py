@@ -14,6 +14,7 @@ from smoa_lightning.records.page.document import (
     Paragraph,
     Picture,
     Points,
+    Row,
     Table,
 )
 
@@ -39,6 +40,8 @@ def _block(block: Block) -> str:
         return "\n".join(f"    {line}" for line in block.text.splitlines())
     if isinstance(block, Fold):
         return "\n\n".join([f"**{_text(block.summary)}**", *(_block(inner) for inner in block.blocks)])
+    if isinstance(block, Row):
+        return "\n\n".join(map(_block, block.blocks))
     return _table(block)
 
 

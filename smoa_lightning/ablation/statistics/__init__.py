@@ -22,6 +22,7 @@ from smoa_lightning.ablation.statistics.effects import SeedEffect, seed_effect
 from smoa_lightning.ablation.statistics.grid import GridEffects, LevelEffect, Term, grid_effects
 from smoa_lightning.ablation.statistics.intervals import Estimate, mean_interval
 from smoa_lightning.ablation.statistics.iqm import interquartile_mean
+from smoa_lightning.ablation.statistics.item_differences import item_difference, mean_of_differences
 from smoa_lightning.ablation.statistics.items import McNemar, mcnemar
 from smoa_lightning.ablation.statistics.multiple import holm
 from smoa_lightning.ablation.statistics.pairing import Paired, Scores, pair
@@ -46,8 +47,10 @@ __all__ = [
     "grid_effects",
     "holm",
     "interquartile_mean",
+    "item_difference",
     "mcnemar",
     "mean_interval",
+    "mean_of_differences",
     "mean_squares",
     "pair",
     "paired_difference",

@@ -107,7 +107,18 @@ class Fold:
     blocks: tuple[Block, ...]
 
 
-Block = Heading | Paragraph | Points | Code | Table | Picture | Fold
+@dataclass(frozen=True)
+class Row:
+    """Blocks next to each other, where the page is wide enough.
+
+    Args:
+        blocks: The contents.
+    """
+
+    blocks: tuple[Block, ...]
+
+
+Block = Heading | Paragraph | Points | Code | Table | Picture | Fold | Row
 
 
 @dataclass(frozen=True)
@@ -132,7 +143,7 @@ def _tables(blocks: Sequence[Block]) -> Iterator[Table]:
     for block in blocks:
         if isinstance(block, Table):
             yield block
-        elif isinstance(block, Fold):
+        elif isinstance(block, Fold | Row):
             yield from _tables(block.blocks)
 
 

@@ -46,5 +46,7 @@ def drawing(picture: Picture) -> Markup:
     svg = re.sub(r'\bid="', f'id="{name}-', svg)
     svg = re.sub(r'(xlink:href="#|url\(#)', rf"\g<1>{name}-", svg)
     svg = WHITE.sub("var(--paper)", BLACK.sub("currentColor", svg))
-    svg = svg.replace("<svg", f'<svg role="img" aria-label="{caption}"', 1)
+    width = re.search(r'<svg[^>]*\bwidth="([\d.]+)(pt|px)?"', svg)  # the stylesheet lets a wide figure scroll
+    style = f' style="--width: {width[1]}{width[2] or "px"}"' if width else ""
+    svg = svg.replace("<svg", f'<svg role="img" aria-label="{caption}"{style}', 1)
     return Markup(svg.strip())  # matplotlib has escaped the texts inside

@@ -1,0 +1,190 @@
+"""Paired tests of each side against the baseline, for every metric and task."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from smoa_lightning.ablation.comparison.common_rows import CommonRows
+from smoa_lightning.ablation.comparison.scored_run import MEAN, ScoredRun
+from smoa_lightning.ablation.comparison.sides import Side
+from smoa_lightning.ablation.report.cells import unit
+from smoa_lightning.ablation.statistics import (
+    Difference,
+    Verdict,
+    counted,
+    crossed_difference,
+    holm,
+    item_difference,
+    mcnemar,
+    mean_of_differences,
+    paired_difference,
+    verdict,
+)
+from smoa_lightning.common.errors import UserError
+from smoa_lightning.records.metric_table import METRICS
+
+MCNEMAR, ITEMS, TASKS = "exact McNemar", "paired t over rows", "paired t over rows of all tasks"
+CROSSED, SEEDS, NO_TEST = "paired t over seeds and rows", "paired t over seeds", "none"
+Found = tuple[Difference, str, tuple[int, int] | None]  # with the test and the counts of the rows that one has right
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A side compared with the baseline by one metric of one task.
+
+    Attributes:
+        side: Label of the side.
+        baseline: Label of the baseline.
+        task: The task; ``MEAN`` is the mean of all tasks.
+        metric: The metric.
+        values: The mean over the seeds of the side and of the baseline.
+        difference: The side minus the baseline.
+        test: Where p comes from.
+        adjusted: p after Holm's correction over all comparisons by this metric.
+        only: Numbers of rows that only the side and only the baseline has right; None unless each is one model.
+        verdict: The sentence of the comparison.
+    """
+
+    side: str
+    baseline: str
+    task: str
+    metric: str
+    values: tuple[float, float]
+    difference: Difference
+    test: str
+    adjusted: float | None
+    only: tuple[int, int] | None
+    verdict: Verdict
+
+
+def compare_sides(sides: Sequence[Side], rows: CommonRows) -> list[Comparison]:
+    """Compare all sides with the first one.
+
+    Raises:
+        UserError: A side and the baseline have no seed in common.
+    """
+    found: list[Comparison] = []
+    tasks = [*rows.rows, *([MEAN] if len(rows.rows) > 1 else [])]
+    for task in tasks:
+        for metric in METRICS:
+            for side in sides[1:]:
+                compared = _compared(side, sides[0], task, metric, rows)
+                found += [] if compared is None else [compared]
+    return _judged(found)
+
+
+def item_scores(run: ScoredRun, task: str, metric: str, rows: Sequence[int]) -> NDArray[np.float64] | None:
+    """Return the score of each row by a metric; None if the rows have no such score."""
+    score = METRICS[metric].item
+    if score is None:
+        return None
+    scores = [score(run.items[task, row]) for row in rows]
+    return None if any(each is None for each in scores) else np.array(scores, dtype=np.float64)
+
+
+def value(run: ScoredRun, task: str, metric: str, rows: CommonRows) -> float | None:
+    """Return a metric of a run on the common rows; None if the run, or the common rows alone, do not have it."""
+    recorded = run.metric(task, metric)
+    if rows.complete or recorded is None:
+        return recorded
+    if task == MEAN:
+        each = [value(run, name, metric, rows) for name in rows.rows]
+        known = [number for number in each if number is not None]
+        return sum(known) / len(known) if len(known) == len(each) else None
+    scores = item_scores(run, task, metric, rows.rows[task])
+    return None if scores is None else float(scores.mean())
+
+
+def _compared(side: Side, baseline: Side, task: str, metric: str, rows: CommonRows) -> Comparison | None:
+    """Return a comparison before the correction; None if a run does not have the metric."""
+    pairs = _pairs(side, baseline)
+    values = [[value(run, task, metric, rows) for run in each.runs] for each in (side, baseline)]
+    if any(number is None for numbers in values for number in numbers):
+        return None
+    means = [sum(number for number in numbers if number is not None) / len(numbers) for numbers in values]
+    found: Found | None
+    if task == MEAN and len(pairs) == 1:
+        parts = [_of_items(pairs, name, metric, rows) for name in rows.rows]
+        tested = [part[0] for part in parts if part is not None]
+        found = (mean_of_differences(tested), TASKS, None) if len(tested) == len(parts) else None
+    else:
+        found = None if task == MEAN else _of_items(pairs, task, metric, rows)
+    difference, test, only = found or _of_values(pairs, task, metric, rows)
+    empty = Verdict(False, None, "")
+    return Comparison(
+        side.label, baseline.label, task, metric, (means[0], means[1]), difference, test, None, only, empty
+    )
+
+
+def _pairs(side: Side, baseline: Side) -> list[tuple[ScoredRun, ScoredRun]]:
+    """Return the runs of both sides with the same seed. A single run, and a base model, is paired with any seed."""
+    if side.is_base or baseline.is_base:
+        return [(one, two) for one in side.runs for two in baseline.runs]
+    if len(side.runs) == len(baseline.runs) == 1:
+        return [(side.first, baseline.first)]
+    mine, theirs = side.by_seed, baseline.by_seed
+    shared = [seed for seed in mine if seed in theirs]
+    if not shared:
+        seeds = [", ".join(map(str, each)) for each in (mine, theirs)]
+        raise UserError(
+            f"compare: {side.label} has the seeds {seeds[0]} and {baseline.label} has {seeds[1]}: run both with the "
+            "same seeds"
+        )
+    return [(mine[seed], theirs[seed]) for seed in shared]
+
+
+def _of_items(pairs: Sequence[tuple[ScoredRun, ScoredRun]], task: str, metric: str, rows: CommonRows) -> Found | None:
+    """Compare by the scores of rows; None if the rows have none."""
+    scores = [[item_scores(run, task, metric, rows.rows[task]) for run in pair] for pair in pairs]
+    if any(each is None for pair in scores for each in pair):
+        return None
+    mine, theirs = (np.array([pair[side] for pair in scores]) for side in (0, 1))
+    if len(pairs) > 1 and mine.shape[1] > 1:
+        return crossed_difference(mine, theirs), CROSSED, None
+    difference = item_difference(mine[0], theirs[0])
+    if not METRICS[metric].is_accuracy:
+        return difference, ITEMS, None
+    counts = mcnemar(mine[0], theirs[0])
+    return replace(difference, p=counts.p), MCNEMAR, (counts.only_first, counts.only_second)
+
+
+def _of_values(pairs: Sequence[tuple[ScoredRun, ScoredRun]], task: str, metric: str, rows: CommonRows) -> Found:
+    """Compare by the values of whole runs: over seeds, and without a test for one seed."""
+    mine, theirs = (np.array([value(pair[side], task, metric, rows) for pair in pairs]) for side in (0, 1))
+    found = paired_difference(mine, theirs)
+    return found, SEEDS if found.p is not None else NO_TEST, None
+
+
+def _judged(found: Sequence[Comparison]) -> list[Comparison]:
+    """Correct p over all comparisons by the same metric, and write the verdicts."""
+    adjusted: dict[int, float | None] = {}
+    for metric in dict.fromkeys(each.metric for each in found):
+        places = [place for place, each in enumerate(found) if each.metric == metric]
+        adjusted |= dict(zip(places, holm([found[place].difference.p for place in places]), strict=True))
+    return [replace(each, adjusted=adjusted[place], verdict=_verdict(each, adjusted[place]))
+            for place, each in enumerate(found)]  # fmt: skip
+
+
+def _verdict(each: Comparison, p: float | None) -> Verdict:
+    metric, (scale, name) = METRICS[each.metric], unit(each.metric)
+    if metric.direction is None:
+        return Verdict(False, None, f"{each.metric} has no better direction.")
+    one = each.difference.method == "items"
+    judged = verdict(
+        each.side, each.baseline, each.difference, p, higher_is_better=metric.direction == "maximize", scale=scale,
+        unit=name, **({"minimum_seeds": 1} if one else {}),
+    )  # fmt: skip
+    sentence = judged.sentence.replace(", 1 seed,", ",").replace(" item", " row") if one else judged.sentence
+    return replace(judged, sentence=sentence)
+
+
+def only_sentence(each: Comparison) -> str:
+    """Return how many rows only one of the two has right; empty if this is not known."""
+    if each.only is None:
+        return ""
+    mine, theirs = each.only
+    return f"{each.side} alone is right on {counted(mine, 'row')}, {each.baseline} alone on {counted(theirs, 'row')}."

@@ -1,0 +1,57 @@
+"""Compare runs: read them, find their common rows, test their differences, and look up the rows that differ."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from smoa_lightning.ablation.comparison.common_rows import CommonRows, common_rows
+from smoa_lightning.ablation.comparison.differences import Comparison, compare_sides
+from smoa_lightning.ablation.comparison.disagreements import disagreements
+from smoa_lightning.ablation.comparison.scored_run import MEAN
+from smoa_lightning.ablation.comparison.settings import differing_settings
+from smoa_lightning.ablation.comparison.sides import Side, read_sides
+from smoa_lightning.ablation.comparison.tables import Compared
+from smoa_lightning.common.errors import UserError, nearest
+from smoa_lightning.records.metric_table import COMMON, METRICS
+
+
+def compare(names: Sequence[str], metric: str | None, baseline: str | None, by_seed: bool) -> Compared:
+    """Compare runs with a baseline.
+
+    Args:
+        names: Folders of runs; ``base`` is the base model of the first run.
+        metric: The main metric; None is that of the task.
+        baseline: One of the names, or ``base``; None is the first name.
+        by_seed: Whether runs that differ only in their seeds form one side.
+
+    Raises:
+        UserError: The runs cannot be compared, or have no such metric.
+    """
+    sides = read_sides(names, baseline, by_seed)
+    rows = common_rows(sides)
+    found = compare_sides(sides, rows)
+    main = _main_metric(sides, rows, found, metric)
+    right = {task: name for task in rows.rows if (name := _accuracy(sides, task, main)) is not None}
+    return Compared(sides, rows, found, main, differing_settings(sides), disagreements(sides, rows, right))
+
+
+def _main_metric(sides: Sequence[Side], rows: CommonRows, found: Sequence[Comparison], asked: str | None) -> str:
+    first = MEAN if len(rows.rows) > 1 else next(iter(rows.rows))
+    known = [name for name in METRICS if any(each.metric == name and each.task == first for each in found)]
+    if not known:
+        raise UserError(
+            f"compare: the runs have no metric in common on the {rows.number:,} rows that all of them share"
+        )
+    if asked is not None and asked not in known:
+        raise UserError(
+            f"compare: --metric {asked!r} is no metric that all runs have; did you mean {nearest(asked, known, 1)}?"
+        )
+    primaries = {task.primary for task in sides[0].first.tasks.values()}
+    primary = next(iter(primaries)) if len(primaries) == 1 else COMMON
+    return asked or (primary if primary in known else known[0])
+
+
+def _accuracy(sides: Sequence[Side], task: str, main: str) -> str | None:
+    """Return the accuracy that says which rows of a task are right: the main metric, or that of the task."""
+    names = [main, sides[0].first.tasks[task].primary]
+    return next((name for name in names if name in METRICS and METRICS[name].is_accuracy), None)

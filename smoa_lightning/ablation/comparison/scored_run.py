@@ -1,0 +1,159 @@
+"""One finished run, or its base model: its record and its scores of the report rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from smoa_lightning.common.errors import UserError, nearest
+from smoa_lightning.data.tasks import TASKS
+from smoa_lightning.records.items import read_items
+from smoa_lightning.records.metric_table import METRICS
+from smoa_lightning.records.record import BASE_ITEMS, EVALUATION, FILES, ITEMS, RECORD, STUDY, read_record
+
+Item = Mapping[str, Any]
+Place = tuple[str, int]  # task and row
+MEAN = ""  # stands for the mean of several tasks where the name of a task is expected
+
+
+@dataclass(frozen=True)
+class ReportedTask:
+    """A task that a run reports on.
+
+    Attributes:
+        name: Its name.
+        version: Its version; scores of two versions are not compared.
+        protocol: ``likelihood`` or ``generation``.
+        source: Source of the rows.
+        split: The split of the report rows.
+        digest: SHA-256 of the split's checked rows; None in a record without it.
+    """
+
+    name: str
+    version: Any
+    protocol: str
+    source: str
+    split: str
+    digest: str | None
+
+    @property
+    def primary(self) -> str | None:
+        """The primary metric; None for a task that this version does not know."""
+        known = TASKS.get(self.name)
+        names = {protocol.name: protocol.metric for protocol in known.protocols} if known else {}
+        return names.get(self.protocol)  # type: ignore[call-overload, no-any-return]
+
+
+@dataclass(frozen=True)
+class ScoredRun:
+    """The scores of a finished run, or of its base model.
+
+    Attributes:
+        folder: Its folder.
+        record: Its record.
+        part: ``report`` after training, ``base`` for the base model.
+        tasks: The tasks that it reports on.
+        items: (task, row) -> the line of the item.
+    """
+
+    folder: Path
+    record: Mapping[str, Any]
+    part: Literal["report", "base"]
+    tasks: Mapping[str, ReportedTask]
+    items: Mapping[Place, Item]
+
+    @property
+    def seed(self) -> int:
+        """The seed of the run."""
+        return int(self.record["config"].get("seed_everything") or 0)
+
+    def metric(self, task: str, name: str) -> float | None:
+        """Return a metric of a task, or of the mean of all tasks (``MEAN``); None if it was not measured."""
+        plain = task == MEAN or len(self.tasks) == 1
+        value = self.record["metrics"].get(f"{self.part}/{name}" if plain else f"{self.part}/{task}/{name}")
+        return None if value is None else float(value)
+
+    def metrics(self, task: str) -> list[str]:
+        """Return the names of the measured metrics of a task in the order of tables."""
+        return [name for name in METRICS if self.metric(task, name) is not None]
+
+
+def run_record(folder: Path) -> dict[str, Any]:
+    """Return the record of a run folder.
+
+    Raises:
+        UserError: There is no such folder, it holds no run, or its record is damaged.
+    """
+    if not folder.is_dir():
+        beside = [path.name for path in folder.parent.iterdir() if path.is_dir()] if folder.parent.is_dir() else []
+        hint = f"; did you mean {folder.parent / nearest(folder.name, beside, 1)}?" if beside else ""
+        raise UserError(f"there is no run folder {folder}{hint}")
+    record = read_record(folder)
+    if record is not None:
+        return record
+    if (folder / STUDY).is_file():
+        raise UserError(f"{folder} is a study, not a run: name runs, such as those in {folder / 'runs'}")
+    if (folder / EVALUATION).is_file():
+        raise UserError(f"{folder} is the folder of an evaluation, not of a run: name the folder of its run")
+    versions = [*folder.glob(f"version_*/{RECORD}"), *folder.glob(f"*/{RECORD}"), *folder.glob(f"*/*/{RECORD}")]
+    run = versions[0].parent if versions else next((p for p in folder.parents if (p / RECORD).is_file()), None)
+    hint = f"; did you mean {run}?" if run else ": name a folder that fit has written"
+    raise UserError(f"{folder} is not a run, it has no {RECORD}{hint}")
+
+
+def scored_run(folder: Path) -> ScoredRun:
+    """Read a finished run with its scores on the report rows.
+
+    Raises:
+        UserError: The folder holds no finished run with such scores, or a file is damaged.
+    """
+    record = run_record(folder)
+    if record["status"] != "finished":
+        raise UserError(
+            f"the run in {folder} is not finished (its status is {record['status']!r}): run its fit command again"
+        )
+    if not any(name.startswith("report/") for name in record.get("metrics", {})):
+        raise UserError(
+            f"the run in {folder} has no scores of report rows: it had no such rows, or run.score_report was false"
+        )
+    return ScoredRun(folder, record, "report", reported_tasks(record), _items(folder, record, ITEMS))
+
+
+def base_of(run: ScoredRun) -> ScoredRun:
+    """Return the base model of a run.
+
+    Raises:
+        UserError: The run did not score its base model.
+    """
+    if not any(name.startswith("base/") for name in run.record["metrics"]):
+        raise UserError(f"the run in {run.folder} has no scores of its base model: run.score_base was false")
+    return ScoredRun(run.folder, run.record, "base", run.tasks, _items(run.folder, run.record, BASE_ITEMS))
+
+
+def reported_tasks(record: Mapping[str, Any]) -> dict[str, ReportedTask]:
+    """Return the tasks that a finished run reports on, by name."""
+    data = record["data"]
+    each = {name: data["tasks"][name] for name in data["reported"]} if "tasks" in data else {data["task"]: data}
+    return {name: _reported(name, facts, record["config"]["data"]) for name, facts in each.items()}
+
+
+def _reported(name: str, facts: Mapping[str, Any], settings: Mapping[str, Any]) -> ReportedTask:
+    splits = facts.get("splits") or {}
+    known = TASKS.get(name)
+    split = settings.get("report_split") or (known.report_split if known else "")
+    if split not in splits:  # a task of a different package
+        split = next((other for other in splits if other != "train"), split)
+    digest = (splits.get(split) or {}).get("sha256")
+    return ReportedTask(name, facts.get("task_version"), facts.get("protocol", ""), facts["source"], split, digest)
+
+
+def _items(folder: Path, record: Mapping[str, Any], name: str) -> dict[Place, Item]:
+    file = folder / name
+    if not file.is_file():
+        raise UserError(f"{file} is missing: restore the file, or score the run again")
+    tasks = reported_tasks(record)
+    only = next(iter(tasks)) if len(tasks) == 1 else ""
+    lines = read_items(file, record.get(FILES, {}).get(name))
+    return {(item.get("task", only), item["row"]): item for item in lines}

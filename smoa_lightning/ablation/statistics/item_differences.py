@@ -1,0 +1,68 @@
+r"""The difference of two trained models over the same items, and the mean of such differences over several tasks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+from numpy.typing import ArrayLike
+
+from smoa_lightning.ablation.statistics.differences import Difference, paired_difference
+from smoa_lightning.ablation.statistics.intervals import student, student_p
+from smoa_lightning.common.errors import UserError
+
+
+def item_difference(first: ArrayLike, second: ArrayLike, confidence: float = 0.95) -> Difference:
+    r"""Return the difference of two trained models over paired items, by the paired t-test.
+
+    .. math:: \bar d \pm t_{m-1}\, s_d / \sqrt m
+
+    The result holds for these two models on new items of the same kind. It does not compare methods: a different seed
+    gives a different model. There is no interval if the models differ by the same amount on every item.
+
+    Args:
+        first: (m,), one score for each item.
+        second: (m,), the scores of the same items.
+        confidence: Nominal coverage.
+
+    Raises:
+        UserError: The two have different lengths, or a score is not a finite number.
+
+    >>> found = item_difference([1, 1, 1, 0], [1, 0, 0, 0])
+    >>> found.value, round(found.standard_error, 4), found.n_items
+    (0.5, 0.2887, 4)
+    """
+    found = paired_difference(first, second, confidence)
+    return replace(found, n_seeds=1, n_items=found.n_seeds, method="items")
+
+
+def mean_of_differences(differences: Sequence[Difference]) -> Difference:
+    r"""Return the mean of the differences of several tasks, each task with the same weight.
+
+    The items of different tasks are independent, so with T tasks
+
+    .. math:: \bar d = \frac1T \sum_t d_t, \qquad s = \frac1T \sqrt{\sum_t s_t^2}, \qquad
+        \nu = \frac{(\sum_t s_t^2)^2}{\sum_t s_t^4 / \nu_t}
+
+    with the degrees of freedom of Welch and Satterthwaite. A task on which the models never differ adds no variance.
+
+    Args:
+        differences: One for each task, from ``item_difference``.
+
+    Raises:
+        UserError: There is no difference.
+    """
+    if not differences:
+        raise UserError("the mean of differences needs at least one task")
+    value = sum(each.value for each in differences) / len(differences)
+    items = sum(each.n_items or 0 for each in differences)
+    confidence = differences[0].confidence
+    squares = [(each.standard_error**2, each.df) for each in differences if each.standard_error and each.df]
+    if not squares:
+        return Difference(value, None, None, None, None, None, 1, items, "items", confidence)
+    total = sum(square for square, _ in squares)
+    error, df = math.sqrt(total) / len(differences), total**2 / sum(square**2 / df for square, df in squares)
+    half = student(confidence, df) * error
+    p = student_p(value / error, df)
+    return Difference(value, value - half, value + half, p, error, df, 1, items, "items", confidence)
