@@ -11,7 +11,7 @@ COMMANDS = {
     "export": "write a run as a merged model, an adapter or a LoRA for other programs",
     "params": "show what a configuration adapts and what it costs, without data",
     "ablate": "run a study: a grid of cells with seeds, and searches",
-    "report": "turn a study's folder into tables, figures and one page",
+    "report": "turn a study into tables, figures and one page, or a run into one page",
     "compare": "compare finished runs: paired tests, settings, and the rows that only one gets right",
     "configs": "list, show or copy the experiments and studies of the package",
     "rank": "measure the rank of a run's update, as a table and a figure",

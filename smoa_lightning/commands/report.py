@@ -6,6 +6,7 @@ import csv
 import io
 import logging
 import re
+import shlex
 from pathlib import Path
 
 from smoa_lightning.ablation.report.analysis import Analysis, analyse
@@ -18,27 +19,32 @@ from smoa_lightning.common.atomic_files import replacing
 from smoa_lightning.common.paths import local_path
 from smoa_lightning.records.page.document import FIGURES, Document, Table
 from smoa_lightning.records.page.html import page
+from smoa_lightning.records.record import RECORD, STUDY
 
 logger = logging.getLogger(__name__)
 NUMBER_OR_UNIT = re.compile(r"[-+]?[\d.]+(?:[eE][-+]?\d+)?%?|[a-z]+")
+RUN_PAGE = "run.html"
 LATEX = ("cells", "differences", "gains")  # tables for a paper
 
 
 def main(args: list[str]) -> None:
-    """Write the report of a study's folder.
+    """Write the report of a study's folder, or the page of a run.
 
     Raises:
-        UserError: The folder holds no study, or no finished run.
+        UserError: The folder holds neither a study nor a run, or the study has no finished run.
     """
     parser = ArgumentParser(
         prog="python -m smoa_lightning report",
         description="Turn the finished runs of a study into report.html (one page), report.md, tables (CSV, LaTeX) and "
-        "figures (SVG, PNG). Needs no torch, and works while the study is running.",
+        "figures (SVG, PNG), or one run into run.html. Needs no torch, and works while the study or the run goes on.",
     )
-    parser.add_argument("folder", type=local_path, help="folder of the study, such as studies/rank")
+    parser.add_argument("folder", type=local_path, help="folder of a study, such as studies/rank, or of a run")
     parser.add_argument("--out", type=local_path, default=None, help="folder to write to (default: FOLDER/report)")
     parsed = parser.parse_args(args)
     out = parsed.out or parsed.folder / "report"
+    if not (parsed.folder / STUDY).is_file() and (parsed.folder / RECORD).is_file():
+        print(write_run_page(parsed.folder, out, f"python -m smoa_lightning report {shlex.join(args)}"))
+        return
     analysis, document = write_report(parsed.folder, out)
     for sentence in analysis.study.damaged:
         logger.warning("%s", sentence)
@@ -47,6 +53,25 @@ def main(args: list[str]) -> None:
     print(f"{document.title}: {finished} of {planned} final runs, ", end="")
     print(f"{established} of {len(analysis.comparisons)} differences from the baseline established")
     print(out / "report.html")
+
+
+def write_run_page(folder: Path, out: Path, command: str) -> Path:
+    """Write the page of one run, and return its file.
+
+    Args:
+        folder: The folder of the run.
+        out: Folder to write to; an earlier page is replaced.
+        command: The command that makes the page.
+
+    Raises:
+        UserError: A file of the run is damaged.
+    """
+    from smoa_lightning.ablation.run_page.contents import run_document
+
+    text, file = page(run_document(folder, command)), out / RUN_PAGE
+    with replacing(file) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return file
 
 
 def write_report(folder: Path, out: Path) -> tuple[Analysis, Document]:

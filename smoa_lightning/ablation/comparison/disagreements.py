@@ -114,7 +114,8 @@ def prediction(item: Mapping[str, Any], text: RowText | None, metric: str) -> st
     if chosen is not None:
         return _choice(chosen, text)
     if "answer" in item:
-        return f"{item['answer'] if item['answer'] is not None else 'no answer'}: {item.get('reply', '')}"
+        found = "no answer" if item["answer"] is None else str(item["answer"])
+        return f"{str(item.get('reply', '')).strip()}\n→ {found}"
     return str(item.get("reply", ""))
 
 

@@ -25,7 +25,7 @@ def forest(found: Compared) -> Picture | None:
     scale, name = unit(found.metric)
     with matplotlib.rc_context({"svg.hashsalt": "smoa_lightning", "font.size": 9.5, "svg.fonttype": "none"}):
         labels = LETTER * max(len(each.side) for each in drawn) + 0.25
-        width, height = labels + 4.0, 0.34 * len(drawn) + 0.75
+        width, height = labels + 3.2, 0.34 * len(drawn) + 0.75
         figure = Figure(figsize=(width, height))
         axes = figure.subplots()
         figure.subplots_adjust(left=labels / width, right=0.98, bottom=0.5 / height, top=1 - 0.1 / height)

@@ -44,14 +44,22 @@ OF_THE_BASE = ("base model", "base model, digest", "report rows, digest")  # fac
 
 def fact_text(side: Side, title: str) -> str:
     """Return a fact of a side as text: the mean of numbers over its runs, and all different texts."""
-    values = [fact(run.record, title) for run in side.runs]
-    known = [value for value in values if value is not None]
     if side.is_base and title not in OF_THE_BASE:
+        return ""
+    return _as_text([fact(run.record, title) for run in side.runs], title)
+
+
+def fact_of(record: Mapping[str, Any], title: str) -> str:
+    """Return a fact of a record as text; empty if the record does not have it."""
+    return _as_text([fact(record, title)], title)
+
+
+def _as_text(values: Sequence[Any], title: str) -> str:
+    known = [value for value in values if value is not None]
+    if not known:
         return ""
     if title == "seed" or not all(isinstance(value, int | float) for value in known):
         return ", ".join(dict.fromkeys(str(value) for value in known))
-    if not known:
-        return ""
     mean = sum(known) / len(known)
     return f"{mean:,.0f}" if mean >= 100 or mean == int(mean) else f"{mean:.3g}"
 

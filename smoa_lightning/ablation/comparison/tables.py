@@ -1,4 +1,4 @@
-"""A comparison as tables: scores, differences, settings, records and rows; as text for readers, as numbers for files."""
+"""A comparison as tables: scores, differences, settings, records and rows; text for readers, numbers for files."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 
 import jinja2
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from smoa_lightning.records.page.document import Document, Picture
 
@@ -31,8 +31,17 @@ def _template() -> jinja2.Template:
         loader=jinja2.FileSystemLoader(FOLDER), autoescape=True, undefined=jinja2.StrictUndefined,
         keep_trailing_newline=True,
     )  # fmt: skip
-    environment.filters |= {"kind": lambda block: type(block).__name__, "drawing": drawing}
+    environment.filters |= {"kind": lambda block: type(block).__name__, "drawing": drawing, "inline": inline}
     return environment.get_template("page.html.jinja")
+
+
+def inline(text: str) -> Markup:
+    """Return a sentence with the parts between backticks as code.
+
+    >>> inline("run `fit <NAME>` first")
+    Markup('run <code>fit &lt;NAME&gt;</code> first')
+    """
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
 
 
 def drawing(picture: Picture) -> Markup:

@@ -1,0 +1,1 @@
+"""One run as one page: scores, curves, the update, sample predictions, costs, record."""

@@ -1,0 +1,51 @@
+"""The curves of a run, read from its TensorBoard event files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+EVENT_FILES = "events.out.tfevents.*"
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The points of one scalar.
+
+    Attributes:
+        steps: Steps of the optimizer, ascending.
+        values: The value at each step.
+    """
+
+    steps: tuple[int, ...]
+    values: tuple[float, ...]
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    @property
+    def last(self) -> float:
+        """The last value."""
+        return self.values[-1]
+
+
+def read_curves(folder: Path) -> Mapping[str, Curve]:
+    """Return tag -> curve of all scalars of a run; empty without an event file.
+
+    A resumed run has several event files. Of each step the last point counts.
+    """
+    if not any(folder.glob(EVENT_FILES)):
+        return {}
+    # The import takes half a second.
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    everything = {"scalars": 0, "tensors": 1, "images": 1, "histograms": 1, "compressedHistograms": 1, "audio": 1}
+    events = EventAccumulator(str(folder), size_guidance=everything)
+    events.Reload()
+    curves = {}
+    for tag in events.Tags()["scalars"]:
+        points = {point.step: point.value for point in events.Scalars(tag)}
+        steps = sorted(points)
+        curves[tag] = Curve(tuple(steps), tuple(points[step] for step in steps))
+    return curves
