@@ -16,6 +16,7 @@ from smoa_lightning.ablation.report.latex import latex
 from smoa_lightning.ablation.report.markdown import markdown
 from smoa_lightning.commands.arguments import ArgumentParser
 from smoa_lightning.common.atomic_files import replacing
+from smoa_lightning.common.errors import UserError
 from smoa_lightning.common.paths import local_path
 from smoa_lightning.records.page.document import FIGURES, Document, Table
 from smoa_lightning.records.page.html import page
@@ -42,7 +43,8 @@ def main(args: list[str]) -> None:
     parser.add_argument("--out", type=local_path, default=None, help="folder to write to (default: FOLDER/report)")
     parsed = parser.parse_args(args)
     out = parsed.out or parsed.folder / "report"
-    if not (parsed.folder / STUDY).is_file() and (parsed.folder / RECORD).is_file():
+    if not (parsed.folder / STUDY).is_file():
+        _check_run(parsed.folder)
         print(write_run_page(parsed.folder, out, f"python -m smoa_lightning report {shlex.join(args)}"))
         return
     analysis, document = write_report(parsed.folder, out)
@@ -53,6 +55,17 @@ def main(args: list[str]) -> None:
     print(f"{document.title}: {finished} of {planned} final runs, ", end="")
     print(f"{established} of {len(analysis.comparisons)} differences from the baseline established")
     print(out / "report.html")
+
+
+def _check_run(folder: Path) -> None:
+    if (folder / RECORD).is_file():
+        return
+    from smoa_lightning.ablation.comparison.scored_run import near
+
+    meant = near(folder, STUDY, RECORD)
+    hint = f"; did you mean {meant}?" if meant else ": name a folder that ablate or fit has written"
+    exists = f"{folder} is neither a study nor a run, it has no {STUDY} and no {RECORD}"
+    raise UserError((exists if folder.is_dir() else f"there is no folder {folder}") + hint)
 
 
 def write_run_page(folder: Path, out: Path, command: str) -> Path:

@@ -22,6 +22,7 @@ from smoa_lightning.ablation.statistics import (
     mcnemar,
     mean_of_differences,
     paired_difference,
+    perplexity_scores,
     verdict,
 )
 from smoa_lightning.common.errors import UserError
@@ -79,10 +80,13 @@ def compare_sides(sides: Sequence[Side], rows: CommonRows) -> list[Comparison]:
 
 def item_scores(run: ScoredRun, task: str, metric: str, rows: Sequence[int]) -> NDArray[np.float64] | None:
     """Return the score of each row by a metric; None if the rows have no such score."""
+    items = [run.items[task, row] for row in rows]
+    if metric == "perplexity" and all("nll" in item for item in items):
+        return perplexity_scores([item["nll"] for item in items], [item["tokens"] for item in items])
     score = METRICS[metric].item
     if score is None:
         return None
-    scores = [score(run.items[task, row]) for row in rows]
+    scores = [score(item) for item in items]
     return None if any(each is None for each in scores) else np.array(scores, dtype=np.float64)
 
 
@@ -174,6 +178,9 @@ def _verdict(each: Comparison, p: float | None) -> Verdict:
     if metric.direction is None:
         return Verdict(False, None, f"{each.metric} has no better direction.")
     one = each.difference.method == "items"
+    if not one and each.difference.n_seeds == 1:
+        sizes = f"{each.metric} is {each.values[0] * scale:.4g} for {each.side} and {each.values[1] * scale:.4g} for"
+        return Verdict(False, None, f"{sizes} {each.baseline}: not tested, since single rows have no {each.metric}.")
     judged = verdict(
         each.side, each.baseline, each.difference, p, higher_is_better=metric.direction == "maximize", scale=scale,
         unit=name, **({"minimum_seeds": 1} if one else {}),

@@ -1,4 +1,4 @@
-"""The rows that one side gets right and the baseline wrong, or the other way round; with both predictions."""
+"""The rows that one side gets right and the other side wrong, with both predictions."""
 
 from __future__ import annotations
 
@@ -12,27 +12,34 @@ from smoa_lightning.ablation.comparison.common_rows import CommonRows
 from smoa_lightning.ablation.comparison.differences import item_scores
 from smoa_lightning.ablation.comparison.row_texts import RowText, row_texts
 from smoa_lightning.ablation.comparison.sides import Side
-from smoa_lightning.records.metric_table import METRICS, prediction_field
+from smoa_lightning.records.metric_table import COMMON, METRICS, prediction_field
+
+LARGEST = 20  # rows without right and wrong that are shown for each side
 
 
 @dataclass(frozen=True)
 class Disagreement:
-    """A row that one of two sides gets right and the other wrong, in all seeds of both.
+    """A row on which a side and the baseline differ.
+
+    With an accuracy it is a row that one gets right and the other wrong, in all seeds of both. Replies that are
+    compared as texts have no right and wrong: then it is one of the rows with the largest differences of ``nll``.
 
     Attributes:
         task: The task.
         row: Its row in the report split.
         side: Label of the side that is compared with the baseline.
-        side_is_right: Whether the side is right; else the baseline is.
+        side_is_better: Whether the side is right, or has the better score; else the baseline.
+        by: The accuracy, or ``nll``.
         text: Prompt and choices; None if the data of the run cannot be read.
-        gold: The right choice or answer.
+        gold: The right choice, the right answer, or the gold reply.
         predictions: What the side and what the baseline predicts.
     """
 
     task: str
     row: int
     side: str
-    side_is_right: bool
+    side_is_better: bool
+    by: str
     text: RowText | None
     gold: str
     predictions: tuple[str, str]
@@ -43,8 +50,8 @@ class Disagreements:
     """All such rows.
 
     Attributes:
-        rows: The rows, for each side and task those that the side gets right first.
-        notes: Why some have no text or why there are no such rows, one sentence each.
+        rows: The rows, for each side and task those on which the side is better first.
+        notes: Why some have no text, or why there are no such rows, one sentence each.
     """
 
     rows: tuple[Disagreement, ...]
@@ -52,55 +59,62 @@ class Disagreements:
 
 
 def disagreements(sides: Sequence[Side], rows: CommonRows, metrics: Mapping[str, str]) -> Disagreements:
-    """Return the rows of all sides that only one of a side and the baseline gets right.
+    """Return the rows on which a side and the baseline differ, for all sides.
 
     Args:
         sides: The sides; the first is the baseline.
         rows: The common rows.
-        metrics: Task -> the accuracy that says what is right.
+        metrics: Task -> the accuracy that says what is right, for tasks that have one.
     """
     found: list[Disagreement] = []
     notes: list[str] = []
     for task, own in rows.rows.items():
-        right = [_right(side, task, metrics[task], own) for side in sides] if task in metrics else []
-        known = [each for each in right if each is not None]
-        if not known or len(known) < len(sides):
-            notes.append(f"The rows of {task} have no right and wrong: its replies are compared as texts.")
+        by = metrics.get(task, COMMON)
+        tables = [_scores(side, task, by, own) for side in sides]
+        known = [table for table in tables if table is not None]
+        if len(known) < len(sides):
+            notes.append(f"The rows of {task} have no score by {by}.")
             continue
-        places = [_places(each, known[0]) for each in known[1:]]
+        split = _right_and_wrong if METRICS[by].is_accuracy else _largest
+        places = [split(table, known[0]) for table in known[1:]]
         wanted = sorted({own[place] for pair in places for part in pair for place in part})
         texts = row_texts(sides[0].first, task, wanted)
         notes += [texts.missing] if texts.missing else []
         for side, pair in zip(sides[1:], places, strict=True):
-            for side_is_right, part in zip((True, False), pair, strict=True):
-                found += [
-                    _disagreement(side, sides[0], task, own[place], side_is_right, texts.rows.get(own[place]), metrics)
-                    for place in part
-                ]
+            for is_better, part in zip((True, False), pair, strict=True):
+                for row in (own[place] for place in part):
+                    said = _predictions((side, sides[0]), task, row, texts.rows.get(row), by)
+                    right = gold(side.first.items[task, row], texts.rows.get(row))
+                    found.append(Disagreement(task, row, side.label, is_better, by, texts.rows.get(row), right, said))
     return Disagreements(tuple(found), tuple(notes))
 
 
-def _right(side: Side, task: str, metric: str, rows: Sequence[int]) -> Any:
-    """Return (n, m) booleans; None if the rows have no right and wrong."""
+def _scores(side: Side, task: str, metric: str, rows: Sequence[int]) -> Any:
+    """Return (n, m) scores; None if the rows have none."""
     scores = [item_scores(run, task, metric, rows) for run in side.runs]
-    if not METRICS[metric].is_accuracy or any(each is None for each in scores):
-        return None
-    return np.array(scores) > 0.5
+    return None if any(each is None for each in scores) else np.array(scores)
 
 
-def _places(side: Any, baseline: Any) -> tuple[list[int], list[int]]:
+def _right_and_wrong(side: Any, baseline: Any) -> tuple[list[int], list[int]]:
     """Return the places of the rows that only the side, and only the baseline, has right in all seeds."""
-    only_side = side.all(axis=0) & ~baseline.any(axis=0)
-    only_baseline = baseline.all(axis=0) & ~side.any(axis=0)
+    mine, theirs = side > 0.5, baseline > 0.5
+    only_side = mine.all(axis=0) & ~theirs.any(axis=0)
+    only_baseline = theirs.all(axis=0) & ~mine.any(axis=0)
     return np.flatnonzero(only_side).tolist(), np.flatnonzero(only_baseline).tolist()
 
 
-def _disagreement(
-    side: Side, baseline: Side, task: str, row: int, right: bool, text: RowText | None, metrics: Mapping[str, str]
-) -> Disagreement:
-    items = [[run.items[task, row] for run in each.runs] for each in (side, baseline)]
-    said = tuple(_said(each, text, metrics[task]) for each in items)
-    return Disagreement(task, row, side.label, right, text, gold(items[0][0], text), (said[0], said[1]))
+def _largest(side: Any, baseline: Any) -> tuple[list[int], list[int]]:
+    """Return the places of the rows with the largest difference in favour of the side and of the baseline."""
+    gain = baseline.mean(axis=0) - side.mean(axis=0)  # a low nll is better
+    order = np.argsort(-gain, kind="stable")
+    better = [int(place) for place in order[:LARGEST] if gain[place] > 0]
+    worse = [int(place) for place in order[::-1][:LARGEST] if gain[place] < 0]
+    return better, worse
+
+
+def _predictions(sides: tuple[Side, Side], task: str, row: int, text: RowText | None, metric: str) -> tuple[str, str]:
+    said = [_said([run.items[task, row] for run in side.runs], text, metric) for side in sides]
+    return said[0], said[1]
 
 
 def _said(items: Sequence[Mapping[str, Any]], text: RowText | None, metric: str) -> str:
@@ -116,7 +130,7 @@ def prediction(item: Mapping[str, Any], text: RowText | None, metric: str) -> st
     if "answer" in item:
         found = "no answer" if item["answer"] is None else str(item["answer"])
         return f"{str(item.get('reply', '')).strip()}\n→ {found}"
-    return str(item.get("reply", ""))
+    return str(item.get("reply", "")).strip() or "(an empty reply)"
 
 
 def gold(item: Mapping[str, Any], text: RowText | None) -> str:

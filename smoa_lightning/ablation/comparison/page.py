@@ -16,6 +16,7 @@ from smoa_lightning.ablation.comparison.tables import (
     settings,
 )
 from smoa_lightning.ablation.statistics import counted
+from smoa_lightning.records.metric_table import METRICS
 from smoa_lightning.records.page.document import Block, Document, Fold, Heading, Paragraph, Points, Table
 from smoa_lightning.records.tables import text_table
 
@@ -62,7 +63,7 @@ def page_document(found: Compared, command: str) -> Document:
     blocks += [picture] if picture else []
     blocks += [Paragraph(" ".join(filter(None, [found.rows.sentence, scope(found)])))]
     blocks += [Heading("Scores"), scores(found), *_differences(found)]
-    blocks += [Heading("Rows that only one gets right"), *_rows(found)]
+    blocks += [Heading("Rows on which they differ"), *_rows(found)]
     blocks += [Heading("Settings that differ"), settings(found) if found.settings else Paragraph("There are none.")]
     blocks += [Heading("Records"), records(found), Paragraph(f"Made by: {command}")]
     return Document(title, tuple(blocks))
@@ -89,31 +90,35 @@ def _chosen(table: Table, titles: Sequence[str], ending: str) -> Table:
 def _rows(found: Compared) -> Iterator[Block]:
     for note in found.disagreements.notes:
         yield Paragraph(note)
-    baseline = found.sides[0].label
-    grouped = any(len(side.runs) > 1 for side in found.sides)
-    seeds = " in all seeds" if grouped else ""
-    for number, side in enumerate(found.sides[1:]):
-        for right in (True, False):
-            rows = [each for each in _of(found, side.label) if each.side_is_right == right]
-            winner, loser = (side.label, baseline) if right else (baseline, side.label)
-            if not rows:
-                continue
-            caption = (
-                f"{counted(len(rows), 'row')} that {winner} gets right and {loser} wrong{seeds}, by {found.metric}."
-            )
-            name = f"rows_{number}_{'run' if right else 'baseline'}"
-            yield disagreement_table(found, rows[:SHOWN], name, caption)
-            rest = rows[SHOWN:MOST]
-            if rest:
-                more = f" The file rows.csv has all {len(rows):,}." if len(rows) > MOST else ""
-                table = disagreement_table(found, rest, f"{name}_more", f"The next {len(rest)} rows.{more}")
-                yield Fold(f"{len(rest)} more rows that {winner} alone gets right", (table,))
+    for number, (side, winner, loser, rows) in enumerate(_groups(found)):
+        yield disagreement_table(found, rows[:SHOWN], f"rows_{number}", _caption(found, side, winner, loser, rows))
+        rest = rows[SHOWN:MOST]
+        if rest:
+            more = f" The file rows.csv has all {len(rows):,}." if len(rows) > MOST else ""
+            table = disagreement_table(found, rest, f"rows_{number}_more", f"The next {len(rest)} rows.{more}")
+            yield Fold(f"{len(rest)} more rows on which {winner} is better than {loser}", (table,))
     if not found.disagreements.rows and not found.disagreements.notes:
         yield Paragraph("There are none: all agree on every row.")
 
 
-def _of(found: Compared, side: str) -> list[Disagreement]:
-    return [each for each in found.disagreements.rows if each.side == side]
+def _groups(found: Compared) -> Iterator[tuple[str, str, str, list[Disagreement]]]:
+    """Yield side, winner, loser, and the rows on which the winner is better."""
+    baseline = found.sides[0].label
+    for side in found.sides[1:]:
+        for is_better in (True, False):
+            winner, loser = (side.label, baseline) if is_better else (baseline, side.label)
+            own = [each for each in found.disagreements.rows if each.side == side.label]
+            rows = [each for each in own if each.side_is_better == is_better]
+            if rows:
+                yield side.label, winner, loser, rows
+
+
+def _caption(found: Compared, side: str, winner: str, loser: str, rows: Sequence[Disagreement]) -> str:
+    if not METRICS[rows[0].by].is_accuracy:
+        return f"The {counted(len(rows), 'row')} on which {winner} is ahead of {loser} by most {rows[0].by} per token."
+    grouped = any(len(each.runs) > 1 for each in found.sides if each.label in (side, found.sides[0].label))
+    seeds = " in all seeds" if grouped else ""
+    return f"{counted(len(rows), 'row')} that {winner} gets right and {loser} wrong{seeds}, by {rows[0].by}."
 
 
 def terminal_text(found: Compared) -> str:
@@ -139,15 +144,9 @@ def _cut(text: str) -> str:
 
 def _row_numbers(found: Compared) -> str:
     lines = list(found.disagreements.notes)
-    baseline = found.sides[0].label
-    for side in found.sides[1:]:
-        for right in (True, False):
-            rows = [each for each in _of(found, side.label) if each.side_is_right == right]
-            numbers = ", ".join(f"{each.task} {each.row}" if len(found.rows.rows) > 1 else str(each.row)
-                                for each in rows[:LISTED])  # fmt: skip
-            more = f" and {len(rows) - LISTED} more" if len(rows) > LISTED else ""
-            winner, loser = (side.label, baseline) if right else (baseline, side.label)
-            lines += (
-                [f"right in {winner}, wrong in {loser}: {counted(len(rows), 'row')}: {numbers}{more}"] if rows else []
-            )
+    for side, winner, loser, rows in _groups(found):
+        several = len(found.rows.rows) > 1
+        numbers = ", ".join(f"{each.task} {each.row}" if several else str(each.row) for each in rows[:LISTED])
+        more = f" and {len(rows) - LISTED} more" if len(rows) > LISTED else ""
+        lines.append(f"{_caption(found, side, winner, loser, rows).rstrip('.')}: {numbers}{more}")
     return "\n".join(lines)

@@ -86,21 +86,29 @@ def run_record(folder: Path) -> dict[str, Any]:
     Raises:
         UserError: There is no such folder, it holds no run, or its record is damaged.
     """
-    if not folder.is_dir():
-        beside = [path.name for path in folder.parent.iterdir() if path.is_dir()] if folder.parent.is_dir() else []
-        hint = f"; did you mean {folder.parent / nearest(folder.name, beside, 1)}?" if beside else ""
-        raise UserError(f"there is no run folder {folder}{hint}")
-    record = read_record(folder)
+    record = read_record(folder) if folder.is_dir() else None
     if record is not None:
         return record
     if (folder / STUDY).is_file():
         raise UserError(f"{folder} is a study, not a run: name runs, such as those in {folder / 'runs'}")
     if (folder / EVALUATION).is_file():
         raise UserError(f"{folder} is the folder of an evaluation, not of a run: name the folder of its run")
-    versions = [*folder.glob(f"version_*/{RECORD}"), *folder.glob(f"*/{RECORD}"), *folder.glob(f"*/*/{RECORD}")]
-    run = versions[0].parent if versions else next((p for p in folder.parents if (p / RECORD).is_file()), None)
-    hint = f"; did you mean {run}?" if run else ": name a folder that fit has written"
-    raise UserError(f"{folder} is not a run, it has no {RECORD}{hint}")
+    meant = near(folder, RECORD)
+    hint = f"; did you mean {meant}?" if meant else ": name a folder that fit has written"
+    fault = f"{folder} is not a run, it has no {RECORD}" if folder.is_dir() else f"there is no run folder {folder}"
+    raise UserError(f"{fault}{hint}")
+
+
+def near(folder: Path, *names: str) -> Path | None:
+    """Return a folder near a path that holds one of some files: inside, above, or next to it with a similar name."""
+    if folder.is_dir():
+        files = [
+            file for pattern in ("*", "*/*") for name in names for file in sorted(folder.glob(f"{pattern}/{name}"))
+        ]
+        above = (parent for parent in folder.parents if any((parent / name).is_file() for name in names))
+        return files[0].parent if files else next(above, None)
+    others = [file.parent.name for name in names for file in folder.parent.glob(f"*/{name}")]
+    return folder.parent / nearest(folder.name, others, 1) if others else None
 
 
 def scored_run(folder: Path) -> ScoredRun:

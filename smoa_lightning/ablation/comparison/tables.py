@@ -230,10 +230,10 @@ def _record_lines(found: Compared) -> Lines:
 def _row_lines(found: Compared) -> Lines:
     baseline = found.sides[0].label
     lines: Lines = [
-        ["task", "row", "run", "baseline", "right", "gold", "run_says", "baseline_says", "prompt", "choices"]
+        ["task", "row", "run", "baseline", "better", "by", "gold", "run_says", "baseline_says", "prompt", "choices"]
     ]
     for each in found.disagreements.rows:
-        winner = each.side if each.side_is_right else baseline
+        winner = each.side if each.side_is_better else baseline
         texts = (each.gold, *each.predictions, _prompt(each), _choices(each))
-        lines.append([each.task, each.row, each.side, baseline, winner, *texts])
+        lines.append([each.task, each.row, each.side, baseline, winner, each.by, *texts])
     return lines

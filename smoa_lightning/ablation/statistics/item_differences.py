@@ -6,7 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from numpy.typing import ArrayLike
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from smoa_lightning.ablation.statistics.differences import Difference, paired_difference
 from smoa_lightning.ablation.statistics.intervals import student, student_p
@@ -35,6 +36,29 @@ def item_difference(first: ArrayLike, second: ArrayLike, confidence: float = 0.9
     """
     found = paired_difference(first, second, confidence)
     return replace(found, n_seeds=1, n_items=found.n_seeds, method="items")
+
+
+def perplexity_scores(nll: ArrayLike, tokens: ArrayLike) -> NDArray[np.float64]:
+    r"""Return one score for each item, so that their mean is the perplexity and their spread is that of the perplexity.
+
+    With :math:`r = \sum_i n_i / \sum_i t_i`, the perplexity is :math:`e^r`, and the scores are its linearisation
+
+    .. math:: v_i = e^r \left(1 + (n_i - r\, t_i) / \bar t\right)
+
+    The standard deviation of :math:`v` over :math:`\sqrt m` is the standard error of the delta method. Differences of
+    two models over paired items follow from paired scores.
+
+    Args:
+        nll: (m,), the negative log-likelihood of each item.
+        tokens: (m,), the number of tokens of each item.
+
+    >>> perplexity_scores([2.0, 4.0], [1, 1]).mean().round(4), round(math.exp(3.0), 4)
+    (np.float64(20.0855), 20.0855)
+    """
+    n, t = np.asarray(nll, dtype=np.float64), np.asarray(tokens, dtype=np.float64)
+    rate = n.sum() / t.sum()
+    scores: NDArray[np.float64] = np.exp(rate) * (1 + (n - rate * t) / t.mean())
+    return scores
 
 
 def mean_of_differences(differences: Sequence[Difference]) -> Difference:

@@ -1,0 +1,73 @@
+"""Differences of two trained models over rows, against scipy and the bootstrap."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from smoa_lightning.ablation.statistics import (
+    item_difference,
+    mcnemar,
+    mean_of_differences,
+    perplexity_scores,
+)
+from smoa_lightning.common.errors import UserError
+
+RNG = np.random.default_rng(5)
+
+
+def test_difference_over_rows_is_the_paired_t_test_of_scipy() -> None:
+    first, second = RNG.normal(0.3, 1, 200), RNG.normal(0, 1, 200)
+    expected = stats.ttest_rel(first, second)
+    interval = expected.confidence_interval(0.95)
+    found = item_difference(first, second)
+    assert found.p == pytest.approx(expected.pvalue, rel=1e-9)
+    assert (found.low, found.high) == pytest.approx((interval.low, interval.high), rel=1e-9)
+    assert found.standard_error == pytest.approx(stats.sem(first - second), rel=1e-9)
+    assert (found.n_items, found.n_seeds, found.method) == (200, 1, "items")
+
+
+def test_models_that_agree_on_every_row_have_no_interval() -> None:
+    found = item_difference([1, 0, 1], [1, 0, 1])
+    assert (found.value, found.low, found.p) == (0, None, None)
+
+
+@pytest.mark.parametrize(("only_first", "only_second"), [(0, 0), (1, 0), (15, 7), (6, 84), (40, 40)])
+def test_mcnemar_is_the_exact_binomial_test_of_scipy(only_first: int, only_second: int) -> None:
+    first = [1] * only_first + [0] * only_second + [1, 0] * 10
+    second = [0] * only_first + [1] * only_second + [1, 0] * 10
+    number = only_first + only_second
+    expected = stats.binomtest(only_first, number, 0.5).pvalue if number else 1.0
+    assert mcnemar(first, second).p == pytest.approx(expected, rel=1e-9)
+
+
+def test_mean_of_tasks_is_the_test_of_welch_with_two_tasks() -> None:
+    """With the difference of a second task negated, the mean is half of the difference of two independent means."""
+    first, second = RNG.normal(0.5, 1, 50), RNG.normal(0.1, 3, 80)
+    zeros = [np.zeros(50), np.zeros(80)]
+    parts = [item_difference(first, zeros[0]), item_difference(-second, zeros[1])]
+    expected = stats.ttest_ind(first, second, equal_var=False)
+    found = mean_of_differences(parts)
+    assert found.value == pytest.approx((first.mean() - second.mean()) / 2)
+    assert found.p == pytest.approx(expected.pvalue, rel=1e-9)
+    assert found.df == pytest.approx(expected.df, rel=1e-9)
+    low, high = expected.confidence_interval(0.95)
+    assert (found.low, found.high) == pytest.approx((low / 2, high / 2), rel=1e-9)
+    with pytest.raises(UserError, match="at least one task"):
+        mean_of_differences([])
+
+
+def test_perplexity_scores_have_the_perplexity_as_mean_and_the_spread_of_the_bootstrap() -> None:
+    tokens = RNG.integers(5, 60, 400)
+    nll = tokens * RNG.gamma(4, 0.25, 400)
+    scores = perplexity_scores(nll, tokens)
+    assert scores.mean() == pytest.approx(np.exp(nll.sum() / tokens.sum()), rel=1e-12)
+
+    def perplexity(n: np.ndarray, t: np.ndarray, axis: int = -1) -> np.ndarray:
+        return np.asarray(np.exp(n.sum(axis=axis) / t.sum(axis=axis)))
+
+    drawn = stats.bootstrap(
+        (nll, tokens), perplexity, paired=True, vectorized=True, n_resamples=4000, method="basic", rng=7
+    )
+    assert stats.sem(scores) == pytest.approx(drawn.standard_error, rel=0.05)
