@@ -7,6 +7,7 @@ import pytest
 from scipy import stats
 
 from smoa_lightning.ablation.statistics import (
+    accuracy_difference,
     item_difference,
     mcnemar,
     mean_of_differences,
@@ -30,7 +31,38 @@ def test_difference_over_rows_is_the_paired_t_test_of_scipy() -> None:
 
 def test_models_that_agree_on_every_row_have_no_interval() -> None:
     found = item_difference([1, 0, 1], [1, 0, 1])
-    assert (found.value, found.low, found.p) == (0, None, None)
+    assert (found.value, found.low, found.p) == (0, None, 1.0)
+    assert item_difference([2.0, 3.0], [1.0, 2.0]).p is None  # they differ by a constant
+    both = mean_of_differences([found, found])
+    assert (both.value, both.p) == (0, 1.0)
+
+
+@pytest.mark.parametrize("shares", [(0.02, 0.02), (0.05, 0.01), (0.2, 0.1), (0.5, 0.02)])
+def test_interval_of_accuracies_covers_the_true_difference(shares: tuple[float, float]) -> None:
+    """Simulated pairs of models with known shares of rows that only one of them has right."""
+    rows, runs = 100, 1500
+    covered = 0
+    for b, c, _ in np.random.default_rng(3).multinomial(rows, [*shares, 1 - sum(shares)], size=runs):
+        first, second = np.zeros(rows), np.zeros(rows)
+        first[:b], second[b : b + c] = 1, 1
+        found = accuracy_difference(first, second)
+        assert found.low is not None
+        assert found.high is not None
+        covered += found.low <= shares[0] - shares[1] <= found.high
+    assert covered / runs >= 0.94  # with two such rows expected it is nearly 1
+
+
+@pytest.mark.parametrize("only_second", range(4))
+def test_interval_of_accuracies_excludes_zero_where_the_exact_test_finds_a_difference(only_second: int) -> None:
+    for only_first in range(only_second, 40):
+        first = [1] * only_first + [0] * (300 - only_first)
+        second = [0] * (300 - only_second) + [1] * only_second
+        found = accuracy_difference(first, second)
+        p = stats.binomtest(only_first, max(1, only_first + only_second), 0.5).pvalue if only_first else 1.0
+        assert found.p == pytest.approx(p)
+        assert found.low is not None
+        if p < 0.04 or p > 0.07:
+            assert (found.low > 0) == (p < 0.05), (only_first, only_second)
 
 
 @pytest.mark.parametrize(("only_first", "only_second"), [(0, 0), (1, 0), (15, 7), (6, 84), (40, 40)])

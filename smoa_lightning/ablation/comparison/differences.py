@@ -15,6 +15,7 @@ from smoa_lightning.ablation.report.cells import unit
 from smoa_lightning.ablation.statistics import (
     Difference,
     Verdict,
+    accuracy_difference,
     counted,
     crossed_difference,
     holm,
@@ -149,11 +150,10 @@ def _of_items(pairs: Sequence[tuple[ScoredRun, ScoredRun]], task: str, metric: s
     mine, theirs = (np.array([pair[side] for pair in scores]) for side in (0, 1))
     if len(pairs) > 1 and mine.shape[1] > 1:
         return crossed_difference(mine, theirs), CROSSED, None
-    difference = item_difference(mine[0], theirs[0])
     if not METRICS[metric].is_accuracy:
-        return difference, ITEMS, None
+        return item_difference(mine[0], theirs[0]), ITEMS, None
     counts = mcnemar(mine[0], theirs[0])
-    return replace(difference, p=counts.p), MCNEMAR, (counts.only_first, counts.only_second)
+    return accuracy_difference(mine[0], theirs[0]), MCNEMAR, (counts.only_first, counts.only_second)
 
 
 def _of_values(pairs: Sequence[tuple[ScoredRun, ScoredRun]], task: str, metric: str, rows: CommonRows) -> Found:

@@ -145,9 +145,10 @@ def without_seeds(record: Mapping[str, Any]) -> dict[str, Any]:
 
 def labels(groups: Sequence[Sequence[ScoredRun]]) -> list[str]:
     """Return a short label for each group: the parts of the run's name that not all runs share, else its folder."""
-    names = [re.split(r"-(?=[^-])", str(group[0].record["name"])) for group in groups]
+    whole = [str(group[0].record["name"]) for group in groups]
     if any(len(group) > 1 for group in groups):
-        names = [[part for part in name if not re.fullmatch(r"seed\d+", part)] for name in names]
+        whole = [re.sub(r"(^|[-,])seed=?\d+", "", name) for name in whole]
+    names = [re.split(r"-(?=[^-])", name) for name in whole]
     shared = set(names[0]).intersection(*names[1:]) if len(names) > 1 else set()
     short = ["-".join(part for part in name if part not in shared) for name in names]
     if len(names) == 1:

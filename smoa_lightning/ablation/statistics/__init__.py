@@ -22,7 +22,12 @@ from smoa_lightning.ablation.statistics.effects import SeedEffect, seed_effect
 from smoa_lightning.ablation.statistics.grid import GridEffects, LevelEffect, Term, grid_effects
 from smoa_lightning.ablation.statistics.intervals import Estimate, mean_interval
 from smoa_lightning.ablation.statistics.iqm import interquartile_mean
-from smoa_lightning.ablation.statistics.item_differences import item_difference, mean_of_differences, perplexity_scores
+from smoa_lightning.ablation.statistics.item_differences import (
+    accuracy_difference,
+    item_difference,
+    mean_of_differences,
+    perplexity_scores,
+)
 from smoa_lightning.ablation.statistics.items import McNemar, mcnemar
 from smoa_lightning.ablation.statistics.multiple import holm
 from smoa_lightning.ablation.statistics.pairing import Paired, Scores, pair
@@ -41,6 +46,7 @@ __all__ = [
     "SeedEffect",
     "Term",
     "Verdict",
+    "accuracy_difference",
     "counted",
     "crossed_difference",
     "detectable_difference",
