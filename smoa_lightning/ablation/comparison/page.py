@@ -13,6 +13,7 @@ from smoa_lightning.ablation.comparison.tables import (
     disagreement_table,
     records,
     scores,
+    scores_down,
     settings,
 )
 from smoa_lightning.ablation.statistics import counted
@@ -25,7 +26,7 @@ LISTED = 12  # row numbers of each kind on the terminal
 WIDEST = 40  # letters of a cell on the terminal
 MODELS = (
     "The tests compare these trained models on new rows of the same kind. They do not compare methods: a different "
-    "seed gives a different model. Give several seeds of each method and --group seed for that."
+    "seed gives a different model. Give several seeds of each method and `--group seed` for that."
 )
 METHODS = (
     "The tests are over seeds and rows, so they hold for new seeds and new rows of the same kind. Established means an "
@@ -62,10 +63,10 @@ def page_document(found: Compared, command: str) -> Document:
     blocks += [Points(tuple(sentences(found)[1:]))] if len(found.main) > 1 else []
     blocks += [picture] if picture else []
     blocks += [Paragraph(" ".join(filter(None, [found.rows.sentence, scope(found)])))]
-    blocks += [Heading("Scores"), scores(found), *_differences(found)]
+    blocks += [Heading("Scores"), scores_down(found), *_differences(found)]
     blocks += [Heading("Rows on which they differ"), *_rows(found)]
     blocks += [Heading("Settings that differ"), settings(found) if found.settings else Paragraph("There are none.")]
-    blocks += [Heading("Records"), records(found), Paragraph(f"Made by: {command}")]
+    blocks += [Heading("Records"), records(found), Paragraph(f"Made by `{command}`.")]
     return Document(title, tuple(blocks))
 
 

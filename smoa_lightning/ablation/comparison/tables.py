@@ -16,6 +16,7 @@ from smoa_lightning.ablation.report.cells import unit
 from smoa_lightning.records.metric_table import METRICS
 from smoa_lightning.records.page.document import Column, Table, columns
 
+MOST_COLUMNS = 5  # sides with a column each on a page
 SHORT = 400  # letters of a text in a table of the page
 Lines = list[list[Any]]  # a table of a file: the titles, then the rows
 
@@ -67,7 +68,7 @@ class Compared:
 
 
 def scores(found: Compared) -> Table:
-    """Return the scores of all sides; ± is the standard error over rows of a single run."""
+    """Return the scores of all sides, one row a side and task."""
     several = len(found.tasks) > 1
     rows = []
     for task in found.tasks:
@@ -76,10 +77,28 @@ def scores(found: Compared) -> Table:
             if any(texts):
                 rows.append((side.label, *([found.task_name(task)] if several else []), *texts))
     titles = ["run", *(["task"] if several else []), *found.metrics]
+    return Table("scores", _scores_caption(found), columns(titles, 1 + several), tuple(rows))
+
+
+def scores_down(found: Compared) -> Table:
+    """Return the scores of a few sides, one column a side, which fits on a page however many metrics there are."""
+    if len(found.sides) > MOST_COLUMNS:
+        return scores(found)
+    several = len(found.tasks) > 1
+    rows = []
+    for task in found.tasks:
+        for name in found.metrics:
+            texts = [_score(side, task, name, found.rows) for side in found.sides]
+            if any(texts):
+                rows.append((*([found.task_name(task)] if several else []), name, *texts))
+    titles = [*(["task"] if several else []), "metric", *(side.label for side in found.sides)]
+    return Table("scores", _scores_caption(found), columns(titles, 1 + several), tuple(rows))
+
+
+def _scores_caption(found: Compared) -> str:
     groups = any(len(side.runs) > 1 for side in found.sides)
     spread = "Means over seeds." if groups else "± is the standard error over rows."
-    caption = f"Scores of {found.rows.number:,} report rows. {spread}"
-    return Table("scores", caption, columns(titles, 1 + several), tuple(rows))
+    return f"Scores of {found.rows.number:,} report rows. {spread}"
 
 
 def _score(side: Side, task: str, name: str, rows: CommonRows) -> str:

@@ -15,7 +15,7 @@ from smoa_lightning.ablation.comparison.disagreements import Disagreements
 from smoa_lightning.ablation.comparison.scored_run import MEAN, ScoredRun, base_of, run_record, scored_run
 from smoa_lightning.ablation.comparison.settings import FACTS, fact_of
 from smoa_lightning.ablation.comparison.sides import BASE_LABEL, Side
-from smoa_lightning.ablation.comparison.tables import Compared, differences, scores
+from smoa_lightning.ablation.comparison.tables import Compared, differences, scores_down
 from smoa_lightning.ablation.run_page.events import Curve, read_curves
 from smoa_lightning.ablation.run_page.figures import curve_figure, finite
 from smoa_lightning.ablation.run_page.samples import sample_blocks
@@ -105,7 +105,7 @@ def _score_blocks(run: ScoredRun, base: ScoredRun | None) -> Iterator[Block]:
     yield Paragraph(_headline(run, task, main, rows), lead=True)
     for each in found.main:
         yield Paragraph(_gain(each))
-    yield scores(found)
+    yield scores_down(found)
     if compared:
         table = differences(found)
         yield Fold("Differences from the base model, for every metric", (table, Paragraph(ONE_MODEL)))
@@ -186,4 +186,4 @@ def _record_blocks(record: Mapping[str, Any], command: str) -> Iterator[Block]:
     yield Fold("Settings (config.yaml)", (Code(yaml.safe_dump(record["config"], sort_keys=False)),))
     rest = {key: value for key, value in record.items() if key != "config"}
     yield Fold("Record (record.json, without the settings)", (Code(json.dumps(rest, indent=2, ensure_ascii=False)),))
-    yield Paragraph(f"Made by: {command}")
+    yield Paragraph(f"Made by `{command}`.")
