@@ -63,8 +63,8 @@ def _check_run(folder: Path) -> None:
     from smoa_lightning.ablation.comparison.scored_run import near
 
     meant = near(folder, STUDY, RECORD)
-    hint = f"; did you mean {meant}?" if meant else ": name a folder that ablate or fit has written"
-    exists = f"{folder} is neither a study nor a run, it has no {STUDY} and no {RECORD}"
+    hint = f"; did you mean {meant}?" if meant else "; name a folder that ablate or fit has written"
+    exists = f"{folder} is not a study folder: it has no {STUDY}, nor a run: it has no {RECORD}"
     raise UserError((exists if folder.is_dir() else f"there is no folder {folder}") + hint)
 
 

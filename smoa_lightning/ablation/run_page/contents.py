@@ -68,7 +68,8 @@ def run_document(folder: Path, command: str) -> Document:
     if scored is not None:
         run, base = scored
         blocks += sample_blocks(run, None if record["config"]["model"].get("frozen") else base)
-    blocks += [Heading("Costs"), _costs(record), *_data(record)]
+    costs = [*_costs(record), *_data(record)]
+    blocks += [Heading("Costs"), *costs] if costs else []
     blocks += _record_blocks(record, command)
     return Document(str(record["name"]), tuple(blocks))
 
@@ -85,7 +86,7 @@ def _scored(folder: Path, record: Mapping[str, Any]) -> tuple[ScoredRun, ScoredR
 def _state(record: Mapping[str, Any]) -> str:
     if record["status"] == "finished":
         return "The run is finished, and it has no scores of report rows."
-    reason = f" ({' '.join(str(record['reason']).split())})" if record.get("reason") else ""
+    reason = f" ({' '.join(str(record['reason']).split()).rstrip(':')})" if record.get("reason") else ""
     return f"The run is not finished: its status is {record['status']!r}{reason}. The page shows what is known so far."
 
 
@@ -146,7 +147,8 @@ def _curve_blocks(record: Mapping[str, Any], curves: Mapping[str, Curve]) -> Ite
         if points is not None:
             best = "" if step is None else f" The dashed line is the best checkpoint, step {step:,}."
             caption = f"{name} on the selection rows, which are held out of the training rows.{best}"
-            pictures.append(curve_figure("selection", caption, name, points, step))
+            logged = None if step is None else step - (step - 1 in points.steps)  # points count steps from 0
+            pictures.append(curve_figure("selection", caption, name, points, logged))
     if pictures:
         yield Heading("Training")
         yield Row(tuple(pictures))
@@ -155,9 +157,11 @@ def _curve_blocks(record: Mapping[str, Any], curves: Mapping[str, Curve]) -> Ite
         yield Paragraph("There are no curves: the folder has no event file with points of the training.")
 
 
-def _costs(record: Mapping[str, Any]) -> Table:
+def _costs(record: Mapping[str, Any]) -> Iterator[Block]:
+    """Yield the table of costs; an unfinished run has none."""
     rows = [(title, text) for title in COSTS if (text := fact_of(record, title))]
-    return Table("costs", "Sizes, times and memory.", columns(["", "value"]), tuple(rows))
+    if rows:
+        yield Table("costs", "Sizes, times and memory.", columns(["", "value"]), tuple(rows))
 
 
 def _data(record: Mapping[str, Any]) -> Iterator[Block]:

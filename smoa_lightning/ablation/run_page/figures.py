@@ -64,6 +64,7 @@ def curve_figure(name: str, caption: str, label: str, curve: Curve, best: int | 
             axes.plot(steps, running_mean(values), color=COLOURS[0], linewidth=1.6)
         if best is not None:
             axes.axvline(best, color=COLOURS[1], linewidth=1.0, linestyle="--")
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.set_xlabel("optimizer step")
         axes.set_ylabel(label)
         if label == "learning rate":
@@ -146,6 +147,7 @@ def ranks_over_time(effective: Curve, stable: Curve | None) -> Picture:
                 axes.plot(
                     curve.steps, curve.values, "o" + LINES[number], markersize=3.5, color=COLOURS[number], label=label
                 )
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.set_ylim(bottom=0)
         axes.set(xlabel="optimizer step", ylabel="rank")
         axes.legend(frameon=False, fontsize=7.5)
