@@ -29,9 +29,10 @@ def add_allow_other_backbone(parser: argparse.ArgumentParser) -> None:
 
 
 def add_backbone_path(parser: argparse.ArgumentParser) -> None:
-    """Add the flag that names the folder of the backbone, under the key that ``fit`` has for it."""
+    """Add the flag that names the folder of the backbone, also under the key that ``fit`` has for it."""
     text = "folder of the backbone, if it has moved since training"
-    parser.add_argument("--model.backbone.path", dest="backbone", default=None, metavar="FOLDER", help=text)
+    names = ("--backbone", "--model.backbone.path")
+    parser.add_argument(*names, dest="backbone", default=None, metavar="FOLDER", help=text)
 
 
 class ArgumentParser(argparse.ArgumentParser):

@@ -1,4 +1,4 @@
-"""Continuations of prompts by greedy or beam search. A prompt has the same continuation alone and in a batch."""
+"""Continuations of prompts by greedy search, beam search or draws. A prompt has the same one alone and in a batch."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from smoa_lightning.adapters.method_names import method_name
 from smoa_lightning.common.errors import UserError
+from smoa_lightning.evaluation.sampling import SeededDraws
 
 
 def left_padded(rows: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:
@@ -35,8 +36,9 @@ def continuations(
     max_new_tokens: int = 64,
     num_beams: int = 1,
     ended: Callable[[list[int]], bool] | None = None,
+    draws: SeededDraws | None = None,
 ) -> list[list[int]]:
-    """Return the most likely continuation of each prompt, without the prompt and without EOS.
+    """Return the most likely or a drawn continuation of each prompt, without the prompt and without EOS.
 
     Args:
         model: A causal language model of transformers, or a peft model around one, in evaluation mode.
@@ -45,7 +47,9 @@ def continuations(
         eos: Id, or ids, that end a continuation.
         max_new_tokens: Largest number of tokens in a continuation.
         num_beams: Width of the beam search; 1 is greedy.
-        ended: Tokens generated so far -> whether to stop; the returned tokens include those that end the text.
+        ended: Tokens generated so far -> whether to stop; the returned tokens include those that end the text. It is
+            called after each token.
+        draws: Draws the tokens; None: they are searched. Greedy search only.
 
     Raises:
         UserError: The model cannot generate, or not with beams.
@@ -55,6 +59,8 @@ def continuations(
     ids, mask = (tensor.to(device) for tensor in left_padded(prompts, pad))
     criteria = None if ended is None else [_Ended(ended)]
     how = {"generation_config": _settings(pad, ends, max_new_tokens, num_beams), "stopping_criteria": criteria}
+    if draws is not None:
+        how["logits_processor"] = [draws]
     with _generation_errors(model, num_beams):
         if _puts_embeddings_before_the_row(model):
             generated = model.get_base_model().generate(**_with_virtual_tokens(model, ids, mask), **how)

@@ -1,24 +1,24 @@
-"""Continue prompts with a trained adapter."""
+"""Continue prompts with a trained adapter, alone or next to another model."""
 
 from __future__ import annotations
 
-import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from smoa_lightning.adapters.virtual_tokens import limits_with
-from smoa_lightning.backbones.limits import check_ids, limits_of_architecture
-from smoa_lightning.common.errors import UserError
-from smoa_lightning.data.encoding.encode import AddBos, bos_prefix, encode_pairs
-from smoa_lightning.data.encoding.render import end_ids, texts
-from smoa_lightning.data.tasks import ReplyExample
-from smoa_lightning.evaluation.decoding import continuations
-from smoa_lightning.records.record import ADAPTER_FACTS
-from smoa_lightning.training.adapter_folder import adapter_folder, load_adapter
+from smoa_lightning.common.paths import local_path
+from smoa_lightning.evaluation.sampling import Sampling
+from smoa_lightning.training.generation.prompts import Prompt
+from smoa_lightning.training.generation.speaker import Decoding, Speaker, load_speakers, open_speakers
 
 
 def generate(
-    run: str | Path, prompts: list[str], max_new_tokens: int = 64, num_beams: int = 1, backbone: str | None = None
+    run: str | Path,
+    prompts: list[str],
+    max_new_tokens: int = 64,
+    num_beams: int = 1,
+    backbone: str | None = None,
+    system: str | None = None,
+    sampling: Sampling | None = None,
 ) -> list[str]:
     """Return the continuation of each prompt by the best adapter of a run, or by the adapter of a folder.
 
@@ -31,33 +31,42 @@ def generate(
         max_new_tokens: Largest number of tokens in a continuation.
         num_beams: Width of the beam search; 1 is greedy.
         backbone: Folder of the backbone, if it has moved since training.
+        system: The system message before each prompt, ``""`` for none. None: the system text that all training rows
+            had, if they had one.
+        sampling: How tokens are drawn; None: they are searched. The draws of a prompt depend on its position.
 
     Raises:
         UserError: The folder holds no adapter; a prompt and its continuation do not fit into the model's context, or a
             prompt has a token that the embedding lacks.
     """
-    model, tokenizer = load_adapter(run, backbone)
-    facts = json.loads((adapter_folder(run) / ADAPTER_FACTS).read_text(encoding="utf-8"))
-    add_bos: AddBos = facts.get("add_bos", "auto")
-    template: bool = facts.get("chat_template", False)
-    adds_bos = bool(bos_prefix(tokenizer, add_bos))
-    pairs = [(texts(ReplyExample("", (text,), ""), tokenizer, template, adds_bos)[0], "") for text in prompts]
-    rows = [pair.prefix + pair.prompt for pair in encode_pairs(tokenizer, pairs, add_bos, breaks=False)]
-    _check_prompts(rows, max_new_tokens, model, tokenizer)
-    ends = end_ids(tokenizer, template)
-    continued = continuations(model, rows, tokenizer.pad_token_id, ends, max_new_tokens, num_beams)
-    return [str(tokenizer.decode(ids, skip_special_tokens=True)) for ids in continued]
+    speakers = open_speakers(local_path(run), None, backbone, system)
+    decoding = Decoding(max_new_tokens, num_beams, sampling)
+    (texts,) = replies_of(speakers, texts_to_prompts(prompts), decoding)
+    return texts
 
 
-def _check_prompts(rows: list[tuple[int, ...]], new: int, model: Any, tokenizer: Any) -> None:
-    """Refuse a prompt that the model cannot be fed together with its continuation."""
-    limits = limits_with(getattr(model, "active_peft_config", None), limits_of_architecture(model.config))
-    for number, row in enumerate(rows, start=1):
-        check_ids(row, limits.vocabulary, tokenizer, f"prompt {number}")
-        if limits.context is not None and len(row) + new > limits.context:
-            room = limits.context - len(row)
-            remedy = f"ask for at most {room} new tokens" if room > 0 else "shorten the prompt"
-            raise UserError(
-                f"prompt {number} has {len(row)} tokens, and with {new} new tokens it does not fit into the context of "
-                f"{limits.describe()}: {remedy}"
-            )
+def texts_to_prompts(texts: Sequence[str]) -> list[Prompt]:
+    """Return texts as prompts with numbers, from 1 on."""
+    return [Prompt(f"prompt {number}", text) for number, text in enumerate(texts, start=1)]
+
+
+def replies_of(speakers: Sequence[Speaker], prompts: Sequence[Prompt], decoding: Decoding) -> list[list[str]]:
+    """Return the replies of each speaker to all prompts; the prompts are checked before weights are loaded.
+
+    Raises:
+        UserError: A prompt does not fit, or a model cannot be loaded or cannot generate.
+    """
+    check_prompts(speakers, prompts, decoding)
+    load_speakers(speakers)
+    return [speaker.replies(prompts, decoding, range(len(prompts))) for speaker in speakers]
+
+
+def check_prompts(speakers: Sequence[Speaker], prompts: Sequence[Prompt], decoding: Decoding) -> None:
+    """Refuse a prompt that one of the speakers cannot be fed together with its continuation.
+
+    Raises:
+        UserError: Names the prompt.
+    """
+    for speaker in speakers:
+        for prompt in prompts:
+            speaker.encoder.ids(prompt, decoding.max_new_tokens)

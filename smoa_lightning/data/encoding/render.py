@@ -5,12 +5,13 @@ from __future__ import annotations
 import html
 import itertools
 import json
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import jinja2
 
 from smoa_lightning.common.errors import UserError
-from smoa_lightning.data.tasks import Message, ReplyExample
+from smoa_lightning.data.tasks import Message, ReplyExample, RowError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -67,6 +68,34 @@ def texts(example: ReplyExample, tokenizer: PreTrainedTokenizerBase, template: b
         )
     response = whole[len(prompt) :].rstrip().removesuffix(tokenizer.eos_token or "\0").rstrip()
     return prompt.removeprefix(tokenizer.bos_token or "\0") if adds_bos else prompt, response
+
+
+class _RefusedError(UserError):
+    """A conversation that the template refuses, with its reason."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(
+            f"data.chat_template: the tokenizer's template refuses a conversation ({reason}); set it to false."
+        )
+        self.reason = reason
+
+
+def prompt_text(messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase, adds_bos: bool) -> str:
+    """Return the prompt for a reply to messages that are not rows of a task; :func:`texts` gives the same for rows.
+
+    Raises:
+        RowError: the template refuses the messages, or leaves out the text of one.
+    """
+    turns = [{"role": m.role, "content": m.content} for m in _messages(ReplyExample("", (), "", None, tuple(messages)))]
+    reply = {"role": "assistant", "content": "REPLY"}
+    try:
+        prompt, _, lost = _conversation(tokenizer, turns, reply)
+    except _RefusedError as error:
+        raise RowError(f"the chat template of the tokenizer refuses the conversation ({error.reason})") from None
+    if lost is not None and lost is not reply:
+        text = lost["content"][:40]
+        raise RowError(f"the chat template of the tokenizer leaves out the {lost['role']} message {text!r}")
+    return prompt.removeprefix(tokenizer.bos_token or "\0") if adds_bos else prompt
 
 
 def end_ids(tokenizer: PreTrainedTokenizerBase, template: bool) -> list[int]:
@@ -164,10 +193,7 @@ def _rendered(tokenizer: PreTrainedTokenizerBase, messages: list[Turn], asks: bo
     try:
         return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=asks))
     except (jinja2.TemplateError, TypeError) as error:  # a TypeError: the template adds a list to a text
-        reason = " ".join(str(error).split())
-        raise UserError(
-            f"data.chat_template: the tokenizer's template refuses a conversation ({reason}); set it to false."
-        ) from error
+        raise _RefusedError(" ".join(str(error).split())) from error
 
 
 def _messages(example: ReplyExample) -> list[Message]:

@@ -13,6 +13,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from smoa_lightning.common.atomic_files import copy_linked
 from smoa_lightning.configuration.ranges import check_value
 from smoa_lightning.data.datamodule import TaskDataModule
+from smoa_lightning.data.encoding.system_text import shared_system_text
 from smoa_lightning.records.metric_table import better
 from smoa_lightning.training.adapter_folder import save_adapter
 from smoa_lightning.training.callbacks.rank_monitor import RankMonitor
@@ -57,6 +58,7 @@ class AdapterCheckpoint(Checkpoint):
         self.best_step: int | None = None
         self.best_metrics: dict[str, float] = {}  # selection scores, loss and ranks of the best state
         self._last_saved = 0
+        self._system: list[str | None] = []  # the system text of the training rows, once they were read for it
 
     def setup(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
         """Let checkpoints be written where they are committed.
@@ -141,7 +143,14 @@ class AdapterCheckpoint(Checkpoint):
             "data_source": data.source,
             "add_bos": data.encoding.add_bos,
             "chat_template": next(iter(data.sets.trained.values())).encoding.template,
+            "system": self._system_text(data),
             "which": name,
             "step": trainer.global_step,
             "selection": {"metric": data.sets.primary("selection"), "score": self.best_score},
         }
+
+    def _system_text(self, data: TaskDataModule) -> str | None:
+        """Return the system text that all training rows share; ``generate`` puts it before prompts."""
+        if not self._system:
+            self._system = [shared_system_text(data.sets.trained.values())]
+        return self._system[0]

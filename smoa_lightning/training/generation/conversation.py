@@ -1,0 +1,91 @@
+"""A conversation with a model: its history, which loses its oldest turns where the context ends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from smoa_lightning.data.tasks import Message
+from smoa_lightning.training.generation.prompts import Prompt
+from smoa_lightning.training.generation.speaker import Decoding, Speaker
+
+
+class Listener(Protocol):
+    """Hears a reply while it is written."""
+
+    def __call__(self, text: str) -> bool:
+        """Take the reply so far, and return whether to stop it."""
+
+
+class Conversation:
+    """Messages of a user and the replies of one model.
+
+    Args:
+        speaker: The model.
+        decoding: How replies are generated.
+        note: Takes a sentence about turns that were dropped.
+    """
+
+    def __init__(self, speaker: Speaker, decoding: Decoding, note: Callable[[str], None]) -> None:
+        self.speaker, self.decoding = speaker, decoding
+        self.messages: list[Message] = []
+        self._note = note
+
+    def reset(self) -> None:
+        """Remove all messages."""
+        self.messages = []
+
+    def reply(self, text: str, number: int, listener: Listener | None = None) -> str:
+        """Return the reply to a message and add both to the history.
+
+        If the run was trained on single prompts, each message is a prompt of its own, and there is no history.
+
+        Args:
+            text: The message.
+            number: Number of the reply, which decides its draws.
+            listener: Hears the reply while it is written, unless it is searched with beams.
+
+        Raises:
+            UserError: The message alone does not fit into the context; the history stays as it was.
+        """
+        encoder = self.speaker.encoder
+        if encoder.holds_conversations:
+            messages = self._fitting([*self.messages, Message("user", text.strip())])
+            prompt = Prompt("the message", messages=tuple(messages))
+        else:
+            messages, prompt = [], Prompt("the message", text)
+        stops = encoder.stops(prompt)
+
+        def ended(tokens: list[int]) -> bool:
+            assert listener is not None
+            complete = [token for token in tokens if token not in encoder.ends]
+            return listener("" if self.decoding.num_beams > 1 else _shown(encoder.reply(complete, stops), stops))
+
+        (reply,) = self.speaker.replies([prompt], self.decoding, [number], ended if listener else None)
+        if messages:
+            self.messages = [*messages, Message("assistant", reply)]
+        return reply
+
+    def _fitting(self, messages: list[Message]) -> list[Message]:
+        """Return the latest messages that fit into the context, the first of them the user's."""
+        encoder, new = self.speaker.encoder, self.decoding.max_new_tokens
+        context, dropped = encoder.limits.context, 0
+        while True:
+            prompt = Prompt("the message", messages=tuple(messages[dropped:]))
+            if context is None or len(messages) - dropped < 2 or len(encoder.all_ids(prompt)) + new <= context:
+                break
+            dropped += 2
+        encoder.ids(prompt, new)
+        if dropped:
+            self._note(
+                f"the oldest {dropped} messages were dropped: with {new} new tokens, the conversation no longer fits "
+                f"into the context of {encoder.limits.describe()}"
+            )
+        return messages[dropped:]
+
+
+def _shown(text: str, stops: tuple[str, ...]) -> str:
+    """Return the part of an unfinished reply that later tokens do not change: no half letter, no half stop text."""
+    text = text.rstrip("\N{REPLACEMENT CHARACTER}")
+    half = max((len(part) for stop in stops for n in range(1, len(stop)) if text.endswith(part := stop[:n])), default=0)
+    return text[: len(text) - half].rstrip()
