@@ -102,6 +102,9 @@ def main(args: list[str]) -> None:
             if run not in (None, BASE):
                 check_adapter_folder(run)
         prompts, output = _prompts(options)
+        if output is not None and output.is_complete():
+            print(f"{output.path} is complete: it has the replies to all {len(prompts)} prompts")
+            return
         module = import_command("smoa_lightning.training.generate")
         from smoa_lightning.common.quiet import quiet_libraries
 
@@ -152,7 +155,6 @@ def _prompts(options: argparse.Namespace) -> tuple[list[Prompt], ReplyFile | Non
     prompts = read_prompts(options.file, options.against is not None)
     keys = (REPLY, OTHER_REPLY) if options.against is not None else (REPLY,)
     output = ReplyFile(options.output, _settings(options, prompts), prompts, keys)
-    output.complete_rows()
     return prompts, output
 
 
@@ -181,7 +183,7 @@ def _reply(
         from smoa_lightning.training.generation.of_file import write_replies
 
         earlier, added = write_replies(speakers, prompts, decoding, output, options.batch_size)
-        kept = f", {earlier} of them from an earlier command" if earlier else ""
+        kept = f", {earlier} of them by an earlier command" if earlier else ""
         print(f"written to {output.path}: {earlier + added} replies{kept}")
     elif options.chat or options.turns:
         _chat(speakers, decoding, options.prompt)

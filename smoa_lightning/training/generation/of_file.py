@@ -30,8 +30,6 @@ def write_replies(
     Raises:
         UserError: A prompt does not fit, a model cannot be loaded, or another process writes the file.
     """
-    if output.is_complete():
-        return len(prompts), 0
     check_prompts(speakers, prompts, decoding)
     load_speakers(speakers)
     with output.writing() as rows:

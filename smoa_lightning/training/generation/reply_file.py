@@ -69,7 +69,7 @@ class ReplyFile:
             intact = False
         if not intact:
             raise self._foreign(f"it was not written by this command, since there is no {self.settings_path.name}")
-        for name in earlier.keys() | self._settings.keys():
+        for name in self._settings | earlier:
             old, new = earlier.get(name), self._settings.get(name)
             if old != new:
                 change = "" if isinstance(new, str) and len(new) == 64 else f" from {old!r} to {new!r}"

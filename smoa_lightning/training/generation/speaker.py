@@ -153,7 +153,7 @@ def _opened(run: str | Path, moved: str | None, system: str | None) -> Speaker:
         load_tokenizer(location), read_adapter_facts(folder), limits_with(adapter, limits(location)), system
     )
     config = dataclasses.replace(config, gradient_checkpointing=False)
-    return Speaker(str(run), folder, False, config, location, encoder, moved)
+    return Speaker("/".join(Path(run).resolve().parts[-2:]), folder, False, config, location, encoder, moved)
 
 
 def load_speakers(speakers: Sequence[Speaker]) -> None:

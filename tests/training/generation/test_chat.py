@@ -1,0 +1,108 @@
+"""``generate --chat`` in a pseudo-terminal and behind a pipe, and ``--turns``."""
+
+from __future__ import annotations
+
+import io
+import os
+import pty
+import re
+import select
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from smoa_lightning.__main__ import main
+from smoa_lightning.training.generate import generate
+
+Saved = Callable[..., Path]
+
+
+class Terminal:
+    """A pseudo-terminal whose other side runs a command in a forked process."""
+
+    def __init__(self, arguments: list[str]) -> None:
+        self.process, self.handle = pty.fork()
+        self.seen = ""
+        if not self.process:
+            status = 99
+            try:
+                torch.set_num_threads(1)
+                sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w"), open(2, "w")  # noqa: SIM115
+                status = main(arguments)
+            finally:
+                os._exit(status)
+
+    def write(self, text: str) -> None:
+        os.write(self.handle, text.encode())
+
+    def until(self, pattern: str, seconds: float = 60) -> str:
+        """Return what the command prints up to a pattern, and forget it."""
+        end = time.monotonic() + seconds
+        while not (found := re.search(pattern, self.seen)):
+            assert time.monotonic() < end, f"no {pattern!r} in {self.seen!r}"
+            if select.select([self.handle], [], [], 1)[0]:
+                self.seen += os.read(self.handle, 4096).decode(errors="replace")
+        text, self.seen = self.seen[: found.end()], self.seen[found.end() :]
+        return text
+
+    def status(self) -> int:
+        return os.waitstatus_to_exitcode(os.waitpid(self.process, 0)[1])
+
+
+def test_a_chat_in_a_terminal(saved: Saved) -> None:
+    """A reply appears before it is complete, Ctrl-C stops it, commands are obeyed, Ctrl-D ends the chat."""
+    terminal = Terminal(["generate", str(saved("lora")), "--chat", "--max_new_tokens", "450"])
+    terminal.until(r"/help lists the commands.*\n> ")
+    terminal.write("Tell\n")
+    terminal.until(r"Tell\r\n")
+    terminal.until(r"[^\r\n ]")  # the first letter of the reply
+    terminal.write("\x03")
+    reply = terminal.until(r"\(stopped\)\r\n> ")
+    assert len(reply) < 440
+    terminal.write("/system\n")
+    terminal.until(r"\(system text: 'Be brief.'\)\r\n> ")
+    terminal.write("/rest\n")
+    terminal.until(r"\(unknown command /rest; did you mean /reset\?\)\r\n> ")
+    terminal.write("half a line\x03")
+    terminal.until(r"\n> ")
+    terminal.write("/help\n")
+    terminal.until(r"\(/exit: end the chat.*\)\r\n> ")
+    terminal.write("\x04")
+    assert terminal.status() == 0
+
+
+def test_lines_of_a_pipe_are_turns(
+    saved: Saved, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Later lines see earlier replies; only replies are on the standard output, and ``--turns`` gives the same."""
+    run = saved("lora")
+    flags = ["--max_new_tokens", "8"]
+    lines = 'Hi\n\nMore\n/reset\nMore\n/system ""\nMore\n' + "long " * 200 + "\n/exit\nnever\n"
+    monkeypatch.setattr("sys.stdin", io.StringIO(lines))
+    capsys.readouterr()
+    assert main(["generate", str(run), "--chat", *flags]) == 0
+    shown = capsys.readouterr()
+    first = generate(run, ["Hi", "More"], 8)
+    plain = generate(run, ["More"], 8, system="")
+    assert shown.out.startswith(first[0] + "\n")
+    assert shown.out.endswith(f"{first[1]}\n{plain[0]}\n")
+    second = shown.out[len(first[0]) + 1 : -len(f"{first[1]}\n{plain[0]}\n") - 1]
+    assert second not in (first[1], "")
+    assert shown.err.count("a new conversation begins") == 2
+    assert re.search(r"\(the message has \d+ tokens, .*: shorten the prompt; the message was not sent\)", shown.err)
+    assert main(["generate", str(run), "--prompt", "Hi", "--prompt", "More", "--turns", *flags]) == 0
+    assert capsys.readouterr().out == f"> Hi\n{first[0]}\n> More\n{second}\n"
+
+
+def test_two_models_chat_side_by_side(
+    saved: Saved, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("Hi\n"))
+    capsys.readouterr()
+    assert main(["generate", str(saved("lora")), "--chat", "--max_new_tokens", "8", "--against", "base"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith(f"[{saved('lora').parent.name}/adapter] {generate(saved('lora'), ['Hi'], 8)[0]}\n[base] ")
