@@ -25,9 +25,9 @@ def row(number: int, *system: str) -> dict[str, Any]:
 
 
 def written(folder: Path, rows: list[dict[str, Any]]) -> Path:
-    folder.mkdir()
-    (folder / "train.jsonl").write_text("".join(json.dumps(each) + "\n" for each in rows), encoding="utf-8")
-    return folder
+    file = folder / "train.jsonl"
+    file.write_text("".join(json.dumps(each) + "\n" for each in rows), encoding="utf-8")
+    return file
 
 
 @pytest.mark.parametrize(
@@ -42,8 +42,8 @@ def written(folder: Path, rows: list[dict[str, Any]]) -> Path:
     ],
 )
 def test_only_a_text_of_all_rows_counts(rows: list[dict[str, Any]], expected: str | None, tmp_path: Path) -> None:
-    folder = written(tmp_path / "rows", rows)
-    settings = RowSettings(source="local", path=str(folder), selection_rows=0, cache=False)
+    file = written(tmp_path, rows)
+    settings = RowSettings(source="local", path=str(file), selection_rows=0, cache=False)
     assert CHAT.generation is not None
     task = TaskRows(CHAT, CHAT.generation, settings)
     assert shared_system_text([task]) == expected
@@ -54,12 +54,12 @@ def test_only_a_text_of_all_rows_counts(rows: list[dict[str, Any]], expected: st
 
 
 def test_a_run_saves_the_text(lively: Path, tmp_path: Path) -> None:
-    folder = written(tmp_path / "rows", [row(n, "Be brief.") for n in range(12)])
+    file = written(tmp_path, [row(n, "Be brief.") for n in range(12)])
     status = main(
         [
             *("fit", "--config", str(EXPERIMENTS / "chat.yaml"), "--run.root", str(tmp_path / "runs")),
             *("--config", str(EXPERIMENTS / "adapters" / "lora.yaml"), "--model.backbone.source", "local"),
-            *("--model.backbone.path", str(lively), "--data.source", "local", "--data.path", str(folder)),
+            *("--model.backbone.path", str(lively), "--data.source", "local", "--data.path", str(file)),
             *("--data.selection_rows", "2", "--data.batch_size", "4", "--trainer.max_steps", "2"),
             *("--run.score_base", "false", "--run.score_report", "false", "--trainer.accelerator", "cpu"),
             *("--trainer.enable_progress_bar", "false"),
