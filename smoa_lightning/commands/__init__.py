@@ -7,7 +7,7 @@ COMMANDS = {
     "validate": "score a checkpoint on the selection rows",
     "test": "score a checkpoint on the report rows",
     "predict": "write the score of every item of the report rows",
-    "generate": "continue prompts with the best adapter of a run",
+    "generate": "reply to prompts, to a file of prompts or in a chat with the best adapter of a run",
     "export": "write a run as a merged model, an adapter or a LoRA for other programs",
     "params": "show what a configuration adapts and what it costs, without data",
     "ablate": "run a study: a grid of cells with seeds, and searches",
