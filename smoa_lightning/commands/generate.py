@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import io
 import json
 import math
 import sys
@@ -214,7 +215,10 @@ def _chat(speakers: list[Speaker], decoding: Decoding, turns: list[str] | None) 
         for turn in turns:
             print(f"> {turn}", flush=True)
             chat.say(turn)
-    elif sys.stdin.isatty():
+        return
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="replace")  # a byte that is not UTF-8 does not end a chat
+    if sys.stdin.isatty():
         chat.note("/help lists the commands; Ctrl-C stops a reply, Ctrl-D ends the chat")
         chat.run(typed_lines())
     else:

@@ -32,7 +32,7 @@ def lock_file(handle: int, file: Path, wait: bool) -> None:
         reason = os.strerror(error.errno)
         raise UserError(
             f"the file system of {str(file.parent)!r} has no file locks ({reason}): choose a folder on another file "
-            "system with --run.root, for a study with --root"
+            "system with --run.root, for a study with --root, for replies with --output"
         ) from error
 
 

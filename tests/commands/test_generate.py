@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from smoa_lightning.__main__ import main
+from smoa_lightning.commands import export, generate, rank
 from smoa_lightning.training.adapter_folder import load_adapter
 
 
@@ -102,6 +104,13 @@ def test_bad_input_is_one_sentence(
     error = capsys.readouterr().err
     assert words in error
     assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", [generate, rank, export])
+def test_the_folder_of_the_backbone_has_a_short_flag(command: Any) -> None:
+    needed = {generate: ["--prompt", "x"], rank: [], export: ["--output", "x"]}[command]
+    for flag in ("--backbone", "--model.backbone.path"):
+        assert command.parser().parse_args(["RUN", *needed, flag, "moved"]).backbone == "moved"
 
 
 def test_help_shows_the_flags(capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,6 +16,7 @@ import torch
 from smoa_lightning.__main__ import main
 from smoa_lightning.common.file_lock import FileLock
 from smoa_lightning.training.generate import generate
+from smoa_lightning.training.generation.speaker import Speaker
 
 Saved = Callable[..., Path]
 LINE = b"\n"
@@ -76,10 +77,6 @@ def test_a_killed_command_continues_with_the_same_bytes(
     assert part.read_bytes() == whole.read_bytes()
     assert write(run, prompts, part, *DRAWS) == 0
     assert "is complete: it has the replies to all 7 prompts" in capsys.readouterr().out
-    for rest in (4, 6):  # a command may also have ended within a batch
-        part.write_bytes(b"".join(whole.read_bytes().splitlines(keepends=True)[:rest]))
-        assert write(run, prompts, part, *DRAWS) == 0
-        assert part.read_bytes() == whole.read_bytes()
 
 
 def test_replies_are_those_of_the_prompt_alone(saved: Saved, prompts: Path, tmp_path: Path) -> None:
@@ -177,3 +174,23 @@ def test_other_prompts_and_settings_are_refused(
     shutil.copy(prompts, output)
     before = output.read_bytes()
     refused("it was not written by this command", *DRAWS)
+
+
+def test_rows_before_a_lack_of_memory_are_kept(
+    saved: Saved, prompts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output, original = tmp_path / "replies.jsonl", Speaker.replies
+
+    def replies(self: Speaker, batch: Any, decoding: Any, numbers: Any, ended: Any = None) -> list[str]:
+        if numbers[0] == 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return original(self, batch, decoding, numbers, ended)
+
+    monkeypatch.setattr(Speaker, "replies", replies)
+    assert write(saved("lora"), prompts, output) == 2
+    words = "too little memory for 3 replies at a time: set a smaller --batch_size; the rows so far are kept"
+    assert words in capsys.readouterr().err
+    assert output.read_bytes().count(LINE) == 3
+    monkeypatch.setattr(Speaker, "replies", original)
+    assert write(saved("lora"), prompts, output, "--batch_size", "2") == 0
+    assert output.read_bytes().count(LINE) == len(QUESTIONS)

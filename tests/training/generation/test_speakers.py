@@ -96,10 +96,10 @@ def test_greedy_replies_equal_those_of_transformers(name: str, saved: Callable[.
     [
         ("smoa", "base", True),
         ("lora", "smoa", True),
-        ("prompt", "base", True),
         ("pissa", "base", False),
-        ("lora", "pissa", False),
         ("full", "base", False),
+        pytest.param("prompt", "base", True, marks=pytest.mark.slow),
+        pytest.param("lora", "pissa", False, marks=pytest.mark.slow),
     ],
 )
 def test_two_models_reply_as_each_alone(
@@ -128,18 +128,18 @@ def test_a_long_conversation_loses_its_oldest_turns(saved: Callable[..., Path], 
     (speaker,) = open_speakers(saved("lora"))
     load_speakers([speaker])
     notes: list[str] = []
-    talk = Conversation(speaker, Decoding(40), notes.append)
+    talk = Conversation(speaker, Decoding(8), notes.append)
     for turn in range(5):
         talk.reply(f"{turn}" * 90, turn)
     assert len(notes) > 0
     assert notes[0].startswith(
-        "the oldest 2 messages were dropped: with 40 new tokens, the conversation no longer fits"
+        "the oldest 2 messages were dropped: with 8 new tokens, the conversation no longer fits"
     )
     assert [message.role for message in talk.messages[:2]] == ["user", "assistant"]
     assert talk.messages[-2].content == "4" * 90
     assert talk.messages[0].content != "0" * 90
     before = talk.messages
-    with pytest.raises(UserError, match=r"the message has \d+ tokens, and with 40 new tokens .* shorten the prompt"):
+    with pytest.raises(UserError, match=r"the message has \d+ tokens, and with 8 new tokens .* shorten the prompt"):
         talk.reply("x" * 600, 9)
     assert talk.messages == before
 
