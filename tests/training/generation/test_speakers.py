@@ -132,9 +132,7 @@ def test_a_long_conversation_loses_its_oldest_turns(saved: Callable[..., Path], 
     for turn in range(5):
         talk.reply(f"{turn}" * 90, turn)
     assert len(notes) > 0
-    assert notes[0].startswith(
-        "the oldest 2 messages were dropped: with 8 new tokens, the conversation no longer fits"
-    )
+    assert notes[0].startswith("the oldest 2 messages were dropped: with 8 new tokens, the conversation no longer fits")
     assert [message.role for message in talk.messages[:2]] == ["user", "assistant"]
     assert talk.messages[-2].content == "4" * 90
     assert talk.messages[0].content != "0" * 90
