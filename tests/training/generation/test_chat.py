@@ -67,8 +67,11 @@ def test_a_chat_in_a_terminal(saved: Saved) -> None:
     terminal.until(r"\(system text: 'Be brief.'\)\r\n> ")
     terminal.write("/rest\n")
     terminal.until(r"\(unknown command /rest; did you mean /reset\?\)\r\n> ")
-    os.write(terminal.handle, b"/r\xff\n")
-    terminal.until(r"\n> ")
+    os.write(terminal.handle, b"\xff\n")  # not UTF-8
+    terminal.until(r"\r\n")
+    terminal.until(r"[^\r\n ]")
+    terminal.write("\x03")
+    terminal.until(r"\(stopped\)\r\n> ")
     terminal.write("half a line\x03")
     terminal.until(r"\n> ")
     terminal.write("/help\n")

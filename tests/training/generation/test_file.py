@@ -35,7 +35,7 @@ def prompts(tmp_path: Path) -> Path:
 
 
 def write(run: Path, prompts: Path, output: Path, *flags: str) -> int:
-    common = ["--max_new_tokens", "10", "--batch_size", "3"]
+    common = ["--max_new_tokens", "6", "--batch_size", "3"]
     return main(["generate", str(run), "--file", str(prompts), "--output", str(output), *common, *flags])
 
 
@@ -59,7 +59,7 @@ def test_a_killed_command_continues_with_the_same_bytes(
             def fsync(handle: int) -> None:
                 flushed.append(handle)
                 if len(flushed) == 2:  # the second batch: the system has half of its first row
-                    os.truncate(handle, os.fstat(handle).st_size - 150)
+                    os.truncate(handle, os.fstat(handle).st_size - 100)
                     os.kill(os.getpid(), signal.SIGKILL)
 
             os.fsync = fsync
@@ -68,7 +68,7 @@ def test_a_killed_command_continues_with_the_same_bytes(
             os._exit(1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
     left = part.read_bytes()
-    assert left.count(LINE) > 3
+    assert left.count(LINE) >= 3
     assert not left.endswith(LINE)
     assert whole.read_bytes().startswith(left)
     capsys.readouterr()
@@ -83,7 +83,7 @@ def test_replies_are_those_of_the_prompt_alone(saved: Saved, prompts: Path, tmp_
     output = tmp_path / "replies.jsonl"
     assert write(saved("lora"), prompts, output, "--against", "base") == 0
     rows = [json.loads(line) for line in output.read_text(encoding="utf-8").split("\n")[:-1]]
-    alone = generate(saved("lora"), QUESTIONS, 10)
+    alone = generate(saved("lora"), QUESTIONS, 6)
     assert [row["reply"] for row in rows if "prompt" in row] == [*alone[:2], *alone[3:]]
     assert all(row["reply"] != row["reply_against"] for row in rows)
 
@@ -152,7 +152,7 @@ def test_other_prompts_and_settings_are_refused(
 
     refused("--seed changed from 7 to 8", *DRAWS[:-1], "8")
     refused("--temperature changed from 1.3 to 0.0")
-    refused("--max_new_tokens changed from 10 to 11", *DRAWS, "--max_new_tokens", "11")
+    refused("--max_new_tokens changed from 6 to 7", *DRAWS, "--max_new_tokens", "7")
     refused("--system changed from None to 'x'", *DRAWS, "--system", "x")
     refused("--against changed from None to 'base'", *DRAWS, "--against", "base")
     other = saved("smoa")

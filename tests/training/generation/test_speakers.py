@@ -22,7 +22,7 @@ from smoa_lightning.training.generation.speaker import Decoding, load_speakers, 
 from tests.training.generation.conftest import SYSTEM
 
 TURNS = (Message("user", "Hi there"), Message("assistant", "Hello."), Message("user", "Who are you?"))
-NEW = 12
+NEW = 8
 
 
 def template_ids(folder: Path, *messages: tuple[str, str]) -> list[int]:
