@@ -72,7 +72,7 @@ def write(found: Any, folder: Path, command: str) -> None:
 
 def csv_text(lines: list[list[Any]]) -> str:
     """Return lines as CSV: numbers in full, and no text that a spreadsheet reads as a formula."""
-    from smoa_lightning.commands.report import without_formula
+    from smoa_lightning.ablation.report.csv_files import without_formula
 
     stream = io.StringIO()
     rows = [[without_formula(value) if isinstance(value, str) else value for value in line] for line in lines]

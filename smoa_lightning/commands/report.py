@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import logging
-import re
 import shlex
+from collections.abc import Collection
 from pathlib import Path
 
 from smoa_lightning.ablation.report.analysis import Analysis, analyse
 from smoa_lightning.ablation.report.contents import contents
+from smoa_lightning.ablation.report.csv_files import comma_separated, data_files
 from smoa_lightning.ablation.report.folder import read_study
 from smoa_lightning.ablation.report.latex import latex
 from smoa_lightning.ablation.report.markdown import markdown
 from smoa_lightning.commands.arguments import ArgumentParser
 from smoa_lightning.common.atomic_files import replacing
-from smoa_lightning.common.errors import UserError
+from smoa_lightning.common.errors import UserError, nearest
 from smoa_lightning.common.paths import local_path
-from smoa_lightning.records.page.document import FIGURES, Document, Table
+from smoa_lightning.records.page.document import FIGURES, Document
 from smoa_lightning.records.page.html import page
 from smoa_lightning.records.record import RECORD, STUDY
 
+FORMATS = ("svg", "pdf", "png")  # of figures
 logger = logging.getLogger(__name__)
-NUMBER_OR_UNIT = re.compile(r"[-+]?[\d.]+(?:[eE][-+]?\d+)?%?|[a-z]+")
 RUN_PAGE = "run.html"
-LATEX = ("cells", "differences", "gains")  # tables for a paper
+LATEX = ("cells", "sizes", "differences", "gains")  # tables for a paper
 
 
 def main(args: list[str]) -> None:
@@ -37,17 +36,22 @@ def main(args: list[str]) -> None:
     parser = ArgumentParser(
         prog="python -m smoa_lightning report",
         description="Turn the finished runs of a study into report.html (one page), report.md, tables (CSV, LaTeX) and "
-        "figures (SVG, PNG), or one run into run.html. Needs no torch, and works while the study or the run goes on.",
+        "figures (SVG; PDF and PNG with --figures), or one run into run.html. Needs no torch, and works while the "
+        "study or the run goes on.",
     )
     parser.add_argument("folder", type=local_path, help="folder of a study, such as studies/rank, or of a run")
     parser.add_argument("--out", type=local_path, default=None, help="folder to write to (default: FOLDER/report)")
+    parser.add_argument(
+        "--figures", type=figure_formats, default=("svg",), metavar="FORMATS",
+        help="formats of the figures, such as svg,pdf,png: PDF for LaTeX, PNG with a high resolution (default: svg)",
+    )  # fmt: skip
     parsed = parser.parse_args(args)
     out = parsed.out or parsed.folder / "report"
     if not (parsed.folder / STUDY).is_file():
         _check_run(parsed.folder)
         print(write_run_page(parsed.folder, out, f"python -m smoa_lightning report {shlex.join(args)}"))
         return
-    analysis, document = write_report(parsed.folder, out)
+    analysis, document = write_report(parsed.folder, out, parsed.figures)
     for sentence in analysis.study.damaged:
         logger.warning("%s", sentence)
     finished, planned = len(analysis.study.finished), len(analysis.cells) * len(analysis.study.description["seeds"])
@@ -87,12 +91,29 @@ def write_run_page(folder: Path, out: Path, command: str) -> Path:
     return file
 
 
-def write_report(folder: Path, out: Path) -> tuple[Analysis, Document]:
+def figure_formats(text: str) -> tuple[str, ...]:
+    """Return the formats of a list with commas; the page always needs the SVG.
+
+    Raises:
+        UserError: A format is unknown.
+
+    >>> figure_formats("pdf,PNG")
+    ('svg', 'pdf', 'png')
+    """
+    names = [name.strip().lower().removeprefix(".") for name in text.split(",")]
+    for name in names:
+        if name not in FORMATS:
+            raise UserError(f"--figures: {name!r} is not a format of figures: use {nearest(name, FORMATS)}")
+    return tuple(name for name in FORMATS if name in {"svg", *names})
+
+
+def write_report(folder: Path, out: Path, formats: Collection[str] = ("svg",)) -> tuple[Analysis, Document]:
     """Write the report of a study folder.
 
     Args:
         folder: The study folder.
         out: Folder to write to; files of an earlier report are replaced.
+        formats: Formats of the figures, ``svg`` among them.
 
     Raises:
         UserError: The folder holds no study, or no finished run.
@@ -101,37 +122,14 @@ def write_report(folder: Path, out: Path) -> tuple[Analysis, Document]:
     from smoa_lightning.ablation.report.drawing import save
     from smoa_lightning.ablation.report.figures import all_figures
 
-    pictures = save(all_figures(analysis), out / FIGURES)
+    pictures = save(all_figures(analysis), out / FIGURES, formats)
     document = contents(
         analysis, pictures, f"python -m smoa_lightning report studies/{analysis.study.description['name']}"
     )
     files = {"report.html": page(document), "report.md": markdown(document)}
-    files |= {f"tables/{table.name}.csv": comma_separated(table) for table in document.tables}
+    files |= {f"tables/{name}.csv": comma_separated(data) for name, data in data_files(analysis).items()}
     files |= {f"tables/{table.name}.tex": latex(table) for table in document.tables if table.name in LATEX}
     for name, text in files.items():
         with replacing(out / name) as temporary:
             temporary.write_text(text, encoding="utf-8")
     return analysis, document
-
-
-def comma_separated(table: Table) -> str:
-    """Return a table as CSV."""
-    stream = io.StringIO()
-    rows = [[without_formula(text) for text in row] for row in (table.titles, *table.rows)]
-    csv.writer(stream, lineterminator="\n").writerows(rows)
-    return stream.getvalue()
-
-
-def without_formula(text: str) -> str:
-    """Return a text that a spreadsheet does not read as a formula; numbers stay.
-
-    >>> without_formula("=1+1"), without_formula("-0.5"), without_formula("+1.2 points [0.1, 2.3]")
-    ("'=1+1", '-0.5', '+1.2 points [0.1, 2.3]')
-    """
-    first = text.lstrip(" ")[:1]
-    if first in ("+", "-"):  # numbers with a unit, an interval or an error; no letter before a bracket: no call
-        parts = re.split(r"[ \[\](),±]+", text.strip())
-        harmless = all(NUMBER_OR_UNIT.fullmatch(part) for part in parts if part) and not re.search(r"[a-z] *\(", text)
-    else:
-        harmless = first not in ("=", "@", "\t", "\r", "\n")
-    return text if harmless or not first else f"'{text}"

@@ -80,7 +80,8 @@ def _run(
     run.mkdir(parents=True)
     score = float(right.mean()) if metric == "acc" else float(5 - 2 * right.mean())
     metrics = {
-        f"report/{metric}": score, "parameters/trainable": facts["parameters"], "cost/peak_memory_mb": 900.0,
+        f"report/{metric}": score, "parameters/trainable": facts["parameters"],
+        "cost/peak_memory_mb": 900.0 + facts["parameters"] / 100,
         "parameters/adapter_bytes": 4 * facts["parameters"], "rank/effective_mean": facts.get("rank", -1.0),
         "cost/tokens_per_second": 1000.0 + seed, "cost/step_seconds": 0.1 + 0.01 * seed,
     }  # fmt: skip

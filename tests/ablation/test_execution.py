@@ -222,7 +222,7 @@ def test_the_table_and_the_lines(tmp_path: Path) -> None:
     lines = output.getvalue().splitlines()
     assert lines[0] == f"study grid: 4 cells, 12 runs and trials, 0 done; {tmp_path / 'out'}"
     assert lines[1].startswith("r=2: 1 of 3 done, 0.503 (1 seed)")
-    assert lines[3].startswith("r=2: 2 of 3 done, 0.508 ± 0.064 (2 seeds)")  # t = 12.706, s = 0.01 / sqrt 2
+    assert lines[3].startswith("r=2: 2 of 3 done, 0.508 [0.444, 0.572] (2 seeds)")  # t = 12.706, s = 0.01 / sqrt 2
     assert len(lines) == 5  # each line is printed once
     plain = io.StringIO()
     with Display(worker.status, tmp_path / ("x" * 90 + "[q,v]"), Console(file=plain, width=80)):
@@ -231,7 +231,7 @@ def test_the_table_and_the_lines(tmp_path: Path) -> None:
     shown.print(table(worker.status.cells(), "maximize"))
     text = shown.export_text()
     assert "2/3" in text
-    assert "0.508 ± 0.064 (2 seeds) *" in text
+    assert "0.508 [0.444, 0.572] (2 seeds) *" in text
     assert clock(59.6) == "1:00"
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from smoa_lightning.ablation.report.latex import latex
 from smoa_lightning.ablation.report.markdown import markdown
-from smoa_lightning.commands.report import write_report
+from smoa_lightning.commands.report import FORMATS, write_report
 from smoa_lightning.records.page.document import Table, columns
 from smoa_lightning.records.page.html import page
 from tests.ablation.made_study import make_study
@@ -34,7 +34,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }  # fmt: skip
     folder = tmp_path_factory.mktemp("study")
     make_study(folder, cells, search=True, items=60)
-    write_report(folder, folder / "report")
+    write_report(folder, folder / "report", FORMATS)
     return folder / "report"
 
 
@@ -55,8 +55,14 @@ TABLES = ["cells", "differences", "effects", "gains", "levels", "runs", "searche
 def test_all_files_are_there(study: Path) -> None:
     assert sorted(f.stem for f in study.glob("figures/*.svg")) == FIGURES
     assert sorted(f.stem for f in study.glob("figures/*.png")) == FIGURES
+    assert sorted(f.stem for f in study.glob("figures/*.pdf")) == FIGURES
     assert sorted(f.stem for f in study.glob("tables/*.csv")) == TABLES
-    assert sorted(f.name for f in study.glob("tables/*.tex")) == ["cells.tex", "differences.tex", "gains.tex"]
+    assert sorted(f.name for f in study.glob("tables/*.tex")) == [
+        "cells.tex",
+        "differences.tex",
+        "gains.tex",
+        "sizes.tex",
+    ]
     assert sorted(f.name for f in study.iterdir()) == ["figures", "report.html", "report.md", "tables"]
 
 
@@ -93,9 +99,9 @@ def test_the_page_loads_nothing_and_has_each_name_once(study: Path) -> None:
 
 
 def test_the_same_numbers_give_the_same_bytes(study: Path, tmp_path: Path) -> None:
-    write_report(study.parent, tmp_path / "again")
+    write_report(study.parent, tmp_path / "again", FORMATS)
     files = [f.relative_to(study) for f in sorted(study.rglob("*")) if f.is_file()]
-    assert len(files) == 2 + 2 * len(FIGURES) + len(TABLES) + 3
+    assert len(files) == 2 + 3 * len(FIGURES) + len(TABLES) + 4
     for file in files:
         assert (tmp_path / "again" / file).read_bytes() == (study / file).read_bytes(), file
 
@@ -169,7 +175,8 @@ def test_a_browser_shows_all_figures_within_the_page(study: Path, tmp_path: Path
   const sizes = [...document.querySelectorAll('figure svg')].map(e => e.getBoundingClientRect())
       .map(r => Math.round(r.width) + 'x' + Math.round(r.height)).join(' ');
   document.body.dataset.found = document.documentElement.scrollWidth + '|' + innerWidth + '|' + sizes + '|'
-      + document.querySelectorAll('table tbody tr').length;
+      + document.querySelectorAll('table tbody tr').length + '|'
+      + [...document.querySelectorAll('.wide')].filter(e => e.scrollWidth > e.clientWidth + 1).length;
 });</script>"""
     file = tmp_path / "page.html"
     file.write_text((study / "report.html").read_text(encoding="utf-8") + probe, encoding="utf-8")
@@ -178,8 +185,10 @@ def test_a_browser_shows_all_figures_within_the_page(study: Path, tmp_path: Path
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     found = re.search(r'data-found="([^"]*)"', done.stdout)
     assert found is not None, done.stderr[-2000:]
-    wide, window, sizes, rows = found[1].split("|")
+    wide, window, sizes, rows, cut = found[1].split("|")
+    assert cut == "0"  # no table or figure needs scrolling
     assert int(wide) <= int(window)
     assert len(sizes.split()) == len(FIGURES)
     assert all(int(side) > 100 for size in sizes.split() for side in size.split("x"))
-    assert int(rows) == sum(len(f.read_text().splitlines()) - 1 for f in study.glob("tables/*.csv"))
+    lines = {f.stem: len(f.read_text().splitlines()) - 1 for f in study.glob("tables/*.csv")}
+    assert int(rows) == sum(lines.values()) + lines["cells"]  # the page has two tables of cells

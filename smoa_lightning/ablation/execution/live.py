@@ -111,10 +111,10 @@ def table(cells: list[CellStatus], direction: str) -> Table:
 
 
 def interval(values: tuple[float, ...]) -> str:
-    """Return mean and half width of the 95 % interval over seeds.
+    """Return mean and 95 % interval over seeds, in brackets: ± is a standard error everywhere in this package.
 
     >>> interval((0.5,)), interval((0.5, 0.7))
-    ('0.500 (1 seed)', '0.600 ± 1.271 (2 seeds)')
+    ('0.500 (1 seed)', '0.600 [-0.671, 1.871] (2 seeds)')
     """
     if not values:
         return ""
@@ -123,7 +123,7 @@ def interval(values: tuple[float, ...]) -> str:
     estimate = mean_interval(values)
     if estimate.low is None or estimate.high is None:  # equal scores have no interval
         return f"{estimate.value:.3f} ({len(values)} seeds)"
-    return f"{estimate.value:.3f} ± {(estimate.high - estimate.low) / 2:.3f} ({len(values)} seeds)"
+    return f"{estimate.value:.3f} [{estimate.low:.3f}, {estimate.high:.3f}] ({len(values)} seeds)"
 
 
 def time_left(cells: list[CellStatus]) -> float | None:

@@ -88,6 +88,24 @@ def with_base_model(
     return _compared(pairs, direction)[0]
 
 
+def is_established_better(cell: CellResult, other: CellResult, direction: str, family: int) -> bool:
+    """Return whether a cell is established to be better than another one.
+
+    Args:
+        cell: A cell with runs.
+        other: Another cell with runs and the same metric.
+        direction: ``maximize`` or ``minimize``.
+        family: Number of pairs that p is corrected for.
+    """
+    try:
+        difference = _difference(cell, other)[0]
+    except UserError:  # no seed or no item in common
+        return False
+    adjusted = None if difference.p is None else min(1.0, family * difference.p)
+    judged = verdict(cell.name, other.name, difference, adjusted, higher_is_better=direction == "maximize")
+    return judged.established and bool(judged.better)
+
+
 def _as_cell(cell: CellResult, base: BaseModelScore) -> CellResult:
     runs = tuple(replace(run, score=base.score, items=base.items, values=base.values) for run in cell.runs)
     return replace(cell, name=BASE_MODEL, runs=runs)

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from smoa_lightning.ablation.report.analysis import Analysis
-from smoa_lightning.ablation.report.drawing import LINES, NamedFigure, Styles, arrange, logarithmic, new_figure
-from smoa_lightning.ablation.report.searches import short
+from smoa_lightning.ablation.report.cells import CellResult
+from smoa_lightning.ablation.report.dimensions import TITLES
+from smoa_lightning.ablation.report.drawing import NamedFigure, Sheet, above
+from smoa_lightning.ablation.report.searches import best_trial, short
+from smoa_lightning.ablation.report.styles import Styles, short_name
+from smoa_lightning.ablation.report.ticks import scale
+from smoa_lightning.records.page.theme import LINES
 
-FIRST = ("lr",)  # the setting of the first panel, if it was searched
+MOST_PANELS, MOST_CELLS = 3, 12
+SPREAD = 3  # largest over smallest score, above which the axis is logarithmic: a few trials diverged
 
 
 def sensitivity(analysis: Analysis, styles: Styles) -> NamedFigure | None:
@@ -17,39 +24,60 @@ def sensitivity(analysis: Analysis, styles: Styles) -> NamedFigure | None:
     search = analysis.study.description.get("search")
     if search is None or not analysis.study.searches:
         return None
+    order = list(TITLES)
     keys = [key for key in search["parameters"] if _numbers(analysis, key)]
-    keys = sorted(keys, key=lambda key: short(key) not in FIRST)[:3]
-    if not keys:
+    keys = sorted(keys, key=lambda key: order.index(short(key)) if short(key) in order else len(order))[:MOST_PANELS]
+    cells = _shown(analysis)
+    if not keys or not cells:
         return None
-    figure, panels = new_figure(5.0, 3.9, len(keys))
-    many = len({styles.method(cell) for cell in analysis.cells}) < len(analysis.cells)
-    for axes, key in zip(panels, keys, strict=True):
-        for number, cell in enumerate(analysis.cells):
-            points = _points(analysis, cell.name, key)
-            method = styles.method(cell)
-            if points:
-                line = LINES[number % len(LINES) if many else 0]
-                axes.plot(
-                    *zip(*points, strict=True), linestyle=line, color=styles.colour(method),
-                    marker=styles.marker(method), markersize=4.5, linewidth=1, label=cell.name if many else method,
-                )  # fmt: skip
-        if _logarithmic(search["parameters"][key]):
-            drawn = [x for cell in analysis.cells for x, _ in _points(analysis, cell.name, key)]
-            logarithmic(axes.xaxis, drawn, search["parameters"][key].get("choices", ()))
-        axes.set_xlabel(short(key) if short(key) != "lr" else "learning rate")
+    sheet = Sheet([2.4] * len(keys))
+    labels = {cell.name: " / ".join(cell.labels[axis] for axis in styles.varied) or cell.name for cell in cells}
+    scores = [y for key in keys for cell in cells for _, y in _points(analysis, cell, key)]
     metric = next(iter(analysis.study.searches.values()))["metric"]
-    figure.axes[0].set_ylabel(f"{metric} on held-out training rows")
-    if _spread(analysis):
-        for axes in figure.axes:
-            logarithmic(axes.yaxis, _values(analysis))
-    arrange(figure)
-    caption = "Sensitivity to the searched settings. Each point is a trial; the other searched settings vary too. "
-    caption += "Pruned and failed trials are left out."
-    return NamedFigure("sensitivity", caption, figure)
+    for axes, key in zip(sheet.panels, keys, strict=True):
+        parameter = search["parameters"][key]
+        values = sorted({x for cell in cells for x, _ in _points(analysis, cell, key)})
+        if not values:
+            continue
+        choices = sorted(parameter.get("choices", ()))
+        scale(axes.xaxis, values, choices, _logarithmic(parameter))
+        scale(axes.yaxis, scores, logarithmic=min(scores) > 0 and max(scores) / min(scores) > SPREAD)
+        for number, cell in enumerate(cells):
+            _draw(axes, _points(analysis, cell, key), styles.method(cell), labels[cell.name], number, styles)
+        axes.set_xlabel(TITLES.get(short(key), short(key)))
+        above(axes, f"{metric} on held-out training rows")
+    sheet.legend(" / ".join(map(short_name, styles.varied)))
+    caption = "Sensitivity to the searched settings. Each point is a trial"
+    caption += "; the other searched settings vary too" if len(search["parameters"]) > 1 else ""
+    caption += ". Pruned and failed trials are left out."
+    if len(cells) < len(analysis.study.searches):
+        caption += f" The {MOST_CELLS} cells with the best trials are shown; trials.csv has all."
+    return NamedFigure("sensitivity", caption, sheet.figure)
 
 
-def _points(analysis: Analysis, cell: str, key: str) -> list[tuple[float, float]]:
-    search = analysis.study.searches.get(cell, {"trials": []})
+def _draw(
+    axes: Any, points: Sequence[tuple[float, float]], method: str, label: str, number: int, styles: Styles
+) -> None:
+    if points:
+        axes.plot(
+            *zip(*points, strict=True), linestyle=LINES[number % len(LINES)], color=styles.colour(method),
+            marker=styles.marker(method), markersize=4.5, linewidth=1.1, label=label,
+        )  # fmt: skip
+
+
+def _shown(analysis: Analysis) -> list[CellResult]:
+    """Return the cells with the best trials, in the order of the study."""
+    best: dict[str, float] = {}
+    for cell, search in analysis.study.searches.items():
+        trial: Mapping[str, Any] | None = best_trial(search)
+        if trial is not None:
+            best[cell] = (-1 if search["direction"] == "maximize" else 1) * float(trial["value"])
+    kept = sorted(best, key=lambda cell: best[cell])[:MOST_CELLS]
+    return [cell for cell in analysis.cells if cell.name in kept]
+
+
+def _points(analysis: Analysis, cell: CellResult, key: str) -> list[tuple[float, float]]:
+    search = analysis.study.searches.get(cell.name, {"trials": []})
     return sorted(
         (float(trial["parameters"][key]), float(trial["value"]))
         for trial in search["trials"]
@@ -67,24 +95,9 @@ def _numbers(analysis: Analysis, key: str) -> bool:
     return len(set(values)) > 1 and all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
 
 
-def _logarithmic(parameter: Any) -> bool:
+def _logarithmic(parameter: Mapping[str, Any]) -> bool:
     """Whether a parameter needs a logarithmic axis: its range is logarithmic, or its choices differ by more than 3x."""
     if "choices" in parameter:
         low, high = min(parameter["choices"]), max(parameter["choices"])
         return bool(low > 0 and high / low > 3)
     return bool(parameter.get("log"))
-
-
-def _values(analysis: Analysis) -> list[float]:
-    return [
-        float(trial["value"])
-        for search in analysis.study.searches.values()
-        for trial in search["trials"]
-        if trial["state"] == "COMPLETE" and trial["value"] is not None and math.isfinite(trial["value"])
-    ]
-
-
-def _spread(analysis: Analysis) -> bool:
-    """Whether scores vary so much that a few diverged trials would hide all others."""
-    values = _values(analysis)
-    return bool(values) and min(values) > 0 and max(values) / min(values) > 3

@@ -9,6 +9,7 @@ from smoa_lightning.records.page.document import (
     Block,
     Code,
     Document,
+    Figures,
     Fold,
     Heading,
     Paragraph,
@@ -36,6 +37,8 @@ def _block(block: Block) -> str:
         return "\n".join(f"* {_text(sentence)}" for sentence in block.sentences)
     if isinstance(block, Picture):
         return f"![{_plain(block.caption)}]({FIGURES}/{block.name}.svg)\n\n*{_text(block.caption)}*"
+    if isinstance(block, Figures):
+        return "\n\n".join(_block(picture) for picture in block.pictures)
     if isinstance(block, Code):
         return "\n".join(f"    {line}" for line in block.text.splitlines())
     if isinstance(block, Fold):

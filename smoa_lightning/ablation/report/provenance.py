@@ -70,7 +70,7 @@ def run_table(analysis: Analysis) -> Table:
             row = (run.cell, chosen, facts["signature"], reused, str(run.seed), f"{run.score:.4f}")
             rows.append((*row, "" if seconds is None else f"{seconds:.0f}"))
     titles = ["cell", "searched values", "signature", "taken from study", "seed", "score", "seconds"]
-    return Table("runs", "All finished final runs.", columns(titles, 4), tuple(rows))
+    return Table("runs", "All finished final runs.", columns(titles, 4), tuple(rows), most_rows=12)
 
 
 def _backbone(facts: Mapping[str, Any]) -> str:

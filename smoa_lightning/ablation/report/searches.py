@@ -32,7 +32,8 @@ def search_blocks(study: StudyFolder) -> list[Block]:
         f"Trials use separate seeds and never see the report rows. {same} the same number of trials. The best score of "
         "a search is the best of several and therefore too good, so the cells are compared by separate final runs."
     )
-    return [Heading("Searches"), table, *([Points(tuple(edges))] if edges else []), Paragraph(note), trial_table(study)]
+    ends = Points(tuple(edges)).folded("sentences") if edges else []
+    return [Heading("Searches"), table, *ends, Paragraph(note), trial_table(study)]
 
 
 def best_trial(search: Mapping[str, Any]) -> Mapping[str, Any] | None:
@@ -80,7 +81,7 @@ def trial_table(study: StudyFolder) -> Table:
             what = (trial["state"].lower(), short_values(trial["parameters"]), trial["reason"])
             rows.append((cell, *what, str(trial["number"]), score, seconds))
     titles = ["cell", "state", "values", "reason", "trial", "score", "seconds"]
-    return Table("trials", "All trials.", columns(titles, 4), tuple(rows))
+    return Table("trials", "All trials.", columns(titles, 4), tuple(rows), most_rows=12)
 
 
 def short(key: str) -> str:

@@ -32,9 +32,10 @@ from smoa_lightning.ablation.statistics.items import McNemar, mcnemar
 from smoa_lightning.ablation.statistics.multiple import holm
 from smoa_lightning.ablation.statistics.pairing import Paired, Scores, pair
 from smoa_lightning.ablation.statistics.power import Detectable, detectable_difference
-from smoa_lightning.ablation.statistics.verdict import Verdict, counted, verdict
+from smoa_lightning.ablation.statistics.verdict import MINIMUM_SEEDS, Verdict, counted, verdict
 
 __all__ = [
+    "MINIMUM_SEEDS",
     "Detectable",
     "Difference",
     "Estimate",

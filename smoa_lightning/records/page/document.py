@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 FIGURES = "figures"  # folder of the figures, next to the report
+MOST_SENTENCES, MOST_ROWS = 6, 40  # of a list and of a table; the rest is folded
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,17 @@ class Points:
 
     sentences: tuple[str, ...]
 
+    def folded(self, what: str) -> list[Block]:
+        """Return the list; the end of a long list is folded.
+
+        Args:
+            what: What is in the list, in the plural.
+        """
+        if len(self.sentences) <= MOST_SENTENCES + 2:
+            return [self]
+        first, rest = self.sentences[:MOST_SENTENCES], self.sentences[MOST_SENTENCES:]
+        return [Points(first), Fold(f"{len(rest):,} more {what}", (Points(rest),))]
+
 
 @dataclass(frozen=True)
 class Column:
@@ -65,6 +78,7 @@ class Table:
         columns: The columns.
         rows: Texts, one for each column.
         best: Numbers of the rows in bold.
+        most_rows: ``folded`` folds the table if it has more rows.
     """
 
     name: str
@@ -72,11 +86,16 @@ class Table:
     columns: tuple[Column, ...]
     rows: tuple[tuple[str, ...], ...]
     best: frozenset[int] = frozenset()
+    most_rows: int = MOST_ROWS
 
     @property
     def titles(self) -> list[str]:
         """The headings."""
         return [column.title for column in self.columns]
+
+    def folded(self) -> Block:
+        """Return the table; a long table is folded."""
+        return self if len(self.rows) <= self.most_rows else Fold(f"{self.caption} {len(self.rows):,} rows", (self,))
 
 
 @dataclass(frozen=True)
@@ -84,7 +103,7 @@ class Picture:
     """A figure.
 
     Args:
-        name: Name of its files, ``<name>.svg`` and ``<name>.png``.
+        name: Name of its files, such as ``<name>.svg``.
         caption: Subject of the figure, and the meaning of its marks and bars.
         svg: The figure as SVG.
     """
@@ -108,6 +127,13 @@ class Fold:
 
 
 @dataclass(frozen=True)
+class Figures:
+    """Figures that a wide page shows side by side."""
+
+    pictures: tuple[Picture, ...]
+
+
+@dataclass(frozen=True)
 class Row:
     """Blocks next to each other, where the page is wide enough.
 
@@ -118,7 +144,7 @@ class Row:
     blocks: tuple[Block, ...]
 
 
-Block = Heading | Paragraph | Points | Code | Table | Picture | Fold | Row
+Block: TypeAlias = Heading | Paragraph | Points | Code | Table | Picture | Figures | Fold | Row
 
 
 @dataclass(frozen=True)

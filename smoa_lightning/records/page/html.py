@@ -14,8 +14,11 @@ import jinja2
 from markupsafe import Markup, escape
 
 from smoa_lightning.records.page.document import Document, Picture
+from smoa_lightning.records.page.theme import themed
 
 FOLDER = Path(__file__).parent
+COMMA = re.compile(r",(?=[\w.]+=)")  # of the name of a cell, such as method=lora,r=8
+NARROW = 345  # points: a figure of this width is readable on a telephone without scrolling
 BLACK = re.compile(r"#000(?:000)?\b")
 WHITE = re.compile(r"#fff(?:fff)?\b", re.IGNORECASE)
 
@@ -31,7 +34,8 @@ def _template() -> jinja2.Template:
         loader=jinja2.FileSystemLoader(FOLDER), autoescape=True, undefined=jinja2.StrictUndefined,
         keep_trailing_newline=True,
     )  # fmt: skip
-    environment.filters |= {"kind": lambda block: type(block).__name__, "drawing": drawing, "inline": inline}
+    environment.filters |= {"kind": lambda block: type(block).__name__, "drawing": drawing}
+    environment.filters |= {"inline": inline, "breakable": breakable}
     return environment.get_template("page.html.jinja")
 
 
@@ -47,15 +51,27 @@ def inline(text: str) -> Markup:
 def drawing(picture: Picture) -> Markup:
     """Return a figure for use inside a page: without its header, and with identifiers that are unique on the page.
 
-    Black becomes the colour of the text and white that of the page, so that a figure is readable on a dark page.
+    Black becomes the colour of the text and white that of the page, and the colours of the theme become variables. So a
+    figure is readable on a dark page.
     """
     name, caption = picture.name, html.escape(picture.caption)
     svg = picture.svg[picture.svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'\bid="', f'id="{name}-', svg)
     svg = re.sub(r'(xlink:href="#|url\(#)', rf"\g<1>{name}-", svg)
-    svg = WHITE.sub("var(--paper)", BLACK.sub("currentColor", svg))
+    svg = WHITE.sub("var(--paper)", BLACK.sub("currentColor", themed(svg)))
     width = re.search(r'<svg[^>]*\bwidth="([\d.]+)(pt|px)?"', svg)  # the stylesheet lets a wide figure scroll
     style = f' style="--width: {width[1]}{width[2] or "px"}"' if width else ""
-    svg = svg.replace("<svg", f'<svg role="img" aria-label="{caption}"{style}', 1)
+    points = re.match(r'<svg[^>]* width="([\d.]+)pt"', svg)
+    narrow = ' class="narrow"' if points is not None and float(points[1]) <= NARROW else ""
+    svg = svg.replace("<svg", f'<svg role="img" aria-label="{caption}"{style}{narrow}', 1)
     return Markup(svg.strip())  # matplotlib has escaped the texts inside
+
+
+def breakable(text: str) -> Markup:
+    """Return a text that may break after the commas of long names of cells.
+
+    >>> breakable("a=<1>,b=2")
+    Markup('a=&lt;1&gt;,<wbr>b=2')
+    """
+    return Markup(COMMA.sub(",<wbr>", str(escape(text))))

@@ -1,0 +1,151 @@
+"""The results of a study in sentences: the headline, what is established, and what is missing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from smoa_lightning.ablation.report.analysis import Analysis
+from smoa_lightning.ablation.report.cells import CellResult, unit
+from smoa_lightning.ablation.report.comparisons import BASE_MODEL, Comparison
+from smoa_lightning.ablation.statistics import MINIMUM_SEEDS, counted
+
+MOST_NAMES = 4  # of cells in one sentence
+
+
+def headline(analysis: Analysis) -> str:
+    """Return the result of the study in one sentence."""
+    comparisons, where = analysis.comparisons, "the baseline"
+    if not comparisons:
+        comparisons, where = analysis.gains, BASE_MODEL
+    if not comparisons:
+        return "The study has no baseline and no score of the base model, so no difference was tested."
+    baselines = {each.baseline for each in comparisons}
+    name = f"{where} {baselines.pop()}" if len(baselines) == 1 and where != BASE_MODEL else where
+    established = [each for each in comparisons if each.verdict.established]
+    if established:
+        parts = [
+            f"{counted(len(found), 'cell')} {'is' if len(found) == 1 else 'are'} established to be {word} than {name}"
+            f" ({_largest(found)})"
+            for word, found in (
+                ("better", [each for each in established if each.verdict.better]),
+                ("worse", [each for each in established if not each.verdict.better]),
+            )
+            if found
+        ]
+        rest = len(comparisons) - len(established)
+        if rest:
+            parts.append(f"for {counted(rest, 'cell')} no difference is established")
+        text = "; ".join(parts)
+        return f"{text[0].upper()}{text[1:]}."
+    if max(each.difference.n_seeds for each in comparisons) < MINIMUM_SEEDS:
+        why = f"at least {MINIMUM_SEEDS} seeds are needed"
+    else:
+        why = "the differences may be chance"
+    which = "The one cell is not" if len(comparisons) == 1 else f"None of {counted(len(comparisons), 'cell')} is"
+    return f"{which} shown to differ from {name}: {why}."
+
+
+def _largest(found: Sequence[Comparison]) -> str:
+    """Name the largest of some differences."""
+    largest = max(found, key=lambda each: abs(each.difference.value))
+    factor, word = unit(largest.metric)
+    size = f"{abs(factor * largest.difference.value):.2f}{f' {word}' if word else ''}"
+    return f"{'' if len(found) == 1 else 'most: '}{largest.cell}, by {size}"
+
+
+def opening(analysis: Analysis) -> str:
+    """Return what was run, and the score of the base model."""
+    description = analysis.study.description
+    cells, runs, seeds = len(analysis.cells), len(analysis.study.finished), len(description["seeds"])
+    metrics = sorted({cell.metric for cell in analysis.cells})
+    better = "higher is better" if analysis.direction == "maximize" else "lower is better"
+    text = f"{counted(cells, 'cell')} with {counted(seeds, 'seed')} each, {runs} of {cells * seeds} final runs "
+    text += f"finished. Scored by {', '.join(metrics)} on the report rows ({better})."
+    for base, cells_of in analysis.base_models:
+        where = (
+            "" if len(cells_of) == cells else f" for {cells_of[0].name} and the cells with the same rows and backbone"
+        )
+        text += f" The base model (the backbone before training) has {cells_of[0].metric} {base.score:.3f}"
+        text += f"{where}." if math.isnan(base.error) else f" ± {base.error:.3f} (standard error over items){where}."
+    return text
+
+
+def summary(analysis: Analysis) -> list[str]:
+    """Return one sentence for each comparison, the established ones first."""
+    return [*_gain_summary(analysis), *_difference_summary(analysis)]
+
+
+def _gain_summary(analysis: Analysis) -> list[str]:
+    """Say which cells are better or worse than the base model, and for which cells neither is established."""
+    kinds: dict[str, list[str]] = {}
+    for gain in analysis.gains:
+        kind = "not established" if not gain.verdict.established else "better" if gain.verdict.better else "worse"
+        kinds.setdefault(kind, []).append(gain.cell)
+    beginnings = {
+        "better": "Established to be better than the base model",
+        "worse": "Established to be WORSE than the base model",
+        "not established": "Not shown to differ from the base model",
+    }
+    sentences = []
+    for kind, names in kinds.items():
+        which = "" if len(names) == len(analysis.gains) else f", {_named(names)}"
+        sentences.append(f"{beginnings[kind]}: {len(names)} of {counted(len(analysis.gains), 'cell')}{which}.")
+    return sentences
+
+
+def _named(cells: Sequence[str]) -> str:
+    more = f" and {len(cells) - MOST_NAMES} more (gains.csv has all)" if len(cells) > MOST_NAMES + 1 else ""
+    return "; ".join(cells[:MOST_NAMES] if more else cells) + more
+
+
+def _difference_summary(analysis: Analysis) -> list[str]:
+    if not analysis.comparisons and not analysis.incomparable:
+        return ["The study has no baseline, so no difference was tested."]
+    established = [c for c in analysis.comparisons if c.verdict.established]
+    open_ = [c for c in analysis.comparisons if not c.verdict.established]
+    found = []
+    if not established:
+        number = counted(len(analysis.comparisons), "comparison")
+        found.append(
+            f"No difference from the baseline is established: none of {number} has an adjusted p below 0.05 with "
+            "enough seeds."
+        )
+    found += [c.verdict.sentence for c in established]
+    found += [c.verdict.sentence for c in open_]
+    found += [f"{sentence}." for sentence in analysis.incomparable]
+    best = best_cell(analysis)
+    if best is not None and open_ and best.name not in {c.cell for c in established}:
+        baseline = analysis.study.description["baselines"].get(best.name)
+        if baseline != best.name:
+            found.append(f"{best.name} has the best mean, but its difference from the baseline may be chance.")
+    return found
+
+
+def best_cell(analysis: Analysis) -> CellResult | None:
+    """Return the cell with the best mean; None if the cells have different metrics."""
+    scored = [cell for cell in analysis.scored if cell.estimate is not None]
+    if not scored or len({cell.metric for cell in scored}) > 1:
+        return None
+    choose = max if analysis.direction == "maximize" else min
+    return choose(scored, key=lambda cell: cell.estimate.value if cell.estimate is not None else 0.0)
+
+
+def missing(analysis: Analysis) -> list[str]:
+    """Return what is missing, failed or left out."""
+    found = [
+        f"{cell.name}: {len(cell.runs)} of {cell.planned} seeds are finished."
+        for cell in analysis.cells
+        if len(cell.runs) < cell.planned
+    ]
+    found += [
+        f"{each['run']} failed after {each['attempts']} attempts: {each['reason']}" for each in analysis.study.failed
+    ]
+    found += [f"{sentence}." for sentence in analysis.study.damaged]
+    found += [
+        f"{c.cell} and its baseline do not both have these seeds, which are not compared: "
+        f"{', '.join(map(str, c.dropped))}."
+        for c in analysis.comparisons
+        if c.dropped
+    ]
+    return found or ["Nothing is missing: every planned run is finished and was read."]
