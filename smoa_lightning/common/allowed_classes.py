@@ -19,6 +19,11 @@ def allowed_packages() -> tuple[str, ...]:
     return (*TRUSTED, *_added)
 
 
+def added_packages() -> tuple[str, ...]:
+    """Return the packages that the user has added to the trusted ones."""
+    return _added
+
+
 def is_allowed(path: str) -> bool:
     """Whether a class or module is in an allowed package.
 

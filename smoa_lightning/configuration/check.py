@@ -6,7 +6,8 @@ the schema does not describe, libraries of a different version.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from smoa_lightning.common.console import FLAGS
@@ -261,13 +262,14 @@ def flags(args: list[str]) -> Iterator[tuple[str, str | None]]:
 
 
 def check_task(name: Any) -> None:
-    """Refuse an unknown task.
+    """Refuse a task that is neither of the package nor registered by a program that has imported the tasks.
 
     Raises:
         UserError: The task is unknown; the message names the nearest tasks.
     """
     names = schema()["properties"]["data"]["properties"]["task"]["x-names"]
-    if isinstance(name, str) and name not in names:
+    registered = getattr(sys.modules.get("smoa_lightning.data.tasks"), "TASKS", ())
+    if isinstance(name, str) and name not in names and name not in registered:
         raise UserError(f"data.task: unknown task {name!r}; did you mean {nearest(name, names)}?")
 
 

@@ -34,6 +34,7 @@ from smoa_lightning.common.paths import local_path
 from smoa_lightning.configuration.class_names import check_adapter_files
 from smoa_lightning.records.adapter_places import adapter_in
 from smoa_lightning.records.record import ADAPTER_FACTS
+from smoa_lightning.training.other_methods import register_method
 from smoa_lightning.training.trained_on import check_trained_on
 from smoa_lightning.version import __version__
 
@@ -119,10 +120,11 @@ def adapter_folder(run_or_folder: str | Path) -> Path:
     """Return the folder of a run's best adapter, or the adapter folder itself.
 
     Raises:
-        UserError: The folder holds no adapter.
+        UserError: The folder holds no adapter, or one of a method that peft does not know.
     """
     folder = adapter_in(local_path(run_or_folder))
     check_adapter_files(folder)
+    register_method(folder)
     return folder
 
 

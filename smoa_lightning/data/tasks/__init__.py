@@ -40,6 +40,21 @@ OTHERS = (COMMONSENSE_INSTRUCT, GSM8K, METAMATH_QA, CONVAI2, DAILY_DIALOG, CHOIC
 TASKS: dict[str, Task] = {task.name: task for task in EIGHT + OTHERS}
 
 
+def register_task(task: Task) -> Task:
+    """Add a task of your own, so that ``data.task`` and the commands of this process know it.
+
+    Returns:
+        The task.
+
+    Raises:
+        UserError: A different task has this name.
+    """
+    if TASKS.get(task.name, task) is not task:
+        raise UserError(f"there is a task {task.name!r} already; give yours a different name")
+    TASKS[task.name] = task
+    return task
+
+
 def get_task(name: str) -> Task:
     """Return a task by its name.
 
@@ -90,5 +105,6 @@ __all__ = [
     "Texts",
     "Truth",
     "get_task",
+    "register_task",
     "task_with_fields",
 ]
