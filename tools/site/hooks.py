@@ -95,6 +95,8 @@ def site_link(target: str, here: str) -> str:
     if place is None or own is None:
         logger.warning("%s links to %s, which is no page of the site", here, target)
         return target
+    if place == f"{NOTEBOOK}.ipynb" and own != f"{NOTEBOOK}.md":
+        place = f"{NOTEBOOK}.md"
     return posixpath.relpath(place, posixpath.dirname(own) or ".") + mark + anchor
 
 
