@@ -14,7 +14,7 @@ import pytest
 from tools.messages import Message, docstrings, messages
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = [*ROOT.glob("docs/*.md"), *ROOT.glob("*.md")]
+DOCUMENTS = [*ROOT.glob("docs/**/*.md"), *ROOT.glob("*.md")]
 LONGEST_SENTENCE = 40  # words of a sentence of a message
 
 # Forbidden word (a regular expression) -> words to use instead.

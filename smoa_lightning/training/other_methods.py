@@ -1,4 +1,4 @@
-"""Methods that are neither of peft nor of this package: the package that registers them is imported if it is allowed."""
+"""Methods that are neither of peft nor of this package: an allowed package that registers them is imported."""
 
 from __future__ import annotations
 
