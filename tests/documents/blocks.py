@@ -1,8 +1,8 @@
 """The files and commands of a document: its fenced blocks.
 
 A block with ``title="name"`` is a file that the reader writes. A block ``console`` (or ``bash``) holds commands, one to
-a line, with or without ``$``; a backslash continues a line. The comment ``<!-- not run: reason -->`` on the line before a
-block says why a test cannot run it: its commands are then only parsed.
+a line, with or without ``$``; a backslash continues a line. The comment ``<!-- not run: reason -->`` on the line before
+a block says why a test cannot run it: its commands are then only parsed.
 """
 
 from __future__ import annotations

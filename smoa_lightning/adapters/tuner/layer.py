@@ -189,7 +189,7 @@ class AdapterLayer(nn.Module, BaseTunerLayer):
         return [name for name in self.active_adapters if name in self.configs]
 
     def __repr__(self) -> str:
-        return f"{type(self).__module__.split('.')[-2]}.{super().__repr__()}"
+        return f"{type(self).__module__.split('.')[-2:][0]}.{super().__repr__()}"
 
 
 def _leave_inference_mode(layer: AdapterLayer, _incompatible_keys: Any = None) -> None:
