@@ -38,9 +38,9 @@ def on_files(files: Files, config: Any) -> Files:
     for uri, content in made.items():
         files.append(File.generated(config, uri, content=content))
     for file in sorted((ROOT / "results").rglob("*")):
-        uri = site_place(file.relative_to(ROOT).as_posix())
-        if uri is not None and file.suffix in (".md", ".svg"):
-            files.append(File.generated(config, uri, abs_src_path=str(file)))
+        place = site_place(file.relative_to(ROOT).as_posix())
+        if place is not None and file.suffix in (".md", ".svg"):
+            files.append(File.generated(config, place, abs_src_path=str(file)))
     return files
 
 
