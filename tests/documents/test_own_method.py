@@ -1,0 +1,37 @@
+"""The method of the tutorial passes the tests of the tutorial, and a layer of a module without a package has a name."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_PREFIX_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
+
+from .blocks import blocks
+
+TUTORIAL = Path(__file__).parents[2] / "docs" / "tutorials" / "own_method.md"
+NAMES = ("core_adapter", "test_core_adapter")
+MAPPINGS = (PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_PREFIX_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING)
+
+
+@pytest.fixture
+def _files_of_the_tutorial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    for block in blocks(TUTORIAL):
+        if block.title in [f"{name}.py" for name in NAMES]:
+            (tmp_path / block.title).write_text(block.text, encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield
+    for name in NAMES:
+        sys.modules.pop(name, None)
+    for mapping in MAPPINGS:
+        mapping.pop("CORE", None)
+
+
+@pytest.mark.usefixtures("_files_of_the_tutorial")
+def test_the_method_of_the_tutorial_passes_its_tests(tmp_path: Path) -> None:
+    module = importlib.import_module("test_core_adapter")
+    module.test_core_adapters(tmp_path / "saved")
+    assert repr(module.adapted().base_model.model[0]).startswith("core_adapter.CoreLinear(")
