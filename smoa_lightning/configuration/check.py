@@ -7,7 +7,7 @@ the schema does not describe, libraries of a different version.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from smoa_lightning.common.console import FLAGS
