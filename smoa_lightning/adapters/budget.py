@@ -183,7 +183,7 @@ def trainable_parameters(skeleton: nn.Module, config: PeftConfig | None) -> int:
     """
     if config is None:
         return sum(parameter.numel() for parameter in skeleton.parameters())
-    config = _countable(config)
+    config = countable(config)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # attaching the strategy for the run shows them
         try:
@@ -194,8 +194,8 @@ def trainable_parameters(skeleton: nn.Module, config: PeftConfig | None) -> int:
     return sum(parameter.numel() for parameter in adapted.parameters() if parameter.requires_grad)
 
 
-def _countable(config: PeftConfig) -> PeftConfig:
-    """Copy a config without initialisations that need weights or a tokenizer; they do not change shapes."""
+def countable(config: PeftConfig) -> PeftConfig:
+    """Copy a config without initialisations that need weights or a tokenizer; they change no shape."""
     changes: dict[str, Any] = {}
     if isinstance(getattr(config, "init_lora_weights", None), str):
         changes["init_lora_weights"] = True

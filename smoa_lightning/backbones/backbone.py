@@ -164,8 +164,7 @@ def read_architecture(location: Location) -> PretrainedConfig:
 def load_model(config: BackboneConfig, location: Location) -> PreTrainedModel:
     """Load the causal language model in the configured dtype, ready for training an adapter.
 
-    With gradient checkpointing the embeddings require gradients, since a frozen embedding would cut the graph before
-    the first checkpointed block. A checkpoint that is already quantised is loaded as it is.
+    A checkpoint that is already quantised is loaded as it is.
 
     Inside ``process_cache`` the result is a copy of the cached model, because adapters change modules and some weights.
 
@@ -199,14 +198,22 @@ def _read_model(config: BackboneConfig, location: Location) -> PreTrainedModel:
     prepare_quantized(model, dtype, keep=config.dequantize == "cached")
     model.config.use_cache = False
     if config.gradient_checkpointing:
-        if hasattr(model, "activation_checkpointing_enable"):  # the name since transformers 5.2x
-            model.activation_checkpointing_enable({"use_reentrant": False})
-        else:
-            model.gradient_checkpointing_enable({"use_reentrant": False})
-        model.enable_input_require_grads()
+        enable_checkpointing(model)
     if location.source == "hub":
         remember_commit(location.name, "model", location.revision, location.commit)
     return model
+
+
+def enable_checkpointing(model: PreTrainedModel) -> None:
+    """Switch on gradient checkpointing, and let the embeddings require gradients.
+
+    A frozen embedding would cut the graph before the first checkpointed block.
+    """
+    if hasattr(model, "activation_checkpointing_enable"):  # the name since transformers 5.2x
+        model.activation_checkpointing_enable({"use_reentrant": False})
+    else:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    model.enable_input_require_grads()
 
 
 def complete_model(location: Location, allow_missing: Collection[str] = (), **kwargs: Any) -> PreTrainedModel:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -34,6 +36,17 @@ class _Scratch(threading.local):
 
 
 _scratch = _Scratch()
+
+
+@contextlib.contextmanager
+def separate_scratch() -> Iterator[None]:
+    """Use other buffers in the block, for fake tensors, which must not meet real ones."""
+    before = _scratch.buffers, _scratch.views
+    _scratch.buffers, _scratch.views = {}, {}
+    try:
+        yield
+    finally:
+        _scratch.buffers, _scratch.views = before
 
 
 def scratch_like(weight: Tensor, dtype: torch.dtype, slot: int) -> Tensor:

@@ -97,6 +97,10 @@ class BoundLayer(UpdateLayer):
             "out of target_modules."
         )
 
+    def assume_prepared(self) -> None:
+        """Leave out :meth:`prepare` for the present adapters, of a model without values."""
+        self._prepared |= set(self.configs)
+
     def prefetch_fingerprint(self, adapter_name: str) -> None:
         """Compute the fingerprint of the weight for the next check, unless the weight is known to match."""
         absent = adapter_name not in self.configs or self._base().weight.is_meta

@@ -1,0 +1,131 @@
+"""One training step on fake tensors, whose live bytes are the memory of a real step."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from peft import PeftModel
+from torch import Tensor, nn
+from torch._subclasses import FakeTensorMode
+from torch.nn import functional as F
+
+from smoa_lightning.adapters.smoa.layer import SmoaLinear
+from smoa_lightning.adapters.smoa.scratch import separate_scratch
+from smoa_lightning.evaluation.scoring import logits_at
+from smoa_lightning.training.memory.fake_model import DEVICE
+from smoa_lightning.training.memory.live_bytes import ACTIVATIONS, GRADIENTS, KINDS, OPTIMIZER, WEIGHTS, LiveBytes
+from smoa_lightning.training.optimizer import Factory, make_optimizer
+
+
+@dataclass(frozen=True)
+class StepShape:
+    """The shape of the batch of a step.
+
+    Attributes:
+        rows: R, rows of a micro-batch (of one process).
+        length: T, tokens of a row, with padding.
+        targets: Tokens of a row that the loss reads, at most T - 1.
+        packed: Whether the rows are packed, so that positions separate them and there is no attention mask.
+        accumulates: Whether an optimizer step has several micro-batches, so that gradients exist in the next forward.
+        autocast: The dtype of a mixed precision; None without.
+    """
+
+    rows: int
+    length: int
+    targets: int
+    packed: bool = False
+    accumulates: bool = False
+    autocast: torch.dtype | None = None
+
+
+@dataclass(frozen=True)
+class StepMemory:
+    """The bytes of a step.
+
+    Attributes:
+        largest: Kind (weights, gradients, optimizer, activations, logits) -> its largest bytes.
+        peak: Kind -> its bytes when the sum was largest. The gradients of adapters do not exist yet when the
+            activations are largest, so the sum of ``largest`` is larger.
+    """
+
+    largest: Mapping[str, int]
+    peak: Mapping[str, int]
+
+    @property
+    def total(self) -> int:
+        """Bytes at the peak."""
+        return sum(self.peak.values())
+
+
+def trace_step(network: nn.Module, optimizer: Factory, shape: StepShape, mode: FakeTensorMode) -> StepMemory:
+    """Run a training step after the first one (so that the optimizer has its state) and count its live bytes.
+
+    The steps are those of ``FineTuneModule`` under Lightning: forward, release of the old gradients, backward,
+    optimizer. The loss is the summed cross-entropy of the targets in float32; only their logits are computed.
+
+    Args:
+        network: A model of fake tensors of this mode.
+        optimizer: Trainable parameters -> their optimizer.
+        shape: The shape of the batch.
+        mode: The mode that made the model.
+    """
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    head: Any = network.get_output_embeddings()  # type: ignore[operator]
+    vocabulary = int(head.weight.shape[0])
+    with separate_scratch(), LiveBytes((shape.rows * shape.targets, vocabulary)) as live:
+        live.add([*network.parameters(), *network.buffers()])
+        _build_plans(network, mode)
+        live.phase = GRADIENTS
+        with mode:
+            for parameter in trained:
+                parameter.grad = torch.empty_like(parameter)
+        live.phase = OPTIMIZER
+        if trained:
+            stepped = make_optimizer(optimizer, trained)
+            stepped.step(lambda: 0.0)
+        live.phase = ACTIVATIONS
+        _forward_backward(network, trained, shape, live, mode)
+        memory = StepMemory({kind: live.largest[kind] for kind in KINDS}, {kind: live.peak[kind] for kind in KINDS})
+        for parameter in trained:
+            parameter.grad = None
+    return memory
+
+
+def _build_plans(network: nn.Module, mode: FakeTensorMode) -> None:
+    """Let SMoA's layers make what they derive from frozen state and keep, such as the masks of ``spectral_energy``."""
+    active = network.active_adapters if isinstance(network, PeftModel) else []
+    with mode:
+        for module in network.modules():
+            for adapter in active if isinstance(module, SmoaLinear) else ():
+                module.plan(adapter)
+
+
+def _forward_backward(
+    network: nn.Module, trained: list[nn.Parameter], shape: StepShape, live: LiveBytes, mode: FakeTensorMode
+) -> None:
+    hooks = [parameter.register_post_accumulate_grad_hook(live.becomes_gradient) for parameter in trained]
+    mixed = torch.autocast(DEVICE, shape.autocast) if shape.autocast is not None else contextlib.nullcontext()
+    with mode, torch.set_grad_enabled(bool(trained)):
+        inputs, places, labels = _batch(shape)
+        with mixed:
+            loss = F.cross_entropy(logits_at(network, inputs, places).float(), labels, reduction="sum")
+        if trained:
+            for parameter in [] if shape.accumulates else trained:
+                parameter.grad = None
+            loss.backward()
+    for hook in hooks:
+        hook.remove()
+
+
+def _batch(shape: StepShape) -> tuple[dict[str, Any], tuple[Tensor, Tensor], Tensor]:
+    """Return the inputs of the model, the places of the targets, and their labels."""
+    ids = torch.zeros(shape.rows, shape.length, dtype=torch.long, device=DEVICE)
+    inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    if shape.packed:
+        inputs = {"input_ids": ids, "position_ids": torch.zeros_like(ids), "use_cache": False}
+    labels = torch.zeros(shape.rows * shape.targets, dtype=torch.long, device=DEVICE)
+    return inputs, (torch.zeros_like(labels), torch.zeros_like(labels)), labels
