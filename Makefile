@@ -29,6 +29,9 @@ schema: $(VENV)/.installed
 architecture: $(VENV)/bin/python
 	$(BIN)/python -m tools.architecture
 
+methods: $(VENV)/bin/python
+	$(BIN)/python -m tools.methods_page
+
 backbone: $(VENV)/.installed
 	$(BIN)/python -m tools.embedded.rebuild $(ARGS)
 

@@ -1,7 +1,7 @@
 """The memory that ``params`` estimates against the real peak of training steps on the CPU.
 
-Each case is a process of its own: it imports everything, loads the backbone, attaches the adapter and makes three
-training steps on random tokens. The measured peak is the largest resident memory in the last two steps, less the
+Each case is a process of its own: it imports everything, loads the backbone, attaches the adapter and makes two
+training steps on random tokens. The measured peak is the largest resident memory in the second step, less the
 resident memory before the backbone is loaded (Python, libraries). ``MALLOC_MMAP_THRESHOLD_=131072`` lets the C library
 return every freed block of 128 KiB or more to the system. ``--default_allocator`` measures without it, too: the
 difference is what the allocator adds.
@@ -60,7 +60,7 @@ def module_of(case: str) -> tuple[Any, Any]:
 
 
 def measure(case: str) -> dict[str, float]:
-    """Make three training steps; return bytes above those of the process without a model, bytes of that process, and seconds of a step."""
+    """Make two training steps; return bytes above those of the process without a model, bytes of that process, and seconds of a step."""
     import torch
 
     from smoa_lightning.adapters import attach
@@ -84,7 +84,7 @@ def measure(case: str) -> dict[str, float]:
     labels = ids.masked_fill(mask == 0, -100)
     batch = {"input_ids": ids, "attention_mask": mask, "labels": labels}
     began = time.perf_counter()
-    for step in range(3):
+    for step in range(2):
         if step == 1:
             gc.collect()
             Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak counts from here
@@ -110,7 +110,9 @@ def estimate(case: str) -> int:
 def child(task: str, case: str, **environment: str) -> Any:
     """Run a task of this script in a process of its own."""
     command = [sys.executable, __file__, "--task", task, "--cases", case]
-    done = subprocess.run(command, env=os.environ | environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    done = subprocess.run(
+        command, env=os.environ | environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     if done.returncode:
         sys.exit(done.stderr)
     return json.loads(done.stdout.splitlines()[-1])
@@ -126,7 +128,16 @@ def main() -> None:
     if options.task is not None:
         print(json.dumps(measure(options.cases[0]) if options.task == "measure" else estimate(options.cases[0])))
         return
-    titles = ["strategy", "backbone", "dtype", "rows x tokens", "checkpointing", "estimate, MB", "measured, MB", "ratio"]
+    titles = [
+        "strategy",
+        "backbone",
+        "dtype",
+        "rows x tokens",
+        "checkpointing",
+        "estimate, MB",
+        "measured, MB",
+        "ratio",
+    ]
     titles += ["s a step"]
     if options.default_allocator:
         titles += ["default allocator, MB", "s a step"]

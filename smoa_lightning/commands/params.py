@@ -1,11 +1,13 @@
-"""``params``: adapted layers, trainable parameters and rank bounds of a configuration, without data and weights."""
+"""``params``: adapted layers, trainable parameters, rank bounds, memory and disk, without data and weights."""
 
 from __future__ import annotations
 
+import json
 import logging
 from itertools import groupby
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from smoa_lightning.commands.params_flags import ParamsFlags, row_lengths, split_flags
 from smoa_lightning.common.allowed_classes import allowing, split_packages
 from smoa_lightning.common.fast_imports import import_command
 from smoa_lightning.configuration import expand_bases, help_or_check, with_full_keys
@@ -13,22 +15,31 @@ from smoa_lightning.records.tables import text_table
 
 if TYPE_CHECKING:
     from smoa_lightning.adapters.inspect import AdaptedLayer
+    from smoa_lightning.training.memory.report import Report
+
+TITLES = ("layers", "kind", "out", "in", "trainable", "rank bound", "count")
+KEYS = ("layers", "kind", "out_features", "in_features", "trainable_parameters", "rank_bound", "count")
+Kind = tuple[str, str, int, int, int, int, int]
 
 
-def layer_table(layers: list[AdaptedLayer]) -> str:
-    """Return one line a kind of layer: name with * as index, shape, parameters and rank bound of one layer, count."""
+def kinds_of_layers(layers: list[AdaptedLayer]) -> list[Kind]:
+    """Return a kind of layer each: name with * as index, method, shape, parameters and rank bound of one, count."""
 
     def kind(layer: AdaptedLayer) -> tuple[str, str, int, int, int, int]:
         name = ".".join("*" if part.isdigit() else part for part in layer.name.split("."))
         return name, layer.kind, layer.out_features, layer.in_features, layer.trainable_parameters, layer.rank_bound
 
-    titles = ("layers", "kind", "out", "in", "trainable", "rank bound", "count")
+    return [(*key, len(list(group))) for key, group in groupby(sorted(layers, key=kind), key=kind)]
+
+
+def layer_table(layers: list[AdaptedLayer]) -> str:
+    """Return one line a kind of layer."""
     rows: list[tuple[str, ...]] = []
-    for key, group in groupby(sorted(layers, key=kind), key=kind):
+    for key in kinds_of_layers(layers):
         shown = [f"{value:,}" if isinstance(value, int) else value for value in key]
-        shown[-1] = shown[-1] if key[-1] else "none"  # an adapter slot does not update a weight
-        rows.append((*shown, f"{len(list(group)):,}"))
-    return text_table(titles, rows, words=2)
+        shown[5] = shown[5] if key[5] else "none"  # an adapter slot does not update a weight
+        rows.append(tuple(shown))
+    return text_table(TITLES, rows, words=2)
 
 
 def main(args: list[str]) -> None:
@@ -38,36 +49,62 @@ def main(args: list[str]) -> None:
         UserError: Bad input.
     """
     packages, args = split_packages(args)
+    flags, args = split_flags(args)
     args = with_full_keys("params", args)
     if help_or_check("params", args):
         return
     FineTuneCLI = import_command("smoa_lightning.training.cli").FineTuneCLI
-    from smoa_lightning.adapters import attach
-    from smoa_lightning.adapters.inspect import adapted_layers, adapter_bytes
-    from smoa_lightning.adapters.method_names import strategy_name
-    from smoa_lightning.backbones.backbone import load_skeleton
     from smoa_lightning.common.quiet import quiet_libraries
+    from smoa_lightning.training.memory.report import report
     from smoa_lightning.training.run_notes import announce_sources
 
     quiet_libraries()
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # hides messages about devices: no run follows
     with allowing(packages):
-        module = FineTuneCLI(expand_bases(args), run=False).model
-    announce_sources(module)
-    fit = module.resolve_budget()
-    network = load_skeleton(module.backbone_config, module.location)
-    total = sum(p.numel() for p in network.parameters())
-    print(f"backbone: {module.location.source} ({module.location.name}), {total:,} parameters")
-    print(f"strategy: {strategy_name(module.adapter_config, module.frozen)}")
-    if fit is not None:
-        print(fit.line())
-    if module.adapter_config is None:
-        trainable = 0 if module.frozen else total
-        size = sum(p.numel() * p.element_size() for p in network.parameters()) if trainable else 0
+        cli = FineTuneCLI(expand_bases(args), run=False)
+    announce_sources(cli.model)
+    lengths = row_lengths(flags, cli.config["data.max_length"], cli.model.limits.context)
+    result = report(cli.model, cli.datamodule, cli.trainer, lengths, flags.memory)
+    if flags.json:
+        print(json.dumps(facts(result), indent=2))
     else:
-        adapted = attach(network, module.adapter_config, module.adapter_seed)
-        print(layer_table(adapted_layers(adapted)))
-        trainable = sum(p.numel() for p in adapted.parameters() if p.requires_grad)
-        size = adapter_bytes(adapted)
-    print(f"trainable parameters: {trainable:,} ({trainable / total:.3%} of the backbone)")
-    print(f"adapter file: about {size:,} bytes")
+        print(text(result, flags))
+
+
+def text(result: Report, flags: ParamsFlags) -> str:
+    """Return what the command prints."""
+    from smoa_lightning.training.memory.tables import disk_text, memory_text
+
+    lines = [f"backbone: {result.source} ({result.name}), {result.total:,} parameters", f"strategy: {result.strategy}"]
+    if result.budget is not None:
+        lines.append(result.budget.line())
+    if result.layers is not None:
+        lines.append(layer_table(result.layers))
+    share = f"{result.trainable / result.total:.3%} of the backbone"
+    lines.append(f"trainable parameters: {result.trainable:,} ({share})")
+    lines.append(f"adapter file: about {result.adapter_bytes:,} bytes")
+    if result.disk is not None and result.trainable:
+        lines.append(disk_text(result.disk))
+    if result.memory is not None:
+        lines += ["", memory_text(result.memory, result.optimizer)]
+        if flags.targets is None and result.memory.shape.targets > 1:
+            lines.append("every token counts as a target; with data.loss_on: response there are fewer (--targets N)")
+    return "\n".join(lines)
+
+
+def facts(result: Report) -> dict[str, Any]:
+    """Return what ``--json`` prints."""
+    from smoa_lightning.training.memory.tables import disk_facts, memory_facts
+
+    layers = None if result.layers is None else kinds_of_layers(result.layers)
+    budget = result.budget
+    return {
+        "backbone": {"source": result.source, "name": result.name, "dtype": result.dtype, "parameters": result.total},
+        "strategy": result.strategy,
+        "budget": None if budget is None else {"target": budget.target, "changes": budget.changes},
+        "layers": None if layers is None else [dict(zip(KEYS, kind, strict=True)) for kind in layers],
+        "trainable_parameters": result.trainable,
+        "adapter_bytes": result.adapter_bytes,
+        "memory": None if result.memory is None else memory_facts(result.memory, result.optimizer),
+        "disk": None if result.disk is None else disk_facts(result.disk),
+    }

@@ -29,6 +29,12 @@ from smoa_lightning.configuration.settings import (
 )
 
 COLUMN = 44
+PARAMS_FLAGS = {  # of the command line only
+    "--json": "print one JSON object, and nothing else, to the standard output",
+    "--length N": "tokens of a row for the estimate of memory; without it data.max_length, or the limit of the model",
+    "--targets N": "tokens of a row that the loss reads; without it all of them, which is the most",
+    "--no_memory": "leave out the estimate of memory and disk, which takes some seconds",
+}
 EXAMPLES = """\
 Flags and files set the same keys; later ones replace earlier ones:
   python -m smoa_lightning {command} --config experiments/piqa.yaml --model.adapter.r 8 --data.batch_size 16
@@ -73,6 +79,7 @@ def describe(command: str, args: list[str]) -> str:
         "",
         HELP,
         f"  --{FLAG} PACKAGE: {FLAG_HELP}",
+        *([f"  {flag}: {text}" for flag, text in PARAMS_FLAGS.items()] if command == "params" else []),
         *([] if command == "params" else [f"  --{other_backbone.FLAG}: {other_backbone.HELP}"]),
         *_other_versions(),
     ]
@@ -80,7 +87,7 @@ def describe(command: str, args: list[str]) -> str:
         title = f"{group.name}: {group.title}" if group.name else "general"
         lines += ["", *textwrap.wrap(title, width)]
         for setting in group.settings:
-            lines += _entry(setting, value_at(settings, setting.key), width)
+            lines += setting_lines(setting, value_at(settings, setting.key), width)
     return "\n".join(lines)
 
 
@@ -105,7 +112,7 @@ def _other_versions() -> list[str]:
     return [f"The settings of {name} below are those of version {version}." for name, version in versions]
 
 
-def _entry(setting: Setting, given: Any, width: int) -> list[str]:
+def setting_lines(setting: Setting, given: Any, width: int) -> list[str]:
     """Return the lines of one setting: its name, type and value, with its meaning next to or below them."""
     key = setting.key.replace(".init_args.", ".")
     given = given.get("class_path") if setting.key in CLASS_SETTINGS and isinstance(given, dict) else given

@@ -28,7 +28,10 @@ class DiskEstimate:
 
     @property
     def at_end(self) -> int:
-        """The folder of a finished run: best and last checkpoint and adapter, 2 C + 2 A."""
+        """The folder of a finished run, 2 C + 2 A: the best and the last checkpoint and adapter.
+
+        It is half of this if the last state is the best one, since its files are hard links then.
+        """
         return 2 * (self.checkpoint + self.adapter)
 
     @property

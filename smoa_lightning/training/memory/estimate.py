@@ -105,7 +105,5 @@ def _quantised(memory: StepMemory, network: Any, kind: str, cached: bool) -> Ste
     saved = (0 if cached else sum(floats)) - sum(quantised_bytes(weight.shape, kind) for weight in frozen)
     temporary = 0 if cached else max(floats, default=0)
     changes = {WEIGHTS: -saved, ACTIVATIONS: temporary}
-    largest, peak = (
-        {k: v + changes.get(k, 0) for k, v in sizes.items()} for sizes in (memory.largest, memory.peak)
-    )
+    largest, peak = ({k: v + changes.get(k, 0) for k, v in sizes.items()} for sizes in (memory.largest, memory.peak))
     return StepMemory(largest, peak)

@@ -17,7 +17,7 @@ from smoa_lightning.adapters.smoa.layer import SmoaLinear
 from smoa_lightning.adapters.smoa.scratch import separate_scratch
 from smoa_lightning.evaluation.scoring import logits_at
 from smoa_lightning.training.memory.fake_model import DEVICE
-from smoa_lightning.training.memory.live_bytes import ACTIVATIONS, GRADIENTS, KINDS, OPTIMIZER, WEIGHTS, LiveBytes
+from smoa_lightning.training.memory.live_bytes import ACTIVATIONS, GRADIENTS, KINDS, OPTIMIZER, LiveBytes
 from smoa_lightning.training.optimizer import Factory, make_optimizer
 
 

@@ -1,0 +1,118 @@
+"""What ``params`` reports: layers, parameters, memory and disk of the settings of a run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import lightning as L
+import torch
+
+from smoa_lightning.adapters import attach
+from smoa_lightning.adapters.budget import BudgetFit, countable
+from smoa_lightning.adapters.inspect import AdaptedLayer, adapted_layers, sizes
+from smoa_lightning.adapters.method_names import strategy_name
+from smoa_lightning.backbones.backbone import load_skeleton
+from smoa_lightning.data.datamodule import TaskDataModule
+from smoa_lightning.training.memory.disk import DiskEstimate, estimate_disk
+from smoa_lightning.training.memory.estimate import MemoryEstimate, estimate_memory
+from smoa_lightning.training.memory.live_bytes import OPTIMIZER
+from smoa_lightning.training.memory.step import StepMemory, StepShape
+from smoa_lightning.training.module import FineTuneModule
+
+MIXED = {"bf16-mixed": torch.bfloat16, "bf16": torch.bfloat16}
+MIXED |= {str(name): torch.float16 for name in (16, "16-mixed")}
+
+
+@dataclass(frozen=True)
+class Report:
+    """The facts about the settings of a run.
+
+    Attributes:
+        source: Source of the backbone: hub, local or embedded.
+        name: Its name.
+        dtype: Dtype of its weights, or their format if they are quantised.
+        total: Number of its parameters.
+        strategy: Name of the strategy.
+        optimizer: Name of the optimizer.
+        budget: How the strategy meets its budget, if there is one.
+        layers: The adapted layers; None without an adapter.
+        trainable: Number of trainable parameters.
+        adapter_bytes: Bytes of the adapter's file.
+        memory: The memory of a training step; None if it was not asked for.
+        disk: The disk space of the run; None if it was not asked for, or if the optimizer's state is not known.
+    """
+
+    source: str
+    name: str
+    dtype: str
+    total: int
+    strategy: str
+    optimizer: str
+    budget: BudgetFit | None
+    layers: list[AdaptedLayer] | None
+    trainable: int
+    adapter_bytes: int
+    memory: MemoryEstimate | None
+    disk: DiskEstimate | None
+
+
+def report(
+    module: FineTuneModule, data: TaskDataModule, trainer: L.Trainer, lengths: tuple[int, int], memory: bool
+) -> Report:
+    """Collect the facts; neither weights nor rows are read.
+
+    Args:
+        module: The model.
+        data: The data.
+        trainer: The trainer.
+        lengths: Tokens of a row, and its targets.
+        memory: Whether to estimate memory and disk.
+
+    Raises:
+        UserError: The strategy does not fit the backbone.
+    """
+    budget = module.resolve_budget()
+    config, location = module.backbone_config, module.location
+    network: Any = load_skeleton(config, location)
+    total = sum(parameter.numel() for parameter in network.parameters())
+    network.requires_grad_(module.adapter_config is None and not module.frozen)
+    layers = None
+    if module.adapter_config is not None:
+        network = attach(network, countable(module.adapter_config), module.adapter_seed)
+        layers = adapted_layers(network)
+    counts = sizes(network)
+    estimate = estimate_memory(module, step_shape(data, trainer, lengths)) if memory else None
+    disk = None
+    if estimate is not None:
+        known = next((step for step in estimate.steps.values() if isinstance(step, StepMemory)), None)
+        if known is not None:
+            disk = estimate_disk(network, counts["adapter_bytes"], known.largest[OPTIMIZER])
+    return Report(
+        source=location.source,
+        name=location.name,
+        dtype=config.quantization or config.dtype,
+        total=total,
+        strategy=strategy_name(module.adapter_config, module.frozen),
+        optimizer=optimizer_name(module),
+        budget=budget,
+        layers=layers,
+        trainable=counts["trainable"],
+        adapter_bytes=counts["adapter_bytes"],
+        memory=estimate,
+        disk=disk,
+    )
+
+
+def step_shape(data: TaskDataModule, trainer: L.Trainer, lengths: tuple[int, int]) -> StepShape:
+    """Return the shape of the batch of a process, from the settings."""
+    precision = str(trainer.precision)
+    accumulates = int(trainer.accumulate_grad_batches) > 1
+    return StepShape(data.batch_size, *lengths, data.packing, accumulates, MIXED.get(precision))
+
+
+def optimizer_name(module: FineTuneModule) -> str:
+    """Return the name of the class of the optimizer."""
+    from smoa_lightning.training.optimizer import make_optimizer
+
+    return type(make_optimizer(module.optimizer_factory, [torch.nn.Parameter(torch.zeros(1, 1))])).__name__
