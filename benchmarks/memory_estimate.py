@@ -6,7 +6,7 @@ resident memory before the backbone is loaded (Python, libraries). ``MALLOC_MMAP
 return every freed block of 128 KiB or more to the system. ``--default_allocator`` measures without it, too: the
 difference is what the allocator adds.
 
-    python benchmarks/memory_estimate.py --cases lora:embedded:float32:32x256 full:/models/a:bfloat16:4x128:checkpointing
+    python benchmarks/memory_estimate.py --cases lora:embedded:float32:32x256 full:/models/a:bfloat16:4x128
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def resident(field: str = "VmRSS") -> int:
 
 
 def module_of(case: str) -> tuple[Any, Any]:
-    """Return the module of a case ``STRATEGY:BACKBONE:DTYPE:ROWSxLENGTH[:checkpointing]`` and the shape of its batch."""
+    """Return the module of a case and the shape of its batch."""
     import importlib
 
     import yaml
@@ -60,7 +60,7 @@ def module_of(case: str) -> tuple[Any, Any]:
 
 
 def measure(case: str) -> dict[str, float]:
-    """Make two training steps; return bytes above those of the process without a model, bytes of that process, and seconds of a step."""
+    """Make two training steps; return their peak above the process without a model, that process, and seconds."""
     import torch
 
     from smoa_lightning.adapters import attach

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from pathlib import Path
 
@@ -36,9 +35,8 @@ def page(text: str) -> str:
     """Return the page with fresh tables."""
     for group in GROUPS:
         begin = BEGIN.format(group)
-        pattern = f"{re.escape(begin)}.*?{re.escape(END)}"
-        fresh = f"{begin}\n{table(group)}\n{END}"
-        text = re.sub(pattern, lambda found, fresh=fresh: fresh, text, flags=re.DOTALL)
+        before, _, rest = text.partition(begin)
+        text = f"{before}{begin}\n{table(group)}\n{END}{rest.partition(END)[2]}"
     return text
 
 

@@ -28,8 +28,8 @@ BOOKKEEPING = {
     "inference_mode",
 }
 LEGEND = (
-    "W is d_out x d_in, N and m are the larger and the smaller of the two, n is the width of the hidden states, r, K, q, "
-    "b and k are settings. Parameters are those of one adapted matrix (or slot); 'methods NAME' shows one in full."
+    "W is d_out x d_in, N is the larger of the two, n is the width of the hidden states; r, K, q, b, k and the others are "
+    "settings. Parameters are those of one adapted matrix (or slot); 'methods NAME' shows one in full."
 )
 
 

@@ -37,7 +37,7 @@ class LiveBytes(TorchDispatchMode):
     """
 
     def __init__(self, logits: tuple[int, int]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.phase = WEIGHTS
         self.now: Counter[str] = Counter()
         self.peak: Counter[str] = Counter()

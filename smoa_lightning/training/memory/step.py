@@ -98,10 +98,11 @@ def trace_step(network: nn.Module, optimizer: Factory, shape: StepShape, mode: F
 def _build_plans(network: nn.Module, mode: FakeTensorMode) -> None:
     """Let SMoA's layers make what they derive from frozen state and keep, such as the masks of ``spectral_energy``."""
     active = network.active_adapters if isinstance(network, PeftModel) else []
+    layers = [module for module in network.modules() if isinstance(module, SmoaLinear)]
     with mode:
-        for module in network.modules():
-            for adapter in active if isinstance(module, SmoaLinear) else ():
-                module.plan(adapter)
+        for layer in layers:
+            for adapter in active:
+                layer.plan(adapter)
 
 
 def _forward_backward(

@@ -109,6 +109,7 @@ def test_gradients_stay_when_a_step_accumulates(tiny_backbone: Path) -> None:
     assert (plain.peak["gradients"], accumulating.peak["gradients"]) == (0, plain.largest["gradients"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change", [{"packed": True}, {"autocast": torch.bfloat16}, {"targets": 3}], ids=["packed", "mixed", "few targets"]
 )
@@ -125,11 +126,13 @@ def test_a_step_that_cannot_be_traced_has_a_reason(tiny_backbone: Path) -> None:
     estimate = estimate_memory(FineTuneModule(config, peft.PrefixTuningConfig(num_virtual_tokens=2)), SHAPE)
     assert isinstance(estimate.steps[False], StepMemory)
     assert "does not work with gradient checkpointing" in str(estimate.steps[True])
+    checkpointed = dataclasses.replace(config, gradient_checkpointing=True)
+    module = FineTuneModule(checkpointed, peft.PrefixTuningConfig(num_virtual_tokens=2))
     with pytest.raises(UserError, match="does not work with gradient checkpointing"):
-        checkpointed = dataclasses.replace(config, gradient_checkpointing=True)
-        estimate_memory(FineTuneModule(checkpointed, peft.PrefixTuningConfig(num_virtual_tokens=2)), SHAPE)
+        estimate_memory(module, SHAPE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["int8", "nf4"])
 def test_quantised_weights_are_smaller(kind: str, tiny_backbone: Path) -> None:
     lora = peft.LoraConfig(r=4)
