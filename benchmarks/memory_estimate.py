@@ -110,9 +110,7 @@ def estimate(case: str) -> int:
 def child(task: str, case: str, **environment: str) -> Any:
     """Run a task of this script in a process of its own."""
     command = [sys.executable, __file__, "--task", task, "--cases", case]
-    done = subprocess.run(
-        command, env=os.environ | environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    done = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(done.stderr)
     return json.loads(done.stdout.splitlines()[-1])

@@ -28,8 +28,8 @@ BOOKKEEPING = {
     "inference_mode",
 }
 LEGEND = (
-    "W is d_out x d_in, N is the larger of the two, n is the width of the hidden states; r, K, q, b, k and the others are "
-    "settings. Parameters are those of one adapted matrix (or slot); 'methods NAME' shows one in full."
+    "W is d_out x d_in, N is the larger of the two, n is the width of the hidden states; r, K, q, b and the others "
+    "are settings. Parameters are those of one adapted matrix (or slot); 'methods NAME' shows one in full."
 )
 
 
@@ -41,8 +41,8 @@ def main(args: list[str]) -> None:
     """
     parser = ArgumentParser(
         prog="python -m smoa_lightning methods",
-        description="The strategies of experiments/adapters: equation, trainable parameters, bound of the rank, whether "
-        "the update can be merged, which setting a budget chooses, and the source.",
+        description="The strategies of experiments/adapters: equation, trainable parameters, bound of the rank, "
+        "whether the update can be merged, which setting a budget chooses, and the source.",
     )
     parser.add_argument("name", nargs="?", help="a strategy to show in full, such as smoa_blocks")
     parser.add_argument("--json", action="store_true", help="print JSON, and nothing else, to the standard output")
