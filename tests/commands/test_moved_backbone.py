@@ -80,7 +80,7 @@ def test_a_moved_backbone_is_named(
         assert "name its folder with --model.backbone.path FOLDER" in capsys.readouterr().err
         path = ["--model.backbone.path", moved]
         assert main(["generate", str(run), "--prompt", "x", "--max_new_tokens", "2", *path]) == 0
-        assert main(["rank", str(run), "--layers", "1", "--output", "ranks", *path]) == 0
+        assert main(["rank", str(run), "--layers", "1", "--output", "ranks", "--backbone", moved]) == 0
         assert load_adapter(run, moved)[0].get_base_model().name_or_path == moved
         monkeypatch.setenv("HOME", str(folder))
         assert load_adapter(run, "~/model")[1].eos_token_id == 2
