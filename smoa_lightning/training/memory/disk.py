@@ -36,7 +36,7 @@ class DiskEstimate:
 
     @property
     def largest(self) -> int:
-        """The most during training, while a third checkpoint folder is written beside two: 3 (2 C + A)."""
+        """The most during training, while a third checkpoint folder is written in addition to two: 3 (2 C + A)."""
         return 3 * (2 * self.checkpoint + self.adapter)
 
 
