@@ -87,7 +87,7 @@ def report(
     if estimate is not None:
         known = next((step for step in estimate.steps.values() if isinstance(step, StepMemory)), None)
         if known is not None:
-            disk = estimate_disk(network, counts["adapter_bytes"], known.largest[OPTIMIZER])
+            disk = estimate_disk(network, counts["adapter_bytes"], known.peak[OPTIMIZER])  # without temporary tensors
     return Report(
         source=location.source,
         name=location.name,
