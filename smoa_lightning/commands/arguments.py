@@ -29,25 +29,10 @@ def add_allow_other_backbone(parser: argparse.ArgumentParser) -> None:
 
 
 def add_backbone_path(parser: argparse.ArgumentParser) -> None:
-<<<<<<< HEAD
-<<<<<<< HEAD
     """Add the flag that names the folder of the backbone, also under the key that ``fit`` has for it."""
     text = "folder of the backbone, if it has moved since training"
     names = ("--backbone", "--model.backbone.path")
     parser.add_argument(*names, dest="backbone", default=None, metavar="FOLDER", help=text)
-=======
-    """Add the flag that names the folder of the backbone; it also has the key that ``fit`` has for it."""
-    text = "folder of the backbone, if it has moved since training"
-    parser.add_argument(
-        "--backbone", "--model.backbone.path", dest="backbone", default=None, metavar="FOLDER", help=text
-    )
->>>>>>> dc573ee (The command methods and the tables of docs/methods.md come from one data file; params estimates memory and disk)
-=======
-    """Add the flag that names the folder of the backbone, also under the key that ``fit`` has for it."""
-    text = "folder of the backbone, if it has moved since training"
-    names = ("--backbone", "--model.backbone.path")
-    parser.add_argument(*names, dest="backbone", default=None, metavar="FOLDER", help=text)
->>>>>>> 173f933 (docs/memory.md: how memory and disk are estimated, and real peaks)
 
 
 class ArgumentParser(argparse.ArgumentParser):
