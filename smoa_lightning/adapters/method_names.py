@@ -69,6 +69,34 @@ def strategy_name(adapter: PeftConfig | None, frozen: bool) -> str:
     return name
 
 
+# Settings besides rank and K that decide the size of a method -> their word in the name of a run.
+SIZES = {
+    "gralora_k": "blocks",
+    "bottleneck_size": "size",
+    "block_size": "block",
+    "oft_block_size": "block",
+    "boft_block_size": "block",
+    "n_frequency": "frequencies",
+    "num_virtual_tokens": "tokens",
+}
+
+
+def size_names(adapter: PeftConfig | None) -> list[str]:
+    """Return the sizes of a strategy for the name of its run; only those that the strategy has.
+
+    >>> from peft import IA3Config, LoraConfig, PrefixTuningConfig
+    >>> size_names(LoraConfig(r=8)), size_names(PrefixTuningConfig(num_virtual_tokens=20)), size_names(IA3Config())
+    (['r8'], ['tokens20'], [])
+    """
+    sizes = [f"r{rank_of(adapter)}"] if rank_of(adapter) else []
+    if getattr(adapter, "structure", None) == "ldr":
+        sizes.append(f"displacement{adapter.displacement_rank}")  # type: ignore[union-attr]
+    if hasattr(adapter, "num_subspaces"):
+        sizes.append(f"K{num_subspaces_of(adapter)}")
+    values = {word: getattr(adapter, setting, None) for setting, word in SIZES.items() if getattr(adapter, setting, None)}
+    return sizes + [f"{word}{value}" for word, value in values.items() if isinstance(value, int)]
+
+
 def rank_of(adapter: PeftConfig | None) -> int:
     """Return the rank setting: 0 for a strategy without a rank, the final mean rank for AdaLoRA."""
     rank = getattr(adapter, "target_r", getattr(adapter, "r", 0))

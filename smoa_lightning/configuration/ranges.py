@@ -101,6 +101,8 @@ RANGES: Mapping[str, Range] = {
     "trainer.gradient_clip_val": Range(0),
     "trainer.reload_dataloaders_every_n_epochs": Range(0),
     "checkpoint.every_n_steps": COUNT,
+    "pictures.layers": COUNT_OR_NONE,
+    "pictures.min_steps": COUNT_OR_NONE,
 }
 # A whole number of these counts batches; another number is a share.
 SHARES = {f"trainer.limit_{name}_batches" for name in ("train", "val", "test", "predict")}

@@ -17,6 +17,9 @@ FINAL_METRICS = {
     **{f"final/selection_{name}": f"selection/{name}" for name in SCORES},
     **{f"final/{name.split('/')[1]}": name for name in COSTS},
 }
+# Curves of a run whose last values are the metrics of the tab.
+CURVES = ("train/loss", *(f"selection/{name}" for name in SCORES), *COSTS[:1], *COSTS[2:])
+FIRST = ("learning_rate", "rank", "strategy")  # columns that are shown before the others, after the axes
 
 
 def final_metrics(metrics: Mapping[str, Any]) -> dict[str, float]:
@@ -26,6 +29,25 @@ def final_metrics(metrics: Mapping[str, Any]) -> dict[str, float]:
     (0.5, -1.0)
     """
     return {name: float(metrics.get(source, -1.0)) for name, source in FINAL_METRICS.items()}
+
+
+def column_key(name: str) -> str:
+    """Return the key by which TensorBoard sorts a column: final metrics come after the learning rate.
+
+    >>> sorted(["final/acc", "learning_rate", "axis/r"], key=column_key)
+    ['axis/r', 'learning_rate', 'final/acc']
+    """
+    return name.replace("final/", "result/", 1) if name.startswith("final/") else name
+
+
+def first_columns(columns: Mapping[str, Any]) -> set[str]:
+    """Return the columns that come first: axes, learning rate, rank, strategy, and the first measured score.
+
+    >>> sorted(first_columns({"axis/r": "8", "learning_rate": 0.1, "seed": 0, "final/acc": -1.0, "final/nll": 1.2}))
+    ['axis/r', 'final/nll', 'learning_rate']
+    """
+    scores = [name for name in (f"final/{score}" for score in SCORES) if columns.get(name, -1.0) != -1.0]
+    return {name for name in columns if name.startswith("axis/") or name in (*FIRST, *scores[:1])}
 
 
 def mean_metrics(runs: Sequence[Mapping[str, Any]]) -> dict[str, float]:

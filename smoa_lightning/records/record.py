@@ -38,6 +38,7 @@ NOT_CONTENT = {
     "weights_only",
     "checkpoint",
     "cost_monitor",
+    "pictures",
     "sample_predictions",
     "data.num_workers",
     "data.pin_memory",

@@ -35,10 +35,12 @@ from smoa_lightning.training.callbacks import (
     CostMonitor,
     Forgetting,
     ItemScores,
+    Pictures,
     RankMonitor,
     SamplePredictions,
 )
 from smoa_lightning.training.checkpoint import read_checkpoint
+from smoa_lightning.training.loggers.place import check_loggers
 from smoa_lightning.training.module import FineTuneModule
 from smoa_lightning.training.processes import check_distributed_strategy
 from smoa_lightning.training.progress_bar import fit_terminal
@@ -59,7 +61,7 @@ class RunConfig:
     Args:
         root: Folder of all runs; TensorBoard reads it.
         folder: Exact folder of this run, instead of ``<root>/<name>/version_N``.
-        name: Name of this run; by default made of task, strategy, rank, K, seed and source.
+        name: Name of this run; by default made of task, strategy, its sizes, seed and backbone.
         score_base: Score the base model on the report rows before training.
         score_report: Score the best adapter on the report rows after training; searches do not.
     """
@@ -121,6 +123,7 @@ class FineTuneCLI(LightningCLI):
         parser.add_lightning_class_args(AdapterCheckpoint, "checkpoint")
         parser.add_lightning_class_args(CostMonitor, "cost_monitor")
         parser.add_lightning_class_args(RankMonitor, "rank_monitor")
+        parser.add_lightning_class_args(Pictures, "pictures")
         parser.add_lightning_class_args(SamplePredictions, "sample_predictions")
         parser.add_lightning_class_args(Forgetting, "forgetting")
 
@@ -163,6 +166,7 @@ class FineTuneCLI(LightningCLI):
         config = self.config[self.subcommand] if self.subcommand else self.config
         check_distributed_strategy(config["trainer.strategy"])
         config["trainer.strategy"] = own_strategy(config["trainer.strategy"])
+        check_loggers(config.get("trainer.logger"))
         for key in ("model.adapter_seed", "data.seed"):
             if config[key] is None:
                 config[key] = int(config["seed_everything"])

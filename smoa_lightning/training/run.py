@@ -13,7 +13,6 @@ from typing import Any
 import lightning as L
 import torch
 import yaml
-from lightning.pytorch.loggers import TensorBoardLogger
 
 from smoa_lightning.adapters.inspect import sizes
 from smoa_lightning.backbones.backbone import check_loadable, provenance
@@ -26,7 +25,6 @@ from smoa_lightning.configuration.path_settings import absolute_sources
 from smoa_lightning.data.datamodule import TaskDataModule
 from smoa_lightning.evaluation.text import signatures
 from smoa_lightning.records.claim import Claim
-from smoa_lightning.records.hparams import final_metrics, study_columns
 from smoa_lightning.records.record import (
     BASE_ITEMS,
     EVALUATION,
@@ -34,7 +32,6 @@ from smoa_lightning.records.record import (
     ITEMS,
     PREDICTIONS,
     RECORD,
-    STUDY_FACTS,
     RunFolder,
     check_files,
     content,
@@ -43,16 +40,17 @@ from smoa_lightning.records.record import (
     read_record,
 )
 from smoa_lightning.records.tables import part_table
-from smoa_lightning.training.callbacks import AdapterCheckpoint, CostMonitor, SamplePredictions
+from smoa_lightning.training.callbacks import AdapterCheckpoint, CostMonitor, Pictures, SamplePredictions
 from smoa_lightning.training.checkpoint import log_differences, read_checkpoint, verify, verify_all
 from smoa_lightning.training.early_checks import check_before_work, check_evaluation
+from smoa_lightning.training.loggers import results
 from smoa_lightning.training.lookups import callback_of, floats, now
 from smoa_lightning.training.module import FineTuneModule
 from smoa_lightning.training.processes import ending_together
 from smoa_lightning.training.run_checkpoints import BEST, publish, resume_point, run_of
-from smoa_lightning.training.run_names import flat_hyperparameters
+from smoa_lightning.training.run_names import earlier_names, flat_hyperparameters
 from smoa_lightning.training.run_notes import evaluation_result, fit_result
-from smoa_lightning.training.run_place import claim_recovered, shared_folder
+from smoa_lightning.training.run_place import base_of, claim_recovered, shared_folder
 from smoa_lightning.training.trained_on import read_fitting
 from smoa_lightning.training.unchanged import ROWS, check_commits, check_rows, identity, read_digests, rows_to_continue
 
@@ -91,6 +89,7 @@ class Run:
         self.target = RunFolder(Path(), resume=False)
         self._claim: Claim | None = None  # in the first process of a training run
         self.record: dict[str, Any] = {}
+        self._loggers: dict[str, Any] = {}  # the entries of the interrupted run in W&B, MLflow and others
         self.result = ""  # the text that the command prints at the end; empty except in the first process
         module.run_config = content(absolute_sources(config))
         data.tokenizer = module.tokenizer
@@ -111,7 +110,7 @@ class Run:
                 intact checkpoint.
         """
         check_loadable(self.module.backbone_config, self.module.location)
-        base = Path(exact) if exact else Path(root) / self.name
+        base = Path(exact) if exact else base_of(Path(root), [self.name, *earlier_names(self.module, self.data, self.config)], self.identity)
         check_commits([base] if exact else base.glob("version_*"), self.identity)
         check_before_work(trainer, self.module, self.data, self.config, logs)
         now, older = self.identity.signature, self.identity.branches
@@ -152,6 +151,7 @@ class Run:
         self._began = time.monotonic()
         with self._recorded(trainer), ending_together(trainer):
             self._check_rows()
+            results.begin(trainer, self.record, self._loggers, self.resumed_step())
             metrics = self._base_metrics(trainer)
             if not self.module.frozen:
                 start = self._start_from(checkpoint)
@@ -188,6 +188,7 @@ class Run:
         check_files(self.folder, earlier)
         backbone = self.module.backbone_facts
         rows = rows_to_continue(self.folder, earlier, backbone)
+        self._loggers = earlier.get("loggers", {})
         self.record = {
             "name": self.name,
             **asdict(self.identity),
@@ -221,9 +222,11 @@ class Run:
                 self._claim.forget()
             if stopped:
                 raise KeyboardInterrupt from error
-            if trainer.global_step:  # TensorBoard shows pruned trials and failed runs too
-                self._log_hyperparameters(trainer, self.record["metrics"])
+            if trainer.global_step:  # loggers show pruned trials and failed runs too
+                results.log_final(trainer, self.record, self.record["metrics"])
             raise
+        finally:
+            results.end(trainer, self.record)
 
     def _check_rows(self) -> None:
         """Read all rows, and compare them and other texts with those at the start of an interrupted run."""
@@ -244,6 +247,7 @@ class Run:
     def _base_metrics(self, trainer: L.Trainer) -> Metrics:
         """Return the scores of the base model: from the record of the interrupted run, else measured now."""
         recorded = {k: v for k, v in self.record["metrics"].items() if k.startswith("base/")}
+        results.compare_report(trainer, not self.module.frozen and (bool(recorded) or self.score_base))
         if recorded and resume_point(self.folder) is None:  # TensorBoard drops all points of a run without a checkpoint
             self._log_base_points(trainer, recorded, again=True)
             callback_of(trainer, SamplePredictions).write_base_again(trainer, self.data, self.folder / BASE_ITEMS)
@@ -298,20 +302,12 @@ class Run:
         self.record[FILES] = self._checksums(BASE_ITEMS, ITEMS)
         if "report/bleu" in metrics:
             self.record["metric_signatures"] = signatures()
-        self._log_hyperparameters(trainer, metrics)
+        callback_of(trainer, Pictures).draw(trainer, self.module)
+        results.log_final(trainer, self.record, metrics)
         self._write()
         logger.debug("the run took %.1f s, training %.1f s", self.record["seconds"], metrics["cost/train_seconds"])
         if is_first_process():
             self.result = fit_result(self, metrics)
-
-    def _log_hyperparameters(self, trainer: L.Trainer, metrics: Metrics) -> None:
-        """Write the HPARAMS entry once, with the final metrics under the same names for all strategies."""
-        if not isinstance(trainer.logger, TensorBoardLogger) or not is_first_process():
-            return
-        place = study_columns(self.notes[STUDY_FACTS]) if STUDY_FACTS in self.notes else {}
-        columns = self.record["hyperparameters"] | place
-        trainer.logger.log_hyperparams(columns, final_metrics(metrics), step=trainer.global_step)
-        trainer.logger.save()  # all points are on disk before the record says that the run is finished
 
     # ------------------------------------------------------------------------------------------------- evaluate
 

@@ -11,6 +11,8 @@ import lightning as L
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
+from smoa_lightning.records.tensorboard_tags import TEXT_ONLY, tag_of
+
 
 class RunLogger(TensorBoardLogger):
     """A TensorBoard log that stays open between scoring, training and scoring, and that can be committed."""
@@ -25,14 +27,21 @@ class RunLogger(TensorBoardLogger):
         # A new run needs a session start as well: TensorBoard drops points at each session start but the first.
         super().__init__(folder, name="", version="", default_hp_metric=False, purge_step=purge_step or 0)
         self._early: tuple[int | None, set[str]] | None = None
+        self.compares_report = False  # whether the base model has points of ``report/``, so that there is a curve
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
-        """Write points, except those that :meth:`write_early` has just written."""
+        """Write points of curves, except those that :meth:`write_early` has just written.
+
+        Numbers that a run has once are no curves: they are in the table of results and in the HPARAMS tab.
+        """
         if self._early == (step, set(metrics)):
             self._early = None
             return
-        super().log_metrics(dict(metrics), step)
+        single = TEXT_ONLY if self.compares_report else (*TEXT_ONLY, "report/")
+        points = {tag_of(name): value for name, value in metrics.items() if not name.startswith(single)}
+        if points and points.keys() != {tag_of("epoch")}:
+            super().log_metrics(points, step)
 
     @rank_zero_only
     def write_early(self, metrics: Mapping[str, Any], step: int) -> None:

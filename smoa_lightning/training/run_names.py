@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from smoa_lightning.adapters.method_names import num_subspaces_of, rank_of, strategy_name
+from smoa_lightning.adapters.method_names import num_subspaces_of, rank_of, size_names, strategy_name
 
 if TYPE_CHECKING:
     from smoa_lightning.data.datamodule import TaskDataModule
@@ -25,12 +27,36 @@ def _task_name(data: TaskDataModule) -> str:
     return "_".join(filter(None, parts))
 
 
+def backbone_name(module: FineTuneModule) -> str:
+    """Return the short name of the backbone: ``smollm2-135m`` for ``HuggingFaceTB/SmolLM2-135M`` and its folder."""
+    if module.location.source == "embedded":
+        return "embedded"
+    return re.sub(r"[^a-z0-9._]+", "-", Path(module.location.name).name.lower()).strip("-.") or module.location.source
+
+
 def run_name(module: FineTuneModule, data: TaskDataModule, seed: Any) -> str:
-    """Return task, strategy, rank, K, seed and source in one name."""
-    adapter = module.adapter_config
+    """Return task, strategy, its sizes, seed and backbone in one name, and the source of the rows if it differs.
+
+    A strategy without a rank or without subspaces has no ``r`` or ``K`` in its name.
+    """
+    adapter, place = module.adapter_config, backbone_name(module)
+    if data.source != module.location.source:
+        place = f"{place}+{data.source}"
+    parts = [_task_name(data), strategy_name(adapter, module.frozen), *size_names(adapter), f"seed{seed}", place]
+    return "-".join(parts)
+
+
+def earlier_names(module: FineTuneModule, data: TaskDataModule, config: dict[str, Any]) -> list[str]:
+    """Return the name that version 0.1 gives the same run: an interrupted run may have a folder of this name.
+
+    It is empty if the user has named the run.
+    """
+    if config["run"]["name"] is not None:
+        return []
+    adapter, seed = module.adapter_config, config["seed_everything"]
     parts = [_task_name(data), strategy_name(adapter, module.frozen)]
     parts += [f"r{rank_of(adapter)}", f"K{num_subspaces_of(adapter)}", f"seed{seed}", source_name(module, data)]
-    return "-".join(parts)
+    return ["-".join(parts)]
 
 
 def flat_hyperparameters(module: FineTuneModule, data: TaskDataModule, config: dict[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import datetime
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +20,29 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.common.parent import PARENT, die_with_parent
 from smoa_lightning.records.claim import Claim, claim
-from smoa_lightning.records.record import DifferentRun, RunFolder, differing
+from smoa_lightning.records.record import DifferentRun, RunFolder, differing, run_folder
 from smoa_lightning.training.run_checkpoints import recover
+from smoa_lightning.training.unchanged import Identity
 
 FOLDER = "SMOA_LIGHTNING_RUN_FOLDER"  # environment variable for the processes that this one starts
 PATIENCE = datetime.timedelta(minutes=10)
 
 _stores: list[TCPStore] = []  # the process group shares the server of the first store, which must not close before
 _asked = 0  # how many folders the processes have shared; a process can do several runs
+
+
+def base_of(root: Path, names: Sequence[str], identity: Identity) -> Path:
+    """Return the folder of all versions of a run: ``root/<name>``, or of an earlier name if a run there is unfinished.
+
+    Args:
+        root: Folder of all runs.
+        names: The name of the run, then the names that earlier versions give it.
+        identity: The run.
+    """
+    for name in names[1:]:
+        if run_folder(root / name, identity.signature, False, identity.branches).resume:
+            return root / name
+    return root / names[0]
 
 
 def claim_recovered(

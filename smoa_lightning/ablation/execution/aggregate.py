@@ -7,20 +7,22 @@ from pathlib import Path
 from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
-from torch.utils.tensorboard.summary import hparams
 
 from smoa_lightning.ablation.execution.folders import CELLS
 from smoa_lightning.ablation.statistics import mean_interval
 from smoa_lightning.ablation.study.space import Cell
 from smoa_lightning.common.atomic_files import replacing
-from smoa_lightning.records.hparams import mean_hyperparameters, mean_metrics, study_columns
+from smoa_lightning.records.hparams import CURVES, mean_hyperparameters, mean_metrics, study_columns
+from smoa_lightning.records.tensorboard_tags import tag_of
+from smoa_lightning.training.loggers.contents import Table
+from smoa_lightning.training.loggers.hparams_entry import entry
 
 
 def write_cell(folder: Path, cell: Cell, records: Sequence[Mapping[str, Any]]) -> None:
     """Write the aggregate of a cell; an earlier aggregate is replaced.
 
     ``final/*`` are means over seeds. They have the same names as in the runs, so that the HPARAMS tab shows both.
-    ``seeds/<metric>`` has the score of each seed, ``interval/*`` the mean with its 95 % t-interval.
+    ``seeds/<metric>`` has the score of each seed, the table ``interval/<metric>`` the mean with its 95 % t-interval.
 
     Args:
         folder: The study folder.
@@ -33,14 +35,13 @@ def write_cell(folder: Path, cell: Cell, records: Sequence[Mapping[str, Any]]) -
     facts = mean_hyperparameters([record.get("hyperparameters", {}) for record in records])
     facts |= study_columns({"cell": cell.name, "stage": "mean", "axes": cell.labels})
     facts["ablation/seeds"] = len(records)
+    interval = {"mean": estimate.value, "95 % low": estimate.low, "95 % high": estimate.high}
+    row = ["" if value is None else f"{value:.4f}" for value in interval.values()]
+    table = Table(f"interval/{cell.report_metric}", [*interval, "seeds"], [[*row, str(len(records))]])
     with replacing(folder / CELLS / cell.name) as temporary, SummaryWriter(str(temporary)) as writer:
-        for step, score in enumerate(scores):
+        for step, score in enumerate(scores if len(scores) > 1 else []):
             writer.add_scalar(f"seeds/{cell.report_metric}", score, step)
-        for name, value in (("mean", estimate.value), ("low", estimate.low), ("high", estimate.high)):
-            if value is not None:
-                writer.add_scalar(f"interval/{cell.report_metric}_{name}", value, 0)
-        for name, value in means.items():
-            writer.add_scalar(name, value, 0)
-        for summary in hparams(facts, means):
+        writer.add_text(table.name, table.markdown(), 0)
+        for summary in entry(facts | means, map(tag_of, CURVES)):
             assert writer.file_writer is not None
             writer.file_writer.add_summary(summary)

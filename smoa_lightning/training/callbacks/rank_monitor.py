@@ -58,6 +58,7 @@ class RankMonitor(Callback):
         self.max_layers = max_layers
         self.ranks: dict[str, UpdateRank] = {}
         self.bounds: dict[str, int] = {}
+        self.history: dict[int, dict[str, float]] = {}  # step -> layer -> effective rank
         self._initial: dict[str, Tensor] = {}
         self._measured_step = self._logged_step = -1
 
@@ -128,18 +129,24 @@ class RankMonitor(Callback):
         if trainer.logger is None or not self.ranks or self._logged_step == trainer.global_step:
             return
         self._logged_step = trainer.global_step
+        self.history[trainer.global_step] = {name: rank.effective for name, rank in self.ranks.items()}
         values = {f"rank/effective/{name}": rank.effective for name, rank in self.ranks.items()}
         values |= {f"rank/stable/{name}": rank.stable for name, rank in self.ranks.items()}
         step = max(trainer.global_step - 1, 0)  # Lightning numbers the steps from 0
         trainer.logger.log_metrics(values | self.means(), step=step)
 
     def state_dict(self) -> dict[str, Any]:
-        """Keep the last step with points, so that a resumed run does not log them again."""
-        return {"logged_step": self._logged_step}
+        """Keep the last step with points, so that a resumed run does not log them again, and all ranks so far."""
+        return {"logged_step": self._logged_step, "history": self.history, "bounds": self.bounds}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over the state of the interrupted run."""
         self._logged_step = state_dict["logged_step"]
+        self.history, self.bounds = state_dict.get("history", {}), state_dict.get("bounds", {})  # none in version 0.1
+
+    def original(self, name: str) -> Tensor | None:
+        """Return the weight of the backbone in a measured layer, if the layer may no longer have it."""
+        return self._initial.get(name)
 
     def means(self) -> dict[str, float]:
         """Return the means over the measured layers; -1 for a strategy that changes no weights."""

@@ -1,4 +1,4 @@
-"""A table of sample predictions in TensorBoard."""
+"""A table of sample predictions in TensorBoard, W&B, MLflow or CSV."""
 
 from __future__ import annotations
 
@@ -8,49 +8,48 @@ from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.loggers import TensorBoardLogger
 
 from smoa_lightning.data.datamodule import TaskDataModule
 from smoa_lightning.records.metric_table import prediction_field
+from smoa_lightning.training.loggers.contents import Table, log_table
 
 
-def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|")
+Rows = list[list[str]]
+REPLY_HEADER = ("prompt", "gold reply", "written reply", "answer found (correct answer)")
+CHOICE_HEADER = ("prompt", "choices (log-likelihood; the label in bold)", "right")
 
 
-def reply_table(items: list[dict[str, Any]], examples: list[Any]) -> str:
-    """Return a Markdown table: prompt, gold reply, written reply, and for a question the answer found in it.
+def reply_rows(items: list[dict[str, Any]], examples: list[Any]) -> Rows:
+    """Return prompt, gold reply, written reply, and for a question the answer found in it.
 
     Args:
         items: Item records of the scoring (``reply``, ``reference``, and ``answer``, ``label`` of questions).
         examples: The example of each item.
     """
-    lines = ["| prompt | gold reply | written reply | answer found (correct answer) |", "|---|---|---|---|"]
+    rows = []
     for item, example in zip(items, examples, strict=True):
         found = f"{item['answer']} ({item['label']})" if "answer" in item else ""
-        texts = (example.prompt, item["reference"], item["reply"], found)
-        lines.append("| " + " | ".join(map(_cell, texts)) + " |")
-    return "\n".join(lines)
+        rows.append([str(example.prompt), item["reference"], item["reply"], found])
+    return rows
 
 
-def prediction_table(items: list[dict[str, Any]], examples: list[Any]) -> str:
-    """Return a Markdown table: prompt, choices with their log-likelihood, prediction and label.
+def choice_rows(items: list[dict[str, Any]], examples: list[Any]) -> Rows:
+    """Return prompt, choices with their log-likelihood, and whether the prediction is the label.
 
     Args:
         items: Item records of the scoring (``log_likelihood``, ``prediction_acc``, ``label``).
         examples: The example of each item.
     """
-    lines = ["| prompt | choices (log-likelihood; the label in bold) | right |", "|---|---|---|"]
+    rows = []
     for item, example in zip(items, examples, strict=True):
         choices = []
         partial = not isinstance(example.prompt, str)  # each choice has its own prompt, shown with the choice
         for index, (choice, score) in enumerate(zip(example.choices, item["log_likelihood"], strict=True)):
-            text = f"{_cell(example.prompt[index] + choice if partial else choice)} ({score:.2f})"
+            text = f"{' '.join((example.prompt[index] + choice if partial else choice).split())} ({score:.2f})"
             choices.append(f"**{text}**" if index == item["label"] else text)
         right = "yes" if item[prediction_field("acc")] == item["label"] else "no"
-        prompt = "" if partial else _cell(example.prompt)
-        lines.append(f"| {prompt} | {' <br> '.join(choices)} | {right} |")
-    return "\n".join(lines)
+        rows.append(["" if partial else example.prompt, "\n".join(choices), right])
+    return rows
 
 
 class SamplePredictions(Callback):
@@ -80,12 +79,12 @@ class SamplePredictions(Callback):
             self._write(trainer, data, "predictions/base")
 
     def on_test_end(self, trainer: L.Trainer, pl_module: Any) -> None:
-        """Write the table to TensorBoard."""
+        """Write the table."""
         tag = "predictions/base" if pl_module.scoring_base_model else "predictions/report"
         self._write(trainer, trainer.datamodule, tag)  # type: ignore[attr-defined]
 
     def _write(self, trainer: L.Trainer, data: TaskDataModule, tag: str) -> None:
-        if not isinstance(trainer.logger, TensorBoardLogger) or not self.items:
+        if not (trainer.loggers and self.items and trainer.is_global_zero):
             return
         for task in data.sets.scored("report"):
             own = [item for item in self.items if item.get("task", task) == task]
@@ -93,6 +92,9 @@ class SamplePredictions(Callback):
             if not items:
                 continue
             examples = [data.example("report", item["row"], task) for item in items]
-            table = reply_table if "reply" in items[0] else prediction_table
             place = f"{tag}/{task}" if len(data.sets.scored("report")) > 1 else tag
-            trainer.logger.experiment.add_text(place, table(items, examples), trainer.global_step)
+            if "reply" in items[0]:
+                table = Table(place, REPLY_HEADER, reply_rows(items, examples))
+            else:
+                table = Table(place, CHOICE_HEADER, choice_rows(items, examples))
+            log_table(trainer.loggers, table, trainer.global_step)
