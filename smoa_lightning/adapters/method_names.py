@@ -93,7 +93,9 @@ def size_names(adapter: PeftConfig | None) -> list[str]:
         sizes.append(f"displacement{adapter.displacement_rank}")  # type: ignore[union-attr]
     if hasattr(adapter, "num_subspaces"):
         sizes.append(f"K{num_subspaces_of(adapter)}")
-    values = {word: getattr(adapter, setting, None) for setting, word in SIZES.items() if getattr(adapter, setting, None)}
+    values = {
+        word: getattr(adapter, setting, None) for setting, word in SIZES.items() if getattr(adapter, setting, None)
+    }
     return sizes + [f"{word}{value}" for word, value in values.items() if isinstance(value, int)]
 
 

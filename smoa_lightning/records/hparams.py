@@ -19,7 +19,7 @@ FINAL_METRICS = {
 }
 # Curves of a run whose last values are the metrics of the tab.
 CURVES = ("train/loss", *(f"selection/{name}" for name in SCORES), *COSTS[:1], *COSTS[2:])
-FIRST = ("learning_rate", "rank", "strategy")  # columns that are shown before the others, after the axes
+FIRST = ("learning_rate", "rank", "strategy", "task")  # columns that are shown before the others, after the axes
 
 
 def final_metrics(metrics: Mapping[str, Any]) -> dict[str, float]:
@@ -41,7 +41,7 @@ def column_key(name: str) -> str:
 
 
 def first_columns(columns: Mapping[str, Any]) -> set[str]:
-    """Return the columns that come first: axes, learning rate, rank, strategy, and the first measured score.
+    """Return the columns that come first: axes, learning rate, rank, strategy, task, and the first measured score.
 
     >>> sorted(first_columns({"axis/r": "8", "learning_rate": 0.1, "seed": 0, "final/acc": -1.0, "final/nll": 1.2}))
     ['axis/r', 'final/nll', 'learning_rate']

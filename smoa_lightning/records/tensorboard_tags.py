@@ -10,7 +10,17 @@ from __future__ import annotations
 GROUPS = {"report": "unseen_report", "selection": "unseen_selection", "rank": "update_rank", "cost": "usage_cost"}
 STEP = "train/step_"  # before the name of what every step logs besides the loss
 STEPPED = ("train/gradient_norm", "train/learning_rate")
-TEXT_ONLY = ("base/", "parameters/")  # single numbers: in the table of results, and in the HPARAMS tab
+SINGLE = ("base/", "parameters/")  # single numbers: in the table of results, and in the HPARAMS tab
+CONSTANT = "/num_items"
+
+
+def is_curve(name: str) -> bool:
+    """Whether a metric changes in a run.
+
+    >>> is_curve("selection/acc"), is_curve("base/acc"), is_curve("selection/num_items")
+    (True, False, False)
+    """
+    return not (name.startswith(SINGLE) or name.endswith(CONSTANT))
 
 
 def tag_of(name: str) -> str:

@@ -11,7 +11,7 @@ import lightning as L
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from smoa_lightning.records.tensorboard_tags import TEXT_ONLY, tag_of
+from smoa_lightning.records.tensorboard_tags import is_curve, tag_of
 
 
 class RunLogger(TensorBoardLogger):
@@ -38,8 +38,9 @@ class RunLogger(TensorBoardLogger):
         if self._early == (step, set(metrics)):
             self._early = None
             return
-        single = TEXT_ONLY if self.compares_report else (*TEXT_ONLY, "report/")
-        points = {tag_of(name): value for name, value in metrics.items() if not name.startswith(single)}
+        curves = {name: value for name, value in metrics.items() if is_curve(name)}
+        single = () if self.compares_report else ("report/",)
+        points = {tag_of(name): value for name, value in curves.items() if not name.startswith(single)}
         if points and points.keys() != {tag_of("epoch")}:
             super().log_metrics(points, step)
 

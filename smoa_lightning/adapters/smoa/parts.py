@@ -72,8 +72,10 @@ def modulation(layer: SmoaLinear, adapter: str) -> Tensor:
         rows = [torch.cat(products[i : i + count], dim=1) for i in range(0, len(products), count)]
         return torch.cat(rows)
     if plan.rows:
-        return torch.block_diag(*products)
-    return torch.stack(products).sum(0)
+        diagonal: Tensor = torch.block_diag(*products)
+        return diagonal
+    total: Tensor = torch.stack(products).sum(0)
+    return total
 
 
 def _values(matrix: Tensor) -> Tensor:

@@ -8,4 +8,12 @@ from smoa_lightning.training.callbacks.pictures import Pictures
 from smoa_lightning.training.callbacks.rank_monitor import RankMonitor
 from smoa_lightning.training.callbacks.sample_predictions import SamplePredictions
 
-__all__ = ["AdapterCheckpoint", "CostMonitor", "Forgetting", "ItemScores", "Pictures", "RankMonitor", "SamplePredictions"]
+__all__ = [
+    "AdapterCheckpoint",
+    "CostMonitor",
+    "Forgetting",
+    "ItemScores",
+    "Pictures",
+    "RankMonitor",
+    "SamplePredictions",
+]

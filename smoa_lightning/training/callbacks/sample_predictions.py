@@ -13,7 +13,6 @@ from smoa_lightning.data.datamodule import TaskDataModule
 from smoa_lightning.records.metric_table import prediction_field
 from smoa_lightning.training.loggers.contents import Table, log_table
 
-
 Rows = list[list[str]]
 REPLY_HEADER = ("prompt", "gold reply", "written reply", "answer found (correct answer)")
 CHOICE_HEADER = ("prompt", "choices (log-likelihood; the label in bold)", "right")

@@ -1,1 +1,1 @@
-"""What every logger of a run gets: settings, final metrics, tables of predictions, pictures, and its place in a study."""
+"""What each logger of a run gets: settings, final metrics, tables, pictures, and the place of the run in a study."""

@@ -96,9 +96,7 @@ def log_picture(loggers: Iterable[Logger], picture: Picture, step: int) -> None:
 def _image_summary(picture: Picture) -> Any:
     from tensorboard.compat.proto.summary_pb2 import Summary
 
-    image = Summary.Image(
-        height=picture.height, width=picture.width, colorspace=4, encoded_image_string=picture.png
-    )
+    image = Summary.Image(height=picture.height, width=picture.width, colorspace=4, encoded_image_string=picture.png)
     return Summary(value=[Summary.Value(tag=picture.name, image=image)])
 
 

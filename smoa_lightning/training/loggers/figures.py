@@ -48,6 +48,8 @@ class Spectra:
 
 def spectra_picture(name: str, spectra: Spectra) -> Picture:
     """Draw the singular values of W and of the update; each subspace has one colour in both."""
+    from matplotlib.ticker import LogLocator
+
     figure = _figure(11.0, 4.2)
     left, right = figure.subplots(1, 2, gridspec_kw={"left": 0.07, "right": 0.99, "top": 0.85, "bottom": 0.25})
     count = min(len(spectra.weight_parts), SHOWN)
@@ -62,6 +64,8 @@ def spectra_picture(name: str, spectra: Spectra) -> Picture:
             axis.plot(_places(part), _shown(part), color=colour, linewidth=1.4, label=f"subspace {number + 1}")
         axis.set(yscale="log", title=title, xlabel="index i", ylabel="singular value")
         axis.minorticks_off()  # they take a third of the time
+        axis.yaxis.set_major_locator(LogLocator(subs=(1, 3)))
+        axis.yaxis.set_major_formatter("{x:g}")
         axis.grid(True, alpha=0.3)
         if not any(value > 0 for value in whole.values):
             axis.text(0.5, 0.5, "zero", transform=axis.transAxes, ha="center")
@@ -99,7 +103,9 @@ def heat_picture(name: str, title: str, tiles: Sequence[Sequence[float]], shape:
     )
     axis.set(xlabel="input", ylabel="output")
     axis.set_title(title, fontsize=9)
-    figure.colorbar(image, cax=figure.add_axes((0.84, 0.1, 0.03, 0.78)), label="root mean square of the entries of a tile")
+    figure.colorbar(
+        image, cax=figure.add_axes((0.84, 0.1, 0.03, 0.78)), label="root mean square of the entries of a tile"
+    )
     return _png(name, figure)
 
 
@@ -129,7 +135,7 @@ def ranks_picture(name: str, history: Mapping[int, Mapping[str, float]], bounds:
 def _colours(count: int) -> list[Any]:
     from matplotlib import colormaps
 
-    return [colormaps["viridis"](0.92 * index / max(1, count - 1)) for index in range(count)]
+    return [colormaps["viridis"](0.85 * index / max(1, count - 1)) for index in range(count)]
 
 
 def _figure(width: float, height: float) -> Any:

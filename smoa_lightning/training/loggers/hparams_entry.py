@@ -45,9 +45,7 @@ def entry(columns: Mapping[str, Any], curves: Iterable[str] = ()) -> list[Summar
             start.hparams[key].number_value = value
         else:
             start.hparams[key].string_value = str(value)
-    experiment = Experiment(
-        hparam_infos=infos, metric_infos=[MetricInfo(name=MetricName(tag=tag)) for tag in curves]
-    )
+    experiment = Experiment(hparam_infos=infos, metric_infos=[MetricInfo(name=MetricName(tag=tag)) for tag in curves])
     return [
         _summary(metadata.EXPERIMENT_TAG, experiment=experiment),
         _summary(metadata.SESSION_START_INFO_TAG, session_start_info=start),

@@ -11,7 +11,7 @@ from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from smoa_lightning.common.console import is_first_process
 from smoa_lightning.records.hparams import CURVES, final_metrics, study_columns
 from smoa_lightning.records.record import STUDY_FACTS
-from smoa_lightning.records.tensorboard_tags import tag_of
+from smoa_lightning.records.tensorboard_tags import CONSTANT, tag_of
 from smoa_lightning.training.loggers.contents import Table, log_table
 from smoa_lightning.training.loggers.hparams_entry import entry
 from smoa_lightning.training.loggers.place import enter, leave, places
@@ -107,5 +107,7 @@ def results_table(metrics: Mapping[str, float]) -> Table | None:
 def _score(metrics: Mapping[str, float], name: str) -> str:
     if name not in metrics:
         return ""
+    if name.endswith(CONSTANT):
+        return f"{int(metrics[name]):,}"
     error = metrics.get(f"{name}_stderr")
     return f"{metrics[name]:.4f}" + ("" if error is None else f" ± {error:.4f}")
