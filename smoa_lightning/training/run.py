@@ -110,11 +110,8 @@ class Run:
                 intact checkpoint.
         """
         check_loadable(self.module.backbone_config, self.module.location)
-        base = (
-            Path(exact)
-            if exact
-            else base_of(Path(root), [self.name, *earlier_names(self.module, self.data, self.config)], self.identity)
-        )
+        names = [self.name, *earlier_names(self.module, self.data, self.config)]
+        base = Path(exact) if exact else base_of(Path(root), names, self.identity)
         check_commits([base] if exact else base.glob("version_*"), self.identity)
         check_before_work(trainer, self.module, self.data, self.config, logs)
         now, older = self.identity.signature, self.identity.branches

@@ -7,12 +7,10 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tensorboard.plugins.hparams import plugin_data_pb2
 
 from smoa_lightning.ablation.execution.aggregate import write_cell
 from smoa_lightning.ablation.execution.fitting import fit
@@ -26,9 +24,11 @@ from smoa_lightning.ablation.study.space import Study
 from smoa_lightning.backbones.backbone import BackboneConfig, load_model, locate
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.common.process_cache import cached, process_cache
+from smoa_lightning.records.tensorboard_tags import tag_of
 from smoa_lightning.training.callbacks.cost_monitor import peak_memory_megabytes, reset_peak_memory
 from tests.browser import BROWSER, shown, tensorboard
 from tests.conftest import EXPERIMENTS
+from tests.tensorboard_log import columns, hparams
 
 STUDY = """
 name: small
@@ -103,33 +103,25 @@ def test_records_have_the_facts_about_the_study(study: Study, done: Path) -> Non
         assert not (done / "runs" / run.name / "adapter" / "last").exists()
 
 
-def hparams(folder: Path) -> tuple[dict[str, Any], dict[str, float]]:
-    """Return the hyper-parameters and scalars of a run, as TensorBoard reads them."""
-    events = EventAccumulator(str(folder)).Reload()
-    (content,) = [
-        tag.content
-        for tag in (events.summary_metadata.get("_hparams_/session_start_info"),)
-        if tag is not None
-        for tag in (tag.plugin_data,)
-    ]
-    start = plugin_data_pb2.HParamsPluginData.FromString(content).session_start_info
-    values = {n: v.string_value or v.number_value or v.bool_value for n, v in start.hparams.items()}
-    return values, {tag: events.Scalars(tag)[-1].value for tag in events.Tags()["scalars"]}
-
-
 def test_tensorboard_has_every_run_and_one_aggregate_for_each_cell(study: Study, done: Path) -> None:
     for cell in study.cells:
         scores = []
         for seed in study.seeds:
-            of_run, scalars = hparams(done / "runs" / f"{cell.name},seed={seed}")
+            of_run, _ = hparams(done / "runs" / f"{cell.name},seed={seed}")
             assert (of_run["ablation/cell"], of_run["ablation/seeds"]) == (cell.name, 1)
             assert of_run["axis/method"] == cell.labels["method"]
-            scores.append(scalars["final/acc"])
+            scores.append(of_run["final/acc"])
         values, scalars = hparams(done / "cells" / cell.name)
         differing = {"seed": -1.0, "ablation/stage": "mean", "ablation/seeds": 2.0}
-        assert values == {**of_run, **differing}
-        assert scalars["final/acc"] == pytest.approx(sum(scores) / 2)
-        assert scalars["interval/acc_mean"] == pytest.approx(sum(scores) / 2)
+        settings = {name for name in of_run if not name.startswith("final/")}
+        assert values.keys() == of_run.keys()
+        assert {name: values[name] for name in settings} == {name: of_run[name] for name in settings} | differing
+        assert values["final/acc"] == pytest.approx(sum(scores) / 2)
+        assert scalars == {"seeds/acc": pytest.approx(scores[-1])}
+        events = EventAccumulator(str(done / "cells" / cell.name)).Reload()
+        (text,) = events.Tensors("interval/acc/text_summary")
+        assert text.tensor_proto.string_val[0].decode().splitlines()[2].startswith(f"| {sum(scores) / 2:.4f} |")
+        assert columns(done / "cells" / cell.name)[:3] == ["axis/method", "learning_rate", "rank"]
 
 
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine")
@@ -137,7 +129,7 @@ def test_a_browser_shows_every_run_and_cell_in_the_hparams_tab(study: Study, don
     folders = {path.parent for path in done.glob("*/*/events.out.tfevents.*")}
     assert len(folders) == len(study.cells) * (len(study.seeds) + 1)
     names = {str(folder.relative_to(done)) for folder in folders}
-    scores = {f"{hparams(folder)[1]['final/acc']:#.5g}" for folder in folders}
+    scores = {f"{hparams(folder)[0]['final/acc']:#.5g}" for folder in folders}
     with tensorboard(done) as address:
         texts = shown(f"{address}#hparams", lambda texts: names <= set(texts))
     assert names <= set(texts)
@@ -204,7 +196,7 @@ def test_a_trial_gets_its_scores_by_step_and_ends(study: Study, tmp_path: Path) 
     record = json.loads((tmp_path / "run" / "record.json").read_text())
     assert record["reason"] == "Pruned: pruned at step 6"
     events = EventAccumulator(str(tmp_path / "run")).Reload()
-    logged = {event.step: event.value for event in events.Scalars("selection/nll")}
+    logged = {event.step: event.value for event in events.Scalars(tag_of("selection/nll"))}
     assert dict(trial.reported) == pytest.approx(
         {step + 1: value for step, value in logged.items()}
     )  # logs count from 0

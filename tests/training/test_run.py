@@ -14,10 +14,12 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from smoa_lightning.__main__ import main
 from smoa_lightning.records.claim import run_lock
+from smoa_lightning.records.tensorboard_tags import name_of, tag_of
 from smoa_lightning.training.adapter_folder import load_adapter
 from smoa_lightning.training.module import FineTuneModule
 
 from ..runs import Killed, only_run
+from ..tensorboard_log import columns, hparams
 
 
 @pytest.fixture(scope="module")
@@ -38,8 +40,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory, tiny_backbone: Path, piqa
     return only_run(root)
 
 
-def test_name_tells_what_the_run_is(finished: Path) -> None:
-    assert finished.parent.name == "piqa-smoa_spectral_blocks-r4-K2-seed0-local"
+def test_name_tells_what_the_run_is(finished: Path, tiny_backbone: Path) -> None:
+    assert finished.parent.name == f"piqa-smoa_spectral_blocks-r4-K2-seed0-{tiny_backbone.name}"
 
 
 def test_record_holds_provenance_and_metrics(finished: Path) -> None:
@@ -97,14 +99,32 @@ def test_adapter_folder_gives_the_reported_scores(finished: Path) -> None:
 
 def test_tensorboard_shows_what_was_measured(finished: Path) -> None:
     events = EventAccumulator(str(finished)).Reload()
-    tags = set(events.Tags()["scalars"])
-    assert {"train/loss", "train/learning_rate", "base/acc", "report/acc", "selection/acc"} <= tags
+    tags = {name_of(tag) for tag in events.Tags()["scalars"]}
+    assert {"train/loss", "train/learning_rate", "report/acc", "selection/acc"} <= tags
     assert {"rank/effective_mean", "rank/stable_mean", "cost/tokens_per_second", "cost/peak_memory_mb"} <= tags
     assert any(tag.startswith("rank/effective/") and "q_proj" in tag for tag in tags)
-    assert [event.step for event in events.Scalars("report/acc")] == [0, 18]
+    base, trained = events.Scalars(tag_of("report/acc"))
     record = json.loads((finished / "record.json").read_text())
-    assert events.Scalars("final/acc")[0].value == pytest.approx(record["metrics"]["report/acc"])
+    assert (base.step, base.value) == (0, pytest.approx(record["metrics"]["base/acc"]))
+    assert (trained.step, trained.value) == (18, pytest.approx(record["metrics"]["report/acc"]))
+    values, _ = hparams(finished)
+    assert values["final/acc"] == pytest.approx(record["metrics"]["report/acc"])
     assert any("predictions" in tag for tag in events.Tags()["tensors"])
+
+
+def test_tensorboard_shows_the_loss_first_and_curves_only(finished: Path) -> None:
+    events = EventAccumulator(str(finished)).Reload()
+    tags = sorted(events.Tags()["scalars"], key=lambda tag: tag.replace("/", "\0"))  # as TensorBoard sorts cards
+    assert tags[0] == "train/loss"
+    names = {name_of(tag) for tag in tags}
+    assert not [name for name in names if name.startswith(("final/", "base/", "parameters/"))]
+    assert columns(finished)[:5] == ["learning_rate", "rank", "final/acc", "strategy", "task"]
+    (results,) = events.Tensors("results/text_summary")
+    lines = results.tensor_proto.string_val[0].decode().splitlines()
+    metrics = json.loads((finished / "record.json").read_text())["metrics"]
+    (accuracy,) = [line for line in lines if line.startswith("| acc |")]
+    assert f"{metrics['base/acc']:.4f} ± {metrics['base/acc_stderr']:.4f}" in accuracy
+    assert f"| {metrics['report/acc']:.4f} ± {metrics['report/acc_stderr']:.4f} |" in accuracy
 
 
 def test_a_finished_run_gets_a_new_version_beside_it(finished: Path, tiny_arguments: list[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import importlib.util
+import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -122,16 +123,16 @@ def _continue(logger: CSVLogger | TensorBoardLogger, step: int) -> None:
     if isinstance(logger, TensorBoardLogger):
         logger._kwargs["purge_step"] = step
         return
-    file = Path(logger.log_dir) / "metrics.csv"
-    if not file.is_file():
-        return
-    with file.open(newline="", encoding="utf-8") as text:
-        rows = [row for row in csv.DictReader(text) if int(row["step"]) < step]
-    file.unlink()  # Lightning refuses to continue a file, so its rows are written again
-    writer: Any = logger.experiment
-    writer.metrics = [{name: float(value) for name, value in row.items() if value != ""} for row in rows]
-    for row in writer.metrics:
-        row["step"] = int(row["step"])
+    file, rows = Path(logger.log_dir) / "metrics.csv", []
+    if file.is_file():
+        with file.open(newline="", encoding="utf-8") as text:
+            rows = [row for row in csv.DictReader(text) if int(row["step"]) < step]
+        file.unlink()  # Lightning continues no file, so its rows are written again
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Experiment logs directory", category=UserWarning)
+        writer: Any = logger.experiment
+    numbers = [{name: float(value) for name, value in row.items() if value != ""} for row in rows]
+    writer.metrics = [row | {"step": int(row["step"])} for row in numbers]
     writer.save()
 
 

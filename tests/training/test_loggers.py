@@ -1,0 +1,207 @@
+"""Other loggers than the default one: settings, final metrics, predictions, groups, and the same entry again."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from lightning.pytorch.loggers import Logger
+
+from smoa_lightning.__main__ import main
+from smoa_lightning.common.errors import UserError
+from smoa_lightning.training.loggers.place import check_loggers, places
+from smoa_lightning.training.module import FineTuneModule
+
+from ..runs import Killed, die_at_step, only_run
+
+SHORT = ["--data.limit_train_rows", "24", "--trainer.limit_test_batches", "1", "--forgetting.text", "null"]
+SHORT += ["--trainer.log_every_n_steps", "1", "--checkpoint.every_n_steps", "1", "--pictures.min_steps", "0"]
+CALLS: list[tuple[str, Any]] = []  # of all recorders of this process
+
+
+class Recorder(Logger):
+    """A logger of the user's own, which has only what Lightning asks for."""
+
+    @property
+    def name(self) -> str:
+        return "recorder"
+
+    @property
+    def version(self) -> str:
+        return "0"
+
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        CALLS.append(("settings", dict(params)))
+
+    def log_metrics(self, metrics: Any, step: int | None = None) -> None:
+        CALLS.append(("metrics", dict(metrics)))
+
+
+def logging_to(tmp_path: Path, *loggers: dict[str, Any]) -> list[str]:
+    file = tmp_path / "loggers.yaml"
+    file.write_text(yaml.safe_dump({"trainer": {"logger": list(loggers)}}))
+    return ["--config", str(file), *SHORT]
+
+
+def csv_logger(tmp_path: Path) -> dict[str, Any]:
+    return {"class_path": "CSVLogger", "init_args": {"save_dir": str(tmp_path / "csv"), "flush_logs_every_n_steps": 1}}
+
+
+def test_csv_has_what_a_run_measured_and_an_interrupted_run_continues_its_file(
+    tiny_arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ["fit", *tiny_arguments, *logging_to(tmp_path, csv_logger(tmp_path))]
+    with monkeypatch.context() as patch:
+        die_at_step(patch, 2)
+        with pytest.raises(Killed):
+            main(arguments)
+    assert main(arguments) == 0
+    (folder,) = (tmp_path / "csv" / "lightning_logs").iterdir()  # no second version
+    with (folder / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    steps = [int(row["step"]) for row in rows if row["train/loss"]]
+    assert steps == [0, 1, 2]  # each point once
+    record = json.loads((only_run(tmp_path / "runs") / "record.json").read_text())
+    (final,) = [row for row in rows if row["final/acc"]]
+    assert float(final["final/acc"]) == pytest.approx(record["metrics"]["report/acc"])
+    settings = yaml.safe_load((folder / "hparams.yaml").read_text())
+    assert (settings["rank"], settings["seed"], settings["learning_rate"]) == (4, "0", pytest.approx(0.02))
+    with (folder / "predictions" / "report.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == 16
+    assert (folder / "update_pictures" / "rank.png").read_bytes().startswith(b"\x89PNG")
+    assert record["loggers"] == {"0 CSVLogger": 0}
+
+
+def test_a_logger_of_the_users_own_gets_settings_groups_and_final_metrics(
+    tiny_arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from smoa_lightning.training import cli
+
+    monkeypatch.setattr(cli, "check_loggers", lambda setting: None)
+    CALLS.clear()
+    original = cli.FineTuneCLI.instantiate_trainer
+
+    def with_recorder(self: Any, **kwargs: Any) -> Any:
+        trainer = original(self, **kwargs)
+        trainer.logger = Recorder()
+        return trainer
+
+    monkeypatch.setattr(cli.FineTuneCLI, "instantiate_trainer", with_recorder)
+    assert main(["fit", *tiny_arguments, *SHORT]) == 0
+    (settings,) = [content for kind, content in CALLS if kind == "settings"]
+    assert (settings["strategy"], settings["stage"], settings["seed"]) == ("smoa_spectral_blocks", "run", "0")
+    points = [name for kind, content in CALLS if kind == "metrics" for name in content]
+    assert {"train/loss", "base/acc", "report/acc", "selection/acc", "final/acc", "rank/effective_mean"} <= set(points)
+
+
+def test_groups() -> None:
+    study = {"study": "ranks", "cell": "r=8", "stage": "final", "seed": 1}
+    assert places(study, "ignored", 0) == {"study": "ranks", "cell": "r=8", "stage": "final", "seed": "1"}
+
+
+@pytest.mark.parametrize(
+    ("logger", "message"),
+    [
+        ({"class_path": "WandbLogger"}, "WandbLogger needs the package wandb"),
+        ({"class_path": "lightning.pytorch.loggers.MLFlowLogger"}, "MLFlowLogger needs the package mlflow"),
+        ({"class_path": "WandbLogger", "init_args": {"log_model": "all"}}, "log_model of WandbLogger is not supported"),
+    ],
+)
+def test_what_cannot_work_is_refused(logger: Any, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    installed = "init_args" in logger
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object() if installed else None)
+    with pytest.raises(UserError, match=message):
+        check_loggers([logger])
+    check_loggers([{"class_path": "CSVLogger", "init_args": {"save_dir": "logs"}}])
+    check_loggers(True)
+
+
+def interrupted_in_the_last_scoring(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def die(self: FineTuneModule) -> None:
+        if not self.scoring_base_model:
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FineTuneModule, "on_test_start", die)
+        with pytest.raises(Killed):
+            main(["fit", *arguments])
+
+
+@pytest.mark.filterwarnings("ignore")  # of mlflow and its database
+@pytest.mark.skipif(importlib.util.find_spec("mlflow") is None, reason="mlflow is not installed (extra `loggers`)")
+def test_mlflow_has_one_run_with_all_of_it(
+    tiny_arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow import MlflowClient
+
+    store = f"sqlite:///{tmp_path}/mlflow.db"
+    options = {"tracking_uri": store, "artifact_location": str(tmp_path / "artifacts")}
+    arguments = [*tiny_arguments, *logging_to(tmp_path, {"class_path": "MLFlowLogger", "init_args": options})]
+    interrupted_in_the_last_scoring(arguments, monkeypatch)
+    assert main(["fit", *arguments]) == 0
+    client = MlflowClient(store)
+    (run,) = client.search_runs([client.get_experiment_by_name("lightning_logs").experiment_id])
+    folder = only_run(tmp_path / "runs")
+    record = json.loads((folder / "record.json").read_text())
+    assert (run.info.run_name, run.info.status) == (folder.parent.name, "FINISHED")
+    assert run.data.params["rank"] == "4"
+    assert run.data.metrics["final/acc"] == pytest.approx(record["metrics"]["report/acc"])
+    assert (run.data.tags["seed"], run.data.tags["stage"]) == ("0", "run")
+    artifacts = {item.path for item in client.list_artifacts(run.info.run_id, "predictions")}
+    assert {"predictions/base.csv", "predictions/report.csv"} <= artifacts
+    assert record["loggers"] == {"0 MLFlowLogger": run.info.run_id}
+
+
+@pytest.mark.filterwarnings("ignore")  # of wandb
+@pytest.mark.skipif(importlib.util.find_spec("wandb") is None, reason="wandb is not installed (extra `loggers`)")
+def test_wandb_offline_has_one_run_with_all_of_it(
+    tiny_arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import wandb
+
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    options = {"offline": True, "save_dir": str(tmp_path)}
+    arguments = [*tiny_arguments, *logging_to(tmp_path, {"class_path": "WandbLogger", "init_args": options})]
+    ended: list[tuple[Any, ...]] = []
+    original = wandb.Run.finish
+
+    def finish(self: Any, *args: Any, **kwargs: Any) -> Any:
+        ended.append((self.id, self.name, self.group, dict(self.config), dict(self.summary)))
+        return original(self, *args, **kwargs)
+
+    monkeypatch.setattr(wandb.Run, "finish", finish)
+    interrupted_in_the_last_scoring(arguments, monkeypatch)
+    assert main(["fit", *arguments]) == 0
+    (first, *_), (number, name, group, config, summary) = ended
+    folder = only_run(tmp_path / "runs")
+    record = json.loads((folder / "record.json").read_text())
+    assert first == number == record["loggers"]["0 WandbLogger"]
+    assert (name, group) == (folder.parent.name, folder.parent.name.replace("-seed0", ""))
+    assert (config["rank"], config["strategy"]) == (4, "smoa_spectral_blocks")
+    assert summary["final/acc"] == pytest.approx(record["metrics"]["report/acc"])
+    media = [path.name for path in tmp_path.glob("wandb/offline-run-*/files/media/**/*") if path.is_file()]
+    assert any(name.startswith("report_") for name in media)
+    assert any(name.startswith("rank_") for name in media)
+    assert wandb.run is None  # the next run of this process gets its own entry
+
+
+def test_an_interrupted_run_with_its_old_name_is_found(
+    tiny_arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        die_at_step(patch, 2)
+        with pytest.raises(Killed):
+            main(["fit", *tiny_arguments, *SHORT])
+    folder = only_run(tmp_path / "runs")
+    old = folder.parent.with_name("piqa-smoa_spectral_blocks-r4-K2-seed0-local")
+    folder.parent.rename(old)
+    assert main(["fit", *tiny_arguments, *SHORT]) == 0
+    assert only_run(tmp_path / "runs") == old / folder.name
+    assert json.loads((old / folder.name / "record.json").read_text())["status"] == "finished"
+    assert torch.load(old / folder.name / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 3
