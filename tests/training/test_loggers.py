@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 import yaml
 from lightning.pytorch.loggers import Logger
 
@@ -61,7 +60,10 @@ def test_csv_has_what_a_run_measured_and_an_interrupted_run_continues_its_file(
         die_at_step(patch, 2)
         with pytest.raises(Killed):
             main(arguments)
+    named = only_run(tmp_path / "runs").parent
+    old = named.rename(named.with_name("piqa-smoa_spectral_blocks-r4-K2-seed0-local"))  # its name in version 0.1
     assert main(arguments) == 0
+    assert only_run(tmp_path / "runs") == old / "version_0"
     (folder,) = (tmp_path / "csv" / "lightning_logs").iterdir()  # no second version
     with (folder / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -133,6 +135,7 @@ def interrupted_in_the_last_scoring(arguments: list[str], monkeypatch: pytest.Mo
             main(["fit", *arguments])
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of mlflow and its database
 @pytest.mark.skipif(importlib.util.find_spec("mlflow") is None, reason="mlflow is not installed (extra `loggers`)")
 def test_mlflow_has_one_run_with_all_of_it(
@@ -158,6 +161,7 @@ def test_mlflow_has_one_run_with_all_of_it(
     assert record["loggers"] == {"0 MLFlowLogger": run.info.run_id}
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of wandb
 @pytest.mark.skipif(importlib.util.find_spec("wandb") is None, reason="wandb is not installed (extra `loggers`)")
 def test_wandb_offline_has_one_run_with_all_of_it(
@@ -189,19 +193,3 @@ def test_wandb_offline_has_one_run_with_all_of_it(
     assert any(name.startswith("report_") for name in media)
     assert any(name.startswith("rank_") for name in media)
     assert wandb.run is None  # the next run of this process gets its own entry
-
-
-def test_an_interrupted_run_with_its_old_name_is_found(
-    tiny_arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with monkeypatch.context() as patch:
-        die_at_step(patch, 2)
-        with pytest.raises(Killed):
-            main(["fit", *tiny_arguments, *SHORT])
-    folder = only_run(tmp_path / "runs")
-    old = folder.parent.with_name("piqa-smoa_spectral_blocks-r4-K2-seed0-local")
-    folder.parent.rename(old)
-    assert main(["fit", *tiny_arguments, *SHORT]) == 0
-    assert only_run(tmp_path / "runs") == old / folder.name
-    assert json.loads((old / folder.name / "record.json").read_text())["status"] == "finished"
-    assert torch.load(old / folder.name / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 3
