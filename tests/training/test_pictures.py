@@ -72,7 +72,6 @@ def test_every_kind_of_method_has_its_pictures_and_the_same_bytes_again() -> Non
         assert [picture.name for picture in first] == [f"update_pictures/{name}/layer" for name in ("spectra", kind)]
         assert all(picture.png.startswith(b"\x89PNG") for picture in first)
 
-
     assert list(layer_pictures(full, "layer", before)) == first
 
 
