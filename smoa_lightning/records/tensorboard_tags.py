@@ -7,7 +7,7 @@ of the tag: the filter ``selection/acc`` of TensorBoard finds it.
 from __future__ import annotations
 
 # First part of a metric's name -> first part of its tag.
-GROUPS = {"report": "unseen_report", "selection": "unseen_selection", "rank": "update_rank", "cost": "usage_cost"}
+GROUPS = {"report": "val_report", "selection": "val_selection", "rank": "update_rank", "cost": "train_cost"}
 STEP = "train/step_"  # before the name of what every step logs besides the loss
 STEPPED = ("train/gradient_norm", "train/learning_rate")
 SINGLE = ("base/", "parameters/")  # single numbers: in the table of results, and in the HPARAMS tab
@@ -27,7 +27,7 @@ def tag_of(name: str) -> str:
     """Return the tag of a metric.
 
     >>> tag_of("train/loss"), tag_of("train/gradient_norm"), tag_of("selection/acc"), tag_of("epoch")
-    ('train/loss', 'train/step_gradient_norm', 'unseen_selection/acc', 'train/step_epoch')
+    ('train/loss', 'train/step_gradient_norm', 'val_selection/acc', 'train/step_epoch')
     """
     if name in STEPPED or name == "epoch":
         return STEP + name.rpartition("/")[2]
@@ -38,7 +38,7 @@ def tag_of(name: str) -> str:
 def name_of(tag: str) -> str:
     """Return the metric of a tag; tags of runs before version 0.2 are the names themselves.
 
-    >>> name_of("unseen_selection/acc"), name_of("train/step_gradient_norm"), name_of("selection/acc")
+    >>> name_of("val_selection/acc"), name_of("train/step_gradient_norm"), name_of("selection/acc")
     ('selection/acc', 'train/gradient_norm', 'selection/acc')
     """
     if tag.startswith(STEP):

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from smoa_lightning.records.tensorboard_tags import name_of
+
 EVENT_FILES = "events.out.tfevents.*"
 
 
@@ -31,9 +33,9 @@ class Curve:
 
 
 def read_curves(folder: Path) -> Mapping[str, Curve]:
-    """Return tag -> curve of all scalars of a run; empty without an event file.
+    """Return metric -> curve of all scalars of a run; empty without an event file.
 
-    A resumed run has several event files. Of each step the last point counts.
+    A resumed run has several event files. Of each step the last point counts. Tags of versions before 0.2 are read too.
     """
     if not any(folder.glob(EVENT_FILES)):
         return {}
@@ -43,9 +45,7 @@ def read_curves(folder: Path) -> Mapping[str, Curve]:
     everything = {"scalars": 0, "tensors": 1, "images": 1, "histograms": 1, "compressedHistograms": 1, "audio": 1}
     events = EventAccumulator(str(folder), size_guidance=everything)
     events.Reload()
-    curves = {}
+    found: dict[str, dict[int, float]] = {}
     for tag in events.Tags()["scalars"]:
-        points = {point.step: point.value for point in events.Scalars(tag)}
-        steps = sorted(points)
-        curves[tag] = Curve(tuple(steps), tuple(points[step] for step in steps))
-    return curves
+        found.setdefault(name_of(tag), {}).update({point.step: point.value for point in events.Scalars(tag)})
+    return {name: Curve(*zip(*sorted(points.items()), strict=True)) for name, points in found.items()}
