@@ -22,7 +22,10 @@ from smoa_lightning.configuration.methods import Method, methods
 from tests.conftest import EXPERIMENTS
 from tools import methods_page
 
-pytestmark = pytest.mark.filterwarnings("ignore:Failed to load the CUDA extension")  # BOFT's; it is not needed
+pytestmark = [  # BOFT looks for a CUDA compiler, and goes on without
+    pytest.mark.filterwarnings("ignore:Failed to load the CUDA extension"),
+    pytest.mark.filterwarnings("ignore:Setting boft_n_butterfly_factor"),
+]
 FILES = {file.stem for file in (EXPERIMENTS / "adapters").glob("*.yaml")}
 
 

@@ -16,6 +16,7 @@ import yaml
 
 from smoa_lightning.__main__ import main
 from smoa_lightning.commands import COMMANDS
+from smoa_lightning.commands.params_flags import split_flags
 from smoa_lightning.configuration.check import check_arguments
 from smoa_lightning.configuration.settings import COMMANDS as WITH_SETTINGS
 
@@ -74,7 +75,8 @@ def test_every_command_exists_with_its_settings(
             if "--ckpt_path" in given:  # a checkpoint that an earlier command has written
                 written(Block(file.name, 0, "", given[given.index("--ckpt_path") + 1], None, ""), tmp_path)
             if given[0] in WITH_SETTINGS and not places_of_the_reader(given):
-                check_arguments(given[0], given[1:])  # raises for an unknown setting, value or file
+                words = split_flags(given[1:])[1] if given[0] == "params" else given[1:]
+                check_arguments(given[0], words)  # raises for an unknown setting, value or file
             elif given[0] not in WITH_SETTINGS:
                 flags_are_in_the_help(given, capsys)
 
