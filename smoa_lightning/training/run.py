@@ -41,6 +41,7 @@ from smoa_lightning.records.record import (
 )
 from smoa_lightning.records.tables import part_table
 from smoa_lightning.training.callbacks import AdapterCheckpoint, CostMonitor, Pictures, SamplePredictions
+from smoa_lightning.training.callbacks.kept_states import kept_states
 from smoa_lightning.training.checkpoint import log_differences, read_checkpoint, verify, verify_all
 from smoa_lightning.training.early_checks import check_before_work, check_evaluation
 from smoa_lightning.training.loggers import results
@@ -282,7 +283,8 @@ class Run:
             return metrics
         best = self.folder / "checkpoints" / BEST
         verify(best)
-        trainer.test(self.module, datamodule=self.data, ckpt_path=str(best), weights_only=True, verbose=False)
+        with kept_states(trainer):
+            trainer.test(self.module, datamodule=self.data, ckpt_path=str(best), weights_only=True, verbose=False)
         return metrics | floats(trainer.callback_metrics, "report/")
 
     def _complete(self, trainer: L.Trainer, metrics: Metrics) -> None:

@@ -159,6 +159,24 @@ def test_run_interrupted_in_its_last_evaluation_ends_with_the_same_record(
         for record in records
     ]
     assert measured[0] == measured[1]
+    assert records[0]["metrics"]["cost/train_tokens"] == records[1]["metrics"]["cost/train_tokens"]
+    assert records[1]["metrics"]["cost/step_seconds"] > 0  # known, though the second command trained no step
+
+
+def test_costs_are_those_of_the_whole_training_although_an_earlier_state_is_the_best(
+    tiny_arguments: list[str], tmp_path: Path
+) -> None:
+    flags = ["--trainer.max_epochs", "3", "--model.optimizer.lr", "1e-12"]  # so the first validation is the best one
+    assert main(["fit", *tiny_arguments, *flags]) == 0
+    run = only_run(tmp_path / "runs")
+    record = json.loads((run / "record.json").read_text())
+    states = [torch.load(run / "checkpoints" / f"{name}.ckpt", weights_only=True) for name in ("best", "last")]
+    costs = [next(v for k, v in state["callbacks"].items() if "CostMonitor" in k) for state in states]
+    assert 3 * record["best"]["step"] == states[1]["global_step"]
+    assert record["metrics"]["cost/train_tokens"] == costs[1]["total_tokens"] == 3 * costs[0]["total_tokens"]
+    assert record["metrics"]["cost/train_seconds"] == pytest.approx(costs[1]["total_seconds"])
+    step_seconds = costs[1]["total_seconds"] / states[1]["global_step"]
+    assert record["metrics"]["cost/step_seconds"] == pytest.approx(step_seconds)
 
 
 def test_starting_from_a_checkpoint_takes_its_weights_and_nothing_else(

@@ -88,12 +88,13 @@ class CostMonitor(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the totals for a resumed run."""
-        return {"total_seconds": self.total_seconds, "total_tokens": self.total_tokens}
+        return {"total_seconds": self.total_seconds, "total_tokens": self.total_tokens, "steps": self._steps}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the totals of the interrupted run."""
         self.total_seconds = state_dict["total_seconds"]
         self.total_tokens = state_dict["total_tokens"]
+        self._steps = state_dict.get("steps", 0)  # without them in checkpoints before version 0.2
 
     def summary(self) -> dict[str, float]:
         """Return the costs of the whole training for the record."""

@@ -142,8 +142,7 @@ class RankMonitor(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over the state of the interrupted run."""
         self._logged_step = state_dict["logged_step"]
-        if len(state_dict.get("history", {})) > len(self.history):  # not that of the best adapter, after training
-            self.history, self.bounds = state_dict["history"], state_dict["bounds"]
+        self.history, self.bounds = state_dict.get("history", {}), state_dict.get("bounds", {})
 
     def original(self, name: str) -> Tensor | None:
         """Return the weight of the backbone in a measured layer, if the layer may no longer have it."""
