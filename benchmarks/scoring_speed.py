@@ -3,8 +3,9 @@
 Each program runs in a separate process, which has loaded the backbone. In every round each program scores all items of
 a task once; ratios are within a round. The time is from texts to log-likelihoods: it contains tokenisation, but not
 loading, reading rows and metrics. The harness runs its ``loglikelihood`` on the texts of this project, which are the
-same as its own texts (agree_with_lm_eval.py). It uses the best of several batch sizes, measured first on the same rows.
-``rows one by one`` is this project without shared prefixes.
+same as its own texts (agree_with_lm_eval.py). Both use the best of several batch sizes, measured first on the same rows.
+``rows one by one`` is this project without shared prefixes. CPU seconds are of all threads of a program, user and system:
+on a machine with other load they vary less than the time.
 
     pip install lm-eval
     python benchmarks/scoring_speed.py --backbone FOLDER --data FOLDER --rows 300 --threads 2
@@ -35,7 +36,7 @@ os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", TOKENIZERS_PARALL
 import torch
 from turns import add_backbone_arguments, spread
 
-TASKS = ("piqa", "arc_easy", "hellaswag")
+TASKS = ("piqa", "arc_easy", "hellaswag", "boolq", "social_i_qa")
 TOLERANCE = 1e-3
 MAX_LENGTH = 2048  # no row may be longer, since the two programs truncate at different places
 Requests = list[list[list[str]]]  # items, choices, prompt and response
@@ -108,11 +109,11 @@ def serve(options: argparse.Namespace) -> None:
     print(json.dumps({"threads": torch.get_num_threads()}), file=answers, flush=True)
     for line in sys.stdin:
         asked = json.loads(line)
-        start = time.perf_counter()
+        start, cpu = time.perf_counter(), time.process_time()
         values = score(asked["requests"], asked["batch_size"])
         if options.device == "cuda":
             torch.cuda.synchronize()
-        answer = {"seconds": time.perf_counter() - start, "log_likelihood": values}
+        answer = {"seconds": time.perf_counter() - start, "cpu": time.process_time() - cpu, "log_likelihood": values}
         print(json.dumps(answer), file=answers, flush=True)
 
 
@@ -159,19 +160,28 @@ def texts(task: str, options: argparse.Namespace, folder: Path) -> Requests:
     return [[list(pair) for pair in example.pairs] for example in examples]
 
 
+def best_size(program: Program, requests: Requests, options: argparse.Namespace, name: str) -> int:
+    """Return the batch size with the least CPU seconds; a single one is not tried."""
+    sizes: list[int] = options.peer_batch_sizes if name == "theirs" else options.batch_sizes
+    if len(sizes) == 1:
+        return sizes[0]
+    return min(sizes, key=lambda size: program.score(requests, size)["cpu"])
+
+
 def measure(task: str, requests: Requests, programs: dict[str, Program], options: argparse.Namespace) -> bool:
     """Print the table row of a task; return whether the scores agree."""
-    sizes = dict.fromkeys(programs, options.batch_size)
-    trials = {size: programs["theirs"].score(requests, size)["seconds"] for size in options.peer_batch_sizes}
-    sizes["theirs"] = min(trials, key=trials.__getitem__)
-    for name in programs.keys() - {"theirs"}:
-        programs[name].score(requests[: options.batch_size], options.batch_size)  # warms up
+    for program in programs.values():
+        program.score(requests[:16], 16)  # warms up
+    sizes = {name: best_size(programs[name], requests, options, name) for name in ("ours", "theirs")}
+    sizes["plain"] = sizes["ours"]
     times: dict[str, list[float]] = {name: [] for name in programs}
+    cpu: dict[str, list[float]] = {name: [] for name in programs}
     scores: dict[str, list[list[float]]] = {}
     for _ in range(options.rounds):
         for name, program in programs.items():
             answer = program.score(requests, sizes[name])
             times[name].append(answer["seconds"])
+            cpu[name].append(answer["cpu"])
             scores[name] = answer["log_likelihood"]
     pairs = [(a, b) for x, y in zip(scores["ours"], scores["theirs"], strict=True) for a, b in zip(x, y, strict=True)]
     absolute = max(abs(a - b) for a, b in pairs)
@@ -179,8 +189,14 @@ def measure(task: str, requests: Requests, programs: dict[str, Program], options
     best = [[max(range(len(item)), key=item.__getitem__) for item in scores[name]] for name in ("ours", "theirs")]
     flips = sum(a != b for a, b in zip(*best, strict=True))
     speed = [f"{len(requests) / statistics.median(times[name]):.1f}" for name in programs]
-    cells = [task, str(len(requests)), str(len(pairs)), str(sizes["theirs"]), spread(times["theirs"], times["ours"])]
-    cells += [spread(times["theirs"], times["plain"]), *speed, f"{absolute:.1e} / {relative:.1e}", str(flips)]
+    cells = [task, str(len(requests)), str(len(pairs)), f"{sizes['ours']} / {sizes['theirs']}"]
+    cells += [spread(times["theirs"], times["ours"]), spread(cpu["theirs"], cpu["ours"])]
+    cells += [
+        spread(cpu["theirs"], cpu["plain"]) if options.plain else "",
+        *speed,
+        f"{absolute:.1e} / {relative:.1e}",
+        str(flips),
+    ]
     print("| " + " | ".join(cells) + " |", flush=True)
     return all(abs(a - b) <= max(TOLERANCE, 1e-5 * abs(b)) for a, b in pairs)
 
@@ -194,7 +210,8 @@ def main() -> int:
     parser.add_argument("--rows", type=int, default=300, help="number of rows from the start of each file")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, help="threads of both programs (default: those of torch)")
-    parser.add_argument("--batch-size", type=int, default=16, help="items in a batch of this project")
+    parser.add_argument("--batch-sizes", type=int, nargs="+", default=[16, 64], help="items in a batch of this project")
+    parser.add_argument("--plain", action="store_true", help="also score rows one by one")
     parser.add_argument("--max-tokens", type=int, help="most tokens in a batch of this project, data.eval_max_tokens")
     parser.add_argument("--peer-python", default=sys.executable, help="interpreter with lm-eval")
     parser.add_argument(
@@ -207,12 +224,14 @@ def main() -> int:
         serve(options)
         return 0
     with open(options.log or os.devnull, "w") as log, tempfile.TemporaryDirectory() as folder:
-        programs = {"ours": Program(sys.executable, "ours", log), "plain": Program(sys.executable, "plain", log)}
+        programs = {"ours": Program(sys.executable, "ours", log)}
+        if options.plain:
+            programs["plain"] = Program(sys.executable, "plain", log)
         programs["theirs"] = Program(options.peer_python, "theirs", log)
         threads = {program.threads for program in programs.values()}
-        print(f"{options.dtype}, threads {threads}, {options.rounds} rounds, batches of {options.batch_size} items")
-        header = ["task", "items", "choices", "the harness's batch", "items/s over the harness's"]
-        header += ["rows one by one over the harness's", "items/s: shared", "one by one", "harness"]
+        print(f"{options.dtype}, threads {threads}, {options.rounds} rounds")
+        header = ["task", "items", "choices", "batch: items / the harness's choices", "items/s over the harness's"]
+        header += ["items per CPU second", "of rows one by one", *(f"items/s: {name}" for name in programs)]
         header += ["largest difference, absolute / relative", "predictions that differ"]
         print("| " + " | ".join(header) + " |\n|" + "---|" * len(header), flush=True)
         agreed = [measure(task, texts(task, options, Path(folder)), programs, options) for task in options.tasks]
