@@ -3,9 +3,9 @@
 Each program runs in a separate process, which has loaded the backbone. In every round each program scores all items of
 a task once; ratios are within a round. The time is from texts to log-likelihoods: it contains tokenisation, but not
 loading, reading rows and metrics. The harness runs its ``loglikelihood`` on the texts of this project, which are the
-same as its own texts (agree_with_lm_eval.py). Both use the best of several batch sizes, measured first on the same rows.
-``rows one by one`` is this project without shared prefixes. CPU seconds are of all threads of a program, user and system:
-on a machine with other load they vary less than the time.
+same as its own texts (agree_with_lm_eval.py). Both use the best of several batch sizes, measured first on the same
+rows. ``--plain`` adds this project without shared prefixes, ``rows one by one``. CPU seconds are those of all threads
+of a program, user and system: on a machine with other load they vary less than the time.
 
     pip install lm-eval
     python benchmarks/scoring_speed.py --backbone FOLDER --data FOLDER --rows 300 --threads 2
@@ -171,7 +171,7 @@ def best_size(program: Program, requests: Requests, options: argparse.Namespace,
 def measure(task: str, requests: Requests, programs: dict[str, Program], options: argparse.Namespace) -> bool:
     """Print the table row of a task; return whether the scores agree."""
     for program in programs.values():
-        program.score(requests[:16], 16)  # warms up
+        program.score(requests[:4], 4)  # warms up
     sizes = {name: best_size(programs[name], requests, options, name) for name in ("ours", "theirs")}
     sizes["plain"] = sizes["ours"]
     times: dict[str, list[float]] = {name: [] for name in programs}
