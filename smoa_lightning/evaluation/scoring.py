@@ -153,6 +153,7 @@ def _normalisers(logits: Tensor) -> Tensor:
     for piece in logits.split(rows):
         values = buffer[: len(piece)].copy_(piece)
         largest = values.amax(dim=-1, keepdim=True)
+        largest.masked_fill_(largest.isinf(), 0)  # inf - inf is NaN
         found.append(values.sub_(largest).exp_().sum(dim=-1).log_().add_(largest[:, 0]))
     return torch.cat(found)
 

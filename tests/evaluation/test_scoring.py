@@ -169,6 +169,22 @@ def test_log_probabilities_in_pieces_equal_scipy(monkeypatch: pytest.MonkeyPatch
         torch.testing.assert_close(found, torch.tensor(expected).float(), rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_normalisers_are_those_of_torch_and_keep_the_logits(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logits = (torch.randn(7, 1000, generator=torch.Generator().manual_seed(0)) * 20).to(dtype)
+    logits[0, :900] = float("-inf")  # tokens that a model excludes
+    logits[1, 5], logits[2, 5], logits[3] = float("nan"), float("inf"), float("-inf")
+    before, every = logits.clone(), torch.arange(7)
+    monkeypatch.setitem(PIECE, "cpu", 3000)  # pieces of three rows and a rest
+    found = log_probabilities(logits, every, torch.full((7,), 999))
+    expected = logits[:, 999].float() - logits.float().logsumexp(dim=-1)
+    torch.testing.assert_close(found, expected, rtol=0, atol=0, equal_nan=True)
+    assert found.isfinite().tolist() == [True, False, False, False, True, True, True]
+    torch.testing.assert_close(logits, before, rtol=0, atol=0, equal_nan=True)
+
+
 def test_accuracies_equal_torchmetrics_and_survive_ragged_choices() -> None:
     generator = torch.Generator().manual_seed(0)
     num_choices = torch.randint(2, 6, (50,), generator=generator)
