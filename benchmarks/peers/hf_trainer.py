@@ -1,0 +1,48 @@
+"""The plain script that a user writes for peft: HF Trainer, response-only loss, the adapter saved at the end."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from common import adapted, arguments, first_step_callback, mark, noting, read_rows, settings, write_marks
+
+
+def encode(tokenizer: Any, row: dict[str, str], max_length: int) -> dict[str, list[int]]:
+    """Return the token ids of a row, with the prompt masked and EOS as the last target."""
+    prompt = tokenizer(row["prompt"], add_special_tokens=False)["input_ids"]
+    ids = tokenizer(row["prompt"] + row["completion"], add_special_tokens=False)["input_ids"]
+    ids = [*ids, tokenizer.eos_token_id][-max_length:]
+    return {"input_ids": ids, "attention_mask": [1] * len(ids), "labels": [-100] * len(prompt) + ids[len(prompt) :]}
+
+
+def main() -> None:
+    """Train."""
+    options = arguments()
+    from datasets import Dataset
+    from transformers import AutoTokenizer, DataCollatorForSeq2Seq, Trainer, TrainingArguments
+
+    import peft  # noqa: F401
+
+    mark("imported")
+    tokenizer = AutoTokenizer.from_pretrained(options.backbone)
+    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+    data = Dataset.from_list(read_rows(options.rows))
+    data = data.map(lambda row: encode(tokenizer, row, options.max_length), remove_columns=data.column_names)
+    mark("encoded")
+    model = adapted(options)
+    mark("loaded")
+    trainer = (noting(Trainer) if options.note_losses else Trainer)(
+        model=model,
+        args=TrainingArguments(**settings(options)),
+        train_dataset=data,
+        data_collator=DataCollatorForSeq2Seq(tokenizer, padding=True),
+        callbacks=[first_step_callback()],
+    )
+    trainer.train()
+    mark("trained")
+    model.save_pretrained(options.output)
+    write_marks()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,39 @@
+"""The plain script that a user writes for TRL: SFTTrainer, prompt and completion, completion-only loss."""
+
+from __future__ import annotations
+
+from common import adapter_config, arguments, backbone, first_step_callback, mark, noting, read_rows, settings
+from common import adapted, write_marks
+
+
+def main() -> None:
+    """Train."""
+    options = arguments()
+    from datasets import Dataset
+    from transformers import AutoTokenizer
+    from trl import SFTConfig, SFTTrainer
+
+    mark("imported")
+    tokenizer = AutoTokenizer.from_pretrained(options.backbone)
+    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+    data = Dataset.from_list(read_rows(options.rows))
+    model = adapted(options) if options.start else backbone(options)
+    mark("loaded")
+    own = {"completion_only_loss": True, "packing": options.packing, "max_length": options.max_length}
+    trainer = (noting(SFTTrainer) if options.note_losses else SFTTrainer)(
+        model=model,
+        args=SFTConfig(**settings(options), **own),
+        train_dataset=data,
+        processing_class=tokenizer,
+        peft_config=None if options.start else adapter_config(options),
+        callbacks=[first_step_callback()],
+    )
+    mark("encoded")
+    trainer.train()
+    mark("trained")
+    trainer.save_model(options.output)
+    write_marks()
+
+
+if __name__ == "__main__":
+    main()
