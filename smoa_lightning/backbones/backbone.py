@@ -29,6 +29,7 @@ from smoa_lightning.backbones.quantization import prepare_quantized, quantizatio
 from smoa_lightning.backbones.weights import check_complete, check_finite, same_random_values
 from smoa_lightning.common.checksums import sha256
 from smoa_lightning.common.errors import UserError
+from smoa_lightning.common.known_checksums import known_sha256
 from smoa_lightning.common.paths import local_path
 from smoa_lightning.common.process_cache import cached, is_active
 from smoa_lightning.embedded import backbone_folder
@@ -294,7 +295,7 @@ def provenance(location: Location, model: nn.Module | None = None) -> dict[str, 
     if location.source == "embedded":
         facts["name"] = "smoa_lightning/embedded/backbone"
     folder = Path(location.name)
-    facts["sha256"] = {file.name: sha256(file) for file in _weights(folder)}
+    facts["sha256"] = {file.name: known_sha256(file) for file in _weights(folder)}
     facts["files"] = {file.name: sha256(file) for name in SETTINGS for file in sorted(folder.glob(name))}
     return facts
 

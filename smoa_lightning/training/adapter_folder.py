@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import json
 import pickle
+import shutil
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -47,7 +48,11 @@ if TYPE_CHECKING:
 
 
 def save_adapter(
-    module: FineTuneModule, folder: Path, facts: dict[str, Any], weights: dict[str, Tensor] | None = None
+    module: FineTuneModule,
+    folder: Path,
+    facts: dict[str, Any],
+    weights: dict[str, Tensor] | None = None,
+    same: Path | None = None,
 ) -> None:
     """Write the adapter of ``module`` as a peft folder, with a model card and the facts for loading.
 
@@ -58,10 +63,14 @@ def save_adapter(
         folder: The new folder.
         facts: Facts for the card: task, source of the data, step, score on the selection rows.
         weights: The weights of the model, if they are divided over processes.
+        same: A folder that this function has written from the same state: its weights are copied.
     """
     network = module.network
-    with _quiet_peft():
-        network.save_pretrained(folder, state_dict=weights)  # type: ignore[operator]
+    if same is not None:
+        shutil.copytree(same, folder, ignore=shutil.ignore_patterns(ADAPTER_FACTS, CARD))
+    else:
+        with _quiet_peft():
+            network.save_pretrained(folder, state_dict=weights)  # type: ignore[operator]
     path = module.location.name if module.location.source == "local" else module.backbone_config.path
     facts = {
         "version": __version__,

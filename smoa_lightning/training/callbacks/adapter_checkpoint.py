@@ -123,8 +123,10 @@ class AdapterCheckpoint(Checkpoint):
                 copy_linked(folder / LAST, folder / BEST)
             adapters = [*(["best"] if best else []), *(["last"] if ended else [])]
             weights = whole_weights(pl_module) if adapters else None
-            for which in adapters if writes else []:
-                save_adapter(pl_module, folder / "adapter" / which, self._facts(trainer, which), weights)
+            same = None
+            for place in [folder / "adapter" / which for which in adapters] if writes else []:
+                save_adapter(pl_module, place, self._facts(trainer, place.name), weights, same)
+                same = place
         trainer.strategy.barrier()  # the other processes read the committed files
 
     def _selection(self, trainer: L.Trainer) -> dict[str, float]:
