@@ -107,12 +107,12 @@ def peer_command(options: argparse.Namespace, program: str, folder: Path, output
     return command if not options.attention else [*command, "--attention", options.attention]
 
 
-def run(command: list[str], marks: Path, device: str = "cpu") -> dict[str, Any]:
-    """Run a process; return its seconds, CPU seconds, peak memory, marks and losses."""
+def finished(command: list[str], device: str = "cpu", **variables: str) -> tuple[float, Any]:
+    """Run a process to its end; return its seconds and what it and its children used."""
     paths = [str(HERE), str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    offline = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "MARKS": str(marks)}
     began = time.time()
-    environment = os.environ | offline | {"STARTED": repr(began), "PYTHONPATH": os.pathsep.join(paths)}
+    offline = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "STARTED": repr(began)}
+    environment = os.environ | offline | variables | {"PYTHONPATH": os.pathsep.join(paths)}
     if device == "cuda":
         environment["PEER_CUDA"] = "1"
     with tempfile.TemporaryFile("w+", encoding="utf-8") as log:
@@ -123,6 +123,18 @@ def run(command: list[str], marks: Path, device: str = "cpu") -> dict[str, Any]:
         if process.returncode:
             log.seek(0)
             raise SystemExit(f"{' '.join(command)} failed:\n{log.read()[-3000:]}")
+    return wall, used
+
+
+def timed_process(command: list[str], device: str = "cpu") -> tuple[float, float]:
+    """Run a process to its end; return its wall and CPU seconds, with its children."""
+    wall, used = finished(command, device)
+    return wall, used.ru_utime + used.ru_stime
+
+
+def run(command: list[str], marks: Path, device: str = "cpu") -> dict[str, Any]:
+    """Run a process; return its seconds, CPU seconds, peak memory, marks and losses."""
+    wall, used = finished(command, device, MARKS=str(marks))
     noted = json.loads(marks.read_text(encoding="utf-8"))
     return {**noted, "wall": wall, "cpu": used.ru_utime + used.ru_stime, "memory": used.ru_maxrss / 1024}
 

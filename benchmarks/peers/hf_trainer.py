@@ -18,10 +18,9 @@ def encode(tokenizer: Any, row: dict[str, str], max_length: int) -> dict[str, li
 def main() -> None:
     """Train."""
     options = arguments()
+    import peft  # noqa: F401
     from datasets import Dataset
     from transformers import AutoTokenizer, DataCollatorForSeq2Seq, Trainer, TrainingArguments
-
-    import peft  # noqa: F401
 
     mark("imported")
     tokenizer = AutoTokenizer.from_pretrained(options.backbone)

@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
-from common import adapter_config, arguments, backbone, first_step_callback, mark, noting, read_rows, settings
-from common import adapted, write_marks
+from common import (
+    adapted,
+    adapter_config,
+    arguments,
+    backbone,
+    first_step_callback,
+    mark,
+    noting,
+    read_rows,
+    settings,
+    write_marks,
+)
 
 
 def main() -> None:

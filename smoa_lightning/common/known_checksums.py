@@ -23,7 +23,7 @@ TICK = 3.0  # seconds; FAT has the coarsest clock, of two seconds
 
 
 def known_sha256(file: Path) -> str:
-    """Return the SHA-256 of a file's bytes, without reading a large file again whose status is that of the last time."""
+    """Return the SHA-256 of a file; a large file whose status is that of the last time is not read again."""
     before = _status(file)
     if before["size"] < SMALL:
         return sha256(file)
