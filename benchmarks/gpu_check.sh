@@ -1,0 +1,86 @@
+#!/usr/bin/env bash
+# What only an accelerator shows, in one script of under 8 minutes: the tests of tests/gpu, training steps at the widths of
+# LLaMA-3-8B against peft's LoRA and HiRA (eager, compiled, CUDA graphs), peak memory, and scoring against lm-eval.
+# A step that fails or takes too long is recorded, and the rest goes on. The result is one file, gpu_check.json.
+#
+#   bash benchmarks/gpu_check.sh OUTPUT_FOLDER              # on a machine with a GPU
+#   bash benchmarks/gpu_check.sh OUTPUT_FOLDER --dry-run    # tiny widths on a CPU: does the script work?
+#
+# PYTHON names the interpreter, PEER_PYTHON one with lm-eval (default: the same), SECONDS_IN_ALL the limit (470).
+set -u
+out=${1:?usage: gpu_check.sh OUTPUT_FOLDER [--dry-run]}
+dry=${2:-}
+cd "$(dirname "$0")/.." || exit 1
+python=${PYTHON:-python}
+peer=${PEER_PYTHON:-$python}
+began=$(date +%s)
+limit=${SECONDS_IN_ALL:-470}
+mkdir -p "$out/steps" "$out/logs"
+out=$(cd "$out" && pwd)
+export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1
+
+record() { # name, exit status or "skipped", seconds
+  printf '{"name": "%s", "status": "%s", "seconds": %s}\n' "$1" "$2" "$3" > "$out/steps/$1.json"
+  echo "$1: $2 ($3 s)"
+}
+
+step() { # name, most seconds, command
+  local name=$1 most=$2 start status left
+  shift 2
+  start=$(date +%s)
+  left=$((limit - (start - began)))
+  if [ "$left" -lt 5 ]; then
+    record "$name" "no time left" 0
+    return
+  fi
+  timeout -k 5 $((most < left ? most : left)) "$@" > "$out/logs/$name.log" 2>&1
+  status=$?
+  record "$name" "$status" $(($(date +%s) - start))
+}
+
+if [ "$dry" = "--dry-run" ]; then
+  device=cpu; tiny="--tiny --rounds 2 --batch 2 --tokens 16"; rows=4
+  step tests 100 env SMOA_TEST_DEVICE=cpu "$python" -m pytest -q -p no:cacheprovider --collect-only tests/gpu
+else
+  device=cuda; tiny=""; rows=200
+  step tests 150 "$python" -m pytest -q -p no:cacheprovider -m "gpu and not slow" tests/gpu
+fi
+modes=${MODES:-eager compile graphs}
+for mode in $modes; do
+  # shellcheck disable=SC2086
+  step "steps_$mode" 90 "$python" benchmarks/gpu_steps.py --device $device --mode "$mode" $tiny --json "$out/steps_$mode.json"
+done
+if "$peer" -c 'import importlib.util as u, sys; sys.exit(u.find_spec("lm_eval") is None)'; then
+  # shellcheck disable=SC2086
+  step backbone 40 "$python" benchmarks/gpu_steps.py --device $device ${tiny:+--tiny} --make-backbone "$out/backbone"
+  step rows 20 "$python" -c '
+import json, pathlib, sys
+from smoa_lightning.embedded import rows
+for task in ("piqa", "arc_easy"):
+    folder = pathlib.Path(sys.argv[1]) / task
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "validation.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows(task, "validation")))
+' "$out/rows"
+  step scoring 90 "$python" benchmarks/scoring_speed.py --backbone "$out/backbone" --dtype bfloat16 --device $device \
+    --data "$out/rows" --tasks piqa arc_easy --rows $rows --rounds 3 --peer-python "$peer" --peer-batch-sizes 16 64 \
+    --log "$out/logs/scoring_programs.log"
+  rm -rf "$out/backbone"
+else
+  record scoring "skipped: lm-eval is not installed" 0
+fi
+
+"$python" - "$out" "${dry:-}" $(($(date +%s) - began)) <<'PYTHON'
+import json, pathlib, platform, sys
+out, dry, seconds = pathlib.Path(sys.argv[1]), bool(sys.argv[2]), int(sys.argv[3])
+import torch
+
+device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or "cpu"
+steps = [json.loads(file.read_text()) for file in sorted((out / "steps").glob("*.json"))]
+for step in steps:
+    log = out / "logs" / f"{step['name']}.log"
+    step["log"] = log.read_text(errors="replace")[-3000:] if log.is_file() else ""
+found = {file.stem: json.loads(file.read_text()) for file in sorted(out.glob("steps_*.json"))}
+result = {"device": device, "torch": torch.__version__, "dry_run": dry, "seconds": seconds, "steps": steps, **found}
+(out / "gpu_check.json").write_text(json.dumps(result, indent=1) + "\n")
+print(f"{out / 'gpu_check.json'}: {sum(step['status'] == '0' for step in steps)} of {len(steps)} steps worked, {seconds} s")
+PYTHON
