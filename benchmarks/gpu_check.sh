@@ -6,7 +6,8 @@
 #   bash benchmarks/gpu_check.sh OUTPUT_FOLDER              # on a machine with a GPU
 #   bash benchmarks/gpu_check.sh OUTPUT_FOLDER --dry-run    # tiny widths on a CPU: does the script work?
 #
-# PYTHON names the interpreter, PEER_PYTHON one with lm-eval (default: the same), SECONDS_IN_ALL the limit (470).
+# PYTHON names the interpreter, PEER_PYTHON one with lm-eval (default: the same), SECONDS_IN_ALL the limit (470),
+# MODES the modes of the training steps (eager compile graphs).
 set -u
 out=${1:?usage: gpu_check.sh OUTPUT_FOLDER [--dry-run]}
 dry=${2:-}
@@ -72,15 +73,17 @@ fi
 "$python" - "$out" "${dry:-}" $(($(date +%s) - began)) <<'PYTHON'
 import json, pathlib, platform, sys
 out, dry, seconds = pathlib.Path(sys.argv[1]), bool(sys.argv[2]), int(sys.argv[3])
-import torch
+device, version = platform.processor() or "cpu", ""
+if not dry:
+    import torch
 
-device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or "cpu"
+    device, version = torch.cuda.get_device_name() if torch.cuda.is_available() else device, torch.__version__
 steps = [json.loads(file.read_text()) for file in sorted((out / "steps").glob("*.json"))]
 for step in steps:
     log = out / "logs" / f"{step['name']}.log"
     step["log"] = log.read_text(errors="replace")[-3000:] if log.is_file() else ""
 found = {file.stem: json.loads(file.read_text()) for file in sorted(out.glob("steps_*.json"))}
-result = {"device": device, "torch": torch.__version__, "dry_run": dry, "seconds": seconds, "steps": steps, **found}
+result = {"device": device, "torch": version, "dry_run": dry, "seconds": seconds, "steps": steps, **found}
 (out / "gpu_check.json").write_text(json.dumps(result, indent=1) + "\n")
 print(f"{out / 'gpu_check.json'}: {sum(step['status'] == '0' for step in steps)} of {len(steps)} steps worked, {seconds} s")
 PYTHON

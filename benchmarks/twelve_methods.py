@@ -1,8 +1,8 @@
 """Twelve methods of peft at one budget, ten steps each: one study of this project against twelve scripts of a peer.
 
 The study is one command, ``ablate``. It chooses each method's size for the budget, trains ten steps, saves the adapter
-and scores a few report rows. Then each method runs as a process of its own with HF Trainer (``peers/hf_trainer.py``), on
-the same rows in the same batches, with the sizes that the study has chosen.
+and scores a few report rows. Then each method runs as a process of its own with HF Trainer (``peers/hf_trainer.py``).
+It has the same rows in the same batches, and the sizes that the study has chosen.
 
     python benchmarks/twelve_methods.py --peer-python PATH/bin/python                          # the embedded backbone
     python benchmarks/twelve_methods.py --peer-python PATH/bin/python --backbone smollm2/ --dtype bfloat16
@@ -117,9 +117,8 @@ def main() -> None:
         for number in range(options.rounds):
             rounds.append(one_round(options, folder, number))
             print(f"# round {number + 1}: study {rounds[-1][0]}, scripts {rounds[-1][1]}", file=sys.stderr, flush=True)
-    print(
-        f"| {len(options.methods)} methods, {options.steps} steps | study | scripts | study / scripts |\n|---|---|---|---|"
-    )
+    print(f"| {len(options.methods)} methods, {options.steps} steps | study | scripts | study / scripts |")
+    print("|---|---|---|---|")
     summary: dict[str, Any] = {}
     for place, kind in enumerate(("wall", "CPU")):
         own, peer = ([pair[side][place] for pair in rounds] for side in (0, 1))

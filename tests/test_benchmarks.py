@@ -100,3 +100,37 @@ def test_a_baseline_of_another_command_is_refused(tmp_path: Path) -> None:
     )
     assert done.returncode == 1
     assert "has the values of a different command: other.py" in done.stderr
+
+
+def measurement(wall: float, cpu: float) -> dict[str, object]:
+    marks = {"imported": [wall / 4, cpu / 4], "training": [wall / 2, cpu / 2], "end": [wall - 1, cpu - 1]}
+    return {"wall": wall, "cpu": cpu, "memory": 100.0 * wall, "marks": marks, "losses": []}
+
+
+def test_whole_processes_against_peers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(FOLDER))
+    against = script("fit_against_peers")
+    found = {"lora": [measurement(8, 6), measurement(16, 6)], "hf": [measurement(16, 8), measurement(16, 8)]}
+    assert "| lora | 0.75 (0.62-0.88) | 0.75 (0.75-0.75) | 0.75 (0.62-0.88) | 12.0 | 6.0 | 1200.0 |" in against.ratios(
+        found, "hf"
+    )
+    assert against.stages(found["hf"]) == {"imported": (4, 2), "training": (4, 2), "end": (7, 3), "exit": (1, 1)}
+    assert "* hf: imported 4.00 (2.00), training 4.00 (2.00), end 7.00 (3.00), exit 1.00 (1.00)" in against.time_lines(
+        found
+    )
+
+
+def test_a_peer_script_imports_nothing_of_ours() -> None:
+    for file in (FOLDER / "peers").glob("*.py"):
+        assert "smoa" not in file.read_text(encoding="utf-8")
+
+
+def test_the_script_of_the_accelerator_records_what_fails(tmp_path: Path) -> None:
+    variables = {"PYTHON": sys.executable, "PEER_PYTHON": "false", "SECONDS_IN_ALL": "0"}  # no time for any step
+    command = ["bash", str(FOLDER / "gpu_check.sh"), str(tmp_path), "--dry-run"]
+    subprocess.run(command, check=True, capture_output=True, env=os.environ | variables)
+    result = json.loads((tmp_path / "gpu_check.json").read_text(encoding="utf-8"))
+    status = {step["name"]: step["status"] for step in result["steps"]}
+    assert result["dry_run"] is True
+    assert status["tests"] == status["steps_eager"] == status["steps_graphs"] == "no time left"
+    assert status["scoring"].startswith("skipped: lm-eval")

@@ -1,4 +1,4 @@
-"""Common code of the peer scripts: their arguments, rows, adapter, notes of times and losses. They import no package of ours."""
+"""Common code of the peer scripts: arguments, rows, adapter, notes of times and losses. They import nothing of ours."""
 
 from __future__ import annotations
 
