@@ -1,8 +1,8 @@
 """Training steps at the widths of LLaMA-3-8B on an accelerator: ratios to peft's LoRA and HiRA, and peak memory.
 
 Each method adapts q, k, v, up and down of its own model with random weights in bfloat16. A step is forward, loss,
-backward and AdamW. All methods run in turn, so ratios are within a round. ``--mode compile`` uses ``torch.compile``, and
-``--mode graphs`` adds CUDA graphs (``mode="reduce-overhead"``). A method that fails is noted with its error.
+backward and AdamW. All methods run in turn, so ratios are within a round. ``--mode compile`` uses ``torch.compile``;
+``--mode graphs`` has CUDA graphs too (``mode="reduce-overhead"``). A method that fails is noted with its error.
 
     python benchmarks/gpu_steps.py --device cuda --mode eager --json steps.json
 
