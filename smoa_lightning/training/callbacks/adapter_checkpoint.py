@@ -123,7 +123,7 @@ class AdapterCheckpoint(Checkpoint):
                 copy_linked(folder / LAST, folder / BEST)
             adapters = [*(["best"] if best else []), *(["last"] if ended else [])]
             weights = whole_weights(pl_module) if adapters else None
-            same = None
+            same: Path | None = None
             for place in [folder / "adapter" / which for which in adapters] if writes else []:
                 save_adapter(pl_module, place, self._facts(trainer, place.name), weights, same)
                 same = place
