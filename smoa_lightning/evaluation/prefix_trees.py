@@ -22,14 +22,11 @@ import torch
 from torch import Tensor
 
 from smoa_lightning.adapters.method_names import method_name
+from smoa_lightning.backbones.attention import FAMILIES, PLAIN, PRODUCTS
 from smoa_lightning.data.encoding.items import IGNORED
 from smoa_lightning.evaluation.scoring import log_probabilities, logits_at, row_log_likelihoods, target_logits
 
-FAMILIES = frozenset(
-    {"gemma", "gemma2", "gemma3_text", "gpt2", "gpt_neox", "llama", "mistral", "mixtral"}
-    | {"olmoe", "opt", "phi", "phi3", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe"}
-)
-KERNELS = ("sdpa", "eager")  # they accept any mask of (rows, 1, length, length)
+KERNELS = (PLAIN, PRODUCTS, "eager")  # they accept any mask of (rows, 1, length, length)
 # Methods of peft with an effect at a token that depends on more than the hidden states at that token.
 NOT_BY_TOKEN = ("ADAPTION_PROMPT", "CARTRIDGE", "POLY", "XLORA")
 

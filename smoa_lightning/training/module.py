@@ -21,6 +21,7 @@ from smoa_lightning.adapters.budget import Budget, BudgetFit, fit_budget
 from smoa_lightning.adapters.parameters import adapter_state_names
 from smoa_lightning.adapters.unsupported import check_supported
 from smoa_lightning.adapters.virtual_tokens import limits_with
+from smoa_lightning.backbones.attention import follow_kernel, kernel_of
 from smoa_lightning.backbones.backbone import (
     BackboneConfig,
     Location,
@@ -184,8 +185,7 @@ class FineTuneModule(L.LightningModule):
         loss, targets = summed_cross_entropy(*target_logits(self.network, batch))
         self.step_targets += int(targets)
         self.seen_tokens += int(batch["num_tokens"] if "num_tokens" in batch else batch["attention_mask"].sum())
-        detached = loss.detach()
-        self._step_loss = detached if self._step_loss is None else self._step_loss + detached
+        self._step_loss = loss.detach() + (0 if self._step_loss is None else self._step_loss)
         return loss * self.trainer.accumulate_grad_batches  # undoes Lightning's division
 
     @property
@@ -204,14 +204,13 @@ class FineTuneModule(L.LightningModule):
         summed = cast(Tensor, self._step_loss)
         local = torch.stack([summed, summed.new_tensor(self.step_targets)])
         loss, targets = self.trainer.strategy.reduce(local, reduce_op="sum").tolist()
-        world = self.trainer.world_size
         self.step_targets, self._step_loss = 0, None
         mean = loss / targets
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         average_gradients(self.trainer.strategy, parameters)
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         for gradient in gradients:
-            gradient.mul_(world / targets)  # they are averages over the processes
+            gradient.mul_(self.trainer.world_size / targets)  # they are averages over the processes
         if self.allocation is not None:
             self.log("train/mean_rank", self.allocation.mean_rank())
             self.log("train/orthogonality_penalty", self.allocation.add_penalty_gradients())
@@ -329,14 +328,15 @@ class FineTuneModule(L.LightningModule):
         return super().load_state_dict(state_dict, strict=False, assign=assign)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Save settings, checksums of the backbone, and torch's random state for the dropout of a resumed run."""
-        checkpoint["config"], checkpoint["backbone"] = self.run_config, self.backbone_facts
+        """Save settings, facts of the backbone, and torch's random state for the dropout of a resumed run."""
+        checkpoint |= {"config": self.run_config, "backbone": self.backbone_facts, "attention": kernel_of(self.model)}
         if self.allocation is not None:
             checkpoint["allocation"] = self.allocation.state_dict()
         checkpoint["rng"] = random_states(self.trainer.world_size)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Store the saved random state until training starts; restore AdaLoRA's importances."""
+        """Store the saved random state until training starts; restore the kernel and AdaLoRA's importances."""
+        follow_kernel(self.model, checkpoint.get("attention"))
         self._rng = random_state_of(checkpoint.get("rng"), self.trainer.global_rank)
         if self.allocation is not None and "allocation" in checkpoint:
             self.allocation.load_state_dict(checkpoint["allocation"])

@@ -15,6 +15,7 @@ from smoa_lightning.common.errors import UserError
 from smoa_lightning.data.batches.collate import Batch, pad_rows
 from smoa_lightning.data.batches.packing import PackedRow, collate_packed
 from smoa_lightning.data.encoding.items import IGNORED, TokenRow
+from smoa_lightning.evaluation.prefix_trees import KERNELS
 from smoa_lightning.evaluation.scoring import target_logits
 
 
@@ -51,7 +52,7 @@ def check_packing(model: nn.Module) -> None:
     packed, joined, scale, dtype = _trial(model, base.get_input_embeddings().num_embeddings)
     if not packed <= _rounding(dtype) * scale:
         kernel = base.config._attn_implementation
-        advice = "" if kernel in ("sdpa", "eager") else ", or model.backbone.attn_implementation: sdpa"
+        advice = "" if kernel in KERNELS else ", or model.backbone.attn_implementation: sdpa"
         raise UserError(
             f"data.packing: in {name} with attention {kernel!r} the rows of a packed sequence change each other's"
             f" outputs (by {packed:.1e}; {joined:.1e} without packing's positions); set data.packing: false{advice}."
