@@ -52,8 +52,8 @@ class BackboneConfig:
         revision: Branch, tag or commit on the hub; ``null`` means the default branch.
         dtype: Number format of the frozen weights and of the matrix products; adapter parameters stay in float32.
         gradient_checkpointing: Recompute activations in the backward pass: less memory, about one third more time.
-        attn_implementation: Attention kernel of transformers (``sdpa``, ``eager``, ``flash_attention_2``, ...). ``null``
-            takes that of transformers, and for short bfloat16 rows on a CPU a faster backward.
+        attn_implementation: Attention kernel of transformers (``sdpa``, ``eager``, ``flash_attention_2``, ...).
+            ``null`` takes that of transformers, and for short bfloat16 rows on a CPU a faster backward.
         quantization: Store the linear layers in 8 bits (``int8``, LLM.int8()) or 4 bits (``nf4``, as in QLoRA). This
             needs bitsandbytes, from the extra ``quantization``. ``null`` stores them in ``dtype``.
         dequantize: When a quantised weight is dequantised for a method that needs the weight itself. ``per_forward``

@@ -99,7 +99,7 @@ def test_choice_is_in_the_facts_and_a_checkpoint_decides() -> None:
 
 @pytest.mark.parametrize("family", sorted((attention.FAMILIES & set(ARCHITECTURES)) - {"gemma2"}))
 def test_every_family(family: str) -> None:
-    """The loss is bit-equal, and the gradient of the embedding within rounding. (transformers has no sdpa for gemma2.)"""
+    """The loss is bit-equal, the gradient of the embedding within rounding. Gemma 2 has no sdpa in transformers."""
     torch.manual_seed(0)
     ids = torch.randint(5, 40, (2, 9))
     mask = torch.ones_like(ids)
