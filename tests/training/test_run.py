@@ -49,6 +49,7 @@ def test_record_holds_provenance_and_metrics(finished: Path) -> None:
     assert record["status"] == "finished"
     assert record["config"]["model"]["adapter"]["init_args"]["r"] == 4
     assert record["backbone"]["sha256"]["model.safetensors"]
+    assert record["backbone"]["attention"] == "sdpa"
     assert record["environment"]["packages"]["peft"]
     metrics = record["metrics"]
     for name in ("acc", "acc_norm", "acc_token"):
