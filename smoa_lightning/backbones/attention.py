@@ -80,7 +80,7 @@ def attention(
     """
     if dropout == 0 and _pays(query, key, value) and _is_plain(module, query, key, attention_mask, kwargs):
         scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-        output: Tensor = _Attention.apply(query, key, value, attention_mask, module, scale)
+        output: Tensor = _Attention.apply(query, key, value, attention_mask, module, scale)  # type: ignore[no-untyped-call]
         return output, None
     arguments = {"dropout": dropout, "scaling": scaling, **kwargs}
     return sdpa_attention_forward(module, query, key, value, attention_mask, **arguments)
@@ -117,9 +117,10 @@ class _Attention(torch.autograd.Function):
         return output
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        return *_gradients(grad, *ctx.saved_tensors, ctx.scale), None, None, None
+        query, key, value, mask = ctx.saved_tensors
+        return *_gradients(grad, query, key, value, mask, ctx.scale), None, None, None
 
 
 def _gradients(
