@@ -69,7 +69,7 @@ def _check_run(folder: Path) -> None:
     meant = near(folder, STUDY, RECORD)
     hint = f"; did you mean {meant}?" if meant else "; name a folder that ablate or fit has written"
     exists = f"{folder} is not a study folder: it has no {STUDY}, nor a run: it has no {RECORD}"
-    raise UserError((exists if folder.is_dir() else f"there is no folder {folder}") + hint)
+    raise UserError((exists if folder.is_dir() else f"{folder} does not exist") + hint)
 
 
 def write_run_page(folder: Path, out: Path, command: str) -> Path:

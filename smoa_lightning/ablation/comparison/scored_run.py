@@ -95,7 +95,7 @@ def run_record(folder: Path) -> dict[str, Any]:
         raise UserError(f"{folder} is the folder of an evaluation, not of a run: name the folder of its run")
     meant = near(folder, RECORD)
     hint = f"; did you mean {meant}?" if meant else ": name a folder that fit has written"
-    fault = f"{folder} is not a run, it has no {RECORD}" if folder.is_dir() else f"there is no run folder {folder}"
+    fault = f"{folder} is not a run, it has no {RECORD}" if folder.is_dir() else f"{folder} does not exist"
     raise UserError(f"{fault}{hint}")
 
 
