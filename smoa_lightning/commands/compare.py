@@ -45,9 +45,10 @@ def main(args: list[str]) -> None:
     from smoa_lightning.ablation.comparison.run import compare
 
     found = compare(options.runs, options.metric, options.baseline, options.group == "seed")
+    if options.output is not None:  # before the text: a closed pipe ends the program
+        write(found, options.output, f"python -m smoa_lightning compare {shlex.join(args)}")
     print(terminal_text(found))
     if options.output is not None:
-        write(found, options.output, f"python -m smoa_lightning compare {shlex.join(args)}")
         print(options.output / PAGE)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import re
 import shutil
@@ -17,6 +18,7 @@ from scipy import stats
 
 from smoa_lightning.__main__ import main
 from smoa_lightning.ablation.statistics import holm
+from smoa_lightning.commands import compare
 from tests.ablation.made_run import LORA, SMOA, choice_items, embedded_digest, make_run, reply_items
 
 FILES = ["compare.html", "differences.csv", "records.csv", "rows.csv", "settings.csv"]
@@ -121,6 +123,20 @@ def test_files_and_page(runs: list[str], tmp_path: Path) -> None:
     assert not re.findall(r'(?:src|href)="(?!#)', text)
     assert "prefers-color-scheme: dark" in text
     assert "<svg" in text
+
+
+class ClosedPipe(io.StringIO):
+    """The output of ``compare ... | head`` after head has ended."""
+
+    def write(self, text: str) -> int:
+        raise BrokenPipeError
+
+
+def test_a_closed_pipe_leaves_the_files(runs: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", ClosedPipe())
+    with pytest.raises(BrokenPipeError):
+        compare.main([*runs, "--output", str(tmp_path / "out")])
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == FILES
 
 
 @pytest.mark.parametrize("kind", ["script", "formula"])
