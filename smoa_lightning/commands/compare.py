@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import shlex
 from pathlib import Path
 from typing import Any
@@ -62,6 +60,7 @@ def write(found: Any, folder: Path, command: str) -> None:
     """
     from smoa_lightning.ablation.comparison.page import page_document
     from smoa_lightning.ablation.comparison.tables import files
+    from smoa_lightning.records.csv_text import csv_text
     from smoa_lightning.records.page.html import page
 
     texts = {PAGE: page(page_document(found, command))}
@@ -69,13 +68,3 @@ def write(found: Any, folder: Path, command: str) -> None:
     for name, text in texts.items():
         with replacing(folder / name) as temporary:
             temporary.write_text(text, encoding="utf-8")
-
-
-def csv_text(lines: list[list[Any]]) -> str:
-    """Return lines as CSV: numbers in full, and no text that a spreadsheet reads as a formula."""
-    from smoa_lightning.ablation.report.csv_files import without_formula
-
-    stream = io.StringIO()
-    rows = [[without_formula(value) if isinstance(value, str) else value for value in line] for line in lines]
-    csv.writer(stream, lineterminator="\n").writerows(rows)
-    return stream.getvalue()

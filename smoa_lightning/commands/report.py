@@ -9,7 +9,7 @@ from pathlib import Path
 
 from smoa_lightning.ablation.report.analysis import Analysis, analyse
 from smoa_lightning.ablation.report.contents import contents
-from smoa_lightning.ablation.report.csv_files import comma_separated, data_files
+from smoa_lightning.ablation.report.csv_files import data_files
 from smoa_lightning.ablation.report.folder import read_study
 from smoa_lightning.ablation.report.latex import latex
 from smoa_lightning.ablation.report.markdown import markdown
@@ -17,6 +17,7 @@ from smoa_lightning.commands.arguments import ArgumentParser
 from smoa_lightning.common.atomic_files import replacing
 from smoa_lightning.common.errors import UserError, nearest
 from smoa_lightning.common.paths import local_path
+from smoa_lightning.records.csv_text import csv_text
 from smoa_lightning.records.page.document import FIGURES, Document
 from smoa_lightning.records.page.html import page
 from smoa_lightning.records.record import RECORD, STUDY
@@ -127,7 +128,7 @@ def write_report(folder: Path, out: Path, formats: Collection[str] = ("svg",)) -
         analysis, pictures, f"python -m smoa_lightning report studies/{analysis.study.description['name']}"
     )
     files = {"report.html": page(document), "report.md": markdown(document)}
-    files |= {f"tables/{name}.csv": comma_separated(data) for name, data in data_files(analysis).items()}
+    files |= {f"tables/{name}.csv": csv_text([data.columns, *data.rows]) for name, data in data_files(analysis).items()}
     files |= {f"tables/{table.name}.tex": latex(table) for table in document.tables if table.name in LATEX}
     for name, text in files.items():
         with replacing(out / name) as temporary:

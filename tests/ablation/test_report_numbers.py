@@ -14,8 +14,9 @@ import pytest
 from scipy import stats
 
 from smoa_lightning.ablation.report.analysis import analyse
-from smoa_lightning.ablation.report.csv_files import comma_separated, data_files
+from smoa_lightning.ablation.report.csv_files import data_files
 from smoa_lightning.ablation.report.folder import read_study
+from smoa_lightning.records.csv_text import csv_text
 from tests.ablation.made_study import LR, make_study
 
 CELLS: dict[str, dict[str, Any]] = {
@@ -27,7 +28,8 @@ FIRST = next(iter(CELLS))
 
 def tables(folder: Path) -> dict[str, list[dict[str, str]]]:
     """Return the rows of all CSV files, as a program reads them."""
-    texts = {name: comma_separated(data) for name, data in data_files(analyse(read_study(folder))).items()}
+    files = data_files(analyse(read_study(folder)))
+    texts = {name: csv_text([data.columns, *data.rows]) for name, data in files.items()}
     return {name: list(csv.DictReader(text.splitlines())) for name, text in texts.items()}
 
 

@@ -14,6 +14,7 @@ from lightning.pytorch.loggers import Logger
 
 from smoa_lightning.__main__ import main
 from smoa_lightning.common.errors import UserError
+from smoa_lightning.training.loggers.contents import Table
 from smoa_lightning.training.loggers.place import check_loggers, places
 from smoa_lightning.training.module import FineTuneModule
 
@@ -100,6 +101,12 @@ def test_a_logger_of_the_users_own_gets_settings_groups_and_final_metrics(
     assert (settings["strategy"], settings["stage"], settings["seed"]) == ("smoa_spectral_blocks", "run", "0")
     points = [name for kind, content in CALLS if kind == "metrics" for name in content]
     assert {"train/loss", "base/acc", "report/acc", "selection/acc", "final/acc", "rank/effective_mean"} <= set(points)
+
+
+def test_replies_of_a_model_are_no_formulas_in_a_csv_file() -> None:
+    table = Table("samples", ["prompt", "reply"], [["2 - 1?", "-1"], ["Say it.", '=HYPERLINK("x")'], ["", "@SUM(A1)"]])
+    replies = [row["reply"] for row in csv.DictReader(table.csv().splitlines())]
+    assert replies == ["-1", '\'=HYPERLINK("x")', "'@SUM(A1)"]
 
 
 def test_groups() -> None:

@@ -7,8 +7,9 @@ import io
 from smoa_lightning.ablation.comparison.tables import Compared
 from smoa_lightning.ablation.report.cells import unit
 from smoa_lightning.records.page.document import Picture
+from smoa_lightning.records.page.theme import COLOURS, INK, PAPER
 
-COLOUR = "#0072B2"
+COLOUR = COLOURS[0]
 LETTER = 0.075  # inches
 
 
@@ -35,8 +36,8 @@ def forest(found: Compared) -> Picture | None:
             assert d.high is not None
             axes.plot([d.low * scale, d.high * scale], [place, place], color=COLOUR, linewidth=1.6)
             axes.plot([d.value * scale], [place], "o" if each.verdict.established else "D", color=COLOUR, markersize=6,
-                      markerfacecolor=COLOUR if each.verdict.established else "#ffffff")  # fmt: skip
-        axes.axvline(0, color="#000000", linewidth=0.8, linestyle="--")
+                      markerfacecolor=COLOUR if each.verdict.established else PAPER)  # fmt: skip
+        axes.axvline(0, color=INK, linewidth=0.8, linestyle="--")
         axes.set_yticks(range(len(drawn)), [each.side for each in drawn])
         axes.set_ylim(len(drawn) - 0.4, -0.6)
         axes.xaxis.set_major_locator(MaxNLocator(6))

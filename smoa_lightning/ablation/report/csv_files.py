@@ -5,10 +5,6 @@ Scores and differences have the unit of the metric: an accuracy is a share, so a
 
 from __future__ import annotations
 
-import csv
-import io
-import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
@@ -29,7 +25,6 @@ COST_NAMES = {
     "tokens_per_second": "tokens_per_second", "memory": "peak_memory_mb", "seconds": "run_seconds",
 }  # fmt: skip
 UNMEASURED = ("rank/", "cost/")  # metrics that are negative if they were not measured
-NUMBER_OR_UNIT = re.compile(r"[-+]?[\d.]+(?:[eE][-+]?\d+)?%?|[a-z]+")
 
 
 @dataclass(frozen=True)
@@ -210,41 +205,6 @@ def unit_of(metric: str) -> str:
     ('share', '')
     """
     return METRICS[metric].unit if metric in METRICS else ""
-
-
-def comma_separated(data: Data) -> str:
-    """Return the contents of a CSV file."""
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow([without_formula(title) for title in data.columns])
-    writer.writerows([[_text(entry) for entry in row] for row in data.rows])
-    return stream.getvalue()
-
-
-def _text(entry: Entry) -> str:
-    if entry is None:
-        return ""
-    if isinstance(entry, bool):
-        return "true" if entry else "false"
-    if isinstance(entry, float):
-        whole = entry.is_integer() and abs(entry) < 1e15
-        return "" if math.isnan(entry) else str(int(entry)) if whole else repr(entry)
-    return without_formula(str(entry))
-
-
-def without_formula(text: str) -> str:
-    """Return a text that a spreadsheet does not read as a formula; numbers stay.
-
-    >>> without_formula("=1+1"), without_formula("-0.5"), without_formula("+1.2 points [0.1, 2.3]")
-    ("'=1+1", '-0.5', '+1.2 points [0.1, 2.3]')
-    """
-    first = text.lstrip(" ")[:1]
-    if first in ("+", "-"):  # numbers with a unit, an interval or an error; no letter before a bracket: no call
-        parts = re.split(r"[ \[\](),±]+", text.strip())
-        harmless = all(NUMBER_OR_UNIT.fullmatch(part) for part in parts if part) and not re.search(r"[a-z] *\(", text)
-    else:
-        harmless = first not in ("=", "@", "\t", "\r", "\n")
-    return text if harmless or not first else f"'{text}"
 
 
 assert COST_NAMES.keys() == COSTS.keys()

@@ -11,10 +11,9 @@ import numpy as np
 
 from smoa_lightning.ablation.run_page.events import Curve
 from smoa_lightning.records.page.document import Picture
+from smoa_lightning.records.page.theme import COLOURS, LINES
 
 SIZE = (3.7, 2.6)  # inches
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999933")
-LINES = ("-", "--", "-.", ":")
 MARKER_POINTS = 30  # a curve with fewer points has markers
 MOST_POINTS = 1000  # of a drawn curve
 WINDOW = 40  # a curve with more points than this has a running mean

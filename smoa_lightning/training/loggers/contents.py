@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any
 from lightning.pytorch.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 
 from smoa_lightning.common.atomic_files import replacing
+from smoa_lightning.records.csv_text import csv_text
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,7 @@ class Table:
 
     def csv(self) -> str:
         """Return the table as CSV."""
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows([self.header, *self.rows])
-        return text.getvalue()
+        return csv_text([self.header, *self.rows])
 
 
 def cell(text: str) -> str:
