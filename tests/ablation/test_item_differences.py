@@ -10,6 +10,7 @@ from smoa_lightning.ablation.statistics import (
     accuracy_difference,
     item_difference,
     mcnemar,
+    mean_of_accuracy_differences,
     mean_of_differences,
     perplexity_scores,
 )
@@ -88,6 +89,71 @@ def test_mean_of_tasks_is_the_test_of_welch_with_two_tasks() -> None:
     assert (found.low, found.high) == pytest.approx((low / 2, high / 2), rel=1e-9)
     with pytest.raises(UserError, match="at least one task"):
         mean_of_differences([])
+
+
+def right(only_first: int, only_second: int, rows: int) -> tuple[list[int], list[int]]:
+    """Two models' answers with these numbers of rows that only one of them has right."""
+    rest = rows - only_first - only_second
+    return [1] * only_first + [0] * (rows - only_first), [0] * only_first + [1] * only_second + [0] * rest
+
+
+@pytest.mark.parametrize(("only_first", "rows"), [(5, 20), (5, 200), (6, 20), (8, 60)])
+def test_a_task_without_differences_makes_the_mean_no_surer(only_first: int, rows: int) -> None:
+    some, none = right(only_first, 0, rows), right(0, 0, rows)
+    found = mean_of_accuracy_differences([some, none])
+    assert found.value == only_first / rows / 2
+    assert found.p is not None
+    assert found.p > stats.binomtest(only_first, only_first, 0.5).pvalue
+
+
+def test_a_task_that_one_model_has_all_right_counts_in_the_mean() -> None:
+    """The other task is equal, so the spread of the first decides."""
+    whole, half = right(20, 0, 20), right(10, 10, 20)
+    found = mean_of_accuracy_differences([whole, half])
+    b, c = 21 / 22, 1 / 22  # Bonett and Price, by hand
+    variances = [(b + c - (b - c) ** 2) / 22, 2 * (11 / 22) / 22]
+    assert found.value == 0.5
+    assert found.standard_error == pytest.approx(np.sqrt(sum(variances)) / 2)
+    one = mean_of_accuracy_differences([whole])
+    single = accuracy_difference(*whole)
+    assert (one.low, one.high) == pytest.approx((single.low, single.high))
+    assert mean_of_accuracy_differences([whole, right(1, 0, 1)]).p is None
+    with pytest.raises(UserError, match="at least one task"):
+        mean_of_accuracy_differences([])
+
+
+@pytest.mark.parametrize("constant", [([2.0, 3.0], [1.0, 2.0]), ([2.0], [1.0]), ([2.0], [2.0])])
+def test_a_task_of_unknown_spread_leaves_no_test_of_the_mean(constant: tuple[list[float], list[float]]) -> None:
+    noisy = item_difference(RNG.normal(2, 1, 30), RNG.normal(0, 1, 30))
+    found = mean_of_differences([noisy, item_difference(*constant)])
+    assert (found.p, found.low, found.standard_error) == (None, None, None)
+    assert found.value == pytest.approx((noisy.value + constant[0][0] - constant[1][0]) / 2)
+
+
+@pytest.mark.parametrize(
+    ("rows", "shares"),
+    [
+        ((50, 50), [(0.04, 0), (0.04, 0)]),
+        ((100, 100), [(0.03, 0), (0.02, 0)]),
+        ((20, 200), [(0.15, 0.15), (0.02, 0.02)]),
+        ((20, 20), [(0.9, 0), (0.05, 0.05)]),
+        ((100,) * 5, [(0.02, 0.02)] * 5),
+    ],
+)
+def test_interval_of_the_mean_of_accuracies_covers_with_few_different_rows(
+    rows: tuple[int, ...], shares: list[tuple[float, float]]
+) -> None:
+    """With the sample variances of the tasks the first two and the fourth cover 91, 87 and 86 %."""
+    rng, runs, covered = np.random.default_rng(3), 500, 0
+    drawn = [rng.multinomial(m, [*each, 1 - sum(each)], size=runs) for m, each in zip(rows, shares, strict=True)]
+    truth = np.mean([b - c for b, c in shares])
+    for tasks in zip(*drawn, strict=True):
+        answers = [right(int(b), int(c), m) for (b, c, _), m in zip(tasks, rows, strict=True)]
+        found = mean_of_accuracy_differences(answers)
+        assert found.low is not None
+        assert found.high is not None
+        covered += found.low <= truth <= found.high
+    assert covered / runs >= 0.95 - 0.01
 
 
 def test_perplexity_scores_have_the_perplexity_as_mean_and_the_spread_of_the_bootstrap() -> None:

@@ -232,7 +232,7 @@ def test_several_tasks_have_a_mean(tmp_path: Path) -> None:
     errors = [float(lines[task]["standard_error"]) for task in tasks]
     mean = lines["mean of 2 tasks"]
     assert float(mean["difference"]) == pytest.approx(sum(parts) / 2)
-    assert float(mean["standard_error"]) == pytest.approx(np.hypot(*errors) / 2)
+    assert float(mean["standard_error"]) == pytest.approx(np.hypot(*errors) / 2, rel=0.02)  # Bonett and Price
 
 
 def _other(tmp_path: Path, **changes: Any) -> str:

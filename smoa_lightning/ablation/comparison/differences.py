@@ -21,6 +21,7 @@ from smoa_lightning.ablation.statistics import (
     holm,
     item_difference,
     mcnemar,
+    mean_of_accuracy_differences,
     mean_of_differences,
     paired_difference,
     perplexity_scores,
@@ -113,9 +114,7 @@ def _compared(side: Side, baseline: Side, task: str, metric: str, rows: CommonRo
     means = [sum(number for number in numbers if number is not None) / len(numbers) for numbers in values]
     found: Found | None
     if task == MEAN and len(pairs) == 1:
-        parts = [_of_items(pairs, name, metric, rows) for name in rows.rows]
-        tested = [part[0] for part in parts if part is not None]
-        found = (mean_of_differences(tested), TASKS, None) if len(tested) == len(parts) else None
+        found = _mean_of_tasks(*pairs[0], metric, rows)
     else:
         found = None if task == MEAN else _of_items(pairs, task, metric, rows)
     difference, test, only = found or _of_values(pairs, task, metric, rows)
@@ -154,6 +153,17 @@ def _of_items(pairs: Sequence[tuple[ScoredRun, ScoredRun]], task: str, metric: s
         return item_difference(mine[0], theirs[0]), ITEMS, None
     counts = mcnemar(mine[0], theirs[0])
     return accuracy_difference(mine[0], theirs[0]), MCNEMAR, (counts.only_first, counts.only_second)
+
+
+def _mean_of_tasks(one: ScoredRun, two: ScoredRun, metric: str, rows: CommonRows) -> Found | None:
+    """Compare two models by the mean of all tasks; None if the rows of a task have no scores."""
+    each = [[item_scores(run, name, metric, own) for run in (one, two)] for name, own in rows.rows.items()]
+    known = [(mine, theirs) for mine, theirs in each if mine is not None and theirs is not None]
+    if len(known) < len(each):
+        return None
+    if METRICS[metric].is_accuracy:
+        return mean_of_accuracy_differences(known), TASKS, None
+    return mean_of_differences([item_difference(mine, theirs) for mine, theirs in known]), TASKS, None
 
 
 def _of_values(pairs: Sequence[tuple[ScoredRun, ScoredRun]], task: str, metric: str, rows: CommonRows) -> Found:

@@ -25,6 +25,7 @@ from smoa_lightning.ablation.statistics.iqm import interquartile_mean
 from smoa_lightning.ablation.statistics.item_differences import (
     accuracy_difference,
     item_difference,
+    mean_of_accuracy_differences,
     mean_of_differences,
     perplexity_scores,
 )
@@ -57,6 +58,7 @@ __all__ = [
     "item_difference",
     "mcnemar",
     "mean_interval",
+    "mean_of_accuracy_differences",
     "mean_of_differences",
     "mean_squares",
     "pair",

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from smoa_lightning.ablation.statistics.differences import Difference, paired_difference
 from smoa_lightning.ablation.statistics.intervals import student, student_p
-from smoa_lightning.ablation.statistics.items import mcnemar
+from smoa_lightning.ablation.statistics.items import McNemar, mcnemar
 from smoa_lightning.common.errors import UserError
 
 
@@ -71,9 +71,16 @@ def accuracy_difference(first: ArrayLike, second: ArrayLike, confidence: float =
     m = counts.n_items
     if m < 2:
         return replace(found, p=counts.p)
+    middle, variance = _bonett_price(counts)
+    half = student(confidence, m - 1) * math.sqrt(variance)
+    return replace(found, low=max(-1.0, middle - half), high=min(1.0, middle + half), p=counts.p, df=float(m - 1))
+
+
+def _bonett_price(counts: McNemar) -> tuple[float, float]:
+    """Return the middle and the variance of the interval of Bonett and Price."""
+    m = counts.n_items
     b, c = ((number + 1) / (m + 2) for number in (counts.only_first, counts.only_second))
-    half = student(confidence, m - 1) * math.sqrt((b + c - (b - c) ** 2) / (m + 2))
-    return replace(found, low=max(-1.0, b - c - half), high=min(1.0, b - c + half), p=counts.p, df=float(m - 1))
+    return b - c, (b + c - (b - c) ** 2) / (m + 2)
 
 
 def perplexity_scores(nll: ArrayLike, tokens: ArrayLike) -> NDArray[np.float64]:
@@ -108,6 +115,8 @@ def mean_of_differences(differences: Sequence[Difference]) -> Difference:
         \nu = \frac{(\sum_t s_t^2)^2}{\sum_t s_t^4 / \nu_t}
 
     with the degrees of freedom of Welch and Satterthwaite. A task on which the models never differ adds no variance.
+    There is no test if the variance of a task is not known: it has one item, or the same difference on every item.
+    For accuracies use ``mean_of_accuracy_differences``.
 
     Args:
         differences: One for each task, from ``item_difference``.
@@ -118,14 +127,59 @@ def mean_of_differences(differences: Sequence[Difference]) -> Difference:
     if not differences:
         raise UserError("the mean of differences needs at least one task")
     value = sum(each.value for each in differences) / len(differences)
-    items = sum(each.n_items or 0 for each in differences)
-    confidence = differences[0].confidence
-    squares = [(each.standard_error**2, each.df) for each in differences if each.standard_error and each.df]
-    if not squares:
-        agree = all(each.value == 0 for each in differences)
-        p, error = (1.0, 0.0) if agree else (None, None)
+    items, confidence = sum(each.n_items or 0 for each in differences), differences[0].confidence
+    errors = [each.standard_error for each in differences]
+    parts = [(each.standard_error**2, each.df) for each in differences if each.standard_error and each.df]
+    if None in errors or not parts:
+        p, error = (None, None) if None in errors else (1.0, 0.0)
         return Difference(value, None, None, p, error, None, 1, items, "items", confidence)
-    total = sum(square for square, _ in squares)
-    spread, df = math.sqrt(total) / len(differences), total**2 / sum(square**2 / df for square, df in squares)
+    spread, df = _welch(parts, len(differences))
     half, tested = student(confidence, df) * spread, student_p(value / spread, df)
     return Difference(value, value - half, value + half, tested, spread, df, 1, items, "items", confidence)
+
+
+def mean_of_accuracy_differences(tasks: Sequence[tuple[ArrayLike, ArrayLike]], confidence: float = 0.95) -> Difference:
+    r"""Return the mean of the differences of two trained models' accuracies on several tasks, of the same weight.
+
+    With the middle :math:`\tilde d_t` and the variance :math:`\tilde s_t^2` of each task's interval of Bonett and Price
+    (``accuracy_difference``), interval and test are
+
+    .. math:: \frac1T \sum_t \tilde d_t \pm t_\nu \tilde s, \qquad \tilde s = \frac1T \sqrt{\sum_t \tilde s_t^2}
+
+    with :math:`\nu` of ``mean_of_differences``. With the sample variances, a task with few different items would have
+    too small a variance, and a task without any would have none: the mean would be tested more leniently than the task.
+
+    Args:
+        tasks: For each task the items of both models, 1 or 0 for right and wrong.
+        confidence: Nominal coverage.
+
+    Returns:
+        The difference; ``value`` is the plain mean. There is no test if a task has fewer than two items.
+
+    Raises:
+        UserError: There is no task, a value is not 0 or 1, or the numbers of items differ.
+
+    >>> some, none = ([1] * 5 + [0] * 15, [0] * 20), ([1] * 20, [1] * 20)
+    >>> round(accuracy_difference(*some).p, 3), round(mean_of_accuracy_differences([some, none]).p, 3)
+    (0.062, 0.085)
+    """
+    if not tasks:
+        raise UserError("the mean of differences needs at least one task")
+    counts = [mcnemar(first, second) for first, second in tasks]
+    items = sum(each.n_items for each in counts)
+    value = sum((each.only_first - each.only_second) / each.n_items for each in counts) / len(counts)
+    if any(each.n_items < 2 for each in counts):
+        return Difference(value, None, None, None, None, None, 1, items, "items", confidence)
+    shrunk = [_bonett_price(each) for each in counts]
+    middle = sum(each for each, _ in shrunk) / len(counts)
+    parts = [(variance, each.n_items - 1) for (_, variance), each in zip(shrunk, counts, strict=True)]
+    spread, df = _welch(parts, len(counts))
+    half = student(confidence, df) * spread
+    low, high = max(-1.0, middle - half), min(1.0, middle + half)
+    return Difference(value, low, high, student_p(middle / spread, df), spread, df, 1, items, "items", confidence)
+
+
+def _welch(parts: Sequence[tuple[float, float]], tasks: int) -> tuple[float, float]:
+    """Return the standard error of the mean of tasks, and its degrees of freedom, from variances and their df."""
+    total = sum(variance for variance, _ in parts)
+    return math.sqrt(total) / tasks, total**2 / sum(variance**2 / df for variance, df in parts)
