@@ -77,32 +77,29 @@ def make_run(
             (folder / name).write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
             files[name] = sha256(folder / name)
             metrics |= _metrics(part, lines)
-    strategy = "lora" if "Lora" in adapter["class_path"] else "smoa"
     split = get_task(task).report_split if task in ("piqa", "gsm8k", "chat") else "validation"
     splits = {"train": {"sha256": "e" * 64}, split: {"sha256": digest, "commit": None}}
     data = {"task": task, "task_version": 1, "protocol": protocol, "source": "embedded", "splits": splits}
-    write_sealed(
-        folder / "record.json",
-        {
-            "name": f"{task}-{strategy}-r4-seed{seed}-embedded",
-            "signature": f"{folder.name}",
-            "status": status,
-            "config": {
-                "seed_everything": seed,
-                "model": {"adapter": adapter, "adapter_seed": seed, "frozen": False},
-                "data": {"task": task, "source": "embedded", "path": None, "seed": seed, "bad_rows": "error"},
-                "run": {"folder": str(folder)},
-            },
-            "hyperparameters": {"strategy": strategy, "rank": 4},
-            "backbone": {"source": "embedded", "name": "embedded", "sha256": {"model.safetensors": "b" * 64}},
-            "data": data,
-            "metrics": metrics,
-            "files": files,
-            "environment": {"packages": {"torch": "2.13.0"}, "git": None},
-        }
-        | record,
-    )
+    facts = {"signature": folder.name, "status": status, "data": data, "metrics": metrics, "files": files}
+    write_sealed(folder / "record.json", _settings(folder, seed, adapter, task) | facts | record)
     return folder
+
+
+def _settings(folder: Path, seed: int, adapter: Mapping[str, Any], task: str) -> dict[str, Any]:
+    """Return the entries of a record that are known before the run."""
+    strategy = "lora" if "Lora" in adapter["class_path"] else "smoa"
+    return {
+        "name": f"{task}-{strategy}-r4-seed{seed}-embedded",
+        "config": {
+            "seed_everything": seed,
+            "model": {"adapter": adapter, "adapter_seed": seed, "frozen": False},
+            "data": {"task": task, "source": "embedded", "path": None, "seed": seed, "bad_rows": "error"},
+            "run": {"folder": str(folder)},
+        },
+        "hyperparameters": {"strategy": strategy, "rank": 4},
+        "backbone": {"source": "embedded", "name": "embedded", "sha256": {"model.safetensors": "b" * 64}},
+        "environment": {"packages": {"torch": "2.13.0"}, "git": None},
+    }
 
 
 def _metrics(part: str, items: Sequence[Mapping[str, Any]]) -> dict[str, float]:

@@ -111,14 +111,17 @@ def test_gradients_stay_when_a_step_accumulates(tiny_backbone: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "change", [{"packed": True}, {"autocast": torch.bfloat16}, {"targets": 3}], ids=["packed", "mixed", "few targets"]
+    ("change", "more"),
+    [({"packed": True}, True), ({"autocast": torch.bfloat16}, False), ({"targets": 3}, False)],
+    ids=["packed", "mixed", "few targets"],
 )
-def test_other_steps_need_a_different_memory(change: dict[str, Any], tiny_backbone: Path) -> None:
+def test_other_steps_need_more_or_less_memory(change: dict[str, Any], more: bool, tiny_backbone: Path) -> None:
+    """Packed rows have a mask for each pair of tokens; half precision and fewer logits are smaller."""
     module = FineTuneModule(BackboneConfig("local", path=str(tiny_backbone)), peft.LoraConfig(r=4))
     steps = [estimate_memory(module, shape).configured for shape in (SHAPE, dataclasses.replace(SHAPE, **change))]
-    assert isinstance(steps[0], StepMemory)
-    assert isinstance(steps[1], StepMemory)
-    assert steps[0].total != steps[1].total
+    plain, other = (step.total for step in steps if isinstance(step, StepMemory))
+    assert (other > plain) == more, (plain, other)
+    assert other != plain
 
 
 def test_a_step_that_cannot_be_traced_has_a_reason(tiny_backbone: Path) -> None:
