@@ -17,6 +17,7 @@ import pytest
 from scipy import stats
 
 from smoa_lightning.__main__ import main
+from smoa_lightning.ablation.comparison.sides import read_sides
 from smoa_lightning.ablation.statistics import holm
 from smoa_lightning.commands import compare
 from tests.ablation.made_run import LORA, SMOA, choice_items, embedded_digest, make_run, reply_items
@@ -196,6 +197,60 @@ def test_seeds_are_grouped_and_tested_over_seeds_and_rows(tmp_path: Path, capsys
     assert "differ only in their seed" in lone
     other = refused(capsys, *runs[:1], *runs[5:], "--group", "seed")
     assert "the same seeds" in other
+
+
+def seeds_of(tmp_path: Path, name: str, right: dict[int, Any], adapter: Any, **record: Any) -> list[str]:
+    return [
+        str(make_run(tmp_path / name / f"seed{seed}", choice_items(each), seed=seed, adapter=adapter, **record))
+        for seed, each in right.items()
+    ]
+
+
+def test_only_shared_seeds_are_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Seed 3 of one method is all wrong and seed 0 of the other all right: both must not count anywhere."""
+    right = {seed: RNG.integers(0, 2, (3, ROWS)) for seed in (1, 2)}
+    smoa = seeds_of(tmp_path, "smoa", {0: np.ones(ROWS), 1: right[1][0], 2: right[2][0]}, SMOA)
+    lora = seeds_of(tmp_path, "lora", {1: right[1][1], 2: right[2][1], 3: BASE}, LORA)
+    assert main(["compare", *lora, *smoa, "--group", "seed", "--output", str(tmp_path / "out")]) == 0
+    unequal = capsys.readouterr().out
+    assert "left out: seed 3 of lora, seed 0 of smoa." in unequal
+    assert "left out: seed 3 of lora, seed 0 of smoa." in (tmp_path / "out" / "compare.html").read_text("utf-8")
+    (line,) = table(tmp_path / "out" / "differences.csv")
+    means = [np.mean([right[seed][side] for seed in (1, 2)]) for side in (0, 1)]
+    assert [float(line[name]) for name in ("mean", "baseline_mean")] == pytest.approx(means)
+    assert float(line["difference"]) == pytest.approx(means[0] - means[1])
+    assert main(["compare", *lora[:2], *smoa[1:], "--group", "seed", "--output", str(tmp_path / "equal")]) == 0
+    assert "left out:" not in capsys.readouterr().out
+    for name in ("differences.csv", "rows.csv", "records.csv"):
+        assert (tmp_path / "out" / name).read_text() == (tmp_path / "equal" / name).read_text()
+
+
+def test_each_group_is_compared_on_the_seeds_that_it_shares(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    right = {seed: RNG.integers(0, 2, (3, ROWS)) for seed in range(3)}
+    lora = seeds_of(tmp_path, "lora", {seed: right[seed][0] for seed in range(3)}, LORA)
+    smoa = seeds_of(tmp_path, "smoa", {seed: right[seed][1] for seed in range(3)}, SMOA)
+    wide = {**LORA, "init_args": {**LORA["init_args"], "r": 8}}
+    (lone,) = seeds_of(tmp_path, "wide", {2: right[2][2]}, wide)
+    assert main(["compare", *lora, *smoa, lone, "--group", "seed", "--output", str(tmp_path / "out")]) == 0
+    full, one = table(tmp_path / "out" / "differences.csv")
+    assert (full["seeds"], one["seeds"], one["test"]) == ("3", "1", "exact McNemar")
+    assert float(full["baseline_mean"]) == pytest.approx(np.mean([right[seed][0] for seed in range(3)]))
+    assert (float(one["mean"]), float(one["baseline_mean"])) == pytest.approx((right[2][2].mean(), right[2][0].mean()))
+    assert f"{one['run']} is compared with {one['baseline']} on seed 2 only." in capsys.readouterr().out
+    assert one["baseline"].endswith("lora (3 seeds)")  # its name is that of `wide`, so the folders are the labels
+
+
+@pytest.mark.parametrize("name", ["lora-seed{}-hub", "my_lora_seed{}", "Lora seed={}"])
+def test_the_label_of_a_group_has_no_seed(name: str, tmp_path: Path) -> None:
+    groups = [
+        [make_run(tmp_path / f"{adapter['class_path'][:3]}{seed}", choice_items(FIRST), seed=seed, adapter=adapter,
+                  name=name.format(seed).replace("ora", each)) for seed in (0, 1)]
+        for adapter, each in ((LORA, "ora"), (SMOA, "ight"))
+    ]  # fmt: skip
+    runs = [str(run) for group in groups for run in group]
+    labels = [side.label for side in read_sides(runs, None, by_seed=True)]
+    assert not re.search(r"seed|\d", " ".join(labels))
+    assert len(set(labels)) == 2
 
 
 def test_runs_on_fewer_rows_are_compared_on_the_common_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

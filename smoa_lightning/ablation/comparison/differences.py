@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from smoa_lightning.ablation.comparison.common_rows import CommonRows
 from smoa_lightning.ablation.comparison.scored_run import MEAN, ScoredRun
+from smoa_lightning.ablation.comparison.shared_seeds import paired_sides, run_pairs
 from smoa_lightning.ablation.comparison.sides import Side
 from smoa_lightning.ablation.report.cells import unit
 from smoa_lightning.ablation.statistics import (
@@ -27,7 +28,6 @@ from smoa_lightning.ablation.statistics import (
     perplexity_scores,
     verdict,
 )
-from smoa_lightning.common.errors import UserError
 from smoa_lightning.records.metric_table import METRICS
 
 MCNEMAR, ITEMS, TASKS = "exact McNemar", "paired t over rows", "paired t over rows of all tasks"
@@ -44,7 +44,7 @@ class Comparison:
         baseline: Label of the baseline.
         task: The task; ``MEAN`` is the mean of all tasks.
         metric: The metric.
-        values: The mean over the seeds of the side and of the baseline.
+        values: The mean over the shared seeds of the side and of the baseline.
         difference: The side minus the baseline.
         test: Where p comes from.
         adjusted: p after Holm's correction over all comparisons by this metric.
@@ -107,8 +107,8 @@ def value(run: ScoredRun, task: str, metric: str, rows: CommonRows) -> float | N
 
 def _compared(side: Side, baseline: Side, task: str, metric: str, rows: CommonRows) -> Comparison | None:
     """Return a comparison before the correction; None if a run does not have the metric."""
-    pairs = _pairs(side, baseline)
-    values = [[value(run, task, metric, rows) for run in each.runs] for each in (side, baseline)]
+    pairs = run_pairs(side, baseline)
+    values = [[value(run, task, metric, rows) for run in each.runs] for each in paired_sides(side, baseline)]
     if any(number is None for numbers in values for number in numbers):
         return None
     means = [sum(number for number in numbers if number is not None) / len(numbers) for numbers in values]
@@ -122,23 +122,6 @@ def _compared(side: Side, baseline: Side, task: str, metric: str, rows: CommonRo
     return Comparison(
         side.label, baseline.label, task, metric, (means[0], means[1]), difference, test, None, only, empty
     )
-
-
-def _pairs(side: Side, baseline: Side) -> list[tuple[ScoredRun, ScoredRun]]:
-    """Return the runs of both sides with the same seed. A single run, and a base model, is paired with any seed."""
-    if side.is_base or baseline.is_base:
-        return [(one, two) for one in side.runs for two in baseline.runs]
-    if len(side.runs) == len(baseline.runs) == 1:
-        return [(side.first, baseline.first)]
-    mine, theirs = side.by_seed, baseline.by_seed
-    shared = [seed for seed in mine if seed in theirs]
-    if not shared:
-        seeds = [", ".join(map(str, each)) for each in (mine, theirs)]
-        raise UserError(
-            f"compare: {side.label} has the seeds {seeds[0]} and {baseline.label} has {seeds[1]}: run both with the "
-            "same seeds"
-        )
-    return [(mine[seed], theirs[seed]) for seed in shared]
 
 
 def _of_items(pairs: Sequence[tuple[ScoredRun, ScoredRun]], task: str, metric: str, rows: CommonRows) -> Found | None:

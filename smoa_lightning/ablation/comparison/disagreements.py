@@ -11,6 +11,7 @@ import numpy as np
 from smoa_lightning.ablation.comparison.common_rows import CommonRows
 from smoa_lightning.ablation.comparison.differences import item_scores
 from smoa_lightning.ablation.comparison.row_texts import RowText, row_texts
+from smoa_lightning.ablation.comparison.shared_seeds import paired_sides
 from smoa_lightning.ablation.comparison.sides import Side
 from smoa_lightning.records.metric_table import COMMON, METRICS, prediction_field
 
@@ -70,20 +71,20 @@ def disagreements(sides: Sequence[Side], rows: CommonRows, metrics: Mapping[str,
     notes: list[str] = []
     for task, own in rows.rows.items():
         by = metrics.get(task, COMMON)
-        tables = [_scores(side, task, by, own) for side in sides]
-        known = [table for table in tables if table is not None]
-        if len(known) < len(sides):
+        pairs = [paired_sides(side, sides[0]) for side in sides[1:]]
+        tables = [tuple(_scores(each, task, by, own) for each in pair) for pair in pairs]
+        if any(table is None for pair in tables for table in pair):
             notes.append(f"The rows of {task} have no score by {by}.")
             continue
         split = _right_and_wrong if METRICS[by].is_accuracy else _largest
-        places = [split(table, known[0]) for table in known[1:]]
+        places = [split(*pair) for pair in tables]
         wanted = sorted({own[place] for pair in places for part in pair for place in part})
         texts = row_texts(sides[0].first, task, wanted)
         notes += [texts.missing] if texts.missing else []
-        for side, pair in zip(sides[1:], places, strict=True):
-            for is_better, part in zip((True, False), pair, strict=True):
+        for (side, baseline), found_places in zip(pairs, places, strict=True):
+            for is_better, part in zip((True, False), found_places, strict=True):
                 for row in (own[place] for place in part):
-                    said = _predictions((side, sides[0]), task, row, texts.rows.get(row), by)
+                    said = _predictions((side, baseline), task, row, texts.rows.get(row), by)
                     right = gold(side.first.items[task, row], texts.rows.get(row))
                     found.append(Disagreement(task, row, side.label, is_better, by, texts.rows.get(row), right, said))
     return Disagreements(tuple(found), tuple(notes))

@@ -9,6 +9,7 @@ from smoa_lightning.ablation.comparison.differences import Comparison, compare_s
 from smoa_lightning.ablation.comparison.disagreements import disagreements
 from smoa_lightning.ablation.comparison.scored_run import MEAN
 from smoa_lightning.ablation.comparison.settings import differing_settings
+from smoa_lightning.ablation.comparison.shared_seeds import shared_seeds
 from smoa_lightning.ablation.comparison.sides import Side, read_sides
 from smoa_lightning.ablation.comparison.tables import Compared
 from smoa_lightning.common.errors import UserError, nearest
@@ -27,12 +28,12 @@ def compare(names: Sequence[str], metric: str | None, baseline: str | None, by_s
     Raises:
         UserError: The runs cannot be compared, or have no such metric.
     """
-    sides = read_sides(names, baseline, by_seed)
+    sides, left_out = shared_seeds(read_sides(names, baseline, by_seed))
     rows = common_rows(sides)
     found = compare_sides(sides, rows)
     main = _main_metric(sides, rows, found, metric)
     right = {task: name for task in rows.rows if (name := _accuracy(sides, task, main)) is not None}
-    return Compared(sides, rows, found, main, differing_settings(sides), disagreements(sides, rows, right))
+    return Compared(sides, rows, found, main, differing_settings(sides), disagreements(sides, rows, right), left_out)
 
 
 def _main_metric(sides: Sequence[Side], rows: CommonRows, found: Sequence[Comparison], asked: str | None) -> str:

@@ -147,7 +147,7 @@ def labels(groups: Sequence[Sequence[ScoredRun]]) -> list[str]:
     """Return a short label for each group: the parts of the run's name that not all runs share, else its folder."""
     whole = [str(group[0].record["name"]) for group in groups]
     if any(len(group) > 1 for group in groups):
-        whole = [re.sub(r"(^|[-,])seed=?\d+", "", name) for name in whole]
+        whole = [_without_seed(name) for name in whole]
     names = [re.split(r"-(?=[^-])", name) for name in whole]
     shared = set(names[0]).intersection(*names[1:]) if len(names) > 1 else set()
     short = ["-".join(part for part in name if part not in shared) for name in names]
@@ -155,7 +155,21 @@ def labels(groups: Sequence[Sequence[ScoredRun]]) -> list[str]:
         return ["-".join(names[0])]
     if all(short) and len(set(short)) == len(short):
         return short
-    return _tails([group[0].folder.resolve() for group in groups])
+    tails = _tails([group[0].folder.resolve() for group in groups])
+    if any(len(group) > 1 for group in groups):
+        plain = [_without_seed(tail) for tail in tails]
+        tails = plain if all(plain) and len(set(plain)) == len(plain) else tails
+        tails = [f"{t} ({len(g)} seeds)" if len(g) > 1 else t for t, g in zip(tails, groups, strict=True)]
+    return tails
+
+
+def _without_seed(name: str) -> str:
+    """Return the name of a run without its seed.
+
+    >>> _without_seed("piqa-lora-r32-seed0-smollm2"), _without_seed("m=lora,seed=1"), _without_seed("my/seed_3")
+    ('piqa-lora-r32-smollm2', 'm=lora', 'my')
+    """
+    return re.sub(r"(^|[-_,./ ])seed[-_=]?\d+(?![^\W_])", "", name, flags=re.IGNORECASE).strip("-_,./ ")
 
 
 def _tails(folders: Sequence[Path]) -> list[str]:

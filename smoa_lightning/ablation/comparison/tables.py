@@ -32,6 +32,7 @@ class Compared:
         metric: The metric of the first sentence and of right and wrong.
         settings: Setting that differs -> its value in each side.
         disagreements: The rows that only one of two sides gets right.
+        left_out: Which seeds are not compared, since the other side does not have them; empty if there are none.
     """
 
     sides: Sequence[Side]
@@ -40,6 +41,7 @@ class Compared:
     metric: str
     settings: Mapping[str, Sequence[str]]
     disagreements: Disagreements
+    left_out: str = ""
 
     @property
     def tasks(self) -> list[str]:
