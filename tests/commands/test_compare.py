@@ -265,8 +265,8 @@ def test_runs_on_fewer_rows_are_compared_on_the_common_rows(tmp_path: Path, caps
     assert float(line["difference"]) == pytest.approx(SECOND[:50].mean() - FIRST[:50].mean())
 
 
-def test_several_tasks_have_a_mean(tmp_path: Path) -> None:
-    tasks = ("boolq", "piqa")
+def test_several_tasks_have_a_mean(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tasks = ("hellaswag", "piqa")  # with different primary metrics
     runs = []
     for name, adapter in (("a", LORA), ("b", SMOA)):
         right = {task: RNG.integers(0, 2, 80) for task in tasks}
@@ -278,11 +278,14 @@ def test_several_tasks_have_a_mean(tmp_path: Path) -> None:
         }  # fmt: skip
         metrics = {f"report/{task}/acc": float(right[task].mean()) for task in tasks}
         metrics["report/acc"] = sum(metrics.values()) / 2
+        metrics |= {f"report/{place}nll": 1.5 for place in ("", "hellaswag/", "piqa/")}
         data = {"task": "mixture", "tasks": each, "trained": list(tasks), "reported": list(tasks)}
         runs.append(make_run(tmp_path / name, items, adapter=adapter, data=data, metrics=metrics))
-    assert main(["compare", *map(str, runs), "--metric", "acc", "--output", str(tmp_path / "out")]) == 0
-    lines = {line["task"]: line for line in table(tmp_path / "out" / "differences.csv")}
-    assert list(lines) == ["boolq", "piqa", "mean of 2 tasks"]
+    assert main(["compare", *map(str, runs), "--output", str(tmp_path / "out")]) == 0
+    assert " acc is " not in (first := capsys.readouterr().out.splitlines()[0])  # nll of choices has no test
+    assert "adjusted p = " in first
+    lines = {line["task"]: line for line in table(tmp_path / "out" / "differences.csv") if line["metric"] == "acc"}
+    assert list(lines) == ["hellaswag", "piqa", "mean of 2 tasks"]
     parts = [float(lines[task]["difference"]) for task in tasks]
     errors = [float(lines[task]["standard_error"]) for task in tasks]
     mean = lines["mean of 2 tasks"]

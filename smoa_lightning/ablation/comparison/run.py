@@ -48,7 +48,9 @@ def _main_metric(sides: Sequence[Side], rows: CommonRows, found: Sequence[Compar
             f"compare: --metric {asked!r} is no metric that all runs have; did you mean {nearest(asked, known, 1)}?"
         )
     primaries = {task.primary for task in sides[0].first.tasks.values()}
-    primary = next(iter(primaries)) if len(primaries) == 1 else COMMON
+    if len(primaries) > 1:  # the primary of the runs is nll, but the rows of choice tasks have none to test
+        primaries = {next((name for name in known if METRICS[name].is_accuracy), COMMON)}
+    primary = next(iter(primaries))
     return asked or (primary if primary in known else known[0])
 
 
