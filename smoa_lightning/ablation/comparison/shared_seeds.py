@@ -13,7 +13,7 @@ from smoa_lightning.common.errors import UserError
 def paired_sides(side: Side, baseline: Side) -> tuple[Side, Side]:
     """Return a side and the baseline with the runs of the seeds that both have.
 
-    A base model has no seed, and two single runs are compared whatever their seeds are.
+    A base model has no seed, and two single runs are compared with any seeds.
 
     Raises:
         UserError: They have no seed in common.
