@@ -216,6 +216,8 @@ class Run:
         try:
             yield
         except BaseException as error:
+            if self.record["status"] == "finished":  # what comes after the record cannot undo it
+                raise
             stopped = isinstance(error, KeyboardInterrupt | SystemExit)  # Lightning turns Ctrl-C into SystemExit
             self.record |= {"status": "stopped" if stopped else "failed", "reason": f"{type(error).__name__}: {error}"}
             self._write()
@@ -305,9 +307,9 @@ class Run:
         self.record[FILES] = self._checksums(BASE_ITEMS, ITEMS)
         if "report/bleu" in metrics:
             self.record["metric_signatures"] = signatures()
-        callback_of(trainer, Pictures).draw(trainer, self.module)
         results.log_final(trainer, self.record, metrics)
         self._write()
+        callback_of(trainer, Pictures).draw(trainer, self.module)
         logger.debug("the run took %.1f s, training %.1f s", self.record["seconds"], metrics["cost/train_seconds"])
         if is_first_process():
             self.result = fit_result(self, metrics)

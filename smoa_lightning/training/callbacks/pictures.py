@@ -51,16 +51,26 @@ class Pictures(Callback):
         self.layers, self.min_steps = layers, min_steps
 
     def draw(self, trainer: L.Trainer, pl_module: Any) -> None:
-        """Give the pictures to the loggers; all processes must call this."""
+        """Give the pictures to the loggers; all processes must call this. An error is a warning: the run is finished."""
         monitor = next((c for c in trainer.callbacks if isinstance(c, RankMonitor)), None)  # type: ignore[attr-defined]
         if not (self.layers and trainer.loggers and monitor is not None and monitor.history):
             return
         if trainer.global_step < self.min_steps:
             return
         began = time.monotonic()
-        with gathered_weights(pl_module), torch.no_grad():
-            for picture in self._pictures(pl_module, monitor) if trainer.is_global_zero else ():
-                log_picture(trainer.loggers, picture, trainer.global_step)
+        try:
+            with gathered_weights(pl_module), torch.no_grad():
+                for picture in self._pictures(pl_module, monitor) if trainer.is_global_zero else ():
+                    log_picture(trainer.loggers, picture, trainer.global_step)
+            for each in trainer.loggers if trainer.is_global_zero else ():
+                each.save()
+        except Exception as error:  # of matplotlib, of a logger's library or server, of the disk, or of memory
+            reason = " ".join(str(error).split())[:300]
+            logger.warning(
+                "the run is finished, but some of its pictures are missing (%s: %s); --pictures.layers 0 switches "
+                "them off",
+                *(type(error).__name__, reason),
+            )
         logger.debug("drew the pictures in %.1f s", time.monotonic() - began)
 
     def _pictures(self, module: Any, monitor: RankMonitor) -> Iterator[Picture]:
