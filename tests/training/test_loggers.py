@@ -10,11 +10,14 @@ from typing import Any
 
 import pytest
 import yaml
-from lightning.pytorch.loggers import Logger
+from lightning.pytorch.loggers import CSVLogger, Logger
 
 from smoa_lightning.__main__ import main
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.training.loggers.contents import Table
+from smoa_lightning.training.callbacks import pictures
+from smoa_lightning.training.loggers import csv_points
+from smoa_lightning.training.loggers.csv_points import continue_csv, read_points
 from smoa_lightning.training.loggers.place import check_loggers, places
 from smoa_lightning.training.module import FineTuneModule
 
@@ -79,6 +82,81 @@ def test_csv_has_what_a_run_measured_and_an_interrupted_run_continues_its_file(
         assert len(list(csv.DictReader(file))) == 16
     assert (folder / "update_pictures" / "rank.png").read_bytes().startswith(b"\x89PNG")
     assert record["loggers"] == {"0 CSVLogger": 0}
+
+
+HEAD, FIRST, SECOND = "loss,step\r\n", "0.5,0\r\n", "0.25,1\r\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "kept"),
+    [
+        (HEAD + FIRST + SECOND, FIRST + SECOND),
+        (HEAD + FIRST + "0.25", FIRST),  # the last line lacks its step
+        (HEAD + FIRST + "0.25,", FIRST),
+        (HEAD + FIRST + "0.25,1", FIRST),  # perhaps step 10
+        (HEAD + FIRST + "0.2\r\n" + SECOND, FIRST + SECOND),  # a machine without power
+        (HEAD + FIRST + "\0\0\0\0\n" + SECOND, FIRST + SECOND),
+        (HEAD + FIRST + SECOND + "0.1,2\r\n", FIRST + SECOND),  # the resumed run writes it again
+        ("lo", ""),
+        ("", ""),
+    ],
+)
+def test_half_lines_of_a_killed_run_are_left_out(content: str, kept: str, tmp_path: Path) -> None:
+    logger = CSVLogger(tmp_path, version=0)
+    file = Path(logger.log_dir) / "metrics.csv"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(content.encode())
+    continue_csv(logger, 2)
+    logger.log_metrics({"loss": 0.125}, 2)
+    logger.save()
+    assert file.read_bytes().decode() == HEAD + kept + "0.125,2\r\n"
+    logger.log_metrics({"acc": 1.0}, 3)  # a new column
+    logger.save()
+    assert [point["step"] for point in read_points(file)[1]][-2:] == ["2", "3"]
+
+
+def test_a_kill_while_the_file_is_written_again_loses_no_point(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    logger = CSVLogger(tmp_path, version=0)
+    logger.log_metrics({"loss": 0.5}, 0)
+    logger.save()
+    file = Path(logger.log_dir) / "metrics.csv"
+    before = file.read_bytes()
+
+    def die(*args: Any) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(csv_points.csv.DictWriter, "writerows", die)
+        with pytest.raises(Killed):
+            continue_csv(CSVLogger(tmp_path, version=0), 1)
+    assert file.read_bytes() == before
+    continue_csv(again := CSVLogger(tmp_path, version=0), 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(csv_points.csv.DictWriter, "writerows", die)
+        again.log_metrics({"acc": 1.0}, 1)
+        with pytest.raises(Killed):
+            again.save()
+    assert file.read_bytes() == before
+
+
+@pytest.mark.parametrize("error", [OSError("no space\nleft"), KeyboardInterrupt()])
+def test_what_fails_after_the_record_leaves_the_run_finished(
+    error: BaseException,
+    tiny_arguments: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fail(*args: Any) -> None:
+        record = json.loads((only_run(tmp_path / "runs") / "record.json").read_text())
+        assert record["status"] == "finished"
+        raise error
+
+    monkeypatch.setattr(pictures, "layer_pictures", fail)
+    assert main(["fit", *tiny_arguments, *SHORT]) == (0 if isinstance(error, OSError) else 130)
+    assert json.loads((only_run(tmp_path / "runs") / "record.json").read_text())["status"] == "finished"
+    if isinstance(error, OSError):
+        assert "pictures are missing (OSError: no space left); --pictures.layers 0" in capsys.readouterr().err
 
 
 def test_a_logger_of_the_users_own_gets_settings_groups_and_final_metrics(

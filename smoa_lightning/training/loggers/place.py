@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 import importlib.util
-import warnings
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 
 from smoa_lightning.common.errors import UserError
+from smoa_lightning.training.loggers.csv_points import continue_csv
 from smoa_lightning.training.run_logger import RunLogger
 
 LIBRARIES = {"WandbLogger": "wandb", "MLFlowLogger": "mlflow"}
@@ -123,17 +121,7 @@ def _continue(logger: CSVLogger | TensorBoardLogger, step: int) -> None:
     if isinstance(logger, TensorBoardLogger):
         logger._kwargs["purge_step"] = step
         return
-    file, rows = Path(logger.log_dir) / "metrics.csv", []
-    if file.is_file():
-        with file.open(newline="", encoding="utf-8") as text:
-            rows = [row for row in csv.DictReader(text) if int(row["step"]) < step]
-        file.unlink()  # Lightning continues no file, so its rows are written again
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Experiment logs directory", category=UserWarning)
-        writer: Any = logger.experiment
-    numbers = [{name: float(value) for name, value in row.items() if value != ""} for row in rows]
-    writer.metrics = [row | {"step": int(row["step"])} for row in numbers]
-    writer.save()
+    continue_csv(logger, step)
 
 
 def leave(loggers: Iterable[Logger], status: str) -> None:
