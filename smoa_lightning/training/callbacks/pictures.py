@@ -51,7 +51,7 @@ class Pictures(Callback):
         self.layers, self.min_steps = layers, min_steps
 
     def draw(self, trainer: L.Trainer, pl_module: Any) -> None:
-        """Give the pictures to the loggers; all processes must call this. An error is a warning: the run is finished."""
+        """Give the pictures to the loggers of a finished run; an error is a warning. All processes must call this."""
         monitor = next((c for c in trainer.callbacks if isinstance(c, RankMonitor)), None)  # type: ignore[attr-defined]
         if not (self.layers and trainer.loggers and monitor is not None and monitor.history):
             return
