@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,7 @@ class Prompt:
         text: The text, if there are no messages.
         messages: The messages.
         system: The system text of its row; None: the row has none.
-        row: The row of the file, with all its keys.
+        row: The row of the file, with all its keys, as JSON has them.
     """
 
     place: str
@@ -60,6 +62,7 @@ def _prompt(place: str, row: Any, taken: list[str]) -> Prompt:
         raise RowError(f"the row must be an object with 'prompt' or 'messages', not {type(row).__name__}")
     if clash := next((key for key in taken if key in row), None):
         raise RowError(f"the key {clash!r} is the one that the reply gets; rename it")
+    row = {str(key): _as_json(key, value) for key, value in row.items()}
     given = [key for key in (PROMPT, MESSAGES) if row.get(key) is not None]
     if len(given) == 2:
         raise RowError("the keys 'prompt' and 'messages' exclude each other; keep one of them")
@@ -77,6 +80,34 @@ def _prompt(place: str, row: Any, taken: list[str]) -> Prompt:
     except RowError as error:
         raise RowError(f"the key {given[0]!r} {error}") from None
     return Prompt(place, messages=_conversation(messages, system), system=system, row=row)
+
+
+def _as_json(key: Any, value: Any) -> Any:
+    """Return a value of a row as JSON has it, since the row is written with its reply; dates become ISO texts.
+
+    Raises:
+        RowError: JSON cannot hold the value; names the key.
+    """
+    try:
+        return json.loads(json.dumps(value, default=_iso_text, allow_nan=False))
+    except TypeError as error:
+        reason = f"holds {error}, which JSON cannot hold; write it as a text or a number"
+    except ValueError:
+        reason = "holds a number that is NaN or infinite, which JSON cannot hold; write null or a finite number"
+    except RecursionError:
+        reason = "is nested too deeply; remove the inner lists"
+    raise RowError(f"the key {key!r} {reason}")
+
+
+def _iso_text(value: Any) -> str:
+    """Return a date or time as a text.
+
+    Raises:
+        TypeError: The type of anything else.
+    """
+    if isinstance(value, datetime.date | datetime.time):
+        return value.isoformat()
+    raise TypeError(f"a value of type {type(value).__name__}")
 
 
 def _conversation(messages: list[Row], system: str | None) -> tuple[Message, ...]:

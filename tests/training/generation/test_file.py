@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import os
 import shutil
 import signal
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
 from smoa_lightning.__main__ import main
+from smoa_lightning.common.errors import UserError
 from smoa_lightning.common.file_lock import FileLock
 from smoa_lightning.training.generate import generate
+from smoa_lightning.training.generation.prompts import read_prompts
 from smoa_lightning.training.generation.speaker import Speaker
 
 Saved = Callable[..., Path]
@@ -117,6 +123,37 @@ def test_a_bad_row_is_named_before_the_model_is_loaded(
     assert words in error
     assert error.count("\n") == 1
     assert list(tmp_path.iterdir()) == [file]
+
+
+def test_rows_of_parquet_become_json(tmp_path: Path) -> None:
+    file = tmp_path / "prompts.parquet"
+    asked, day = datetime.datetime(2026, 11, 29, 10, 30, tzinfo=datetime.UTC), datetime.date(2026, 11, 29)
+    row = {"prompt": "Hi", "asked": asked, "more": {"days": [day, None], "at": datetime.time(10, 30)}, "n": 2**60}
+    pq.write_table(pa.Table.from_pylist([row]), file)
+    (prompt,) = read_prompts(file)
+    more = {"days": ["2026-11-29", None], "at": "10:30:00"}
+    assert prompt.row == {"prompt": "Hi", "asked": "2026-11-29T10:30:00+00:00", "more": more, "n": 2**60}
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ('[1, {"x": 1e400}]', "row 1.*: the key 'gold' holds a number that is NaN or infinite.*write null"),
+        ("NaN", "the key 'gold' holds a number that is NaN or infinite"),
+        (b"\xff", "row 1.*: the key 'gold' holds a value of type bytes, which JSON cannot hold; write it as a text"),
+        (Decimal("1.5"), "the key 'gold' holds a value of type Decimal"),
+        (datetime.timedelta(1), "the key 'gold' holds a value of type timedelta"),
+    ],
+)
+def test_values_that_json_lacks_are_refused_by_key(value: Any, words: str, tmp_path: Path) -> None:
+    if isinstance(value, str):
+        file = tmp_path / "prompts.jsonl"
+        file.write_text(f'{{"prompt": "Hi", "gold": {value}}}\n')
+    else:
+        file = tmp_path / "prompts.parquet"
+        pq.write_table(pa.Table.from_pylist([{"prompt": "Hi", "gold": value}]), file)
+    with pytest.raises(UserError, match=words):
+        read_prompts(file)
 
 
 def test_a_row_that_does_not_fit_is_named_before_weights_are_loaded(
