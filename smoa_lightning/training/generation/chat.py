@@ -85,16 +85,17 @@ class Chat:
         """Print and return the reply of each model to a message; Ctrl-C stops it and keeps what is written.
 
         Raises:
-            UserError: The message does not fit into the context.
+            UserError: The message does not fit into the context of one of the models; then none of them replies.
         """
+        asked = [talk.ask(text) for talk in self._talks]
         number, self._replies = self._replies, self._replies + 1
         made = []
-        for talk in self._talks:
+        for talk, message in zip(self._talks, asked, strict=True):
             if len(self._talks) > 1:
                 self._write(f"[{talk.speaker.label}] ")
             with interrupts() as stopped:
                 printer = _Printer(self._write, stopped)
-                made.append(talk.reply(text, number, printer))
+                made.append(talk.reply(message, number, printer))
             self._write(printer.rest(made[-1]) + "\n")
             if stopped():
                 self.note("stopped")

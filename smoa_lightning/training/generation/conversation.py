@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 from smoa_lightning.data.tasks import Message
@@ -15,6 +16,21 @@ class Listener(Protocol):
 
     def __call__(self, text: str) -> bool:
         """Take the reply so far, and return whether to stop it."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A message that fits into the context.
+
+    Attributes:
+        prompt: What the model replies to.
+        messages: The history with the message; empty if each message is a prompt of its own.
+        dropped: Number of oldest messages that no longer fit.
+    """
+
+    prompt: Prompt
+    messages: tuple[Message, ...]
+    dropped: int = 0
 
 
 class Conversation:
@@ -35,13 +51,25 @@ class Conversation:
         """Remove all messages."""
         self.messages = []
 
-    def reply(self, text: str, number: int, listener: Listener | None = None) -> str:
-        """Return the reply to a message and add both to the history.
+    def ask(self, text: str) -> Asked:
+        """Return a message with the latest history that fits into the context; nothing is kept yet.
 
         If the run was trained on single prompts, each message is a prompt of its own, and there is no history.
 
+        Raises:
+            UserError: The message alone does not fit into the context.
+        """
+        if self.speaker.encoder.holds_conversations:
+            return self._fitting([*self.messages, Message("user", text.strip())])
+        prompt = Prompt("the message", text)
+        self.speaker.encoder.ids(prompt, self.decoding.max_new_tokens)
+        return Asked(prompt, ())
+
+    def reply(self, asked: str | Asked, number: int, listener: Listener | None = None) -> str:
+        """Return the reply to a message and add both to the history.
+
         Args:
-            text: The message.
+            asked: The message, or what :meth:`ask` returned for it.
             number: Number of the reply, which decides its draws.
             listener: Hears the reply while it is written, unless it is searched with beams.
 
@@ -49,24 +77,25 @@ class Conversation:
             UserError: The message alone does not fit into the context; the history stays as it was.
         """
         encoder = self.speaker.encoder
-        if encoder.holds_conversations:
-            messages = self._fitting([*self.messages, Message("user", text.strip())])
-            prompt = Prompt("the message", messages=tuple(messages))
-        else:
-            messages, prompt = [], Prompt("the message", text)
-        stops = encoder.stops(prompt)
+        asked = self.ask(asked) if isinstance(asked, str) else asked
+        if asked.dropped:
+            self._note(
+                f"the oldest {asked.dropped} messages were dropped: with {self.decoding.max_new_tokens} new tokens, "
+                f"the conversation no longer fits into the context of {encoder.limits.describe()}"
+            )
+        stops = encoder.stops(asked.prompt)
 
         def ended(tokens: list[int]) -> bool:
             assert listener is not None
             complete = [token for token in tokens if token not in encoder.ends]
             return listener("" if self.decoding.num_beams > 1 else _shown(encoder.reply(complete, stops), stops))
 
-        (reply,) = self.speaker.replies([prompt], self.decoding, [number], ended if listener else None)
-        if messages:
-            self.messages = [*messages, Message("assistant", reply)]
+        (reply,) = self.speaker.replies([asked.prompt], self.decoding, [number], ended if listener else None)
+        if asked.messages:
+            self.messages = [*asked.messages, Message("assistant", reply)]
         return reply
 
-    def _fitting(self, messages: list[Message]) -> list[Message]:
+    def _fitting(self, messages: list[Message]) -> Asked:
         """Return the latest messages that fit into the context, the first of them the user's."""
         encoder, new = self.speaker.encoder, self.decoding.max_new_tokens
         context, dropped = encoder.limits.context, 0
@@ -76,12 +105,7 @@ class Conversation:
                 break
             dropped += 2
         encoder.ids(prompt, new)
-        if dropped:
-            self._note(
-                f"the oldest {dropped} messages were dropped: with {new} new tokens, the conversation no longer fits "
-                f"into the context of {encoder.limits.describe()}"
-            )
-        return messages[dropped:]
+        return Asked(prompt, prompt.messages, dropped)
 
 
 def _shown(text: str, stops: tuple[str, ...]) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import io
 import os
 import pty
@@ -17,6 +19,8 @@ import torch
 
 from smoa_lightning.__main__ import main
 from smoa_lightning.training.generate import generate
+from smoa_lightning.training.generation.chat import Chat
+from smoa_lightning.training.generation.speaker import Decoding, load_speakers, open_speakers
 
 Saved = Callable[..., Path]
 
@@ -111,3 +115,22 @@ def test_two_models_chat_side_by_side(
     assert main(["generate", str(saved("lora")), "--chat", "--max_new_tokens", "8", "--against", "base"]) == 0
     out = capsys.readouterr().out
     assert out.startswith(f"[{saved('lora').parent.name}/adapter] {generate(saved('lora'), ['Hi'], 8)[0]}\n[base] ")
+
+
+@pytest.mark.parametrize("refusing", [0, 1])
+def test_a_message_that_one_of_two_models_refuses_is_kept_by_none(saved: Saved, refusing: int) -> None:
+    speakers = open_speakers(saved("lora"), "base")
+    speakers[1] = dataclasses.replace(speakers[1], encoder=copy.copy(speakers[1].encoder))
+    load_speakers(speakers)
+    notes, output = io.StringIO(), io.StringIO()
+    chat = Chat(speakers, Decoding(8), output, notes)
+    chat.say("Hi")
+    before = output.getvalue(), [list(talk.messages) for talk in chat._talks]
+    limits = speakers[refusing].encoder.limits
+    speakers[refusing].encoder.limits = dataclasses.replace(limits, positions=120)
+    chat.run(iter(["long " * 40]))
+    assert "does not fit into the context of" in notes.getvalue()
+    assert "the message was not sent" in notes.getvalue()
+    assert (output.getvalue(), [talk.messages for talk in chat._talks]) == before
+    chat.run(iter(["More"]))  # fits both again
+    assert [len(talk.messages) for talk in chat._talks] == [4, 4]
