@@ -24,6 +24,7 @@ from smoa_lightning.data.encoding.encode_examples import (
 from smoa_lightning.data.encoding.item_table import SCHEMAS, ItemTable, Kind, columns_of
 from smoa_lightning.data.encoding.render import texts
 from smoa_lightning.data.encoding.shots import with_shots
+from smoa_lightning.data.encoding.system_text import SharedText
 from smoa_lightning.data.encoding.tokenizer_digest import tokenizer_digest
 from smoa_lightning.data.rows.arrow_file import code_digest, in_cache, in_scratch_file, key_of
 from smoa_lightning.data.rows.arrow_writer import Writer
@@ -82,23 +83,27 @@ class EncodingJob:
         return ItemTable(in_cache(cache_folder("tokens"), self._key(tokenizer), schema, fill), self.kind)
 
     def _encode(self, tokenizer: PreTrainedTokenizerBase, writer: Writer) -> dict[str, Any]:
-        statistics = PartStatistics()
+        statistics, system = PartStatistics(), SharedText()
         with tqdm(total=len(self.indices), desc="encoding", unit="row", delay=3, leave=False, disable=no_bar()) as bar:
             for start in range(0, len(self.indices), PIECE):
                 piece = self.indices[start : start + PIECE].tolist()
-                items, found = self._encode_piece(tokenizer, piece)
+                items, found = self._encode_piece(tokenizer, piece, system)
                 statistics.extend(found)
                 for item in items:
                     writer.add(*columns_of(item))
                 bar.update(len(piece))
-        return {"statistics": statistics.as_dict()}
+        return {"statistics": statistics.as_dict(), "system_text": system.text}
 
-    def _encode_piece(self, tokenizer: PreTrainedTokenizerBase, piece: list[int]) -> tuple[list[Any], PartStatistics]:
+    def _encode_piece(
+        self, tokenizer: PreTrainedTokenizerBase, piece: list[int], system: SharedText
+    ) -> tuple[list[Any], PartStatistics]:
         def place(position: int) -> str:
             return self._place(piece[position])
 
         examples = list(self._examples(piece))
         if self.kind == "training":
+            for example in examples:
+                system.add(example)
             return encode_training(examples, place, tokenizer, self.how)
         encode: Callable[..., tuple[list[Any], PartStatistics]] = (
             encode_replies if self.kind == "replies" else encode_choices

@@ -66,6 +66,7 @@ class ItemTable(LazyItems):
     def __init__(self, table: ArrowTable, kind: Kind) -> None:
         self._table, self._kind = table, kind
         self.statistics: dict[str, Any] = table.facts["statistics"]
+        self.system_text: str | None = table.facts.get("system_text")  # that all training rows share
         self._read = 0
 
     def __len__(self) -> int:

@@ -3,29 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
-from smoa_lightning.data.rows.task_rows import TaskRows
 from smoa_lightning.data.tasks import ReplyExample
 
-RELEASED = 256  # rows between two releases of memory
+if TYPE_CHECKING:
+    from smoa_lightning.data.encoding.encoded_task import EncodedTask
 
 
-def shared_system_text(tasks: Iterable[TaskRows]) -> str | None:
-    """Return the system text that all training rows have, or None.
+class SharedText:
+    """Finds the system text that all examples have, while they are encoded."""
 
-    Rows are read up to the first that differs, so only rows with a common system text are all read.
-    """
-    found: str | None = None
-    for task in tasks:
-        rows = task.rows(task.split_of("train"))
-        for number, index in enumerate(task.indices("train").tolist()):
-            text = system_text(task.protocol.example(rows[index]))
-            if not text or (found is not None and text != found):
-                return None
-            found = text
-            if number % RELEASED == RELEASED - 1:
-                rows.release()
-    return found
+    def __init__(self) -> None:
+        """Begin without an example."""
+        self._texts: set[str | None] = set()
+
+    def add(self, example: object) -> None:
+        """Take the next example; after two different ones, no more are read."""
+        if len(self._texts) < 2:
+            self._texts.add(system_text(example) or None)
+
+    @property
+    def text(self) -> str | None:
+        """The text of all examples so far, or None."""
+        return next(iter(self._texts)) if len(self._texts) == 1 else None
+
+
+def shared_system_text(tasks: Iterable[EncodedTask]) -> str | None:
+    """Return the system text that all training rows have, or None. No row is read: each was read to be encoded."""
+    texts = {task.items("train").system_text for task in tasks}
+    return texts.pop() if len(texts) == 1 else None
 
 
 def system_text(example: object) -> str | None:

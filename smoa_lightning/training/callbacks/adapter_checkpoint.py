@@ -58,7 +58,6 @@ class AdapterCheckpoint(Checkpoint):
         self.best_step: int | None = None
         self.best_metrics: dict[str, float] = {}  # selection scores, loss and ranks of the best state
         self._last_saved = 0
-        self._system: list[str | None] = []  # the system text of the training rows, once they were read for it
 
     def setup(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
         """Let checkpoints be written where they are committed.
@@ -145,14 +144,8 @@ class AdapterCheckpoint(Checkpoint):
             "data_source": data.source,
             "add_bos": data.encoding.add_bos,
             "chat_template": next(iter(data.sets.trained.values())).encoding.template,
-            "system": self._system_text(data),
+            "system": shared_system_text(data.sets.trained.values()),  # ``generate`` puts it before prompts
             "which": name,
             "step": trainer.global_step,
             "selection": {"metric": data.sets.primary("selection"), "score": self.best_score},
         }
-
-    def _system_text(self, data: TaskDataModule) -> str | None:
-        """Return the system text that all training rows share; ``generate`` puts it before prompts."""
-        if not self._system:
-            self._system = [shared_system_text(data.sets.trained.values())]
-        return self._system[0]

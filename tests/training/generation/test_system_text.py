@@ -7,10 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import PreTrainedTokenizerFast
 
 from smoa_lightning.__main__ import main
+from smoa_lightning.data.encoding.encoded_task import EncodedTask
+from smoa_lightning.data.encoding.encoding_job import EncodingJob
 from smoa_lightning.data.encoding.system_text import shared_system_text
-from smoa_lightning.data.rows.task_rows import RowSettings, TaskRows
+from smoa_lightning.data.rows.row_table import RowTable
+from smoa_lightning.data.rows.task_rows import RowSettings
 from smoa_lightning.data.tasks import CHAT, PIQA
 from smoa_lightning.training.adapter_folder import read_adapter_facts
 from smoa_lightning.training.generation.speaker import open_speakers
@@ -41,15 +45,31 @@ def written(folder: Path, rows: list[dict[str, Any]]) -> Path:
         ([row(n) | {"system": "From a column"} for n in range(3)], "From a column"),
     ],
 )
-def test_only_a_text_of_all_rows_counts(rows: list[dict[str, Any]], expected: str | None, tmp_path: Path) -> None:
+def test_only_a_text_of_all_rows_counts(
+    rows: list[dict[str, Any]],
+    expected: str | None,
+    tmp_path: Path,
+    byte_tokenizer: PreTrainedTokenizerFast,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     file = written(tmp_path, rows)
-    settings = RowSettings(source="local", path=str(file), selection_rows=0, cache=False)
+    settings = RowSettings(source="local", path=str(file), selection_rows=0)
     assert CHAT.generation is not None
-    task = TaskRows(CHAT, CHAT.generation, settings)
+    tasks = [EncodedTask(CHAT, CHAT.generation, settings) for _ in range(2)]
+    for task in tasks:
+        task.tokenizer = byte_tokenizer
+    task, again = tasks
+    task.items("train")
+    with monkeypatch.context() as patch:
+        patch.setattr(EncodingJob, "_encode", None)
+        again.items("train")  # from the cache on disk
+        patch.setattr(RowTable, "item", None)  # nothing is read once rows are encoded
+        assert shared_system_text([again]) == expected
     assert shared_system_text([task]) == expected
-    assert shared_system_text([task, task]) == expected
+    assert shared_system_text([task, again]) == expected
     assert PIQA.likelihood is not None
-    choices = TaskRows(PIQA, PIQA.likelihood, RowSettings(source="embedded", cache=False))
+    choices = EncodedTask(PIQA, PIQA.likelihood, RowSettings(source="embedded", limit_train_rows=4))
+    choices.tokenizer = byte_tokenizer
     assert shared_system_text([task, choices]) is None
 
 
