@@ -103,6 +103,7 @@ RANGES: Mapping[str, Range] = {
     "checkpoint.every_n_steps": COUNT,
     "pictures.layers": COUNT_OR_NONE,
     "pictures.min_steps": COUNT_OR_NONE,
+    "pictures.max_side": COUNT_OR_NONE,
 }
 # A whole number of these counts batches; another number is a share.
 SHARES = {f"trainer.limit_{name}_batches" for name in ("train", "val", "test", "predict")}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,7 +11,9 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 
 from smoa_lightning.adapters import SMoAConfig, layer_update
+from smoa_lightning.adapters.rank import singular_values
 from smoa_lightning.adapters.smoa.parts import modulation, subspace_parts
+from smoa_lightning.training.callbacks import pictures
 from smoa_lightning.training.callbacks.pictures import layer_pictures, tile_sizes
 from smoa_lightning.training.callbacks.rank_monitor import RankMonitor
 
@@ -73,6 +76,43 @@ def test_every_kind_of_method_has_its_pictures_and_the_same_bytes_again() -> Non
         assert all(picture.png.startswith(b"\x89PNG") for picture in first)
 
     assert list(layer_pictures(full, "layer", before)) == first
+
+
+def test_a_measured_spectrum_is_not_computed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    network, layer = adapted(SMoAConfig(partition="spectral_energy", r=4, num_subspaces=2, target_modules=["layer"]))
+    computed: list[tuple[int, ...]] = []
+
+    def counted(matrix: torch.Tensor) -> torch.Tensor:
+        computed.append(tuple(matrix.shape))
+        return singular_values(matrix)
+
+    monkeypatch.setattr(pictures, "singular_values", counted)
+    fresh = list(layer_pictures(network, "layer", None, RankMonitor()))
+    assert computed == [(8, 12), (8, 12)]
+    monitor, update = RankMonitor(), layer_update(layer)
+    monitor._measured("layer", update)
+    monitor.keep_spectra()
+    monitor._measured("layer", 2 * update)  # of a later step
+    computed.clear()
+    assert list(layer_pictures(network, "layer", None, monitor)) == fresh
+    assert computed == [(8, 12)]  # of W
+    for other in (update * (1 + 1e-4), 3 * update):
+        assert monitor.known_spectrum("layer", other) is None
+    assert monitor.known_spectrum("another", update) is None
+
+
+@pytest.mark.parametrize(("side", "names"), [(8, ["spectra/layer", "update/layer", "rank"]), (7, ["rank"])])
+def test_large_layers_have_no_pictures_and_a_note(
+    side: int, names: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    monitor = RankMonitor()
+    monitor.bounds, monitor.history = {"layer": 2}, {1: {"layer": 1.0}, 2: {"layer": 1.5}}
+    network, _ = adapted(LoraConfig(r=2, target_modules=["layer"]))
+    with caplog.at_level("INFO", "smoa_lightning"):
+        drawn = list(pictures.Pictures(max_side=side)._pictures(SimpleNamespace(network=network), monitor))
+    assert [picture.name for picture in drawn] == [f"update_pictures/{name}" for name in names]
+    assert ("1 of 1 measured layers have no pictures" in caplog.text) is (side == 7)
+    assert ("--pictures.max_side 7" in caplog.text) is (side == 7)
 
 
 def test_tiles_of_a_large_matrix() -> None:

@@ -28,7 +28,7 @@ class Part:
 
 
 @torch.no_grad()
-def subspace_parts(layer: SmoaLinear, adapter: str, update: Tensor) -> list[Part]:
+def subspace_parts(layer: SmoaLinear, adapter: str, update: Tensor, spectrum: Tensor | None = None) -> list[Part]:
     """Return the subspaces of a layer; empty if they are not parts of W (a single subspace, or noise).
 
     * Blocks: ``W[rows_k, cols_k]`` and ``D[rows_k, cols_k]``.
@@ -39,6 +39,7 @@ def subspace_parts(layer: SmoaLinear, adapter: str, update: Tensor) -> list[Part
         layer: The layer.
         adapter: Name of the adapter.
         update: The update D of the adapter, of shape (d_out, d_in).
+        spectrum: The singular values of W, if they are known.
     """
     plan, config = layer.plan(adapter), layer.configs[adapter]
     weight = layer.unmerged_weight()
@@ -49,7 +50,7 @@ def subspace_parts(layer: SmoaLinear, adapter: str, update: Tensor) -> list[Part
         return [Part(_values(weight[place]), 0, _values(update[place])) for place in places]
     if not plan.masks:
         return []
-    spectrum = _values(weight)
+    spectrum = _values(weight) if spectrum is None else spectrum
     masks = [*plan.masks, weight - sum(plan.masks)]
     ends = [0, *layer.smoa_cut_points[adapter].tolist(), spectrum.numel()]
     parts = []

@@ -135,6 +135,7 @@ class AdapterCheckpoint(Checkpoint):
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, RankMonitor):
                 metrics |= callback.means()
+                callback.keep_spectra()
         return metrics
 
     def _facts(self, trainer: L.Trainer, name: str) -> dict[str, Any]:

@@ -36,19 +36,22 @@ class Pictures(Callback):
     * ``modulation/<layer>``: B A, which multiplies the weight in SMoA; for other methods ``update/<layer>``.
     * ``rank``: the effective rank of each measured layer over time.
 
-    The layers are some of those that ``rank_monitor`` measures. Without them there is no picture.
+    The layers are some of those that ``rank_monitor`` measures. Without them there is no picture. The spectrum of an
+    update that it has measured is not computed again.
     """
 
-    def __init__(self, layers: int = 3, min_steps: int = 300) -> None:
+    def __init__(self, layers: int = 3, min_steps: int = 300, max_side: int = 2048) -> None:
         """Set the number of layers.
 
         Args:
             layers: Number of layers with pictures, at even distances; 0 switches the pictures off.
             min_steps: A run with fewer optimizer steps has no pictures, since they would take a good part of its time.
+            max_side: Layers whose smaller side is larger have no pictures, since their spectra would take minutes.
         """
         check_value("pictures.layers", layers)
         check_value("pictures.min_steps", min_steps)
-        self.layers, self.min_steps = layers, min_steps
+        check_value("pictures.max_side", max_side)
+        self.layers, self.min_steps, self.max_side = layers, min_steps, max_side
 
     def draw(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Give the pictures to the loggers of a finished run; an error is a warning. All processes must call this."""
@@ -74,31 +77,56 @@ class Pictures(Callback):
         logger.debug("drew the pictures in %.1f s", time.monotonic() - began)
 
     def _pictures(self, module: Any, monitor: RankMonitor) -> Iterator[Picture]:
-        for name in evenly(list(monitor.bounds), self.layers):
-            yield from layer_pictures(module.network, name, monitor.original(name))
+        network, names = module.network, list(monitor.bounds)
+        fitting = [name for name in names if min(_shape(network, name)) <= self.max_side]
+        if len(fitting) < len(names):
+            logger.info(
+                "%d of %d measured layers have no pictures of their spectra, since their smaller side is above "
+                "--pictures.max_side %d",
+                *(len(names) - len(fitting), len(names), self.max_side),
+            )
+        for name in evenly(fitting, self.layers):
+            yield from layer_pictures(network, name, monitor.original(name), monitor)
         yield ranks_picture(f"{GROUP}/rank", monitor.history, monitor.bounds)
 
 
-def layer_pictures(network: Any, name: str, original: Tensor | None) -> Iterator[Picture]:
+def _layer(network: Any, name: str) -> Any:
+    return (network.get_base_model() if isinstance(network, PeftModel) else network).get_submodule(name)
+
+
+def _shape(network: Any, name: str) -> tuple[int, int]:
+    """Return (d_out, d_in) of a measured layer; a weight in 4 bits is stored in another shape."""
+    layer = _layer(network, name)
+    layer = layer.get_base_layer() if isinstance(network, PeftModel) else layer
+    sides = [getattr(layer, side, None) for side in ("out_features", "in_features")]
+    rows, columns = layer.weight.shape if None in sides else sides
+    return int(rows), int(columns)
+
+
+def layer_pictures(
+    network: Any, name: str, original: Tensor | None, monitor: RankMonitor | None = None
+) -> Iterator[Picture]:
     """Draw the pictures of one layer.
 
     Args:
         network: The trained model, with or without an adapter.
         name: Full name of the layer in the backbone.
         original: The weight of the backbone, if the layer no longer has it.
+        monitor: It may have measured the spectrum of the update.
     """
     adapter: Any = network.active_adapter if isinstance(network, PeftModel) else None
-    layer = (network.get_base_model() if adapter else network).get_submodule(name)
+    layer = _layer(network, name)
     weight, update = _weight_and_update(layer, adapter, original)
     own = isinstance(layer, SmoaLinear)
-    parts = subspace_parts(layer, adapter, update) if own else []
+    of_weight, of_update = singular_values(weight), None if monitor is None else monitor.known_spectrum(name, update)
+    parts = subspace_parts(layer, adapter, update, of_weight.cpu()) if own else []
     title = f"{name}   {weight.shape[0]} x {weight.shape[1]}"
     yield spectra_picture(
         f"{GROUP}/spectra/{name}",
         Spectra(
             title,
-            Curve(singular_values(weight).tolist()),
-            Curve(singular_values(update).tolist()),
+            Curve(of_weight.tolist()),
+            Curve((singular_values(update) if of_update is None else of_update).tolist()),
             [Curve(part.weight.tolist(), part.first) for part in parts],
             [Curve(part.update.tolist()) for part in parts],
         ),

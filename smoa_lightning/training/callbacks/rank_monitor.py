@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import statistics
 from typing import Any
 
@@ -16,11 +17,12 @@ from transformers.pytorch_utils import Conv1D
 from smoa_lightning.adapters import UpdateRank, adapted_layers, layer_update, update_rank
 from smoa_lightning.adapters.inspect import target_layers
 from smoa_lightning.adapters.method_names import method_name
-from smoa_lightning.adapters.rank import base_shift, is_matrix_layer, shift_rounding
+from smoa_lightning.adapters.rank import base_shift, is_matrix_layer, shift_rounding, singular_values
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.training.sharding import gathered_weights
 
 logger = logging.getLogger(__name__)
+SAME = 1e-9  # relative difference of two norms of one matrix; a step of training changes far more
 
 
 def evenly(names: list[str], count: int) -> list[str]:
@@ -59,6 +61,8 @@ class RankMonitor(Callback):
         self.ranks: dict[str, UpdateRank] = {}
         self.bounds: dict[str, int] = {}
         self.history: dict[int, dict[str, float]] = {}  # step -> layer -> effective rank
+        self._spectra: dict[str, Tensor] = {}  # layer -> singular values of its update, in the last measurement
+        self._best_spectra: dict[str, Tensor] = {}  # the same of the best adapter
         self._initial: dict[str, Tensor] = {}
         self._measured_step = self._logged_step = -1
 
@@ -89,7 +93,9 @@ class RankMonitor(Callback):
         if not isinstance(network, PeftModel):
             weights = {name: network.get_submodule(name).weight for name in self._initial}
             self.bounds = {name: min(weight.shape) for name, weight in weights.items()}
-            return {n: update_rank(weights[n].float() - w.to(weights[n]).float()) for n, w in self._initial.items()}
+            return {
+                n: self._measured(n, weights[n].float() - w.to(weights[n]).float()) for n, w in self._initial.items()
+            }
         bounds = {layer.name: layer.rank_bound for layer in adapted_layers(network)}
         base = network.get_base_model()
         names = evenly([n for n in bounds if is_matrix_layer(base.get_submodule(n))], self.max_layers)
@@ -110,7 +116,28 @@ class RankMonitor(Callback):
             original = None
             del self._initial[name]  # the layer still has the weight of the backbone
         rounding = 0.0 if original is None else shift_rounding(original)
-        return update_rank(layer_update(layer, adapter, original), rounding)
+        return self._measured(name, layer_update(layer, adapter, original), rounding)
+
+    def _measured(self, name: str, update: Tensor, rounding: float = 0.0) -> UpdateRank:
+        values = singular_values(update)
+        self._spectra[name] = values.cpu()
+        return update_rank(update, rounding, values)
+
+    def keep_spectra(self) -> None:
+        """Keep the spectra of the last measurement: they are those of the best adapter so far."""
+        self._best_spectra = dict(self._spectra)
+
+    def known_spectrum(self, name: str, update: Tensor) -> Tensor | None:
+        """Return the singular values of an update of the best or the last adapter if they were measured, else None.
+
+        The squares of the singular values of D add up to ||D||_F^2, by which a measured update is found again.
+        """
+        size = float(torch.linalg.vector_norm(update, dtype=torch.float64))
+        for spectra in (self._best_spectra, self._spectra):
+            values = spectra.get(name)
+            if values is not None and math.isclose(float(values.norm()), size, rel_tol=SAME):
+                return values
+        return None
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Measure and log, except in the sanity check."""
