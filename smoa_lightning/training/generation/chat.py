@@ -85,7 +85,7 @@ class Chat:
         """Print and return the reply of each model to a message; Ctrl-C stops it and keeps what is written.
 
         Raises:
-            UserError: The message does not fit into the context of one of the models; then none of them replies.
+            UserError: The message does not fit into the context of one of the models; then no model replies.
         """
         asked = [talk.ask(text) for talk in self._talks]
         number, self._replies = self._replies, self._replies + 1
