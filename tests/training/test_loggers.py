@@ -14,9 +14,9 @@ from lightning.pytorch.loggers import CSVLogger, Logger
 
 from smoa_lightning.__main__ import main
 from smoa_lightning.common.errors import UserError
-from smoa_lightning.training.loggers.contents import Table
 from smoa_lightning.training.callbacks import pictures
 from smoa_lightning.training.loggers import csv_points
+from smoa_lightning.training.loggers.contents import Table
 from smoa_lightning.training.loggers.csv_points import continue_csv, read_points
 from smoa_lightning.training.loggers.place import check_loggers, places
 from smoa_lightning.training.module import FineTuneModule

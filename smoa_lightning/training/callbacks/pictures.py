@@ -98,8 +98,9 @@ def _shape(network: Any, name: str) -> tuple[int, int]:
     """Return (d_out, d_in) of a measured layer; a weight in 4 bits is stored in another shape."""
     layer = _layer(network, name)
     layer = layer.get_base_layer() if isinstance(network, PeftModel) else layer
-    sides = [getattr(layer, side, None) for side in ("out_features", "in_features")]
-    rows, columns = layer.weight.shape if None in sides else sides
+    if hasattr(layer, "out_features"):
+        return int(layer.out_features), int(layer.in_features)
+    rows, columns = layer.weight.shape
     return int(rows), int(columns)
 
 
