@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+
+
+CUTOFF = 0.4  # of difflib's ratio; below it, words are not similar
+RELATED = 0.8  # a share of the best ratio; an option below it only shares letters with the word
 
 
 class UserError(Exception):
@@ -16,15 +20,34 @@ class UserError(Exception):
 def nearest(word: str, options: Iterable[str], count: int = 5) -> str:
     """Return up to ``count`` of ``options`` that look most like ``word``, separated by commas.
 
-    Small and capital letters are the same. If none is similar, the first options are returned, so that a message always
-    shows a valid value.
+    Small and capital letters are the same. Options that look much less like the word than the best one are left out. If
+    none is similar, the first options are returned, so that a message always shows a valid value.
 
     >>> nearest("pika", ["boolq", "piqa", "siqa"], count=1), nearest("LoRAConfig", ["LoKrConfig", "LoraConfig"], 1)
     ('piqa', 'LoraConfig')
+    >>> nearest("piqua", ["boolq", "piqa", "siqa"])
+    'piqa'
     """
-    written: dict[str, list[str]] = {}
-    for option in dict.fromkeys(options):
-        written.setdefault(option.casefold(), []).append(option)
-    close = difflib.get_close_matches(word.casefold(), written, n=count, cutoff=0.4)
-    found = [option for folded in close or written for option in written[folded]]
-    return ", ".join(found[:count])
+    known = list(dict.fromkeys(options))
+    return ", ".join((most_alike(word, {option: (option,) for option in known}, count) or known)[:count])
+
+
+def most_alike(word: str, names: Mapping[str, Iterable[str]], count: int) -> list[str]:
+    """Return the options of which a name looks most like a word, the best first; empty if none is similar.
+
+    Args:
+        word: What the user wrote.
+        names: Option -> its names, of which the one that looks most like the word counts.
+        count: The most options.
+    """
+    matcher = difflib.SequenceMatcher()
+    matcher.set_seq2(word.casefold())  # the matcher keeps facts about the second text
+
+    def ratio(name: str) -> float:
+        matcher.set_seq1(name.casefold())
+        return matcher.ratio() if matcher.real_quick_ratio() >= CUTOFF and matcher.quick_ratio() >= CUTOFF else 0.0
+
+    ratios = {option: max(map(ratio, its), default=0.0) for option, its in names.items()}
+    best = max(ratios.values(), default=0.0)
+    alike = [option for option, value in ratios.items() if value >= max(CUTOFF, RELATED * best)]
+    return sorted(alike, key=lambda option: -ratios[option])[:count]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from smoa_lightning.common.errors import nearest
+from smoa_lightning.common.errors import most_alike
 
 # The last word of a setting in other programs -> its last words here.
 OTHER_WORDS = {
@@ -35,10 +35,13 @@ OTHER_WORDS = {
 def near_keys(name: str, known: Iterable[str], count: int = 3) -> list[str]:
     """Return the keys that a wrong name probably means.
 
-    These are the keys that begin with it, those with its other word as last word, and those that look most like it.
+    These are the keys that begin with it, those with its other word as last word, and those of which all words or the
+    last words look most like it.
 
     >>> near_keys("model.adapter.rank", ["model.adapter.r", "model.adapter.rank_split", "model.warmup"], 2)
     ['model.adapter.r', 'model.adapter.rank_split']
+    >>> near_keys("lrr", ["model.optimizer.lr", "trainer"])
+    ['model.optimizer.lr']
     """
     shown = {key: key.replace(".init_args.", ".") for key in known}
     *before, last = name.replace(".init_args.", ".").split(".")
@@ -46,8 +49,11 @@ def near_keys(name: str, known: Iterable[str], count: int = 3) -> list[str]:
     named = [key for word in words for key, short in shown.items() if short.rpartition(".")[2] == word]
     inside = [key for key in named if shown[key].startswith(".".join(before))]
     longer = [key for key, short in shown.items() if short.startswith(name)]
-    look = nearest(name, shown, count).split(", ") if shown else []
-    return list(dict.fromkeys([*inside, *sorted(longer, key=len)[:1], *look]))[:count]
+    words_of = name.count(".") + 1  # a user may write the last words of a key only
+    ends = {key: (short, ".".join(short.split(".")[-words_of:])) for key, short in shown.items()}
+    look = most_alike(".".join([*before, last]), ends, count)
+    near = list(dict.fromkeys([*inside, *sorted(longer, key=len)[:1], *look]))[:count]
+    return near or list(shown)[:count]
 
 
 def unknown_key(key: str, known: Iterable[str], where: str = "") -> str:
