@@ -110,6 +110,11 @@ def is_quiet() -> bool:
     return _mode == QUIET
 
 
+def is_verbose() -> bool:
+    """Whether the command was started with ``--verbose``."""
+    return _mode == VERBOSE
+
+
 def is_terminal(stream: TextIO | None) -> bool:
     """Whether somebody sees a stream at once: progress bars in a file or a pipe are noise."""
     return stream is not None and stream.isatty()

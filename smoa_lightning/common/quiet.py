@@ -5,7 +5,10 @@ from __future__ import annotations
 import logging
 import warnings
 
-from smoa_lightning.common.console import is_quiet, set_library_levels
+from smoa_lightning.common.console import is_quiet, is_verbose, set_library_levels
+
+# Starts of Lightning's notes that only --verbose shows.
+DETAILS = ("Loading `train_dataloader` to estimate", "GPU available:", "TPU available:", "HPU available:")
 
 
 def quiet_libraries() -> None:
@@ -20,4 +23,10 @@ def quiet_libraries() -> None:
     warnings.filterwarnings("ignore", message=".*(load the CUDA extension|boft_n_butterfly_factor to 1).*")
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")  # rows are in memory, already encoded
     warnings.filterwarnings("ignore", message=".*Total length of `list` across ranks is zero.*")  # no selection rows
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda r: "litlogger" not in r.getMessage())
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_helps)
+
+
+def _helps(record: logging.LogRecord) -> bool:
+    """Whether a note of Lightning says something that a user of this program needs; ``--verbose`` shows more."""
+    text = record.getMessage()
+    return "litlogger" not in text and (is_verbose() or not text.startswith(DETAILS))

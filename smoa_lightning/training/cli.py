@@ -44,6 +44,7 @@ from smoa_lightning.training.loggers.place import check_loggers
 from smoa_lightning.training.module import FineTuneModule
 from smoa_lightning.training.processes import check_distributed_strategy
 from smoa_lightning.training.progress_bar import fit_terminal
+from smoa_lightning.training.progress_lines import progress_lines
 from smoa_lightning.training.run import Run
 from smoa_lightning.training.run_logger import RunLogger
 from smoa_lightning.training.run_names import run_name
@@ -225,7 +226,8 @@ class FineTuneCLI(LightningCLI):
         if kwargs.get("logger") is False:
             trainer.logger = RunLogger(self.run.folder, self.run.resumed_step())
         fit_terminal(trainer.progress_bar_callback)
-        trainer.callbacks += [ItemScores(), *self._callbacks]  # type: ignore[attr-defined]
+        lines = progress_lines(trainer.progress_bar_callback, in_study=bool(self._notes))
+        trainer.callbacks += [ItemScores(), *lines, *self._callbacks]  # type: ignore[attr-defined]
         return trainer
 
     def _apply_budget(self) -> None:

@@ -50,7 +50,7 @@ from smoa_lightning.training.module import FineTuneModule
 from smoa_lightning.training.processes import ending_together
 from smoa_lightning.training.run_checkpoints import BEST, publish, resume_point, run_of
 from smoa_lightning.training.run_names import earlier_names, flat_hyperparameters
-from smoa_lightning.training.run_notes import evaluation_result, fit_result
+from smoa_lightning.training.run_notes import end_reason, evaluation_result, fit_result
 from smoa_lightning.training.run_place import base_of, claim_recovered, shared_folder
 from smoa_lightning.training.trained_on import read_fitting
 from smoa_lightning.training.unchanged import ROWS, check_commits, check_rows, identity, read_digests, rows_to_continue
@@ -219,7 +219,7 @@ class Run:
             if self.record["status"] == "finished":  # what comes after the record cannot undo it
                 raise
             stopped = isinstance(error, KeyboardInterrupt | SystemExit)  # Lightning turns Ctrl-C into SystemExit
-            self.record |= {"status": "stopped" if stopped else "failed", "reason": f"{type(error).__name__}: {error}"}
+            self.record |= {"status": "stopped" if stopped else "failed", "reason": end_reason(error)}
             self._write()
             began = bool(self.record["metrics"]) or self.module.seen_tokens > 0
             if isinstance(error, UserError) and not began and self._claim is not None:

@@ -58,6 +58,19 @@ def warn(text: str) -> None:
     logger.warning("%s", text, extra=ON_STDOUT)
 
 
+def end_reason(error: BaseException) -> str:
+    """Return why a run ended early, for its record.
+
+    >>> end_reason(KeyboardInterrupt()), end_reason(ValueError("no rows"))
+    ('stopped by Ctrl-C', 'ValueError: no rows')
+    """
+    if isinstance(error, KeyboardInterrupt) or isinstance(error.__context__, KeyboardInterrupt):
+        return "stopped by Ctrl-C"
+    if type(error).__name__ == "SIGTERMException":  # of Lightning
+        return "stopped by the signal SIGTERM"
+    return f"{type(error).__name__}: {error}"
+
+
 def fit_result(run: Run, metrics: Mapping[str, float]) -> str:
     """Return the scores, the sizes and the folder of a finished run."""
     facts = run.data.sets.table_facts("report")

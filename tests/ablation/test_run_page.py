@@ -13,8 +13,8 @@ import pytest
 from torch.utils.tensorboard import SummaryWriter
 
 from smoa_lightning.__main__ import main
-from smoa_lightning.ablation.run_page.contents import run_document
-from smoa_lightning.ablation.run_page.events import Curve, read_curves
+from smoa_lightning.ablation.run_page.contents import _state, run_document
+from smoa_lightning.ablation.run_page.events import Curve, in_steps_done, read_curves
 from smoa_lightning.ablation.run_page.figures import MOST_POINTS, finite, running_mean, thinned
 from smoa_lightning.records.page.document import Paragraph, Row, Table
 from smoa_lightning.records.page.html import page as page_of
@@ -35,7 +35,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for step in range(0, 100, 5):
             log.add_scalar("train/loss", math.exp(-step / 50), step)
             log.add_scalar("train/learning_rate", 0.01 * (1 - step / 100), step)
-        for step in (20, 60):
+        for step in (19, 59):  # after 20 and 60 steps
             log.add_scalar("selection/acc", 0.5 + step / 1000, step)
             log.add_scalar("rank/effective_mean", 10 + step, step)
             for layer in LAYERS:
@@ -90,6 +90,27 @@ def test_curves_are_those_of_all_event_files(tmp_path: Path) -> None:
                 log.add_scalar("train/loss", 10 * part + step, step)
     assert read_curves(tmp_path)["train/loss"] == Curve((0, 1, 2, 3, 4), (0.0, 1.0, 12.0, 13.0, 14.0))
     assert read_curves(tmp_path / "nowhere") == {}
+
+
+def test_the_best_checkpoint_is_at_a_point_of_its_curve(run: Path) -> None:
+    """The record counts the steps that were done, and the log numbers them from 0."""
+    logged, done = read_curves(run), in_steps_done(read_curves(run))
+    assert logged["selection/acc"].steps == (19, 59)
+    assert done["selection/acc"].steps == done["rank/effective_mean"].steps == (20, 60)
+    assert done["train/loss"].steps[0] == 1
+    assert in_steps_done({"report/acc": Curve((0, 20), (0.5, 0.6))})["report/acc"].steps == (0, 20)
+
+
+@pytest.mark.parametrize(
+    ("reason", "says"),
+    [
+        ("stopped by Ctrl-C", "The run is not finished: stopped by Ctrl-C. "),
+        ("SystemExit: 1", "The run is not finished: stopped by Ctrl-C or a signal. "),
+        ("OSError: no space", "its status is 'stopped' (OSError: no space). "),
+    ],
+)
+def test_why_a_run_stopped(reason: str, says: str) -> None:
+    assert says in _state({"status": "stopped", "reason": reason})
 
 
 def test_long_curves_are_thinned_and_smoothed() -> None:

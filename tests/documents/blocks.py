@@ -15,6 +15,7 @@ from pathlib import Path
 
 FENCE = re.compile(r'^```(?P<language>\w*)(?: title="(?P<title>[^"]+)")?$')
 MARK = re.compile(r"^<!-- not run: (?P<reason>[^>]+) -->$")
+ANSI_C = re.compile(r"\$'([^']*)'")  # a text of bash with escapes
 COMMANDS = ("console", "bash", "sh")
 
 
@@ -35,7 +36,10 @@ class Block:
         if self.language not in COMMANDS:
             return []
         lines = re.sub(r"\\\n\s*", " ", self.text).splitlines()
-        words = (shlex.split(line.removeprefix("$ "), comments=True) for line in lines)
+        lines = [
+            ANSI_C.sub(lambda m: shlex.quote(m[1].replace("\\n", "\n")), line.removeprefix("$ ")) for line in lines
+        ]
+        words = (shlex.split(line, comments=True) for line in lines)
         return [command for command in words if command]
 
 

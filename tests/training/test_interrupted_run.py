@@ -68,7 +68,8 @@ def test_ctrl_c_stops_cleanly_and_the_same_command_goes_on(tiny_arguments: list[
     assert process.returncode == 130
     assert "Traceback" not in error
     run = only_run(tmp_path / "runs")
-    assert json.loads((run / "record.json").read_text())["status"] == "stopped"
+    record = json.loads((run / "record.json").read_text())
+    assert (record["status"], record["reason"]) == ("stopped", "stopped by Ctrl-C")
     assert torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] > 0
 
 

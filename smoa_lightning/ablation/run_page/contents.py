@@ -16,7 +16,7 @@ from smoa_lightning.ablation.comparison.scored_run import MEAN, ScoredRun, base_
 from smoa_lightning.ablation.comparison.settings import FACTS, fact_of
 from smoa_lightning.ablation.comparison.sides import BASE_LABEL, Side
 from smoa_lightning.ablation.comparison.tables import Compared, differences, scores_down
-from smoa_lightning.ablation.run_page.events import Curve, read_curves
+from smoa_lightning.ablation.run_page.events import Curve, in_steps_done, read_curves
 from smoa_lightning.ablation.run_page.figures import curve_figure, finite
 from smoa_lightning.ablation.run_page.samples import sample_blocks
 from smoa_lightning.ablation.run_page.update import update_blocks
@@ -56,7 +56,7 @@ def run_document(folder: Path, command: str) -> Document:
         UserError: The folder holds no run, or a file of a finished run is damaged.
     """
     record = run_record(folder)
-    curves = read_curves(folder)
+    curves = in_steps_done(read_curves(folder))
     blocks: list[Block] = []
     scored = _scored(folder, record)
     if scored is None:
@@ -86,8 +86,12 @@ def _scored(folder: Path, record: Mapping[str, Any]) -> tuple[ScoredRun, ScoredR
 def _state(record: Mapping[str, Any]) -> str:
     if record["status"] == "finished":
         return "The run is finished, and it has no scores of report rows."
-    reason = f" ({' '.join(str(record['reason']).split()).rstrip(':')})" if record.get("reason") else ""
-    return f"The run is not finished: its status is {record['status']!r}{reason}. The page shows what is known so far."
+    reason = " ".join(str(record.get("reason") or "").split()).rstrip(":")
+    if reason.startswith(("KeyboardInterrupt", "SystemExit")):  # of versions before 0.2
+        reason = "stopped by Ctrl-C or a signal"
+    why = f" ({reason})" if reason else ""
+    state = reason if reason.startswith("stopped by") else f"its status is {record['status']!r}{why}"
+    return f"The run is not finished: {state}. The page shows what is known so far."
 
 
 def _score_blocks(run: ScoredRun, base: ScoredRun | None) -> Iterator[Block]:
@@ -147,8 +151,7 @@ def _curve_blocks(record: Mapping[str, Any], curves: Mapping[str, Curve]) -> Ite
         if points is not None:
             best = "" if step is None else f" The dashed line is the best checkpoint, step {step:,}."
             caption = f"{name} on the selection rows, which are held out of the training rows.{best}"
-            logged = None if step is None else step - (step - 1 in points.steps)  # points count steps from 0
-            pictures.append(curve_figure("selection", caption, name, points, logged))
+            pictures.append(curve_figure("selection", caption, name, points, step))
     if pictures:
         yield Heading("Training")
         yield Row(tuple(pictures))

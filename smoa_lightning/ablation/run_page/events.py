@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from smoa_lightning.records.tensorboard_tags import name_of
@@ -49,3 +49,16 @@ def read_curves(folder: Path) -> Mapping[str, Curve]:
     for tag in events.Tags()["scalars"]:
         found.setdefault(name_of(tag), {}).update({point.step: point.value for point in events.Scalars(tag)})
     return {name: Curve(*zip(*sorted(points.items()), strict=True)) for name, points in found.items()}
+
+
+def in_steps_done(curves: Mapping[str, Curve]) -> dict[str, Curve]:
+    """Return the curves over the number of optimizer steps that were done.
+
+    Lightning numbers the steps of a training from 0, and so does the log: its point at step 0 is the state after one
+    step. Records and checkpoints count the steps that were done. Scores of the report rows are not logged in a step.
+    """
+    in_a_step = ("train/", "selection/", "rank/")
+    return {
+        name: replace(curve, steps=tuple(step + 1 for step in curve.steps)) if name.startswith(in_a_step) else curve
+        for name, curve in curves.items()
+    }
