@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from smoa_lightning.commands.params_flags import ParamsFlags, row_lengths, split_flags
 from smoa_lightning.common.allowed_classes import allowing, split_packages
+from smoa_lightning.common.console import ON_STDERR
 from smoa_lightning.common.fast_imports import import_command
 from smoa_lightning.configuration import expand_bases, help_or_check, with_full_keys
 from smoa_lightning.records.tables import text_table
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from smoa_lightning.adapters.inspect import AdaptedLayer
     from smoa_lightning.training.memory.report import Report
 
+logger = logging.getLogger(__name__)
 TITLES = ("layers", "kind", "out", "in", "trainable", "rank bound", "count")
 KEYS = ("layers", "kind", "out_features", "in_features", "trainable_parameters", "rank_bound", "count")
 Kind = tuple[str, str, int, int, int, int, int]
@@ -64,6 +66,8 @@ def main(args: list[str]) -> None:
         cli = FineTuneCLI(expand_bases(args), run=False)
     announce_sources(cli.model)
     lengths = row_lengths(flags, cli.config["data.max_length"], cli.model.limits.context)
+    if flags.memory:
+        logger.info("estimating memory (--no_memory leaves it out)", extra=ON_STDERR)
     result = report(cli.model, cli.datamodule, cli.trainer, lengths, flags.memory)
     if flags.json:
         print(json.dumps(facts(result), indent=2))

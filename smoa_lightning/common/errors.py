@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping
 
-
 CUTOFF = 0.4  # of difflib's ratio; below it, words are not similar
 RELATED = 0.8  # a share of the best ratio; an option below it only shares letters with the word
 
