@@ -21,7 +21,9 @@ from smoa_lightning.records.tables import text_table
 
 TITLES = {"ours": "Ours", "peft": "From peft", "none": "Without an adapter"}
 COLUMNS = ("file", "update", "trainable", "rank ≤", "merge", "budget", "source")
-WIDE, NARROW_COLUMNS = 120, 4  # a terminal below this width shows the first columns only
+BY_IMPORTANCE = ("file", "trainable", "rank ≤", "merge", "source", "budget", "update")
+LINE = 120  # characters of a line in a file or a pipe
+WIDE, NARROW_COLUMNS = 120, (0, 2, 3, 4)  # a terminal below this width has no place for the equation
 # Fields of every config of peft that are not settings of a method.
 BOOKKEEPING = {
     *("task_type", "peft_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision"),
@@ -65,15 +67,30 @@ def main(args: list[str]) -> None:
 
 
 def print_tables() -> None:
-    """Print a table for each group, as wide as the terminal; in files and pipes, one line for each strategy."""
+    """Print a table for each group, as wide as the terminal; in files and pipes, one line for each strategy.
+
+    A line of a file or a pipe has the columns that fit into ``LINE`` characters; ``methods NAME`` has the others.
+    """
     terminal = sys.stdout.isatty()
     for group, title in TITLES.items():
         rows = [_row(method) for method in methods().values() if method.group == group]
         if terminal:
             _print_wrapped(title, rows)
         else:
-            print(f"{title}\n{text_table(COLUMNS, rows, words=len(COLUMNS))}\n")
+            print(f"{title}\n{_narrow(rows)}\n")
     print("\n".join(textwrap.wrap(LEGEND, shutil.get_terminal_size((120, 24)).columns)))
+
+
+def _narrow(rows: list[tuple[str, ...]]) -> str:
+    """Return the table with as many of its columns, the most important first, as fit into a line."""
+    kept = [COLUMNS.index(column) for column in BY_IMPORTANCE]
+    while True:
+        places = sorted(kept)
+        titles = tuple(COLUMNS[place] for place in places)
+        table = text_table(titles, [tuple(row[place] for place in places) for row in rows], words=len(places))
+        if len(kept) == 1 or max(map(len, table.splitlines())) <= LINE:
+            return table
+        kept.pop()
 
 
 def _row(method: Method) -> tuple[str, ...]:
@@ -82,14 +99,16 @@ def _row(method: Method) -> tuple[str, ...]:
 
 def _print_wrapped(title: str, rows: list[tuple[str, ...]]) -> None:
     console = Console(file=sys.stdout, highlight=False)
-    shown = len(COLUMNS) if console.width >= WIDE else NARROW_COLUMNS
+    shown = range(len(COLUMNS)) if console.width >= WIDE else NARROW_COLUMNS
     table = Table(
         title=title, title_justify="left", box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0)
     )
-    for number, column in enumerate(COLUMNS[:shown]):
-        table.add_column(column, no_wrap=number == 0, ratio=None if number in (0, 4) else 2 if number == 1 else 1)
+    for number in shown:
+        table.add_column(
+            COLUMNS[number], no_wrap=number == 0, ratio=None if number in (0, 4) else 2 if number == 1 else 1
+        )
     for row in rows:
-        table.add_row(*(Text(cell) for cell in row[:shown]))
+        table.add_row(*(Text(cell) for cell in (row[number] for number in shown)))
     console.print(table)
     console.print()
 

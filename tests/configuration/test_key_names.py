@@ -64,7 +64,7 @@ def test_the_class_decides_which_words_there_are() -> None:
         ("--output_dir x", "the nearest valid keys are run.root, "),
         ("--model.adapter peft.LoRAConfig", "the nearest classes in peft are LoraConfig, "),
         ("--model.adapter LoRAConfig", "the nearest are LoraConfig, "),
-        ("--model.adapter smoa", "the nearest are SMoAConfig, "),
+        ("--model.adapter smoa", "the nearest are SMoAConfig"),
         ("--model.adapter hira", "the nearest are HiraConfig, "),
         ("--model.adapter smoa_lightning.adapters.SmoaConfig", "are SMoAConfig, "),
         ("--data.task PIQA", "did you mean piqa"),

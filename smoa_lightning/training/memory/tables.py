@@ -49,8 +49,8 @@ def memory_text(estimate: MemoryEstimate, optimizer: str) -> str:
         if isinstance(reason, str):
             lines.append(f"{'with' if on else 'without'} gradient checkpointing: not known ({reason})")
     lines.append(
-        "not counted: Python and its libraries, work memory of kernels, and what the allocator adds; on a CPU the process "
-        "may hold up to twice as much (docs/memory.md)"
+        "not counted: Python and its libraries, work memory of kernels, and what the allocator adds; on a CPU the "
+        "process may hold up to twice as much (docs/memory.md)"
     )
     return "\n".join(lines)
 
