@@ -70,11 +70,21 @@ class Chat:
         elif word == "/system" and not all(encoder.holds_conversations for encoder in encoders):
             self.note("the run was trained on single prompts without a chat template, so it knows no system text")
         elif word == "/system":
-            for encoder in encoders:
-                encoder.system = "" if rest in ('""', "''") else rest
-            self._reset()
+            self._change_system("" if rest in ('""', "''") else rest)
         else:
             self.note(f"unknown command {word}; did you mean {nearest(word, COMMANDS, 1)}?")
+
+    def _change_system(self, text: str) -> None:
+        """Begin a new conversation with a system text, or keep the old one if a model cannot take the text."""
+        try:
+            for talk in self._talks:
+                talk.check_system(text)
+        except UserError as error:
+            self.note(f"{error}; the system text stays as it was")
+            return
+        for talk in self._talks:
+            talk.speaker.encoder.system = text
+        self._reset()
 
     def _reset(self) -> None:
         for talk in self._talks:

@@ -51,6 +51,18 @@ class Conversation:
         """Remove all messages."""
         self.messages = []
 
+    def check_system(self, text: str) -> None:
+        """Check that a message can follow a system text.
+
+        Args:
+            text: The system text.
+
+        Raises:
+            UserError: The chat template refuses or omits it, or it does not fit into the context.
+        """
+        prompt = Prompt("the system text", messages=(Message("user", "Hello"),), system=text)
+        self.speaker.encoder.ids(prompt, self.decoding.max_new_tokens)
+
     def ask(self, text: str) -> Asked:
         """Return a message with the latest history that fits into the context; nothing is kept yet.
 

@@ -20,7 +20,9 @@ import torch
 from smoa_lightning.__main__ import main
 from smoa_lightning.training.generate import generate
 from smoa_lightning.training.generation.chat import Chat
+from smoa_lightning.training.generation.prompts import Prompt
 from smoa_lightning.training.generation.speaker import Decoding, load_speakers, open_speakers
+from tests.training.generation.conftest import TEMPLATE
 
 Saved = Callable[..., Path]
 
@@ -134,3 +136,28 @@ def test_a_message_that_one_of_two_models_refuses_is_kept_by_none(saved: Saved, 
     assert (output.getvalue(), [talk.messages for talk in chat._talks]) == before
     chat.run(iter(["More"]))  # fits both again
     assert [len(talk.messages) for talk in chat._talks] == [4, 4]
+
+
+NO_SYSTEM = {
+    "raises": "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system role') }}{% endif %}" + TEMPLATE,
+    "omits": TEMPLATE.replace("<|{{ m", "{% if m['role'] != 'system' %}<|{{ m").replace("</s>", "</s>{% endif %}"),
+    "too long": TEMPLATE,
+}
+
+
+@pytest.mark.parametrize("kind", NO_SYSTEM)
+def test_a_system_text_that_a_model_cannot_take_is_refused_at_once(kind: str, saved: Saved) -> None:
+    """The old text and the conversation stay, and a text that fits is taken."""
+    (speaker,) = open_speakers(saved("lora"), system="" if kind != "too long" else None)
+    speaker.encoder.tokenizer = copy.deepcopy(speaker.encoder.tokenizer)
+    speaker.encoder.tokenizer.chat_template = NO_SYSTEM[kind]
+    notes = io.StringIO()
+    chat = Chat([speaker], Decoding(8), io.StringIO(), notes)
+    before = speaker.encoder.system
+    chat.run(iter(["/system " + ("long " * 200 if kind == "too long" else "Sing.")]))
+    assert notes.getvalue().endswith("; the system text stays as it was)\n")
+    assert "a new conversation" not in notes.getvalue()
+    assert speaker.encoder.system == before
+    chat.run(iter(['/system ""', *(["/system Sing."] if kind == "too long" else [])]))
+    assert notes.getvalue().count("a new conversation begins") == (2 if kind == "too long" else 1)
+    assert speaker.encoder.ids(Prompt("p", "Hi"), 8)
