@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from smoa_lightning.common.errors import UserError
-from smoa_lightning.records.metric_table import METRICS
+from smoa_lightning.records.metric_table import METRICS, prediction_field
+from smoa_lightning.records.record import shortened
 
 
 def read_right(file: Path, metric: str, checksum: str | None = None) -> dict[tuple[str, int], float]:
@@ -53,8 +54,7 @@ def read_items(file: Path, checksum: str | None = None) -> list[dict[str, Any]]:
         items: list[dict[str, Any]] = json.loads(
             b"[" + b",".join(content.splitlines()) + b"]"
         )  # twice as fast as lines
-        if not all(isinstance(item["row"], int) for item in items):
-            raise ValueError("a row is no whole number")
+        _check(items)
     return items
 
 
@@ -64,3 +64,59 @@ def _reading(file: Path) -> Iterator[None]:
         yield
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{file} is damaged ({error}): restore the file") from error
+
+
+def _check(items: list[dict[str, Any]]) -> None:
+    """Check that each line has the fields of its kind, and each row one line.
+
+    Raises:
+        ValueError: Names the line and the field.
+    """
+    seen: set[tuple[str, int]] = set()
+    for number, item in enumerate(items, start=1):
+        if not isinstance(item, dict):
+            raise ValueError(f"line {number} is no object")
+        if fault := _fault(item):
+            raise ValueError(f"line {number}: {fault}")
+        place = (item.get("task", ""), item["row"])
+        if place in seen:
+            raise ValueError(f"line {number}: row {item['row']} is there twice")
+        seen.add(place)
+
+
+def _fault(item: Mapping[str, Any]) -> str:
+    """Return what is wrong with a line; empty if it is a line of scores."""
+    is_choice = "log_likelihood" in item or any(name.startswith(PREDICTION) for name in item)
+    for name in ("row", *(["label"] if is_choice else []), *(["tokens"] if "nll" in item else [])):
+        if name not in item:
+            return f"it has no {name!r}"
+    for name, value in item.items():
+        kind = WHOLE if name.startswith(PREDICTION) or (is_choice and name == "label") else KINDS.get(name)
+        if kind is not None and not kind[0](value):
+            return f"{name!r} is {shortened(repr(value), 40)} and not {kind[1]}"
+    return ""
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def is_number(value: Any) -> bool:
+    """Return whether a value is a number, finite or not."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+PREDICTION = prediction_field("")
+Kind = tuple[Callable[[Any], bool], str]  # whether a value is of the kind, and the name of the kind
+WHOLE: Kind = (_is_whole, "a whole number from 0")
+TEXT: Kind = (lambda value: isinstance(value, str), "a text")
+KINDS: dict[str, Kind] = {
+    "row": WHOLE,
+    "task": TEXT,
+    "reply": TEXT,
+    "reference": TEXT,
+    "tokens": (lambda value: _is_whole(value) and value > 0, "a whole number from 1"),
+    "nll": (is_number, "a number"),
+    "correct": (lambda value: value in (0, 1), "true or false"),
+    "log_likelihood": (lambda value: isinstance(value, list) and all(map(is_number, value)), "a list of numbers"),
+}

@@ -28,6 +28,7 @@ PREDICTIONS = "predictions.jsonl"
 FILES = "files"  # key of the checksums of a run's other files: name -> SHA-256
 STUDY, TRIALS = "study.json", "trials.json"  # in the folder of a study
 ADAPTER_FACTS = "smoa_lightning.json"  # in every adapter folder
+SECTIONS = ("config", "hyperparameters", "backbone", "data", "metrics", "environment")  # of every record
 PACKAGES = ("smoa-lightning", "torch", "lightning", "peft", "transformers", "datasets", "torchmetrics", "tokenizers")
 
 # Settings that change the folder or the speed of a run, but not its result.
@@ -117,6 +118,41 @@ def read_record(folder: Path) -> dict[str, Any] | None:
     if record is not None and (missing := {"name", "signature", "status"} - record.keys()):
         raise UserError(f"{folder / RECORD} is damaged (it has no {min(missing)!r}): {remedy}")
     return record
+
+
+def check_record(file: Path, record: Mapping[str, Any]) -> None:
+    """Check that a record has the sections that every run writes, and numbers as metrics.
+
+    Args:
+        file: The file of the record.
+        record: What it holds.
+
+    Raises:
+        UserError: A section is missing or is not an object, or a metric is not a number.
+    """
+    settings = record.get("config")
+    sections = {name: record.get(name) for name in SECTIONS}
+    sections |= {f"config.{name}": settings.get(name) for name in ("model", "data")} if is_object(settings) else {}
+    fault = next((f"{name!r} is no object" for name, section in sections.items() if not is_object(section)), "")
+    for name, value in {} if fault else record["metrics"].items():
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+            fault = fault or f"the metric {name!r} is {shortened(repr(value), 40)} and not a number"
+    if not fault and not isinstance(record["config"].get("seed_everything"), int | None):
+        fault = "'config.seed_everything' is not a whole number"
+    if not fault and not is_object(record.get(FILES, {})):
+        fault = f"{FILES!r} is no object"
+    if fault:
+        raise UserError(f"{file} is damaged ({fault}): restore the file")
+
+
+def is_object(value: Any) -> bool:
+    """Return whether a value of JSON is an object."""
+    return isinstance(value, Mapping)
+
+
+def shortened(text: str, length: int) -> str:
+    """Return a text that is cut after some letters."""
+    return text if len(text) <= length else f"{text[:length]}…"
 
 
 def evaluation_folder(base: Path, config: Mapping[str, Any], checkpoint: str | None) -> Path:

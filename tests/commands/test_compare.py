@@ -351,6 +351,48 @@ def test_damaged_items_are_one_sentence(
     assert str(file) in refused(capsys, *runs)
 
 
+NO_TASK = {"splits": {}, "source": "embedded"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "fault"),
+    [
+        ({"config": None}, "'config' is no object"),
+        ({"config": {"model": {}}}, "'config.data' is no object"),
+        ({"data": []}, "'data' is no object"),
+        ({"data": NO_TASK}, "'data' has no 'task'"),
+        ({"data": {"task": "piqa"}}, "'data' has no 'source'"),
+        ({"metrics": None}, "'metrics' is no object"),
+        ({"metrics": {"report/acc": "0.5"}}, "the metric 'report/acc' is '0.5' and not a number"),
+        ({"hyperparameters": "r4"}, "'hyperparameters' is no object"),
+    ],
+)
+def test_a_damaged_record_is_one_sentence(
+    changes: dict[str, Any], fault: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, other = make_run(tmp_path / "a", choice_items(FIRST)), _other(tmp_path, **changes)
+    expected = f"smoa_lightning: {other}/record.json is damaged ({fault}): restore the file\n"
+    assert refused(capsys, str(first), other) == expected
+    assert main(["report", other]) == 2
+    assert capsys.readouterr().err == expected
+
+
+def test_empty_and_foreign_items_are_damaged(
+    runs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They are not rows that runs do not share."""
+    for name, items, fault in (
+        ("empty", [], "it has no row of 'piqa'"),
+        ("foreign", choice_items(SECOND, "boolq"), "it has rows of 'boolq'"),
+        ("short", choice_items(SECOND[:50]), "it has 50 rows of 'piqa' and not 120"),
+    ):
+        metrics = {"report/acc": 0.5, "report/num_items": 120}
+        other = make_run(tmp_path / name, items, adapter=SMOA, digest=embedded_digest("piqa"), metrics=metrics)
+        assert refused(capsys, runs[0], str(other)) == (
+            f"smoa_lightning: {other / 'items.jsonl'} is damaged ({fault}): restore the file\n"
+        )
+
+
 def test_texts_are_left_out_if_the_data_has_changed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     runs = [
         make_run(tmp_path / "a", choice_items(FIRST)),

@@ -13,7 +13,7 @@ import pytest
 from smoa_lightning.common.atomic_files import write_json, write_jsonl
 from smoa_lightning.common.checksums import SEAL, read_sealed, sealed, sha256, write_sealed
 from smoa_lightning.common.errors import UserError
-from smoa_lightning.records.items import read_right
+from smoa_lightning.records.items import read_items, read_right
 from smoa_lightning.records.record import check_files, read_record, run_folder
 
 RECORD = {
@@ -73,6 +73,37 @@ def test_items_that_are_none_are_refused_in_one_sentence(content: str, tmp_path:
     (tmp_path / "items.jsonl").write_text(content)
     with pytest.raises(UserError, match=r"^.*items.jsonl is damaged \(.*\): restore the file$"):
         read_right(tmp_path / "items.jsonl", "acc")
+
+
+CHOICE = {"row": 0, "label": 1, "log_likelihood": [-1.0, -2.0], "prediction_acc": 0}
+REPLY = {"row": 0, "nll": 2.0, "tokens": 3, "reference": "a", "reply": "b"}
+
+
+@pytest.mark.parametrize(
+    ("line", "changes", "fault"),
+    [
+        (CHOICE, {"label": None}, "line 2: it has no 'label'"),
+        (CHOICE, {"row": True}, "line 2: 'row' is True and not a whole number from 0"),
+        (CHOICE, {"row": 0}, "line 2: row 0 is there twice"),
+        (CHOICE, {"prediction_acc": "1"}, "line 2: 'prediction_acc' is '1' and not a whole number from 0"),
+        (CHOICE, {"log_likelihood": [-1.0, "x"]}, "line 2: 'log_likelihood' is .* and not a list of numbers"),
+        (REPLY, {"tokens": 0}, "line 2: 'tokens' is 0 and not a whole number from 1"),
+        (REPLY, {"tokens": None}, "line 2: it has no 'tokens'"),
+        (REPLY, {"nll": "2"}, "line 2: 'nll' is '2' and not a number"),
+        (REPLY, {"reply": 7}, "line 2: 'reply' is 7 and not a text"),
+    ],
+)
+def test_a_line_with_a_missing_or_wrong_field_is_named(
+    line: dict[str, Any], changes: dict[str, Any], fault: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "items.jsonl"
+    good = [line | {"row": row} for row in range(2)]
+    write_jsonl(file, good)
+    assert len(read_items(file)) == 2
+    bad = {key: value for key, value in (good[1] | changes).items() if value is not None}
+    write_jsonl(file, [good[0], bad])
+    with pytest.raises(UserError, match=rf"^.*items.jsonl is damaged \({fault}\): restore the file$"):
+        read_items(file)
 
 
 def test_files_of_earlier_versions_load(tmp_path: Path) -> None:

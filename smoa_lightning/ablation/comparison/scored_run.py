@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -10,8 +11,8 @@ from typing import Any, Literal
 from smoa_lightning.common.errors import UserError, nearest
 from smoa_lightning.data.tasks import TASKS
 from smoa_lightning.records.items import read_items
-from smoa_lightning.records.metric_table import METRICS
-from smoa_lightning.records.record import BASE_ITEMS, EVALUATION, FILES, ITEMS, RECORD, STUDY, read_record
+from smoa_lightning.records.metric_table import COUNT, METRICS
+from smoa_lightning.records.record import BASE_ITEMS, EVALUATION, FILES, ITEMS, RECORD, STUDY, check_record, read_record
 
 Item = Mapping[str, Any]
 Place = tuple[str, int]  # task and row
@@ -88,6 +89,7 @@ def run_record(folder: Path) -> dict[str, Any]:
     """
     record = read_record(folder) if folder.is_dir() else None
     if record is not None:
+        check_record(folder / RECORD, record)
         return record
     if (folder / STUDY).is_file():
         raise UserError(f"{folder} is a study, not a run: name runs, such as those in {folder / 'runs'}")
@@ -126,6 +128,7 @@ def scored_run(folder: Path) -> ScoredRun:
         raise UserError(
             f"the run in {folder} has no scores of report rows: it had no such rows, or run.score_report was false"
         )
+    _check_tasks(folder, record)
     return ScoredRun(folder, record, "report", reported_tasks(record), _items(folder, record, ITEMS))
 
 
@@ -147,6 +150,16 @@ def reported_tasks(record: Mapping[str, Any]) -> dict[str, ReportedTask]:
     return {name: _reported(name, facts, record["config"]["data"]) for name, facts in each.items()}
 
 
+def _check_tasks(folder: Path, record: Mapping[str, Any]) -> None:
+    """Refuse a record whose data section does not name the reported tasks and their rows."""
+    try:
+        if not reported_tasks(record):
+            raise ValueError("'data' names no task")
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        fault = f"'data' has no {error}" if isinstance(error, KeyError) else error
+        raise UserError(f"{folder / RECORD} is damaged ({fault}): restore the file") from error
+
+
 def _reported(name: str, facts: Mapping[str, Any], settings: Mapping[str, Any]) -> ReportedTask:
     splits = facts.get("splits") or {}
     known = TASKS.get(name)
@@ -164,4 +177,29 @@ def _items(folder: Path, record: Mapping[str, Any], name: str) -> dict[Place, It
     tasks = reported_tasks(record)
     only = next(iter(tasks)) if len(tasks) == 1 else ""
     lines = read_items(file, record.get(FILES, {}).get(name))
-    return {(item.get("task", only), item["row"]): item for item in lines}
+    found = {(item.get("task", only), item["row"]): item for item in lines}
+    numbers = Counter(task for task, _ in found)
+    if fault := _fault(numbers, tasks, record["metrics"], "base" if name == BASE_ITEMS else "report"):
+        raise UserError(f"{file} is damaged ({fault}): restore the file")
+    return found
+
+
+def _fault(numbers: Mapping[str, int], tasks: Collection[str], metrics: Mapping[str, Any], part: str) -> str:
+    """Return why items are not those of the record; empty if they are.
+
+    Args:
+        numbers: Task -> number of its items.
+        tasks: The tasks of the record.
+        metrics: The metrics of the record.
+        part: ``report`` or ``base``.
+    """
+    for task in numbers:
+        if task not in tasks:
+            return f"it has rows of {task!r}" if task else "a row names no task"
+    for task in tasks:
+        if not numbers.get(task):
+            return f"it has no row of {task!r}"
+        expected = metrics.get(f"{part}/{COUNT}" if len(tasks) == 1 else f"{part}/{task}/{COUNT}")
+        if expected is not None and numbers[task] != expected:
+            return f"it has {numbers[task]:,} rows of {task!r} and not {expected:,.0f}"
+    return ""
