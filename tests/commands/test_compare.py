@@ -351,6 +351,48 @@ def test_damaged_items_are_one_sentence(
     assert str(file) in refused(capsys, *runs)
 
 
+@pytest.mark.parametrize("kind", ["metric", "items"])
+def test_numbers_that_are_not_finite_are_named_and_not_tested(
+    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Metrics of a reply task: nll of a run is NaN, or that of a row is; the other metrics are tested."""
+    tokens = [2] * 30
+    items = [reply_items((RNG.random(30) + each).tolist(), tokens) for each in range(2)]
+    metrics = {"report/nll": 1.0, "report/perplexity": 2.7, "report/rouge_l": 0.5, "cost/step_seconds": float("inf")}
+    if kind == "metric":
+        bad = metrics | {"report/nll": float("nan"), "report/perplexity": float("inf")}
+    else:
+        bad, items[1][3]["nll"] = metrics, float("nan")
+    runs = [
+        make_run(tmp_path / name, each, each, task="chat", protocol="generation", adapter=adapter, metrics=own)
+        for name, each, adapter, own in (("a", items[0], LORA, metrics), ("b", items[1], SMOA, bad))
+    ]
+    assert main(["compare", *map(str, runs), "--output", str(tmp_path / "out")]) == 0
+    lines = {line["metric"]: line for line in table(tmp_path / "out" / "differences.csv")}
+    assert {lines[name]["verdict"] for name in ("nll", "perplexity")} == {"not tested"}
+    out = capsys.readouterr().out
+    for page in (out, (tmp_path / "out" / "compare.html").read_text(encoding="utf-8")):
+        if kind == "metric":
+            assert f"The metric nll of {runs[1]} is nan and not a finite number, so it is not tested." in page
+        else:
+            assert f"In {runs[1] / 'items.jsonl'}, 1 row of chat has a log-likelihood that is not finite: 3." in page
+    assert main(["report", str(runs[1])]) == 0
+    page = (runs[1] / "report" / "run.html").read_text(encoding="utf-8")
+    assert "not a finite number" in page if kind == "metric" else "is not finite: 3." in page
+
+
+def test_log_likelihoods_that_are_not_finite_are_not_shown(tmp_path: Path) -> None:
+    items = choice_items(FIRST)
+    for item in items:
+        item["log_likelihood"][1] = float("nan")
+    run = make_run(tmp_path / "a", items, choice_items(BASE), digest=embedded_digest("piqa"))
+    assert main(["report", str(run)]) == 0
+    page = (run / "report" / "run.html").read_text(encoding="utf-8")
+    assert "120 rows of piqa have log-likelihoods that are not finite: 0, 1, 2, 3, 4 and others." in page
+    assert "(nan)" not in page
+    assert "better than the base model" in page
+
+
 NO_TASK = {"splits": {}, "source": "embedded"}
 
 

@@ -50,6 +50,7 @@ class Comparison:
         adjusted: p after Holm's correction over all comparisons by this metric.
         only: Numbers of rows that only the side and only the baseline has right; None unless each is one model.
         verdict: The sentence of the comparison.
+        is_finite: Whether all values and scores of rows are finite numbers; if not, there is no test.
     """
 
     side: str
@@ -62,6 +63,7 @@ class Comparison:
     adjusted: float | None
     only: tuple[int, int] | None
     verdict: Verdict
+    is_finite: bool = True
 
 
 def compare_sides(sides: Sequence[Side], rows: CommonRows) -> list[Comparison]:
@@ -112,16 +114,31 @@ def _compared(side: Side, baseline: Side, task: str, metric: str, rows: CommonRo
     if any(number is None for numbers in values for number in numbers):
         return None
     means = [sum(number for number in numbers if number is not None) / len(numbers) for numbers in values]
+    empty = Verdict(False, None, "")
+    if not _is_finite(pairs, means, task, metric, rows):
+        size = Difference(means[0] - means[1], None, None, None, None, None, len(pairs), None, "seeds")
+        place = (side.label, baseline.label, task, metric, (means[0], means[1]))
+        return Comparison(*place, size, NO_TEST, None, None, empty, is_finite=False)
     found: Found | None
     if task == MEAN and len(pairs) == 1:
         found = _mean_of_tasks(*pairs[0], metric, rows)
     else:
         found = None if task == MEAN else _of_items(pairs, task, metric, rows)
     difference, test, only = found or _of_values(pairs, task, metric, rows)
-    empty = Verdict(False, None, "")
     return Comparison(
         side.label, baseline.label, task, metric, (means[0], means[1]), difference, test, None, only, empty
     )
+
+
+def _is_finite(
+    pairs: Sequence[tuple[ScoredRun, ScoredRun]], means: Sequence[float], task: str, metric: str, rows: CommonRows
+) -> bool:
+    """Return whether the values of a metric, and the scores of its rows, are finite numbers."""
+    if not np.isfinite(means).all():
+        return False
+    tasks = rows.rows if task == MEAN else {task: rows.rows[task]}
+    scores = (item_scores(run, name, metric, own) for pair in pairs for run in pair for name, own in tasks.items())
+    return all(each is None or np.isfinite(each).all() for each in scores)
 
 
 def _of_items(pairs: Sequence[tuple[ScoredRun, ScoredRun]], task: str, metric: str, rows: CommonRows) -> Found | None:
@@ -170,9 +187,12 @@ def _verdict(each: Comparison, p: float | None) -> Verdict:
     metric, (scale, name) = METRICS[each.metric], unit(each.metric)
     if metric.direction is None:
         return Verdict(False, None, f"{each.metric} has no better direction.")
+    sizes = f"{each.metric} is {each.values[0] * scale:.4g} for {each.side} and {each.values[1] * scale:.4g} for"
+    if not each.is_finite:
+        reason = "not tested, since not all of its numbers are finite."
+        return Verdict(False, None, f"{sizes} {each.baseline}: {reason}")
     one = each.difference.method == "items"
     if not one and each.difference.n_seeds == 1:
-        sizes = f"{each.metric} is {each.values[0] * scale:.4g} for {each.side} and {each.values[1] * scale:.4g} for"
         return Verdict(False, None, f"{sizes} {each.baseline}: not tested, since single rows have no {each.metric}.")
     judged = verdict(
         each.side, each.baseline, each.difference, p, higher_is_better=metric.direction == "maximize", scale=scale,

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from smoa_lightning.ablation.comparison.common_rows import CommonRows, common_rows
 from smoa_lightning.ablation.comparison.differences import Comparison, compare_sides
 from smoa_lightning.ablation.comparison.disagreements import disagreements
+from smoa_lightning.ablation.comparison.not_finite import not_finite
 from smoa_lightning.ablation.comparison.scored_run import MEAN
 from smoa_lightning.ablation.comparison.settings import differing_settings
 from smoa_lightning.ablation.comparison.shared_seeds import shared_seeds
@@ -33,7 +34,8 @@ def compare(names: Sequence[str], metric: str | None, baseline: str | None, by_s
     found = compare_sides(sides, rows)
     main = _main_metric(sides, rows, found, metric)
     right = {task: name for task in rows.rows if (name := _accuracy(sides, task, main)) is not None}
-    return Compared(sides, rows, found, main, differing_settings(sides), disagreements(sides, rows, right), left_out)
+    differing, only_one = differing_settings(sides), disagreements(sides, rows, right)
+    return Compared(sides, rows, found, main, differing, only_one, left_out, not_finite(sides, rows))
 
 
 def _main_metric(sides: Sequence[Side], rows: CommonRows, found: Sequence[Comparison], asked: str | None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
@@ -61,6 +62,8 @@ def _as_text(values: Sequence[Any], title: str) -> str:
     if title == "seed" or not all(isinstance(value, int | float) for value in known):
         return ", ".join(dict.fromkeys(str(value) for value in known))
     mean = sum(known) / len(known)
+    if not math.isfinite(mean):
+        return str(mean)
     return f"{mean:,.0f}" if mean >= 100 or mean == int(mean) else f"{mean:.3g}"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -33,6 +34,7 @@ class Compared:
         settings: Setting that differs -> its value in each side.
         disagreements: The rows that only one of two sides gets right.
         left_out: Which seeds are not compared, since the other side does not have them; empty if there are none.
+        not_finite: Sentences on numbers that are not finite.
     """
 
     sides: Sequence[Side]
@@ -42,6 +44,7 @@ class Compared:
     settings: Mapping[str, Sequence[str]]
     disagreements: Disagreements
     left_out: str = ""
+    not_finite: Sequence[str] = ()
 
     @property
     def tasks(self) -> list[str]:
@@ -142,7 +145,7 @@ def _difference(each: Comparison) -> list[str]:
     error = "" if found.standard_error is None else f"{found.standard_error * scale:.{digits}f}"
     only = ["", ""] if each.only is None else [f"{number:,}" for number in each.only]
     label = each.verdict.label if found.p is not None else "not tested"
-    size = f"{found.value * scale:+.{digits}f} {name}".strip()
+    size = f"{found.value * scale:+.{digits}f} {name}".strip() if math.isfinite(found.value) else ""
     return [label, each.test, size, error, interval, p_text(found.p), p_text(each.adjusted), *only]
 
 

@@ -12,6 +12,7 @@ import yaml
 from smoa_lightning.ablation.comparison.common_rows import CommonRows, common_rows
 from smoa_lightning.ablation.comparison.differences import Comparison, compare_sides
 from smoa_lightning.ablation.comparison.disagreements import Disagreements
+from smoa_lightning.ablation.comparison.not_finite import not_finite
 from smoa_lightning.ablation.comparison.scored_run import MEAN, ScoredRun, base_of, run_record, scored_run
 from smoa_lightning.ablation.comparison.settings import FACTS, fact_of
 from smoa_lightning.ablation.comparison.sides import BASE_LABEL, Side
@@ -110,6 +111,8 @@ def _score_blocks(run: ScoredRun, base: ScoredRun | None) -> Iterator[Block]:
     yield Paragraph(_headline(run, task, main, rows), lead=True)
     for each in found.main:
         yield Paragraph(_gain(each))
+    for sentence in not_finite(sides, rows):
+        yield Paragraph(sentence)
     yield scores_down(found)
     if compared:
         table = differences(found)

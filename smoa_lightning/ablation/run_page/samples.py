@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -96,6 +97,7 @@ def _choices(item: Any, text: RowText) -> str:
     scores = item.get("log_likelihood", ())
     lines = []
     for number, choice in enumerate(text.choices):
-        score = f" ({scores[number]:.2f})" if number < len(scores) else ""
+        known = number < len(scores) and math.isfinite(scores[number])
+        score = f" ({scores[number]:.2f})" if known else ""
         lines.append(f"{'✓ ' if number == item.get('label') else ''}{number}: {choice}{score}")
     return "\n".join(lines)
