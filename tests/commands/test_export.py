@@ -128,6 +128,9 @@ def test_push(
         (["/nowhere", "--output", "OUT"], "/nowhere does not exist"),
         (["RUN"], "export: the following arguments are required: --output; see export --help"),
         (["RUN", "--output", "RUN"], "exists and is not an empty folder: name a new folder with --output"),
+        (["RUN", "--output", "RUN/export"], "is inside the folder of a run"),
+        (["RUN", "--output", "RUN/a/b"], "name a folder outside of it with --output"),
+        (["RUN", "--output", "RUN/adapter/best/merged", "--format", "adapter"], "is inside an adapter folder"),
         (["RUN", "--output", "OUT", "--rank", "4"], "--rank is for --format lora, but the format is merged"),
         (["RUN", "--output", "OUT", "--format", "lora", "--rank", "0"], "--rank is 0; the smallest value is 1"),
         (["RUN", "--output", "OUT", "--format", "adapter", "--dtype", "float16"], "--dtype is for --format merged"),
@@ -140,11 +143,17 @@ def test_bad_input_is_one_sentence(
 ) -> None:
     places = {"RUN": str(trained), "OUT": str(tmp_path / "out")}
     capsys.readouterr()
-    assert main(["export", *(places.get(argument, argument) for argument in arguments)]) == 2
+    assert main(["export", *(_filled(argument, places) for argument in arguments)]) == 2
     error = capsys.readouterr().err
     assert words in error
     assert error.count("\n") == 1
     assert not (tmp_path / "out").exists()
+    assert not any((trained / name).exists() for name in ("export", "a", "adapter/best/merged"))
+
+
+def _filled(argument: str, places: dict[str, str]) -> str:
+    first, slash, rest = argument.partition("/")
+    return f"{places.get(first, first)}{slash}{rest}"
 
 
 def test_a_pair_of_adapters_is_refused_by_name(tmp_path: Path) -> None:

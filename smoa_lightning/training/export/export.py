@@ -18,6 +18,7 @@ from smoa_lightning.adapters.inspect import adapted_layers
 from smoa_lightning.backbones.backbone import Location, complete_model
 from smoa_lightning.common.atomic_files import replacing
 from smoa_lightning.common.errors import UserError
+from smoa_lightning.records.record import ADAPTER_FACTS, RECORD
 from smoa_lightning.training.adapter_folder import CARD, load_adapter, read_adapter_facts
 from smoa_lightning.training.export.card import card, table
 from smoa_lightning.training.export.lora import (
@@ -104,6 +105,13 @@ def export(run: str | Path, output: Path, options: Options) -> str:
 def _check_output(output: Path) -> None:
     if output.exists() and not (output.is_dir() and not any(output.iterdir())):
         raise UserError(f"export: {output} exists and is not an empty folder: name a new folder with --output")
+    inside = output.resolve()
+    for folder in (inside, *inside.parents):
+        for name, what in ((RECORD, "the folder of a run"), (ADAPTER_FACTS, "an adapter folder")):
+            if (folder / name).is_file():
+                raise UserError(
+                    f"export: {output} is inside {what}, {folder}: name a folder outside of it with --output"
+                )
 
 
 def _check_format(source: Source, options: Options) -> None:
