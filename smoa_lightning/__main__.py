@@ -13,6 +13,7 @@ from smoa_lightning.common.console import FLAGS, HELP, console, split_flags
 from smoa_lightning.common.disk_errors import (
     FULL_STATUS,
     STATUS,
+    again,
     disk_is_full,
     disk_sentence,
     threads_without_traceback,
@@ -20,6 +21,7 @@ from smoa_lightning.common.disk_errors import (
 from smoa_lightning.common.errors import UserError, nearest
 from smoa_lightning.version import __version__
 
+CONTINUING = {"fit", "ablate", "generate"}  # commands that go on from what an interrupted one has written
 logger = logging.getLogger("smoa_lightning")  # __name__ is __main__ here
 
 
@@ -37,6 +39,7 @@ def main(args: list[str] | None = None) -> int:
     It is 0, 2 on bad input, 74 on an error of the disk, 75 on a full disk, 130 after Ctrl-C, 141 after a closed pipe.
     """
     mode, args = split_flags(sys.argv[1:] if args is None else args)
+    continues = not CONTINUING.isdisjoint(args[:1])
     with console(mode), threads_without_traceback():
         try:
             status = run(args)
@@ -46,13 +49,13 @@ def main(args: list[str] | None = None) -> int:
             logger.error("%s", error)
             return FULL_STATUS if disk_is_full(error) else 2
         except KeyboardInterrupt:
-            logger.error("stopped; run the same command again to continue")
+            logger.error("stopped; %s", again(continues))
             return 130
         except BrokenPipeError:  # the reader has closed the pipe, as in `fit --help | head`
             leave_output(sys.stdout)
             return 141
         except Exception as error:
-            sentence = disk_sentence(error)
+            sentence = disk_sentence(error, continues)
             if sentence is None:
                 raise
             try:

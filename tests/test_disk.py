@@ -160,6 +160,8 @@ def test_errors_of_other_languages_and_wrapped_errors() -> None:
         assert disk_is_full(error)
     above = ValueError("x")
     above.__cause__ = OSError(errno.EROFS, "Read-only file system")
+    assert str(disk_sentence(above)).endswith("run the same command again to continue")
+    assert str(disk_sentence(above, continues=False)).endswith("run the same command again")
     assert "read-only" in str(disk_sentence(above))
     assert not disk_is_full(above)
     for other in (ValueError("x"), ConnectionError("refused"), RuntimeError("shapes differ")):

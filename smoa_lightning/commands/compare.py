@@ -8,7 +8,7 @@ from typing import Any
 
 from smoa_lightning.commands.arguments import ArgumentParser
 from smoa_lightning.common.atomic_files import replacing
-from smoa_lightning.common.paths import local_path
+from smoa_lightning.common.paths import check_output_folder, local_path
 
 PAGE = "compare.html"
 
@@ -39,6 +39,8 @@ def main(args: list[str]) -> None:
         UserError: The runs cannot be compared.
     """
     options = parser().parse_args(args)
+    if options.output is not None:
+        check_output_folder(options.output, "compare: --output")
     from smoa_lightning.ablation.comparison.page import terminal_text
     from smoa_lightning.ablation.comparison.run import compare
 

@@ -25,7 +25,7 @@ from smoa_lightning.common.errors import UserError
 from smoa_lightning.common.fast_imports import import_command
 from smoa_lightning.common.other_backbone import allowing_other_backbone
 from smoa_lightning.common.paths import local_path
-from smoa_lightning.records.adapter_places import adapter_in
+from smoa_lightning.records.adapter_places import BEST, adapter_in
 from smoa_lightning.records.record import ADAPTER_FACTS
 
 if TYPE_CHECKING:
@@ -106,6 +106,8 @@ def main(args: list[str]) -> None:
         if output is not None and output.is_complete():
             print(f"{output.path} is complete: it has the replies to all {len(prompts)} prompts")
             return
+        if output is not None:
+            output.check_lock()
         module = import_command("smoa_lightning.training.generate")
         from smoa_lightning.common.quiet import quiet_libraries
 
@@ -135,12 +137,30 @@ def _check(options: argparse.Namespace) -> None:
     if (options.file is None) != (options.output is None):
         given, missing = ("file", "output") if options.file is not None else ("output", "file")
         raise UserError(f"generate: --{given} needs --{missing}, a file such as replies.jsonl")
+    given = options.prompt or ()
+    if empty := [number for number, text in enumerate(given, start=1) if not text.strip()]:
+        which = "" if len(given) == 1 else f" (prompt {empty[0]} of {len(given)})"
+        raise UserError(f"generate: --prompt must not be empty{which}: write a text to continue")
     if options.turns and not options.prompt:
         raise UserError("generate: --turns is for --prompt; rows of --file have their turns in 'messages'")
     if options.against not in (None, BASE):
         options.against = local_path(options.against)
+        _refuse_the_same(options.run, options.against)
     if options.output is not None and options.output.resolve() == options.file.resolve():
         raise UserError("generate: --output is the file of the prompts; name a new file")
+
+
+def _refuse_the_same(run: Path, against: Path) -> None:
+    """Refuse the same adapter twice: both columns would have the same replies.
+
+    Raises:
+        UserError: Both paths lead to one adapter folder.
+    """
+    if not (run.is_dir() and against.is_dir()):
+        return  # refused by name later
+    places = [folder / BEST if (folder / BEST).is_dir() else folder for folder in (run, against)]
+    if places[0].samefile(places[1]):
+        raise UserError(f"generate: --against {against} is the same adapter as RUN; name another run, or base")
 
 
 def _prompts(options: argparse.Namespace) -> tuple[list[Prompt], ReplyFile | None]:

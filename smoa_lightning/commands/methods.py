@@ -6,6 +6,7 @@ import json
 import shutil
 import sys
 import textwrap
+from collections.abc import Iterable
 
 from rich.console import Console
 from rich.table import Table
@@ -58,12 +59,23 @@ def main(args: list[str]) -> None:
         return
     name = options.name.removeprefix("experiments/").removeprefix("adapters/").removesuffix(".yaml")
     if name not in known:
-        raise UserError(f"there is no strategy {options.name!r}; the nearest are {nearest(name, known, 3)}")
+        raise UserError(f"there is no strategy {options.name!r}; the nearest are {_nearest(name, known)}")
     if options.json:
         facts = known[name].facts() | {"settings": known[name].settings, "file": str(known[name].file)}
         print(json.dumps(facts, indent=2, ensure_ascii=False))
     else:
         print(in_full(known[name]))
+
+
+def _nearest(name: str, known: Iterable[str], count: int = 3) -> str:
+    """Return names of strategies: those that begin with the word first, then the most similar ones.
+
+    >>> _nearest("smoa", ["lora", "soma", "smoa_blocks"], 2)
+    'smoa_blocks, soma'
+    """
+    known = list(known)
+    begin = [each for each in known if name and each.casefold().startswith(name.casefold())]
+    return ", ".join(list(dict.fromkeys([*begin, *nearest(name, known, count).split(", ")]))[:count])
 
 
 def print_tables() -> None:

@@ -16,7 +16,7 @@ from smoa_lightning.ablation.report.markdown import markdown
 from smoa_lightning.commands.arguments import ArgumentParser
 from smoa_lightning.common.atomic_files import replacing
 from smoa_lightning.common.errors import UserError, nearest
-from smoa_lightning.common.paths import local_path
+from smoa_lightning.common.paths import check_output_folder, local_path
 from smoa_lightning.records.csv_text import csv_text
 from smoa_lightning.records.page.document import FIGURES, Document
 from smoa_lightning.records.page.html import page
@@ -48,6 +48,8 @@ def main(args: list[str]) -> None:
     )  # fmt: skip
     parsed = parser.parse_args(args)
     out = parsed.out or parsed.folder / "report"
+    if parsed.out is not None:
+        check_output_folder(parsed.out, "report: --out")
     if not (parsed.folder / STUDY).is_file():
         _check_run(parsed.folder)
         print(write_run_page(parsed.folder, out, f"python -m smoa_lightning report {shlex.join(args)}"))

@@ -79,8 +79,21 @@ def disk_is_full(error: BaseException) -> bool:
     return found is not None and found[0] in FULL
 
 
-def disk_sentence(error: BaseException) -> str | None:
+def again(continues: bool) -> str:
+    """Return the advice to run a command again.
+
+    Args:
+        continues: Whether the command goes on from what it has written.
+    """
+    return "run the same command again" + (" to continue" if continues else "")
+
+
+def disk_sentence(error: BaseException, continues: bool = True) -> str | None:
     """Return one sentence about an error of the disk: the file, the reason, the remedy; ``None`` for other errors.
+
+    Args:
+        error: The error.
+        continues: Whether the command goes on from what it has written.
 
     >>> disk_sentence(OSError(errno.ENOSPC, "No space left on device", "runs/a/record.json"))
     "cannot use 'runs/a/record.json': the disk is full; free some space, then run the same command again to continue"
@@ -91,7 +104,7 @@ def disk_sentence(error: BaseException) -> str | None:
     number, cause = found
     names = [name for name in (getattr(cause, "filename2", None), getattr(cause, "filename", None)) if name is not None]
     what = repr(os.fsdecode(names[0])) if names and isinstance(names[0], str | bytes) else "a file"
-    return f"cannot use {what}: {REASONS[number]}; {REMEDIES[number]}, then run the same command again to continue"
+    return f"cannot use {what}: {REASONS[number]}; {REMEDIES[number]}, then {again(continues)}"
 
 
 @contextlib.contextmanager

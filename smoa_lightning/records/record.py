@@ -130,7 +130,7 @@ def check_record(file: Path, record: Mapping[str, Any]) -> None:
     Raises:
         UserError: A section is missing or is not an object, or a metric is not a number.
     """
-    settings = record.get("config")
+    settings: Any = record.get("config")
     sections = {name: record.get(name) for name in SECTIONS}
     sections |= {f"config.{name}": settings.get(name) for name in ("model", "data")} if is_object(settings) else {}
     fault = next((f"{name!r} is no object" for name, section in sections.items() if not is_object(section)), "")

@@ -192,3 +192,10 @@ def test_params_size_is_that_of_the_written_file(
     assert main(["fit", *tiny_arguments, "--trainer.max_steps", "1"]) == 0
     (file,) = (tmp_path / "runs").glob("*/*/adapter/last/adapter_model.safetensors")
     assert abs(file.stat().st_size - told) <= 256  # offsets in the header have more or fewer digits
+
+
+def test_strategies_that_begin_with_a_word_are_its_nearest_names(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["methods", "smoa"]) == 2
+    assert "there is no strategy 'smoa'; the nearest are smoa_blocks" in capsys.readouterr().err
+    assert main(["methods", "loar"]) == 2
+    assert "lora" in capsys.readouterr().err

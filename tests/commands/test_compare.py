@@ -332,6 +332,12 @@ def test_folders_and_arguments_that_are_refused(
     assert f"did you mean {tmp_path / 'a'}?" in refused(capsys, str(tmp_path), one)
     assert "did you mean acc?" in refused(capsys, *runs, "--metric", "ac")
     assert f"did you mean {one}?" in refused(capsys, *runs, "--baseline", one + "1")
+    (tmp_path / "file").write_text("x")
+    for place in (tmp_path / "file", tmp_path / "file" / "out"):
+        sentence = f"--output {place}: {tmp_path / 'file'} is a file and not a folder; name a folder"
+        assert sentence in refused(capsys, *runs, "--output", str(place))
+        assert main(["report", one, "--out", str(place)]) == 2
+        assert "report: --out" in capsys.readouterr().err
     (tmp_path / "study").mkdir()
     (tmp_path / "study" / "study.json").write_text("{}")
     assert "is a study, not a run" in refused(capsys, one, str(tmp_path / "study"))
@@ -391,6 +397,32 @@ def test_log_likelihoods_that_are_not_finite_are_not_shown(tmp_path: Path) -> No
     assert "120 rows of piqa have log-likelihoods that are not finite: 0, 1, 2, 3, 4 and others." in page
     assert "(nan)" not in page
     assert "better than the base model" in page
+
+
+def test_numbers_of_rows_are_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Groups count rows as single runs do, and one row is not "1 rows"."""
+    right = [np.tile([1, 0, 1, 0], 10), np.tile([1, 1, 1, 0], 10)]
+    runs = [
+        str(make_run(tmp_path / f"{name}{seed}", choice_items(right[name == "b"]), seed=seed, adapter=adapter))
+        for name, adapter in (("a", LORA), ("b", SMOA))
+        for seed in range(3)
+    ]
+    assert main(["compare", *runs, "--group", "seed"]) == 0
+    out = capsys.readouterr().out
+    assert "3 seeds, 40 rows" in out
+    assert "item" not in out
+    one, two = (
+        make_run(tmp_path / name, items, task="chat", protocol="generation", adapter=adapter)
+        for name, items, adapter in (
+            ("one", reply_items([1.0], [2]), LORA),
+            ("two", reply_items([1.5, 2.0], [2, 2]), SMOA),
+        )
+    )
+    assert main(["compare", str(one), str(two)]) == 0
+    out = capsys.readouterr().out
+    assert "All numbers are for the only row that all of them share." in out
+    assert "1 report row." in out
+    assert "1 rows" not in out
 
 
 NO_TASK = {"splits": {}, "source": "embedded"}

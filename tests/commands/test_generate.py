@@ -94,6 +94,9 @@ def test_several_prompts_and_beams(trained: Path, capsys: pytest.CaptureFixture[
         (["RUN", "--prompt", "x", "--output", "x.jsonl"], "--output needs --file"),
         (["RUN", "--file", "x.jsonl", "--output", "x.jsonl"], "--output is the file of the prompts; name a new file"),
         (["RUN", "--chat", "--turns"], "--turns is for --prompt"),
+        (["RUN", "--prompt", ""], "--prompt must not be empty: write a text to continue"),
+        (["RUN", "--prompt", "x", "--prompt", " "], "--prompt must not be empty (prompt 2 of 2)"),
+        (["RUN", "--prompt", "x", "--against", "RUN"], "is the same adapter as RUN; name another run, or base"),
         (["RUN", "--prompt", "x", "--against", "/nowhere"], "is neither a run with an adapter nor an adapter folder"),
     ],
 )

@@ -49,9 +49,14 @@ def common_rows(sides: Sequence[Side]) -> CommonRows:
     complete = max(sizes) == len(shared)
     sentence = ""
     if not complete:
+        these = (
+            "the only row that all of them share"
+            if len(shared) == 1
+            else (f"the {len(shared):,} rows that all of them share")
+        )
         sentence = (
             f"The runs were scored on different numbers of rows ({min(sizes):,} to {max(sizes):,}) of the same split. "
-            f"All numbers are for the {len(shared):,} rows that all of them share."
+            f"All numbers are for {these}."
         )
     return CommonRows(rows, complete, sentence)
 

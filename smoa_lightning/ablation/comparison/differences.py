@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -30,6 +31,7 @@ from smoa_lightning.ablation.statistics import (
 )
 from smoa_lightning.records.metric_table import METRICS
 
+ROWS = re.compile(r"(, [\d,]+) item(s?)")  # a comparison counts rows where statistics count items
 MCNEMAR, ITEMS, TASKS = "exact McNemar", "paired t over rows", "paired t over rows of all tasks"
 CROSSED, SEEDS, NO_TEST = "paired t over seeds and rows", "paired t over seeds", "none"
 Found = tuple[Difference, str, tuple[int, int] | None]  # with the test and the counts of the rows that one has right
@@ -198,7 +200,8 @@ def _verdict(each: Comparison, p: float | None) -> Verdict:
         each.side, each.baseline, each.difference, p, higher_is_better=metric.direction == "maximize", scale=scale,
         unit=name, **({"minimum_seeds": 1} if one else {}),
     )  # fmt: skip
-    sentence = judged.sentence.replace(", 1 seed,", ",").replace(" item", " row") if one else judged.sentence
+    sentence = ROWS.sub(r"\1 row\2", judged.sentence)
+    sentence = sentence.replace(", 1 seed,", ",") if one else sentence
     return replace(judged, sentence=sentence)
 
 

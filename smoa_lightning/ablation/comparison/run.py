@@ -13,6 +13,7 @@ from smoa_lightning.ablation.comparison.settings import differing_settings
 from smoa_lightning.ablation.comparison.shared_seeds import shared_seeds
 from smoa_lightning.ablation.comparison.sides import Side, read_sides
 from smoa_lightning.ablation.comparison.tables import Compared
+from smoa_lightning.ablation.statistics import counted
 from smoa_lightning.common.errors import UserError, nearest
 from smoa_lightning.records.metric_table import COMMON, METRICS
 
@@ -43,7 +44,7 @@ def _main_metric(sides: Sequence[Side], rows: CommonRows, found: Sequence[Compar
     known = [name for name in METRICS if any(each.metric == name and each.task == first for each in found)]
     if not known:
         raise UserError(
-            f"compare: the runs have no metric in common on the {rows.number:,} rows that all of them share"
+            f"compare: the runs have no metric in common on {counted(rows.number, 'row')} that all of them share"
         )
     if asked is not None and asked not in known:
         raise UserError(

@@ -177,7 +177,7 @@ def _items(folder: Path, record: Mapping[str, Any], name: str) -> dict[Place, It
     tasks = reported_tasks(record)
     only = next(iter(tasks)) if len(tasks) == 1 else ""
     lines = read_items(file, record.get(FILES, {}).get(name))
-    found = {(item.get("task", only), item["row"]): item for item in lines}
+    found: dict[Place, Item] = {(item.get("task", only), item["row"]): item for item in lines}
     numbers = Counter(task for task, _ in found)
     if fault := _fault(numbers, tasks, record["metrics"], "base" if name == BASE_ITEMS else "report"):
         raise UserError(f"{file} is damaged ({fault}): restore the file")

@@ -14,6 +14,7 @@ from smoa_lightning.ablation.comparison.scored_run import MEAN
 from smoa_lightning.ablation.comparison.settings import FACTS, fact, fact_text
 from smoa_lightning.ablation.comparison.sides import Side
 from smoa_lightning.ablation.report.cells import unit
+from smoa_lightning.ablation.statistics import counted
 from smoa_lightning.records.metric_table import METRICS
 from smoa_lightning.records.page.document import Column, Table, columns
 
@@ -103,7 +104,7 @@ def scores_down(found: Compared) -> Table:
 def _scores_caption(found: Compared) -> str:
     groups = any(len(side.runs) > 1 for side in found.sides)
     spread = "Means over seeds." if groups else "± is the standard error over rows."
-    return f"Scores of {found.rows.number:,} report rows. {spread}"
+    return f"Scores of {counted(found.rows.number, 'report row')}. {spread}"
 
 
 def _score(side: Side, task: str, name: str, rows: CommonRows) -> str:

@@ -21,6 +21,7 @@ from smoa_lightning.ablation.run_page.events import Curve, in_steps_done, read_c
 from smoa_lightning.ablation.run_page.figures import curve_figure, finite
 from smoa_lightning.ablation.run_page.samples import sample_blocks
 from smoa_lightning.ablation.run_page.update import update_blocks
+from smoa_lightning.ablation.statistics import counted
 from smoa_lightning.records.metric_table import COMMON, METRICS
 from smoa_lightning.records.page.document import (
     Block,
@@ -130,7 +131,7 @@ def _headline(run: ScoredRun, task: str, metric: str, rows: CommonRows) -> str:
     digits = 4 if abs(value) < 2 else 2
     spread = "" if error is None else f" ± {error:.{digits}f} (standard error over rows)"
     mean = f", the mean of {len(run.tasks)} tasks" if len(run.tasks) > 1 else ""
-    return f"{method} on {tasks}: {metric} {value:.{digits}f}{spread} on {rows.number:,} report rows{mean}."
+    return f"{method} on {tasks}: {metric} {value:.{digits}f}{spread} on {counted(rows.number, 'report row')}{mean}."
 
 
 def _gain(each: Comparison) -> str:

@@ -31,8 +31,8 @@ def write_replies(
         UserError: A prompt does not fit, a model cannot be loaded, or another process writes the file.
     """
     check_prompts(speakers, prompts, decoding)
-    load_speakers(speakers)
-    with output.writing() as rows:
+    with output.writing() as rows:  # the lock is held while models are loaded
+        load_speakers(speakers)
         earlier = rows.done
         with tqdm(total=len(prompts), initial=earlier, desc="replies", unit="row", leave=False) as bar:
             for start in range(earlier - earlier % batch_size, len(prompts), batch_size):

@@ -87,6 +87,21 @@ class ReplyFile:
     def _foreign(self, reason: str) -> UserError:
         return UserError(f"generate: --output {self.path} cannot be continued: {reason}; name a new file")
 
+    def check_lock(self) -> None:
+        """Refuse a file that another process writes, before models are loaded.
+
+        Raises:
+            UserError: Another process writes the file.
+        """
+        if self.settings_path.is_file():
+            self._lock().release()
+
+    def _lock(self) -> FileLock:
+        try:
+            return FileLock(self.settings_path)
+        except BlockingIOError:
+            raise UserError(f"generate: another process writes {self.path}: wait for it, or name a new file") from None
+
     @contextlib.contextmanager
     def writing(self) -> Iterator[_Rows]:
         """Yield what adds rows after the complete ones; a half line is removed.
@@ -94,17 +109,19 @@ class ReplyFile:
         Raises:
             UserError: Another process writes the file.
         """
-        try:
-            lock = FileLock(self.settings_path)
-        except BlockingIOError:
-            raise UserError(f"generate: another process writes {self.path}: wait for it, or name a new file") from None
-        with lock:
+        with self._lock() as lock:
             done = self.complete_rows()  # a process that has just ended may have written more
             if not done:
                 lock.write(json.dumps(self._settings, indent=2) + "\n")
-            with self.path.open("ab") as stream:
-                stream.truncate(sum(map(len, self._lines())))
-                yield _Rows(stream, done)
+            try:
+                with self.path.open("ab") as stream:
+                    stream.truncate(sum(map(len, self._lines())))
+                    yield _Rows(stream, done)
+            except BaseException:
+                if self.path.is_file() and not self.path.stat().st_size:  # no reply was written: leave nothing behind
+                    self.path.unlink()
+                    self.settings_path.unlink(missing_ok=True)
+                raise
 
 
 class _Rows:

@@ -170,7 +170,11 @@ def test_a_row_that_does_not_fit_is_named_before_weights_are_loaded(
 
 
 def test_other_prompts_and_settings_are_refused(
-    saved: Saved, prompts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    saved: Saved,
+    prompts: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     run, output = saved("lora"), tmp_path / "replies.jsonl"
     assert write(run, prompts, output, *DRAWS) == 0
@@ -200,7 +204,8 @@ def test_other_prompts_and_settings_are_refused(
     refused("the file of prompts changed since its first rows", *DRAWS)
     prompts.write_text(given, encoding="utf-8")
     settings = tmp_path / "replies.jsonl.settings.json"
-    with FileLock(settings):
+    with FileLock(settings), monkeypatch.context() as patch:
+        patch.setattr("smoa_lightning.training.generate.open_speakers", None)  # nothing is read before the refusal
         assert write(run, prompts, output, *DRAWS) == 2
         assert f"another process writes {output}" in capsys.readouterr().err
     before = output.read_bytes().replace(b'"id": 1', b'"id": 9')
@@ -231,3 +236,18 @@ def test_rows_before_a_lack_of_memory_are_kept(
     monkeypatch.setattr(Speaker, "replies", original)
     assert write(saved("lora"), prompts, output, "--batch_size", "2") == 0
     assert output.read_bytes().count(LINE) == len(QUESTIONS)
+
+
+def test_a_model_that_cannot_be_loaded_leaves_no_file(
+    saved: Saved, prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file is locked while models are loaded."""
+
+    def broken(*_: object) -> None:
+        with pytest.raises(BlockingIOError):
+            FileLock(tmp_path / "new.jsonl.settings.json")
+        raise UserError("no such weights")
+
+    monkeypatch.setattr("smoa_lightning.training.generation.of_file.load_speakers", broken)
+    assert write(saved("lora"), prompts, tmp_path / "new.jsonl", *DRAWS) == 2
+    assert not list(tmp_path.glob("new.jsonl*"))
