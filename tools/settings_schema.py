@@ -38,7 +38,7 @@ PACKAGES = ("lightning", "optuna", "peft", "torch")
 # In the order of the help: most used first.
 GROUPS = (
     *("run", "data", "model", "trainer", "checkpoint", "cost_monitor", "rank_monitor", "sample_predictions"),
-    "forgetting",
+    *("pictures", "forgetting"),
 )
 MEANINGS = {
     "base": "In a file: a file to read before this one; the path is relative to this file.",
