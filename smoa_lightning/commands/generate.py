@@ -137,9 +137,9 @@ def _check(options: argparse.Namespace) -> None:
     if (options.file is None) != (options.output is None):
         given, missing = ("file", "output") if options.file is not None else ("output", "file")
         raise UserError(f"generate: --{given} needs --{missing}, a file such as replies.jsonl")
-    given = options.prompt or ()
-    if empty := [number for number, text in enumerate(given, start=1) if not text.strip()]:
-        which = "" if len(given) == 1 else f" (prompt {empty[0]} of {len(given)})"
+    prompts = options.prompt or ()
+    if empty := [number for number, text in enumerate(prompts, start=1) if not text.strip()]:
+        which = "" if len(prompts) == 1 else f" (prompt {empty[0]} of {len(prompts)})"
         raise UserError(f"generate: --prompt must not be empty{which}: write a text to continue")
     if options.turns and not options.prompt:
         raise UserError("generate: --turns is for --prompt; rows of --file have their turns in 'messages'")
