@@ -252,7 +252,7 @@ def test_facts_that_differ_between_runs_are_reported(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("prepare", "says"),
     [
-        (lambda folder: None, " does not exist: name the folder of a study"),
+        (lambda folder: None, " does not exist; name a folder that ablate or fit has written"),
         (lambda folder: folder.mkdir(), "is not a study folder: it has no study.json"),
         (lambda folder: make_study(folder, CELLS, missing=[(c, s) for c in CELLS for s in range(3)]),
          "no final run of the study in "),

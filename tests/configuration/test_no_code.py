@@ -111,7 +111,10 @@ def test_a_value_without_a_declared_class_stays_a_mapping(
 ) -> None:
     file = marker.with_name("attack.yaml")
     file.write_text(yaml.safe_dump(PLACES["nested"](attacks(marker)["subprocess.Popen"])))
-    text = refused(["params", *tiny_arguments[:2], "--config", str(file), "--model.backbone.source=embedded"], capsys)
+    text = refused(
+        ["params", *tiny_arguments[:2], "--config", str(file), "--model.backbone.source=embedded", "--no_memory"],
+        capsys,
+    )
     assert "megatron" in text
     assert not marker.exists()
 

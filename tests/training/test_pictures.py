@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+import lightning as L
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
@@ -14,6 +15,7 @@ from smoa_lightning.adapters import SMoAConfig, layer_update
 from smoa_lightning.adapters.rank import singular_values
 from smoa_lightning.adapters.smoa.parts import modulation, subspace_parts
 from smoa_lightning.training.callbacks import pictures
+from smoa_lightning.training.callbacks.kept_states import kept_states
 from smoa_lightning.training.callbacks.pictures import layer_pictures, tile_sizes
 from smoa_lightning.training.callbacks.rank_monitor import RankMonitor
 
@@ -125,6 +127,8 @@ def test_ranks_over_time_survive_a_resume_and_not_the_state_of_the_best_adapter(
     interrupted.history, interrupted.bounds = {5: {"layer": 2.0}, 10: {"layer": 3.0}}, {"layer": 4}
     resumed.load_state_dict(interrupted.state_dict())
     assert (resumed.history, resumed.bounds) == (interrupted.history, {"layer": 4})
-    resumed.load_state_dict({"logged_step": 5, "history": {5: {"layer": 2.0}}, "bounds": {"layer": 4}})
+    with kept_states(L.Trainer(callbacks=[resumed], logger=False, accelerator="cpu", barebones=False)):
+        resumed.load_state_dict({"logged_step": 5, "history": {5: {"layer": 2.0}}, "bounds": {"layer": 4}})
+        assert list(resumed.history) == [5]
     assert list(resumed.history) == [5, 10]
     resumed.load_state_dict({"logged_step": 5})  # of version 0.1
