@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from typing import Any
 
@@ -19,7 +20,8 @@ def fit_terminal(bar: Any) -> None:
     if bar is None:
         return
     if is_quiet() or not is_terminal(sys.stdout):
-        bar.disable()
+        with contextlib.suppress(NotImplementedError):  # the base class of bars shows nothing
+            bar.disable()
         return
     all_metrics = bar.get_metrics
 

@@ -65,7 +65,7 @@ def test_missing_field_and_no_object():
 
 def test_registry():
     assert TASKS["piqa"] is get_task("piqa")
-    with pytest.raises(UserError, match=r"unknown task 'pika'; did you mean piqa, openbookqa\?"):
+    with pytest.raises(UserError, match=r"unknown task 'pika'; did you mean piqa\?"):
         get_task("pika")
 
 
