@@ -136,5 +136,8 @@ def test_a_journal_on_a_file_system_without_locks_is_refused(tmp_path: Path, mon
         raise OSError(errno.ENOSYS, "Function not implemented")
 
     monkeypatch.setattr("fcntl.flock", flock)
-    with pytest.raises(UserError, match=r"^the file system of '.*out' has no file locks .*for a study with --root$"):
+    with pytest.raises(
+        UserError,
+        match=r"^the file system of '.*out' has no file locks .*for a study with --root, for replies with --output$",
+    ):
         work(load_study([study_file(tmp_path)]), tmp_path / "out")
