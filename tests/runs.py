@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from smoa_lightning.__main__ import main
 from smoa_lightning.training.module import FineTuneModule
 
 
@@ -24,6 +25,19 @@ def die_at_step(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
         original(self, optimizer)
 
     monkeypatch.setattr(FineTuneModule, "on_before_optimizer_step", hook)
+
+
+def interrupt_in_last_scoring(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run `fit`, which ends without warning after training, before the report rows are scored."""
+
+    def die(self: FineTuneModule) -> None:
+        if not self.scoring_base_model:
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FineTuneModule, "on_test_start", die)
+        with pytest.raises(Killed):
+            main(["fit", *arguments])
 
 
 def only_run(root: Path) -> Path:

@@ -50,9 +50,15 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def read_rows(file: str) -> list[dict[str, str]]:
-    """Return the rows of a file of JSON lines."""
-    return [json.loads(line) for line in Path(file).read_text(encoding="utf-8").splitlines()]
+def tokenizer_and_rows(options: argparse.Namespace) -> tuple[Any, Any]:
+    """Return the tokenizer, and the rows of the file of JSON lines as a data set."""
+    from datasets import Dataset
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(options.backbone)
+    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+    lines = Path(options.rows).read_text(encoding="utf-8").splitlines()
+    return tokenizer, Dataset.from_list([json.loads(line) for line in lines])
 
 
 def settings(options: argparse.Namespace) -> dict[str, Any]:

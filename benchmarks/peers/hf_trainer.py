@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from common import adapted, arguments, first_step_callback, mark, noting, read_rows, settings, write_marks
+from common import adapted, arguments, first_step_callback, mark, noting, settings, tokenizer_and_rows, write_marks
 
 
 def encode(tokenizer: Any, row: dict[str, str], max_length: int) -> dict[str, list[int]]:
@@ -19,13 +19,10 @@ def main() -> None:
     """Train."""
     options = arguments()
     import peft  # noqa: F401
-    from datasets import Dataset
-    from transformers import AutoTokenizer, DataCollatorForSeq2Seq, Trainer, TrainingArguments
+    from transformers import DataCollatorForSeq2Seq, Trainer, TrainingArguments
 
     mark("imported")
-    tokenizer = AutoTokenizer.from_pretrained(options.backbone)
-    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
-    data = Dataset.from_list(read_rows(options.rows))
+    tokenizer, data = tokenizer_and_rows(options)
     data = data.map(lambda row: encode(tokenizer, row, options.max_length), remove_columns=data.column_names)
     mark("encoded")
     model = adapted(options)

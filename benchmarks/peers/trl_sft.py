@@ -10,8 +10,8 @@ from common import (
     first_step_callback,
     mark,
     noting,
-    read_rows,
     settings,
+    tokenizer_and_rows,
     write_marks,
 )
 
@@ -19,14 +19,10 @@ from common import (
 def main() -> None:
     """Train."""
     options = arguments()
-    from datasets import Dataset
-    from transformers import AutoTokenizer
     from trl import SFTConfig, SFTTrainer
 
     mark("imported")
-    tokenizer = AutoTokenizer.from_pretrained(options.backbone)
-    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
-    data = Dataset.from_list(read_rows(options.rows))
+    tokenizer, data = tokenizer_and_rows(options)
     model = adapted(options) if options.start else backbone(options)
     mark("loaded")
     own = {"completion_only_loss": True, "packing": options.packing, "max_length": options.max_length}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -100,7 +100,7 @@ def part_table(summary: Mapping[str, Any]) -> str:
     """Return a table of a data summary: rows, lengths, truncated and skipped rows of each part; and ignored columns."""
     titles = ("data", "rows", "tokens", "targets", "mean length", "median", "longest", "truncated", "skipped", "merged")
     rows = []
-    for name, facts in _parts(summary):
+    for name, facts in data_parts(summary):
         numbers = [facts[key] for key in ("rows", "tokens", "target_tokens")]
         lengths = [f"{facts['length_mean']:.1f}", *(f"{facts[key]:,}" for key in ("length_median", "length_max"))]
         lost = [f"{facts['share_truncated']:.1%}", f"{facts['skipped_overlong']:,}", f"{facts['prefix_mismatches']:,}"]
@@ -118,12 +118,18 @@ def _ignored(summary: Mapping[str, Any], task: str = "") -> Iterable[str]:
             yield from _ignored(facts, name)
 
 
-def _parts(summary: Mapping[str, Any], before: str = "") -> Iterable[tuple[str, Mapping[str, Any]]]:
+def data_parts(summary: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield name and facts of each part of the data; the parts of a mixture have the name of their task too.
+
+    Args:
+        summary: The summary of the data in a record.
+        before: Put before each name.
+    """
     for name, facts in summary.items():
         if isinstance(facts, Mapping) and "target_tokens" in facts:
             yield before + name, facts
         elif isinstance(facts, Mapping):
-            yield from _parts(facts, f"{before}{name} ")
+            yield from data_parts(facts, f"{before}{name} ")
 
 
 def text_table(titles: Sequence[str], rows: Iterable[Sequence[str | Text]], words: int, terminal: bool = False) -> str:

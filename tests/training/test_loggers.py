@@ -19,9 +19,8 @@ from smoa_lightning.training.loggers import csv_points
 from smoa_lightning.training.loggers.contents import Table
 from smoa_lightning.training.loggers.csv_points import continue_csv, read_points
 from smoa_lightning.training.loggers.place import check_loggers, places
-from smoa_lightning.training.module import FineTuneModule
 
-from ..runs import Killed, die_at_step, only_run
+from ..runs import Killed, die_at_step, interrupt_in_last_scoring, only_run
 
 SHORT = ["--data.limit_train_rows", "24", "--trainer.limit_test_batches", "1", "--forgetting.text", "null"]
 SHORT += ["--trainer.log_every_n_steps", "1", "--checkpoint.every_n_steps", "1", "--pictures.min_steps", "0"]
@@ -209,17 +208,6 @@ def test_what_cannot_work_is_refused(logger: Any, message: str, monkeypatch: pyt
     check_loggers(True)
 
 
-def interrupted_in_the_last_scoring(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    def die(self: FineTuneModule) -> None:
-        if not self.scoring_base_model:
-            raise Killed
-
-    with monkeypatch.context() as patch:
-        patch.setattr(FineTuneModule, "on_test_start", die)
-        with pytest.raises(Killed):
-            main(["fit", *arguments])
-
-
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of mlflow and its database
 @pytest.mark.skipif(importlib.util.find_spec("mlflow") is None, reason="mlflow is not installed (extra `loggers`)")
@@ -231,7 +219,7 @@ def test_mlflow_has_one_run_with_all_of_it(
     store = f"sqlite:///{tmp_path}/mlflow.db"
     options = {"tracking_uri": store, "artifact_location": str(tmp_path / "artifacts")}
     arguments = [*tiny_arguments, *logging_to(tmp_path, {"class_path": "MLFlowLogger", "init_args": options})]
-    interrupted_in_the_last_scoring(arguments, monkeypatch)
+    interrupt_in_last_scoring(arguments, monkeypatch)
     assert main(["fit", *arguments]) == 0
     client = MlflowClient(store)
     (run,) = client.search_runs([client.get_experiment_by_name("lightning_logs").experiment_id])
@@ -265,7 +253,7 @@ def test_wandb_offline_has_one_run_with_all_of_it(
         return original(self, *args, **kwargs)
 
     monkeypatch.setattr(wandb.Run, "finish", finish)
-    interrupted_in_the_last_scoring(arguments, monkeypatch)
+    interrupt_in_last_scoring(arguments, monkeypatch)
     assert main(["fit", *arguments]) == 0
     (first, *_), (number, name, group, config, summary) = ended
     folder = only_run(tmp_path / "runs")

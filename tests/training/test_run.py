@@ -18,7 +18,7 @@ from smoa_lightning.records.tensorboard_tags import name_of, tag_of
 from smoa_lightning.training.adapter_folder import load_adapter
 from smoa_lightning.training.module import FineTuneModule
 
-from ..runs import Killed, only_run
+from ..runs import interrupt_in_last_scoring, only_run
 from ..tensorboard_log import columns, hparams
 
 
@@ -145,14 +145,7 @@ def test_a_finished_run_gets_a_new_version_beside_it(finished: Path, tiny_argume
 def test_run_interrupted_in_its_last_evaluation_ends_with_the_same_record(
     finished: Path, tiny_arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def die(self: FineTuneModule) -> None:
-        if not self.scoring_base_model:
-            raise Killed
-
-    with monkeypatch.context() as patch:
-        patch.setattr(FineTuneModule, "on_test_start", die)
-        with pytest.raises(Killed):
-            main(["fit", *tiny_arguments])
+    interrupt_in_last_scoring(tiny_arguments, monkeypatch)
     assert main(["fit", *tiny_arguments]) == 0
     records = [json.loads((f / "record.json").read_text()) for f in (finished, only_run(tmp_path / "runs"))]
     measured = [

@@ -35,6 +35,7 @@ from smoa_lightning.records.page.document import (
     Table,
     columns,
 )
+from smoa_lightning.records.tables import data_parts
 
 TRAINED = "trained model"
 ONE_MODEL = (
@@ -174,20 +175,12 @@ def _costs(record: Mapping[str, Any]) -> Iterator[Block]:
 def _data(record: Mapping[str, Any]) -> Iterator[Block]:
     """Yield the table of data parts, if the record has it."""
     rows = []
-    for name, facts in _parts((record.get("data") or {}).get("parts") or {}):
+    for name, facts in data_parts((record.get("data") or {}).get("parts") or {}):
         numbers = [f"{facts[key]:,}" for key in ("rows", "tokens", "target_tokens", "length_max")]
         rows.append((name, *numbers, f"{facts['share_truncated']:.1%}"))
     if rows:
         titles = ["part", "rows", "tokens", "targets", "longest", "truncated"]
         yield Table("data", "The rows as the model read them.", columns(titles), tuple(rows))
-
-
-def _parts(summary: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
-    for name, facts in summary.items():
-        if isinstance(facts, Mapping) and "target_tokens" in facts:
-            yield before + name, facts
-        elif isinstance(facts, Mapping):
-            yield from _parts(facts, f"{before}{name} ")
 
 
 def _record_blocks(record: Mapping[str, Any], command: str) -> Iterator[Block]:
