@@ -15,7 +15,7 @@ from smoa_lightning.common.errors import UserError, nearest
 from smoa_lightning.configuration.class_names import check_adapter_files
 from smoa_lightning.records.adapter_places import adapter_in
 
-UNKNOWN = re.compile(r"unrecognized arguments: (--[\w.]+)")
+UNKNOWN = re.compile(r"unrecognized arguments: (--[\w.-]+)")
 
 
 def add_allow_classes(parser: argparse.ArgumentParser) -> None:

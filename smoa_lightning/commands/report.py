@@ -52,6 +52,8 @@ def main(args: list[str]) -> None:
         check_output_folder(parsed.out, "report: --out")
     if not (parsed.folder / STUDY).is_file():
         _check_run(parsed.folder)
+        if parsed.figures != ("svg",):
+            raise UserError("report: --figures is for studies; the page of a run contains its figures")
         print(write_run_page(parsed.folder, out, f"python -m smoa_lightning report {shlex.join(args)}"))
         return
     analysis, document = write_report(parsed.folder, out, parsed.figures)

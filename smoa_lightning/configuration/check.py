@@ -167,7 +167,7 @@ class Check:
 
     def _value(self, setting: Setting, leaf: Leaf, where: str, from_flag: bool) -> None:
         self.values[setting.key] = value = leaf.value
-        self.order[setting.key] = FLAGS_LAST if from_flag else self._files
+        self.order[setting.key] = self._files if where else FLAGS_LAST
         self.kept.set_again(setting.key)
         put(self.settings, leaf)
         if not setting.matches_schema or leaf.append or (from_flag and value is None):

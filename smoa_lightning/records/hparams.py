@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from smoa_lightning.records.metric_table import METRICS
+from smoa_lightning.records.tensorboard_tags import is_curve
 
 SCORES = tuple(name for name, metric in METRICS.items() if metric.in_hparams)
 COSTS = ("rank/effective_mean", "parameters/trainable", "cost/tokens_per_second", "cost/peak_memory_mb")
@@ -18,7 +19,7 @@ FINAL_METRICS = {
     **{f"final/{name.split('/')[1]}": name for name in COSTS},
 }
 # Curves of a run whose last values are the metrics of the tab.
-CURVES = ("train/loss", *(f"selection/{name}" for name in SCORES), *COSTS[:1], *COSTS[2:])
+CURVES = ("train/loss", *(f"selection/{name}" for name in SCORES), *filter(is_curve, COSTS))
 FIRST = ("learning_rate", "rank", "strategy", "task")  # columns that are shown before the others, after the axes
 
 

@@ -15,6 +15,7 @@ Unit = Literal["share", "points of 100", "nats per token", "words", "cosine", ""
 # What a metric is computed from: scored choices, the likelihood of gold replies, the answers in generated replies, the
 # texts of generated replies, or the general text of the callback ``Forgetting``.
 Source = Literal["choices", "gold replies", "answers", "reply texts", "general text"]
+UNMEASURED = ("rank/", "cost/")  # metrics that are negative if they were not measured
 Item = Mapping[str, Any]  # a line of items.jsonl
 
 COUNT = "num_items"  # saved with the metrics: the number of items
@@ -130,3 +131,12 @@ def better(name: str, score: float, best: float) -> bool:
     """
     metric = METRICS[name.rpartition("/")[2]]
     return score < best if metric.direction == "minimize" else score > best
+
+
+def measured(name: str, value: float | None) -> float | None:
+    """Return a metric of a record; ``None`` for a rank or a cost that was not measured, which is negative in a record.
+
+    >>> measured("rank/effective_mean", -1.0), measured("rank/effective_mean", 3.5), measured("report/acc", None)
+    (None, 3.5, None)
+    """
+    return None if value is None or (name.startswith(UNMEASURED) and value < 0) else value

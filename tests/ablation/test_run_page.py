@@ -134,8 +134,10 @@ def test_spectra_of_the_command_rank_are_shown(page: str, tmp_path: Path) -> Non
     (folder / "rank.json").write_text(json.dumps([{"layers": layers}]))
     assert 'id="spectrum"' in text(folder)
     assert tables(folder)["layer_ranks"].rows[0] == (LAYERS[0], "8 x 8", "32", "2.6", "1.3", "3", "4")
-    (folder / "rank.json").write_text("[{]")
-    assert 'id="spectrum"' not in text(folder)
+    del layers[0]["rank"]["stable"]
+    for damaged in ("[{]", json.dumps([{"layers": layers}])):
+        (folder / "rank.json").write_text(damaged)
+        assert 'id="spectrum"' not in text(folder)
     assert "measures the singular values" in page
 
 

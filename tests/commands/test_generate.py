@@ -83,6 +83,7 @@ def test_several_prompts_and_beams(trained: Path, capsys: pytest.CaptureFixture[
         (["RUN", "--prompt", "x", "--num_beams", "-2"], "--num_beams is -2; the smallest value is 1"),
         (["RUN", "--prompt", "x", "--num_beams", "two"], "invalid int value: 'two'"),
         (["RUN", "--prompt", "x", "--beams", "2"], "unrecognized arguments: --beams 2"),
+        (["RUN", "--prompt", "x", "--max-new-tokens", "5"], "the nearest flag is --max_new_tokens"),
         (["RUN", "--prompt", "x", "--chat"], "argument --chat: not allowed with argument --prompt"),
         (["RUN", "--prompt", "x", "--temperature", "-1"], "--temperature is -1.0; the smallest value is 0"),
         (["RUN", "--prompt", "x", "--temperature", "nan"], "--temperature is nan; the smallest value is 0"),

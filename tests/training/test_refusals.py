@@ -32,6 +32,7 @@ SETTINGS = {
     "--model.backbone.source=embedded": "model.backbone.path is",
     "--model.backbone.source=embedded --model.backbone.path=null --model.backbone.name=own/model": "which ignores it",
     "--data.revision=main": "data.revision is 'main', but data.source is 'local', which ignores it",
+    "--data={repository: own/rows}": "data.repository is 'own/rows', but data.source is 'local', which ignores it",
     "--data.repository=own/rows": "data.repository is 'own/rows', but data.source is 'local', which ignores it",
 }
 TRAIN = {  # a change of a training row -> the sentence

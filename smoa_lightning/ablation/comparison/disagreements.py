@@ -106,7 +106,8 @@ def _right_and_wrong(side: Any, baseline: Any) -> tuple[list[int], list[int]]:
 
 def _largest(side: Any, baseline: Any) -> tuple[list[int], list[int]]:
     """Return the places of the rows with the largest difference in favour of the side and of the baseline."""
-    gain = baseline.mean(axis=0) - side.mean(axis=0)  # a low nll is better
+    with np.errstate(invalid="ignore"):
+        gain = baseline.mean(axis=0) - side.mean(axis=0)  # a low nll is better
     gain = np.where(np.isfinite(gain), gain, 0.0)
     order = np.argsort(-gain, kind="stable")
     better = [int(place) for place in order[:LARGEST] if gain[place] > 0]

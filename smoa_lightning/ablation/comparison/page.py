@@ -104,15 +104,15 @@ def _rows(found: Compared) -> Iterator[Block]:
 
 
 def _groups(found: Compared) -> Iterator[tuple[str, str, str, list[Disagreement]]]:
-    """Yield side, winner, loser, and the rows on which the winner is better."""
+    """Yield side, winner, loser, and the rows on which the winner is better by one metric."""
     baseline = found.sides[0].label
     for side in found.sides[1:]:
         for is_better in (True, False):
             winner, loser = (side.label, baseline) if is_better else (baseline, side.label)
-            own = [each for each in found.disagreements.rows if each.side == side.label]
-            rows = [each for each in own if each.side_is_better == is_better]
-            if rows:
-                yield side.label, winner, loser, rows
+            place = (side.label, is_better)
+            own = [each for each in found.disagreements.rows if (each.side, each.side_is_better) == place]
+            for by in dict.fromkeys(each.by for each in own):
+                yield side.label, winner, loser, [each for each in own if each.by == by]
 
 
 def _caption(found: Compared, side: str, winner: str, loser: str, rows: Sequence[Disagreement]) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 from smoa_lightning.ablation.comparison.scored_run import reported_tasks
 from smoa_lightning.ablation.comparison.sides import SEEDS, Side
 from smoa_lightning.configuration.settings import schema
+from smoa_lightning.records.metric_table import measured
 from smoa_lightning.records.record import content, flat
 
 ABSENT = "–"  # a setting that a run does not have
@@ -27,12 +28,12 @@ FACTS: dict[str, Callable[[Mapping[str, Any]], Any]] = {
     "training rows, digest": lambda record: _training_digest(record["data"]),
     "trainable parameters": lambda record: record["metrics"].get("parameters/trainable"),
     "adapter, bytes": lambda record: record["metrics"].get("parameters/adapter_bytes"),
-    "training, s": lambda record: record["metrics"].get("cost/train_seconds"),
+    "training, s": lambda record: _measured(record, "cost/train_seconds"),
     "whole run, s": lambda record: record.get("seconds"),
-    "step, s": lambda record: record["metrics"].get("cost/step_seconds"),
-    "tokens/s": lambda record: record["metrics"].get("cost/tokens_per_second"),
-    "peak memory, MB": lambda record: record["metrics"].get("cost/peak_memory_mb"),
-    "effective rank": lambda record: record["metrics"].get("rank/effective_mean"),
+    "step, s": lambda record: _measured(record, "cost/step_seconds"),
+    "tokens/s": lambda record: _measured(record, "cost/tokens_per_second"),
+    "peak memory, MB": lambda record: _measured(record, "cost/peak_memory_mb"),
+    "effective rank": lambda record: _measured(record, "rank/effective_mean"),
     "device": lambda record: record.get("device"),
     "torch": lambda record: record["environment"]["packages"].get("torch"),
     "commit": lambda record: ((record["environment"].get("git") or {}).get("commit") or "")[:12] or None,
@@ -65,6 +66,10 @@ def _as_text(values: Sequence[Any], title: str) -> str:
     if not math.isfinite(mean):
         return str(mean)
     return f"{mean:,.0f}" if mean >= 100 or mean == int(mean) else f"{mean:.3g}"
+
+
+def _measured(record: Mapping[str, Any], metric: str) -> float | None:
+    return measured(metric, record["metrics"].get(metric))
 
 
 def fact(record: Mapping[str, Any], title: str) -> Any:

@@ -15,7 +15,8 @@ from smoa_lightning.ablation.comparison.settings import FACTS, fact, fact_text
 from smoa_lightning.ablation.comparison.sides import Side
 from smoa_lightning.ablation.report.cells import unit
 from smoa_lightning.ablation.statistics import counted
-from smoa_lightning.records.metric_table import METRICS
+from smoa_lightning.ablation.statistics.verdict import p_text
+from smoa_lightning.records.metric_table import METRICS, measured
 from smoa_lightning.records.page.document import Column, Table, columns
 
 MOST_COLUMNS = 5  # sides with a column each on a page
@@ -60,13 +61,9 @@ class Compared:
     @property
     def metrics(self) -> list[str]:
         """All metrics, the main one first."""
-        names = [name for name in METRICS if any(run.metrics(task) for task in self.tasks for run in self._runs
-                                                 if run.metric(task, name) is not None)]  # fmt: skip
+        runs = [(task, run) for task in self.tasks for side in self.sides for run in side.runs]
+        names = [name for name in METRICS if any(run.metric(task, name) is not None for task, run in runs)]
         return sorted(names, key=lambda name: name != self.metric)
-
-    @property
-    def _runs(self) -> list[Any]:
-        return [run for side in self.sides for run in side.runs]
 
     def task_name(self, task: str) -> str:
         """Return the name of a task for tables."""
@@ -148,15 +145,6 @@ def _difference(each: Comparison) -> list[str]:
     label = each.verdict.label if found.p is not None else "not tested"
     size = f"{found.value * scale:+.{digits}f} {name}".strip() if math.isfinite(found.value) else ""
     return [label, each.test, size, error, interval, p_text(found.p), p_text(each.adjusted), *only]
-
-
-def p_text(p: float | None) -> str:
-    """Return a p-value for a table.
-
-    >>> p_text(0.0421), p_text(0.0001), p_text(None)
-    ('0.042', '< 0.001', '')
-    """
-    return "" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def settings(found: Compared) -> Table:
@@ -247,7 +235,7 @@ def _record_lines(found: Compared) -> Lines:
     lines: Lines = [["run", "folder", "name", *FACTS, *names]]
     for side, run in runs:
         facts = [fact(run.record, title) for title in FACTS]
-        own = [run.record["metrics"].get(name) for name in names]
+        own = [measured(name, run.record["metrics"].get(name)) for name in names]
         lines.append([side.label, str(run.folder), run.record["name"], *facts, *own])
     return lines
 

@@ -13,8 +13,7 @@ from rich.table import Table
 from smoa_lightning.ablation.execution.durations import clock
 from smoa_lightning.ablation.planning.cell_cost import CellCost, run_seconds
 from smoa_lightning.ablation.planning.plan import Plan
-from smoa_lightning.ablation.statistics import Detectable, counted, detectable_difference
-from smoa_lightning.ablation.statistics.verdict import MINIMUM_SEEDS
+from smoa_lightning.ablation.statistics import MINIMUM_SEEDS, Detectable, counted, detectable_difference
 
 WIDTH = 140  # of text that is not printed to a terminal
 DROPPED = 10  # most dropped combinations that are listed

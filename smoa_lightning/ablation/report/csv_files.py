@@ -15,7 +15,8 @@ from smoa_lightning.ablation.report.cells import COSTS, CellResult
 from smoa_lightning.ablation.report.comparisons import Comparison
 from smoa_lightning.ablation.report.dimensions import numeric_labels
 from smoa_lightning.ablation.report.estimates import no_difference_interval, no_interval
-from smoa_lightning.records.metric_table import METRICS
+from smoa_lightning.ablation.report.searches import best_trial
+from smoa_lightning.records.metric_table import METRICS, measured
 from smoa_lightning.records.record import STUDY_FACTS
 
 Entry = str | float | int | bool | None
@@ -24,7 +25,6 @@ COST_NAMES = {
     "parameters": "parameters", "bytes": "adapter_bytes", "rank": "effective_rank", "step": "step_seconds",
     "tokens_per_second": "tokens_per_second", "memory": "peak_memory_mb", "seconds": "run_seconds",
 }  # fmt: skip
-UNMEASURED = ("rank/", "cost/")  # metrics that are negative if they were not measured
 
 
 @dataclass(frozen=True)
@@ -88,13 +88,9 @@ def runs(analysis: Analysis) -> Data:
         rows.append((
             run.name, cell.name, *axes.of(cell), run.seed, cell.metric, unit_of(cell.metric), run.score,
             facts.get("seconds"), facts["signature"], reused, *(facts["parameters"].get(key) for key in keys),
-            *(_measured(name, found.get(name)) for name in metrics),
+            *(measured(name, found.get(name)) for name in metrics),
         ))  # fmt: skip
     return Data((*fixed[:2], *axes.titles, *fixed[2:], *values, *metrics), tuple(rows))
-
-
-def _measured(name: str, value: float | None) -> float | None:
-    return None if value is None or (name.startswith(UNMEASURED) and value < 0) else value
 
 
 def differences(analysis: Analysis, comparisons: Sequence[Comparison]) -> Data:
@@ -137,7 +133,7 @@ def searches(analysis: Analysis) -> Data:
     titles = ["cell", "metric", "direction", "best_trial", "best_score", "complete", "pruned", "failed"]
     rows = []
     for cell, search in found.items():
-        best = next((trial for trial in search["trials"] if trial["number"] == search["best"]), None)
+        best = best_trial(search)
         values: Mapping[str, Any] = {} if best is None else best["parameters"]
         states = [trial["state"] for trial in search["trials"]]
         counts = [states.count(state) for state in ("COMPLETE", "PRUNED", "FAIL")]

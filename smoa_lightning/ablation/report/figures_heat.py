@@ -141,8 +141,7 @@ def colour_range(cells: Sequence[CellResult]) -> tuple[float, float, str]:
     elif span > width:
         sentence = f"The {what} is {width:.3f} wide."
     else:
-        sentence = f"The colours span {what}, {width:.3f}, since the means differ by less."
-        sentence = sentence.replace("span ", "span the ", 1)
+        sentence = f"The colours span the {what}, {width:.3f}, since the means differ by less."
     return middle - span / 2, middle + span / 2, sentence
 
 

@@ -86,13 +86,14 @@ def _points(analysis: Analysis, cell: CellResult, key: str) -> list[tuple[float,
 
 
 def _numbers(analysis: Analysis, key: str) -> bool:
-    values: list[Any] = [
+    drawn: list[Any] = [
         trial["parameters"][key]
         for search in analysis.study.searches.values()
         for trial in search["trials"]
         if key in trial["parameters"]
     ]
-    return len(set(values)) > 1 and all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
+    values = [*drawn, *analysis.study.description["search"]["parameters"][key].get("choices", ())]
+    return len(set(drawn)) > 1 and all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
 
 
 def _logarithmic(parameter: Mapping[str, Any]) -> bool:

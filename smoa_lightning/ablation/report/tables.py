@@ -10,6 +10,7 @@ from smoa_lightning.ablation.report.cells import unit
 from smoa_lightning.ablation.report.comparisons import BASE_MODEL, Comparison
 from smoa_lightning.ablation.report.estimates import estimate_text, interval_text, no_difference_interval, no_interval
 from smoa_lightning.ablation.report.summary import best_cell
+from smoa_lightning.ablation.statistics.verdict import p_text
 from smoa_lightning.records.page.document import Table, columns
 
 DIFFERENCE_TITLES = (
@@ -110,15 +111,6 @@ def _difference_row(comparison: Comparison) -> tuple[str, ...]:
         p_text(difference.p), p_text(comparison.adjusted), _number(comparison.effect, ".2f"),
         str(difference.n_seeds), "" if difference.n_items is None else str(difference.n_items),
     )  # fmt: skip
-
-
-def p_text(p: float | None) -> str:
-    """Return a p-value with three digits.
-
-    >>> p_text(0.0004), p_text(0.02), p_text(None)
-    ('< 0.001', '0.020', '')
-    """
-    return "" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def grid_tables(analysis: Analysis) -> list[Table]:

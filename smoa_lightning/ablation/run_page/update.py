@@ -10,6 +10,7 @@ from typing import Any
 
 from smoa_lightning.ablation.run_page.events import Curve
 from smoa_lightning.ablation.run_page.figures import finite, layer_figure, ranks_over_time, spectrum_figure
+from smoa_lightning.records.items import is_number
 from smoa_lightning.records.page.document import Block, Fold, Heading, Paragraph, Picture, Row, Table, columns
 
 SPECTRA = "rank.json"  # that the command rank writes
@@ -40,12 +41,16 @@ def update_blocks(folder: Path, curves: Mapping[str, Curve]) -> Iterator[Block]:
 
 
 def _measured(folder: Path) -> list[dict[str, Any]]:
-    """Return the layers of the run from the file of the command ``rank``; empty without such a file."""
+    """Return the layers of the run from the file of the command ``rank``; empty without an intact file."""
     try:
         runs = json.loads((folder / SPECTRA).read_text(encoding="utf-8"))
         layers: list[dict[str, Any]] = [layer for layer in runs[0]["layers"] if layer["values"]]
-        assert all(isinstance(layer["rank"]["effective"], float | int) for layer in layers)
-    except (OSError, ValueError, KeyError, TypeError, IndexError, AssertionError):
+        for layer in layers:
+            numbers = [layer["trainable"], layer["bound"], *layer["shape"], *layer["values"]]
+            numbers += [layer["rank"][name] for name in ("effective", "stable", "numerical")]
+            if not (isinstance(layer["name"], str) and all(map(is_number, numbers))):
+                return []
+    except (OSError, ValueError, KeyError, TypeError, IndexError):
         return []
     return layers
 

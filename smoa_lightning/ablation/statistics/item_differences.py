@@ -102,7 +102,8 @@ def perplexity_scores(nll: ArrayLike, tokens: ArrayLike) -> NDArray[np.float64]:
     """
     n, t = np.asarray(nll, dtype=np.float64), np.asarray(tokens, dtype=np.float64)
     rate = n.sum() / t.sum()
-    scores: NDArray[np.float64] = np.exp(rate) * (1 + (n - rate * t) / t.mean())
+    with np.errstate(invalid="ignore", over="ignore"):  # of numbers that are not finite, which are no scores
+        scores: NDArray[np.float64] = np.exp(rate) * (1 + (n - rate * t) / t.mean())
     return scores
 
 

@@ -100,3 +100,12 @@ def counted(number: int, what: str) -> str:
     ('1 seed', '1,200 items')
     """
     return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+def p_text(p: float | None) -> str:
+    """Return a p-value with three digits.
+
+    >>> p_text(0.0004), p_text(0.02), p_text(None)
+    ('< 0.001', '0.020', '')
+    """
+    return "" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"

@@ -14,7 +14,7 @@ import jinja2
 from markupsafe import Markup, escape
 
 from smoa_lightning.records.page.document import Document, Picture
-from smoa_lightning.records.page.theme import themed
+from smoa_lightning.records.page.theme import PAPER, themed
 
 FOLDER = Path(__file__).parent
 COMMA = re.compile(r",(?=[\w.]+=)")  # of the name of a cell, such as method=lora,r=8
@@ -59,11 +59,10 @@ def drawing(picture: Picture) -> Markup:
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'\bid="', f'id="{name}-', svg)
     svg = re.sub(r'(xlink:href="#|url\(#)', rf"\g<1>{name}-", svg)
-    svg = WHITE.sub("var(--paper)", BLACK.sub("currentColor", themed(svg)))
+    svg = themed(WHITE.sub(PAPER, BLACK.sub("currentColor", svg)))
     width = re.search(r'<svg[^>]*\bwidth="([\d.]+)(pt|px)?"', svg)  # the stylesheet lets a wide figure scroll
     style = f' style="--width: {width[1]}{width[2] or "px"}"' if width else ""
-    points = re.match(r'<svg[^>]* width="([\d.]+)pt"', svg)
-    narrow = ' class="narrow"' if points is not None and float(points[1]) <= NARROW else ""
+    narrow = ' class="narrow"' if width and width[2] == "pt" and float(width[1]) <= NARROW else ""
     svg = svg.replace("<svg", f'<svg role="img" aria-label="{caption}"{style}{narrow}', 1)
     return Markup(svg.strip())  # matplotlib has escaped the texts inside
 

@@ -190,3 +190,21 @@ def test_a_fitted_run_is_compared_and_shown(tiny_arguments: list[str], tmp_path:
     for part in ("loss", "learning_rate", "layers", "samples_piqa_0", "costs", "data", "facts"):
         assert f'id="{part}"' in page
     assert f"{metrics['report/acc']:.4f}" in page
+
+
+def test_ranks_and_costs_that_were_not_measured_are_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    metrics = {"report/acc": 0.5, "rank/effective_mean": -1.0, "cost/step_seconds": -1.0}
+    runs = [
+        str(make_run(tmp_path / name, choice_items(right), adapter=adapter, metrics=metrics))
+        for name, right, adapter in (("a", FIRST, LORA), ("b", SECOND, SMOA))
+    ]
+    assert main(["compare", *runs, "--output", str(tmp_path / "out")]) == 0
+    lines = table(tmp_path / "out" / "records.csv")
+    names = ("effective rank", "step, s", "rank/effective_mean", "cost/step_seconds")
+    assert {line[name] for line in lines for name in names} == {""}
+    facts = [
+        line.split() for line in capsys.readouterr().out.splitlines() if line.startswith(("effective rank", "step, s"))
+    ]
+    assert [words for words in facts if "-1" in words] == []

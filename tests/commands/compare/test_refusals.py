@@ -61,6 +61,8 @@ def test_folders_and_arguments_that_are_refused(
         assert sentence in refused(capsys, *runs, "--output", str(place))
         assert main(["report", one, "--out", str(place)]) == 2
         assert "report: --out" in capsys.readouterr().err
+    assert main(["report", one, "--figures", "pdf"]) == 2
+    assert "--figures is for studies" in capsys.readouterr().err
     (tmp_path / "study").mkdir()
     (tmp_path / "study" / "study.json").write_text("{}")
     assert "is a study, not a run" in refused(capsys, one, str(tmp_path / "study"))
@@ -80,6 +82,7 @@ def test_damaged_items_are_one_sentence(
     assert str(file) in refused(capsys, *runs)
 
 
+@pytest.mark.filterwarnings("error")  # nothing of numpy beside the sentence
 @pytest.mark.parametrize("kind", ["metric", "items"])
 def test_numbers_that_are_not_finite_are_named_and_not_tested(
     kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
