@@ -6,7 +6,7 @@ ARGS ?=
 TORCH ?=
 CONFIG ?= experiments/piqa.yaml
 
-.PHONY: fit test check docs schema architecture backbone rows clean
+.PHONY: fit test check docs schema architecture methods backbone rows clean
 
 fit: $(VENV)/.installed
 	$(BIN)/python -m smoa_lightning fit --config $(CONFIG) $(ARGS)
@@ -29,7 +29,7 @@ schema: $(VENV)/.installed
 architecture: $(VENV)/bin/python
 	$(BIN)/python -m tools.architecture
 
-methods: $(VENV)/bin/python
+methods: $(VENV)/.installed
 	$(BIN)/python -m tools.methods_page
 
 backbone: $(VENV)/.installed
@@ -60,7 +60,7 @@ $(VENV)/.installed-docs: $(VENV)/.installed
 
 $(VENV)/.installed-dev: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev]"
-	touch $@
+	touch $@ $(VENV)/.installed-test $(VENV)/.installed-docs  # the extra has both
 
 clean:
 	rm -rf $(VENV) site build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache

@@ -195,10 +195,10 @@ def check(options: argparse.Namespace, folder: Path) -> float:
     first = our_command(options, "lora", folder, folder / "start")
     constant = ["--model.warmup", "0", "--model.decay", "constant"]
     noting = [part.replace("fit_marks.Marks", "fit_marks.LossMarks") for part in first]
-    own = run([*noting, *constant], marks)["losses"]
+    own = run([*noting, *constant], marks, options.device)["losses"]
     command = [*peer_command(options, "hf", folder, folder / "peer"), "--constant", "--note-losses"]
     # the initial adapter: the one that the run itself attaches with its seed
-    peer = run([*command, "--start", str(initial_adapter(options, folder))], marks)["losses"]
+    peer = run([*command, "--start", str(initial_adapter(options, folder))], marks, options.device)["losses"]
     if len(own) != len(peer):
         raise SystemExit(f"fit made {len(own)} steps and the peer {len(peer)}")
     return max(abs(a - b) / abs(b) for a, b in zip(own, peer, strict=True))

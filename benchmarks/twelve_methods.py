@@ -5,7 +5,8 @@ and scores a few report rows. Then each method runs as a process of its own with
 It has the same rows in the same batches, and the sizes that the study has chosen.
 
     python benchmarks/twelve_methods.py --peer-python PATH/bin/python                          # the embedded backbone
-    python benchmarks/twelve_methods.py --peer-python PATH/bin/python --backbone smollm2/ --dtype bfloat16
+    python benchmarks/twelve_methods.py --peer-python PATH/bin/python --backbone smollm2/ --dtype bfloat16 \\
+        --budget 480k
 
 The table has wall and CPU seconds of both sides, and their ratio in each round.
 """
@@ -24,7 +25,7 @@ from turns import add_backbone_arguments, quartiles, spread
 
 from smoa_lightning.embedded import backbone_folder, rows
 
-METHODS = ("lora", "rslora", "dora", "pissa", "hira", "gralora", "loha", "lokr", "bhra", "c3a", "fourierft", "adalora")
+METHODS = ("lora", "rslora", "dora", "pissa", "hira", "gralora", "loha", "lokr", "oft", "c3a", "fourierft", "adalora")
 TARGETS = "[q_proj, v_proj, up_proj]"
 
 

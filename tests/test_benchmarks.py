@@ -17,6 +17,7 @@ from torch import nn
 
 from smoa_lightning.adapters import SMoAConfig
 from smoa_lightning.adapters.smoa import SmoaLinear
+from smoa_lightning.configuration.methods import methods
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 
@@ -134,3 +135,9 @@ def test_the_script_of_the_accelerator_records_what_fails(tmp_path: Path) -> Non
     assert result["dry_run"] is True
     assert status["tests"] == status["steps_eager"] == status["steps_graphs"] == "no time left"
     assert status["scoring"].startswith("skipped: lm-eval")
+
+
+def test_the_peer_knows_all_twelve_methods(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(FOLDER))
+    ours = {method.key for method in methods().values() if method.group == "ours"}
+    assert not ours & set(script("twelve_methods").METHODS)

@@ -11,8 +11,10 @@ def encode(tokenizer: Any, row: dict[str, str], max_length: int) -> dict[str, li
     """Return the token ids of a row, with the prompt masked and EOS as the last target."""
     prompt = tokenizer(row["prompt"], add_special_tokens=False)["input_ids"]
     ids = tokenizer(row["prompt"] + row["completion"], add_special_tokens=False)["input_ids"]
-    ids = [*ids, tokenizer.eos_token_id][-max_length:]
-    return {"input_ids": ids, "attention_mask": [1] * len(ids), "labels": [-100] * len(prompt) + ids[len(prompt) :]}
+    ids = [*ids, tokenizer.eos_token_id]
+    labels = [-100] * len(prompt) + ids[len(prompt) :]
+    ids, labels = ids[-max_length:], labels[-max_length:]
+    return {"input_ids": ids, "attention_mask": [1] * len(ids), "labels": labels}
 
 
 def main() -> None:

@@ -19,9 +19,7 @@ from smoa_lightning.adapters.tuner import AdapterModel, TunerConfig
 from smoa_lightning.common.errors import UserError
 
 # What peft raises for settings that it cannot follow. A RuntimeError may be a full memory, or the meta device.
-REFUSALS = (
-    *(ValueError, ImportError, TypeError, LookupError, AttributeError, AssertionError, ArithmeticError, re.error),
-)
+REFUSALS = (ValueError, ImportError, TypeError, LookupError, AttributeError, AssertionError, ArithmeticError, re.error)
 
 
 def attach(model: nn.Module, config: PeftConfig, seed: int) -> PeftModel:

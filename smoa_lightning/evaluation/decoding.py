@@ -76,7 +76,7 @@ def _generation_errors(model: Any, num_beams: int) -> Iterator[None]:
     """Turn an exception of a model that cannot generate into one sentence; lack of memory passes unchanged."""
     try:
         yield
-    except (UserError, MemoryError, torch.OutOfMemoryError):
+    except (UserError, OSError, MemoryError, torch.OutOfMemoryError):  # OSError: of the stream that shows a reply
         raise
     except Exception as error:
         base = model.get_base_model() if hasattr(model, "get_base_model") else model

@@ -99,8 +99,8 @@ def _check_adapter(skeleton: PreTrainedModel, config: PeftConfig) -> None:
 
     Other exceptions are those of code that needs the weights, such as an initialisation from data: they mean nothing.
     """
-    check_saved_modules(skeleton, resolve_targets(skeleton, config))
     if config.is_prompt_learning:
+        check_saved_modules(skeleton, resolve_targets(skeleton, config))
         return
     try:
         with warnings.catch_warnings():

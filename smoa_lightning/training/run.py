@@ -115,9 +115,8 @@ class Run:
         base = Path(exact) if exact else base_of(Path(root), names, self.identity)
         check_commits([base] if exact else base.glob("version_*"), self.identity)
         check_before_work(trainer, self.module, self.data, self.config, logs)
-        now, older = self.identity.signature, self.identity.branches
-        chosen = shared_folder(trainer, lambda: claim_recovered(base, now, exact is not None, older, self.config))
-        self.target, self._claim = chosen
+        wanted = (self.identity.signature, exact is not None, self.identity.branches, self.config)
+        self.target, self._claim = shared_folder(trainer, lambda: claim_recovered(base, *wanted))
 
     def release(self) -> None:
         """Unlock the folder of the run."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -62,6 +63,8 @@ def test_every_command_exists_with_its_settings(
     file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    indented = r"^ {4}(smoa-lightning|python -m smoa_lightning) .*"  # no block, so nothing would parse it
+    assert re.findall(indented, file.read_text(encoding="utf-8"), re.MULTILINE) == []
     found = list(blocks(file))
     for block in found:
         if block.title:

@@ -129,3 +129,10 @@ def test_a_flow_chart_has_its_nodes_in_layers_and_long_arrows_between_them() -> 
 def test_a_chart_that_cannot_be_read_is_an_error(text: str) -> None:
     with pytest.raises(ValueError, match="chart"):
         flow_chart.parse(text)
+
+
+@pytest.mark.parametrize("file", [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")], ids=lambda file: file.name)
+def test_a_list_after_a_paragraph_has_an_empty_line_before_it(file: Path) -> None:
+    """GitHub shows such a list; the site shows one paragraph with asterisks."""
+    text = re.sub(r"^```.*?^```", "", file.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    assert re.findall(r"^(?![ #<>|*-]|\d+\. )\S.*\n[*-] .*", text, re.MULTILINE) == []

@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import lightning as L
 import pytest
 import yaml
 from lightning.pytorch.loggers import CSVLogger, Logger
@@ -15,7 +16,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger
 from smoa_lightning.__main__ import main
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.training.callbacks import pictures
-from smoa_lightning.training.loggers import csv_points
+from smoa_lightning.training.loggers import csv_points, results
 from smoa_lightning.training.loggers.contents import Table
 from smoa_lightning.training.loggers.csv_points import continue_csv, read_points
 from smoa_lightning.training.loggers.place import check_loggers, places
@@ -156,6 +157,24 @@ def test_what_fails_after_the_record_leaves_the_run_finished(
     assert json.loads((only_run(tmp_path / "runs") / "record.json").read_text())["status"] == "finished"
     if isinstance(error, OSError):
         assert "pictures are missing (OSError: no space left); --pictures.layers 0" in capsys.readouterr().err
+
+
+def test_an_entry_that_cannot_be_closed_is_a_warning(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    closed: list[Any] = []
+
+    def leave(loggers: list[Any], status: str) -> None:
+        closed.extend((each, status) for each in loggers)
+        raise ConnectionError("no\nserver")
+
+    monkeypatch.setattr(results, "leave", leave)
+    trainer = L.Trainer(logger=[CSVLogger("one"), CSVLogger("two")], accelerator="cpu")
+    results.end(trainer, {"status": "finished"})
+    assert closed == [(each, "finished") for each in trainer.loggers]
+    assert [record.getMessage() for record in caplog.records if "is not closed" in record.getMessage()] == [
+        "the entry in CSVLogger is not closed: ConnectionError: no server"
+    ] * 2
 
 
 def test_a_logger_of_the_users_own_gets_settings_groups_and_final_metrics(

@@ -28,7 +28,8 @@ OTHERS = """### Strategies of peft
 """
 OPTIMIZERS = """## Optimizers: `model.optimizer`
 
-The default is `torch.optim.AdamW`; any optimizer of torch works by its class path. Settings of AdamW:
+The default is `torch.optim.AdamW`. Other optimizers of torch are named by their class path; one that cannot do a step
+is refused before anything is scored. Settings of AdamW:
 """
 
 

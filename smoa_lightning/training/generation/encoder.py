@@ -37,6 +37,7 @@ class PromptEncoder:
         self.tokenizer, self.limits = tokenizer, limits
         self.template: bool = facts.get("chat_template", False)
         self.task = str(facts.get("task"))
+        self._asked = system  # the system text of the user, not that of the training rows
         self.system = (facts.get("system") or "") if system is None else system
         self.ends = end_ids(tokenizer, self.template)
         self._add_bos: AddBos = facts.get("add_bos", "auto")
@@ -91,7 +92,7 @@ class PromptEncoder:
         return ids
 
     def _text(self, prompt: Prompt) -> str:
-        if not self.template and not prompt.messages and not prompt.system:
+        if self._is_plain(prompt):
             return prompt.text
         if not self.holds_conversations:
             raise RowError(
@@ -105,6 +106,11 @@ class PromptEncoder:
         if self.template:
             return prompt_text(messages, self.tokenizer, bool(bos_prefix(self.tokenizer, self._add_bos)))
         return self._dialogue(messages)
+
+    def _is_plain(self, prompt: Prompt) -> bool:
+        """Return whether the model continues the text alone: no template, no messages, no system text that is given."""
+        system = self._asked if prompt.system is None else prompt.system
+        return not (self.template or prompt.messages or system)
 
     def _dialogue(self, messages: Sequence[Message]) -> str:
         """Return messages as the plain text of the task."""
@@ -120,7 +126,7 @@ class PromptEncoder:
 
     def stops(self, prompt: Prompt) -> tuple[str, ...]:
         """Return the texts that end a reply to a prompt; a prompt that is plain text has none."""
-        if self.template or not (prompt.messages or prompt.system):
+        if self.template or self._is_plain(prompt):
             return ()
         protocol = get_task(self.task).generation
         assert isinstance(protocol, Generation)

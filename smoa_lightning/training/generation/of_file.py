@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from tqdm import tqdm
 
+from smoa_lightning.common.console import no_bar
 from smoa_lightning.training.generate import check_prompts
 from smoa_lightning.training.generation.prompts import OTHER_REPLY, REPLY, Prompt
 from smoa_lightning.training.generation.reply_file import ReplyFile
@@ -34,7 +35,8 @@ def write_replies(
     with output.writing() as rows:  # the lock is held while models are loaded
         load_speakers(speakers)
         earlier = rows.done
-        with tqdm(total=len(prompts), initial=earlier, desc="replies", unit="row", leave=False) as bar:
+        shown = {"desc": "replies", "unit": "row", "leave": False, "disable": no_bar()}
+        with tqdm(total=len(prompts), initial=earlier, **shown) as bar:
             for start in range(earlier - earlier % batch_size, len(prompts), batch_size):
                 batch = prompts[start : start + batch_size]
                 numbers = range(start, start + len(batch))

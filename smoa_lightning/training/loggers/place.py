@@ -100,7 +100,10 @@ def _enter_wandb(logger: WandbLogger, name: str, group: Mapping[str, str], known
     logger._name, logger._id = options["name"], options["id"]
     if options.get("anonymous") is None:
         options.pop("anonymous", None)  # newer versions of wandb have no such option
-    return str(logger.experiment.id)
+    try:
+        return str(logger.experiment.id)
+    except Exception as error:  # wandb has exceptions of its own, and of its server
+        raise _no_answer("W&B", error) from error
 
 
 def _enter_mlflow(logger: MLFlowLogger, name: str, group: Mapping[str, str], known: str | None) -> str:
@@ -112,8 +115,11 @@ def _enter_mlflow(logger: MLFlowLogger, name: str, group: Mapping[str, str], kno
     try:
         return str(logger.run_id)
     except Exception as error:  # the store of MLflow has exceptions of its own, and of its database
-        reason = " ".join(str(error).split())
-        raise UserError(f"trainer.logger: MLflow at {logger._tracking_uri} does not answer: {reason[:300]}") from error
+        raise _no_answer(f"MLflow at {logger._tracking_uri}", error) from error
+
+
+def _no_answer(what: str, error: Exception) -> UserError:
+    return UserError(f"trainer.logger: {what} does not answer: {' '.join(str(error).split())[:300]}")
 
 
 def _continue(logger: CSVLogger | TensorBoardLogger, step: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +17,8 @@ from smoa_lightning.training.loggers.contents import Table, log_table
 from smoa_lightning.training.loggers.hparams_entry import entry
 from smoa_lightning.training.loggers.place import enter, leave, places
 from smoa_lightning.training.run_logger import RunLogger
+
+notes = logging.getLogger(__name__)
 
 
 def begin(trainer: L.Trainer, record: dict[str, Any], earlier: Mapping[str, Any], step: int | None) -> None:
@@ -47,8 +50,12 @@ def compare_report(trainer: L.Trainer, compares: bool) -> None:
 
 def end(trainer: L.Trainer, record: Mapping[str, Any]) -> None:
     """Close the entries of a run with the status of its record."""
-    if is_first_process():
-        leave(trainer.loggers, record["status"])
+    for each in trainer.loggers if is_first_process() else ():
+        try:
+            leave([each], record["status"])
+        except Exception as error:  # of a logger's library or server; the record is already written
+            reason = " ".join(str(error).split())[:300]
+            notes.warning("the entry in %s is not closed: %s: %s", type(each).__name__, type(error).__name__, reason)
 
 
 def columns_of(record: Mapping[str, Any]) -> dict[str, Any]:

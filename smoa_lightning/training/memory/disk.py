@@ -30,7 +30,7 @@ class DiskEstimate:
     def at_end(self) -> int:
         """The folder of a finished run, 2 C + 2 A: the best and the last checkpoint and adapter.
 
-        It is half of this if the last state is the best one, since its files are hard links then.
+        Without selection rows it is C + 2 A, since the best checkpoint is a hard link to the last one.
         """
         return 2 * (self.checkpoint + self.adapter)
 

@@ -19,9 +19,9 @@ from smoa_lightning.training.memory.estimate import MemoryEstimate, estimate_mem
 from smoa_lightning.training.memory.live_bytes import OPTIMIZER
 from smoa_lightning.training.memory.step import StepMemory, StepShape
 from smoa_lightning.training.module import FineTuneModule
+from smoa_lightning.training.optimizer import make_optimizer
 
-MIXED = {"bf16-mixed": torch.bfloat16, "bf16": torch.bfloat16}
-MIXED |= {str(name): torch.float16 for name in (16, "16-mixed")}
+MIXED = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -113,6 +113,4 @@ def step_shape(data: TaskDataModule, trainer: L.Trainer, lengths: tuple[int, int
 
 def optimizer_name(module: FineTuneModule) -> str:
     """Return the name of the class of the optimizer."""
-    from smoa_lightning.training.optimizer import make_optimizer
-
     return type(make_optimizer(module.optimizer_factory, [torch.nn.Parameter(torch.zeros(1, 1))])).__name__

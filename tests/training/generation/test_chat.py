@@ -161,3 +161,14 @@ def test_a_system_text_that_a_model_cannot_take_is_refused_at_once(kind: str, sa
     chat.run(iter(['/system ""', *(["/system Sing."] if kind == "too long" else [])]))
     assert notes.getvalue().count("a new conversation begins") == (2 if kind == "too long" else 1)
     assert speaker.encoder.ids(Prompt("p", "Hi"), 8)
+
+
+def test_a_reader_that_closes_the_output_is_no_fault_of_the_model(saved: Saved) -> None:
+    class Closed(io.StringIO):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError
+
+    speakers = open_speakers(saved("lora"))
+    load_speakers(speakers)
+    with pytest.raises(BrokenPipeError):
+        Chat(speakers, Decoding(8), Closed(), io.StringIO()).say("Hi")

@@ -16,6 +16,7 @@ from smoa_lightning.data.encoding.render import texts
 from smoa_lightning.data.tasks import CHAT, CONVAI2, Generation, Message
 from smoa_lightning.training.adapter_folder import load_adapter
 from smoa_lightning.training.generate import generate, replies_of, texts_to_prompts
+from smoa_lightning.training.generation import speaker as speaker_module
 from smoa_lightning.training.generation.conversation import Conversation
 from smoa_lightning.training.generation.prompts import Prompt
 from smoa_lightning.training.generation.speaker import Decoding, load_speakers, open_speakers
@@ -168,3 +169,33 @@ def test_a_template_that_refuses_the_messages_is_one_sentence(saved: Callable[..
     with pytest.raises(UserError) as error:
         speaker.encoder.ids(Prompt("prompt 1", "x"), 1)
     assert str(error.value) == words
+
+
+def test_a_reply_ends_at_its_own_stop_text_in_any_batch(saved: Callable[..., Path], monkeypatch: Any) -> None:
+    """A plain prompt has no stop text, though the conversation in its batch has."""
+    (speaker,) = open_speakers(saved("lora", chat_template=False, task="chat", system=None))
+    written = speaker.encoder.tokenizer("Yes.\nUser: and so on").input_ids
+
+    def write(
+        model: Any, ids: Any, pad: int, ends: Any, new: int, beams: int, ended: Any, draws: Any
+    ) -> list[list[int]]:
+        def one() -> list[int]:
+            most = range(1, len(written) + 1)
+            return next((written[:end] for end in most if ended and ended(written[:end])), written)
+
+        return [one() for _ in ids]
+
+    monkeypatch.setattr(speaker_module, "continuations", write)
+    prompts = [Prompt("p", "Hello"), Prompt("q", messages=TURNS), Prompt("r", "Bye")]
+    decoding = Decoding(NEW)
+    together = speaker.replies(prompts, decoding, range(3))
+    assert together == [speaker.replies([each], decoding, [n])[0] for n, each in enumerate(prompts)]
+    assert together == ["Yes.\nUser: and so on", "Yes.", "Yes.\nUser: and so on"]
+
+
+def test_a_system_text_that_is_asked_for_begins_a_plain_prompt(saved: Callable[..., Path]) -> None:
+    folder = saved("lora", chat_template=False, task="chat", system=None)
+    (asked,), (plain,) = open_speakers(folder, system="Sing."), open_speakers(folder)
+    assert asked.encoder.all_ids(Prompt("p", "Hi")) == plain.encoder.all_ids(Prompt("p", "Hi", system="Sing."))
+    assert asked.encoder.all_ids(Prompt("p", "Hi", system="")) == plain.encoder.all_ids(Prompt("p", "Hi"))
+    assert asked.encoder.stops(Prompt("p", "Hi")) == CHAT.generation.stop  # type: ignore[union-attr]
