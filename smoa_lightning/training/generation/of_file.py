@@ -35,8 +35,8 @@ def write_replies(
     with output.writing() as rows:  # the lock is held while models are loaded
         load_speakers(speakers)
         earlier = rows.done
-        shown = {"desc": "replies", "unit": "row", "leave": False, "disable": no_bar()}
-        with tqdm(total=len(prompts), initial=earlier, **shown) as bar:
+        silent = no_bar()
+        with tqdm(total=len(prompts), initial=earlier, desc="replies", unit="row", leave=False, disable=silent) as bar:
             for start in range(earlier - earlier % batch_size, len(prompts), batch_size):
                 batch = prompts[start : start + batch_size]
                 numbers = range(start, start + len(batch))
