@@ -139,7 +139,7 @@ def _gradients(
         part = slice(start, start + step)
         q, k, v = (tensor[part].reshape(-1, tokens, tensor.shape[-1]) for tensor in (query, key, value))
         g = grad[part].transpose(1, 2).reshape(len(k), -1, grad.shape[-1])
-        q = q.view(len(k), -1, q.shape[-1])
+        q = q.reshape(len(k), -1, q.shape[-1])
         scores = torch.bmm(q, k.transpose(1, 2)).view(-1, shared, heads // shared, tokens, tokens)
         scores = torch.add(bias[part] if len(bias) > 1 else bias, scores, alpha=scale)
         p = scores.softmax(dim=-1).view(len(k), -1, tokens)

@@ -42,10 +42,14 @@ def _mask(kind: str, dtype: torch.dtype, rows: int = 3, tokens: int = 20) -> Ten
 
 @pytest.mark.parametrize("kind", ["causal", "padded", "packed", "additive"])
 @pytest.mark.parametrize("piece", [1, 2**20])
-def test_gradients_are_those_of_torch(kind: str, piece: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In float64, for every mask, in one piece and row by row."""
+@pytest.mark.parametrize("memory", ["heads first", "tokens first"])
+def test_gradients_are_those_of_torch(kind: str, piece: int, memory: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In float64, for every mask, in one piece and row by row, and as a projection leaves the heads in memory."""
     monkeypatch.setattr(attention, "PIECE", piece)
     tensors, grad = _inputs(torch.float64)
+    if memory == "tokens first":
+        tensors = [t.detach().transpose(1, 2).contiguous().transpose(1, 2).requires_grad_() for t in tensors]
+        grad = grad.transpose(1, 2).contiguous().transpose(1, 2)
     mask = _mask(kind, torch.float64)
     output = sdpa_attention_forward(_Layer(), *tensors, mask, scaling=0.3)[0]  # type: ignore[arg-type]
     expected = torch.autograd.grad(output, tensors, grad)
