@@ -19,6 +19,7 @@ ROOMS = [  # from the lowest floor to the highest: a room imports from lower flo
     ("configuration", "backbones"),
     ("adapters", "data"),
     ("evaluation",),
+    ("objectives",),
     ("training",),
     ("ablation",),
     ("commands",),

@@ -1,11 +1,11 @@
-"""The backbone that a strategy adapts: a causal language model, from hub, folder or package."""
+"""The backbone that a strategy adapts, with the head of the run, from hub, folder or package."""
 
 from __future__ import annotations
 
 import contextlib
 import copy
 import json
-from collections.abc import Collection, Hashable, Iterator
+from collections.abc import Collection, Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +14,6 @@ import torch
 from torch import nn
 from transformers import (
     AutoConfig,
-    AutoModelForCausalLM,
     BitsAndBytesConfig,
     PretrainedConfig,
     PreTrainedModel,
@@ -22,7 +21,7 @@ from transformers import (
 from transformers.quantizers.auto import get_hf_quantizer
 
 from smoa_lightning.backbones.attention import choose_kernel, kernel_of
-from smoa_lightning.backbones.causal import check_causal
+from smoa_lightning.backbones.heads import Head, is_head_weight
 from smoa_lightning.backbones.hub import commit_of, hub_answers, hub_errors, remember_commit, resolve_source
 from smoa_lightning.backbones.kernels import check_kernels
 from smoa_lightning.backbones.limits import Limits, limits_of_architecture
@@ -77,12 +76,21 @@ class BackboneConfig:
 
 @dataclass(frozen=True)
 class Location:
-    """Where a backbone is read from: the resolved source, the name or folder, the revision and its commit."""
+    """Where a backbone is read from, and with which head.
+
+    Args:
+        source: The resolved source.
+        name: Repository or folder.
+        revision: Branch, tag or commit on the hub.
+        commit: Commit of the revision.
+        head: The head that the model gets.
+    """
 
     source: Literal["hub", "local", "embedded"]
     name: str
     revision: str | None = None
     commit: str | None = None
+    head: Head = Head()
 
     def reading(self) -> dict[str, Any]:
         """Return the arguments for transformers to read from here.
@@ -95,7 +103,7 @@ class Location:
         return {**where, "trust_remote_code": False}  # otherwise transformers asks the user
 
 
-def locate(config: BackboneConfig) -> Location:
+def locate(config: BackboneConfig, head: Head = Head()) -> Location:
     """Decide the source of the backbone, and its commit on the hub, without loading it.
 
     Raises:
@@ -116,10 +124,10 @@ def locate(config: BackboneConfig) -> Location:
         if not (local_path(config.path) / "config.json").is_file():
             raise UserError(f"model.backbone.path: no config.json in {config.path!r}, so it is not a model folder")
         _check_files(local_path(config.path))
-        return Location("local", str(local_path(config.path).resolve()))
+        return Location("local", str(local_path(config.path).resolve()), head=head)
     if source == "embedded":
-        return Location("embedded", str(backbone_folder()))
-    return Location("hub", config.name, config.revision, commit_of(config.name, "model", config.revision))
+        return Location("embedded", str(backbone_folder()), head=head)
+    return Location("hub", config.name, config.revision, commit_of(config.name, "model", config.revision), head)
 
 
 def _check_files(folder: Path) -> None:
@@ -154,18 +162,17 @@ def read_architecture(location: Location) -> PretrainedConfig:
     """Read the configuration of the backbone.
 
     Raises:
-        UserError: It cannot be read, is not that of a causal language model, or names an attention kernel of the hub,
-            which is code.
+        UserError: It cannot be read, cannot have the head, or names an attention kernel of the hub, which is code.
     """
     with reading_errors(location):
-        architecture: PretrainedConfig = AutoConfig.from_pretrained(**location.reading())
-    check_causal(architecture, location.name)
+        architecture: PretrainedConfig = AutoConfig.from_pretrained(**location.reading(), **location.head.settings())
+    location.head.check(architecture, location.name)
     check_kernels(architecture, f"the backbone {location.name!r}")
     return architecture
 
 
 def load_model(config: BackboneConfig, location: Location) -> PreTrainedModel:
-    """Load the causal language model in the configured dtype, ready for training an adapter.
+    """Load the model with its head in the configured dtype, ready for training an adapter.
 
     A checkpoint that is already quantised is loaded as it is.
 
@@ -228,15 +235,29 @@ def complete_model(location: Location, allow_missing: Collection[str] = (), **kw
         UserError: The files cannot be read, or a weight is missing, has a different shape or is not finite.
     """
     read_architecture(location)
-    with reading_errors(location), same_random_values(bool(allow_missing)):
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            **location.reading(), **kwargs, output_loading_info=True, ignore_mismatched_sizes=True
+    head, settings = location.head, location.head.settings()
+    with reading_errors(location), same_random_values(bool(allow_missing) or head.is_new):
+        loaded: Any = head.auto_class.from_pretrained(
+            **location.reading(), **settings, **kwargs, output_loading_info=True, ignore_mismatched_sizes=True
         )
     model: PreTrainedModel
     model, report = loaded
+    if head.is_new:
+        model.missing_head, report = _without_head(model.base_model_prefix, report)
     check_complete(report, allow_missing, location.name)
     check_finite(model, location.name)
     return model
+
+
+def _without_head(prefix: str, report: Mapping[str, Any]) -> tuple[list[str], dict[str, Any]]:
+    """Return the weights of a new head that the files lack or have in a different shape, and the rest of a report."""
+    shapes, missing = report["mismatched_keys"], report["missing_keys"]
+    absent = sorted(name for name in {*missing, *(entry[0] for entry in shapes)} if is_head_weight(name, prefix))
+    rest = {
+        "missing_keys": [name for name in missing if name not in absent],
+        "mismatched_keys": [entry for entry in shapes if entry[0] not in absent],
+    }
+    return absent, rest
 
 
 def _quantization(kind: str, dtype: torch.dtype, location: Location) -> BitsAndBytesConfig:
@@ -258,7 +279,7 @@ def load_skeleton(config: BackboneConfig, location: Location) -> PreTrainedModel
     """
     architecture = read_architecture(location)
     with reading_errors(location), torch.device("meta"):
-        model: PreTrainedModel = AutoModelForCausalLM.from_config(
+        model: PreTrainedModel = location.head.auto_class.from_config(
             architecture, dtype=getattr(torch, config.dtype), trust_remote_code=False
         )
     return model
@@ -295,6 +316,8 @@ def provenance(location: Location, model: nn.Module | None = None) -> dict[str, 
     if model is not None:
         facts["quantization"] = next((quantization(layer) for layer in quantized_layers(model)), None)
         facts["attention"] = kernel_of(model)
+    if location.head.is_new:
+        facts["head"] = location.head.facts()
     if location.source == "hub":
         facts["commit"] = location.commit or getattr(getattr(model, "config", None), "_commit_hash", None)
         return facts

@@ -30,6 +30,7 @@ from smoa_lightning.configuration.import_policy import check_only_classes, impor
 from smoa_lightning.configuration.parser import OneSentenceParser, refused_strategy
 from smoa_lightning.configuration.path_settings import expand_places
 from smoa_lightning.data.datamodule import TaskDataModule
+from smoa_lightning.objectives import objective_of
 from smoa_lightning.training.callbacks import (
     AdapterCheckpoint,
     CostMonitor,
@@ -195,6 +196,7 @@ class FineTuneCLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         """Decide the sources of the run, instantiate its trainer, then decide the folder."""
+        self.model.objective = objective_of(self.datamodule.sets)
         if self.subcommand is None:
             return super().instantiate_trainer(logger=False, **kwargs)
         self.datamodule.resolve()

@@ -35,8 +35,8 @@ from smoa_lightning.backbones.limits import Limits
 from smoa_lightning.backbones.tokenizer import load_tokenizer
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.configuration.ranges import check_value
-from smoa_lightning.evaluation.scoring import summed_cross_entropy, target_logits
 from smoa_lightning.evaluation.tasks import TaskEvaluation
+from smoa_lightning.objectives import LANGUAGE_MODELING, Objective, objective_of
 from smoa_lightning.records.metric_table import METRICS
 from smoa_lightning.training.checkpoint import check_tensors
 from smoa_lightning.training.loss_scale import scaler_decides
@@ -51,10 +51,12 @@ Batch = dict[str, Any]
 
 
 class FineTuneModule(L.LightningModule):
-    """A causal language model, an adapter strategy, the loss and the optimizer.
+    """A backbone with the head of the objective, an adapter strategy, and the optimizer.
 
-    The loss of an optimizer step is the mean cross-entropy of all its target tokens, over all micro-batches and
-    processes. Accumulation and DDP therefore change only the speed.
+    The loss of an optimizer step is the mean of the objective's loss over all its targets, such as the cross-entropy of
+    all target tokens, over all micro-batches and processes. Accumulation and DDP therefore change only the speed.
+
+    Set ``objective`` before the model or its tokenizer is read, unless the run trains a language model.
     """
 
     def __init__(
@@ -92,6 +94,7 @@ class FineTuneModule(L.LightningModule):
         numbers = {"warmup": warmup, "adapter_seed": adapter_seed, "budget_tolerance": budget_tolerance}
         for name, number in numbers.items():
             check_value(f"model.{name}", number)
+        self.objective = LANGUAGE_MODELING
         self.backbone_config = backbone or BackboneConfig()
         self.adapter_config, self.frozen, self.optimizer_factory = adapter, frozen, optimizer
         self.warmup, self.decay, self.adapter_seed = warmup, decay, adapter_seed or 0
@@ -103,14 +106,14 @@ class FineTuneModule(L.LightningModule):
         self.model: PreTrainedModel | PeftModel | None = None
         self.allocation: RankAllocation | None = None  # AdaLoRA's penalty and rank changes
         self.evaluation: TaskEvaluation  # of the current pass
-        self.step_targets = 0  # target tokens of the current optimizer step
+        self.step_targets = 0  # targets of the current optimizer step
         self.seen_tokens = 0  # without padding; for the cost monitor
         self._step_loss: Tensor | None = None
 
     @cached_property
     def location(self) -> Location:
-        """Where the backbone is read from."""
-        return locate(self.backbone_config)
+        """Where the backbone is read from, with the head of the objective."""
+        return locate(self.backbone_config, self.objective.head)
 
     @cached_property
     def backbone_facts(self) -> dict[str, Any]:
@@ -152,6 +155,20 @@ class FineTuneModule(L.LightningModule):
             self.adapter_config = self.budget_fit.config
         return self.budget_fit
 
+    def setup(self, stage: str) -> None:
+        """Refuse data of another objective than that of the model.
+
+        Raises:
+            UserError: ``objective`` was not set for these data.
+        """
+        sets = getattr(self.trainer.datamodule, "sets", None)  # type: ignore[attr-defined]
+        wanted = self.objective if sets is None else objective_of(sets)
+        if wanted != self.objective:
+            raise UserError(
+                f"the model is for {self.objective.name}, but the data are for {wanted.name}: set module.objective = "
+                "objective_of(data.sets) before anything is loaded"
+            )
+
     def configure_model(self) -> None:
         """Load the backbone, then attach the strategy, each once; Lightning calls this before every run.
 
@@ -181,8 +198,8 @@ class FineTuneModule(L.LightningModule):
         self.network.train()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Return the summed cross-entropy of a micro-batch; the optimizer step divides by its number of targets."""
-        loss, targets = summed_cross_entropy(*target_logits(self.network, batch))
+        """Return the summed loss of a micro-batch; the optimizer step divides by its number of targets."""
+        loss, targets = self.objective.loss(self.network, batch)
         self.step_targets += int(targets)
         self.seen_tokens += int(batch["num_tokens"] if "num_tokens" in batch else batch["attention_mask"].sum())
         self._step_loss = loss.detach() + (0 if self._step_loss is None else self._step_loss)
@@ -194,7 +211,7 @@ class FineTuneModule(L.LightningModule):
         return self._step_loss is not None
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Divide the gradients by the number of target tokens of the whole step, over all processes.
+        """Divide the gradients by the number of targets of the whole step, over all processes.
 
         With 16-mixed, a loss scaler leaves out a step whose gradients are not finite, and lowers its scale.
 

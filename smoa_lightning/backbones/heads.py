@@ -1,0 +1,130 @@
+"""The head that a run needs on its backbone: that of a language model, or a new one for classes or for a number."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    PretrainedConfig,
+    PreTrainedModel,
+)
+
+from smoa_lightning.backbones.causal import check_causal
+from smoa_lightning.common.errors import UserError
+
+HeadKind = Literal["language_model", "sequence_classification", "regression"]
+AUTO_CLASSES: dict[str, Any] = {
+    "language_model": AutoModelForCausalLM,
+    "sequence_classification": AutoModelForSequenceClassification,
+    "regression": AutoModelForSequenceClassification,
+}
+
+
+@dataclass(frozen=True)
+class Head:
+    """A head: its class in transformers, and the names of its outputs.
+
+    Args:
+        kind: ``language_model`` is in the files of the backbone. The other two are new, and are trained in full.
+        names: The names of the classes, in the order of the labels; for a regression the name of the number.
+    """
+
+    kind: HeadKind = "language_model"
+    names: tuple[str, ...] = ()
+
+    @property
+    def is_new(self) -> bool:
+        """Whether the files of a pretrained backbone lack the head."""
+        return self.kind != "language_model"
+
+    @property
+    def auto_class(self) -> Any:
+        """The auto-model class of transformers."""
+        return AUTO_CLASSES[self.kind]
+
+    def settings(self) -> dict[str, Any]:
+        """Return what the config of the model says about the head; empty for a language model."""
+        if not self.is_new:
+            return {}
+        problem = "regression" if self.kind == "regression" else "single_label_classification"
+        names = dict(enumerate(self.names))
+        return {"id2label": names, "label2id": {name: n for n, name in names.items()}, "problem_type": problem}
+
+    def facts(self) -> dict[str, Any]:
+        """Return the head as a JSON-safe dictionary, which ``head_of`` reads."""
+        return {"kind": self.kind, "names": list(self.names)}
+
+    def check(self, architecture: PretrainedConfig, name: str) -> None:
+        """Refuse an architecture that cannot have this head.
+
+        Args:
+            architecture: The configuration of the model.
+            name: Repository or folder, for the message.
+
+        Raises:
+            UserError: The message has the kind of the model.
+        """
+        if not self.is_new:
+            check_causal(architecture, name)
+            return
+        settings: Any = architecture
+        what = self.kind.replace("_", " ")
+        if getattr(settings, "is_encoder_decoder", False):
+            fault = f"is an encoder-decoder ({settings.model_type!r}), which this package does not train for {what}"
+        elif type(architecture) not in self.auto_class._model_mapping:
+            fault = f"is of the kind {settings.model_type!r}, which has no head for {what} in transformers"
+        else:
+            return
+        raise UserError(f"the backbone {name!r} {fault}; choose an encoder, such as a BERT model, or a decoder")
+
+
+def head_of(facts: dict[str, Any] | None) -> Head:
+    """Return the head of a record or an adapter folder; without facts, that of a language model."""
+    return Head() if facts is None else Head(facts["kind"], tuple(facts["names"]))
+
+
+def head_modules(model: nn.Module, head: Head) -> tuple[str, ...]:
+    """Return the names of the modules of a new head: all parts of the model with parameters but the backbone itself.
+
+    BERT has ``classifier`` (its pooler belongs to the backbone), DeBERTa ``pooler`` and ``classifier``, Llama
+    ``score``. A head in the files of the backbone is not new, so that a language model has none.
+    """
+    if not head.is_new:
+        return ()
+    prefix = getattr(model, "base_model_prefix", "")
+    return tuple(n for n, child in model.named_children() if n != prefix and any(True for _ in child.parameters()))
+
+
+def is_head_weight(name: str, prefix: str) -> bool:
+    """Return whether a weight of a classification model is outside of its backbone."""
+    return not name.startswith(f"{prefix}.")
+
+
+@torch.no_grad()
+def initialise(model: PreTrainedModel, missing: Sequence[str], seed: int) -> None:
+    """Draw the weights of a head that the files lack, by the rule of the model's class in transformers.
+
+    Args:
+        model: The loaded model; it is changed in place.
+        missing: Names of the weights that the files lack.
+        seed: Seed of the values.
+    """
+    modules = dict.fromkeys(name.rpartition(".")[0] for name in missing)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        for module in map(model.get_submodule, modules):
+            for parameter in module.parameters(recurse=False):
+                parameter._is_hf_initialized = False  # type: ignore[attr-defined]
+            model._init_weights(module)
+
+
+def follow_padding(model: Any, head: Head, pad_id: int | None) -> None:
+    """Let a decoder with a new head find the last token of each row: it is the last one that is no padding."""
+    if head.is_new:
+        model.config.pad_token_id = pad_id

@@ -1,0 +1,5 @@
+"""Objectives: what a run minimises, and the head that its backbone needs for it."""
+
+from smoa_lightning.objectives.objective import LANGUAGE_MODELING, Objective, objective_of
+
+__all__ = ["LANGUAGE_MODELING", "Objective", "objective_of"]
