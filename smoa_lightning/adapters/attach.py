@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 import torch
@@ -16,6 +17,7 @@ from smoa_lightning.adapters.ignored_names import refuse_ignored_names
 from smoa_lightning.adapters.targets import check_saved_modules, matched_modules, resolve_targets
 from smoa_lightning.adapters.token_indices import check_token_indices
 from smoa_lightning.adapters.tuner import AdapterModel, TunerConfig
+from smoa_lightning.backbones.heads import new_head
 from smoa_lightning.common.errors import UserError
 
 # What peft raises for settings that it cannot follow. A RuntimeError may be a full memory, or the meta device.
@@ -26,7 +28,8 @@ def attach(model: nn.Module, config: PeftConfig, seed: int) -> PeftModel:
     """Put an adapter into a backbone.
 
     The adapter is initialised from ``seed`` alone; the caller's random state does not change. Its parameters are
-    float32 even on a half-precision backbone, and all other parameters are frozen. On the meta device no spectrum is
+    float32 even on a half-precision backbone, and all other parameters are frozen but those of a new head, which is
+    trained in full and saved with the adapter. On the meta device no spectrum is
     computed.
 
     Args:
@@ -41,6 +44,7 @@ def attach(model: nn.Module, config: PeftConfig, seed: int) -> PeftModel:
     Raises:
         UserError: Targets match nothing, ranks or numbers of subspaces do not fit a layer, or peft refuses a setting.
     """
+    config = with_head(config, new_head(model))
     config = resolve_targets(model, config)
     check_saved_modules(model, config)
     check_token_indices(model, config)
@@ -61,6 +65,30 @@ def attach(model: nn.Module, config: PeftConfig, seed: int) -> PeftModel:
             adapted.base_model.prepare(adapter_name)
     refuse_ignored_names(cast(PeftModel, adapted))
     return cast(PeftModel, adapted)
+
+
+def with_head(config: PeftConfig, head: Sequence[str]) -> PeftConfig:
+    """Return a config that trains the modules of a new head in full, and adapts none of them.
+
+    Args:
+        config: Configuration of any peft method; it is not changed.
+        head: Names of the modules; without names the config is returned as it is.
+
+    Raises:
+        UserError: The method cannot train further modules.
+    """
+    if not head:
+        return config
+    config = copy.deepcopy(config)
+    settings: Any = config
+    if not hasattr(config, "modules_to_save"):
+        raise UserError(
+            f"model.adapter: {type(config).__name__} cannot train the new head ({', '.join(head)}) beside the adapter: "
+            "choose a method with modules_to_save"
+        )
+    config.task_type = TaskType.SEQ_CLS
+    settings.modules_to_save = sorted({*(settings.modules_to_save or ()), *head})
+    return config
 
 
 @contextlib.contextmanager

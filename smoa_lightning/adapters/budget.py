@@ -20,9 +20,11 @@ from torch import nn
 from smoa_lightning.adapters.attach import attach
 from smoa_lightning.adapters.inspect import target_layers
 from smoa_lightning.adapters.method_names import method_name
+from smoa_lightning.adapters.parameters import head_parameters
 from smoa_lightning.adapters.size_patterns import pattern_note, searched_settings
 from smoa_lightning.adapters.size_settings import OUT_OF_REACH, Shapes, SizeSetting, size_settings_of
 from smoa_lightning.adapters.tuner import update_shape
+from smoa_lightning.backbones.heads import new_head
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.common.parameter_budget import number_of_parameters
 from smoa_lightning.configuration.shipped_files import config_file
@@ -172,7 +174,7 @@ def fit_budget(skeleton: nn.Module, config: PeftConfig | None, budget: Budget, f
 
 
 def trainable_parameters(skeleton: nn.Module, config: PeftConfig | None) -> int:
-    """Return the number of parameters that a strategy trains on a backbone.
+    """Return the number of parameters that a strategy trains on a backbone, without those of a new head.
 
     Args:
         skeleton: The backbone, best on the meta device; it is not changed.
@@ -182,7 +184,8 @@ def trainable_parameters(skeleton: nn.Module, config: PeftConfig | None) -> int:
         UserError: The strategy does not fit the backbone.
     """
     if config is None:
-        return sum(parameter.numel() for parameter in skeleton.parameters())
+        head = [p for name in new_head(skeleton) for p in skeleton.get_submodule(name).parameters()]
+        return sum(p.numel() for p in skeleton.parameters()) - sum(p.numel() for p in head)
     config = countable(config)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # attaching the strategy for the run shows them
@@ -191,7 +194,8 @@ def trainable_parameters(skeleton: nn.Module, config: PeftConfig | None) -> int:
                 adapted = attach(copy.deepcopy(skeleton), config, 0)
         except (RuntimeError, NotImplementedError):  # methods such as BOFT compute with their new tensors
             adapted = attach(copy.deepcopy(skeleton), config, 0)
-    return sum(parameter.numel() for parameter in adapted.parameters() if parameter.requires_grad)
+    trained = sum(parameter.numel() for parameter in adapted.parameters() if parameter.requires_grad)
+    return trained - sum(parameter.numel() for parameter in head_parameters(adapted))
 
 
 def countable(config: PeftConfig) -> PeftConfig:

@@ -18,8 +18,10 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from smoa_lightning.adapters.method_names import method_name
+from smoa_lightning.adapters.parameters import head_parameters
 from smoa_lightning.adapters.targets import matched_modules, resolve_targets
 from smoa_lightning.adapters.tuner import SlotLayer, UpdateLayer
+from smoa_lightning.backbones.heads import new_head
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,12 @@ def target_layers(model: nn.Module, config: PeftConfig) -> dict[str, nn.Module]:
     if str(getattr(resolved, "target_modules", None)).lower() != "all-linear":
         return dict(matched_modules(model, resolved))
     output = getattr(model, "get_output_embeddings", lambda: None)()
-    linear = ((name, m) for name, m in model.named_modules() if isinstance(m, nn.Linear | Conv1D))
+    head = new_head(model)
+    linear = (
+        (name, m)
+        for name, m in model.named_modules()
+        if isinstance(m, nn.Linear | Conv1D) and name.partition(".")[0] not in head
+    )
     return {name: module for name, module in linear if module is not output}
 
 
@@ -159,7 +166,8 @@ _BOUNDS: dict[str, Callable[[Any, str, Any], int | None]] = {  # by the name of 
 def sizes(network: nn.Module) -> dict[str, int]:
     """Count the trainable parameters (``trainable``), all parameters (``total``) and saved bytes (``adapter_bytes``).
 
-    The saved bytes are those of the adapter, or of all trainable parameters without an adapter.
+    With a new head, ``trainable`` is without it, and ``head`` are its parameters, which every strategy trains. The
+    saved bytes are those of the adapter with the head, or of all trainable parameters without an adapter.
     """
     parameters = list(network.parameters())
     trained = [parameter for parameter in parameters if parameter.requires_grad]
@@ -167,8 +175,10 @@ def sizes(network: nn.Module) -> dict[str, int]:
         saved = adapter_bytes(network)
     else:
         saved = sum(parameter.numel() * parameter.element_size() for parameter in trained)
+    of_head = sum(parameter.numel() for parameter in head_parameters(network))
     return {
-        "trainable": sum(parameter.numel() for parameter in trained),
+        "trainable": sum(parameter.numel() for parameter in trained) - of_head,
+        **({"head": of_head} if of_head else {}),
         "total": sum(parameter.numel() for parameter in parameters),
         "adapter_bytes": saved,
     }

@@ -9,6 +9,8 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import AuxiliaryTrainingWrapper
 from torch import nn
 
+from smoa_lightning.backbones.heads import new_head
+
 
 def _adapter_modules(model: PeftModel) -> Iterator[tuple[str, nn.Module]]:
     """Yield the modules that peft added: containers of tuners, copies of trained modules, prompt encoders."""
@@ -40,6 +42,12 @@ def adapter_parameter_names(model: PeftModel) -> set[str]:
     if any(getattr(model.peft_config[adapter], "bias", "none") != "none" for adapter in active):
         names |= {n for n, p in model.named_parameters() if n.endswith(".bias") and p.requires_grad}
     return names
+
+
+def head_parameters(network: nn.Module) -> list[nn.Parameter]:
+    """Return the trained parameters of a new head, of the backbone with or without an adapter."""
+    base = network.get_base_model() if isinstance(network, PeftModel) else network
+    return [p for name in new_head(base) for p in base.get_submodule(name).parameters() if p.requires_grad]
 
 
 def adapter_state_names(model: PeftModel) -> set[str]:

@@ -21,7 +21,7 @@ from transformers import (
 from transformers.quantizers.auto import get_hf_quantizer
 
 from smoa_lightning.backbones.attention import choose_kernel, kernel_of
-from smoa_lightning.backbones.heads import Head, is_head_weight
+from smoa_lightning.backbones.heads import LANGUAGE_MODEL, Head, is_head_weight, mark_head
 from smoa_lightning.backbones.hub import commit_of, hub_answers, hub_errors, remember_commit, resolve_source
 from smoa_lightning.backbones.kernels import check_kernels
 from smoa_lightning.backbones.limits import Limits, limits_of_architecture
@@ -90,7 +90,7 @@ class Location:
     name: str
     revision: str | None = None
     commit: str | None = None
-    head: Head = Head()
+    head: Head = LANGUAGE_MODEL
 
     def reading(self) -> dict[str, Any]:
         """Return the arguments for transformers to read from here.
@@ -103,13 +103,18 @@ class Location:
         return {**where, "trust_remote_code": False}  # otherwise transformers asks the user
 
 
-def locate(config: BackboneConfig, head: Head = Head()) -> Location:
+def locate(config: BackboneConfig, head: Head = LANGUAGE_MODEL) -> Location:
     """Decide the source of the backbone, and its commit on the hub, without loading it.
 
     Raises:
         UserError: ``source: local`` without a folder that holds a ``config.json``, or with a file that is not
-            regular; or the hub does not answer.
+            regular; the hub does not answer; or quantised weights with a new head.
     """
+    if head.is_new and config.quantization is not None:
+        raise UserError(
+            f"model.backbone.quantization is {config.quantization!r}, but a new head for {head.kind.replace('_', ' ')} "
+            "is trained on floating-point weights only: set it to null"
+        )
     if config.path is not None and config.source != "local":
         raise UserError(
             f"model.backbone.path is set, but model.backbone.source is {config.source!r}: set model.backbone.source to "
@@ -242,6 +247,7 @@ def complete_model(location: Location, allow_missing: Collection[str] = (), **kw
         )
     model: PreTrainedModel
     model, report = loaded
+    mark_head(model, head)
     if head.is_new:
         model.missing_head, report = _without_head(model.base_model_prefix, report)
     check_complete(report, allow_missing, location.name)
@@ -282,6 +288,7 @@ def load_skeleton(config: BackboneConfig, location: Location) -> PreTrainedModel
         model: PreTrainedModel = location.head.auto_class.from_config(
             architecture, dtype=getattr(torch, config.dtype), trust_remote_code=False
         )
+    mark_head(model, location.head)
     return model
 
 

@@ -84,21 +84,32 @@ class Head:
         raise UserError(f"the backbone {name!r} {fault}; choose an encoder, such as a BERT model, or a decoder")
 
 
+LANGUAGE_MODEL = Head()
+
+
 def head_of(facts: dict[str, Any] | None) -> Head:
     """Return the head of a record or an adapter folder; without facts, that of a language model."""
-    return Head() if facts is None else Head(facts["kind"], tuple(facts["names"]))
+    return LANGUAGE_MODEL if facts is None else Head(facts["kind"], tuple(facts["names"]))
 
 
-def head_modules(model: nn.Module, head: Head) -> tuple[str, ...]:
-    """Return the names of the modules of a new head: all parts of the model with parameters but the backbone itself.
+def mark_head(model: Any, head: Head) -> None:
+    """Write the names of the modules of a new head on the model, for ``new_head``.
 
-    BERT has ``classifier`` (its pooler belongs to the backbone), DeBERTa ``pooler`` and ``classifier``, Llama
-    ``score``. A head in the files of the backbone is not new, so that a language model has none.
+    They are all parts of the model with parameters but the backbone itself. BERT has ``classifier`` (its pooler belongs
+    to the backbone), DeBERTa ``pooler`` and ``classifier``, Llama ``score``.
     """
-    if not head.is_new:
-        return ()
-    prefix = getattr(model, "base_model_prefix", "")
-    return tuple(n for n, child in model.named_children() if n != prefix and any(True for _ in child.parameters()))
+    parts = [name for name, child in model.named_children() if any(True for _ in child.parameters())]
+    model.new_head = tuple(name for name in parts if name != model.base_model_prefix) if head.is_new else ()
+
+
+def new_head(model: nn.Module) -> tuple[str, ...]:
+    """Return the names of the modules of a new head, which every strategy trains in full; empty without one.
+
+    Args:
+        model: A backbone, without the model of peft around it.
+    """
+    names: tuple[str, ...] = getattr(model, "new_head", ())
+    return names
 
 
 def is_head_weight(name: str, prefix: str) -> bool:

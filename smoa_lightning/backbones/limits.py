@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 # names of the largest number of positions in the configs of transformers; others, such as Mamba, have no limit
 POSITIONS = ("max_position_embeddings", "max_seq_len")
+# architectures whose first token has the position after the padding's id: RoBERTa has 514 positions for 512 tokens
+AFTER_PADDING = ("camembert", "data2vec-text", "mpnet", "roberta", "roberta-prelayernorm", "xlm-roberta")
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,8 @@ def limits_of_architecture(architecture: PretrainedConfig) -> Limits:
     settings: Any = architecture.get_text_config()
     given = (getattr(settings, name, None) for name in POSITIONS)
     positions = next((value for value in given if value is not None and value > 0), None)  # -1: no limit
+    if positions is not None and settings.model_type in AFTER_PADDING:
+        positions -= settings.pad_token_id + 1
     return Limits(positions, getattr(settings, "vocab_size", None))
 
 

@@ -22,7 +22,8 @@ def load_tokenizer(location: Location) -> PreTrainedTokenizerBase:
     the loss: targets are masked by length and not by token id, so that a real EOS stays a target.
 
     Raises:
-        UserError: There is no tokenizer, it has no EOS token, or the embedding of the model has no row for that token.
+        UserError: There is no tokenizer, it has no EOS token (with a new head: no pad token either), or the
+            embedding of the model has no row for that token.
     """
     return copy.deepcopy(cached("tokenizer", content(location), lambda: _read(location)))
 
@@ -40,10 +41,12 @@ def _read(location: Location) -> PreTrainedTokenizerBase:
             f"the backbone {location.name!r} has no tokenizer: copy the tokenizer files of the model into its folder, "
             "such as tokenizer.json and tokenizer_config.json"
         )
+    pad = tokenizer.pad_token_id
     if tokenizer.eos_token_id is None:
+        if location.head.is_new and pad is not None:
+            return tokenizer  # an encoder writes no response
         raise UserError(f"the tokenizer of {location.name!r} has no EOS token, so a response could never end")
     check_ids([tokenizer.eos_token_id], vocabulary, tokenizer, f"the tokenizer of {location.name!r}")
-    pad = tokenizer.pad_token_id
     if pad is None or (vocabulary is not None and pad >= vocabulary):
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer

@@ -73,6 +73,7 @@ RANGES: Mapping[str, Range] = {
     "seed_everything": SEED,
     "model.adapter_seed": SEED,
     "model.warmup": Range(0),
+    "model.head_lr": Range(0, without_low=True),
     "model.budget_tolerance": Range(0, 1, without_high=True),
     "model.optimizer.init_args.lr": Range(0, without_low=True),
     "model.optimizer.init_args.weight_decay": Range(0),

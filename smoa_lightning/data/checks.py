@@ -2,19 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from smoa_lightning.backbones.hub import SOURCES
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.configuration.combinations import check_combinations
 from smoa_lightning.configuration.ranges import check_value
+from smoa_lightning.data.tasks.base import Labelling, Protocol
 
 NUMBERS = (
     *("batch_size", "eval_batch_size", "eval_max_tokens", "limit_train_rows", "limit_report_rows", "bucket_batches"),
     *("pad_multiple", "max_new_tokens", "num_beams", "selection_rows", "num_workers", "num_fewshot", "max_length"),
     *("seed", "first_label"),
 )
+
+
+def check_labelling(protocols: Mapping[str, Protocol], trained: Sequence[str], settings: Mapping[str, Any]) -> None:
+    """Refuse settings of prompts and replies for tasks with a label, and such tasks beside others.
+
+    Args:
+        protocols: Task -> its protocol, for all tasks of a run.
+        trained: The tasks that are trained on.
+        settings: ``packing``, ``num_fewshot`` and ``bert_score``.
+
+    Raises:
+        UserError: names the setting.
+    """
+    labelled = [name for name, protocol in protocols.items() if isinstance(protocol, Labelling)]
+    if not labelled:
+        return
+    first = protocols[labelled[0]]
+    for name, protocol in protocols.items():
+        if protocol.name != first.name or getattr(protocol, "names", ()) != getattr(first, "names", ()):
+            raise UserError(
+                f"data: the tasks {labelled[0]!r} ({first.name}) and {name!r} ({protocol.name}) need different heads "
+                "of the model; train and report tasks with the same labels"
+            )
+    if len(trained) > 1:
+        raise UserError("data.mixture: a model with a new head is trained on one task; name it in data.task")
+    for key, none in (("packing", False), ("num_fewshot", 0), ("bert_score", None)):
+        if settings[key] != none:
+            raise UserError(
+                f"data.{key} is {settings[key]}, but task {labelled[0]!r} has no prompt and no reply, but a label: "
+                "remove it"
+            )
 
 
 def check_ranges(source: str, numbers: Mapping[str, Any]) -> None:

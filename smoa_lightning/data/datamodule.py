@@ -16,7 +16,7 @@ from smoa_lightning.data.batches.loaders import (
     scoring_loader,
     training_loader,
 )
-from smoa_lightning.data.checks import check_ranges
+from smoa_lightning.data.checks import check_labelling, check_ranges
 from smoa_lightning.data.encoding.encode_examples import Encoding
 from smoa_lightning.data.encoding.encoded_task import EncodingSettings
 from smoa_lightning.data.encoding.task_sets import TaskSets
@@ -52,7 +52,8 @@ class TaskDataModule(LightningDataModule):
         report_tasks: The tasks of the report, such as ``[gsm8k]`` after training on ``metamath_qa``; ``null`` means the
             training tasks.
         protocol: ``likelihood``: the best choice by log-likelihood. ``generation``: the answer in a reply that the
-            model generates. ``null``: the default of the task.
+            model generates. ``classification``, ``regression``: a label, by a new head of the model. ``null``: the
+            default of the task.
         fields: Field of the task -> its name in your rows, if the names differ.
         first_label: With task ``choice``: 1 if labels are numbers from 1 on. ``null`` or 0 means positions from 0 on,
             letters or texts.
@@ -102,7 +103,7 @@ class TaskDataModule(LightningDataModule):
         revision: str | None = None,
         mixture: list[str] | dict[str, float] | None = None,
         report_tasks: list[str] | None = None,
-        protocol: Literal["likelihood", "generation"] | None = None,
+        protocol: Literal["likelihood", "generation", "classification", "regression"] | None = None,
         fields: dict[str, str | list[str]] | None = None,
         first_label: int | None = None,
         batch_size: int = 32,
@@ -161,6 +162,8 @@ class TaskDataModule(LightningDataModule):
         encoding = Encoding(max_length, loss_on, overlong, add_bos)
         encoded = EncodingSettings(num_fewshot, chat_template, max_new_tokens, encoding)
         self.sets = TaskSets(task, rows, encoded, mixture, report_tasks, protocol, fields)
+        protocols = {name: rows.protocol for name, rows in self.sets.all.items()}
+        check_labelling(protocols, list(self.sets.trained), vars(self))
         if path is not None and source != "local":
             raise UserError(
                 f"data.path is set, but data.source is {source!r}: set data.source: local, or remove the path."

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from smoa_lightning.data.tasks import Generation, Protocol
+from smoa_lightning.data.tasks.base import Labelling
 from smoa_lightning.evaluation.choice import ChoiceEvaluator
+from smoa_lightning.evaluation.labels import LabelEvaluator
 from smoa_lightning.evaluation.reply import ReplyEvaluator
 from smoa_lightning.records.metric_table import COUNT, METRICS
 
@@ -43,12 +45,14 @@ class TaskEvaluation(nn.Module):
     ) -> None:
         super().__init__()
         self.names = list(protocols)
-        self.evaluators = nn.ModuleList(
-            ReplyEvaluator(protocol, tokenizer, max_new_tokens, num_beams, (ends or {}).get(name), bert_score, name)
-            if isinstance(protocol, Generation)
-            else ChoiceEvaluator(name)
-            for name, protocol in protocols.items()
-        )
+
+        def evaluator(name: str, protocol: Protocol) -> nn.Module:
+            if isinstance(protocol, Generation):
+                end = (ends or {}).get(name)
+                return ReplyEvaluator(protocol, tokenizer, max_new_tokens, num_beams, end, bert_score, name)
+            return LabelEvaluator(protocol, name) if isinstance(protocol, Labelling) else ChoiceEvaluator(name)
+
+        self.evaluators = nn.ModuleList(evaluator(name, protocol) for name, protocol in protocols.items())
         self.write = [not selecting or METRICS[p.selection_metric].needs_reply for p in protocols.values()]
 
     def score(self, network: Any, batch: dict[str, Any], position: int = 0) -> list[dict[str, Any]]:

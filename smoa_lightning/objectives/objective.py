@@ -1,7 +1,7 @@
 """An objective: the head of the model, and the summed loss of a batch with its number of targets.
 
-How an item is scored is the protocol's matter (``evaluation.tasks``): one language model may score choices of a task and
-replies of another one.
+The protocol of a task decides how its items are scored (``evaluation.tasks``): one language model may score the choices
+of a task and the replies of another one.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from typing import Any
 
 from torch import Tensor
 
-from smoa_lightning.backbones.heads import Head
+from smoa_lightning.backbones.heads import LANGUAGE_MODEL, Head
 from smoa_lightning.data.encoding.task_sets import TaskSets
-from smoa_lightning.objectives import language_modeling
+from smoa_lightning.data.tasks import Classification, Regression
+from smoa_lightning.objectives import language_modeling, regression, sequence_classification
 
 Loss = Callable[[Any, dict[str, Any]], tuple[Tensor, Tensor]]
 
@@ -32,12 +33,19 @@ class Objective:
 
     name: str
     loss: Loss
-    head: Head = Head()
+    head: Head = LANGUAGE_MODEL
 
 
 LANGUAGE_MODELING = Objective("language_modeling", language_modeling.loss)
 
 
 def objective_of(sets: TaskSets) -> Objective:
-    """Return the objective of the tasks of a run."""
+    """Return the objective of the tasks of a run; the data module has checked that they agree."""
+    protocol = next(iter(sets.trained.values())).protocol
+    if isinstance(protocol, Classification):
+        return Objective(
+            "sequence_classification", sequence_classification.loss, Head("sequence_classification", protocol.names)
+        )
+    if isinstance(protocol, Regression):
+        return Objective("regression", regression.loss, Head("regression", protocol.names))
     return LANGUAGE_MODELING

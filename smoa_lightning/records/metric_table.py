@@ -13,8 +13,8 @@ from typing import Any, Literal
 Direction = Literal["maximize", "minimize"]
 Unit = Literal["share", "points of 100", "nats per token", "words", "cosine", ""]
 # What a metric is computed from: scored choices, the likelihood of gold replies, the answers in generated replies, the
-# texts of generated replies, or the general text of the callback ``Forgetting``.
-Source = Literal["choices", "gold replies", "answers", "reply texts", "general text"]
+# texts of generated replies, the general text of the callback ``Forgetting``, or the classes or numbers of a new head.
+Source = Literal["choices", "gold replies", "answers", "reply texts", "general text", "classes", "numbers"]
 UNMEASURED = ("rank/", "cost/")  # metrics that are negative if they were not measured
 Item = Mapping[str, Any]  # a line of items.jsonl
 
@@ -95,6 +95,10 @@ def _per_token(item: Item) -> float | None:
     return item["nll"] / item["tokens"] if "nll" in item else None
 
 
+def _squared_error(item: Item) -> float | None:
+    return (item["prediction"] - item["label"]) ** 2 if "prediction" in item else None
+
+
 def _unparsed(item: Item) -> float | None:
     return float(item["answer"] is None) if "answer" in item else None
 
@@ -102,12 +106,19 @@ def _unparsed(item: Item) -> float | None:
 METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
-        _accuracy("acc", "choices", "answers", in_progress_bar=True),
+        _accuracy("acc", "choices", "answers", "classes", in_progress_bar=True),
         _accuracy("acc_norm", "choices"),
         _accuracy("acc_token", "choices"),
+        *(
+            Metric(name, "maximize", "", (source,), is_mean=False, in_hparams=True, in_progress_bar=True)
+            for name, source in (("mcc", "classes"), ("f1", "classes"), ("pearson", "numbers"), ("spearman", "numbers"))
+        ),
+        Metric("mse", "minimize", "", ("numbers",), _squared_error),
         Metric("unparsed_rate", "minimize", "share", ("answers",), _unparsed),
         Metric("perplexity", "minimize", "", ("gold replies",), is_mean=False, in_hparams=True, in_progress_bar=True),
-        Metric(COMMON, "minimize", "nats per token", ("choices", "gold replies"), _per_token, in_hparams=True),
+        Metric(
+            COMMON, "minimize", "nats per token", ("choices", "gold replies", "classes"), _per_token, in_hparams=True
+        ),
         Metric("bleu", "maximize", "points of 100", ("reply texts",), is_mean=False),
         Metric("chrf", "maximize", "points of 100", ("reply texts",), is_mean=False),
         Metric("rouge_l", "maximize", "share", ("reply texts",)),

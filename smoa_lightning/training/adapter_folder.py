@@ -28,6 +28,7 @@ from smoa_lightning.backbones.backbone import (
     provenance,
     size_name,
 )
+from smoa_lightning.backbones.heads import follow_padding, head_of
 from smoa_lightning.backbones.tokenizer import load_tokenizer
 from smoa_lightning.common.checksums import is_intact, sealed, sha256
 from smoa_lightning.common.errors import UserError
@@ -178,7 +179,8 @@ def saved_backbone(folder: Path, moved: str | None = None, weights: bool = True)
     if moved is None:
         location = _location(config, facts["location"])
     else:
-        location = locate(dataclasses.replace(config, source="local", path=moved))
+        head = head_of(facts["location"].get("head"))
+        location = locate(dataclasses.replace(config, source="local", path=moved), head)
     check_trained_on(f"the adapter in {folder}", facts["location"], provenance(location), weights)
     return config, location
 
@@ -204,20 +206,22 @@ def load_adapter(
     folder = adapter_folder(run_or_folder)
     full = not (folder / "adapter_config.json").is_file()
     if isinstance(backbone, PreTrainedModel):
-        read_adapter_facts(folder)
+        head = head_of(read_adapter_facts(folder)["location"].get("head"))
         name = str(backbone.name_or_path)
-        location = Location("local" if Path(name).is_dir() else "hub", name)
+        location = Location("local" if Path(name).is_dir() else "hub", name, head=head)
     else:
         config, location = saved_backbone(folder, backbone, weights=not full)
     if full:
         with reading(folder):
-            whole = complete_model(Location("local", str(folder)))
+            whole = complete_model(Location("local", str(folder), head=location.head))
         return whole.eval(), load_tokenizer(location)
+    tokenizer = load_tokenizer(location)
     base = backbone if isinstance(backbone, PreTrainedModel) else load_model(config, location)
+    follow_padding(base, location.head, tokenizer.pad_token_id)
     with _quiet_peft(), reading(folder):
         model = PeftModel.from_pretrained(base, str(folder))
     refuse_ignored_names(model)
-    return model.eval(), load_tokenizer(location)
+    return model.eval(), tokenizer
 
 
 @contextlib.contextmanager
@@ -237,7 +241,7 @@ def reading(folder: Path) -> Iterator[None]:
 
 def _location(config: BackboneConfig, saved: dict[str, Any]) -> Location:
     """Return the location that ``auto`` meant in training; older folders have an absolute path in ``saved`` only."""
-    decided = dataclasses.replace(config, source=saved["source"])
+    decided, head = dataclasses.replace(config, source=saved["source"]), head_of(saved.get("head"))
     if decided.source == "local":
         paths = [path for path in (saved["name"], config.path) if path and (Path(path) / "config.json").is_file()]
         if not paths:
@@ -245,5 +249,5 @@ def _location(config: BackboneConfig, saved: dict[str, Any]) -> Location:
                 f"the backbone of the adapter is no longer in {saved['name']!r}: name its folder with "
                 "--model.backbone.path FOLDER, or in Python with load_adapter(..., backbone=FOLDER)"
             )
-        return locate(dataclasses.replace(decided, path=paths[0]))
-    return locate(dataclasses.replace(decided, path=None, revision=saved.get("commit") or config.revision))
+        return locate(dataclasses.replace(decided, path=paths[0]), head)
+    return locate(dataclasses.replace(decided, path=None, revision=saved.get("commit") or config.revision), head)

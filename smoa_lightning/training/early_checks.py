@@ -19,7 +19,7 @@ from smoa_lightning.common.errors import UserError
 from smoa_lightning.data.datamodule import TaskDataModule
 from smoa_lightning.records.record import flat
 from smoa_lightning.training.module import FineTuneModule
-from smoa_lightning.training.optimizer import try_optimizer
+from smoa_lightning.training.optimizer import check_head_rate, try_optimizer
 from smoa_lightning.training.trainer_checks import check_observers, check_share
 
 logger = logging.getLogger(__name__)
@@ -49,6 +49,7 @@ def check_before_work(
     if module.frozen:
         _check_scoring(trainer, data)
         return
+    check_head_rate(module.head_lr, module.objective.head.is_new)
     data.setup("fit")
     scores_base, scores_report = (flat(config).get(f"run.{name}", True) for name in ("score_base", "score_report"))
     if scored := data.has_report and (scores_base or scores_report):

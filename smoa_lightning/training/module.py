@@ -31,16 +31,17 @@ from smoa_lightning.backbones.backbone import (
     locate,
     provenance,
 )
+from smoa_lightning.backbones.heads import follow_padding, initialise, new_head
 from smoa_lightning.backbones.limits import Limits
 from smoa_lightning.backbones.tokenizer import load_tokenizer
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.configuration.ranges import check_value
 from smoa_lightning.evaluation.tasks import TaskEvaluation
-from smoa_lightning.objectives import LANGUAGE_MODELING, Objective, objective_of
+from smoa_lightning.objectives import LANGUAGE_MODELING, objective_of
 from smoa_lightning.records.metric_table import METRICS
 from smoa_lightning.training.checkpoint import check_tensors
 from smoa_lightning.training.loss_scale import scaler_decides
-from smoa_lightning.training.optimizer import DEFAULT_OPTIMIZER, scheduled_optimizer
+from smoa_lightning.training.optimizer import DEFAULT_OPTIMIZER, scheduled_optimizer, with_head_rate
 from smoa_lightning.training.packing_check import check_packing
 from smoa_lightning.training.random_states import random_state_of, random_states
 from smoa_lightning.training.reply_trial import try_replies
@@ -70,13 +71,15 @@ class FineTuneModule(L.LightningModule):
         adapter_seed: int | None = None,
         budget: str | int | float | dict[str, str] | None = None,
         budget_tolerance: float | None = None,
+        head_lr: float | None = None,
     ) -> None:
         """Describe the model; ``configure_model`` loads it.
 
         Args:
             backbone: The language model to adapt.
             adapter: The strategy: any ``peft.PeftConfig``, by class path. ``null`` is full fine-tuning.
-            frozen: Train nothing, and evaluate the base model. Needs ``adapter: null``.
+            frozen: Train nothing of the backbone. Needs ``adapter: null``. A language model is only evaluated; a new
+                head of the task is trained alone.
             optimizer: The optimizer of the trainable parameters.
             warmup: Linear warm-up of the learning rate: a number of steps, or below 1 a share of all steps.
             decay: Learning rate after the warm-up: ``linear`` to zero, ``cosine`` to zero, or ``constant``.
@@ -85,6 +88,8 @@ class FineTuneModule(L.LightningModule):
                 ``like: FILE`` for the number of the strategy in a YAML file. ``null`` changes no size.
             budget_tolerance: Largest share by which the size may miss the budget, such as 0.01; ``null`` takes the
                 nearest size and reports the difference.
+            head_lr: Learning rate of a new head, which is trained in full beside any strategy; ``null`` takes that of
+                the optimizer.
         """
         super().__init__()
         if frozen and adapter is not None:
@@ -92,11 +97,13 @@ class FineTuneModule(L.LightningModule):
         if adapter is not None:
             check_supported(adapter)
         numbers = {"warmup": warmup, "adapter_seed": adapter_seed, "budget_tolerance": budget_tolerance}
+        numbers["head_lr"] = head_lr
         for name, number in numbers.items():
             check_value(f"model.{name}", number)
         self.objective = LANGUAGE_MODELING
         self.backbone_config = backbone or BackboneConfig()
-        self.adapter_config, self.frozen, self.optimizer_factory = adapter, frozen, optimizer
+        self.adapter_config, self.frozen_backbone, self.optimizer_factory = adapter, frozen, optimizer
+        self.head_lr = head_lr
         self.warmup, self.decay, self.adapter_seed = warmup, decay, adapter_seed or 0
         self.budget = None if budget is None else Budget.parse(budget)
         self.budget_tolerance = budget_tolerance
@@ -109,6 +116,11 @@ class FineTuneModule(L.LightningModule):
         self.step_targets = 0  # targets of the current optimizer step
         self.seen_tokens = 0  # without padding; for the cost monitor
         self._step_loss: Tensor | None = None
+
+    @property
+    def frozen(self) -> bool:
+        """Whether nothing is trained, not even a head."""
+        return self.frozen_backbone and not self.objective.head.is_new
 
     @cached_property
     def location(self) -> Location:
@@ -177,12 +189,23 @@ class FineTuneModule(L.LightningModule):
         if self.model is None:
             self.resolve_budget()
             model = load_model(self.backbone_config, self.location)
-            self.model = model.requires_grad_(self.adapter_config is None and not self.frozen)
+            self.model = model.requires_grad_(self.adapter_config is None and not self.frozen_backbone)
+            self._prepare_head(model)
         if self.adapter_config is not None and not self.scoring_base_model and not isinstance(self.model, PeftModel):
             self.model = attach(self.model, self.adapter_config, self.adapter_seed)
             if self.adapter_config.peft_type == PeftType.ADALORA:
                 self.allocation = RankAllocation(self.model)
         shard(self)
+
+    def _prepare_head(self, model: PreTrainedModel) -> None:
+        """Draw a new head from ``adapter_seed`` where the files lack it, and let it be trained."""
+        head = self.objective.head
+        if not head.is_new:
+            return
+        initialise(model, model.missing_head, self.adapter_seed)
+        follow_padding(model, head, self.tokenizer.pad_token_id)
+        for name in new_head(model):
+            model.get_submodule(name).requires_grad_(True)
 
     # ------------------------------------------------------------------------------------------------- training
 
@@ -255,7 +278,8 @@ class FineTuneModule(L.LightningModule):
         total = int(self.trainer.estimated_stepping_batches)
         if self.allocation is not None:
             self.allocation.start(total)
-        return scheduled_optimizer(self.network, self.optimizer_factory, total, self.warmup, self.decay)
+        factory = with_head_rate(self.optimizer_factory, self.network, self.head_lr)
+        return scheduled_optimizer(self.network, factory, total, self.warmup, self.decay)
 
     # ----------------------------------------------------------------------------------------------- evaluation
 

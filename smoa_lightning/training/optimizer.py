@@ -10,7 +10,7 @@ import torch
 from peft import PeftModel
 from torch import nn
 
-from smoa_lightning.adapters.parameters import adapter_parameter_names
+from smoa_lightning.adapters.parameters import adapter_parameter_names, head_parameters
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.training.schedule import Decay, warmup_decay
 
@@ -39,6 +39,38 @@ def scheduled_optimizer(
     scale = partial(warmup_decay, warmup=warmup, total=total, decay=decay)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, scale)
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def check_head_rate(rate: float | None, has_head: bool) -> None:
+    """Refuse ``model.head_lr`` for a task without a new head."""
+    if rate is not None and not has_head:
+        raise UserError(f"model.head_lr is {rate:g}, but the task has no new head: remove it")
+
+
+def with_head_rate(factory: Factory, network: nn.Module, rate: float | None) -> Factory:
+    """Return a factory that puts the parameters of a new head into a group with a learning rate of its own.
+
+    The schedule scales the rates of both groups alike.
+
+    Args:
+        factory: Parameters -> their optimizer.
+        network: The backbone with its adapter.
+        rate: ``model.head_lr``; ``None`` changes nothing.
+
+    Raises:
+        UserError: There is a rate, but no new head.
+    """
+    if rate is None:
+        return factory
+    own = {id(parameter) for parameter in head_parameters(network)}
+    check_head_rate(rate, bool(own))
+
+    def grouped(parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+        rest = [parameter for parameter in parameters if id(parameter) not in own]
+        groups: list[Any] = [{"params": rest}] if rest else []
+        return factory([*groups, {"params": [p for p in parameters if id(p) in own], "lr": rate}])
+
+    return grouped
 
 
 def _trained_parameters(network: nn.Module) -> list[nn.Parameter]:

@@ -42,7 +42,13 @@ def run_name(module: FineTuneModule, data: TaskDataModule, seed: Any) -> str:
     adapter, place = module.adapter_config, backbone_name(module)
     if data.source != module.location.source:
         place = f"{place}+{data.source}"
-    parts = [_task_name(data), strategy_name(adapter, module.frozen), *size_names(adapter), f"seed{seed}", place]
+    parts = [
+        _task_name(data),
+        strategy_name(adapter, module.frozen_backbone),
+        *size_names(adapter),
+        f"seed{seed}",
+        place,
+    ]
     return "-".join(parts)
 
 
@@ -54,7 +60,7 @@ def earlier_names(module: FineTuneModule, data: TaskDataModule, config: dict[str
     if config["run"]["name"] is not None:
         return []
     adapter, seed = module.adapter_config, config["seed_everything"]
-    parts = [_task_name(data), strategy_name(adapter, module.frozen)]
+    parts = [_task_name(data), strategy_name(adapter, module.frozen_backbone)]
     parts += [f"r{rank_of(adapter)}", f"K{num_subspaces_of(adapter)}", f"seed{seed}", source_name(module, data)]
     return ["-".join(parts)]
 
@@ -74,7 +80,7 @@ def flat_hyperparameters(module: FineTuneModule, data: TaskDataModule, config: d
         alphas.append(rank_of(adapter))  # SMoA's default: alpha = r
     return {
         "task": _task_name(data),
-        "strategy": strategy_name(adapter, module.frozen),
+        "strategy": strategy_name(adapter, module.frozen_backbone),
         "rank": rank_of(adapter),
         "num_subspaces": num_subspaces_of(adapter),
         "alpha": float(next((a for a in alphas if isinstance(a, int | float)), 0)),

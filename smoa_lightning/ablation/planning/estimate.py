@@ -194,7 +194,7 @@ def build(cell: Cell, study: Study, temporary: Path, values: Mapping[str, Any] |
     seconds = time.monotonic() - began
     network = load_skeleton(module.backbone_config, module.location)
     total = sum(p.numel() for p in network.parameters())
-    parameters = 0 if module.frozen else total
+    parameters = 0 if module.frozen_backbone else total
     if module.adapter_config is not None:
         adapted = attach(network, module.adapter_config, module.adapter_seed)
         parameters = sum(p.numel() for p in adapted.parameters() if p.requires_grad)

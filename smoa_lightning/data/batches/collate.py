@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from smoa_lightning.data.encoding.items import IGNORED, ChoiceItem, ReplyItem, TokenRow
+from smoa_lightning.data.encoding.items import IGNORED, ChoiceItem, LabelledItem, ReplyItem, TokenRow
 
 Batch = dict[str, Any]
 
@@ -65,6 +65,26 @@ def collate_choices(items: Sequence[ChoiceItem], pad_id: int, pad_multiple: int 
     batch["num_bytes"] = torch.tensor([count for item in items for count in item.num_bytes])
     batch["num_choices"] = torch.tensor([len(item.rows) for item in items])
     batch["label"] = torch.tensor([item.label for item in items])
+    batch["row"] = torch.tensor([item.row for item in items])
+    return batch
+
+
+def collate_labels(items: Sequence[LabelledItem], pad_id: int, pad_multiple: int = 1) -> Batch:
+    """Pad labelled items on the right to the longest, rounded up to a multiple.
+
+    Returns:
+        ``input_ids`` (B, T), ``attention_mask`` (B, T), ``token_type_ids`` (B, T) if the items have types, ``labels``
+        (B,) float64, and ``row`` (B,).
+    """
+    lengths = [len(item) for item in items]
+    ids, mask, types = (filled(lengths, fill, pad_multiple) for fill in (pad_id, 0, 0))
+    for line, (item, length) in enumerate(zip(items, lengths, strict=True)):
+        ids[line, :length], mask[line, :length] = item.ids, 1
+        types[line, : len(item.types)] = item.types
+    batch = {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}
+    if items[0].types:
+        batch["token_type_ids"] = torch.from_numpy(types)
+    batch["labels"] = torch.tensor([item.label for item in items], dtype=torch.float64)
     batch["row"] = torch.tensor([item.row for item in items])
     return batch
 

@@ -17,10 +17,32 @@ import torch
 from torch.utils.data import DataLoader
 
 from smoa_lightning.common.errors import UserError
-from smoa_lightning.data.batches.collate import Batch, collate_choices, collate_part, collate_replies, pad_rows
+from smoa_lightning.data.batches.collate import (
+    Batch,
+    collate_choices,
+    collate_labels,
+    collate_part,
+    collate_replies,
+    pad_rows,
+)
 from smoa_lightning.data.batches.order import BucketOrder, longest_first
 from smoa_lightning.data.batches.packing import collate_packed, pack_rows
-from smoa_lightning.data.encoding.items import LazyItems, ReplyItem, lengths_of, num_rows_of
+from smoa_lightning.data.encoding.items import (
+    ChoiceItem,
+    LabelledItem,
+    LazyItems,
+    ReplyItem,
+    TokenRow,
+    lengths_of,
+    num_rows_of,
+)
+
+COLLATE: dict[type, Callable[..., Batch]] = {
+    TokenRow: pad_rows,
+    ChoiceItem: collate_choices,
+    ReplyItem: collate_replies,
+    LabelledItem: collate_labels,
+}
 
 
 class BatchLoader:
@@ -138,10 +160,10 @@ def scoring_loader(
     num_workers: int = 0,
     pin_memory: bool = False,
 ) -> BatchLoader:
-    """Return this process's batches of choice items or reply items, the longest items first.
+    """Return this process's batches of items to score, the longest items first.
 
     Args:
-        items: ``ChoiceItem`` or ``ReplyItem``, all of one kind.
+        items: ``ChoiceItem``, ``ReplyItem`` or ``LabelledItem``, all of one kind.
         eval_batch_size: Largest number of items in a batch.
         max_tokens: Largest number of tokens in a batch with its padding, or None.
         pad_id: Token to pad with.
@@ -155,7 +177,6 @@ def scoring_loader(
     """
     if len(items) < place[1]:
         raise UserError(f"{len(items)} rows to score are too few for {place[1]} processes; train with fewer devices.")
-    replies = bool(items) and isinstance(items[0], ReplyItem)
     batches = longest_first(
         lengths_of(items),
         num_rows_of(items),
@@ -163,8 +184,7 @@ def scoring_loader(
         min(eval_batch_size, len(items) // place[1]),
         max_tokens,
     )
-    collate: Any = collate_replies if replies else collate_choices
-    collate = functools.partial(collate, pad_id=pad_id, pad_multiple=pad_multiple)
+    collate = functools.partial(COLLATE[type(items[0])], pad_id=pad_id, pad_multiple=pad_multiple)
     own = batches.at(np.arange(place[0], len(batches), place[1]))
     return BatchLoader(items, own, collate, num_workers, pin_memory)
 
@@ -194,7 +214,7 @@ def training_loader(
         pad_id: Token to pad with.
         place: This process, and the number of processes.
     """
-    collate: Any = collate_packed if settings.packing else pad_rows
+    collate: Any = collate_packed if settings.packing else COLLATE[type(rows[0])]
     collate = functools.partial(collate, pad_id=pad_id, pad_multiple=settings.pad_multiple)
     if place[1] > 1:
         collate = functools.partial(collate_part, collate=collate)

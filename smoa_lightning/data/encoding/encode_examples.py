@@ -20,7 +20,7 @@ from smoa_lightning.data.encoding.encode import (
     scoring_row,
     training_row,
 )
-from smoa_lightning.data.encoding.items import ChoiceItem, ReplyItem, TokenRow
+from smoa_lightning.data.encoding.items import ChoiceItem, LabelledItem, ReplyItem, TokenRow
 from smoa_lightning.data.encoding.render import texts
 from smoa_lightning.data.tasks import ChoiceExample, ReplyExample, RowError
 
@@ -52,7 +52,7 @@ class PartStatistics:
     target_tokens: int = 0
     lengths: array[int] = field(default_factory=lambda: array("i"), repr=False)
 
-    def add(self, row: TokenRow, clean: bool) -> None:
+    def add(self, row: TokenRow | LabelledItem, clean: bool) -> None:
         """Count one sequence."""
         self.lengths.append(len(row))
         self.num_truncated += row.truncated

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from smoa_lightning.backbones.limits import Limits
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.data.encoding import shots
@@ -13,7 +15,8 @@ from smoa_lightning.data.encoding.encoding_job import EncodingJob
 from smoa_lightning.data.encoding.item_table import ItemTable
 from smoa_lightning.data.encoding.render import end_ids, uses_template
 from smoa_lightning.data.rows.task_rows import Part, RowSettings, TaskRows
-from smoa_lightning.data.tasks import Generation, Protocol, Task
+from smoa_lightning.data.tasks import Classification, Generation, Protocol, Task
+from smoa_lightning.data.tasks.base import Labelling
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -56,10 +59,12 @@ class EncodedTask(TaskRows):
     def items(self, part: Part) -> ItemTable:
         """Return the encoded items of a part: ``TokenRow`` for training, else ``ChoiceItem`` or ``ReplyItem``.
 
+        For a task with labels they are ``LabelledItem`` in every part.
+
         They are encoded on first use, or read from the cache on disk if the same rows were encoded in the same way.
 
         Raises:
-            UserError: a row that does not fit; no row left.
+            UserError: a row that does not fit; no row left; training rows of one class only.
         """
         if part not in self._items:
             if self.tokenizer is None:
@@ -68,8 +73,19 @@ class EncodedTask(TaskRows):
             if not len(items):
                 skipped = items.statistics["skipped_overlong"]
                 raise UserError(f"{self.task.name}: all {skipped} {part} rows are longer than data.max_length.")
+            if part == "train" and isinstance(self.protocol, Classification):
+                self._check_classes(items.labels, self.protocol)
             self._items[part] = items
         return self._items[part]
+
+    def _check_classes(self, labels: np.ndarray, protocol: Classification) -> None:
+        """Refuse training rows of one class: nothing can be learned from them."""
+        found = np.unique(labels)
+        if len(found) == 1:
+            raise UserError(
+                f"all {len(labels)} training rows of {self.task.name} have the label {protocol.names[int(found[0])]!r},"
+                f" so no class can be learned; the classes are {', '.join(protocol.names)}."
+            )
 
     def _job(self, part: Part) -> EncodingJob:
         trained, split = part == "train", self.split_of(part)
@@ -89,8 +105,8 @@ class EncodedTask(TaskRows):
         template = uses_template(self.tokenizer, settings.chat_template, default)
         if template and not isinstance(self.protocol, Generation):
             raise UserError(
-                f"data.chat_template: true, but task {self.task.name!r} is scored by the likelihood of its choices"
-                " after a plain-text prompt; set it to false or null."
+                f"data.chat_template: true, but task {self.task.name!r} reads plain text (its protocol is"
+                f" {self.protocol.name}); set it to false or null."
             )
         return replace(settings.encoding, template=template)
 
@@ -121,6 +137,8 @@ class EncodedTask(TaskRows):
         count = self.encoding_settings.num_fewshot
         if count == 0:
             return ()
+        if isinstance(self.protocol, Labelling):
+            raise UserError(f"data.num_fewshot: task {self.task.name!r} has no prompt, but a label; set it to 0.")
         if self.encoding.template:
             raise UserError("data.num_fewshot: solved rows need plain-text prompts; set data.chat_template: false.")
         chosen = shots.choose(self.indices("train"), count, self.settings.seed)

@@ -21,6 +21,7 @@ from smoa_lightning.data.encoding.encode_examples import (
     encode_replies,
     encode_training,
 )
+from smoa_lightning.data.encoding.encode_labels import encode_labelled
 from smoa_lightning.data.encoding.item_table import SCHEMAS, ItemTable, Kind, columns_of
 from smoa_lightning.data.encoding.render import texts
 from smoa_lightning.data.encoding.shots import with_shots
@@ -30,6 +31,7 @@ from smoa_lightning.data.rows.arrow_file import code_digest, in_cache, in_scratc
 from smoa_lightning.data.rows.arrow_writer import Writer
 from smoa_lightning.data.rows.row_table import RowTable
 from smoa_lightning.data.tasks import Protocol, Task
+from smoa_lightning.data.tasks.base import Labelling
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -65,6 +67,8 @@ class EncodingJob:
     @property
     def kind(self) -> Kind:
         """The kind of the encoded items."""
+        if isinstance(self.protocol, Labelling):
+            return "labels"
         return "training" if self.trained else "replies" if self.protocol.name == "generation" else "choices"
 
     def run(self, tokenizer: PreTrainedTokenizerBase, cached: bool) -> ItemTable:
@@ -101,6 +105,8 @@ class EncodingJob:
             return self._place(piece[position])
 
         examples = list(self._examples(piece))
+        if self.kind == "labels":
+            return encode_labelled(examples, piece, place, tokenizer, self.how)
         if self.kind == "training":
             for example in examples:
                 system.add(example)

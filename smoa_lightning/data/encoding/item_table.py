@@ -12,17 +12,23 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 
-from smoa_lightning.data.encoding.items import IGNORED, ChoiceItem, LazyItems, ReplyItem, TokenRow
+from smoa_lightning.data.encoding.items import IGNORED, ChoiceItem, LabelledItem, LazyItems, ReplyItem, TokenRow
 from smoa_lightning.data.rows.arrow_columns import numbers, offsets
 from smoa_lightning.data.rows.arrow_file import ArrowTable
 
-Kind = Literal["training", "choices", "replies"]
+Kind = Literal["training", "choices", "replies", "labels"]
 
 INTEGERS = pa.list_(pa.int32())
 ROW = [("ids", INTEGERS), ("start", pa.int32()), ("truncated", pa.bool_())]
 SCHEMAS: dict[Kind, pa.Schema] = {
     "training": pa.schema(ROW),
     "replies": pa.schema([*ROW, ("row", pa.int64()), ("response", pa.large_string()), ("answer", pa.large_string())]),
+    "labels": pa.schema(
+        [
+            *(("ids", INTEGERS), ("types", INTEGERS), ("label", pa.float64())),
+            *(("row", pa.int64()), ("truncated", pa.bool_())),
+        ]
+    ),
     "choices": pa.schema(
         [
             *(("ids", INTEGERS), ("lengths", INTEGERS), ("starts", INTEGERS), ("truncated", pa.list_(pa.bool_()))),
@@ -40,6 +46,8 @@ def columns_of(item: Any) -> tuple[Any, ...]:
         return item.ids, _start(item), item.truncated
     if isinstance(item, ReplyItem):
         return *columns_of(item.row), item.index, item.response, item.answer
+    if isinstance(item, LabelledItem):
+        return item.ids, item.types, item.label, item.row, item.truncated
     assert isinstance(item, ChoiceItem)
     ids = [token for row in item.rows for token in row.ids]
     lengths, starts = [len(row) for row in item.rows], [_start(row) for row in item.rows]
@@ -81,6 +89,8 @@ class ItemTable(LazyItems):
         values = [column[place].as_py() for column in batch.columns]
         if self._kind == "choices":
             return _choice_item(*values)
+        if self._kind == "labels":
+            return LabelledItem(tuple(values[0]), tuple(values[1]), *values[2:])
         row = _row(tuple(values[0]), *values[1:3])
         return row if self._kind == "training" else ReplyItem(row, row.ids[: values[1]], *values[3:])
 
@@ -104,6 +114,11 @@ class ItemTable(LazyItems):
     def starts(self) -> np.ndarray:
         """Where the targets of each training row begin, (N,) int32."""
         return self._table.column("start")
+
+    @property
+    def labels(self) -> np.ndarray:
+        """The label of each labelled item, (N,) float64."""
+        return self._table.column("label")
 
     @property
     def truncated(self) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Encoded items: a training row, an item with scored choices, an item with a generated reply."""
+"""Encoded items: a training row, an item with scored choices, with a generated reply, or with a label."""
 
 from __future__ import annotations
 
@@ -71,6 +71,33 @@ class ReplyItem:
 
     def __len__(self) -> int:
         return len(self.row)
+
+
+@dataclass(frozen=True)
+class LabelledItem:
+    """An encoded text or pair with a label, for training and for scoring.
+
+    Args:
+        ids: Token ids with the special tokens of the tokenizer.
+        types: 0 for the first text and 1 for the second one, for each token; empty if the model takes no types.
+        label: Number of the class, or a number.
+        row: Index of the item in its split.
+        truncated: Whether the texts were cut.
+    """
+
+    ids: tuple[int, ...]
+    types: tuple[int, ...]
+    label: float
+    row: int
+    truncated: bool = False
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def num_targets(self) -> int:
+        """How many targets the loss counts."""
+        return 1
 
 
 class LazyItems(LazySequence[Any]):

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-NUMBERS = {pa.int32(): np.int32, pa.int64(): np.int64, pa.uint64(): np.uint64}
+NUMBERS = {pa.int32(): np.int32, pa.int64(): np.int64, pa.uint64(): np.uint64, pa.float64(): np.float64}
 
 
 def column(values: Sequence[Any] | np.ndarray, kind: pa.DataType) -> pa.Array:
@@ -20,7 +20,7 @@ def column(values: Sequence[Any] | np.ndarray, kind: pa.DataType) -> pa.Array:
 
     Args:
         values: Numbers, truth values, lists of these, or texts; a text may be None.
-        kind: ``int32``, ``int64``, ``uint64``, ``bool_``, a ``list_`` of these, or ``large_string``.
+        kind: ``int32``, ``int64``, ``uint64``, ``float64``, ``bool_``, a ``list_`` of these, or ``large_string``.
     """
     count = len(values)
     if kind in NUMBERS:

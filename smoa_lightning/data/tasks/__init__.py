@@ -5,16 +5,19 @@ from __future__ import annotations
 from smoa_lightning.common.errors import UserError, nearest
 from smoa_lightning.data.tasks.base import (
     ChoiceExample,
+    Classification,
     CountError,
     Field,
     Generation,
     Label,
+    LabelledExample,
     LabelledTexts,
     Likelihood,
     Message,
     Missing,
     Name,
     Protocol,
+    Regression,
     ReplyExample,
     Row,
     RowError,
@@ -29,6 +32,7 @@ from smoa_lightning.data.tasks.choice import PIQA, SOCIAL_I_QA
 from smoa_lightning.data.tasks.completion import HELLASWAG, WINOGRANDE
 from smoa_lightning.data.tasks.dialogue import CONVAI2, DAILY_DIALOG
 from smoa_lightning.data.tasks.generic import CHOICE, INSTRUCTION, task_with_fields
+from smoa_lightning.data.tasks.glue import GLUE
 from smoa_lightning.data.tasks.instruct import COMMONSENSE_INSTRUCT
 from smoa_lightning.data.tasks.mathematics import GSM8K, METAMATH_QA
 from smoa_lightning.data.tasks.science import ARC_CHALLENGE, ARC_EASY, OPENBOOKQA
@@ -37,7 +41,7 @@ from smoa_lightning.data.tasks.yes_no import BOOLQ
 # The order of the tables in the papers that use these eight tasks.
 EIGHT = (BOOLQ, PIQA, SOCIAL_I_QA, HELLASWAG, WINOGRANDE, ARC_EASY, ARC_CHALLENGE, OPENBOOKQA)
 OTHERS = (COMMONSENSE_INSTRUCT, GSM8K, METAMATH_QA, CONVAI2, DAILY_DIALOG, CHOICE, INSTRUCTION, CHAT)
-TASKS: dict[str, Task] = {task.name: task for task in EIGHT + OTHERS}
+TASKS: dict[str, Task] = {task.name: task for task in EIGHT + OTHERS + GLUE}
 
 
 def register_task(task: Task) -> Task:
@@ -76,6 +80,7 @@ __all__ = [
     "CONVAI2",
     "DAILY_DIALOG",
     "EIGHT",
+    "GLUE",
     "GSM8K",
     "HELLASWAG",
     "INSTRUCTION",
@@ -86,16 +91,19 @@ __all__ = [
     "TASKS",
     "WINOGRANDE",
     "ChoiceExample",
+    "Classification",
     "CountError",
     "Field",
     "Generation",
     "Label",
+    "LabelledExample",
     "LabelledTexts",
     "Likelihood",
     "Message",
     "Missing",
     "Name",
     "Protocol",
+    "Regression",
     "ReplyExample",
     "Row",
     "RowError",

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 from smoa_lightning.common.errors import UserError
-from smoa_lightning.data.tasks.examples import ChoiceExample, Message, ReplyExample
+from smoa_lightning.data.tasks.examples import ChoiceExample, LabelledExample, Message, ReplyExample
 from smoa_lightning.data.tasks.fields import (
     CountError,
     Field,
@@ -27,14 +27,14 @@ from smoa_lightning.data.tasks.fields import (
 )
 
 __all__ = [
-    "ChoiceExample", "CountError", "Example", "Field", "Generation", "Label", "LabelledTexts", "Likelihood", "Message",
-    "Missing", "Name", "Protocol", "Remarks", "ReplyExample", "Row", "RowError", "Task", "Text", "TextLabel", "Texts",
-    "Truth", "fold", "kind", "whole_number",
+    "ChoiceExample", "Classification", "CountError", "Example", "Field", "Generation", "Label", "LabelledExample",
+    "LabelledTexts", "Likelihood", "Message", "Missing", "Name", "Protocol", "Regression", "Remarks", "ReplyExample",
+    "Row", "RowError", "Task", "Text", "TextLabel", "Texts", "Truth", "fold", "kind", "whole_number",
 ]  # fmt: skip
 
 Row = dict[str, Any]
-Example = ChoiceExample | ReplyExample
-ProtocolName = Literal["likelihood", "generation"]
+Example = ChoiceExample | ReplyExample | LabelledExample
+ProtocolName = Literal["likelihood", "generation", "classification", "regression"]
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,50 @@ class Generation:
     name: ProtocolName = "generation"
 
 
-Protocol = Likelihood | Generation
+@dataclass(frozen=True)
+class Classification:
+    """Predict the class of a text or of a pair with a classification head on the model.
+
+    Args:
+        example: Row -> item, with the number of its class.
+        names: The names of the classes, in the order of the labels.
+        metric: The primary metric, which also selects: ``acc``, ``mcc``, or with two classes ``f1`` of the second one.
+    """
+
+    example: Callable[[Row], LabelledExample]
+    names: tuple[str, ...]
+    metric: str = "acc"
+    name: ProtocolName = "classification"
+
+    @property
+    def selection_metric(self) -> str:
+        """The metric that selects the checkpoint."""
+        return self.metric
+
+
+@dataclass(frozen=True)
+class Regression:
+    """Predict a number for a text or a pair with a head of one output on the model.
+
+    Args:
+        example: Row -> item, with its number.
+        names: The name of the number.
+        metric: The primary metric, which also selects: ``pearson`` or ``spearman``.
+    """
+
+    example: Callable[[Row], LabelledExample]
+    names: tuple[str] = ("score",)
+    metric: str = "pearson"
+    name: ProtocolName = "regression"
+
+    @property
+    def selection_metric(self) -> str:
+        """The metric that selects the checkpoint."""
+        return self.metric
+
+
+Labelling = Classification | Regression
+Protocol = Likelihood | Generation | Labelling
 
 
 @dataclass(frozen=True)
@@ -116,8 +159,9 @@ class Task:
         splits: All splits of the data set that have labels.
         rule: Checks the fields of a checked row against each other; raises ``RowError``. None: no such check.
         likelihood: The protocol of scored choices, or None.
-        generation: The protocol of generated replies, or None. A task has at least one protocol, and ``likelihood`` is
-            the default.
+        generation: The protocol of generated replies, or None.
+        labelling: The protocol of a new head on the model, for classes or a number, or None. A task has at least one
+            protocol, and the first of these three is the default.
         normalise: Changes a raw row of a different known layout to that of the schema; raises ``RowError``. None: there
             is only one layout.
         reads: Columns that ``normalise`` or ``expand`` read in addition to those of the schema.
@@ -145,6 +189,7 @@ class Task:
     rule: Callable[[Row], None] | None = None
     likelihood: Likelihood | None = None
     generation: Generation | None = None
+    labelling: Labelling | None = None
     normalise: Callable[[Row], Row] | None = None
     reads: Sequence[str] = ()
     expand: Callable[[Row], list[Row]] | None = None
@@ -156,7 +201,8 @@ class Task:
     @property
     def protocols(self) -> tuple[Protocol, ...]:
         """The protocols that the task has, the default first."""
-        return tuple(protocol for protocol in (self.likelihood, self.generation) if protocol is not None)
+        known = self.likelihood, self.generation, self.labelling
+        return tuple(protocol for protocol in known if protocol is not None)
 
     def protocol(self, name: str | None = None) -> Protocol:
         """Return a protocol by its name; None means the default.

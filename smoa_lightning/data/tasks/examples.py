@@ -1,4 +1,4 @@
-"""Examples, made of rows: an item with scored choices, or a prompt for a generated reply."""
+"""Examples, made of rows: scored choices, a prompt for a generated reply, or a text with a label."""
 
 from __future__ import annotations
 
@@ -32,6 +32,23 @@ class ChoiceExample:
     def num_bytes(self) -> list[int]:
         """UTF-8 bytes of each choice without the space between prompt and choice."""
         return [len(choice.removeprefix(" ").encode()) for choice in self.choices]
+
+
+@dataclass(frozen=True)
+class LabelledExample:
+    """A text, or a pair of texts, with a label: the number of its class, or for a regression a number.
+
+    >>> LabelledExample(("It rains.", "It is wet."), 0).prompt
+    'It rains. | It is wet.'
+    """
+
+    texts: tuple[str] | tuple[str, str]
+    label: int | float
+
+    @property
+    def prompt(self) -> str:
+        """The text or the pair as one text, for tables."""
+        return " | ".join(self.texts)
 
 
 @dataclass(frozen=True)

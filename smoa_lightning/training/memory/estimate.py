@@ -67,7 +67,7 @@ def _step(module: FineTuneModule, shape: StepShape, checkpointing: bool) -> Step
     config = dataclasses.replace(module.backbone_config, gradient_checkpointing=checkpointing)
     adapter = copy.deepcopy(module.adapter_config)
     mode = FakeTensorMode(allow_non_fake_inputs=True)
-    network = fake_model(config, module.location, adapter, module.frozen, mode)
+    network = fake_model(config, module.location, adapter, module.frozen_backbone, mode)
     memory = trace_step(network, module.optimizer_factory, shape, mode)
     if config.quantization is None:
         return memory

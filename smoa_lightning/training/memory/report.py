@@ -76,7 +76,7 @@ def report(
     config, location = module.backbone_config, module.location
     network: Any = load_skeleton(config, location)
     total = sum(parameter.numel() for parameter in network.parameters())
-    network.requires_grad_(module.adapter_config is None and not module.frozen)
+    network.requires_grad_(module.adapter_config is None and not module.frozen_backbone)
     layers = None
     if module.adapter_config is not None:
         network = attach(network, countable(module.adapter_config), module.adapter_seed)
@@ -93,7 +93,7 @@ def report(
         name=location.name,
         dtype=config.quantization or config.dtype,
         total=total,
-        strategy=strategy_name(module.adapter_config, module.frozen),
+        strategy=strategy_name(module.adapter_config, module.frozen_backbone),
         optimizer=optimizer_name(module),
         budget=budget,
         layers=layers,

@@ -1,0 +1,23 @@
+"""Sequence classification: the cross-entropy of the class of a text or of a pair."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from smoa_lightning.data.encoding.items import IGNORED
+from smoa_lightning.evaluation.labels import head_outputs
+
+
+def loss(network: Any, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    """Return the sum over the rows of -log p(class) in nats, in float32, and the number of rows.
+
+    Args:
+        network: A model with a classification head.
+        batch: A batch of labelled rows, see ``data.batches.collate.collate_labels``; a label of -100 does not count.
+    """
+    labels = batch["labels"].long()
+    summed = F.cross_entropy(head_outputs(network, batch), labels, reduction="sum", ignore_index=IGNORED)
+    return summed, (labels != IGNORED).sum()
