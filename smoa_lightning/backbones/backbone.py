@@ -21,7 +21,7 @@ from transformers import (
 from transformers.quantizers.auto import get_hf_quantizer
 
 from smoa_lightning.backbones.attention import choose_kernel, kernel_of
-from smoa_lightning.backbones.heads import LANGUAGE_MODEL, Head, is_head_weight, mark_head
+from smoa_lightning.backbones.heads import LANGUAGE_MODEL, Head, is_head_weight, mark_head, no_load_report
 from smoa_lightning.backbones.hub import commit_of, hub_answers, hub_errors, remember_commit, resolve_source
 from smoa_lightning.backbones.kernels import check_kernels
 from smoa_lightning.backbones.limits import Limits, limits_of_architecture
@@ -241,7 +241,8 @@ def complete_model(location: Location, allow_missing: Collection[str] = (), **kw
     """
     read_architecture(location)
     head, settings = location.head, location.head.settings()
-    with reading_errors(location), same_random_values(bool(allow_missing) or head.is_new):
+    quiet = no_load_report() if head.is_new else contextlib.nullcontext()
+    with quiet, reading_errors(location), same_random_values(bool(allow_missing) or head.is_new):
         loaded: Any = head.auto_class.from_pretrained(
             **location.reading(), **settings, **kwargs, output_loading_info=True, ignore_mismatched_sizes=True
         )

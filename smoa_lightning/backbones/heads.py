@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,6 +15,7 @@ from transformers import (
     PretrainedConfig,
     PreTrainedModel,
 )
+from transformers.utils import logging
 
 from smoa_lightning.backbones.causal import check_causal
 from smoa_lightning.common.errors import UserError
@@ -133,6 +135,17 @@ def initialise(model: PreTrainedModel, missing: Sequence[str], seed: int) -> Non
             for parameter in module.parameters(recurse=False):
                 parameter._is_hf_initialized = False  # type: ignore[attr-defined]
             model._init_weights(module)
+
+
+@contextlib.contextmanager
+def no_load_report() -> Iterator[None]:
+    """Hide the report of transformers that a head is missing in the files: it is new, and drawn by ``initialise``."""
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
 
 
 def follow_padding(model: Any, head: Head, pad_id: int | None) -> None:

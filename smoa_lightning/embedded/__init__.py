@@ -12,7 +12,7 @@ from typing import Any
 
 from smoa_lightning.common.errors import UserError, nearest
 
-__all__ = ["SPLITS", "TASKS", "backbone_folder", "held_out_text", "rows", "rows_folder"]
+__all__ = ["ALIASES", "SPLITS", "TASKS", "backbone_folder", "held_out_text", "rows", "rows_folder"]
 
 SPLITS = ("train", "validation", "test")
 TASKS = (
@@ -32,7 +32,18 @@ TASKS = (
     "choice",
     "instruction",
     "chat",
+    "cola",
+    "sst2",
+    "mrpc",
+    "stsb",
+    "qqp",
+    "qnli",
+    "rte",
+    "mnli",
+    "mnli_mismatched",
 )
+# The names of MNLI's two validation splits -> the files of their rows.
+ALIASES = {"validation_matched": "validation", "validation_mismatched": "test"}
 
 
 def rows(task: str, split: str) -> list[dict[str, Any]]:
@@ -46,6 +57,7 @@ def rows(task: str, split: str) -> list[dict[str, Any]]:
     """
     if task not in TASKS:
         raise UserError(f"task {task!r} has no embedded rows; the nearest tasks with rows are {nearest(task, TASKS)}")
+    split = ALIASES.get(split, split)
     if split not in SPLITS:
         near = nearest(split, SPLITS)
         raise UserError(f"the embedded rows of {task!r} have no split {split!r}; the nearest splits are {near}")

@@ -32,11 +32,12 @@ def class_metrics(log_probabilities: np.ndarray, labels: np.ndarray) -> Metrics:
     count, classes = log_probabilities.shape
     best = log_probabilities.argmax(axis=1)
     found, gold = torch.from_numpy(best), torch.from_numpy(labels).long()
+    one_class = len(np.unique(best)) == 1 or len(np.unique(labels)) == 1  # torchmetrics does not return 0 then
     tables = _resampled_tables(best, labels, classes)
     values = {
         **_mean("acc", (best == labels).astype(float)),
         **_mean("nll", -log_probabilities[np.arange(count), labels]),
-        "mcc": float(multiclass_matthews_corrcoef(found, gold, num_classes=classes)),
+        "mcc": 0.0 if one_class else float(multiclass_matthews_corrcoef(found, gold, num_classes=classes)),
         "mcc_stderr": float(np.std(_mcc(tables), ddof=1)),
     }
     if classes == 2:

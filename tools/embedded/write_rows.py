@@ -20,6 +20,7 @@ from tools.embedded import (
     boolq,
     corpus,
     everyday,
+    glue,
     instruct,
     messages,
     persona,
@@ -48,6 +49,7 @@ GENERATORS: dict[str, Callable[[str], list[dict[str, Any]]]] = {
     "choice": instruct.choice_rows,
     "instruction": instruct.instruction_rows,
     "chat": messages.rows,
+    **glue.GENERATORS,
 }
 
 

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from smoa_lightning import embedded
 from smoa_lightning.backbones.hub import Source, cached_snapshot, hub_answers, hub_errors, remember_commit
 from smoa_lightning.common.atomic_files import cache_folder
 from smoa_lightning.common.errors import UserError
@@ -177,7 +178,7 @@ def has_split(task: Task, split: str, origin: Origin) -> bool:
     if origin.source == "hub":
         return split in task.splits
     if origin.source == "embedded":
-        return split in SPLIT_NAMES
+        return split in SPLIT_NAMES or split in embedded.ALIASES
     if is_training_rows(origin.path):
         return split == task.train_split
     if split not in task.splits and not has_files(origin.path, split):
@@ -241,8 +242,6 @@ def _hub_rows(task: Task, split: str, snapshot: Path, repository: str) -> Iterat
 
 
 def _embedded_rows(task: Task, split: str) -> list[Row]:
-    from smoa_lightning import embedded
-
     if task.name not in embedded.TASKS:
         raise UserError(f"task {task.name!r} has no embedded rows; use source hub or local.")
     return embedded.rows(task.name, split)

@@ -74,15 +74,25 @@ class Forgetting(Callback):
         self._rows: list[TokenRow] = []
 
     def setup(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
-        """Read and encode the documents, once.
+        """Read and encode the documents, once; a model with a new head has no perplexity, and the callback is off.
 
         Raises:
             UserError: The file is missing, has a different ending, has no documents, or has a token that the embedding
-                of the model lacks.
+                of the model lacks; or a file is named for a model with a new head.
         """
         if self.text is not None and not self._rows:
             texts = documents(self.text, self.max_documents)
+            if pl_module.objective.head.is_new:
+                self._leave_out(pl_module.objective.name)
+                return
             self._rows = self.encoded(texts, pl_module, trainer.datamodule.encoding.add_bos)  # type: ignore[attr-defined]
+
+    def _leave_out(self, objective: str) -> None:
+        if self.text != EMBEDDED:
+            raise UserError(
+                f"forgetting.text is {self.text!r}, but a model for {objective} has no perplexity: set it to null"
+            )
+        self.text = None
 
     def encoded(self, texts: list[str], module: Any, add_bos: AddBos) -> list[TokenRow]:
         """Return documents as rows that the model can be fed."""

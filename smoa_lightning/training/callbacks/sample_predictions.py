@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +12,14 @@ import lightning as L
 from lightning.pytorch.callbacks import Callback
 
 from smoa_lightning.data.datamodule import TaskDataModule
+from smoa_lightning.data.tasks.base import Labelling
 from smoa_lightning.records.metric_table import prediction_field
 from smoa_lightning.training.loggers.contents import Table, log_table
 
 Rows = list[list[str]]
 REPLY_HEADER = ("prompt", "gold reply", "written reply", "answer found (correct answer)")
 CHOICE_HEADER = ("prompt", "choices (log-likelihood; the label in bold)", "right")
+LABEL_HEADER = ("text", "label", "prediction (probability of the class)")
 
 
 def reply_rows(items: list[dict[str, Any]], examples: list[Any]) -> Rows:
@@ -48,6 +52,25 @@ def choice_rows(items: list[dict[str, Any]], examples: list[Any]) -> Rows:
             choices.append(f"**{text}**" if index == item["label"] else text)
         right = "yes" if item[prediction_field("acc")] == item["label"] else "no"
         rows.append(["" if partial else example.prompt, "\n".join(choices), right])
+    return rows
+
+
+def label_rows(items: list[dict[str, Any]], examples: list[Any], names: Sequence[str]) -> Rows:
+    """Return text, label and prediction: of a class its name and its probability, of a number the number.
+
+    Args:
+        items: Item records of the scoring (``label``, and ``log_likelihood`` or ``prediction``).
+        examples: The example of each item.
+        names: The names of the classes.
+    """
+    rows = []
+    for item, example in zip(items, examples, strict=True):
+        if "prediction" in item:
+            label, found = f"{item['label']:.2f}", f"{item['prediction']:.2f}"
+        else:
+            best = item[prediction_field("acc")]
+            label, found = names[item["label"]], f"{names[best]} ({math.exp(item['log_likelihood'][best]):.2f})"
+        rows.append([example.prompt, label, found])
     return rows
 
 
@@ -85,14 +108,16 @@ class SamplePredictions(Callback):
     def _write(self, trainer: L.Trainer, data: TaskDataModule, tag: str) -> None:
         if not (trainer.loggers and self.items and trainer.is_global_zero):
             return
-        for task in data.sets.scored("report"):
+        for task, scored in data.sets.scored("report").items():
             own = [item for item in self.items if item.get("task", task) == task]
             items = sorted(own, key=lambda item: item["row"])[: self.rows]
             if not items:
                 continue
             examples = [data.example("report", item["row"], task) for item in items]
             place = f"{tag}/{task}" if len(data.sets.scored("report")) > 1 else tag
-            if "reply" in items[0]:
+            if isinstance(scored.protocol, Labelling):
+                table = Table(place, LABEL_HEADER, label_rows(items, examples, scored.protocol.names))
+            elif "reply" in items[0]:
                 table = Table(place, REPLY_HEADER, reply_rows(items, examples))
             else:
                 table = Table(place, CHOICE_HEADER, choice_rows(items, examples))
