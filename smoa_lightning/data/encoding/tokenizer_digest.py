@@ -24,6 +24,7 @@ def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
         "special": {name: str(token) for name, token in tokenizer.special_tokens_map.items()},
         "added": {str(number): str(token) for number, token in tokenizer.added_tokens_decoder.items()},
         "template": tokenizer.chat_template,
+        "inputs": getattr(tokenizer, "model_input_names", None),  # whether a pair has types
         "split_special_tokens": getattr(tokenizer, "split_special_tokens", None),
     }
     backend: Any = getattr(tokenizer, "backend_tokenizer", None)
