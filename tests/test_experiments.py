@@ -21,7 +21,8 @@ STRATEGIES = sorted(EXPERIMENTS.glob("adapters/*.yaml"))
 
 
 def test_nothing_is_left_out() -> None:
-    assert {*TASKS, *OVERLAYS, *STRATEGIES, EXPERIMENTS / "base.yaml"} == set(EXPERIMENTS.rglob("*.yaml"))
+    glue = set(EXPERIMENTS.glob("glue/*.yaml"))  # in tests/objectives
+    assert {*TASKS, *OVERLAYS, *STRATEGIES, *glue, EXPERIMENTS / "base.yaml"} == set(EXPERIMENTS.rglob("*.yaml"))
 
 
 CASES = [(task, None) for task in TASKS] + [(EXPERIMENTS / "piqa.yaml", overlay) for overlay in OVERLAYS]

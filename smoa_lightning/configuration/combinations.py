@@ -9,6 +9,7 @@ from typing import Any
 
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.configuration.trainer_options import check_flags
+from smoa_lightning.records.selection import ON_REPORT
 
 Value = Callable[[str], Any]
 # Variables that launchers set: torchrun, SLURM, LSF, Open MPI, and processes that are started by hand.
@@ -26,7 +27,8 @@ def check_combinations(value: Value) -> None:
     Raises:
         UserError: The message names the settings and what they must be.
     """
-    for rule in (_endless, _never_selected, _short_warmup, _padding, _launcher, _kernel, _half_precision, check_flags):
+    rules = (_endless, _never_selected, _two_selections, _short_warmup, _padding, _launcher, _kernel, _half_precision)
+    for rule in (*rules, check_flags):
         rule(value)
 
 
@@ -51,6 +53,15 @@ def _never_selected(value: Value) -> None:
         raise UserError(
             f"trainer.check_val_every_n_epoch is {every}, but trainer.max_epochs is {epochs}, so no adapter would be "
             f"selected: set it to at most {epochs}, or set data.selection_rows to 0"
+        )
+
+
+def _two_selections(value: Value) -> None:
+    rows = value("data.selection_rows")
+    if value("data.selection") == ON_REPORT and rows is not None:
+        raise UserError(
+            f"data.selection_rows is {rows}, but data.selection is {ON_REPORT}, which holds no training rows out: "
+            "remove data.selection_rows"
         )
 
 

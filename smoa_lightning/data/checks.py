@@ -63,4 +63,4 @@ def check_ranges(source: str, numbers: Mapping[str, Any]) -> None:
         raise UserError(f"data.source: unknown source {source!r}; the sources are {', '.join(SOURCES)}")
     for name in NUMBERS:
         check_value(f"data.{name}", numbers[name])
-    check_combinations({f"data.{name}": numbers[name] for name in NUMBERS}.get)
+    check_combinations({f"data.{name}": numbers[name] for name in (*NUMBERS, "selection")}.get)

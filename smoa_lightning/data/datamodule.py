@@ -24,6 +24,7 @@ from smoa_lightning.data.rows.row_table import RowTable
 from smoa_lightning.data.rows.sources import fetch
 from smoa_lightning.data.rows.task_rows import Part, RowSettings
 from smoa_lightning.data.tasks import Task
+from smoa_lightning.records.selection import HELD_OUT, Selection
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -73,6 +74,8 @@ class TaskDataModule(LightningDataModule):
         bert_score: Folder or hub name of an encoder for BERTScore of generated replies; ``null`` leaves it out.
         limit_train_rows: Train on this number of rows only, a seeded choice; ``null`` means all.
         limit_report_rows: Report on this number of rows only, a seeded choice; ``null`` means all.
+        selection: ``held_out``: training rows that are held out select the checkpoint. ``best_epoch_on_report``: the
+            report rows themselves select it, "as published"; such scores are too good, and are labelled everywhere.
         selection_rows: How many training rows of each task are held out to select the checkpoint. ``null`` means
             min(500, 5 %); 0 trains on all rows and takes the last step.
         report_split: Split of the report rows; ``null`` means that of the task.
@@ -121,6 +124,7 @@ class TaskDataModule(LightningDataModule):
         bert_score: str | None = None,
         limit_train_rows: int | None = None,
         limit_report_rows: int | None = None,
+        selection: Selection = HELD_OUT,
         selection_rows: int | None = None,
         report_split: str | None = None,
         seed: int | None = None,
@@ -141,6 +145,7 @@ class TaskDataModule(LightningDataModule):
         self.max_new_tokens, self.num_beams, self.bert_score = max_new_tokens, num_beams, bert_score
         self.limit_train_rows, self.limit_report_rows = limit_train_rows, limit_report_rows
         self.num_fewshot, self.selection_rows, self.packing = num_fewshot, selection_rows, packing
+        self.selection: Selection = selection
         self.num_workers, self.pin_memory = num_workers, pin_memory
         streams = zip(STREAMING, (streaming, stream_buffer_rows, stream_epoch_batches), strict=True)
         self.ignored_settings = [f"data.{name}" for name, value in streams if value != STREAMING[name]]
@@ -153,6 +158,7 @@ class TaskDataModule(LightningDataModule):
             bad_rows=bad_rows,
             limit_train_rows=limit_train_rows,
             limit_report_rows=limit_report_rows,
+            selection=selection,
             selection_rows=selection_rows,
             report_split=report_split,
             first_label=first_label or 0,

@@ -198,7 +198,7 @@ class Run:
             "config": self.config,
             "hyperparameters": flat_hyperparameters(self.module, self.data, self.config),
             "backbone": backbone,
-            "data": {"task": self.data.name, "source": self.data.source, ROWS: rows},
+            "data": {"task": self.data.name, "source": self.data.source, "selection": self.data.selection, ROWS: rows},
             "metrics": earlier.get("metrics", {}),
             FILES: earlier.get(FILES, {}),
             "environment": environment(),
@@ -300,7 +300,9 @@ class Run:
             "device": str(trainer.strategy.root_device),
             "threads": torch.get_num_threads(),
             "backbone": provenance(self.module.location, self.module.network),
-            "data": self.data.provenance | {"max_length": self.data.encoding.max_length, "parts": self.data.summary()},
+            "data": self.data.provenance
+            | {"selection": self.data.selection, "max_length": self.data.encoding.max_length}
+            | {"parts": self.data.summary()},
             "metrics": metrics,
         }
         self.record[FILES] = self._checksums(BASE_ITEMS, ITEMS)

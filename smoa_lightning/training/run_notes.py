@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from smoa_lightning.common.console import ON_STDOUT, is_first_process
 from smoa_lightning.data.rows.task_rows import Part
+from smoa_lightning.records.selection import selection_note
 from smoa_lightning.records.tables import legend, result_lines, result_table
 
 if TYPE_CHECKING:
@@ -77,9 +78,11 @@ def fit_result(run: Run, metrics: Mapping[str, float]) -> str:
     lines = result_lines("base model", metrics, "base", facts)
     lines += [] if run.module.frozen else result_lines("after training", metrics, "report", facts)
     table = f"{result_table(lines)}\n{legend()}\n" if lines else ""
+    table += f"{note}\n" if (note := selection_note([run.record])) else ""
     trainable, size = (int(metrics[f"parameters/{name}"]) for name in ("trainable", "adapter_bytes"))
+    head = f" and {int(metrics['parameters/head']):,} of the head" if "parameters/head" in metrics else ""
     return (
-        f"\n{run.name}\n{table}{trainable:,} trainable parameters, adapter of {size:,} bytes\n"
+        f"\n{run.name}\n{table}{trainable:,} trainable parameters{head}, adapter of {size:,} bytes\n"
         f"{run.folder}   (tensorboard --logdir {run.folder.parent})"
     )
 

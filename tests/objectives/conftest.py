@@ -51,9 +51,7 @@ def word_tokenizer() -> PreTrainedTokenizerFast:
 
 
 @pytest.fixture(scope="session")
-def encoder(
-    tmp_path_factory: pytest.TempPathFactory, word_tokenizer: PreTrainedTokenizerFast
-) -> Callable[[str], Path]:
+def encoder(tmp_path_factory: pytest.TempPathFactory, word_tokenizer: PreTrainedTokenizerFast) -> Callable[[str], Path]:
     """Family -> folder of a random model without a head; BERT gets the types of a pair, the others do not."""
     made: dict[str, Path] = {}
 

@@ -59,7 +59,8 @@ def test_loss_is_that_of_transformers(
     module.configure_model()
     batch = first_batch(data)
     network: Any = module.network
-    assert "token_type_ids" in batch and batch["token_type_ids"].max() == 1
+    assert "token_type_ids" in batch
+    assert batch["token_type_ids"].max() == 1
     loss, targets = module.objective.loss(network.eval(), batch)
 
     base = network.get_base_model() if lora else network
@@ -108,7 +109,8 @@ def test_every_family_trains_its_head_and_loads_again(
     assert frozen.keys() == before.keys()
     assert all(torch.equal(parameter, before[name]) for name, parameter in frozen.items())
     head = head_parameters(network)
-    assert head and all(parameter.grad is not None for parameter in head)
+    assert head
+    assert all(parameter.grad is not None for parameter in head)
     assert not any(layer.name.split(".")[0] in network.get_base_model().new_head for layer in adapted_layers(network))
 
     save_adapter(module, tmp_path / "adapter", FACTS)
@@ -174,7 +176,8 @@ def test_values_of_the_head_follow_the_seed(encoder: Callable[[str], Path], glue
         module, _ = build(encoder("deberta-v2"), glue_folder / "rte", adapter_seed=seed)
         module.configure_model()
         values.append(torch.cat([p.flatten() for p in head_parameters(module.network)]))
-    assert torch.equal(values[0], values[1]) and not torch.equal(values[0], values[2])
+    assert torch.equal(values[0], values[1])
+    assert not torch.equal(values[0], values[2])
 
 
 def test_a_head_in_the_files_is_loaded(encoder: Callable[[str], Path], glue_folder: Path, tmp_path: Path) -> None:

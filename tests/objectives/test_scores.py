@@ -48,11 +48,11 @@ def test_number_metrics_are_those_of_scipy() -> None:
 
 
 def test_standard_errors_are_the_spread_over_samples() -> None:
-    """1,000 samples of 200 items: the mean standard error is within 5 % of the spread (Monte Carlo error: 2 %)."""
-    drawn = [class_metrics(*predictions(200, 2, seed)) for seed in range(1000)]
+    """400 samples of 200 items: the spread has a Monte Carlo error of 3.5 %."""
+    drawn = [class_metrics(*predictions(200, 2, seed)) for seed in range(400)]
     for name in ("mcc", "f1", "acc", "nll"):
         spread = np.std([one[name] for one in drawn], ddof=1)
-        assert np.mean([one[f"{name}_stderr"] for one in drawn[:200]]) == pytest.approx(spread, rel=0.07)
+        assert np.mean([one[f"{name}_stderr"] for one in drawn]) == pytest.approx(spread, rel=0.1)
 
 
 def test_correlation_stderr_is_that_of_normal_columns() -> None:

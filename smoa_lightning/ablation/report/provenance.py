@@ -12,6 +12,7 @@ from smoa_lightning.ablation.report.searches import short_values
 from smoa_lightning.ablation.statistics import counted
 from smoa_lightning.records.page.document import Block, Paragraph, Points, Table, columns
 from smoa_lightning.records.record import STUDY_FACTS
+from smoa_lightning.records.selection import selection_of
 
 # A fact that should be the same in all runs of a study -> how to read it from a record.
 COMPARED_FACTS: dict[str, Callable[[Mapping[str, Any]], Any]] = {
@@ -22,6 +23,7 @@ COMPARED_FACTS: dict[str, Callable[[Mapping[str, Any]], Any]] = {
     "commit": lambda record: _commit(record["environment"]["git"]),
     "device": lambda record: record.get("device"),
     "threads": lambda record: record.get("threads"),
+    "selection": selection_of,
     "report rows": lambda record: _rows(record["data"]),
 }
 

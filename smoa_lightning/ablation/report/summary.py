@@ -9,6 +9,7 @@ from smoa_lightning.ablation.report.analysis import Analysis
 from smoa_lightning.ablation.report.cells import CellResult, unit
 from smoa_lightning.ablation.report.comparisons import BASE_MODEL, Comparison
 from smoa_lightning.ablation.statistics import MINIMUM_SEEDS, counted
+from smoa_lightning.records.selection import selection_note
 
 MOST_NAMES = 4  # of cells in one sentence
 
@@ -68,7 +69,8 @@ def opening(analysis: Analysis) -> str:
         )
         text += f" The base model (the backbone before training) has {cells_of[0].metric} {base.score:.3f}"
         text += f"{where}." if math.isnan(base.error) else f" ± {base.error:.3f} (standard error over items){where}."
-    return text
+    note = selection_note(run.record for run in analysis.study.finished)
+    return text if note is None else f"{text} {note}"
 
 
 def summary(analysis: Analysis) -> list[str]:

@@ -35,6 +35,7 @@ from smoa_lightning.records.page.document import (
     Table,
     columns,
 )
+from smoa_lightning.records.selection import ON_REPORT, selection_note, selection_of
 from smoa_lightning.records.tables import data_parts
 
 TRAINED = "trained model"
@@ -111,6 +112,8 @@ def _score_blocks(run: ScoredRun, base: ScoredRun | None) -> Iterator[Block]:
         main = next(iter(run.metrics(task)), "")
     found = Compared(sides, rows, compared, main, {}, Disagreements((), ()))
     yield Paragraph(_headline(run, task, main, rows), lead=True)
+    if note := selection_note([run.record]):
+        yield Paragraph(note)
     for each in found.main:
         yield Paragraph(_gain(each))
     for sentence in not_finite(sides, rows):
@@ -155,7 +158,9 @@ def _curve_blocks(record: Mapping[str, Any], curves: Mapping[str, Curve]) -> Ite
         points = finite(curves[f"selection/{name}"])
         if points is not None:
             best = "" if step is None else f" The dashed line is the best checkpoint, step {step:,}."
-            caption = f"{name} on the selection rows, which are held out of the training rows.{best}"
+            rows = "selection rows, which are held out of the training rows"
+            rows = "report rows, which select" if selection_of(record) == ON_REPORT else rows
+            caption = f"{name} on the {rows}.{best}"
             pictures.append(curve_figure("selection", caption, name, points, step))
     if pictures:
         yield Heading("Training")

@@ -25,6 +25,7 @@ from smoa_lightning.data.rows.split_files import (
 )
 from smoa_lightning.data.rows.splits import default_selection_rows, hold_out, members, subset
 from smoa_lightning.data.tasks import Protocol, Task
+from smoa_lightning.records.selection import HELD_OUT, ON_REPORT, Selection
 
 logger = logging.getLogger(__name__)
 Part = Literal["train", "selection", "report"]
@@ -41,6 +42,7 @@ class RowSettings:
     bad_rows: Literal["error", "skip"] = "error"
     limit_train_rows: int | None = None
     limit_report_rows: int | None = None
+    selection: Selection = HELD_OUT
     selection_rows: int | None = None
     report_split: str | None = None
     first_label: int = 0
@@ -177,6 +179,8 @@ class TaskRows:
         if part == "report":
             # A fixed seed, so that runs with different seeds are compared on the same items.
             return subset(np.arange(len(self.rows(self.report_split))), settings.limit_report_rows, seed=0)
+        if part == "selection" and self.selects_on_report:
+            return self.indices("report")
         training, selection = self._sides
         return selection if part == "selection" else subset(training, settings.limit_train_rows, settings.seed)
 
@@ -185,7 +189,7 @@ class TaskRows:
         """The training rows (training, selection), before a limit; see ``hold_out``."""
         settings, rows = self.settings, self.rows(self.task.train_split)
         number = default_selection_rows(len(rows)) if settings.selection_rows is None else settings.selection_rows
-        if number == 0:
+        if number == 0 or self.selects_on_report:
             return np.arange(len(rows)), np.arange(0)
         training, selection = hold_out(rows.groups, number, settings.seed)
         if not len(training) or not len(selection):
@@ -197,9 +201,15 @@ class TaskRows:
             )
         return training, selection
 
+    @property
+    def selects_on_report(self) -> bool:
+        """Whether the report rows select the checkpoint, as published scores often do; then no row is held out."""
+        return self.settings.selection == ON_REPORT
+
     def split_of(self, part: Part) -> str:
         """Return the split that holds the rows of a part."""
-        return self.report_split if part == "report" else self.task.train_split
+        reports = part == "report" or (part == "selection" and self.selects_on_report)
+        return self.report_split if reports else self.task.train_split
 
     def example(self, part: Part, row: int) -> Any:
         """Return the example of a row index, as in ``batch["row"]``, without few-shot prompt."""
@@ -225,5 +235,6 @@ class TaskRows:
     def overlap(self) -> Overlap:
         """The used report rows that are used training rows too, or share a group with one."""
         limited = self.settings.limit_train_rows is not None
-        used = np.union1d(self.indices("train"), self.indices("selection")) if limited else None
+        held = np.arange(0) if self.selects_on_report else self.indices("selection")
+        used = np.union1d(self.indices("train"), held) if limited else None
         return overlap(self.rows(self.task.train_split), self.rows(self.report_split), used, self.indices("report"))

@@ -23,7 +23,8 @@ def test_embedded_rows_fit_the_schema_and_the_splits_share_no_text(task: Any) ->
         assert len(labels) == len(task.protocol().names) or isinstance(task.protocol(), Regression)
         examples = [task.protocol().example(row) for row in checked]
         texts = {example.texts for example in examples}
-        assert len(texts) == len(checked) and not texts & seen
+        assert len(texts) == len(checked)
+        assert not texts & seen
         assert all(not task.unread(row) for row in rows(task.name, split))
         seen |= texts
 
@@ -78,7 +79,7 @@ def items(folder: Path, tokenizer: Any, task: str = "cola", **settings: Any) -> 
 
 
 def test_training_rows_of_one_class_are_refused(tmp_path: Path, byte_tokenizer: Any) -> None:
-    with pytest.raises(UserError, match="all 3 training rows of cola have the label 'acceptable'.*the classes are"):
+    with pytest.raises(UserError, match=r"all 3 training rows of cola have the label 'acceptable'.*the classes are"):
         items(write(tmp_path, [1, 1, 1]), byte_tokenizer)
 
 
@@ -86,7 +87,8 @@ def test_long_texts_are_cut_and_counted(tmp_path: Path, byte_tokenizer: Any) -> 
     write(tmp_path, [0, 1], text="abcdefghij")
     cut = items(tmp_path, byte_tokenizer, max_length=5)
     assert [byte_tokenizer.decode(item.ids) for item in cut] == ["abcde", "abcde"]
-    assert cut.statistics["share_truncated"] == 1 and cut.statistics["target_tokens"] == 2
+    assert cut.statistics["share_truncated"] == 1
+    assert cut.statistics["target_tokens"] == 2
 
 
 def test_a_pair_without_separator_gets_a_line_break_and_loses_the_longer_text(

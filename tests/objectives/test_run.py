@@ -1,0 +1,115 @@
+"""Whole runs with a new head: commands, records, both selection protocols."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from smoa_lightning.__main__ import main
+from smoa_lightning.common.errors import UserError
+from smoa_lightning.data.datamodule import TaskDataModule
+from smoa_lightning.records.selection import selection_note
+
+from ..runs import only_run
+
+GLUE = Path(__file__).parents[2] / "experiments" / "glue"
+
+
+def arguments(encoder: Path, rows: Path, root: Path, task: str = "cola") -> list[str]:
+    return [
+        *("--config", str(GLUE / f"{task}.yaml"), "--run.root", str(root)),
+        *("--model.backbone.source", "local", "--model.backbone.path", str(encoder)),
+        *("--data.source", "local", "--data.path", str(rows), "--data.batch_size", "16"),
+        *(
+            "--trainer.log_every_n_steps",
+            "1",
+            "--trainer.max_epochs",
+            "2",
+            "--trainer.accelerator",
+            "cpu",
+            "--trainer.enable_progress_bar",
+            "false",
+        ),
+    ]
+
+
+def record_of(root: Path) -> dict[str, Any]:
+    record: dict[str, Any] = json.loads((only_run(root) / "record.json").read_text())
+    return record
+
+
+def test_fit_test_params_and_page_of_a_classifier(
+    encoder: Callable[[str], Path], glue_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Held-out rows select; the record counts the head apart; a test of the best adapter gives the report's scores."""
+    flags = arguments(encoder("bert"), glue_folder / "cola", tmp_path / "runs")
+    assert main(["fit", *flags, "--data.selection_rows", "12"]) == 0
+    run, record = only_run(tmp_path / "runs"), record_of(tmp_path / "runs")
+    assert record["data"]["selection"] == "held_out"
+    assert record["data"]["parts"]["train"]["rows"] == 64 - 12
+    assert record["metrics"]["parameters/head"] == 2 * 24 + 2
+    assert record["backbone"]["head"] == {"kind": "sequence_classification", "names": ["unacceptable", "acceptable"]}
+    metrics = record["metrics"]
+    assert {f"{part}/{name}" for part in ("base", "report", "selection") for name in ("mcc", "f1", "acc", "nll")} <= {
+        *metrics
+    }
+    items = [json.loads(line) for line in (run / "items.jsonl").read_text().splitlines()]
+    assert sum(item["prediction_acc"] == item["label"] for item in items) / len(items) == metrics["report/acc"]
+    assert not any(name.endswith("general_perplexity") for name in metrics)
+
+    assert (
+        main(["test", "--ckpt_path", str(run / "checkpoints" / "best.ckpt"), "--run.folder", str(tmp_path / "t")]) == 0
+    )
+    again = json.loads((tmp_path / "t" / "evaluation.json").read_text())["metrics"]
+    assert again["report/mcc"] == pytest.approx(metrics["report/mcc"], abs=1e-6)
+
+    capsys.readouterr()
+    assert main(["params", *flags, "--no_memory", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["trainable_parameters"] == metrics["parameters/trainable"]
+    assert main(["report", str(run)]) == 0
+
+
+def test_best_epoch_on_report_trains_on_all_rows_and_is_labelled(
+    encoder: Callable[[str], Path], glue_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = arguments(encoder("bert"), glue_folder / "cola", tmp_path / "runs")
+    assert main(["fit", *flags, "--config", str(GLUE / "surm_published.yaml"), "--trainer.max_epochs", "3"]) == 0
+    assert "Selection best_epoch_on_report" in capsys.readouterr().out
+    record = record_of(tmp_path / "runs")
+    assert record["data"]["selection"] == "best_epoch_on_report"
+    parts, metrics = record["data"]["parts"], record["metrics"]
+    assert (parts["train"]["rows"], parts["selection"]["rows"], parts["report"]["rows"]) == (64, 24, 24)
+    assert metrics["selection/mcc"] == pytest.approx(metrics["report/mcc"], abs=1e-6)
+    assert record["best"]["selection_score"] == pytest.approx(metrics["report/mcc"], abs=1e-6)
+    assert main(["report", str(only_run(tmp_path / "runs"))]) == 0
+    (page,) = only_run(tmp_path / "runs").rglob("*.html")
+    assert "Selection best_epoch_on_report" in page.read_text()
+
+
+def test_one_selection_excludes_the_other() -> None:
+    with pytest.raises(UserError, match=r"data\.selection_rows is 20, but data\.selection is best_epoch_on_report"):
+        TaskDataModule("cola", selection="best_epoch_on_report", selection_rows=20)
+
+
+def test_note_counts_the_runs() -> None:
+    published, own = {"data": {"selection": "best_epoch_on_report"}}, {"data": {}}
+    assert selection_note([own, own]) is None
+    assert '"as published" in 1 of 2 runs' in (selection_note([own, published]) or "")
+
+
+@pytest.mark.parametrize("task", ["stsb", "mnli"])
+def test_other_tasks_run(task: str, encoder: Callable[[str], Path], glue_folder: Path, tmp_path: Path) -> None:
+    """A regression, and three classes on the embedded rows with both reports, by a decoder with a new head."""
+    flags = arguments(encoder("bert"), glue_folder / task, tmp_path, task)
+    if task == "mnli":
+        flags = arguments(encoder("llama"), glue_folder / task, tmp_path, task)
+        flags = [flag for flag in flags if flag not in ("--data.path", str(glue_folder / task))]
+        flags[flags.index("--data.source") + 1] = "embedded"
+        flags += ["--data.limit_train_rows", "32", "--data.limit_report_rows", "16", "--trainer.max_epochs", "1"]
+    assert main(["fit", *flags, "--data.selection_rows", "8"]) == 0
+    names = {"stsb": ("pearson", "spearman", "mse"), "mnli": ("acc", "mnli/acc", "mnli_mismatched/acc")}[task]
+    assert {f"report/{name}" for name in names} <= record_of(tmp_path)["metrics"].keys()
