@@ -7,6 +7,7 @@ beyond ASCII, marks of WikiHow, three to five choices, digits as labels.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -166,6 +167,19 @@ def daily_dialog(i: int) -> Row:
     return {"dialog": turns, "act": [1] * len(turns), "emotion": [0] * len(turns)}
 
 
+def glue(*fields: str, labels: int = 2) -> Callable[[int], Row]:
+    """Two rows with each first text, of different labels; without labels a number from 0 to 5."""
+
+    def make(i: int) -> Row:
+        first = f"The {pick(THINGS, i // 2)} of {pick(PEOPLE, i // 2 + i // 16)} is naïve."
+        texts = (first, f"It is {pick(FEELINGS, i)} and made of {pick(MATTER, i)}.")
+        if len(fields) == 1:
+            texts = (f"{first} {texts[1]}",)
+        return {**dict(zip(fields, texts, strict=True)), "label": i % labels if labels else i % 11 / 2, "idx": i}
+
+    return make
+
+
 # ---- rows of one's own
 
 
@@ -215,6 +229,12 @@ MAKERS = {
     "choice": choice,
     "instruction": instruction,
     "chat": chat,
+    **dict.fromkeys(("cola", "sst2"), glue("sentence")),
+    **dict.fromkeys(("mrpc", "rte"), glue("sentence1", "sentence2")),
+    **dict.fromkeys(("mnli", "mnli_mismatched"), glue("premise", "hypothesis", labels=3)),
+    "stsb": glue("sentence1", "sentence2", labels=0),
+    "qqp": glue("question1", "question2"),
+    "qnli": glue("question", "sentence"),
 }
 
 #: task name -> its rows

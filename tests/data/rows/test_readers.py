@@ -140,7 +140,8 @@ def test_the_rows_of_every_task(tmp_path, name):
         rows, provenance = load(tmp_path, task, split)
         assert provenance.num_rows == len(rows) > 0
         examples = [protocol.example(row) for protocol in task.protocols for row in rows]
-        assert all(example.target[1].strip() for example in examples)
+        texts = [getattr(example, "texts", None) or example.target for example in examples]
+        assert all(text[-1].strip() for text in texts)
         assert all(isinstance(task.group(row), str) for row in rows)
 
 
@@ -220,7 +221,7 @@ def test_a_damaged_field_of_every_task_names_file_row_and_field(tmp_path, name, 
         if isinstance(wanted, Missing) and damage != "number":
             continue  # such a field may be left out, or be null
         rows = [dict(row) for row in ROWS[name][:3]]
-        rows[1] |= {field: None if damage == "null" else 0.5}
+        rows[1] |= {field: None if damage == "null" else 9.5}
         if damage == "missing":
             del rows[1][field]
         path = write(tmp_path / "train.jsonl", rows)
