@@ -27,6 +27,7 @@ _ENCODER = ["query", "key", "value", "intermediate.dense", "output.dense"]
 
 _LIKE_LLAMA = ["llama", "mistral", "gemma", "gemma2", "gemma3_text", "qwen2", "qwen3", "smollm3", "olmo", "olmo2"]
 _LIKE_LLAMA += ["cohere", "stablelm"]
+_LIKE_BERT = ["bert", "electra", "roberta", "deberta", "deberta-v2"]
 _EXPERTS = ["mixtral", "qwen3_moe", "olmoe"]
 
 DEFAULT_TARGETS: dict[str, list[str]] = {
@@ -39,7 +40,10 @@ DEFAULT_TARGETS: dict[str, list[str]] = {
     "phi3": ["qkv_proj", "gate_up_proj", "down_proj"],
     "gptj": ["q_proj", "k_proj", "v_proj", "fc_in", "fc_out"],
     "gpt_neo": ["q_proj", "k_proj", "v_proj", "mlp.c_fc", "mlp.c_proj"],
-    **dict.fromkeys(["bert", "roberta"], _ENCODER),
+    **dict.fromkeys(["bert", "electra", "roberta"], _ENCODER),
+    "deberta": ["in_proj", *_ENCODER[3:]],
+    "deberta-v2": ["query_proj", "key_proj", "value_proj", *_ENCODER[3:]],
+    "modernbert": ["attn.Wqkv", "mlp.Wi", "mlp.Wo"],
 }
 
 # The output projections of attention and feed-forward. The adapter slot follows them, before the residual sum;
@@ -55,18 +59,19 @@ SLOT_TARGETS: dict[str, tuple[list[str], list[str]]] = {
     **dict.fromkeys(["gpt2", "gpt_bigcode"], (["attn.c_proj"], ["mlp.c_proj"])),
     "gptj": (["attn.out_proj"], ["mlp.fc_out"]),
     "gpt_neo": (["attn.attention.out_proj"], ["mlp.c_proj"]),
-    **dict.fromkeys(["bert", "roberta"], (["attention.output.dense"], ["output.dense"])),
+    **dict.fromkeys(_LIKE_BERT, (["attention.output.dense"], ["output.dense"])),
+    "modernbert": (["attn.Wo"], ["mlp.Wo"]),
     "vit": (["attention.o_proj"], ["mlp.fc2"]),
 }
 # The backbone's dropouts after these projections, for slots with ``after_dropout``; None if the dropout is no module of
 # its own, or one module for both places. Other architectures have no dropout there, so that both places are one.
 SLOT_DROPOUTS: dict[str, tuple[list[str], list[str]] | None] = {
-    **dict.fromkeys(["bert", "roberta"], (["attention.output.dropout"], ["output.dropout"])),
+    **dict.fromkeys(_LIKE_BERT, (["attention.output.dropout"], ["output.dropout"])),
     **dict.fromkeys(["gpt2", "gpt_bigcode", "gptj"], (["attn.resid_dropout"], ["mlp.dropout"])),
     "gpt_neo": (["attn.attention.resid_dropout"], ["mlp.dropout"]),
     "gpt_neox": (["post_attention_dropout"], ["post_mlp_dropout"]),
     "phi3": (["resid_attn_dropout"], ["resid_mlp_dropout"]),
-    **dict.fromkeys(["opt", "bloom", "falcon", "phi", "vit", "stablelm"]),
+    **dict.fromkeys(["opt", "bloom", "falcon", "phi", "vit", "stablelm", "modernbert"]),
 }
 _FEEDFORWARD = {"up_proj", "down_proj", "dense_h_to_4h", "dense_4h_to_h", "fc1", "fc2", "fc_in", "fc_out", "c_fc"}
 _FEEDFORWARD |= {"c_proj", "gate_up_proj", "intermediate.dense", "output.dense"}

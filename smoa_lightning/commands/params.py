@@ -86,6 +86,9 @@ def text(result: Report, flags: ParamsFlags) -> str:
         lines.append(layer_table(result.layers))
     share = f"{result.trainable / result.total:.3%} of the backbone"
     lines.append(f"trainable parameters: {result.trainable:,} ({share})")
+    if result.head:
+        lines.append(f"parameters of the new head, trained beside the strategy: {result.head:,}")
+        lines.append("memory and disk are estimated for language models only")
     lines.append(f"adapter file: about {result.adapter_bytes:,} bytes")
     if result.disk is not None and result.trainable:
         lines.append(disk_text(result.disk))
@@ -108,6 +111,7 @@ def facts(result: Report) -> dict[str, Any]:
         "budget": None if budget is None else {"target": budget.target, "changes": budget.changes},
         "layers": None if layers is None else [dict(zip(KEYS, kind, strict=True)) for kind in layers],
         "trainable_parameters": result.trainable,
+        "head_parameters": result.head,
         "adapter_bytes": result.adapter_bytes,
         "memory": None if result.memory is None else memory_facts(result.memory, result.optimizer),
         "disk": None if result.disk is None else disk_facts(result.disk),

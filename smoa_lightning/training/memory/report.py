@@ -13,6 +13,7 @@ from smoa_lightning.adapters.budget import BudgetFit, countable
 from smoa_lightning.adapters.inspect import AdaptedLayer, adapted_layers, sizes
 from smoa_lightning.adapters.method_names import strategy_name
 from smoa_lightning.backbones.backbone import load_skeleton
+from smoa_lightning.backbones.heads import new_head
 from smoa_lightning.data.datamodule import TaskDataModule
 from smoa_lightning.training.memory.disk import DiskEstimate, estimate_disk
 from smoa_lightning.training.memory.estimate import MemoryEstimate, estimate_memory
@@ -37,7 +38,8 @@ class Report:
         optimizer: Name of the optimizer.
         budget: How the strategy meets its budget, if there is one.
         layers: The adapted layers; None without an adapter.
-        trainable: Number of trainable parameters.
+        trainable: Number of trainable parameters, without those of a new head.
+        head: Number of parameters of a new head, which every strategy trains; 0 without one.
         adapter_bytes: Bytes of the adapter's file.
         memory: The memory of a training step; None if it was not asked for.
         disk: The disk space of the run; None if it was not asked for, or if the optimizer's state is not known.
@@ -52,6 +54,7 @@ class Report:
     budget: BudgetFit | None
     layers: list[AdaptedLayer] | None
     trainable: int
+    head: int
     adapter_bytes: int
     memory: MemoryEstimate | None
     disk: DiskEstimate | None
@@ -67,7 +70,7 @@ def report(
         data: The data.
         trainer: The trainer.
         lengths: Tokens of a row, and its targets.
-        memory: Whether to estimate memory and disk.
+        memory: Whether to estimate memory and disk; this is done for language models only.
 
     Raises:
         UserError: The strategy does not fit the backbone.
@@ -76,13 +79,14 @@ def report(
     config, location = module.backbone_config, module.location
     network: Any = load_skeleton(config, location)
     total = sum(parameter.numel() for parameter in network.parameters())
+    head = sum(p.numel() for name in new_head(network) for p in network.get_submodule(name).parameters())
     network.requires_grad_(module.adapter_config is None and not module.frozen_backbone)
     layers = None
     if module.adapter_config is not None:
         network = attach(network, countable(module.adapter_config), module.adapter_seed)
         layers = adapted_layers(network)
     counts = sizes(network)
-    estimate = estimate_memory(module, step_shape(data, trainer, lengths)) if memory else None
+    estimate = estimate_memory(module, step_shape(data, trainer, lengths)) if memory and not head else None
     disk = None
     if estimate is not None:
         known = next((step for step in estimate.steps.values() if isinstance(step, StepMemory)), None)
@@ -98,6 +102,7 @@ def report(
         budget=budget,
         layers=layers,
         trainable=counts["trainable"],
+        head=head,
         adapter_bytes=counts["adapter_bytes"],
         memory=estimate,
         disk=disk,
