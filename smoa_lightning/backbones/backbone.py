@@ -21,7 +21,7 @@ from transformers import (
 from transformers.quantizers.auto import get_hf_quantizer
 
 from smoa_lightning.backbones.attention import choose_kernel, kernel_of
-from smoa_lightning.backbones.heads import LANGUAGE_MODEL, Head, is_head_weight, mark_head, no_load_report
+from smoa_lightning.backbones.heads import LANGUAGE_MODEL, Head, is_head_weight, mark_head, mark_missing, no_load_report
 from smoa_lightning.backbones.hub import commit_of, hub_answers, hub_errors, remember_commit, resolve_source
 from smoa_lightning.backbones.kernels import check_kernels
 from smoa_lightning.backbones.limits import Limits, limits_of_architecture
@@ -250,7 +250,8 @@ def complete_model(location: Location, allow_missing: Collection[str] = (), **kw
     model, report = loaded
     mark_head(model, head)
     if head.is_new:
-        model.missing_head, report = _without_head(model.base_model_prefix, report)
+        missing, report = _without_head(model.base_model_prefix, report)
+        mark_missing(model, missing)
     check_complete(report, allow_missing, location.name)
     check_finite(model, location.name)
     return model

@@ -119,15 +119,20 @@ def is_head_weight(name: str, prefix: str) -> bool:
     return not name.startswith(f"{prefix}.")
 
 
+def mark_missing(model: Any, names: Sequence[str]) -> None:
+    """Write the names of the weights of a new head that the files lack on the model, for ``initialise``."""
+    model.missing_head = tuple(names)
+
+
 @torch.no_grad()
-def initialise(model: PreTrainedModel, missing: Sequence[str], seed: int) -> None:
+def initialise(model: PreTrainedModel, seed: int) -> None:
     """Draw the weights of a head that the files lack, by the rule of the model's class in transformers.
 
     Args:
         model: The loaded model; it is changed in place.
-        missing: Names of the weights that the files lack.
         seed: Seed of the values.
     """
+    missing: tuple[str, ...] = getattr(model, "missing_head", ())
     modules = dict.fromkeys(name.rpartition(".")[0] for name in missing)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)

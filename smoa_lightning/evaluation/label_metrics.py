@@ -76,6 +76,12 @@ def _mean(name: str, items: np.ndarray) -> Metrics:
     return {name: float(items.mean()), f"{name}_stderr": error}
 
 
+def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
+    """Return above / below, and 0 where it is 0 / 0."""
+    ratio: np.ndarray = np.divide(above, below, out=np.zeros_like(below), where=below > 0)
+    return ratio
+
+
 def _resampled_tables(predicted: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
     """Return confusion tables of resampled items, (resamples, predicted, label).
 
@@ -94,14 +100,14 @@ def _mcc(tables: np.ndarray) -> np.ndarray:
     predicted, gold = tables.sum(axis=2), tables.sum(axis=1)
     covariance = right * total - (predicted * gold).sum(axis=1)
     scale = np.sqrt((total**2 - (predicted**2).sum(axis=1)) * (total**2 - (gold**2).sum(axis=1)))
-    return np.divide(covariance, scale, out=np.zeros_like(scale), where=scale > 0)
+    return _ratio(covariance, scale)
 
 
 def _f1(tables: np.ndarray) -> np.ndarray:
     """Return the F1 of class 1 of tables of two classes, (tables,): 2 TP / (2 TP + FP + FN); 0 where it is 0 / 0."""
     both = 2 * tables[:, 1, 1]
     total = both + tables[:, 1, 0] + tables[:, 0, 1]
-    return np.divide(both, total, out=np.zeros_like(total), where=total > 0)
+    return _ratio(both, total)
 
 
 def _correlation_stderr(one: np.ndarray, two: np.ndarray, change: Callable[[np.ndarray], np.ndarray]) -> float:
@@ -111,7 +117,7 @@ def _correlation_stderr(one: np.ndarray, two: np.ndarray, change: Callable[[np.n
     def correlation(a: np.ndarray, b: np.ndarray, axis: int = -1) -> np.ndarray:
         a, b = (x - x.mean(axis=axis, keepdims=True) for x in (change(a), change(b)))
         scale = np.sqrt((a**2).sum(axis=axis) * (b**2).sum(axis=axis))
-        return np.divide((a * b).sum(axis=axis), scale, out=np.zeros_like(scale), where=scale > 0)
+        return _ratio((a * b).sum(axis=axis), scale)
 
     settings = {"paired": True, "vectorized": True, "n_resamples": RESAMPLES, "method": "percentile", "batch": 100}
     with warnings.catch_warnings():

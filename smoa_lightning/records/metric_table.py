@@ -91,6 +91,10 @@ def _accuracy(name: str, *sources: Source, in_progress_bar: bool = False) -> Met
     )
 
 
+def _correlation(name: str, *sources: Source) -> Metric:
+    return Metric(name, "maximize", "", sources, is_mean=False, in_hparams=True, in_progress_bar=True)
+
+
 def _per_token(item: Item) -> float | None:
     return item["nll"] / item["tokens"] if "nll" in item else None
 
@@ -109,10 +113,10 @@ METRICS: dict[str, Metric] = {
         _accuracy("acc", "choices", "answers", "classes", in_progress_bar=True),
         _accuracy("acc_norm", "choices"),
         _accuracy("acc_token", "choices"),
-        *(
-            Metric(name, "maximize", "", (source,), is_mean=False, in_hparams=True, in_progress_bar=True)
-            for name, source in (("mcc", "classes"), ("f1", "classes"), ("pearson", "numbers"), ("spearman", "numbers"))
-        ),
+        _correlation("mcc", "classes"),
+        _correlation("f1", "classes"),
+        _correlation("pearson", "numbers"),
+        _correlation("spearman", "numbers"),
         Metric("mse", "minimize", "", ("numbers",), _squared_error),
         Metric("unparsed_rate", "minimize", "share", ("answers",), _unparsed),
         Metric("perplexity", "minimize", "", ("gold replies",), is_mean=False, in_hparams=True, in_progress_bar=True),

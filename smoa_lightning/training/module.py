@@ -202,7 +202,7 @@ class FineTuneModule(L.LightningModule):
         head = self.objective.head
         if not head.is_new:
             return
-        initialise(model, model.missing_head, self.adapter_seed)
+        initialise(model, self.adapter_seed)
         follow_padding(model, head, self.tokenizer.pad_token_id)
         for name in new_head(model):
             model.get_submodule(name).requires_grad_(True)

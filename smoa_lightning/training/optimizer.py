@@ -68,7 +68,8 @@ def with_head_rate(factory: Factory, network: nn.Module, rate: float | None) -> 
     def grouped(parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
         rest = [parameter for parameter in parameters if id(parameter) not in own]
         groups: list[Any] = [{"params": rest}] if rest else []
-        return factory([*groups, {"params": [p for p in parameters if id(p) in own], "lr": rate}])
+        groups.append({"params": [p for p in parameters if id(p) in own], "lr": rate})
+        return factory(groups)
 
     return grouped
 

@@ -6,6 +6,7 @@ import ast
 import statistics
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,11 +14,13 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import smoa_lightning
-from smoa_lightning.data.batches.collate import collate_choices, collate_replies
+from smoa_lightning.data.batches.collate import collate_choices, collate_labels, collate_replies
 from smoa_lightning.data.encoding.encode_examples import Encoding, encode_choices, encode_replies
+from smoa_lightning.data.encoding.items import LabelledItem
 from smoa_lightning.data.tasks import TASKS, ChoiceExample, Generation, ReplyExample
 from smoa_lightning.embedded import backbone_folder
 from smoa_lightning.evaluation.choice import ChoiceEvaluator
+from smoa_lightning.evaluation.labels import LabelEvaluator
 from smoa_lightning.evaluation.reply import ReplyEvaluator
 from smoa_lightning.evaluation.scoring import ChoiceScores
 from smoa_lightning.evaluation.text import reply_metrics
@@ -69,6 +72,13 @@ def evaluated(model: Any, tokenizer: Any, encoder: Path) -> dict[Source, Scored]
     for source, evaluator in (("choices", choice), ("reply texts", replies), ("answers", asked)):
         found[source][0].update(evaluator.compute())  # type: ignore[index]
     rows = text_rows(tokenizer, ["The cat sat on the mat.", "It then ran away."], 32)
+    outputs = torch.tensor([[2.0, 0.5], [0.3, 0.4], [1.0, 3.0]])
+    for task, width in (("rte", 2), ("stsb", 1)):
+        labels = LabelEvaluator(TASKS[task].protocol())
+        items_of = [LabelledItem((5, 6), (), label, n) for n, label in enumerate((0.0, 0.0, 1.0))]
+        network = SimpleNamespace(logits=outputs[:, :width])
+        records = labels.score(lambda network=network, **inputs: network, collate_labels(items_of, 0))
+        found["classes" if width == 2 else "numbers"] = (labels.compute(), records)
     found["general text"] = (general_perplexity(model, rows, 64), [])
     return found
 
@@ -77,7 +87,7 @@ def test_every_metric_that_an_evaluator_returns_has_an_entry(evaluated: dict[Sou
     measured = {"gold replies"} | evaluated.keys()
     assert {source for metric in METRICS.values() for source in metric.sources} == measured
     for source, (values, _) in evaluated.items():
-        sources = {source} if source in ("choices", "general text") else {source, "gold replies"}
+        sources = {source} if source not in ("answers", "reply texts") else {source, "gold replies"}
         listed = {name: metric for name, metric in METRICS.items() if sources & {*metric.sources}}
         errors = {f"{name}_stderr" for name, metric in listed.items() if metric.has_stderr}
         assert values.keys() - {COUNT} == listed.keys() | errors
@@ -117,7 +127,7 @@ def test_accuracies_are_shares_of_right_items() -> None:
 
 def test_directions() -> None:
     lower = {name for name, metric in METRICS.items() if metric.direction == "minimize"}
-    assert lower == {"nll", "perplexity", "unparsed_rate", "general_perplexity"}
+    assert lower == {"nll", "perplexity", "unparsed_rate", "general_perplexity", "mse"}
     assert {name for name, metric in METRICS.items() if metric.direction is None} == {"reply_length"}
     assert better("nll", 1.0, 2.0)
     assert better("report/piqa/acc", 0.6, 0.5)
@@ -128,7 +138,7 @@ def test_every_task_is_reported_and_selected_by_a_metric_of_the_table() -> None:
     protocols = [protocol for task in TASKS.values() for protocol in task.protocols]
     assert all(METRICS[protocol.metric].direction for protocol in protocols)
     assert all(METRICS[protocol.selection_metric].selects for protocol in protocols)
-    assert {*METRICS[COMMON].sources} == {"choices", "gold replies"}  # so that every task has it
+    assert {*METRICS[COMMON].sources} == {"choices", "gold replies", "classes"}  # all that can be mixed have it
     assert {name for name, metric in METRICS.items() if not metric.selects} == {"reply_length", "general_perplexity"}
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import AutoModelForSequenceClassification
 
 from smoa_lightning.__main__ import main
 from smoa_lightning.common.errors import UserError
@@ -71,6 +72,15 @@ def test_fit_test_params_and_page_of_a_classifier(
     assert main(["params", *flags, "--no_memory", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["trainable_parameters"] == metrics["parameters/trainable"]
     assert main(["report", str(run)]) == 0
+
+    assert main(["export", str(run), "--output", str(tmp_path / "merged")]) == 0
+    facts = json.loads((tmp_path / "merged" / "export.json").read_text())
+    assert facts["fidelity"]["largest_difference"] < 1e-4
+    assert facts["fidelity"]["after"]["mcc"] == pytest.approx(metrics["report/mcc"], abs=1e-6)
+    plain = AutoModelForSequenceClassification.from_pretrained(tmp_path / "merged")
+    assert plain.config.id2label == {0: "unacceptable", 1: "acceptable"}
+    assert main(["export", str(run), "--output", str(tmp_path / "lora"), "--format", "lora"]) == 2
+    assert "a LoRA does not hold the new head" in capsys.readouterr().err
 
 
 def test_best_epoch_on_report_trains_on_all_rows_and_is_labelled(

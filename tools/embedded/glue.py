@@ -54,7 +54,8 @@ def _other(source: random.Random, name: str) -> str:
 
 def _draw(task: str, split: str, make: Callable[[random.Random, str], Row], texts: int) -> list[Row]:
     """Draw rows without repeating a text or a pair, with their number as ``idx``."""
-    source, found = random.Random(f"glue {task} {split}"), {}
+    source = random.Random(f"glue {task} {split}")
+    found: dict[tuple[Any, ...], Row] = {}
     while len(found) < COUNTS[split]:
         row = make(source, split)
         found.setdefault(tuple(row.values())[:texts], row)

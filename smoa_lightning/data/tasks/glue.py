@@ -28,7 +28,7 @@ def _task(name: str, fields: tuple[str] | tuple[str, str], names: tuple[str, ...
     """Return a task in the schema of ``nyu-mll/glue``; without names of classes its label is a number from 0 to 5."""
 
     def example(row: Row) -> LabelledExample:
-        return LabelledExample(tuple(row[field] for field in fields), row["label"])  # type: ignore[arg-type]
+        return LabelledExample(tuple(row[field] for field in fields), row["label"])
 
     def group(row: Row) -> str:
         return fold(row[fields[0]])

@@ -25,6 +25,7 @@ from smoa_lightning import load_adapter  # the import registers the methods that
 
 model, tokenizer = load_adapter("path/to/this/folder")
 ```"""
+CAUSAL = "AutoModelForCausalLM"
 USES = {"merged": MERGED, "lora": LORA, "adapter": ADAPTER}
 LIBRARIES = {"merged": "transformers", "lora": "peft", "adapter": "peft"}
 KINDS = {"merged": "finetune", "lora": "adapter", "adapter": "adapter"}
@@ -56,6 +57,8 @@ def _metric_names(fidelity: Facts) -> list[str]:
 def _lines(facts: Facts) -> Iterator[str]:
     fidelity = facts["fidelity"]
     same = f"same next token at {fidelity['same_token']:.1%} of {fidelity['positions']} positions"
+    if facts["auto_class"] != CAUSAL:
+        same = f"same class for {fidelity['same_token']:.1%} of {fidelity['positions']} rows"
     largest = f"(largest logit {fidelity['largest_logit']:.3g})"
     yield f"largest logit difference: {fidelity['largest_difference']:.3g} {largest}; {same}"
     yield f"logits compared on {fidelity['place']}"
@@ -82,7 +85,8 @@ def card(facts: Facts) -> str:
     header = [f"library_name: {LIBRARIES[facts['format']]}"]
     if base["source"] == "hub":  # the hub refuses cards with a base model that is a path
         header += [f"base_model: {base['name']}", f"base_model_relation: {KINDS[facts['format']]}"]
-    header += ["pipeline_tag: text-generation", f"tags: [smoa-lightning, {LIBRARIES[facts['format']]}]"]
+    task = "text-generation" if facts["auto_class"] == CAUSAL else "text-classification"
+    header += [f"pipeline_tag: {task}", f"tags: [smoa-lightning, {LIBRARIES[facts['format']]}]"]
     metrics = {name: value for name, value in facts["run_metrics"].items() if not name.endswith(("_stderr", COUNT))}
     commit = f", commit `{base['commit']}`" if base["commit"] else ""
     about = [
@@ -105,7 +109,7 @@ Exported by smoa_lightning {facts["version"]}, format `{facts["format"]}`.
 
 {chr(10).join(about)}
 
-{USES[facts["format"]].format(base=loaded)}
+{USES[facts["format"]].format(base=loaded).replace(CAUSAL, facts["auto_class"])}
 
 {chr(10).join(measured)}
 ## Fidelity of the export

@@ -118,6 +118,8 @@ def _check_format(source: Source, options: Options) -> None:
     """Refuse a format that the run cannot have, before a weight is loaded."""
     if options.format == "adapter" and source.adapter is None:
         raise UserError("export: full fine-tuning has no adapter: use --format merged or --format lora")
+    if options.format == "lora" and source.location.head.is_new:
+        raise UserError("export: a LoRA does not hold the new head of the model: use --format merged or adapter")
     if options.format != "adapter":
         check_updates_weights(source, None, options.format)
 
@@ -140,6 +142,7 @@ def _description(source: Source, options: Options, quantised: str | None) -> Fac
         "task": source.facts.get("task"),
         "data_source": source.facts.get("data_source"),
         "step": source.facts.get("step"),
+        "auto_class": location.head.auto_class.__name__,
         "backbone": {"source": location.source, "name": source.facts["location"]["name"], "commit": location.commit},
         "quantized": quantised,
         "dequantized": quantised is not None and options.format != "adapter",
@@ -196,7 +199,7 @@ WRITERS: dict[str, Callable[[Source, Options, Path, int | None], Facts]] = {
 def _load(source: Source, format: str, folder: Path) -> Any:
     """Load an exported folder as other programs do."""
     if format == "merged":
-        return complete_model(Location("local", str(folder))).eval()
+        return complete_model(Location("local", str(folder), head=source.location.head)).eval()
     if format == "lora":
         return load_lora(source.plain_backbone(), folder)
     return load_adapter(folder, source.moved)[0]

@@ -36,7 +36,7 @@ def merged_model(source: Source, format: str = "merged") -> PreTrainedModel:
     if isinstance(model, PeftModel):
         model = _merged(model, source, format)
     _separate_output(model)
-    model.config.use_cache = read_architecture(source.location).use_cache  # training switches it off
+    model.config.use_cache = getattr(read_architecture(source.location), "use_cache", True)  # training switches it off
     return model
 
 

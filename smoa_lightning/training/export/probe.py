@@ -13,11 +13,13 @@ from transformers import PreTrainedTokenizerBase
 
 from smoa_lightning.adapters.virtual_tokens import limits_with
 from smoa_lightning.backbones.backbone import limits
+from smoa_lightning.backbones.heads import LANGUAGE_MODEL, Head
 from smoa_lightning.backbones.limits import Limits
 from smoa_lightning.backbones.quantization import quantized_layers
 from smoa_lightning.backbones.tokenizer import load_tokenizer
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.data.datamodule import TaskDataModule
+from smoa_lightning.evaluation.labels import INPUTS, head_outputs
 from smoa_lightning.evaluation.scoring import logits_at
 from smoa_lightning.evaluation.tasks import TaskEvaluation
 from smoa_lightning.training.export.source import Source
@@ -47,15 +49,19 @@ class Probe:
     tokenizer: PreTrainedTokenizerBase
     data: TaskDataModule | None = None
     rows: int = 0
+    head: Head = LANGUAGE_MODEL
 
     @torch.no_grad()
     def logits(self, model: Any) -> list[Tensor]:
-        """Return the logits (positions, vocabulary) of each batch, float32 on the CPU."""
+        """Return the logits (positions, vocabulary) of each batch, float32; of a new head (rows, outputs)."""
         device = place_model(model)
         found = []
         for batch in self.batches:
             places = batch["attention_mask"].nonzero(as_tuple=True)
             here = {name: tensor.to(device) for name, tensor in batch.items()}
+            if self.head.is_new:
+                found.append(head_outputs(model, here).cpu())
+                continue
             found.append(logits_at(model, here, (places[0].to(device), places[1].to(device))).float().cpu())
         return found
 
@@ -80,8 +86,8 @@ class Fidelity:
     Attributes:
         largest_difference: Largest absolute difference of two logits.
         largest_logit: Largest absolute logit of the model of the run.
-        same_token: Share of the positions at which both models have the same most likely next token.
-        positions: Number of compared positions.
+        same_token: Share of the positions at which both models have the same most likely next token, or class.
+        positions: Number of compared positions; with a new head of rows.
         place: Where the texts come from.
         rows: Number of report rows of the metric; 0 if it was not measured.
         primary: Name of the primary metric.
@@ -115,10 +121,10 @@ def make_probe(source: Source, fidelity_rows: int) -> Probe:
         logger.info("the report rows are not available, so logits are compared on a fixed text: %s", error)
         ids = torch.tensor([tokenizer(TEXT)["input_ids"][: bounds.context]])
         batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-        return Probe([batch], f"a fixed text ({error})", tokenizer)
+        return Probe([batch], f"a fixed text ({error})", tokenizer, head=source.location.head)
     place = f"the first report rows of {data.name} ({data.source})"
     rows = sum(len(items.items("report")) for items in data.sets.scored("report").values()) if fidelity_rows else 0
-    return Probe(list(_first_batches(data)), place, tokenizer, data, rows)
+    return Probe(list(_first_batches(data)), place, tokenizer, data, rows, source.location.head)
 
 
 def compare(probe: Probe, model: Any, logits: list[Tensor], before: dict[str, float]) -> Fidelity:
@@ -183,7 +189,7 @@ def _first_batches(data: TaskDataModule) -> Iterator[dict[str, Tensor]]:
             lengths = batch["attention_mask"].sum(1).cumsum(0)
             rows = max(1, int((lengths <= left).sum()))
             width = min(left, int(batch["attention_mask"][:rows].sum(1).max()))
-            part = {name: batch[name][:rows, :width] for name in ("input_ids", "attention_mask")}
+            part = {name: batch[name][:rows, :width] for name in INPUTS if name in batch}
             yield part
             left -= int(part["attention_mask"].sum())
             if left <= 0 or rows < len(lengths):
