@@ -68,7 +68,7 @@ def attach(model: nn.Module, config: PeftConfig, seed: int) -> PeftModel:
 
 
 def with_head(config: PeftConfig, head: Sequence[str]) -> PeftConfig:
-    """Return a config that trains the modules of a new head in full, and adapts none of them.
+    """Return a config that trains the modules of a new head in full and does not adapt them.
 
     Args:
         config: Configuration of any peft method; it is not changed.
@@ -83,7 +83,7 @@ def with_head(config: PeftConfig, head: Sequence[str]) -> PeftConfig:
     settings: Any = config
     if not hasattr(config, "modules_to_save"):
         raise UserError(
-            f"model.adapter: {type(config).__name__} cannot train the new head ({', '.join(head)}) beside the adapter: "
+            f"model.adapter: {type(config).__name__} cannot train the new head ({', '.join(head)}) with the adapter: "
             "choose a method with modules_to_save"
         )
     config.task_type = TaskType.SEQ_CLS

@@ -87,7 +87,7 @@ def text(result: Report, flags: ParamsFlags) -> str:
     share = f"{result.trainable / result.total:.3%} of the backbone"
     lines.append(f"trainable parameters: {result.trainable:,} ({share})")
     if result.head:
-        lines.append(f"parameters of the new head, trained beside the strategy: {result.head:,}")
+        lines.append(f"parameters of the new head, trained with the strategy: {result.head:,}")
         lines.append("memory and disk are estimated for language models only")
     lines.append(f"adapter file: about {result.adapter_bytes:,} bytes")
     if result.disk is not None and result.trainable:

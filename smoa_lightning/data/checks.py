@@ -19,7 +19,7 @@ NUMBERS = (
 
 
 def check_labelling(protocols: Mapping[str, Protocol], trained: Sequence[str], settings: Mapping[str, Any]) -> None:
-    """Refuse settings of prompts and replies for tasks with a label, and such tasks beside others.
+    """Refuse settings of prompts and replies for tasks with a label, and such tasks together with others.
 
     Args:
         protocols: Task -> its protocol, for all tasks of a run.

@@ -88,7 +88,7 @@ class FineTuneModule(L.LightningModule):
                 ``like: FILE`` for the number of the strategy in a YAML file. ``null`` changes no size.
             budget_tolerance: Largest share by which the size may miss the budget, such as 0.01; ``null`` takes the
                 nearest size and reports the difference.
-            head_lr: Learning rate of a new head, which is trained in full beside any strategy; ``null`` takes that of
+            head_lr: Learning rate of a new head, which is trained in full with any strategy; ``null`` takes that of
                 the optimizer.
         """
         super().__init__()
