@@ -142,6 +142,21 @@ def initialise(model: PreTrainedModel, seed: int) -> None:
             model._init_weights(module)
 
 
+def prepare_head(model: PreTrainedModel, head: Head, seed: int, pad_id: int | None) -> None:
+    """Draw a new head where the files lack it, and let it be trained.
+
+    Args:
+        model: The loaded model; it is changed in place.
+        head: Its head.
+        seed: Seed of the values.
+        pad_id: The pad token.
+    """
+    initialise(model, seed)
+    follow_padding(model, head, pad_id)
+    for name in new_head(model):
+        model.get_submodule(name).requires_grad_(True)
+
+
 @contextlib.contextmanager
 def no_load_report() -> Iterator[None]:
     """Hide the report of transformers that a head is missing in the files: it is new, and drawn by ``initialise``."""

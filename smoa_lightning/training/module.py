@@ -31,7 +31,7 @@ from smoa_lightning.backbones.backbone import (
     locate,
     provenance,
 )
-from smoa_lightning.backbones.heads import follow_padding, initialise, new_head
+from smoa_lightning.backbones.heads import prepare_head
 from smoa_lightning.backbones.limits import Limits
 from smoa_lightning.backbones.tokenizer import load_tokenizer
 from smoa_lightning.common.errors import UserError
@@ -190,22 +190,13 @@ class FineTuneModule(L.LightningModule):
             self.resolve_budget()
             model = load_model(self.backbone_config, self.location)
             self.model = model.requires_grad_(self.adapter_config is None and not self.frozen_backbone)
-            self._prepare_head(model)
+            if self.objective.head.is_new:
+                prepare_head(model, self.objective.head, self.adapter_seed, self.tokenizer.pad_token_id)
         if self.adapter_config is not None and not self.scoring_base_model and not isinstance(self.model, PeftModel):
             self.model = attach(self.model, self.adapter_config, self.adapter_seed)
             if self.adapter_config.peft_type == PeftType.ADALORA:
                 self.allocation = RankAllocation(self.model)
         shard(self)
-
-    def _prepare_head(self, model: PreTrainedModel) -> None:
-        """Draw a new head from ``adapter_seed`` where the files lack it, and let it be trained."""
-        head = self.objective.head
-        if not head.is_new:
-            return
-        initialise(model, self.adapter_seed)
-        follow_padding(model, head, self.tokenizer.pad_token_id)
-        for name in new_head(model):
-            model.get_submodule(name).requires_grad_(True)
 
     # ------------------------------------------------------------------------------------------------- training
 

@@ -59,7 +59,8 @@ def test_fit_test_params_and_page_of_a_classifier(
         *metrics
     }
     items = [json.loads(line) for line in (run / "items.jsonl").read_text().splitlines()]
-    assert sum(item["prediction_acc"] == item["label"] for item in items) / len(items) == metrics["report/acc"]
+    right = sum(item["prediction_acc"] == item["label"] for item in items)
+    assert right / len(items) == pytest.approx(metrics["report/acc"], abs=1e-6)
     assert not any(name.endswith("general_perplexity") for name in metrics)
 
     assert (
