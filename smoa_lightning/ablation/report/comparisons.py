@@ -150,12 +150,15 @@ def _difference(cell: CellResult, baseline: CellResult) -> tuple[Difference, str
 
 
 def _scores(cell: CellResult) -> Scores:
+    seeds, same = tuple(run.seed for run in cell.runs), cell.runs[0].items
+    if all(run.items == same for run in cell.runs):  # the usual case, without a look-up of each item
+        return Scores(np.array([run.values for run in cell.runs]), seeds, same)
     items = list(dict.fromkeys(item for run in cell.runs for item in run.items))
     place = {item: column for column, item in enumerate(items)}
     values = np.full((len(cell.runs), len(items)), np.nan)
     for row, run in enumerate(cell.runs):
         values[row, [place[item] for item in run.items]] = run.values
-    return Scores(values, tuple(run.seed for run in cell.runs), tuple(items))
+    return Scores(values, seeds, tuple(items))
 
 
 def _effect(cell: CellResult, baseline: CellResult) -> float | None:

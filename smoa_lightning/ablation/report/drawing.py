@@ -5,6 +5,7 @@ Every figure is one column of a paper wide. So it is readable on a telephone, an
 
 from __future__ import annotations
 
+import importlib
 import io
 import math
 import textwrap
@@ -140,9 +141,21 @@ def save(
     """
     import matplotlib
 
+    _import_without_docstrings()
     with matplotlib.rc_context(SETTINGS):
         pictures = [_saved(make(), folder, formats) for make in makers]
     return [picture for picture in pictures if picture is not None]
+
+
+def _import_without_docstrings() -> None:
+    """Import the figures of matplotlib without texts on all properties of all classes: half of this import."""
+    from matplotlib import artist
+
+    listed, artist.kwdoc = artist.kwdoc, lambda owner: ""
+    try:
+        importlib.import_module("matplotlib.figure")
+    finally:
+        artist.kwdoc = listed
 
 
 def _saved(drawn: NamedFigure | None, folder: Path, formats: Collection[str]) -> Picture | None:
