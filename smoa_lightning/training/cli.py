@@ -24,6 +24,7 @@ from smoa_lightning.common import console
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.common.folder_names import check_folder_name
 from smoa_lightning.common.paths import local_path
+from smoa_lightning.common.process_cache import cached
 from smoa_lightning.configuration import expand_bases, needs_checkpoint
 from smoa_lightning.configuration.class_names import check_checkpoint_settings
 from smoa_lightning.configuration.import_policy import check_only_classes, import_policy
@@ -138,6 +139,16 @@ class FineTuneCLI(LightningCLI):
             for name, skip in LightningCLI.subcommands().items()
         }
         return {self._asked: known[self._asked]} if self._asked in known else known
+
+    def setup_parser(self, *args: Any, **kwargs: Any) -> None:
+        """Build the parser; the runs of a study's worker share one, since parsing does not change it."""
+
+        def build() -> dict[str, Any]:
+            before = set(vars(self))
+            super(FineTuneCLI, self).setup_parser(*args, **kwargs)
+            return {name: value for name, value in vars(self).items() if name not in before}
+
+        vars(self).update(cached("parser", self._asked, build))
 
     # ------------------------------------------------------------------------------------------------- parsing
 
