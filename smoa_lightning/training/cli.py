@@ -140,15 +140,17 @@ class FineTuneCLI(LightningCLI):
         }
         return {self._asked: known[self._asked]} if self._asked in known else known
 
-    def setup_parser(self, *args: Any, **kwargs: Any) -> None:
+    def setup_parser(
+        self, add_subcommands: bool, main_kwargs: dict[str, Any], subparser_kwargs: dict[str, Any]
+    ) -> None:
         """Build the parser; the runs of a study's worker share one, since parsing does not change it."""
 
         def build() -> dict[str, Any]:
             before = set(vars(self))
-            super(FineTuneCLI, self).setup_parser(*args, **kwargs)
+            super(FineTuneCLI, self).setup_parser(add_subcommands, main_kwargs, subparser_kwargs)
             return {name: value for name, value in vars(self).items() if name not in before}
 
-        vars(self).update(cached("parser", self._asked, build))
+        vars(self).update(cached("parser", (type(self), add_subcommands, self._asked), build))
 
     # ------------------------------------------------------------------------------------------------- parsing
 
