@@ -26,6 +26,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import gpu_steps
 import torch
 from lightning.pytorch.callbacks import Callback
 from torch.autograd import DeviceType
@@ -46,7 +47,6 @@ def synchronise() -> None:
 def waits() -> Iterator[Counter[str]]:
     """Count the operations in the block that make the host wait for the GPU, by the lines that call them."""
     places: Counter[str] = Counter()
-    before, filters = warnings.showwarning, warnings.filters[:]
 
     def note(message: Any, *others: Any, **named: Any) -> None:
         if "synchronizing" not in str(message):
@@ -58,17 +58,16 @@ def waits() -> Iterator[Counter[str]]:
         places[" <- ".join(reversed(shown))] += 1
 
     synchronise()
-    warnings.showwarning = note  # type: ignore[assignment]
-    warnings.simplefilter("always")
-    if torch.cuda.is_available():
-        torch.cuda.set_sync_debug_mode("warn")
-    try:
-        yield places
-    finally:
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.showwarning = note
         if torch.cuda.is_available():
-            torch.cuda.set_sync_debug_mode("default")
-        warnings.showwarning = before
-        warnings.filters[:] = filters
+            torch.cuda.set_sync_debug_mode("warn")
+        try:
+            yield places
+        finally:
+            if torch.cuda.is_available():
+                torch.cuda.set_sync_debug_mode("default")
 
 
 class Kernels:
@@ -139,8 +138,6 @@ def watch_fit(flags: list[str]) -> int:
 
 def watch_steps(options: argparse.Namespace) -> int:
     """Profile three steps of each method, then note the waits of one; a method that fails is recorded."""
-    import gpu_steps
-
     errors = 0
     for method in options.methods:
         try:
@@ -167,7 +164,7 @@ def main() -> int:
     parser.add_argument("--json", required=True, help="file for the results")
     parser.add_argument("--steps", action="store_true", help="profile the steps of gpu_steps.py")
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--methods", nargs="+", default=["lora", "hira", "smoa_none", "smoa_blocks_K2", "smoa_blocks_K4"])
+    parser.add_argument("--methods", nargs="+", default=gpu_steps.METHODS[:-1])
     parser.add_argument("--tiny", action="store_true", help="tiny widths, to try the script on a CPU")
     parser.add_argument("--fit", nargs=argparse.REMAINDER, help="flags of a fit to watch")
     options = parser.parse_args()
