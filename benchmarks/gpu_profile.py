@@ -2,8 +2,8 @@
 
 * ``--steps``: a step of each method at the widths of LLaMA-3-8B (``gpu_steps.py``): milliseconds of every kernel, how
   long the GPU was busy, and the operations that made the host wait.
-* ``--fit FLAGS``: a real ``fit``. Ten steps note each operation that makes the host wait (``torch.cuda``'s
-  synchronisation debug mode), with the line of this project that called it. Ten more steps are profiled, and the
+* ``--fit FLAGS``: a real ``fit``. Five steps note each operation that makes the host wait (``torch.cuda``'s
+  synchronisation debug mode), with the line of this project that called it. Three more steps are profiled, and the
   steps after these are timed without instruments.
 
     python benchmarks/gpu_profile.py --json profile.json --steps
@@ -33,7 +33,7 @@ from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 ROOT = str(Path(__file__).resolve().parent.parent)
-WAITING, PROFILED, FIRST = 10, 10, 5  # steps of each part of a fit; the first steps warm up
+WAITING, PROFILED, FIRST = 5, 3, 5  # steps of each part of a fit; the first steps warm up
 found: dict[str, Any] = {}
 
 
