@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-import os
+import importlib
 
 import pytest
 import torch
 from torch import Tensor
 
+from smoa_lightning.adapters.smoa import kernels as choice
+from smoa_lightning.adapters.smoa.functional import merged_weight, smoa_linear
+from smoa_lightning.adapters.smoa.terms import Plan, block_indices
+
 pytest.importorskip("triton")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-if DEVICE == "cpu":
-    os.environ["TRITON_INTERPRET"] = "1"  # read when the kernels are defined, which is on import
-
-from smoa_lightning.adapters.smoa import kernels as choice
-from smoa_lightning.adapters.smoa import triton_kernels as kernels
-from smoa_lightning.adapters.smoa.functional import merged_weight, smoa_linear
-from smoa_lightning.adapters.smoa.terms import Plan
+with pytest.MonkeyPatch.context() as patch:
+    if DEVICE == "cpu":
+        patch.setenv("TRITON_INTERPRET", "1")  # read when the kernels are defined, which is on import
+    kernels = importlib.import_module("smoa_lightning.adapters.smoa.triton_kernels")
 
 SHAPES = [(70, 130, 3), (64, 256, 16), (33, 300, 40), (200, 65, 100)]
 # On a GPU the product of float32 numbers is in tf32; the interpreter cannot multiply bfloat16.
-TOLERANCE = {torch.float32: 1e-6, torch.float16: 1e-3} if DEVICE == "cpu" else {torch.float32: 1e-3, torch.bfloat16: 5e-3}
+TOLERANCE = (
+    {torch.float32: 1e-6, torch.float16: 1e-3} if DEVICE == "cpu" else {torch.float32: 1e-3, torch.bfloat16: 5e-3}
+)
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the interpreter
 
 
@@ -53,7 +56,10 @@ def test_fill(rows: int, cols: int, rank: int, include_base: bool, dtype: torch.
 @pytest.mark.parametrize(("rows", "cols", "rank"), SHAPES)
 def test_thin_products(rows: int, cols: int, rank: int, dtype: torch.dtype) -> None:
     G, W, L, R = (random(*s, dtype=dtype) for s in ((rows, cols), (2 * rows, 3 * cols), (rows, rank), (rank, cols)))
-    i, j = (torch.randperm(size, device=DEVICE)[: size // part].sort().values for size, part in ((2 * rows, 2), (3 * cols, 3)))
+    i, j = (
+        torch.randperm(size, device=DEVICE)[: size // part].sort().values
+        for size, part in ((2 * rows, 2), (3 * cols, 3))
+    )
     M = W[i][:, j].contiguous()
     H = G.double() * M.double()
     for found in (kernels.thin_products(G, M, L, R), kernels.thin_products(G, W, L, R, i, j)):
@@ -70,7 +76,7 @@ def test_a_layer_uses_them(blocks: bool, monkeypatch: pytest.MonkeyPatch) -> Non
     if blocks:
         orders = [torch.randperm(size, device=DEVICE) for size in W.shape]
         rows, cols = (tuple(half.sort().values for half in order.chunk(2)) for order in orders)
-        plan = Plan((2, 2), True, rows, cols, torch.cat(rows).argsort(), torch.cat(cols).argsort())
+        plan = Plan((2, 2), True, rows, cols, *block_indices(rows, cols, (2, 2)))
         A, B = random(2, 2, 12), random(2, 20, 2)
     x, g = random(30, 24), random(30, 40)
     monkeypatch.setattr("smoa_lightning.adapters.smoa.gradients.gather_pays", lambda *_: True)
