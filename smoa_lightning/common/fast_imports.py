@@ -1,14 +1,14 @@
 """Import the libraries of a run without work that runs do not need.
 
 Plain imports took ten CPU seconds of one core (torch 2.13, lightning 2.6, torchmetrics 1.9, peft 0.21, with
-bitsandbytes and scipy installed). Four of these seconds are avoidable:
+bitsandbytes and scipy installed). Five of these seconds are avoidable:
 
 * The garbage collector scans a million young objects, and all of them stay.
 * bitsandbytes decorates four functions with ``torch.compile``. That loads torch's inductor, although only backbones in
   8 or 4 bits call these functions.
 * torchmetrics imports ``scipy.signal`` for an alias of a window function, and matplotlib for plots.
 * transformers imports ``scipy.optimize`` for the losses of object detection.
-* transformers 5 reads the 2,000 files of its models twice, since it keeps the answers for 128 of 480 folders.
+* transformers 5 reads the 1,700 files of its models twice, since it keeps the answers for 128 of 548 folders.
 
 Nothing is removed: the delayed work happens at first use.
 """
@@ -167,7 +167,7 @@ def folders_read_once() -> Iterator[None]:
             return plain(None, typed)(maxsize)
         return plain(maxsize, typed)
 
-    functools.lru_cache = lru_cache  # type: ignore[assignment]
+    functools.lru_cache = lru_cache
     try:
         yield
     finally:

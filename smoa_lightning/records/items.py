@@ -120,7 +120,7 @@ def is_number(value: Any) -> bool:
 
 def _are(values: Sequence[Any], types: Set[type], least: int | None = None) -> bool:
     """Whether all values of a JSON file have one of the types, and none is smaller than ``least``."""
-    return types.issuperset(map(type, values)) and (least is None or min(values) >= least)
+    return set(map(type, values)) <= types and (least is None or min(values) >= least)
 
 
 PREDICTION = prediction_field("")

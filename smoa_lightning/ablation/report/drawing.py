@@ -149,13 +149,13 @@ def save(
 
 def _import_without_docstrings() -> None:
     """Import the figures of matplotlib without texts on the properties of its classes, 0.4 of this import."""
-    from matplotlib import artist
+    from matplotlib import artist as artists
 
-    listed, artist.kwdoc = artist.kwdoc, lambda owner: ""
+    listed, artists.kwdoc = artists.kwdoc, lambda artist: ""
     try:
         importlib.import_module("matplotlib.figure")
     finally:
-        artist.kwdoc = listed
+        artists.kwdoc = listed
 
 
 def _saved(drawn: NamedFigure | None, folder: Path, formats: Collection[str]) -> Picture | None:
