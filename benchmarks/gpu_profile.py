@@ -51,7 +51,7 @@ def waits() -> Iterator[Counter[str]]:
     def note(message: Any, *others: Any, **named: Any) -> None:
         if "synchronizing" not in str(message):
             return
-        stack = traceback.extract_stack()[:-1]
+        stack = [frame for frame in traceback.extract_stack()[:-1] if not frame.filename.endswith("warnings.py")]
         own = [frame for frame in stack if frame.filename.startswith(ROOT) and frame.filename != __file__]
         lines = [*own[-1:], stack[-1]] if not own or own[-1] is not stack[-1] else [stack[-1]]
         shown = [f"{frame.filename.removeprefix(ROOT)}:{frame.lineno} {frame.name}: {frame.line}" for frame in lines]

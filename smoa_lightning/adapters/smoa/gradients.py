@@ -15,7 +15,7 @@ from torch import Tensor
 
 from smoa_lightning.adapters.smoa.kernels import kernels_for
 from smoa_lightning.adapters.smoa.scratch import scratch_like
-from smoa_lightning.adapters.smoa.terms import Plan, Term, split_factors
+from smoa_lightning.adapters.smoa.terms import Plan, Term, narrow, split_factors
 
 Pair = tuple[Tensor, Tensor]
 
@@ -36,11 +36,11 @@ def factor_gradients(
         scaling: s.
     """
     if plan.grid:
-        parts_A, parts_B = _collected([_grid_pair(grad, x, terms[0], weight)], plan)
+        parts_A, parts_B = _collected([_grid_pair(grad, x, terms[0], weight)], A, B, plan)
     elif plan.rows and gather_pays(x.device.type, x.dtype, torch.get_num_threads()):
         parts_A, parts_B = _gathered_parts(grad, x, split_factors(A, B, plan), weight, plan)
     else:
-        parts_A, parts_B = _collected(_dense_pairs(grad, x, terms, weight), plan)
+        parts_A, parts_B = _collected(_dense_pairs(grad, x, terms, weight), A, B, plan)
     side_by_side = not plan.grid and not plan.rows
     grad_A = _packed(parts_A, A, 0 if side_by_side else None, scaling)
     return grad_A, _packed(parts_B, B, 1 if side_by_side else None, scaling)
@@ -120,7 +120,7 @@ def _grid_pair(grad: Tensor, x: Tensor, term: Term, weight: Tensor) -> Pair:
     return torch.cat(lefts), torch.cat(rights)
 
 
-def _collected(pairs: list[Pair], plan: Plan) -> tuple[list[Tensor], list[Tensor]]:
+def _collected(pairs: list[Pair], A: Tensor, B: Tensor, plan: Plan) -> tuple[list[Tensor], list[Tensor]]:
     """Map gradients of the terms' factors to A_k and B_k: the transpose of ``update_terms``."""
     lefts, rights = [left for left, _ in pairs], [right for _, right in pairs]
     if plan.masks:
@@ -131,4 +131,4 @@ def _collected(pairs: list[Pair], plan: Plan) -> tuple[list[Tensor], list[Tensor
         return [*(a for _, a in own), last_A], [*(b for b, _ in own), last_B]
     if plan.left_index is None or plan.right_index is None:
         return rights, lefts
-    return [rights[0].take(plan.right_index)], [lefts[0].take(plan.left_index)]
+    return [narrow(rights[0], plan.right_index, A.numel())], [narrow(lefts[0], plan.left_index, B.numel())]

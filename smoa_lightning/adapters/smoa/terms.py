@@ -71,7 +71,13 @@ class Grid:
 
 
 def block_indices(rows: tuple[Tensor, ...], cols: tuple[Tensor, ...], ranks: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """Return the two indices of a :class:`Plan` of blocks with these rows, columns and ranks."""
+    """Return the two indices of a :class:`Plan` of blocks with these rows, columns and ranks.
+
+    They have an entry for each row and column if all blocks have the same shape and rank, else one for each parameter.
+    """
+    count = len(ranks)
+    if len({*ranks}) == len({own.numel() for own in rows}) == len({own.numel() for own in cols}) == 1:
+        return torch.cat([own * count + block for block, own in enumerate(rows)]), torch.stack(cols)
     parts = torch.arange(sum(ranks), device=rows[0].device).split(ranks)
     left = [_positions(own, part, sum(ranks)) for own, part in zip(rows, parts, strict=True)]
     d_in = sum(own.numel() for own in cols)
@@ -93,8 +99,8 @@ class Plan:
         weighted: Whether the (last) product is multiplied with the frozen weight.
         rows: Output coordinates of every block (int64, ascending); empty unless the partition has blocks.
         cols: Input coordinates of every block.
-        left_index: Flat position in L of every entry of B, for blocks and grids. All other entries of L are 0.
-        right_index: Flat position in R (for a grid, in the matrix of the R_i) of every entry of A.
+        left_index: Where B is in L, for blocks and grids, as :func:`widen` takes it. All other entries of L are 0.
+        right_index: Where A is in R (for a grid, in the matrix of the R_i).
         masks: Spectral parts W_1 .. W_{K-1} (d_out x d_in); empty unless spectral_energy with modulation by weight.
         noise: Fixed multipliers, each d_out x d_in: none, one for all subspaces, or one for each subspace.
         grid: Shapes of a grid's tiles; None for other partitions.
@@ -165,8 +171,8 @@ def update_terms(A: Tensor, B: Tensor, weight: Tensor, plan: Plan, dtype: torch.
     if plan.left_index is not None and plan.right_index is not None:
         tiles = plan.grid.rows if plan.grid else ()
         rank = B.numel() // weight.shape[0] if tiles else sum(plan.ranks)  # of every row of tiles
-        left = _scatter(B.to(dtype), plan.left_index, (weight.shape[0], rank))
-        right = _scatter(A.to(dtype), plan.right_index, (rank * max(1, len(tiles)), weight.shape[1]))
+        left = widen(B.to(dtype), plan.left_index, (weight.shape[0], rank))
+        right = widen(A.to(dtype), plan.right_index, (rank * max(1, len(tiles)), weight.shape[1]))
         return [Term(left, right, modulator, tiles)]
     if not plan.masks and len(noise) <= 1:
         return [Term(B.to(dtype), A.to(dtype), modulator)]
@@ -180,9 +186,33 @@ def update_terms(A: Tensor, B: Tensor, weight: Tensor, plan: Plan, dtype: torch.
     return [Term(b, a, matrix) for (a, b), matrix in zip(factors, noise, strict=True)]
 
 
-def _scatter(values: Tensor, index: Tensor, shape: tuple[int, int]) -> Tensor:
-    """Return a matrix with values at flat positions and zeros elsewhere."""
-    return values.new_zeros(shape[0] * shape[1]).index_copy_(0, index, values.reshape(-1)).view(shape)
+def widen(values: Tensor, index: Tensor, shape: tuple[int, int]) -> Tensor:
+    """Return a matrix of a shape with the values at some places, and zeros elsewhere.
+
+    Args:
+        values: Factors of all blocks, as stored.
+        index: The places. With two dimensions, the columns of each block, whose rows are next to each other. With one,
+            flat positions of equal pieces of the values.
+        shape: Shape of the result.
+    """
+    out = values.new_zeros(shape)
+    if index.ndim == 2:
+        at = _columns(index, shape[0])
+        out.view(len(index), -1, shape[1]).scatter_(2, at, values.reshape(at.shape))
+    else:
+        out.view(-1, values.numel() // len(index)).index_copy_(0, index, values.reshape(len(index), -1))
+    return out
+
+
+def narrow(wide: Tensor, index: Tensor, size: int) -> Tensor:
+    """Return the values that :func:`widen` placed, ``size`` of them, in the order in which they are stored."""
+    if index.ndim == 2:
+        return wide.reshape(len(index), -1, wide.shape[1]).gather(2, _columns(index, wide.shape[0]))
+    return wide.reshape(-1, size // len(index)).index_select(0, index)
+
+
+def _columns(index: Tensor, rows: int) -> Tensor:
+    return index.unsqueeze(1).expand(-1, rows // len(index), -1)
 
 
 def fill_update(out: Tensor, weight: Tensor, terms: list[Term], scaling: float, include_base: bool) -> Tensor:
