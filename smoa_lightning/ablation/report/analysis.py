@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from smoa_lightning.ablation.report.cells import CellResult, cell_result
-from smoa_lightning.ablation.report.comparisons import Comparison, with_base_model, with_baselines
+from smoa_lightning.ablation.report.comparisons import Comparison, Judgement, with_base_model, with_baselines
 from smoa_lightning.ablation.report.folder import BaseModelScore, StudyFolder
 from smoa_lightning.ablation.statistics import GridEffects, grid_effects
 
@@ -34,6 +34,12 @@ class Analysis:
     gains: tuple[Comparison, ...]
 
     @property
+    def margin(self) -> float | None:
+        """Largest difference that does not matter, in the unit of reports; ``None`` without one."""
+        margin: float | None = self.study.description.get("margin")
+        return margin
+
+    @property
     def scored(self) -> tuple[CellResult, ...]:
         """The cells with a finished run."""
         return tuple(cell for cell in self.cells if cell.runs)
@@ -58,8 +64,9 @@ def analyse(study: StudyFolder) -> Analysis:
     description = study.description
     direction = str(description["objective"]["direction"])
     cells = tuple(cell_result(name, facts, study) for name, facts in description["cells"].items())
-    comparisons, incomparable = with_baselines(cells, description["baselines"], direction)
-    gains = with_base_model(cells, study.base_models, direction)
+    judge = Judgement(direction, description.get("margin"))
+    comparisons, incomparable = with_baselines(cells, description["baselines"], judge)
+    gains = with_base_model(cells, study.base_models, judge)
     return Analysis(study, direction, cells, comparisons, incomparable, _grid(cells), gains)
 
 

@@ -30,9 +30,10 @@ from smoa_lightning.ablation.statistics.item_differences import (
     perplexity_scores,
 )
 from smoa_lightning.ablation.statistics.items import McNemar, mcnemar
-from smoa_lightning.ablation.statistics.multiple import holm
+from smoa_lightning.ablation.statistics.multiple import corrected, holm, holm_levels
 from smoa_lightning.ablation.statistics.pairing import Paired, Scores, pair
 from smoa_lightning.ablation.statistics.power import Detectable, detectable_difference
+from smoa_lightning.ablation.statistics.seed_variance import Pooled, pooled_for_differences, pooled_for_gains
 from smoa_lightning.ablation.statistics.verdict import MINIMUM_SEEDS, Verdict, counted, verdict
 
 __all__ = [
@@ -44,16 +45,19 @@ __all__ = [
     "LevelEffect",
     "McNemar",
     "Paired",
+    "Pooled",
     "Scores",
     "SeedEffect",
     "Term",
     "Verdict",
     "accuracy_difference",
+    "corrected",
     "counted",
     "crossed_difference",
     "detectable_difference",
     "grid_effects",
     "holm",
+    "holm_levels",
     "interquartile_mean",
     "item_difference",
     "mcnemar",
@@ -64,6 +68,8 @@ __all__ = [
     "pair",
     "paired_difference",
     "perplexity_scores",
+    "pooled_for_differences",
+    "pooled_for_gains",
     "seed_effect",
     "standard_error",
     "verdict",
