@@ -11,7 +11,14 @@ from smoa_lightning.ablation.report.comparisons import Comparison
 from smoa_lightning.ablation.report.provenance import provenance
 from smoa_lightning.ablation.report.searches import search_blocks
 from smoa_lightning.ablation.report.summary import headline, missing, opening, summary
-from smoa_lightning.ablation.report.tables import cell_table, cost_table, difference_table, gain_table, grid_tables
+from smoa_lightning.ablation.report.tables import (
+    cell_table,
+    contrast_table,
+    cost_table,
+    difference_table,
+    gain_table,
+    grid_tables,
+)
 from smoa_lightning.ablation.statistics.verdict import p_text
 from smoa_lightning.records.page.document import (
     Block,
@@ -29,6 +36,12 @@ FIRST = "forest"  # the figure at the beginning of the page
 GAIN_NOTE = (
     "The base model has no seed, so its score of each item is subtracted from the score of every seed of a cell. p and "
     "intervals are corrected for the comparisons of this table, separately from those with the baseline. "
+)
+CONTRAST_NOTE = (
+    "A contrast of two sides is the mean of the cells of one side minus that of the other, over all other axes. A "
+    "trend is the change for each step of an axis (2 x r: each doubling), with the other axes fixed. Seeds and items "
+    "are paired as in the other tables. p and intervals are corrected for the contrasts of this table, which the study "
+    "declared."
 )
 GRID_NOTE = "The p-values of the terms are not corrected for their number. They hold for new seeds on the same items."
 FILES_NOTE = (
@@ -60,6 +73,8 @@ def contents(analysis: Analysis, pictures: Sequence[Picture], made_by: str) -> D
             difference_table(analysis),
             Paragraph(_difference_note(analysis)),
         ]
+    if analysis.contrasts:
+        blocks += [Heading("Planned contrasts"), contrast_table(analysis), Paragraph(CONTRAST_NOTE)]
     if analysis.gains:
         blocks += [
             Heading("Differences from the base model"),

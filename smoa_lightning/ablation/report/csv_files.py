@@ -49,6 +49,7 @@ def data_files(analysis: Analysis) -> dict[str, Data]:
         "runs": runs(analysis),
         "differences": differences(analysis, analysis.comparisons),
         "gains": differences(analysis, analysis.gains),
+        "contrasts": contrasts(analysis),
         "effects": effects(analysis),
         "levels": levels(analysis),
         "searches": searches(analysis),
@@ -111,6 +112,22 @@ def differences(analysis: Analysis, comparisons: Sequence[Comparison]) -> Data:
             each.verdict.outcome, *pooled_entries(each.pooled),
         ))  # fmt: skip
     return Data((fixed[0], *axes.titles, *fixed[1:]), tuple(rows))
+
+
+def contrasts(analysis: Analysis) -> Data:
+    """Return one row for each planned contrast."""
+    titles = ("contrast", "above", "below", "cells_above", "cells_below", "metric", "unit", "difference", "low", "high",
+              "p", "p_holm", "n_seeds", "n_items", "verdict", "low_corrected", "high_corrected", "no_interval",
+              "bartlett_p", "pooled")  # fmt: skip
+    rows = []
+    for each in analysis.contrasts:
+        d = each.difference
+        rows.append((
+            each.name, each.above, each.below, each.n_above, each.n_below, each.metric, unit_of(each.metric), d.value,
+            d.low, d.high, d.p, each.adjusted, d.n_seeds, d.n_items, each.verdict.outcome, each.interval.low,
+            each.interval.high, no_difference_interval(d), *pooled_entries(each.pooled),
+        ))  # fmt: skip
+    return Data(titles, tuple(rows))
 
 
 def pooled_entries(pooled: Pooled | None) -> tuple[float | None, bool]:

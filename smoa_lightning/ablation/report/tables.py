@@ -113,6 +113,22 @@ def _difference_row(comparison: Comparison) -> tuple[str, ...]:
     )  # fmt: skip
 
 
+def contrast_table(analysis: Analysis) -> Table:
+    """Return the table of planned contrasts."""
+    rows = []
+    for each in analysis.contrasts:
+        d, (scale, name) = each.interval, unit(each.metric)
+        rows.append((
+            each.name, f"{each.above} − {each.below}", f"{each.n_above} / {each.n_below}", each.verdict.outcome,
+            f"{d.value * scale:+.2f}{f' {name}' if name else ''}", ends_text(d, scale), p_text(each.difference.p),
+            p_text(each.adjusted), str(d.n_seeds), "" if d.n_items is None else str(d.n_items),
+        ))  # fmt: skip
+    titles = ["contrast", "of", "cells", "verdict", "difference", "corrected 95 % interval", "p", "p (Holm)", "seeds",
+              "items"]  # fmt: skip
+    table = Table("contrasts", "Planned contrasts.", columns(titles, 4), tuple(rows))
+    return without_constant_columns(table, MOVED)
+
+
 def ends_text(difference: Difference, scale: float) -> str:
     """Return the interval of a difference in the unit of reports, or why there is none."""
     if difference.low is None or difference.high is None:

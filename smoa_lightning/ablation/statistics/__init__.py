@@ -31,7 +31,7 @@ from smoa_lightning.ablation.statistics.item_differences import (
 )
 from smoa_lightning.ablation.statistics.items import McNemar, mcnemar
 from smoa_lightning.ablation.statistics.multiple import corrected, holm, holm_levels
-from smoa_lightning.ablation.statistics.pairing import Paired, Scores, pair
+from smoa_lightning.ablation.statistics.pairing import Paired, Scores, Shared, pair, shared_scores
 from smoa_lightning.ablation.statistics.power import Detectable, detectable_difference
 from smoa_lightning.ablation.statistics.seed_variance import Pooled, pooled_for_differences, pooled_for_gains
 from smoa_lightning.ablation.statistics.verdict import MINIMUM_SEEDS, Verdict, counted, verdict
@@ -48,6 +48,7 @@ __all__ = [
     "Pooled",
     "Scores",
     "SeedEffect",
+    "Shared",
     "Term",
     "Verdict",
     "accuracy_difference",
@@ -71,6 +72,7 @@ __all__ = [
     "pooled_for_differences",
     "pooled_for_gains",
     "seed_effect",
+    "shared_scores",
     "standard_error",
     "verdict",
 ]
