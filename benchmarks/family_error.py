@@ -14,11 +14,31 @@ from dataclasses import replace
 
 import numpy as np
 
-from smoa_lightning.ablation.statistics import seed_variance
-from tests.ablation.family import Family
-from tests.ablation.simulation import MEASURED, TRUTHS, runs
+from smoa_lightning.ablation.statistics import (
+    MeanSquares,
+    PlannedTest,
+    detectable_difference,
+    mean_squares,
+    seed_variance,
+    variances_of,
+)
+from tests.ablation.family import LEVEL, Family
+from tests.ablation.simulation import MEASURED, TRUTHS, Truth, runs
 
 PART = 500  # repeats that are drawn together
+
+
+def planned_power(n: int, noisy: float, truth: Truth, options: argparse.Namespace) -> tuple[float, float]:
+    """Return the difference that a plan promises to detect, and the chance that it is detected; in percent."""
+    answers = runs(np.random.default_rng(1), 3 * PART, n, options.items, truth, options.cells, noisy)
+    squares = mean_squares((answers[1:] - answers[0]).reshape(-1, n, options.items))
+    means = MeanSquares(*(part.mean() for part in squares))
+    variances, comparisons = variances_of([(means, n, options.items)]), options.cells - 1
+    promised = detectable_difference(n, options.items, variances, PlannedTest(comparisons, options.cells))
+    found = Family(answers, seed_variance.PRIOR_DF)
+    assert promised is not None
+    detected = np.abs(found.values + promised) > found.half(LEVEL / comparisons)
+    return 100 * promised, 100 * float(detected.mean())
 
 
 def main() -> None:
@@ -33,8 +53,8 @@ def main() -> None:
     options = parser.parse_args()
     seed_variance.UNEQUAL = options.unequal
     names = [f"d0 = {weight:g}" if weight else "own" for weight in options.weights]
-    print("| seeds | baseline | truth | pooled | " + " | ".join(names) + " |")
-    print("|---|---|---|---|" + "---|" * len(names))
+    print("| seeds | baseline | truth | pooled | " + " | ".join(names) + " | plan, detected |")
+    print("|---|---|---|---|" + "---|" * (len(names) + 1))
     for n in options.seeds:
         for noisy in options.noisy:
             for name, truth in (TRUTHS | MEASURED).items():
@@ -48,10 +68,14 @@ def main() -> None:
                 found = [np.mean([part.numbers() for part in mine], axis=0) for mine in families]
                 shown = [f"{c:.1f}, {e:.1f}, {h / found[0][2]:.2f}, {d / found[0][3]:.2f}" for c, e, h, d in found]
                 kept = 100 * np.mean([part.kept.mean() for part in families[-1]])
-                print(f"| {n} | {'noisy' if noisy > 1 else 'alike'} | {name} | {kept:.0f} | {' | '.join(shown)} |",
-                      flush=True)  # fmt: skip
-    print("\nEach entry: coverage in %, family-wise error in %, half width and detectable difference as shares of the "
-          "first column's.")  # fmt: skip
+                promised, detected = planned_power(n, noisy, null, options)
+                start = f"| {n} | {'noisy' if noisy > 1 else 'alike'} | {name} | {kept:.0f} | {' | '.join(shown)}"
+                print(f"{start} | {promised:.1f}, {detected:.0f} |", flush=True)
+    print(
+        "\nEach entry: coverage in %, family-wise error in %, half width and detectable difference as shares of the "
+        "first column's.\nplan: the difference in points that --plan promises to detect in 80 % of studies, and how "
+        "often it is detected."
+    )
 
 
 if __name__ == "__main__":

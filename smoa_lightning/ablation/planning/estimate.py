@@ -32,9 +32,10 @@ from smoa_lightning.ablation.planning.cell_cost import (
     cost_of,
     selection_passes,
 )
-from smoa_lightning.ablation.planning.finished_runs import read_finished, variation
+from smoa_lightning.ablation.planning.finished_runs import read_finished
 from smoa_lightning.ablation.planning.probe import WARM_UP, Probe, ProbeFinished, limited
 from smoa_lightning.ablation.planning.search_check import check_search, variants
+from smoa_lightning.ablation.planning.variation import variation
 from smoa_lightning.ablation.study.space import Cell, Study, command_line
 from smoa_lightning.adapters import attach
 from smoa_lightning.backbones.backbone import load_model, load_skeleton
@@ -98,7 +99,7 @@ def measure(study: Study, folder: Path, workers: int) -> list[CellCost]:
     check_search(study, folder)
     with tempfile.TemporaryDirectory() as temporary, _threads_of(workers), _silence(), process_cache():
         found = read_finished(study, folder)
-        varies = variation(study, found)
+        varies = variation(study, folder, found)
         built = deque(_each(study.cells, lambda cell: build(cell, study, Path(temporary))))
         to_time = [cell.name for cell in study.cells if RemainingRuns.of(study, found[cell.name]).needs_timing]
 

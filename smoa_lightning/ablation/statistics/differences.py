@@ -177,8 +177,23 @@ def standard_error(
         m: Number of items, two or more.
         pooled: Variance over seeds of the difference, pooled over cells; None for ``squares.seeds`` alone.
     """
-    own, items, residual = (np.asarray(square, dtype=np.float64) for square in squares)
+    own = np.asarray(squares.seeds, dtype=np.float64)
     seeds, seeds_df = shrunken(own, n - 1, None if pooled is None else pooled.times(m))
+    return crossed_error(squares._replace(seeds=seeds), seeds_df, n, m)
+
+
+def crossed_error(
+    squares: MeanSquares, seeds_df: Any, n: int, m: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return standard error and degrees of freedom for a mean square of seeds with ``seeds_df`` degrees of freedom.
+
+    Args:
+        squares: Mean squares of the differences, floats or arrays.
+        seeds_df: Degrees of freedom of ``squares.seeds``.
+        n: Number of seeds, two or more.
+        m: Number of items, two or more.
+    """
+    seeds, items, residual = (np.asarray(square, dtype=np.float64) for square in squares)
     item_part = np.maximum(items - residual, 0)
     total = np.maximum(seeds, RESIDUAL_FLOOR * residual) + item_part
     mixed = np.divide(item_part, seeds + item_part, out=np.zeros_like(total), where=seeds + item_part > 0)
