@@ -22,7 +22,7 @@ from smoa_lightning.ablation.statistics import (
     seed_variance,
     variances_of,
 )
-from tests.ablation.family import LEVEL, Family
+from tests.ablation.family import LEVEL, Family, gain_errors
 from tests.ablation.simulation import MEASURED, TRUTHS, Truth, runs
 
 PART = 500  # repeats that are drawn together
@@ -76,6 +76,15 @@ def main() -> None:
         "first column's.\nplan: the difference in points that --plan promises to detect in 80 % of studies, and how "
         "often it is detected."
     )
+    print("\n| seeds | gains | correlation | one cell | own | pooled |\n|---|---|---|---|---|---|")
+    for n in options.seeds:
+        for cells in (3, 5, 9):
+            for correlation in (0.0, 0.5, 0.9):
+                for noisy in options.noisy:
+                    own, pooled = gain_errors(np.random.default_rng(0), n, cells, correlation, noisy)
+                    shown = [f"{c:.1f}, {e:.1f}, {h / own[2]:.2f}, {d / own[3]:.2f}" for c, e, h, d in (own, pooled)]
+                    start = f"| {n} | {cells} | {correlation} | {'noisy' if noisy > 1 else 'alike'}"
+                    print(f"{start} | {' | '.join(shown)} |", flush=True)
 
 
 if __name__ == "__main__":

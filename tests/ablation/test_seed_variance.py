@@ -23,7 +23,7 @@ from smoa_lightning.ablation.statistics import (
 from smoa_lightning.ablation.statistics.seed_variance import PRIOR_DF, bartlett, shrunken
 from smoa_lightning.common.errors import UserError
 
-from .family import Family
+from .family import Family, gain_errors
 from .simulation import MEASURED, TRUTHS, runs
 
 
@@ -147,6 +147,20 @@ def test_verdicts_with_a_margin() -> None:
     assert judged(-0.004, 0.006, 0.5, seeds=2)[0] == "not established"
 
 
+@pytest.mark.parametrize("truth", [(0, 0, 0, 0), (0, 0, 3.6, 3.6), (3.6, 3.6, 3.6, 3.6), (0, 3.6, 9, 9)])
+def test_false_verdicts_of_all_kinds_stay_below_the_level(truth: tuple[float, ...]) -> None:
+    """A margin of 3.6 standard errors: a cell without a difference is never better, one at the margin not equivalent."""
+    rng, wrong = np.random.default_rng(13), []
+    for values in rng.normal(truth, 1, (1500, 4)):
+        p_values = 2 * stats.norm.sf(np.abs(values))
+        family = corrected([Difference(v, None, None, p, 1.0, 1e6, 3, None, "seeds")
+                            for v, p in zip(values, p_values, strict=True)])  # fmt: skip
+        outcomes = [verdict("a", "b", each, p, margin=3.6).outcome for p, each in family]
+        allowed = ["equivalent within the margin" if true == 0 else "better" for true in truth]
+        wrong.append(any(o not in (right, "not established") for o, right in zip(outcomes, allowed, strict=True)))
+    assert np.mean(wrong) < 0.05 + 0.011
+
+
 @pytest.mark.parametrize("name", ["seeds vary", "seeds vary much", "measured, between"])
 def test_a_family_keeps_its_level_and_detects_more(name: str) -> None:
     """Five equal cells with three seeds: fewer errors, and half of the detectable difference."""
@@ -155,6 +169,14 @@ def test_a_family_keeps_its_level_and_detects_more(name: str) -> None:
     assert pooled[0] > 94
     assert pooled[1] < 5 + 2
     assert pooled[2] < 0.88 * own[2]
+    assert pooled[3] < 0.7 * own[3]
+
+
+@pytest.mark.parametrize("correlation", [0.0, 0.9])
+def test_gains_keep_their_level_better_than_with_their_own_variances(correlation: float) -> None:
+    own, pooled = gain_errors(np.random.default_rng(12), 3, 5, correlation, 1.0, repeats=4000)
+    assert pooled[0] > 94
+    assert pooled[1] < min(own[1], 6.6 + 0.8)  # 6.4 in benchmarks/family_error, two standard errors
     assert pooled[3] < 0.7 * own[3]
 
 
