@@ -34,7 +34,7 @@ class Comparison:
         difference: The cell minus the baseline, with the interval of this comparison alone.
         test: The test that p comes from, in words.
         adjusted: p after Holm's correction over all comparisons.
-        interval: The difference with the interval of the level at which Holm's correction tests it.
+        interval: The difference with the interval that agrees with Holm's correction.
         effect: Hedges' g of the seeds, ``None`` without one.
         verdict: Better, worse, equivalent within the margin or not established, and the sentence.
         dropped: Seeds that only one of the two has.

@@ -40,27 +40,26 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
 
 
 def holm_levels(p_values: Sequence[float | None], alpha: float = 0.05) -> list[float | None]:
-    r"""Return the level at which Holm's correction tests each comparison.
+    r"""Return the level of each comparison's interval, so that interval and test agree.
 
-    The comparison with the j-th smallest p is tested at :math:`\alpha / (c - j + 1)`, until the first that is not
-    rejected. All others are then tested at this last level. So a comparison is rejected at its level if and only if its
-    adjusted p is below :math:`\alpha`, and its interval with the coverage 1 - level excludes zero in the same case. The
-    intervals of the comparisons that are not rejected hold together with the signs of the rejected ones (Guilbaud 2008,
-    Biometrical Journal 50, 678; Strassburger and Bretz 2008, Statistics in Medicine 27, 4914).
+    Holm's correction tests the j-th smallest p at :math:`\alpha / (c - j + 1)`, until the first that is not rejected. A
+    rejected comparison has this level. The others have Bonferroni's level :math:`\alpha / c`. So the interval with the
+    coverage 1 - level excludes zero if and only if the adjusted p is below :math:`\alpha`. All intervals at
+    Bonferroni's level hold together with the chance :math:`1 - \alpha`, so an equivalence may be read from them.
 
     Args:
         p_values: One for each comparison; None stays None and is not counted.
         alpha: Level of the family.
 
-    >>> holm_levels([0.01, 0.04, None, 0.03])
-    [0.016666666666666666, 0.025, None, 0.025]
+    >>> holm_levels([0.01, 0.04, None, 0.03]), holm_levels([0.2, 0.001])
+    ([0.016666666666666666, 0.016666666666666666, None, 0.016666666666666666], [0.025, 0.025])
     """
     adjusted = holm(p_values)
     rejected = sum(p is not None and p < checked(alpha, "the level") for p in adjusted)
     tested = sorted((p, place) for place, p in enumerate(p_values) if p is not None)
     levels: list[float | None] = [None] * len(p_values)
     for step, (_, place) in enumerate(tested):
-        levels[place] = alpha / (len(tested) - min(step, rejected))
+        levels[place] = alpha / (len(tested) - (step if step < rejected else 0))
     return levels
 
 

@@ -58,8 +58,8 @@ class PlannedTest:
     """How a difference of the plan will be tested.
 
     Args:
-        comparisons: Comparisons c of the table. Bonferroni's level α/c stands for Holm's correction, which rejects at
-            least as often.
+        comparisons: Comparisons c of the table. The level is Bonferroni's α/c; Holm's correction rejects at least as
+            often.
         cells: Cells that share a seed variance.
         power: Chance to establish a true difference.
         alpha: Level of the family.
