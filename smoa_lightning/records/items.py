@@ -16,9 +16,17 @@ from smoa_lightning.records.record import shortened
 
 
 def read_right(file: Path, metric: str, checksum: str | None = None) -> dict[tuple[str, int], float]:
-    """Return (task, row) -> 1 for a right item and 0 for a wrong item.
+    """Return the scores of ``read_scores`` without the groups."""
+    return read_scores(file, metric, checksum)[0]
 
-    The result is empty without a file, for a metric that is not an accuracy, or if an item has no score.
+
+def read_scores(
+    file: Path, metric: str, checksum: str | None = None
+) -> tuple[dict[tuple[str, int], float], dict[tuple[str, int], tuple[str, int]]]:
+    """Return (task, row) -> 1 for a right item and 0 for a wrong item, and (task, row) -> the first item of its group.
+
+    The scores are empty without a file, for a metric that is not an accuracy, or if an item has no score. The groups
+    are empty if each item is a group of its own, and in files of earlier versions.
 
     Args:
         file: The item scores of a run.
@@ -30,12 +38,17 @@ def read_right(file: Path, metric: str, checksum: str | None = None) -> dict[tup
     """
     score = METRICS[metric].item if metric in METRICS and METRICS[metric].is_accuracy else None
     if score is None or not file.is_file():
-        return {}
+        return {}, {}
     items = read_items(file, checksum)
     with _reading(file):
         scores = {(item.get("task", ""), item["row"]): score(item) for item in items}
+        groups = {
+            (item.get("task", ""), item["row"]): (item.get("task", ""), item["group"])
+            for item in items
+            if "group" in item
+        }
     known = {name: value for name, value in scores.items() if value is not None}
-    return known if len(known) == len(scores) else {}
+    return known if len(known) == len(scores) else {}, groups
 
 
 def read_items(file: Path, checksum: str | None = None) -> list[dict[str, Any]]:
@@ -130,6 +143,7 @@ WHOLE: Kind = (lambda values: _are(values, {int}, 0), "a whole number from 0")
 TEXT: Kind = (lambda values: _are(values, {str}), "a text")
 KINDS: dict[str, Kind] = {
     "row": WHOLE,
+    "group": WHOLE,
     "task": TEXT,
     "reply": TEXT,
     "reference": TEXT,

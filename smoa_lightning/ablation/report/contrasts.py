@@ -10,7 +10,7 @@ import numpy as np
 
 from smoa_lightning.ablation.report.cells import CellResult
 from smoa_lightning.ablation.report.comparisons import Judgement
-from smoa_lightning.ablation.report.paired_cells import SeedPools, has_items, scores_of
+from smoa_lightning.ablation.report.paired_cells import SeedPools, groups_of, has_items, scores_of
 from smoa_lightning.ablation.statistics import (
     Difference,
     Pooled,
@@ -102,7 +102,8 @@ def _weighted(
         values = np.tensordot(weights, shared.values, axes=1)
         pooled = pools.of(shared.seeds, shared.items)
         pooled = None if pooled is None else pooled.times(float((weights**2).sum()))
-        return crossed_difference(values, np.zeros_like(values), pooled=pooled), pooled
+        groups = groups_of(cells[0], shared.items)
+        return crossed_difference(values, np.zeros_like(values), pooled=pooled, groups=groups), pooled
     by_seed = [{run.seed: run.score for run in cell.runs} for cell in cells]
     seeds = [seed for seed in by_seed[0] if all(seed in each for each in by_seed)]
     if not seeds:

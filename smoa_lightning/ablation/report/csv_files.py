@@ -100,7 +100,7 @@ def differences(analysis: Analysis, comparisons: Sequence[Comparison]) -> Data:
     """Return one row for each comparison."""
     fixed = ["cell", "baseline", "metric", "unit", "difference", "low", "high", "p", "p_holm", "hedges_g", "n_seeds"]
     fixed += ["n_items", "established", "better", "test", "no_interval", "low_corrected", "high_corrected", "verdict"]
-    fixed += ["bartlett_p", "pooled"]
+    fixed += ["bartlett_p", "pooled", "n_groups"]
     axes, by_name = AxisColumns(analysis, fixed), {cell.name: cell for cell in analysis.cells}
     rows = []
     for each in comparisons:
@@ -109,7 +109,7 @@ def differences(analysis: Analysis, comparisons: Sequence[Comparison]) -> Data:
             each.cell, *axes.of(by_name[each.cell]), each.baseline, each.metric, unit_of(each.metric), d.value, d.low,
             d.high, d.p, each.adjusted, each.effect, d.n_seeds, d.n_items, each.verdict.established,
             each.verdict.better, each.test, no_difference_interval(d), each.interval.low, each.interval.high,
-            each.verdict.outcome, *pooled_entries(each.pooled),
+            each.verdict.outcome, *pooled_entries(each.pooled), d.n_groups,
         ))  # fmt: skip
     return Data((fixed[0], *axes.titles, *fixed[1:]), tuple(rows))
 
@@ -118,14 +118,14 @@ def contrasts(analysis: Analysis) -> Data:
     """Return one row for each planned contrast."""
     titles = ("contrast", "above", "below", "cells_above", "cells_below", "metric", "unit", "difference", "low", "high",
               "p", "p_holm", "n_seeds", "n_items", "verdict", "low_corrected", "high_corrected", "no_interval",
-              "bartlett_p", "pooled")  # fmt: skip
+              "bartlett_p", "pooled", "n_groups")  # fmt: skip
     rows = []
     for each in analysis.contrasts:
         d = each.difference
         rows.append((
             each.name, each.above, each.below, each.n_above, each.n_below, each.metric, unit_of(each.metric), d.value,
             d.low, d.high, d.p, each.adjusted, d.n_seeds, d.n_items, each.verdict.outcome, each.interval.low,
-            each.interval.high, no_difference_interval(d), *pooled_entries(each.pooled),
+            each.interval.high, no_difference_interval(d), *pooled_entries(each.pooled), d.n_groups,
         ))  # fmt: skip
     return Data(titles, tuple(rows))
 

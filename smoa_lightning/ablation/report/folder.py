@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from smoa_lightning.common.checksums import read_sealed
 from smoa_lightning.common.errors import UserError
-from smoa_lightning.records.items import read_right
+from smoa_lightning.records.items import read_right, read_scores
 from smoa_lightning.records.record import BASE_ITEMS, FILES, ITEMS, RECORD, STUDY, STUDY_FACTS, TRIALS, read_record
 
 FORMAT = 1  # of the description of a study
@@ -31,6 +31,7 @@ class FinishedRun:
         score: Value of the study's metric.
         items: Items as (task, row); empty if items have no score of this metric.
         values: (m,), the score of each item.
+        groups: Item -> its group; empty if all items are independent.
     """
 
     name: str
@@ -40,6 +41,7 @@ class FinishedRun:
     score: float
     items: tuple[tuple[str, int], ...] = ()
     values: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
+    groups: Mapping[Any, Any] = field(default_factory=dict)
 
     @property
     def metrics(self) -> Mapping[str, float]:
@@ -187,6 +189,6 @@ def _run(folder: Path, description: Mapping[str, Any]) -> FinishedRun | None:
         return None
     metric = cell["report_metric"]
     score = float(record["metrics"][f"report/{metric}"])
-    right = read_right(folder / ITEMS, metric, record.get(FILES, {}).get(ITEMS))
+    right, groups = read_scores(folder / ITEMS, metric, record.get(FILES, {}).get(ITEMS))
     items, values = tuple(right), np.array(list(right.values()))
-    return FinishedRun(folder.name, place["cell"], place["seed"], record, score, items, values)
+    return FinishedRun(folder.name, place["cell"], place["seed"], record, score, items, values, groups)

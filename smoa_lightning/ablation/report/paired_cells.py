@@ -90,6 +90,14 @@ def scores_of(cell: CellResult) -> Scores:
     return Scores(values, seeds, tuple(items))
 
 
+def groups_of(cell: CellResult, items: Sequence[Hashable]) -> list[Hashable] | None:
+    """Return the group of each item; None if the runs do not know it, or if all items are independent."""
+    known = next((run.groups for run in cell.runs if run.groups), None)
+    if known is None:
+        return None
+    return [known.get(item, item) for item in items]
+
+
 def cell_difference(cell: CellResult, baseline: CellResult, pools: SeedPools, factor: float) -> Found:
     """Compare over seeds and items if items have scores, else over seeds; two single runs by McNemar's test.
 
@@ -105,12 +113,14 @@ def cell_difference(cell: CellResult, baseline: CellResult, pools: SeedPools, fa
     if has_items(cell) and has_items(baseline):
         paired = pair(scores_of(cell), scores_of(baseline))
         pooled = _times(pools.of(paired.seeds, paired.items), factor)
-        difference = crossed_difference(paired.cell, paired.baseline, pooled=pooled)
+        groups = groups_of(cell, paired.items)
+        difference = crossed_difference(paired.cell, paired.baseline, pooled=pooled, groups=groups)
         if difference.n_seeds == 1:
             counted = mcnemar(paired.cell[0], paired.baseline[0])
             value = Difference(difference.value, None, None, counted.p, None, None, 1, counted.n_items, "items")
             return value, "McNemar, one seed", paired.dropped_seeds, None
-        return difference, "seeds and items", paired.dropped_seeds, pooled
+        test = "seeds and items" if difference.n_groups is None else "seeds and groups of items"
+        return difference, test, paired.dropped_seeds, pooled
     mine, theirs = _by_seed(cell), _by_seed(baseline)
     shared = [seed for seed in mine if seed in theirs]
     if not shared:

@@ -16,12 +16,14 @@ Metz 1992 (Investigative Radiology 27, 723). The degrees of freedom follow Hilli
 from __future__ import annotations
 
 import math
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from smoa_lightning.ablation.statistics.groups import by_groups
 from smoa_lightning.ablation.statistics.intervals import ROUNDING, finite, paired_spread, student, student_p
 from smoa_lightning.ablation.statistics.seed_variance import Pooled, shrunken
 from smoa_lightning.common.errors import UserError
@@ -54,6 +56,7 @@ class Difference:
         n_items: Number of paired items, None if the items were not used.
         method: ``seeds``, ``items``, or ``seeds and items``.
         confidence: Nominal coverage of the interval.
+        n_groups: Number of groups of items, None if each item is a group of its own.
     """
 
     value: float
@@ -66,6 +69,7 @@ class Difference:
     n_items: int | None
     method: str
     confidence: float = 0.95
+    n_groups: int | None = None
 
     def at(self, confidence: float) -> Difference:
         """Return the same difference with the t-interval of another confidence; unchanged without an interval."""
@@ -105,7 +109,11 @@ def paired_difference(
 
 
 def crossed_difference(
-    cell: ArrayLike, baseline: ArrayLike, confidence: float = 0.95, pooled: Pooled | None = None
+    cell: ArrayLike,
+    baseline: ArrayLike,
+    confidence: float = 0.95,
+    pooled: Pooled | None = None,
+    groups: Sequence[Hashable] | None = None,
 ) -> Difference:
     r"""Return the difference over paired seeds *and* paired items (model: see the module).
 
@@ -122,18 +130,24 @@ def crossed_difference(
     spread over seeds is unknown; ``mcnemar`` then compares the two runs.
 
     With ``pooled``, S is the shrunken mean square of ``seed_variance``, and its degrees of freedom take the place of
-    n - 1.
+    n - 1. With ``groups``, the groups of ``by_groups`` take the place of items.
 
     Args:
         cell: (n, m), one row for each seed, one column for each item: 1 and 0, or any score.
         baseline: (n, m), the same seeds and items.
         confidence: Nominal coverage.
         pooled: Variance over seeds of this difference, pooled over cells; None for the variance of the pair alone.
+        groups: (m,), the group of each item; None for independent items.
 
     Raises:
-        UserError: The shapes differ, there are fewer than two items, or a score is not a finite number.
+        UserError: The shapes differ, there are fewer than two items or groups, or a score is not a finite number.
     """
     differences, scale = paired_table(cell, baseline)
+    if groups is not None and len(set(groups)) < differences.shape[1]:
+        items, differences = differences.shape[1], by_groups(differences, groups)
+        zero = np.zeros_like(differences)
+        found = crossed_difference(differences, zero, confidence, pooled)
+        return replace(found, n_items=items, n_groups=differences.shape[1])
     n, m = differences.shape
     value = float(differences.mean())
     if n == 1:

@@ -91,7 +91,8 @@ def verdict(
     start += f" of {bound}" if within and not established else ""
     parts = [start, _interval(difference, scale, alpha), _p_value(adjusted_p), counted(difference.n_seeds, "seed")]
     if difference.n_items is not None:
-        parts.append(counted(difference.n_items, "item"))
+        groups = "" if difference.n_groups is None else f" in {counted(difference.n_groups, 'group')}"
+        parts.append(counted(difference.n_items, "item") + groups)
     ending = ESTABLISHED if established else EQUIVALENT if within else NOT_ESTABLISHED
     ending += "" if enough else f", since at least {minimum_seeds} seeds are needed"
     return Verdict(established, better, f"{', '.join(parts)}: {ending}.", within)
