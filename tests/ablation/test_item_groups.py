@@ -9,9 +9,16 @@ import numpy as np
 import pytest
 from scipy import special, stats
 
+from smoa_lightning.ablation.planning.variation import _per_item
 from smoa_lightning.ablation.report.analysis import analyse
 from smoa_lightning.ablation.report.folder import read_study
-from smoa_lightning.ablation.statistics import by_groups, crossed_difference, mean_squares, standard_error
+from smoa_lightning.ablation.statistics import (
+    by_groups,
+    crossed_difference,
+    mean_squares,
+    standard_error,
+    variances_of,
+)
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.records.items import read_right, read_scores
 
@@ -58,6 +65,18 @@ def test_intervals_over_groups_cover_where_those_over_items_do_not(rng: np.rando
     d = d + rng.normal(size=(2000, 1, 200)) + rng.normal(size=(2000, 3, 200))
     assert coverage(d) < 0.85
     assert coverage(by_groups(d, groups.tolist())) == pytest.approx(0.95, abs=0.012)
+
+
+def test_a_plan_has_the_variance_of_groups(rng: np.random.Generator) -> None:
+    groups = np.repeat(np.arange(10), 4)
+    table = rng.normal(size=(3, 1)) + rng.normal(size=10)[groups] + rng.normal(size=(3, 40))
+    variances = variances_of([(_per_item(table, groups.tolist()), 3, 40)])
+    squares = mean_squares(table.reshape(3, 10, 4).mean(axis=2))
+    expected = variances_of([(squares, 3, 10)])
+    assert variances.seeds == pytest.approx(expected.seeds)
+    assert variances.of_mean(3, 40) == pytest.approx(expected.of_mean(3, 10))
+    alone = _per_item(table, list(range(40)))
+    assert alone == pytest.approx(mean_squares(table))
 
 
 def test_impossible_groups_are_refused(rng: np.random.Generator) -> None:

@@ -59,9 +59,13 @@ def detectable(plan: Plan, costs: Sequence[CellCost]) -> dict[str, Detectable | 
             continue
         cells = sum(row.baseline == name for row in plan.rows) or len(plan.rows)
         test = PlannedTest(comparisons=_comparisons(plan), cells=max(2, cells))
-        sizes = ((n, rows), (2 * n, rows), (n, 2 * rows))
-        each = [detectable_difference(seeds, items, variances, test) for seeds, items in sizes]
-        found[name] = Detectable(*each, variances, test)
+        found[name] = Detectable(
+            difference=detectable_difference(n, rows, variances, test),
+            with_more_seeds=detectable_difference(2 * n, rows, variances, test),
+            with_more_items=detectable_difference(n, 2 * rows, variances, test),
+            variances=variances,
+            test=test,
+        )
     return found
 
 

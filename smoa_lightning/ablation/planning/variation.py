@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from smoa_lightning.ablation.execution.folders import run_folders
 from smoa_lightning.ablation.planning.finished_runs import FinishedRuns, finished_record
-from smoa_lightning.ablation.statistics import Variances, assumed_variances, mean_squares, variances_of
-from smoa_lightning.ablation.statistics.differences import MeanSquares
+from smoa_lightning.ablation.statistics import (
+    MeanSquares,
+    Variances,
+    assumed_variances,
+    by_groups,
+    mean_squares,
+    variances_of,
+)
 from smoa_lightning.ablation.study.space import Study
 from smoa_lightning.common.checksums import read_sealed
 from smoa_lightning.common.errors import UserError
-from smoa_lightning.records.items import read_right
+from smoa_lightning.records.items import read_scores
 from smoa_lightning.records.record import FILES, ITEMS, STUDY, STUDY_FACTS
 
 # Assumed values before runs are finished. One point over seeds is usual for a few thousand training rows, and adapters
@@ -116,6 +123,7 @@ def _squares(
 ) -> list[tuple[MeanSquares, int, int]]:
     """Return the mean squares of each pair of a cell and its baseline with two shared seeds and items."""
     items: dict[Path, dict[tuple[str, int], float]] = {}
+    groups: dict[tuple[str, int], tuple[str, int]] = {}
     found = []
     for cell, mine in runs.items():
         other = baselines.get(cell, next(iter(runs)))
@@ -126,13 +134,20 @@ def _squares(
         for seed in seeds:
             for folder in (mine[seed], theirs[seed]):
                 if folder not in items:
-                    items[folder] = read_right(folder / ITEMS, metrics[cell], _checksum(folder))
+                    items[folder], known = read_scores(folder / ITEMS, metrics[cell], _checksum(folder))
+                    groups |= known
         shared = _common([items[side[seed]] for side in (mine, theirs) for seed in seeds])
         if len(shared) < 2:
             continue
         table = np.array([[items[mine[s]][i] - items[theirs[s]][i] for i in shared] for s in seeds], dtype=np.float64)
-        found.append((mean_squares(table), *table.shape))
+        found.append((_per_item(table, [groups.get(item, item) for item in shared]), *table.shape))
     return found
+
+
+def _per_item(table: NDArray[np.float64], groups: Sequence[Any]) -> MeanSquares:
+    """Return the mean squares over groups of items, scaled so that their number may be counted in items."""
+    grouped = by_groups(table, groups)
+    return MeanSquares(*(float(square) * table.shape[1] / grouped.shape[1] for square in mean_squares(grouped)))
 
 
 def _common(scores: Iterable[Mapping[tuple[str, int], float]]) -> list[tuple[str, int]]:

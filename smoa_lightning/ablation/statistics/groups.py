@@ -43,5 +43,6 @@ def by_groups(scores: NDArray[np.float64], groups: Sequence[Hashable]) -> NDArra
     order = np.argsort(places, kind="stable")
     starts = np.searchsorted(places[order], np.arange(count))
     means = scores.mean(axis=-1, keepdims=True)
-    found: NDArray[np.float64] = np.add.reduceat((scores - means)[..., order], starts, axis=-1)
-    return means + found * (count / m)
+    sums: NDArray[np.float64] = np.add.reduceat((scores - means)[..., order], starts, axis=-1)
+    found: NDArray[np.float64] = means + sums * (count / m)
+    return found

@@ -117,7 +117,7 @@ class _Reader:
         others = [axis for axis in self.axes if not _tied(cells, self.axis.name, axis)]
         for cell in cells:
             groups.setdefault(tuple(cell.labels[axis] for axis in others), []).append(cell.name)
-        centred = {}
+        centred: dict[str, float] = {}
         for names in groups.values():
             mean = sum(places[name] for name in names) / len(names)
             centred |= {name: places[name] - mean for name in names if abs(places[name] - mean) > 1e-12}
