@@ -16,7 +16,7 @@ from smoa_lightning.adapters.ignored_names import refuse_ignored_names
 from smoa_lightning.adapters.targets import check_saved_modules, matched_modules, resolve_targets
 from smoa_lightning.adapters.token_indices import check_token_indices
 from smoa_lightning.adapters.tuner import AdapterModel, TunerConfig
-from smoa_lightning.common.errors import UserError
+from smoa_lightning.common.errors import UserError, one_line
 
 # What peft raises for settings that it cannot follow. A RuntimeError may be a full memory, or the meta device.
 REFUSALS = (ValueError, ImportError, TypeError, LookupError, AttributeError, AssertionError, ArithmeticError, re.error)
@@ -95,5 +95,5 @@ def without_adapter(network: Any) -> Iterator[Any]:
 
 
 def _one_sentence(error: Any) -> str:
-    text = " ".join(str(error).split())
+    text = one_line(error)
     return text if text.endswith(".") else text + "."

@@ -23,7 +23,7 @@ from smoa_lightning.adapters.method_names import method_name
 from smoa_lightning.adapters.size_patterns import pattern_note, searched_settings
 from smoa_lightning.adapters.size_settings import OUT_OF_REACH, Shapes, SizeSetting, size_settings_of
 from smoa_lightning.adapters.tuner import update_shape
-from smoa_lightning.common.errors import UserError
+from smoa_lightning.common.errors import UserError, one_line
 from smoa_lightning.common.parameter_budget import number_of_parameters
 from smoa_lightning.configuration.shipped_files import config_file
 from smoa_lightning.configuration.yaml_files import read_yaml
@@ -328,5 +328,5 @@ def _strategy_of(file: Path) -> PeftConfig | None:
             raise UserError("not a peft.PeftConfig")
         strategy: PeftConfig = kind(**((adapter.get("init_args") if isinstance(adapter, dict) else None) or {}))
     except (ImportError, AttributeError, TypeError, ValueError, UserError) as error:
-        raise UserError(f"model.budget.like: {str(file)!r}: {class_path}: {' '.join(str(error).split())}") from error
+        raise UserError(f"model.budget.like: {str(file)!r}: {class_path}: {one_line(error)}") from error
     return strategy

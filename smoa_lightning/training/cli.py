@@ -21,7 +21,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from smoa_lightning.adapters.budget import like_file
 from smoa_lightning.common import console
-from smoa_lightning.common.errors import UserError
+from smoa_lightning.common.errors import UserError, one_line
 from smoa_lightning.common.folder_names import check_folder_name
 from smoa_lightning.common.paths import local_path
 from smoa_lightning.common.process_cache import cached
@@ -282,8 +282,7 @@ class FineTuneCLI(LightningCLI):
 
 def _sentence(error: Exception) -> str:
     """Return the text of a library's error in one line; an error without words gets its class."""
-    text = " ".join(str(error).split())
-    return text if isinstance(error, ValueError | MisconfigurationException) else f"{type(error).__name__}: {text}"
+    return one_line(error, kind=not isinstance(error, ValueError | MisconfigurationException))
 
 
 @contextlib.contextmanager
@@ -296,7 +295,7 @@ def _refused_by_lightning() -> Iterator[None]:
     except RuntimeError as error:
         if not str(error).startswith("Early stopping conditioned on metric"):
             raise
-        raise UserError(f"trainer.callbacks: {' '.join(str(error).split())}") from error
+        raise UserError(f"trainer.callbacks: {one_line(error)}") from error
 
 
 def _budget_in(file: Path) -> Any:

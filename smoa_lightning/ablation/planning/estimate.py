@@ -40,7 +40,7 @@ from smoa_lightning.ablation.study.space import Cell, Study, command_line
 from smoa_lightning.adapters import attach
 from smoa_lightning.backbones.backbone import load_model, load_skeleton
 from smoa_lightning.common.console import ON_STDERR
-from smoa_lightning.common.errors import UserError
+from smoa_lightning.common.errors import UserError, one_line
 from smoa_lightning.common.process_cache import process_cache
 from smoa_lightning.data.datamodule import TaskDataModule
 from smoa_lightning.records.metric_table import ACCURACIES
@@ -161,7 +161,7 @@ def _each(cells: Iterable[Any], function: Callable[[Any], Any]) -> list[Any]:
         name, first = refused[0]
         others = f"; {len(refused) - 1} other cells cannot be run either" if len(refused) > 1 else ""
         others = others.replace("1 other cells", "1 other cell")
-        raise UserError(f"cell {name} cannot be run: {' '.join(str(first).split()).rstrip('.')}{others}") from first
+        raise UserError(f"cell {name} cannot be run: {one_line(first).rstrip('.')}{others}") from first
     return results
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smoa_lightning.common.checksums import read_sealed
-from smoa_lightning.common.errors import UserError
+from smoa_lightning.common.errors import UserError, one_line
 from smoa_lightning.records.items import read_right, read_scores
 from smoa_lightning.records.record import BASE_ITEMS, FILES, ITEMS, RECORD, STUDY, STUDY_FACTS, TRIALS, read_record
 
@@ -121,7 +121,7 @@ def read_study(folder: Path) -> StudyFolder:
         try:
             run = _run(file.parent, description)
         except (UserError, ValueError, KeyError, TypeError) as error:
-            damaged.append(f"{file.parent.name} is left out: {' '.join(str(error).split()) or type(error).__name__}")
+            damaged.append(f"{file.parent.name} is left out: {one_line(error)}")
             continue
         if run is None:
             continue
