@@ -158,21 +158,40 @@ def _import_without_docstrings() -> None:
         artists.kwdoc = listed
 
 
+def picture(name: str, caption: str, draw: Callable[[], Any]) -> Picture:
+    """Return a figure for a page, in the colours and fonts of all figures.
+
+    Args:
+        name: Name of the figure.
+        caption: Text below it.
+        draw: Returns a ``matplotlib.figure.Figure``.
+    """
+    import matplotlib
+
+    with matplotlib.rc_context(SETTINGS):
+        return _picture(NamedFigure(name, caption, draw()))
+
+
+def _picture(drawn: NamedFigure) -> Picture:
+    text = io.StringIO()
+    drawn.figure.savefig(text, format="svg", metadata=METADATA["svg"])
+    return Picture(drawn.name, drawn.caption, text.getvalue())
+
+
 def _saved(drawn: NamedFigure | None, folder: Path, formats: Collection[str]) -> Picture | None:
     if drawn is None:
         return None
-    text = io.StringIO()
-    drawn.figure.savefig(text, format="svg", metadata=METADATA["svg"])
+    shown = _picture(drawn)
     for form in METADATA:
         if form not in formats:  # a file of an earlier report may show other numbers
             (folder / f"{drawn.name}.{form}").unlink(missing_ok=True)
             continue
         with replacing(folder / f"{drawn.name}.{form}") as temporary:
             if form == "svg":
-                temporary.write_text(text.getvalue(), encoding="utf-8")
+                temporary.write_text(shown.svg, encoding="utf-8")
             else:
                 drawn.figure.savefig(temporary, format=form, dpi=DPI, metadata=METADATA[form])
-    return Picture(drawn.name, drawn.caption, text.getvalue())
+    return shown
 
 
 def points(axes: Any, x: Sequence[float], cells: Sequence[CellResult], **style: Any) -> None:
