@@ -43,7 +43,6 @@ class SmoaLinear(BoundLayer):
     """
 
     adapter_layer_names = ("smoa_A", "smoa_B")
-    other_param_names = ("dropouts", "configs", *FROZEN_STATE)
     frozen_state = FROZEN_STATE
     fingerprint_name = "smoa_fingerprint"
     smoa_A: nn.ParameterDict
