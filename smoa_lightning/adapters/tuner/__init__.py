@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import Enum
+from typing import Any
 
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_PREFIX_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
 
@@ -51,7 +52,8 @@ def register_method(name: str, config: type[TunerConfig], layer: type[AdapterLay
         """Return where pickle finds a class."""
         return {"module": owner.__module__, "qualname": f"{owner.__qualname__}.{attribute}"}
 
-    config.Type = Enum("Type", {name: name}, type=str, **place(config, "Type"))
+    make_enum: Any = Enum  # mypy knows only literal names
+    config.Type = make_enum("Type", {name: name}, type=str, **place(config, "Type"))
     where = place(layer, "Model")
     names = {"prefix": prefix, "tuner_layer_cls": layer, "layer_class": layer, "__doc__": AdapterModel.__doc__}
     layer.Model = type("Model", (AdapterModel,), names | {f"__{key}__": value for key, value in where.items()})

@@ -41,7 +41,7 @@ class TunerConfig(PeftConfig):
     def __post_init__(self) -> None:
         super().__post_init__()  # type: ignore[no-untyped-call]
         if self.Type is not None:
-            (self.peft_type,) = self.Type
+            (self.peft_type,) = self.Type  # type: ignore[assignment]
         for name in ("target_modules", "exclude_modules"):
             value = getattr(self, name)
             if isinstance(value, set | tuple | frozenset):

@@ -31,7 +31,7 @@ class AdapterLayer(nn.Module, BaseTunerLayer):
     adapter_layer_names: tuple[str, ...] = ()
     other_param_names: tuple[str, ...] = ("dropouts", "configs")
     frozen_state: tuple[str, ...] = ()
-    Model: ClassVar[type[nn.Module]]  # of ``register_method``
+    Model: ClassVar[Any]  # of ``register_method``
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

@@ -54,14 +54,15 @@ def fake_copy(network: nn.Module, mode: FakeTensorMode, checkpointing: bool = Fa
         mode: The mode of the fake tensors.
         checkpointing: Whether to switch on gradient checkpointing in the copy.
     """
-    network = copy.deepcopy(network)
+    copied: Any = copy.deepcopy(network)
     if checkpointing:
-        enable_checkpointing(network.get_base_model() if isinstance(network, PeftModel) else network)
-    _replace_tensors(network, mode)
-    for module in network.modules():
+        enable_checkpointing(copied.get_base_model() if isinstance(copied, PeftModel) else copied)
+    _replace_tensors(copied, mode)
+    for module in copied.modules():
         if isinstance(module, BoundLayer):
             module.assume_prepared()
-    return network.train()
+    model: nn.Module = copied.train()
+    return model
 
 
 def _replace_tensors(network: nn.Module, mode: FakeTensorMode) -> None:
