@@ -139,7 +139,7 @@ def test_a_forward_has_at_most_so_many_nodes(nodes: int, monkeypatch: pytest.Mon
         plain, plain_tokens = row_log_likelihoods(*target_logits(model, batch))
     split = shapes[number:-1]
     assert number == 1 < len(split)
-    assert all(shape.numel() <= nodes or len(shape) == 2 and shape[0] == 1 for shape in split)
+    assert all(shape.numel() <= nodes or (len(shape) == 2 and shape[0] == 1) for shape in split)
     assert tokens.tolist() == plain_tokens.tolist()
     torch.testing.assert_close(found, whole, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(found, plain, rtol=1e-5, atol=1e-5)

@@ -56,7 +56,8 @@ def fake_copy(network: nn.Module, mode: FakeTensorMode, checkpointing: bool = Fa
     """
     copied: Any = copy.deepcopy(network)
     if checkpointing:
-        enable_checkpointing(copied.get_base_model() if isinstance(copied, PeftModel) else copied)
+        base: Any = copied.get_base_model() if isinstance(copied, PeftModel) else copied
+        enable_checkpointing(base)
     _replace_tensors(copied, mode)
     for module in copied.modules():
         if isinstance(module, BoundLayer):
