@@ -13,7 +13,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from smoa_lightning.adapters.smoa.kernels import kernels_for
 from smoa_lightning.adapters.smoa.scratch import scratch_like
 from smoa_lightning.adapters.smoa.terms import Plan, Term, narrow, split_factors
 
@@ -80,14 +79,9 @@ def _gathered_parts(
     parts_A, parts_B = [], []
     for (a, b), rows, cols in zip(factors, plan.rows, plan.cols, strict=True):
         h = grad.index_select(1, rows).t() @ x.index_select(1, cols)
-        b, a = b.to(h.dtype), a.to(h.dtype)
-        kernels = kernels_for(b.shape[1], h, modulator) if modulator is not None else None
-        if kernels is not None:
-            grad_b, grad_a = kernels.thin_products(h, modulator, b, a, rows, cols)
-        else:
-            if modulator is not None:
-                h.mul_(modulator.index_select(0, rows).index_select(1, cols))
-            grad_b, grad_a = _pair(h, b, a)
+        if modulator is not None:
+            h.mul_(modulator.index_select(0, rows).index_select(1, cols))
+        grad_b, grad_a = _pair(h, b.to(h.dtype), a.to(h.dtype))
         parts_A.append(grad_a)
         parts_B.append(grad_b)
     return parts_A, parts_B
@@ -99,10 +93,6 @@ def _dense_pairs(grad: Tensor, x: Tensor, terms: list[Term], weight: Tensor) -> 
     pairs = []
     for index, term in enumerate(terms):
         h = full
-        kernels = kernels_for(term.left.shape[1], full, term.modulator) if term.modulator is not None else None
-        if kernels is not None:
-            pairs.append(kernels.thin_products(full, term.modulator, term.left, term.right))
-            continue
         if term.modulator is not None:
             out = full if index == len(terms) - 1 else scratch_like(weight, x.dtype, slot=1)
             h = torch.mul(full, term.modulator, out=out)

@@ -23,7 +23,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from smoa_lightning.adapters.smoa.kernels import kernels_for
 from smoa_lightning.adapters.smoa.scratch import scratch_like
 
 
@@ -218,19 +217,14 @@ def _columns(index: Tensor, rows: int) -> Tensor:
 def fill_update(out: Tensor, weight: Tensor, terms: list[Term], scaling: float, include_base: bool) -> Tensor:
     """Write ``W + s sum (L R) o M`` (or ``s sum (L R) o M``) into ``out``, which must not be the weight itself."""
     first, *rest = terms
-    kernels = None
-    if first.modulator is not None:
-        kernels = kernels_for(first.left.shape[1], out, weight, first.modulator)
     for rows, left, right in first.parts():
-        if first.modulator is not None and kernels is not None:
-            kernels.fill(out[rows], weight[rows], first.modulator[rows], left, right, scaling, include_base)
-        elif first.modulator is not None:
+        if first.modulator is not None:
             torch.mm(left, right, out=out[rows])
         elif include_base:
             torch.addmm(weight[rows], left, right, alpha=scaling, out=out[rows])
         else:
             torch.addmm(out[rows], left, right, beta=0, alpha=scaling, out=out[rows])
-    if first.modulator is not None and kernels is None:
+    if first.modulator is not None:
         if include_base:
             torch.addcmul(weight, first.modulator, out, value=scaling, out=out)
         else:
