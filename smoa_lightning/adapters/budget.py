@@ -195,9 +195,12 @@ def trainable_parameters(skeleton: nn.Module, config: PeftConfig | None) -> int:
 
 
 def countable(config: PeftConfig) -> PeftConfig:
-    """Copy a config without initialisations that need weights or a tokenizer; they change no shape."""
+    """Copy a config without initialisations that need weights or a tokenizer; they change no shape.
+
+    MiCA stays: it freezes B, so that the number changes.
+    """
     changes: dict[str, Any] = {}
-    if isinstance(getattr(config, "init_lora_weights", None), str):
+    if isinstance(getattr(config, "init_lora_weights", None), str) and config.init_lora_weights != "mica":
         changes["init_lora_weights"] = True
     if hasattr(config, "prompt_tuning_init"):
         changes["prompt_tuning_init"] = "RANDOM"

@@ -78,6 +78,9 @@ SIZES = {
     "boft_block_size": "block",
     "n_frequency": "frequencies",
     "num_virtual_tokens": "tokens",
+    "theta_d_length": "theta",
+    "num_vectors": "vectors",
+    "u": "u",
 }
 
 
