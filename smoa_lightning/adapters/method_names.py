@@ -72,6 +72,7 @@ def strategy_name(adapter: PeftConfig | None, frozen: bool) -> str:
 # Settings besides rank and K that decide the size of a method -> their word in the name of a run.
 SIZES = {
     "gralora_k": "blocks",
+    "k1": "columns",
     "bottleneck_size": "size",
     "block_size": "block",
     "oft_block_size": "block",

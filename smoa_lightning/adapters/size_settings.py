@@ -111,6 +111,11 @@ def _sparse_shares(config: Any, shapes: Shapes) -> _Shares:
     return _Shares(1.01 / min((d_out * d_in for d_out, d_in in shapes), default=2), rest=True)
 
 
+def _columns(config: Any, shapes: Shapes) -> list[int | None]:
+    """The default, and every k_1 from the square root of the largest side down; fewer columns of U need more of V."""
+    return [None, *range(math.isqrt(max((max(shape) for shape in shapes), default=1)), 0, -1)]
+
+
 def _variants(config: Any, shapes: Shapes) -> list[str]:
     return ["road_1", "road_2", "road_4"]
 
@@ -219,6 +224,12 @@ def _lokr(config: Any, r: int, factor: int, shapes: Shapes) -> int:
     return total
 
 
+def _kradapter(config: Any, k1: int | None, shapes: Shapes) -> int:
+    """U (m x k_1) and V (m x ceil(N / k_1)) in every layer."""
+    changed = dataclasses.replace(config, k1=k1)
+    return sum(n * min(shape) * sum(changed.columns(*shape)) for shape, n in shapes.items())
+
+
 def _c3a(config: Any, block: int, shapes: Shapes) -> int:
     """One kernel of b entries for each block of b x b."""
     return sum(n * d_out * d_in // block for (d_out, d_in), n in shapes.items())
@@ -295,6 +306,8 @@ SIZE_SETTINGS: dict[str, tuple[SizeSetting, ...]] = {
     "MORA": (SizeSetting("r", _ranks, _alpha("alpha")),),
     "BOTTLENECK": (SizeSetting("bottleneck_size", _sizes),),
     "HYPERADAPT": (),
+    "ABBA": (_RANK,),
+    "KRADAPTER": (SizeSetting("k1", _columns, estimate=_kradapter),),
 }
 
 
