@@ -55,7 +55,7 @@ def _blank_u_and_lambda(layer: FrodLayer, V: Tensor, W: Tensor) -> tuple[Tensor,
 
 
 def _blank_projections(tuner: Any, config: Any, adapter_name: str) -> None:
-    """Stand in for ``FrodModel._init_frod_projections``: V is d_in x d_in, S has sparse_rate d_in^2 entries."""
+    """Replace ``FrodModel._init_frod_projections``: V is d_in x d_in, S has sparse_rate d_in^2 entries."""
     tuner.frod_V, tuner.frod_s_indices, tuner.frod_s_size = (nn.ModuleDict() for _ in range(3))
     for name, module in matched_modules(tuner.model, config):
         weight: Any = module.weight
