@@ -200,7 +200,8 @@ def countable(config: PeftConfig) -> PeftConfig:
     MiCA stays: it freezes B, so that the number changes.
     """
     changes: dict[str, Any] = {}
-    if isinstance(getattr(config, "init_lora_weights", None), str) and config.init_lora_weights != "mica":
+    start = getattr(config, "init_lora_weights", None)
+    if isinstance(start, str) and start != "mica":
         changes["init_lora_weights"] = True
     if hasattr(config, "prompt_tuning_init"):
         changes["prompt_tuning_init"] = "RANDOM"
