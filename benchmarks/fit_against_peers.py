@@ -33,7 +33,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from turns import add_backbone_arguments, quartiles, spread
+from turns import add_backbone_arguments, quartiles, rounds, spread
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
@@ -142,7 +142,7 @@ def run(command: list[str], marks: Path, device: str = "cpu") -> dict[str, Any]:
 def measure(options: argparse.Namespace, folder: Path) -> dict[str, list[dict[str, Any]]]:
     """Run all programs in rounds, every second round in the opposite order."""
     found: dict[str, list[dict[str, Any]]] = {program: [] for program in options.programs}
-    for number in range(options.rounds + options.warm_up):
+    for number in rounds(options.rounds + options.warm_up, options.seconds):
         for program in options.programs[:: -1 if number % 2 else 1]:
             output = folder / f"{program}-{number}"
             make = our_command if program in OURS else peer_command
@@ -233,6 +233,7 @@ def main() -> int:
     parser.add_argument("--programs", nargs="+", choices=[*OURS, *PEERS], default=["lora", "hf", "smoa", "trl"])
     parser.add_argument("--against", default="hf", choices=PEERS)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, help="no further round begins that would end later than this")
     parser.add_argument("--warm-up", type=int, default=0, help="rounds that are not counted")
     parser.add_argument("--python", default=sys.executable, help="interpreter of this project")
     parser.add_argument("--peer-python", default=sys.executable, help="interpreter with peft and TRL")
@@ -249,7 +250,8 @@ def main() -> int:
             print(f"largest relative difference of the loss of a step: {difference:.1e}")
             return 0 if difference <= AGREE else 1
         found = measure(options, folder)
-    print(f"\n{options.dtype}, {options.rows} rows, batches of {options.batch_size}, {options.rounds} rounds\n")
+    made = min(map(len, found.values()))
+    print(f"\n{options.dtype}, {options.rows} rows, batches of {options.batch_size}, {made} rounds\n")
     if options.against in found:
         print(ratios(found, options.against))
     print(f"\nSeconds of each stage, wall (CPU):\n\n{time_lines(found)}")

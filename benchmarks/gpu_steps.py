@@ -83,14 +83,18 @@ class Step:
         logits = self.call(input_ids=self.ids, use_cache=False).logits[:, half - 1 : -1]
         return nn.functional.cross_entropy(logits.float().flatten(0, 1), self.ids[:, half:].flatten())
 
-    def __call__(self) -> float:
-        """Make the step; return its seconds."""
-        self.synchronise()
-        start = time.perf_counter()
+    def make(self) -> None:
+        """Make the step, without waiting for the device."""
         self.loss().backward()
         if self.optimizer is not None:
             self.optimizer.step()
             self.optimizer.zero_grad()
+
+    def __call__(self) -> float:
+        """Make the step; return its seconds."""
+        self.synchronise()
+        start = time.perf_counter()
+        self.make()
         self.synchronise()
         return time.perf_counter() - start
 
@@ -114,7 +118,11 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     steps: dict[str, Step] = {}
     errors: dict[str, str] = {}
     found: dict[str, Any] = {}
+    began = time.perf_counter()
     for method in options.methods:
+        if options.seconds is not None and time.perf_counter() - began > options.seconds:
+            errors[method] = "no time left"
+            continue
         try:
             step = Step(options, method)
             for _ in range(3):  # compiles, records graphs and fills caches
@@ -123,6 +131,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             steps[method] = step
         except Exception as error:
             errors[method] = f"{type(error).__name__}: {error}"[:500]
+        print(f"{method}: ready after {time.perf_counter() - began:.0f} s {errors.get(method, '')}", flush=True)
     times: dict[str, list[float]] = {method: [] for method in steps}
     for _ in range(options.rounds):
         for method, step in steps.items():
@@ -153,6 +162,7 @@ def main() -> int:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--tokens", type=int, default=256)
     parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--seconds", type=float, help="no further method is prepared after this time")
     parser.add_argument("--tiny", action="store_true", help="tiny widths, to try the script on a CPU")
     parser.add_argument("--json", help="file for the results")
     parser.add_argument("--make-backbone", help="only save a model with random weights to this folder")

@@ -34,7 +34,7 @@ from typing import Any
 os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
 
 import torch
-from turns import add_backbone_arguments, spread
+from turns import add_backbone_arguments, rounds, spread
 
 TASKS = ("piqa", "arc_easy", "hellaswag", "boolq", "social_i_qa")
 TOLERANCE = 1e-3
@@ -178,7 +178,7 @@ def measure(task: str, requests: Requests, programs: dict[str, Program], options
     times: dict[str, list[float]] = {name: [] for name in programs}
     cpu: dict[str, list[float]] = {name: [] for name in programs}
     scores: dict[str, list[list[float]]] = {}
-    for _ in range(options.rounds):
+    for _ in rounds(options.rounds, options.seconds):
         for name, program in programs.items():
             answer = program.score(requests, sizes[name])
             times[name].append(answer["seconds"])
@@ -210,6 +210,7 @@ def main() -> int:
     parser.add_argument("--tasks", nargs="+", default=list(TASKS))
     parser.add_argument("--rows", type=int, default=300, help="number of rows from the start of each file")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, help="for a task: no further round begins that would end later")
     parser.add_argument("--threads", type=int, help="threads of both programs (default: those of torch)")
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=[16, 64], help="items in a batch of this project")
     parser.add_argument("--plain", action="store_true", help="also score rows one by one")

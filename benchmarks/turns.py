@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import argparse
 import statistics
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 
 
 def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
@@ -25,6 +26,17 @@ def spread(own: Sequence[float], peer: Sequence[float]) -> str:
     """Return median and quartiles of the ratios own / peer of two series, round by round."""
     low, middle, high = quartiles([a / b for a, b in zip(own, peer, strict=True)])
     return f"{middle:.2f} ({low:.2f}-{high:.2f})"
+
+
+def rounds(number: int, seconds: float | None = None) -> Iterator[int]:
+    """Yield the numbers of rounds, at least one; stop before a round that would probably end after ``seconds``."""
+    began, longest = time.monotonic(), 0.0
+    for this in range(number):
+        start = time.monotonic()
+        if this and seconds is not None and start - began + longest > seconds:
+            return
+        yield this
+        longest = max(longest, time.monotonic() - start)
 
 
 def add_backbone_arguments(

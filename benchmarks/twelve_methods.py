@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from fit_against_peers import HERE, ROOT, cut_rows, ordered_pairs, timed_process
-from turns import add_backbone_arguments, quartiles, spread
+from turns import add_backbone_arguments, quartiles, rounds, spread
 
 from smoa_lightning.embedded import backbone_folder, rows
 
@@ -102,27 +102,29 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--report-rows", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, help="no further round begins that would end later than this")
     parser.add_argument("--python", default=sys.executable)
     parser.add_argument("--peer-python", default=sys.executable)
     parser.add_argument("--json", help="file for all measurements")
     options = parser.parse_args()
     options.backbone = options.backbone or str(backbone_folder())
     options.rows = options.steps * options.batch_size
-    rounds: list[tuple[list[float], list[float]]] = []
+    measured: list[tuple[list[float], list[float]]] = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         options.data = options.data or str(embedded_rows(options.task, folder / "embedded"))
         cut = cut_rows(options, folder)
         ordered_pairs(options, cut, folder / "pairs.jsonl")
         (folder / "twelve.yaml").write_text(study_text(options, cut), encoding="utf-8")
-        for number in range(options.rounds):
-            rounds.append(one_round(options, folder, number))
-            print(f"# round {number + 1}: study {rounds[-1][0]}, scripts {rounds[-1][1]}", file=sys.stderr, flush=True)
+        for number in rounds(options.rounds, options.seconds):
+            study, scripts = one_round(options, folder, number)
+            measured.append((study, scripts))
+            print(f"# round {number + 1}: study {study}, scripts {scripts}", file=sys.stderr, flush=True)
     print(f"| {len(options.methods)} methods, {options.steps} steps | study | scripts | study / scripts |")
     print("|---|---|---|---|")
     summary: dict[str, Any] = {}
     for place, kind in enumerate(("wall", "CPU")):
-        own, peer = ([pair[side][place] for pair in rounds] for side in (0, 1))
+        own, peer = ([pair[side][place] for pair in measured] for side in (0, 1))
         print(f"| {kind} s | {quartiles(own)[1]:.1f} | {quartiles(peer)[1]:.1f} | {spread(own, peer)} |")
         summary[kind] = {"study": own, "scripts": peer}
     if options.json:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Hashable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -70,26 +70,15 @@ def _parsers_are_built_once() -> Iterator[None]:
 
     ``test_arguments.py`` builds parsers of its own, and every test that starts a process a new one.
     """
-    from lightning.pytorch.cli import LightningCLI
+    built: dict[Hashable, Any] = {}
 
-    from smoa_lightning.training.cli import FineTuneCLI
-
-    original = LightningCLI.setup_parser
-    built: dict[Any, dict[str, Any]] = {}
-
-    def setup_parser(self: FineTuneCLI, add_subcommands: bool, *kwargs: Any) -> None:
-        if type(self) is not FineTuneCLI:
-            original(self, add_subcommands, *kwargs)
-            return
-        key = add_subcommands, *self.subcommands()
+    def cached(kind: str, key: Hashable, make: Callable[[], Any]) -> Any:
         if key not in built:
-            original(self, add_subcommands, *kwargs)
-            names = ("parser", "_subcommand_parsers", "_subcommand_method_arguments")
-            built[key] = {name: vars(self)[name] for name in names if name in vars(self)}
-        vars(self).update(built[key])
+            built[key] = make()
+        return built[key]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(FineTuneCLI, "setup_parser", setup_parser)
+        patch.setattr("smoa_lightning.training.cli.cached", cached)
         yield
 
 

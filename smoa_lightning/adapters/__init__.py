@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from smoa_lightning.adapters.abba import AbbaConfig, AbbaLinear, AbbaModel
 from smoa_lightning.adapters.attach import attach, without_adapter
 from smoa_lightning.adapters.bottleneck import BottleneckConfig, BottleneckModel, BottleneckSlot
 from smoa_lightning.adapters.combine import CombinedModel, attach_both, load_both
 from smoa_lightning.adapters.hyperadapt import HyperAdaptConfig, HyperAdaptLinear, HyperAdaptModel
 from smoa_lightning.adapters.inspect import AdaptedLayer, adapted_layers, adapter_bytes
+from smoa_lightning.adapters.kradapter import KRAdapterConfig, KRAdapterLinear, KRAdapterModel
 from smoa_lightning.adapters.mora import MoraConfig, MoraLinear, MoraModel
 from smoa_lightning.adapters.rank import UpdateRank, layer_update, update_rank
 from smoa_lightning.adapters.smoa import SMoAConfig, SmoaLinear, SmoaModel
@@ -14,6 +16,9 @@ from smoa_lightning.adapters.surm import SurmConfig, SurmLinear, SurmModel, Surm
 from smoa_lightning.adapters.targets import resolve_targets
 
 __all__ = [
+    "AbbaConfig",
+    "AbbaLinear",
+    "AbbaModel",
     "AdaptedLayer",
     "BottleneckConfig",
     "BottleneckModel",
@@ -22,6 +27,9 @@ __all__ = [
     "HyperAdaptConfig",
     "HyperAdaptLinear",
     "HyperAdaptModel",
+    "KRAdapterConfig",
+    "KRAdapterLinear",
+    "KRAdapterModel",
     "MoraConfig",
     "MoraLinear",
     "MoraModel",

@@ -17,8 +17,9 @@ from smoa_lightning.adapters.ignored_names import refuse_ignored_names
 from smoa_lightning.adapters.targets import check_saved_modules, matched_modules, resolve_targets
 from smoa_lightning.adapters.token_indices import check_token_indices
 from smoa_lightning.adapters.tuner import AdapterModel, TunerConfig
+from smoa_lightning.adapters.weightless import decompositions_without_values, without_values
 from smoa_lightning.backbones.heads import new_head
-from smoa_lightning.common.errors import UserError
+from smoa_lightning.common.errors import UserError, one_line
 
 # What peft raises for settings that it cannot follow. A RuntimeError may be a full memory, or the meta device.
 REFUSALS = (ValueError, ImportError, TypeError, LookupError, AttributeError, AssertionError, ArithmeticError, re.error)
@@ -56,8 +57,9 @@ def attach(model: nn.Module, config: PeftConfig, seed: int) -> PeftModel:
     on_meta = any(p.is_meta for p in model.parameters())  # where code that needs weights fails in its own ways
     refusals = (ValueError, ImportError, re.error) if on_meta else REFUSALS
     try:
-        with seeded(model, seed), quiet_peft():
-            adapted = get_peft_model(model, config)
+        blank = decompositions_without_values() if on_meta else contextlib.nullcontext()
+        with seeded(model, seed), quiet_peft(), blank:
+            adapted = get_peft_model(model, without_values(config) if on_meta else config)
     except refusals as error:
         raise UserError(f"peft refuses this {type(config).__name__}: {_one_sentence(error)}") from error
     if isinstance(adapted.base_model, AdapterModel):
@@ -123,5 +125,5 @@ def without_adapter(network: Any) -> Iterator[Any]:
 
 
 def _one_sentence(error: Any) -> str:
-    text = " ".join(str(error).split())
+    text = one_line(error)
     return text if text.endswith(".") else text + "."

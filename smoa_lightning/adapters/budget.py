@@ -25,7 +25,7 @@ from smoa_lightning.adapters.size_patterns import pattern_note, searched_setting
 from smoa_lightning.adapters.size_settings import OUT_OF_REACH, Shapes, SizeSetting, size_settings_of
 from smoa_lightning.adapters.tuner import update_shape
 from smoa_lightning.backbones.heads import new_head
-from smoa_lightning.common.errors import UserError
+from smoa_lightning.common.errors import UserError, one_line
 from smoa_lightning.common.parameter_budget import number_of_parameters
 from smoa_lightning.configuration.shipped_files import config_file
 from smoa_lightning.configuration.yaml_files import read_yaml
@@ -199,9 +199,13 @@ def trainable_parameters(skeleton: nn.Module, config: PeftConfig | None) -> int:
 
 
 def countable(config: PeftConfig) -> PeftConfig:
-    """Copy a config without initialisations that need weights or a tokenizer; they change no shape."""
+    """Copy a config without initialisations that need weights or a tokenizer; they change no shape.
+
+    MiCA stays: it freezes B, so that the number changes.
+    """
     changes: dict[str, Any] = {}
-    if isinstance(getattr(config, "init_lora_weights", None), str):
+    start = getattr(config, "init_lora_weights", None)
+    if isinstance(start, str) and start != "mica":
         changes["init_lora_weights"] = True
     if hasattr(config, "prompt_tuning_init"):
         changes["prompt_tuning_init"] = "RANDOM"
@@ -332,5 +336,5 @@ def _strategy_of(file: Path) -> PeftConfig | None:
             raise UserError("not a peft.PeftConfig")
         strategy: PeftConfig = kind(**((adapter.get("init_args") if isinstance(adapter, dict) else None) or {}))
     except (ImportError, AttributeError, TypeError, ValueError, UserError) as error:
-        raise UserError(f"model.budget.like: {str(file)!r}: {class_path}: {' '.join(str(error).split())}") from error
+        raise UserError(f"model.budget.like: {str(file)!r}: {class_path}: {one_line(error)}") from error
     return strategy

@@ -33,7 +33,7 @@ class AdaptedLayer:
         kind: The peft method in small letters, such as ``lora`` or ``smoa``.
         out_features: d_out.
         in_features: d_in.
-        trainable_parameters: Number of trainable parameters in this layer.
+        trainable_parameters: Number of trainable parameters in this layer; those of several layers count for the first.
         rank_bound: Upper bound of the rank of the update W' - W; min(d_out, d_in) if no smaller bound is known. It is 0
             for an adapter slot, which does not update a weight.
     """
@@ -53,6 +53,7 @@ def adapted_layers(model: PeftModel) -> list[AdaptedLayer]:
         model: A model adapted with any peft method, on any device, meta included.
     """
     layers = []
+    seen: set[int] = set()
     for name, module in model.get_base_model().named_modules():
         if not isinstance(module, BaseTunerLayer):
             continue
@@ -68,7 +69,7 @@ def adapted_layers(model: PeftModel) -> list[AdaptedLayer]:
                 kind=method_name(model.peft_config[active[0]]).lower(),
                 out_features=out_features,
                 in_features=in_features,
-                trainable_parameters=_trainable(module),
+                trainable_parameters=_trainable(module, seen),
                 rank_bound=min(sum(bounds), out_features, in_features),
             )
         )
@@ -105,15 +106,23 @@ def _shape(layer: Any) -> tuple[int, int]:
         return layer.width, layer.width
     if getattr(layer, "out_features", None) and getattr(layer, "in_features", None):
         return int(layer.out_features), int(layer.in_features)
-    weight = layer.get_base_layer().weight
+    weight = getattr(layer.get_base_layer(), "weight", None)
+    if weight is None:  # a whole block (Shadow)
+        width = next(iter(layer.get_base_layer().parameters())).shape[-1]
+        return int(width), int(width)
     return (int(weight.shape[0]), int(weight.shape[1])) if weight.dim() == 2 else (weight.numel(), 1)
 
 
-def _trainable(layer: BaseTunerLayer) -> int:
-    """Count the trainable parameters of a tuner layer, without those of the layer inside it (its biases)."""
+def _trainable(layer: BaseTunerLayer, seen: set[int]) -> int:
+    """Count the trainable parameters of a tuner layer, without those of the layer inside it (its biases).
+
+    Parameters that layers share (Uni-LoRA, VB-LoRA, ...) count once: ``seen`` holds those of earlier layers.
+    """
     assert isinstance(layer, nn.Module)
     inner = {id(parameter) for parameter in layer.get_base_layer().parameters()}
-    return sum(p.numel() for p in layer.parameters() if p.requires_grad and id(p) not in inner)
+    own = [p for p in layer.parameters() if p.requires_grad and id(p) not in inner and id(p) not in seen]
+    seen.update(map(id, own))
+    return sum(parameter.numel() for parameter in own)
 
 
 def _rank_bound(layer: Any, adapter: str, config: Any, limit: int) -> int:
@@ -131,9 +140,10 @@ def _rank_bound(layer: Any, adapter: str, config: Any, limit: int) -> int:
 
 def _lora_bound(layer: Any, adapter: str, config: Any) -> int | None:
     """Return r for B A; 2 r if W' - W = s (B A - B_0 A_0), as in PiSSA; None for DoRA and other variants."""
-    if layer.use_dora.get(adapter, False) or adapter in layer.lora_variant or adapter not in layer.r:
-        return None
     start = str(getattr(config, "init_lora_weights", "")).lower()
+    other = adapter in layer.lora_variant and start != "mica" and getattr(config, "velora_config", None) is None
+    if layer.use_dora.get(adapter, False) or other or adapter not in layer.r:
+        return None
     if start == "loftq":  # W is quantised
         return None
     return int(layer.r[adapter]) * (2 if start.startswith(("pissa", "olora", "corda", "lora_ga")) else 1)
@@ -150,6 +160,10 @@ def _lokr_bound(layer: Any, adapter: str, config: Any) -> int:
     return factors[0] * factors[1]
 
 
+def _rank(layer: Any, adapter: str, config: Any) -> int:
+    return int(config.r)
+
+
 _BOUNDS: dict[str, Callable[[Any, str, Any], int | None]] = {  # by the name of the method
     "LORA": _lora_bound,
     "ADALORA": _lora_bound,
@@ -158,6 +172,17 @@ _BOUNDS: dict[str, Callable[[Any, str, Any], int | None]] = {  # by the name of 
     "LOKR": _lokr_bound,
     # k column blocks of rank r each, and a LoRA of rank hybrid_r
     "GRALORA": lambda layer, adapter, config: config.gralora_k * int(layer.r[adapter]) + config.hybrid_r,
+    "MISS": lambda layer, adapter, config: None if config.init_weights == "bat" else int(config.r),  # D, repeated
+    "DELORA": _rank,
+    "PSOFT": _rank,  # B (R - 1) A
+    "OSF": lambda layer, adapter, config: 2 * len(layer.osf_svd_params[adapter]["S_low"]),  # of a difference
+    "HRA": _rank,  # every reflection adds a matrix of rank 1
+    "PEANUT": _rank,
+    "DEFT": _rank,
+    "TINYLORA": _rank,
+    "UNILORA": _rank,
+    "VBLORA": _rank,
+    "SHADOW": lambda layer, adapter, config: 0,  # no update of a weight
     # the real part (Z + conj Z) / 2 of the transform Z of n entries; Z has at most rank n
     "FOURIERFT": lambda layer, adapter, config: 2 * layer.fourierft_spectrum[adapter].numel(),
 }

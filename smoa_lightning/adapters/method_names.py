@@ -72,12 +72,16 @@ def strategy_name(adapter: PeftConfig | None, frozen: bool) -> str:
 # Settings besides rank and K that decide the size of a method -> their word in the name of a run.
 SIZES = {
     "gralora_k": "blocks",
+    "k1": "columns",
     "bottleneck_size": "size",
     "block_size": "block",
     "oft_block_size": "block",
     "boft_block_size": "block",
     "n_frequency": "frequencies",
     "num_virtual_tokens": "tokens",
+    "theta_d_length": "theta",
+    "num_vectors": "vectors",
+    "u": "u",
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from peft import PeftModel
-from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 from peft.utils import AuxiliaryTrainingWrapper
 from torch import nn
 
@@ -23,6 +23,10 @@ def _adapter_modules(model: PeftModel) -> Iterator[tuple[str, nn.Module]]:
             for child_name, child in module.named_children():
                 if child_name != "original_module":
                     yield f"{name}.{child_name}", child
+    if isinstance(model.base_model, BaseTuner):  # Shadow's small model belongs to no layer
+        for name, child in model.base_model.named_children():
+            if name.startswith("shadow_"):
+                yield f"base_model.{name}", child
     if getattr(model, "prompt_encoder", None) is not None:
         yield "prompt_encoder", model.prompt_encoder
 

@@ -23,7 +23,7 @@ MOST_VIRTUAL_TOKENS = 1024  # with more tokens, rows do not fit into the context
 
 @dataclass(frozen=True)
 class SizeSetting:
-    """One integer setting of a strategy that changes its number of parameters.
+    """One setting of a strategy that changes its number of parameters.
 
     Attributes:
         field: The field of the config.
@@ -34,7 +34,7 @@ class SizeSetting:
     """
 
     field: str
-    candidates: Callable[[Any, Shapes], Sequence[int | None]]
+    candidates: Callable[[Any, Shapes], Sequence[Any]]
     dependents: Callable[[Any, Any], dict[str, Any]] = lambda config, value: {}
     estimate: Callable[[Any, Any, Shapes], int] | None = None
 
@@ -83,6 +83,50 @@ def _hidden_sizes(config: Any, shapes: Shapes) -> range:
 
 def _tokens(config: Any, shapes: Shapes) -> range:
     return range(1, MOST_VIRTUAL_TOKENS + 1)
+
+
+def _even_ranks(config: Any, shapes: Shapes) -> range:
+    """HRA starts without effect only if reflections come in pairs."""
+    return range(2, _smaller_side(shapes) + 1, 2)
+
+
+class _Shares(Sequence[float]):
+    """Shares s in fine steps, from ``first`` on up to 1, or 1 - s; made when they are read."""
+
+    STEPS = 10**7
+
+    def __init__(self, first: float, rest: bool = False) -> None:
+        self.first, self.rest = max(1, math.ceil(first * self.STEPS)), rest
+
+    def __len__(self) -> int:
+        return self.STEPS - self.first
+
+    def __getitem__(self, index: Any) -> Any:
+        step = self.first + index
+        return round((self.STEPS - step if self.rest else step) / self.STEPS, 7)
+
+
+def _sparse_shares(config: Any, shapes: Shapes) -> _Shares:
+    """Shares of trained entries that leave at least one in every layer."""
+    return _Shares(1.01 / min((d_out * d_in for d_out, d_in in shapes), default=2), rest=True)
+
+
+def _columns(config: Any, shapes: Shapes) -> list[int | None]:
+    """The default, and every k_1 from the square root of the largest side down; fewer columns of U need more of V."""
+    return [None, *range(math.isqrt(max((max(shape) for shape in shapes), default=1)), 0, -1)]
+
+
+def _variants(config: Any, shapes: Shapes) -> list[str]:
+    return ["road_1", "road_2", "road_4"]
+
+
+def _any_length(config: Any, shapes: Shapes) -> range:
+    return range(1, 10**8)
+
+
+def _vectors(config: Any, shapes: Shapes) -> range:
+    """At least topk, since every piece is a mixture of topk vectors."""
+    return range(config.topk, 2**16)
 
 
 def _divisors(number: int) -> list[int]:
@@ -180,6 +224,12 @@ def _lokr(config: Any, r: int, factor: int, shapes: Shapes) -> int:
     return total
 
 
+def _kradapter(config: Any, k1: int | None, shapes: Shapes) -> int:
+    """U (m x k_1) and V (m x ceil(N / k_1)) in every layer."""
+    changed = dataclasses.replace(config, k1=k1)
+    return sum(n * min(shape) * sum(changed.columns(*shape)) for shape, n in shapes.items())
+
+
 def _c3a(config: Any, block: int, shapes: Shapes) -> int:
     """One kernel of b entries for each block of b x b."""
     return sum(n * d_out * d_in // block for (d_out, d_in), n in shapes.items())
@@ -231,6 +281,22 @@ SIZE_SETTINGS: dict[str, tuple[SizeSetting, ...]] = {
     "OFT": (SizeSetting("oft_block_size", _input_divisors, lambda config, value: {"r": 0}, _oft),),
     "BOFT": (SizeSetting("boft_block_size", _boft_sizes, lambda config, value: {"boft_block_num": 0}),),
     "FOURIERFT": (SizeSetting("n_frequency", _frequencies),),
+    "FROD": (SizeSetting("sparse_rate", lambda c, shapes: _Shares(0)),),
+    "SHIRA": (_RANK,),
+    "MISS": (_RANK,),
+    "DELORA": (_RANK,),
+    "PSOFT": (SizeSetting("r", _ranks, _alpha("psoft_alpha")),),
+    "OSF": (SizeSetting("effective_rank", lambda c, shapes: _Shares(0, rest=True)),),
+    "HRA": (SizeSetting("r", _even_ranks),),
+    "WAVEFT": (SizeSetting("n_frequency", _frequencies),),
+    "ROAD": (SizeSetting("variant", _variants),),
+    "PEANUT": (_RANK,),
+    "GLORA": (_RANK,),
+    "DEFT": (SizeSetting("r", _ranks, _alpha("alpha")),),
+    "TINYLORA": (SizeSetting("u", _any_length),),
+    "UNILORA": (SizeSetting("theta_d_length", _any_length),),
+    "VBLORA": (SizeSetting("num_vectors", _vectors),),
+    "SHADOW": (SizeSetting("r", _hidden_sizes),),
     "PROMPT_TUNING": (_TOKENS,),
     "PREFIX_TUNING": (_TOKENS,),
     "P_TUNING": (_HIDDEN, _TOKENS),
@@ -240,6 +306,8 @@ SIZE_SETTINGS: dict[str, tuple[SizeSetting, ...]] = {
     "MORA": (SizeSetting("r", _ranks, _alpha("alpha")),),
     "BOTTLENECK": (SizeSetting("bottleneck_size", _sizes),),
     "HYPERADAPT": (),
+    "ABBA": (_RANK,),
+    "KRADAPTER": (SizeSetting("k1", _columns, estimate=_kradapter),),
 }
 
 
@@ -253,6 +321,8 @@ def size_settings_of(config: PeftConfig) -> tuple[SizeSetting, ...]:
     if name == "SURM" and settings.structure == "ldr":
         terms = lambda c, v, shapes: _surm(c, shapes, displacement_rank=v)  # noqa: E731
         return (SizeSetting("displacement_rank", _ranks, estimate=terms), *SIZE_SETTINGS[name])
+    if name == "SUPERTUNING":  # with r it trains a LoRA beside the sparse entries
+        return (_LORA,) if settings.r else (SizeSetting("sparsity", _sparse_shares),)
     if name == "PREFIX_TUNING" and settings.prefix_projection:
         return (_HIDDEN, _TOKENS)
     if name in SIZE_SETTINGS:

@@ -213,7 +213,7 @@ def _adapts_linear_layers(model: nn.Module, config: PeftConfig) -> bool:
     tuner = tuners.get(config.peft_type)
     default = (getattr(tuner, "target_module_mapping", None) or {}).get(model_type(model) or "")
     if default is None:
-        return config.peft_type not in ("TRAINABLE_TOKENS", "LN_TUNING")
+        return config.peft_type not in ("TRAINABLE_TOKENS", "LN_TUNING", "SHADOW")
     for name, module in model.named_modules():
         if _matches(default, name) and not isinstance(module, nn.Linear | Conv1D):
             return False

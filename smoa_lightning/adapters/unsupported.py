@@ -16,6 +16,8 @@ _TYPES = {
     "POLY": "needs the task of each row",
     "MULTITASK_PROMPT_TUNING": "needs the task of each row",
     "XLORA": "mixes adapters that are already trained",
+    "LILY": "mixes its matrices by a mean over all tokens of a batch, so that a score depends on the other rows",
+    "ADAMSS": "splits each weight by k-means, so that its size is unknown before the weights are read",
     "CPT": "has a separate loss over the examples in its prompt",
 }
 
@@ -36,7 +38,7 @@ def check_supported(config: PeftConfig) -> None:
     kind = method_name(config)
     initialisation = getattr(settings, "init_lora_weights", None)
     if kind in _TYPES:
-        raise UserError(f"model.adapter: {kind} {_TYPES[kind]}, which is not supported: choose a different strategy")
+        raise UserError(f"model.adapter: {kind} {_TYPES[kind]}; it is not supported: choose a different strategy")
     if isinstance(initialisation, str) and initialisation.lower() in _DATA_DRIVEN:
         raise UserError(
             f"model.adapter.init_lora_weights: {initialisation!r} initialises from training rows, which is not "
@@ -50,8 +52,6 @@ def check_supported(config: PeftConfig) -> None:
     for setting in ("kasa_config", "monteclora_config"):
         if getattr(settings, setting, None) is not None:
             raise UserError(f"model.adapter.{setting}: adding its regularisation to the loss is not supported; omit it")
-    if getattr(settings, "use_asa", False):
-        raise UserError("model.adapter.use_asa: pruning AdaMSS's subspaces is not supported; set it to false")
     if getattr(settings, "auxiliary_loss_weight", 0):
         raise UserError("model.adapter.auxiliary_loss_weight: Shadow's second loss is not supported; set it to 0")
 

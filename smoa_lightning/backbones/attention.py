@@ -1,8 +1,9 @@
 """The attention of a backbone whose settings name no kernel: that of torch, with a faster backward where it has one.
 
-The kernel ``sdpa`` of torch has a slow backward for bfloat16 on a CPU: it does not use the matrix unit for short rows.
-The kernel ``sdpa_products`` has the same forward, bit for bit. Its backward computes the probabilities again and uses
-five matrix products. It stores nothing more than ``sdpa`` does. docs/speed.md has the measurement behind ``LONGEST``.
+The kernel ``sdpa`` of torch has a slow backward for bfloat16 on a CPU with a matrix unit (AMX): short rows do not use
+the unit. The kernel ``sdpa_products`` has the same forward, bit for bit. Its backward computes the probabilities
+again and uses five matrix products. It stores nothing more than ``sdpa`` does. docs/speed.md has the measurement behind
+``LONGEST``.
 """
 
 from __future__ import annotations
@@ -30,12 +31,18 @@ PIECE = 2**20  # probabilities that the backward computes at a time, so that the
 def choose_kernel(model: PreTrainedModel) -> None:
     """Choose the kernel for a model that was loaded with transformers' own choice.
 
-    ``sdpa`` in bfloat16 becomes ``sdpa_products``, which decides in each call whether its own backward is faster. So
-    the device and the length of rows need not be known here. Other kernels, dtypes and architectures do not change.
+    ``sdpa`` in bfloat16 becomes ``sdpa_products`` on a machine with a matrix unit. The kernel decides in each call
+    whether its own backward is faster, so the device and the length of rows need not be known here. Other kernels,
+    dtypes, architectures and machines do not change.
     """
     supported = model.config.model_type in FAMILIES and model.config._attn_implementation == PLAIN
-    if supported and model.dtype == torch.bfloat16:
+    if supported and model.dtype == torch.bfloat16 and has_matrix_unit():
         model.set_attn_implementation(PRODUCTS)
+
+
+def has_matrix_unit() -> bool:
+    """Return whether the CPU multiplies bfloat16 matrices in AMX; without it the products are slower than ``sdpa``."""
+    return bool(torch.cpu._is_amx_tile_supported())
 
 
 def kernel_of(model: Any) -> str | None:

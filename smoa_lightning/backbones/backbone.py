@@ -28,7 +28,7 @@ from smoa_lightning.backbones.limits import Limits, limits_of_architecture
 from smoa_lightning.backbones.quantization import prepare_quantized, quantization, quantization_config, quantized_layers
 from smoa_lightning.backbones.weights import check_complete, check_finite, same_random_values
 from smoa_lightning.common.checksums import sha256
-from smoa_lightning.common.errors import UserError
+from smoa_lightning.common.errors import UserError, one_line
 from smoa_lightning.common.known_checksums import known_sha256
 from smoa_lightning.common.paths import local_path
 from smoa_lightning.common.process_cache import cached, is_active
@@ -159,7 +159,7 @@ def reading_errors(location: Location) -> Iterator[None]:
     except (UserError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        reason = one_line(error, 300, kind=True)
         raise UserError(f"cannot load the backbone from {location.name!r}: {reason}") from error
 
 

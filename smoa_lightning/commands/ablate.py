@@ -19,6 +19,7 @@ from smoa_lightning.common import console
 from smoa_lightning.common.checksums import write_sealed
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.common.fast_imports import import_command
+from smoa_lightning.common.user_program import import_program, is_importing
 from smoa_lightning.records.record import STUDY
 
 logger = logging.getLogger(__name__)
@@ -34,6 +35,13 @@ def main(args: list[str]) -> None:
         print(usage())
         return
     options = parse_options(args)
+    if is_importing():
+        raise UserError(
+            "this program starts a study while a worker of the study imports it: start it under "
+            'if __name__ == "__main__"'
+        )
+    if options.worker is not None:
+        import_program()  # it may register tasks
     study = load_study(options.files, options.study_flags)
     check_devices(study)
     if study.search is not None and options.worker is None:

@@ -16,6 +16,21 @@ class UserError(Exception):
     """
 
 
+def one_line(error: BaseException, most: int | None = None, kind: bool = False) -> str:
+    """Return the text of an exception on one line; the name of its class if it has no text.
+
+    Args:
+        error: The exception.
+        most: The most letters of the text; None for all.
+        kind: Whether the name of the class comes before the text.
+
+    >>> one_line(OSError("no such\n  file"), 7), one_line(OSError("no such file"), kind=True), one_line(KeyError())
+    ('no such', 'OSError: no such file', 'KeyError')
+    """
+    name, text = type(error).__name__, " ".join(str(error).split())[:most]
+    return f"{name}: {text}" if kind and text else text or name
+
+
 def nearest(word: str, options: Iterable[str], count: int = 5) -> str:
     """Return up to ``count`` of ``options`` that look most like ``word``, separated by commas.
 

@@ -1,12 +1,14 @@
 """Import the libraries of a run without work that runs do not need.
 
 Plain imports took ten CPU seconds of one core (torch 2.13, lightning 2.6, torchmetrics 1.9, peft 0.21, with
-bitsandbytes and scipy installed). Four of these seconds are avoidable:
+bitsandbytes and scipy installed). Five of these seconds are avoidable:
 
 * The garbage collector scans a million young objects, and all of them stay.
 * bitsandbytes decorates four functions with ``torch.compile``. That loads torch's inductor, although only backbones in
   8 or 4 bits call these functions.
 * torchmetrics imports ``scipy.signal`` for an alias of a window function, and matplotlib for plots.
+* transformers imports ``scipy.optimize`` for the losses of object detection.
+* transformers 5 reads the 1,700 files of its models twice, since it keeps the answers for 128 of 548 folders.
 
 Nothing is removed: the delayed work happens at first use.
 """
@@ -23,7 +25,8 @@ from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
 
-SIGNAL, PLOT = "scipy.signal", "torchmetrics.utilities.plot"
+SIGNAL, OPTIMIZE, PLOT = "scipy.signal", "scipy.optimize", "torchmetrics.utilities.plot"
+FOLDER_READER = "create_import_structure_from_path"  # the function of transformers that reads the files of a folder
 
 
 def import_command(name: str) -> ModuleType:
@@ -33,8 +36,12 @@ def import_command(name: str) -> ModuleType:
     with without_collection():
         import torch
 
+        with folders_read_once():
+            importlib.import_module("transformers")
         with deferred_imports():
             importlib.import_module("torchmetrics")
+        with deferred_imports(OPTIMIZE), contextlib.suppress(ImportError):
+            importlib.import_module("transformers.loss.loss_utils")  # alone: libraries below it need scipy.optimize
         with deferred_compile(torch):
             importlib.import_module("peft")
         return importlib.import_module(name)
@@ -105,6 +112,13 @@ def _signal(name: str) -> Any:
     return len if name == "hamming" else None  # torchmetrics only checks that it exists
 
 
+def _optimize(name: str) -> Any:
+    """Supply the one function that losses of transformers name; it is loaded when it is called."""
+    if name != "linear_sum_assignment":
+        return None
+    return lambda *args, **kwargs: importlib.import_module(OPTIMIZE).linear_sum_assignment(*args, **kwargs)
+
+
 def _plot(name: str) -> Any:
     """Supply types for annotations, and functions that load the module when they are called."""
     if name.endswith("_TYPE"):
@@ -116,15 +130,20 @@ def _plot(name: str) -> Any:
     return call if name.startswith("plot_") else None
 
 
+_SUPPLIES = {SIGNAL: _signal, OPTIMIZE: _optimize, PLOT: _plot}
+
+
 @contextlib.contextmanager
-def deferred_imports() -> Iterator[None]:
-    """Replace ``scipy.signal`` and torchmetrics' plots (matplotlib) while torchmetrics is imported."""
-    supplies = {SIGNAL: _signal, PLOT: _plot}
-    absent = {name for name in supplies if importlib.util.find_spec(name.split(".")[0]) is None}
+def deferred_imports(*names: str) -> Iterator[None]:
+    """Replace modules while a library is imported.
+
+    Args:
+        names: The modules; by default what torchmetrics imports: ``scipy.signal`` and its own plots (matplotlib).
+    """
     placeholders = {
-        name: _DeferredModule(name, supply)
-        for name, supply in supplies.items()
-        if name not in absent | sys.modules.keys()
+        name: _DeferredModule(name, _SUPPLIES[name])
+        for name in names or (SIGNAL, PLOT)
+        if name not in sys.modules and importlib.util.find_spec(name.split(".")[0]) is not None
     }
     sys.modules.update(placeholders)
     try:
@@ -133,3 +152,23 @@ def deferred_imports() -> Iterator[None]:
         for name, module in placeholders.items():
             if sys.modules.get(name) is module:
                 del sys.modules[name]
+
+
+@contextlib.contextmanager
+def folders_read_once() -> Iterator[None]:
+    """Let transformers remember the contents of all its folders of models, not of the last 128.
+
+    It lists them for ``transformers`` and again for ``transformers.models``. Its memory is a plain ``lru_cache``.
+    """
+    plain: Any = functools.lru_cache
+
+    def lru_cache(maxsize: Any = 128, typed: bool = False) -> Any:
+        if getattr(maxsize, "__name__", None) == FOLDER_READER:  # the decorator without arguments
+            return plain(None, typed)(maxsize)
+        return plain(maxsize, typed)
+
+    functools.lru_cache = lru_cache
+    try:
+        yield
+    finally:
+        functools.lru_cache = plain

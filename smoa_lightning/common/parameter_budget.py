@@ -13,7 +13,8 @@ MOST = 10**15
 SIZES = frozenset(
     {
         "r", "init_r", "block_size", "oft_block_size", "boft_block_size", "n_frequency", "num_virtual_tokens",
-        "encoder_hidden_size", "bottleneck_size", "displacement_rank", "decompose_factor",
+        "encoder_hidden_size", "bottleneck_size", "displacement_rank", "decompose_factor", "sparse_rate", "sparsity",
+        "effective_rank", "variant", "u", "theta_d_length", "num_vectors", "k1",
     }
 )  # fmt: skip
 

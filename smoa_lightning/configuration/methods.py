@@ -15,7 +15,7 @@ from smoa_lightning.configuration.shipped_files import shipped_files
 from smoa_lightning.configuration.yaml_files import read_yaml
 
 FILE = Path(__file__).with_name("methods.yaml")
-FUNCTIONS = {"floor": math.floor, "ceil": math.ceil, "sqrt": math.sqrt, "max": max}
+FUNCTIONS = {"floor": math.floor, "ceil": math.ceil, "sqrt": math.sqrt, "max": max, "int": int}
 
 
 @dataclass(frozen=True)

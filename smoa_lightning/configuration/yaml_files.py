@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from smoa_lightning.common.errors import UserError
+from smoa_lightning.common.errors import UserError, one_line
 from smoa_lightning.configuration.shipped_files import config_file
 
 MOST_VALUES = 100_000  # of a file, with every alias written out
@@ -82,7 +82,7 @@ def read_yaml(file: Path, named_by: str) -> LocatedYaml:
     try:
         node = _syntax_tree(file.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).replace("<unicode string>", file.name).replace('"', "'").split())
+        reason = one_line(error).replace("<unicode string>", file.name).replace('"', "'")
         raise UserError(f"{file} is not valid YAML: {reason}") from error
     result = LocatedYaml(None, {(): SourceLocation(str(file), file.parent)})
     result.value = None if node is None else _value(node, (), result, file)

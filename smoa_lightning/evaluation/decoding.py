@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from smoa_lightning.adapters.method_names import method_name
-from smoa_lightning.common.errors import UserError
+from smoa_lightning.common.errors import UserError, one_line
 from smoa_lightning.evaluation.sampling import SeededDraws
 
 
@@ -81,7 +81,7 @@ def _generation_errors(model: Any, num_beams: int) -> Iterator[None]:
     except Exception as error:
         base = model.get_base_model() if hasattr(model, "get_base_model") else model
         how = "replies" if num_beams == 1 else f"replies with num_beams: {num_beams}"
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        reason = one_line(error, 300, kind=True)
         raise UserError(f"the model {type(base).__name__} cannot write {how}: {reason}") from error
 
 

@@ -31,6 +31,7 @@ KERNELS = (PLAIN, PRODUCTS, "eager")  # they accept any mask of (rows, 1, length
 NOT_BY_TOKEN = ("ADAPTION_PROMPT", "CARTRIDGE", "POLY", "XLORA")
 
 WIDTH = 128  # nodes in a sequence: more nodes mean more attention and less padding; a CPU gains nothing above
+NODES = 2048  # nodes in a forward on a CPU: more do not make better use of it, and their activations leave its cache
 LEAST_SHARE = 4  # a row joins a tree that already has a quarter of the row
 
 
@@ -82,16 +83,23 @@ def shared_log_likelihoods(model: Any, batch: dict[str, Any]) -> tuple[Tensor, T
     rows = [ids[:length] for ids, length in zip(batch["input_ids"].tolist(), lengths, strict=True)]
     targets = [labels[:length] for labels, length in zip(batch["labels"].tolist(), lengths, strict=True)]
     device = batch["input_ids"].device
-    layout = lay_out(rows, targets).to(device)
     dtype = next(p.dtype for p in model.parameters() if p.is_floating_point())
-    hidden = torch.zeros(layout.visible.shape, dtype=dtype, device=device)
+    likelihood = torch.zeros(len(rows), device=device)
+    count = torch.zeros(len(rows), dtype=torch.long, device=device)
+    for layout in lay_out(rows, targets, NODES if device.type == "cpu" else None):
+        token = _target_log_probabilities(model, layout := layout.to(device), dtype)
+        likelihood.index_add_(0, layout.row, token)
+        count.index_add_(0, layout.row, torch.ones_like(layout.row))
+    return likelihood, count
+
+
+def _target_log_probabilities(model: Any, layout: Layout, dtype: torch.dtype) -> Tensor:
+    """Return the log-probability of each target of a layout, (targets,), from one forward."""
+    hidden = torch.zeros(layout.visible.shape, dtype=dtype, device=layout.visible.device)
     hidden.masked_fill_(~layout.visible, torch.finfo(dtype).min)
     inputs = {"input_ids": layout.input_ids, "position_ids": layout.position_ids, "use_cache": False}
     logits = logits_at(model, inputs | {"attention_mask": hidden[:, None]}, (layout.line, layout.column))
-    token = log_probabilities(logits, layout.place, layout.token)
-    count = torch.zeros(len(rows), dtype=torch.long, device=device)
-    count.index_add_(0, layout.row, torch.ones_like(layout.row))
-    return torch.zeros(len(rows), device=device).index_add_(0, layout.row, token), count
+    return log_probabilities(logits, layout.place, layout.token)
 
 
 @dataclass(frozen=True)
@@ -159,34 +167,54 @@ def _trees(rows: Sequence[list[int]]) -> list[_Tree]:
     return trees
 
 
-def _lines(trees: Sequence[_Tree]) -> list[list[_Tree]]:
-    """Put each tree, the largest first, into the first sequence with room for it."""
-    width = max(WIDTH, *(len(tree.tokens) for tree in trees))
-    lines: list[list[_Tree]] = []
-    room: list[int] = []
-    for tree in sorted(trees, key=lambda tree: -len(tree.tokens)):
+@dataclass
+class _Forward:
+    """The sequences of one forward, each with its trees and the nodes that it has room for."""
+
+    width: int
+    lines: list[list[_Tree]] = field(default_factory=list)
+    room: list[int] = field(default_factory=list)
+
+    def takes(self, tree: _Tree, nodes: int | None) -> bool:
+        """Put a tree into the first sequence with room for it, or into a new one; return whether there was room."""
         size = len(tree.tokens)
-        line = next((i for i, left in enumerate(room) if size <= left), len(lines))
-        if line == len(lines):
-            lines.append([])
-            room.append(width)
-        lines[line].append(tree)
-        room[line] -= size
-    return lines
+        line = next((i for i, left in enumerate(self.room) if size <= left), len(self.lines))
+        if line == len(self.lines):
+            if self.lines and nodes is not None and (line + 1) * self.width > nodes:
+                return False
+            self.lines.append([])
+            self.room.append(self.width)
+        self.lines[line].append(tree)
+        self.room[line] -= size
+        return True
 
 
-def lay_out(rows: Sequence[list[int]], labels: Sequence[Sequence[int]]) -> Layout:
+def _forwards(trees: Sequence[_Tree], nodes: int | None) -> list[_Forward]:
+    """Share out trees among forwards, the largest trees first, so that those of one forward are about equally large."""
+    forwards: list[_Forward] = []
+    for tree in sorted(trees, key=lambda tree: -len(tree.tokens)):
+        if not any(forward.takes(tree, nodes) for forward in forwards):
+            forwards.append(_Forward(max(WIDTH, len(tree.tokens))))
+            forwards[-1].takes(tree, nodes)
+    return forwards
+
+
+def lay_out(rows: Sequence[list[int]], labels: Sequence[Sequence[int]], nodes: int | None = None) -> list[Layout]:
     """Join rows to trees, and put the trees into sequences.
 
     Args:
         rows: Token ids of each row, at least one.
         labels: The same ids at the targets, -100 elsewhere; equally long.
+        nodes: Most nodes of one layout, with padding, unless a single tree has more; ``None`` gives one layout.
 
-    >>> layout = lay_out([[5, 6, 7], [5, 6, 8, 9]], [[-100, -100, 7], [-100, -100, 8, 9]])
+    >>> (layout,) = lay_out([[5, 6, 7], [5, 6, 8, 9]], [[-100, -100, 7], [-100, -100, 8, 9]])
     >>> layout.input_ids.tolist(), layout.token.tolist(), layout.place.tolist()
     ([[5, 6, 8]], [7, 8, 9], [0, 0, 1])
     """
-    lines = _lines(_trees([row[:-1] for row in rows]))
+    return [_layout(forward.lines, labels) for forward in _forwards(_trees([row[:-1] for row in rows]), nodes)]
+
+
+def _layout(lines: Sequence[list[_Tree]], labels: Sequence[Sequence[int]]) -> Layout:
     length = max(1, *(sum(len(tree.tokens) for tree in line) for line in lines))
     ids, positions = (np.zeros((len(lines), length), dtype=np.int64) for _ in range(2))
     visible = np.zeros((len(lines), length, length), dtype=bool)

@@ -101,15 +101,14 @@ def _picking(model: Any, places: tuple[Tensor, Tensor], length: int) -> Iterator
             handle.remove()
 
 
-def summed_cross_entropy(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the sum over targets of -log p(label) and the number of targets, in float32.
+def summed_cross_entropy(logits: Tensor, labels: Tensor) -> tuple[Tensor, int]:
+    """Return the sum over targets of -log p(label) in float32, and the number of targets.
 
     Args:
         logits: (targets, vocabulary), see ``target_logits``.
         labels: (rows, columns), -100 at positions without a target.
     """
-    chosen = labels != IGNORED
-    return F.cross_entropy(logits.float(), labels[chosen], reduction="sum"), chosen.sum()
+    return F.cross_entropy(logits.float(), labels[labels != IGNORED], reduction="sum"), len(logits)
 
 
 def row_log_likelihoods(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

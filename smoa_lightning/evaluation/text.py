@@ -18,7 +18,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from smoa_lightning.backbones.hub import cached_snapshot, hub_answers, hub_errors
-from smoa_lightning.common.errors import UserError
+from smoa_lightning.common.errors import UserError, one_line
 from smoa_lightning.common.paths import local_path
 
 N_BOOTSTRAP = 500  # resamples for the standard errors of BLEU and chrF; with these they are exact to about 3 %
@@ -286,6 +286,6 @@ def load_encoder(model: str) -> tuple[Any, Any]:
     except (UserError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        reason = one_line(error, 300, kind=True)
         raise UserError(f"bert_score: the encoder {model!r} cannot be {what}: {reason}") from error
     return tokenizer, encoder

@@ -9,7 +9,7 @@ from torch import Tensor
 from smoa_lightning.evaluation.scoring import summed_cross_entropy, target_logits
 
 
-def loss(network: Any, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
+def loss(network: Any, batch: dict[str, Any]) -> tuple[Tensor, int]:
     """Return the sum over the target tokens of -log p(token) in nats, and the number of these tokens.
 
     Args:

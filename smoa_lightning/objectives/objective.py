@@ -17,7 +17,7 @@ from smoa_lightning.data.encoding.task_sets import TaskSets
 from smoa_lightning.data.tasks import Classification, Regression
 from smoa_lightning.objectives import language_modeling, regression, sequence_classification
 
-Loss = Callable[[Any, dict[str, Any]], tuple[Tensor, Tensor]]
+Loss = Callable[[Any, dict[str, Any]], tuple[Tensor, int]]
 
 
 @dataclass(frozen=True)

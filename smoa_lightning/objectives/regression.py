@@ -10,7 +10,7 @@ from smoa_lightning.data.encoding.items import IGNORED
 from smoa_lightning.evaluation.labels import head_outputs
 
 
-def loss(network: Any, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
+def loss(network: Any, batch: dict[str, Any]) -> tuple[Tensor, int]:
     """Return the sum over the rows of (prediction - label)^2, in float32, and the number of rows.
 
     Args:
@@ -19,4 +19,4 @@ def loss(network: Any, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
     """
     counted = batch["labels"] != IGNORED
     errors = head_outputs(network, batch)[:, 0] - batch["labels"].float()
-    return (errors.square() * counted).sum(), counted.sum()
+    return (errors.square() * counted).sum(), int(counted.sum())

@@ -11,7 +11,7 @@ from smoa_lightning.data.encoding.items import IGNORED
 from smoa_lightning.evaluation.labels import head_outputs
 
 
-def loss(network: Any, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
+def loss(network: Any, batch: dict[str, Any]) -> tuple[Tensor, int]:
     """Return the sum over the rows of -log p(class) in nats, in float32, and the number of rows.
 
     Args:
@@ -20,4 +20,4 @@ def loss(network: Any, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
     """
     labels = batch["labels"].long()
     summed = F.cross_entropy(head_outputs(network, batch), labels, reduction="sum", ignore_index=IGNORED)
-    return summed, (labels != IGNORED).sum()
+    return summed, int((labels != IGNORED).sum())

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,17 @@ from smoa_lightning.records.record import shortened
 
 
 def read_right(file: Path, metric: str, checksum: str | None = None) -> dict[tuple[str, int], float]:
-    """Return (task, row) -> 1 for a right item and 0 for a wrong item.
+    """Return the scores of ``read_scores`` without the groups."""
+    return read_scores(file, metric, checksum)[0]
 
-    The result is empty without a file, for a metric that is not an accuracy, or if an item has no score.
+
+def read_scores(
+    file: Path, metric: str, checksum: str | None = None
+) -> tuple[dict[tuple[str, int], float], dict[tuple[str, int], tuple[str, int]]]:
+    """Return (task, row) -> 1 for a right item and 0 for a wrong item, and (task, row) -> the first item of its group.
+
+    The scores are empty without a file, for a metric that is not an accuracy, or if an item has no score. The groups
+    are empty if each item is a group of its own, and in files of earlier versions.
 
     Args:
         file: The item scores of a run.
@@ -29,12 +38,17 @@ def read_right(file: Path, metric: str, checksum: str | None = None) -> dict[tup
     """
     score = METRICS[metric].item if metric in METRICS and METRICS[metric].is_accuracy else None
     if score is None or not file.is_file():
-        return {}
+        return {}, {}
     items = read_items(file, checksum)
     with _reading(file):
         scores = {(item.get("task", ""), item["row"]): score(item) for item in items}
+        groups = {
+            (item.get("task", ""), item["row"]): (item.get("task", ""), item["group"])
+            for item in items
+            if "group" in item
+        }
     known = {name: value for name, value in scores.items() if value is not None}
-    return known if len(known) == len(scores) else {}
+    return known if len(known) == len(scores) else {}, groups
 
 
 def read_items(file: Path, checksum: str | None = None) -> list[dict[str, Any]]:
@@ -72,11 +86,13 @@ def _check(items: list[dict[str, Any]]) -> None:
     Raises:
         ValueError: Names the line and the field.
     """
+    if _is_intact(items):
+        return
     seen: set[tuple[str, int]] = set()
     for number, item in enumerate(items, start=1):
         if not isinstance(item, dict):
             raise ValueError(f"line {number} is no object")
-        if fault := _fault(item):
+        if fault := _fault([item]):
             raise ValueError(f"line {number}: {fault}")
         place = (item.get("task", ""), item["row"])
         if place in seen:
@@ -84,39 +100,58 @@ def _check(items: list[dict[str, Any]]) -> None:
         seen.add(place)
 
 
-def _fault(item: Mapping[str, Any]) -> str:
-    """Return what is wrong with a line; empty if it is a line of scores."""
-    is_choice = "log_likelihood" in item or any(name.startswith(PREDICTION) for name in item)
-    for name in ("row", *(["label"] if is_choice else []), *(["tokens"] if "nll" in item else [])):
-        if name not in item:
+def _is_intact(items: list[dict[str, Any]]) -> bool:
+    """Whether no line has a fault, by columns of the lines with the same fields: much faster than line by line."""
+    groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for item in items:
+        if not isinstance(item, dict):
+            return False
+        groups.setdefault(tuple(item), []).append(item)
+    if any(map(_fault, groups.values())):
+        return False
+    return len({(item.get("task", ""), item["row"]) for item in items}) == len(items)
+
+
+def _fault(items: Sequence[dict[str, Any]]) -> str:
+    """Return what is wrong with lines of the same fields; empty if they are lines of scores."""
+    columns = dict(zip(items[0], zip(*map(dict.values, items), strict=True), strict=True))
+    is_choice = "log_likelihood" in columns or any(name.startswith(PREDICTION) for name in columns)
+    for name in ("row", *(["label"] if is_choice else []), *(["tokens"] if "nll" in columns else [])):
+        if name not in columns:
             return f"it has no {name!r}"
-    for name, value in item.items():
+    for name, values in columns.items():
         kind = WHOLE if name.startswith(PREDICTION) or (is_choice and name == "label") else KINDS.get(name)
-        if kind is not None and not kind[0](value):
-            return f"{name!r} is {shortened(repr(value), 40)} and not {kind[1]}"
+        if kind is not None and not kind[0](values):
+            return f"{name!r} is {shortened(repr(values[0]), 40)} and not {kind[1]}"
     return ""
-
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 def is_number(value: Any) -> bool:
     """Return whether a value is a number, finite or not."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return type(value) in NUMBERS
+
+
+def _are(values: Sequence[Any], types: Set[type], least: int | None = None) -> bool:
+    """Whether all values of a JSON file have one of the types, and none is smaller than ``least``."""
+    return set(map(type, values)) <= types and (least is None or min(values) >= least)
 
 
 PREDICTION = prediction_field("")
-Kind = tuple[Callable[[Any], bool], str]  # whether a value is of the kind, and the name of the kind
-WHOLE: Kind = (_is_whole, "a whole number from 0")
-TEXT: Kind = (lambda value: isinstance(value, str), "a text")
+NUMBERS = frozenset({int, float})  # not bool, which is a type of its own
+Kind = tuple[Callable[[Sequence[Any]], bool], str]  # whether all values are of the kind, and the name of the kind
+WHOLE: Kind = (lambda values: _are(values, {int}, 0), "a whole number from 0")
+TEXT: Kind = (lambda values: _are(values, {str}), "a text")
 KINDS: dict[str, Kind] = {
     "row": WHOLE,
+    "group": WHOLE,
     "task": TEXT,
     "reply": TEXT,
     "reference": TEXT,
-    "tokens": (lambda value: _is_whole(value) and value > 0, "a whole number from 1"),
-    "nll": (is_number, "a number"),
-    "correct": (lambda value: value in (0, 1), "true or false"),
-    "log_likelihood": (lambda value: isinstance(value, list) and all(map(is_number, value)), "a list of numbers"),
+    "tokens": (lambda values: _are(values, {int}, 1), "a whole number from 1"),
+    "nll": (lambda values: _are(values, NUMBERS), "a number"),
+    "correct": (lambda values: all(value in (0, 1) for value in values), "true or false"),
+    "log_likelihood": (
+        lambda values: _are(values, {list}) and _are([*chain.from_iterable(values)], NUMBERS),
+        "a list of numbers",
+    ),
 }

@@ -31,7 +31,7 @@ from smoa_lightning.backbones.backbone import (
 from smoa_lightning.backbones.heads import follow_padding, head_of
 from smoa_lightning.backbones.tokenizer import load_tokenizer
 from smoa_lightning.common.checksums import is_intact, sealed, sha256
-from smoa_lightning.common.errors import UserError
+from smoa_lightning.common.errors import UserError, one_line
 from smoa_lightning.common.paths import local_path
 from smoa_lightning.configuration.class_names import check_adapter_files
 from smoa_lightning.records.adapter_places import adapter_in
@@ -233,7 +233,7 @@ def reading(folder: Path) -> Iterator[None]:
             yield
     except (SafetensorError, pickle.UnpicklingError, OSError, ValueError, LookupError, TypeError, AttributeError,
             RuntimeError) as error:  # fmt: skip
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        reason = one_line(error, 300)
         raise UserError(
             f"the adapter in {folder} cannot be read, a file is missing, damaged or of another model: {reason}"
         ) from error

@@ -21,9 +21,10 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from smoa_lightning.adapters.budget import like_file
 from smoa_lightning.common import console
-from smoa_lightning.common.errors import UserError
+from smoa_lightning.common.errors import UserError, one_line
 from smoa_lightning.common.folder_names import check_folder_name
 from smoa_lightning.common.paths import local_path
+from smoa_lightning.common.process_cache import cached
 from smoa_lightning.configuration import expand_bases, needs_checkpoint
 from smoa_lightning.configuration.class_names import check_checkpoint_settings
 from smoa_lightning.configuration.import_policy import check_only_classes, import_policy
@@ -139,6 +140,18 @@ class FineTuneCLI(LightningCLI):
             for name, skip in LightningCLI.subcommands().items()
         }
         return {self._asked: known[self._asked]} if self._asked in known else known
+
+    def setup_parser(
+        self, add_subcommands: bool, main_kwargs: dict[str, Any], subparser_kwargs: dict[str, Any]
+    ) -> None:
+        """Build the parser; the runs of a study's worker share one, since parsing does not change it."""
+
+        def build() -> dict[str, Any]:
+            before = set(vars(self))
+            super(FineTuneCLI, self).setup_parser(add_subcommands, main_kwargs, subparser_kwargs)
+            return {name: value for name, value in vars(self).items() if name not in before}
+
+        vars(self).update(cached("parser", (type(self), add_subcommands, self._asked), build))
 
     # ------------------------------------------------------------------------------------------------- parsing
 
@@ -271,8 +284,7 @@ class FineTuneCLI(LightningCLI):
 
 def _sentence(error: Exception) -> str:
     """Return the text of a library's error in one line; an error without words gets its class."""
-    text = " ".join(str(error).split())
-    return text if isinstance(error, ValueError | MisconfigurationException) else f"{type(error).__name__}: {text}"
+    return one_line(error, kind=not isinstance(error, ValueError | MisconfigurationException))
 
 
 @contextlib.contextmanager
@@ -285,7 +297,7 @@ def _refused_by_lightning() -> Iterator[None]:
     except RuntimeError as error:
         if not str(error).startswith("Early stopping conditioned on metric"):
             raise
-        raise UserError(f"trainer.callbacks: {' '.join(str(error).split())}") from error
+        raise UserError(f"trainer.callbacks: {one_line(error)}") from error
 
 
 def _budget_in(file: Path) -> Any:

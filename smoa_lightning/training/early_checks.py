@@ -81,20 +81,6 @@ def _check_scoring(trainer: L.Trainer, data: TaskDataModule) -> None:
         check_share(trainer, "test", data.test_dataloader())
 
 
-def check_evaluation(data: TaskDataModule, stage: str) -> None:
-    """Read and encode the rows of an evaluation before it has a folder.
-
-    Args:
-        data: The data.
-        stage: ``validate``, ``test`` or ``predict``.
-
-    Raises:
-        UserError: A row is refused.
-    """
-    data.prepare_data()
-    data.setup(stage)
-
-
 def _check_adapter(skeleton: PreTrainedModel, config: PeftConfig) -> None:
     """Attach the adapter to a model without weights, so that a size that fits no layer is refused before scores.
 

@@ -214,7 +214,7 @@ class FineTuneModule(L.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the summed loss of a micro-batch; the optimizer step divides by its number of targets."""
         loss, targets = self.objective.loss(self.network, batch)
-        self.step_targets += int(targets)
+        self.step_targets += targets
         self.seen_tokens += int(batch["num_tokens"] if "num_tokens" in batch else batch["attention_mask"].sum())
         self._step_loss = loss.detach() + (0 if self._step_loss is None else self._step_loss)
         return loss * self.trainer.accumulate_grad_batches  # undoes Lightning's division

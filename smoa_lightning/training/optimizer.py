@@ -11,7 +11,7 @@ from peft import PeftModel
 from torch import nn
 
 from smoa_lightning.adapters.parameters import adapter_parameter_names, head_parameters
-from smoa_lightning.common.errors import UserError
+from smoa_lightning.common.errors import UserError, one_line
 from smoa_lightning.training.schedule import Decay, warmup_decay
 
 Factory = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
@@ -121,4 +121,4 @@ def try_optimizer(factory: Factory, device: torch.device) -> None:
 
 
 def _refused(error: Exception, reason: str = "") -> UserError:
-    return UserError(f"model.optimizer: {reason}{' '.join(str(error).split()) or type(error).__name__}")
+    return UserError(f"model.optimizer: {reason}{one_line(error)}")

@@ -43,7 +43,7 @@ from smoa_lightning.records.tables import part_table
 from smoa_lightning.training.callbacks import AdapterCheckpoint, CostMonitor, Pictures, SamplePredictions
 from smoa_lightning.training.callbacks.kept_states import kept_states
 from smoa_lightning.training.checkpoint import log_differences, read_checkpoint, verify, verify_all
-from smoa_lightning.training.early_checks import check_before_work, check_evaluation
+from smoa_lightning.training.early_checks import check_before_work
 from smoa_lightning.training.loggers import results
 from smoa_lightning.training.lookups import callback_of, floats, now
 from smoa_lightning.training.module import FineTuneModule
@@ -330,7 +330,7 @@ class Run:
         if checkpoint is not None:
             log_differences(self.config, read_fitting(checkpoint, self.module)["config"])
             kwargs["ckpt_path"] = checkpoint
-        check_evaluation(self.data, function.__name__)
+        self.data.setup(function.__name__)  # reads and encodes the rows, so that a refused row leaves no folder
         self.folder.mkdir(parents=True, exist_ok=True)
         with ending_together(trainer):
             function(self.module, datamodule=self.data, weights_only=True, **kwargs)

@@ -11,17 +11,25 @@ import numpy as np
 import pytest
 from lightning.pytorch.callbacks import Callback
 from peft import LoraConfig, get_peft_model
-from scipy import stats
 from transformers import AutoModelForCausalLM
 
 from smoa_lightning.ablation.execution.durations import remaining_seconds
 from smoa_lightning.ablation.execution.folders import MARK
 from smoa_lightning.ablation.planning import estimate, finished_runs
 from smoa_lightning.ablation.planning.cell_cost import CellCost, run_seconds
+from smoa_lightning.ablation.planning.detectable import detectable
 from smoa_lightning.ablation.planning.plan import plan
-from smoa_lightning.ablation.planning.plan_table import detectable, render
-from smoa_lightning.ablation.statistics import detectable_difference
+from smoa_lightning.ablation.planning.plan_table import render
+from smoa_lightning.ablation.planning.variation import variation
+from smoa_lightning.ablation.statistics import (
+    PlannedTest,
+    assumed_variances,
+    detectable_difference,
+    mean_squares,
+    variances_of,
+)
 from smoa_lightning.ablation.study.space import Run, Study
+from smoa_lightning.ablation.study.study_compatibility import describe_study
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.training.cli import FineTuneCLI
 
@@ -212,31 +220,55 @@ def test_a_search_counts_its_trials_and_its_final_runs_after_them(make: Callable
 # ---------------------------------------------------------------------------------------------------------- detectable
 
 
-def test_the_detectable_difference_is_that_of_the_plan(make: Callable[..., Study], tmp_path: Path) -> None:
-    study, folder = make({"r": [2, 4, 8]}, baseline={"r": 4}, seeds=[0, 1]), tmp_path / "study"
-    rng = np.random.default_rng(0)
-    scores, answers = {}, {}
+def answered(study: Study, folder: Path, rows: int = 40) -> dict[tuple[str, int], np.ndarray]:
+    """Write finished runs of all cells and seeds with random answers; return the answers."""
+    rng, answers = np.random.default_rng(0), {}
     for cell in study.cells:
         for seed in study.seeds:
-            answers[cell.name, seed] = right = rng.random(40) < 0.6
-            scores[cell.name, seed] = float(right.mean())
-            finish(folder, study.final_run(cell, seed), 1.0, scores[cell.name, seed], right.tolist())
+            answers[cell.name, seed] = right = rng.random(rows) < 0.6
+            finish(folder, study.final_run(cell, seed), 1.0, float(right.mean()), right.tolist())
+    return {place: right.astype(float) for place, right in answers.items()}
+
+
+def pairs_of(answers: dict[tuple[str, int], np.ndarray], *cells: str) -> list[Any]:
+    """Return the mean squares of each cell's differences from r=4, with the numbers of seeds and items."""
+    tables = [np.array([answers[cell, s] - answers["r=4", s] for s in (0, 1)]) for cell in cells]
+    return [(mean_squares(table), *table.shape) for table in tables]
+
+
+def test_the_detectable_difference_is_that_of_the_plan(make: Callable[..., Study], tmp_path: Path) -> None:
+    study, folder = make({"r": [2, 4, 8]}, baseline={"r": 4}, seeds=[0, 1], margin=2), tmp_path / "study"
+    answers = answered(study, folder)
     costs = measured(study, folder)
-    sd = np.sqrt(np.mean([stats.tvar([scores[c.name, 0], scores[c.name, 1]]) for c in study.cells]))
-    numbers = {place: right.astype(float) for place, right in answers.items()}
-    pairs = [stats.pearsonr(numbers[c, s], numbers["r=4", s])[0] for c in ("r=2", "r=8") for s in (0, 1)]
-    assert costs[0].variation.seed_sd == pytest.approx(sd)
-    assert costs[0].variation.item_correlation == pytest.approx(np.mean(pairs))
-    accuracy = (scores["r=4", 0] + scores["r=4", 1]) / 2
-    expected = detectable_difference(2, 24, accuracy, sd, float(np.mean(pairs)), comparisons=2)
+    variances = variances_of(pairs_of(answers, "r=2", "r=8"))
+    assert costs[0].variation.variances == variances
+    expected = detectable_difference(2, 24, variances, PlannedTest(comparisons=2, cells=3))
     found = detectable(plan(study), costs)
     assert found.keys() == {"r=4"}
     assert found["r=4"] is not None
-    assert found["r=4"].difference == pytest.approx(expected.difference)
-    assert expected.difference is not None
+    assert expected is not None
+    assert found["r=4"].difference == pytest.approx(expected)
     text = " ".join(render(plan(study), costs, width=120).split())
-    assert f"{100 * expected.difference:.1f} points of acc, with 2 seeds, 24 items and 2 comparisons" in text
-    assert "from 6 finished runs of 3 cells" in text
+    assert f"{100 * expected:.1f} points of acc, with 2 seeds, 24 items and 2 comparisons" in text
+    assert "variances over seeds and items from 6 finished runs of 3 cells" in text
+    assert "the margin of 2 points: " in text
+
+
+def test_variances_come_from_another_study_of_the_same_root(make: Callable[..., Study], tmp_path: Path) -> None:
+    other = make({"r": [2, 4]}, baseline={"r": 4}, seeds=[0, 1])
+    answers = answered(other, tmp_path / "other")
+    (tmp_path / "other" / "study.json").write_text(json.dumps(describe_study(other)))
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "study.json").write_text("{}")
+    study = make({"r": [6, 8]}, baseline={"r": 6}, seeds=[5, 6, 7])
+    found = variation(study, tmp_path / "study", finished_runs.read_finished(study, tmp_path / "study"))
+    assert found.variances == variances_of(pairs_of(answers, "r=2"))
+    assert found.source == "from finished runs of the study tiny"
+    elsewhere = make({"r": [6, 8]}, overrides={"model.backbone.dtype": "bfloat16"})
+    found = variation(elsewhere, tmp_path / "study", finished_runs.read_finished(elsewhere, tmp_path / "study"))
+    assert found.variances is None
+    assert found.of(None, 300) is None
+    assert found.of(0.99, 300) == assumed_variances(300, 0.95, 0.01, 0.5)
 
 
 def test_the_plan_says_what_is_assumed_or_not_computed(make: Callable[..., Study], tmp_path: Path) -> None:
@@ -244,13 +276,13 @@ def test_the_plan_says_what_is_assumed_or_not_computed(make: Callable[..., Study
     for cell in study.cells:
         finish(folder, study.final_run(cell, 0), 1.0)
     text = " ".join(render(plan(study), measured(study, folder), width=120).split())
-    assert "not computed, since nll is not an accuracy" in text
+    assert "not computed, since nll is not an accuracy and no finished runs show how it varies" in text
     study = make({"r": [2, 4]}, seeds=[7])
     for cell in study.cells:
         finish(folder, study.final_run(cell, 7), 1.0)
     text = " ".join(render(plan(study), measured(study, folder), width=120).split())
     assert "one seed cannot establish a difference from r=2" in text
-    assert "assumed, since this folder does not yet have two cells with two finished seeds each" in text
+    assert "assumed, since no study in this root has two cells with two finished seeds each" in text
 
 
 # ------------------------------------------------------------------------------------------------------ remaining time

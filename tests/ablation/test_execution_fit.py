@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,12 +21,13 @@ from smoa_lightning.ablation.execution.storage import open_storage
 from smoa_lightning.ablation.execution.work import Tools, Work
 from smoa_lightning.ablation.execution.worker_id import WorkerId
 from smoa_lightning.ablation.study.expand import load_study
-from smoa_lightning.ablation.study.space import Study
+from smoa_lightning.ablation.study.space import Run, Study
 from smoa_lightning.backbones.backbone import BackboneConfig, load_model, locate
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.common.process_cache import cached, process_cache
 from smoa_lightning.records.tensorboard_tags import tag_of
 from smoa_lightning.training.callbacks.cost_monitor import peak_memory_megabytes, reset_peak_memory
+from smoa_lightning.training.cli import FineTuneCLI
 from tests.browser import BROWSER, shown, tensorboard
 from tests.conftest import EXPERIMENTS
 from tests.tensorboard_log import columns, hparams
@@ -155,6 +157,31 @@ def test_changes_of_a_loaded_model_do_not_reach_the_cache(tiny_backbone: Path) -
     with process_cache():
         made = [cached("x", key, object, most=2) for key in (1, 2, 3, 1)]
     assert made[0] is not made[3]  # the oldest entry was removed
+
+
+def test_runs_that_share_a_parser_have_the_settings_of_a_new_one(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("smoa_lightning.training.cli.cached", cached)  # other tests share parsers without process_cache
+
+    class OnlyParsed(FineTuneCLI):
+        def instantiate_classes(self) -> None:
+            pass
+
+        def after_instantiate_classes(self) -> None:
+            pass
+
+        def _run_subcommand(self, subcommand: str) -> None:
+            pass
+
+    def parsed(*runs: Run) -> list[tuple[int, dict[str, Any]]]:
+        made = [OnlyParsed(["fit", *run.arguments]) for run in runs]
+        return [(id(cli.parser), cli.config["fit"].as_dict()) for cli in made]
+
+    full, lora, smoa = list(study.final_runs())[::2]
+    new, expected = zip(*parsed(full, lora, smoa), strict=True)
+    with process_cache():
+        parsers, settings = zip(*parsed(smoa, full, lora, smoa), strict=True)
+    assert len({*new, *parsers}) == len(new) + 1
+    assert list(settings) == [expected[2], *expected]
 
 
 def test_peak_memory_is_that_of_the_run(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from scipy import stats
 from smoa_lightning.__main__ import main
 from smoa_lightning.ablation.report.analysis import Analysis, analyse
 from smoa_lightning.ablation.report.folder import read_study
+from smoa_lightning.ablation.statistics import crossed_difference
 from smoa_lightning.commands.report import write_report
 from tests.ablation.made_study import LR, make_study
 
@@ -99,8 +100,50 @@ def test_a_large_difference_is_established_and_a_small_one_is_not(tmp_path: Path
     assert "method=same is not shown to differ from method=lora" in text
     assert "method=better is better than method=lora" in text
     rows = {row["cell"]: row for row in table(tmp_path / "out", "differences")}
-    assert (rows["method=better"]["established"], f"{float(rows['method=better']['p_holm']):.3f}") == ("true", "0.004")
+    row = rows["method=better"]
+    assert (row["established"], row["verdict"]) == ("true", "better")
+    assert float(row["p_holm"]) == pytest.approx(better.adjusted)
     assert rows["method=same"]["established"] == "false"
+    assert rows["method=same"]["verdict"] == "not established"
+
+
+def test_comparisons_share_their_seed_variance(tmp_path: Path) -> None:
+    """The pooled variance is that of the two-way residuals of the accuracies of all cells."""
+    analysis, scores = analysed(tmp_path, seeds=range(4))
+    means = np.array([scores[name].mean(axis=1) for name in CELLS])
+    rest = means - means.mean(axis=1, keepdims=True) - means.mean(axis=0) + means.mean()
+    found = analysis.comparison("method=same")
+    assert found is not None
+    assert found.pooled is not None
+    assert found.pooled.variance == pytest.approx(2 * (rest**2).sum() / 6)
+    assert found.pooled.bartlett == pytest.approx(stats.bartlett(*rest).pvalue)
+    alone = crossed_difference(scores["method=same"], scores["method=lora"])
+    expected = crossed_difference(scores["method=same"], scores["method=lora"], pooled=found.pooled)
+    assert (found.difference.p, found.difference.low) == (expected.p, expected.low)
+    assert found.difference.df != alone.df
+    write_report(tmp_path, tmp_path / "out")
+    text = (tmp_path / "out" / "report.md").read_text()
+    how = "are pooled" if found.pooled.used else "are not pooled"
+    assert f"The seed variances of 3 cells {how}" in text
+    (row, _) = table(tmp_path / "out", "differences")
+    assert float(row["bartlett_p"]) == pytest.approx(float(found.pooled.bartlett))
+    gain = analysis.gains[0]
+    assert gain.pooled is not None
+    assert gain.pooled.variance == pytest.approx(means.var(axis=1, ddof=1).mean())
+
+
+def test_two_cells_have_the_seed_variance_of_their_pair(tmp_path: Path) -> None:
+    cells = {name: CELLS[name] for name in ("method=lora", "method=same")}
+    analysis, scores = analysed(tmp_path, cells=cells)
+    found, alone = analysis.comparisons[0], crossed_difference(scores["method=same"], scores["method=lora"])
+    assert (found.difference.p, found.difference.df) == pytest.approx((alone.p, alone.df))
+
+
+def test_a_cell_without_a_seed_is_left_out_of_the_pooled_variance(tmp_path: Path) -> None:
+    analysis, _ = analysed(tmp_path, missing=[("method=better", 2)])
+    pooled = {each.cell: each.pooled for each in analysis.comparisons}
+    assert pooled["method=same"].cells == 2  # compared with three seeds, which only two cells have
+    assert pooled["method=better"].cells == 3
 
 
 def test_lower_is_better_where_the_study_says_so(tmp_path: Path) -> None:

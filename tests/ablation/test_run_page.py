@@ -132,13 +132,26 @@ def test_spectra_of_the_command_rank_are_shown(page: str, tmp_path: Path) -> Non
         for name in LAYERS
     ]  # fmt: skip
     (folder / "rank.json").write_text(json.dumps([{"layers": layers}]))
-    assert 'id="spectrum"' in text(folder)
+    shown = text(folder)
+    assert 'id="spectrum"' in shown
+    assert "--layers of the command rank sets their number" in shown
     assert tables(folder)["layer_ranks"].rows[0] == (LAYERS[0], "8 x 8", "32", "2.6", "1.3", "3", "4")
     del layers[0]["rank"]["stable"]
     for damaged in ("[{]", json.dumps([{"layers": layers}])):
         (folder / "rank.json").write_text(damaged)
         assert 'id="spectrum"' not in text(folder)
     assert "measures the singular values" in page
+    assert "2 layers are measured. They lie at even distances" in page
+    assert "rank_monitor.max_layers sets their number" in page
+
+
+def test_figures_have_the_colours_of_the_theme(page: str) -> None:
+    """Text without a colour of the theme cannot be read on a dark page."""
+    drawing = page[page.index('aria-label="Training loss') :]
+    drawing = drawing[: drawing.index("</svg>")]
+    assert "var(--ink, #1a1a1a)" in drawing
+    assert "var(--figure-rule, #e2e2e2)" in drawing
+    assert "var(--figure-1, #0072b2)" in drawing
 
 
 @pytest.mark.parametrize("status", ["running", "failed", "stopped"])

@@ -22,7 +22,7 @@ EXPERIMENTS = ROOT / "experiments"
 
 
 def test_all_studies_are_shipped() -> None:
-    names = {"subspace", "rank", "num_subspaces", "components", "methods", "search", "smoke"}
+    names = {"subspace", "rank", "num_subspaces", "components", "methods", "search", "smoke", "reviewers"}
     assert {file.stem for file in STUDIES} == names
 
 

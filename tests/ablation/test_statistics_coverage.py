@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy import special, stats
+from scipy import special
 
 from smoa_lightning.ablation.statistics import (
     crossed_difference,
-    detectable_difference,
     holm,
     interquartile_mean,
     standard_error,
 )
-from smoa_lightning.common.errors import UserError
 
 from .simulation import (
     TRUTHS,
@@ -97,62 +95,6 @@ def test_interquartile_mean_covers() -> None:
         found = interquartile_mean(tasks, resamples=400)
         covered.append(found.low <= 0.6 <= found.high)
     assert abs(100 * np.mean(covered) - 95) < 1.5 + 2.2  # two standard errors of 400 repeats
-
-
-def test_detectable_difference_without_item_variance_is_the_noncentral_t_test() -> None:
-    for n, comparisons in ((2, 1), (3, 4), (10, 1)):
-        found = detectable_difference(n, 400, 0.6, 0.01, 1.0, comparisons=comparisons)
-        critical, shift = stats.t.ppf(1 - 0.025 / comparisons, n - 1), found.difference / found.standard_error
-        assert stats.nct.sf(critical, n - 1, shift) == pytest.approx(0.8, abs=0.004)
-        assert found.standard_error == pytest.approx(0.01 * np.sqrt(2 / n))
-
-
-def test_detectable_difference_without_seed_variance_is_the_normal_one() -> None:
-    found = detectable_difference(3, 5000, 0.6, 0.0, 0.5)
-    expected = (stats.norm.ppf(0.975) + stats.norm.ppf(0.8)) * np.sqrt(2 * 0.24 * 0.5 / 5000)
-    assert found.difference == pytest.approx(expected, rel=1e-3)
-    assert found.share_of_items == 1
-
-
-def test_detectable_difference_is_detected_four_times_in_five() -> None:
-    n, m, sd, accuracy, rho = 4, 250, 0.015, 0.6, 0.4
-    plan = detectable_difference(n, m, accuracy, sd, rho)
-    rng = np.random.default_rng(5)
-    by_item = rng.normal(0, np.sqrt(2 * accuracy * (1 - accuracy) * (1 - rho)), (1500, 1, m))
-    by_seed = rng.normal(0, np.sqrt(2) * sd, (1500, n, 1))
-    zero = np.zeros((n, m))
-    found = [crossed_difference(d, zero).p < 0.05 for d in plan.difference + by_item + by_seed]
-    assert np.mean(found) == pytest.approx(0.8, abs=0.03)
-
-
-def test_more_seeds_items_and_fewer_comparisons_detect_less() -> None:
-    def detects(seeds: int = 3, items: int = 300, comparisons: int = 1, rho: float = 0.5) -> float:
-        return detectable_difference(seeds, items, 0.6, 0.01, rho, comparisons=comparisons).difference
-
-    assert detects(seeds=5) < detects() > detects(items=1000)
-    assert detects(comparisons=5) > detects() > detects(rho=0.9)
-    assert detectable_difference(1, 300, 0.6, 0.01, 0.5).difference is None
-    assert detectable_difference(3, 300, 0.6, 0.01, 0.5, comparisons=5).alpha == pytest.approx(0.01)
-
-
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        ({"accuracy": 60.0}, "accuracy is 60"),
-        ({"seed_sd": 1.0}, "over seeds is 1"),
-        ({"item_correlation": 1.5}, "over items is 1.5"),
-        ({"seed_correlation": -2}, "over seeds is -2"),
-        ({"n_seeds": 0}, "0 seeds"),
-        ({"n_items": 1}, "1 items"),
-        ({"comparisons": 0}, "0 comparisons"),
-        ({"power": 0.01}, "must be above the level"),
-        ({"seed_sd": 0.0, "item_correlation": 1.0}, "seeds and items do not vary"),
-    ],
-)
-def test_impossible_plans_are_refused(change: dict[str, float], words: str) -> None:
-    plan = {"n_seeds": 3, "n_items": 300, "accuracy": 0.6, "seed_sd": 0.01, "item_correlation": 0.5}
-    with pytest.raises(UserError, match=words):
-        detectable_difference(**(plan | change))
 
 
 def test_truth_of_the_simulation() -> None:

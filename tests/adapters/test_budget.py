@@ -15,7 +15,7 @@ from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import smoa_lightning.adapters.budget as budget_module
-from smoa_lightning.adapters import SMoAConfig
+from smoa_lightning.adapters import AbbaConfig, KRAdapterConfig, SMoAConfig
 from smoa_lightning.adapters.adalora import AdaLoraConfig
 from smoa_lightning.adapters.bottleneck import BottleneckConfig
 from smoa_lightning.adapters.budget import Budget, between, fit_budget, target_shapes, trainable_parameters
@@ -229,6 +229,7 @@ ESTIMATED: list[Any] = [
     peft.LoKrConfig(r=3, decompose_both=True, decompose_factor=4),
     peft.RandLoraConfig(r=8),
     peft.C3AConfig(block_size=8),
+    KRAdapterConfig(),
     peft.OFTConfig(oft_block_size=4, r=0),
     peft.OFTConfig(oft_block_size=4, r=0, block_share=True),
     SurmConfig(),
@@ -274,6 +275,8 @@ KINDS: list[tuple[Any, dict[str, Any]]] = [
     (SurmConfig(structure="toeplitz", slot="adapter", block_size=3), {"block_size": 5}),
     (MoraConfig(r=5), {"r": 2}),
     (BottleneckConfig(bottleneck_size=3), {"bottleneck_size": 11}),
+    (AbbaConfig(r=3), {"r": 5}),
+    (KRAdapterConfig(), {"k1": 2}),
 ]
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from smoa_lightning.adapters.smoa.compiled import parts_of, plan_of
+from smoa_lightning.adapters.smoa.scratch import memory_of_graph, scratch_like
 from smoa_lightning.adapters.smoa.terms import Plan
 
 from .test_matrix import METHODS, adapter_parameters, layers, randomise
@@ -100,3 +101,12 @@ def test_parts_of_a_plan_give_the_plan(method: str) -> None:
     if plan.grid is not None:
         assert again.grid is not None
         assert (again.grid.shapes, again.grid.rows) == (plan.grid.shapes, plan.grid.rows)
+
+
+def test_operators_of_a_graph_take_no_shared_memory_on_a_gpu() -> None:
+    weight = torch.ones(3, 4)
+    assert scratch_like(weight, weight.dtype, 0) is scratch_like(weight, weight.dtype, 0)
+    with memory_of_graph(torch.device("cuda")):
+        first, second = (scratch_like(weight, weight.dtype, 0) for _ in range(2))
+    assert first.data_ptr() != second.data_ptr()
+    assert first.shape == weight.shape

@@ -18,7 +18,7 @@ SQUARE, OBLONG = ["attn.c_proj"], ["attn.c_attn", "mlp.c_fc", "mlp.c_proj"]
 @torch.no_grad()
 @pytest.mark.filterwarnings("ignore:fan_in_fan_out is set to False:UserWarning")  # peft sets it and says so
 @pytest.mark.parametrize("targets", [SQUARE, OBLONG], ids=["square", "oblong"])
-@pytest.mark.parametrize("method", ["smoa_blocks", "mora_rotation", "hyperadapt", "surm_toeplitz"])
+@pytest.mark.parametrize("method", ["smoa_blocks", "mora_rotation", "hyperadapt", "abba", "surm_toeplitz"])
 def test_lora_over_conv1d_equals_the_adapter(method: str, targets: list[str]) -> None:
     model = attach(ARCHITECTURES["gpt2"](), METHODS[method](target_modules=targets), seed=0).eval()
     randomise(model)

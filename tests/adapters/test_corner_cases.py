@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from smoa_lightning.adapters import SMoAConfig, attach
 from smoa_lightning.adapters.smoa import SmoaLinear
 from smoa_lightning.adapters.smoa.terms import split_factors
+from smoa_lightning.configuration.methods import methods
 
 Maker = Callable[..., nn.Module]
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
@@ -171,3 +172,27 @@ def test_contiguous_blocks_without_modulation_are_melora(count: int) -> None:
     expected = torch.block_diag(*blocks) / (2 * count)
     torch.testing.assert_close(layer.get_delta_weight("default"), expected)
     assert torch.linalg.matrix_rank(expected) == 2 * count  # a LoRA with as many parameters has rank 2
+
+
+@pytest.mark.parametrize("shape", [(8, 12), (13, 10)])
+def test_the_file_melora_is_a_dense_block_diagonal_update(shape: tuple[int, int]) -> None:
+    """Output and gradients in float64; sides that K does not divide have blocks of nearly equal sizes."""
+    settings = {**methods()["melora"].settings, "r": 3, "alpha": 6.0}
+    layer = SmoaLinear(nn.Linear(shape[1], shape[0]).double().requires_grad_(False), "layer")
+    layer.set_adapter("default")
+    layer.update_layer("default", SMoAConfig(**settings))
+    nn.init.normal_(layer.smoa_B["default"])
+    rows, cols = (list(torch.arange(side).tensor_split(2)) for side in shape)
+    factors = [[p.detach().clone().requires_grad_() for p in pair] for pair in layer.factors("default")]
+    assert [(len(b), a.shape[1]) for a, b in factors] == [(len(i), len(j)) for i, j in zip(rows, cols, strict=True)]
+    x = torch.randn(5, shape[1], dtype=torch.float64)
+    dense = torch.block_diag(*(b @ a for a, b in factors)) * 2  # alpha / r
+    expected = x @ (layer.base_layer.weight + dense).T + layer.base_layer.bias
+    y = layer(x)
+    torch.testing.assert_close(y, expected)
+    y.square().sum().backward()
+    expected.square().sum().backward()
+    parameters = layer.smoa_A["default"], layer.smoa_B["default"]
+    gradients = split_factors(*(p.grad for p in parameters), layer.plan("default"))
+    for pair, reference in zip(gradients, factors, strict=True):
+        torch.testing.assert_close(pair, tuple(p.grad for p in reference))

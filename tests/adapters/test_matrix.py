@@ -13,7 +13,16 @@ import torch
 from peft import PeftConfig, PeftModel
 from torch import Tensor, nn
 
-from smoa_lightning.adapters import BottleneckConfig, HyperAdaptConfig, MoraConfig, SMoAConfig, SurmConfig, attach
+from smoa_lightning.adapters import (
+    AbbaConfig,
+    BottleneckConfig,
+    HyperAdaptConfig,
+    KRAdapterConfig,
+    MoraConfig,
+    SMoAConfig,
+    SurmConfig,
+    attach,
+)
 from smoa_lightning.adapters.tuner import AdapterLayer, SlotLayer, UpdateLayer
 from smoa_lightning.common.errors import UserError
 
@@ -28,6 +37,8 @@ METHODS: dict[str, Callable[..., PeftConfig]] = {
     "mora_sharing": lambda **more: MoraConfig(r=2, **more),
     "mora_rotation": lambda **more: MoraConfig(r=2, type="rotation", **more),
     "hyperadapt": lambda **more: HyperAdaptConfig(**more),
+    "abba": lambda **more: AbbaConfig(r=2, alpha=3.0, **more),
+    "kradapter": lambda **more: KRAdapterConfig(**more),
     "surm_circulant": lambda **more: SurmConfig(structure="circulant", **more),
     "surm_toeplitz": lambda **more: SurmConfig(structure="toeplitz", **more),
     "surm_kronecker": lambda **more: SurmConfig(structure="kronecker", **more),

@@ -20,7 +20,7 @@ assert type(peft.__loader__).__name__ == "SourceFileLoader"
 assert not any(type(finder).__module__.startswith("smoa_lightning") for finder in sys.meta_path)
 print(*sorted(str(getattr(name, "value", name)) for name in PEFT_TYPE_TO_CONFIG_MAPPING))
 """
-OURS = {"SMOA", "SURM", "MORA", "HYPERADAPT", "BOTTLENECK"}
+OURS = {"SMOA", "SURM", "MORA", "HYPERADAPT", "BOTTLENECK", "ABBA", "KRADAPTER"}
 
 
 def test_peft_after_this_package() -> None:

@@ -87,8 +87,11 @@ def test_torch_does_the_rest(reason: str, monkeypatch: pytest.MonkeyPatch) -> No
     assert "_Attention" not in type(output.grad_fn).__name__
 
 
-def test_choice_is_in_the_facts_and_a_checkpoint_decides() -> None:
+def test_choice_is_in_the_facts_and_a_checkpoint_decides(monkeypatch: pytest.MonkeyPatch) -> None:
     location = locate(BackboneConfig("embedded"))
+    monkeypatch.setattr(attention, "has_matrix_unit", lambda: False)
+    assert kernel_of(load_model(BackboneConfig("embedded", dtype="bfloat16"), location)) == "sdpa"
+    monkeypatch.setattr(attention, "has_matrix_unit", lambda: True)
     chosen = load_model(BackboneConfig("embedded", dtype="bfloat16"), location)
     assert provenance(location, chosen)["attention"] == PRODUCTS
     follow_kernel(chosen, PRODUCTS)

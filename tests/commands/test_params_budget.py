@@ -63,11 +63,13 @@ def test_params_shows_the_budget_and_takes_it_from_another_strategy(
     (folder / "lora.yaml").write_text("model: {adapter: {class_path: peft.LoraConfig, init_args: {r: 5}}}")
     (folder / "cell.yaml").write_text("model: {budget: {like: lora.yaml}}")
     monkeypatch.chdir(tmp_path)  # the path is relative to the file that names it
-    assert main(["params", *tiny_arguments, "--config", "study/cell.yaml"]) == 0
+    assert main(["params", *tiny_arguments, "--config", "study/cell.yaml", "--no_memory"]) == 0
     shown = capsys.readouterr().out
     assert f"budget {5 * SIDES:,}: r 10 (was 4), {5 * SIDES:,} trainable parameters (+0.0%)" in shown
     assert f"trainable parameters: {5 * SIDES:,} (" in shown
-    assert main(["params", *tiny_arguments, "--model.budget.like", "study/lora.yaml"]) == 0  # or to where we are
+    assert (
+        main(["params", *tiny_arguments, "--model.budget.like", "study/lora.yaml", "--no_memory"]) == 0
+    )  # or to where we are
     assert f"budget {5 * SIDES:,}: r 10" in capsys.readouterr().out
     assert main(["params", *tiny_arguments, "--model.budget.like", "lora.yml"]) == 2
     assert "model.budget.like: the file 'lora.yml' does not exist" in capsys.readouterr().err

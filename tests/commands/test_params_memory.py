@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +35,8 @@ def facts(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> dict[str,
     return result
 
 
-def test_json_is_all_of_the_standard_output(tiny_backbone: Path) -> None:
-    command = [sys.executable, "-m", "smoa_lightning", "params", *FILES, *on(tiny_backbone), "--json", "--length", "64"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    shown = json.loads(done.stdout)
+def test_json_is_all_of_the_standard_output(tiny_backbone: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shown = facts([*FILES, *on(tiny_backbone), "--length", "64"], capsys)
     assert shown["trainable_parameters"] == sum(
         kind["trainable_parameters"] * kind["count"] for kind in shown["layers"]
     )

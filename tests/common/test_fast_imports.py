@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from typing import Any
 
 import torch
 
-from smoa_lightning.common.fast_imports import deferred_compile, without_collection
+from smoa_lightning.common.fast_imports import deferred_compile, folders_read_once, without_collection
 
 
 def fake_torch(made: list[tuple[Any, dict[str, Any]]]) -> Any:
@@ -51,12 +52,15 @@ def test_the_collector_is_on_again() -> None:
 
 def test_deferred_modules_are_loaded_when_they_are_used() -> None:
     code = """
+import functools
 import sys
-from smoa_lightning.common.fast_imports import deferred_imports
-with deferred_imports():
-    import torchmetrics
-late = [name for name in ("matplotlib", "scipy.signal") if name in sys.modules]
+from smoa_lightning.common.fast_imports import import_command
+before = functools.lru_cache
+import_command("smoa_lightning.version")
+assert functools.lru_cache is before
+late = [name for name in ("matplotlib", "scipy.signal", "scipy.optimize") if name in sys.modules]
 assert not late, late
+import torchmetrics
 metric = torchmetrics.MeanMetric()
 metric.update(1.0)
 import matplotlib
@@ -65,6 +69,34 @@ figure, _ = metric.plot()
 assert type(figure).__module__ == "matplotlib.figure"
 import scipy.signal
 assert callable(scipy.signal.fftconvolve)
+from transformers.loss import loss_for_object_detection as losses
+cost = [[4.0, 1.0], [2.0, 8.0]]
+rows, columns = losses.linear_sum_assignment(cost, maximize=True)
+import scipy.optimize
+expected = scipy.optimize.linear_sum_assignment(cost, maximize=True)
+assert [list(rows), list(columns)] == [list(part) for part in expected] == [[0, 1], [0, 1]]
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_transformers_remembers_all_of_its_folders() -> None:
+    plain: Any = functools.lru_cache
+    with folders_read_once():
+
+        @functools.lru_cache
+        def create_import_structure_from_path(path: str) -> str:
+            return path
+
+        @functools.lru_cache
+        def other(path: str) -> str:
+            return path
+
+        @functools.lru_cache(maxsize=3)
+        def small(path: str) -> str:
+            return path
+
+    assert functools.lru_cache is plain
+    functions: list[Any] = [create_import_structure_from_path, other, small]
+    assert [function.cache_info().maxsize for function in functions] == [None, 128, 3]
+    assert [function("a") for function in functions] == ["a"] * 3

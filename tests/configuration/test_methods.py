@@ -45,6 +45,7 @@ def names_of(model: Any) -> dict[str, float]:
     config = model.config
     names = {"n": config.hidden_size, "layers": config.num_hidden_layers}
     names["d_kv"] = config.num_key_value_heads * config.head_dim
+    names["d_ff"] = config.intermediate_size
     names["total"] = sum(parameter.numel() for parameter in model.parameters())
     return names
 
@@ -58,8 +59,9 @@ def test_formulas_are_those_of_a_built_model(name: str, skeleton: Any) -> None:
     method, model = methods()[name], skeleton()
     names = names_of(model)
     adapted = attach(model, countable(strategy(method)), 0)
-    total = method.parameters(**names) if method.per == "model" else 0.0
     layers = adapted_layers(adapted)
+    names["sides"] = sum(layer.in_features + layer.out_features for layer in layers)
+    total = method.parameters(**names) if method.per == "model" else 0.0
     for layer in layers if method.per != "model" else ():
         d_out, d_in = layer.out_features, layer.in_features
         shape = {"d_in": d_in, "d_out": d_out, "N": max(d_in, d_out), "m": min(d_in, d_out)}

@@ -15,6 +15,7 @@ from smoa_lightning.common.errors import UserError
 from smoa_lightning.configuration import shipped_files
 from smoa_lightning.configuration.shipped_files import config_file, description, full_name
 from smoa_lightning.configuration.yaml_files import expand_bases
+from tests.wheel import build
 
 ROOT = Path(__file__).parents[2]
 
@@ -163,14 +164,8 @@ def test_a_run_without_a_strategy_is_refused(
 
 @pytest.mark.slow
 def test_the_wheel_and_the_source_archive_have_the_files(tmp_path: Path) -> None:
-    """Build as pip does, from a copy of what git tracks, then use the wheel alone, outside of the source tree."""
-    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    for name in tracked.splitlines():
-        (tmp_path / "source" / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(ROOT / name, tmp_path / "source" / name)
-    build = "from setuptools.build_meta import build_sdist, build_wheel; print(build_sdist('..'), build_wheel('..'))"
-    subprocess.run([sys.executable, "-c", build], cwd=tmp_path / "source", check=True, capture_output=True)
-    (wheel,), (archive,) = tmp_path.glob("*.whl"), tmp_path.glob("*.tar.gz")
+    """The wheel works alone, outside of the source tree."""
+    wheel, archive = build(tmp_path)
     shutil.unpack_archive(archive, tmp_path / "unpacked")
     (unpacked,) = (tmp_path / "unpacked").iterdir()
     assert {"docs", "experiments", "ablations", "tests"} <= {path.name for path in unpacked.iterdir()}

@@ -1,15 +1,15 @@
 """The commands of the README and of the tutorials run as printed; those of the other documents are parsed.
 
-``pytest -m slow tests/documents`` runs every block of a page in its order, in one folder, with small limits.
+``pytest -m slow tests/documents`` installs the wheel in a clean environment and runs every block of a page in its
+order, in one folder, with small limits. The comment before a block says why it is not run: it needs the hub, a GPU, a
+server or another program.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -20,6 +20,7 @@ from smoa_lightning.commands import COMMANDS
 from smoa_lightning.commands.params_flags import split_flags
 from smoa_lightning.configuration.check import check_arguments
 from smoa_lightning.configuration.settings import COMMANDS as WITH_SETTINGS
+from tests.wheel import clean_environment, variables
 
 from .blocks import Block, arguments, blocks
 
@@ -118,19 +119,24 @@ def test_every_block_that_is_not_run_has_a_reason(file: Path) -> None:
             assert block.reason or command[0] in known, f"{file.name}:{block.line}: no test can run {command}"
 
 
+@pytest.fixture(scope="session")
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The programs of a clean environment with the wheel."""
+    return clean_environment(tmp_path_factory.mktemp("wheel"))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("file", RUN, ids=ids(RUN))
-def test_every_command_runs_as_printed(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+def test_every_command_runs_as_printed(file: Path, programs: Path, tmp_path: Path) -> None:
+    """In the order of the page, from the wheel, outside of the source tree."""
     (tmp_path / "limits.yaml").write_text(yaml.safe_dump(LIMITS), encoding="utf-8")
+    environment = variables(programs, tmp_path)
     for block in blocks(file):
         if block.title:
             written(block, tmp_path)
         for command in block.commands if block.reason is None else ():
-            done = subprocess.run(
-                limited(command), capture_output=True, text=True, env={**os.environ, "HF_HUB_OFFLINE": "1"}
-            )
+            words = limited(command)
+            done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True)
             assert done.returncode == 0, (
                 f"{file.name}:{block.line}: {command}\n{done.stdout[-2000:]}{done.stderr[-4000:]}"
             )
@@ -144,9 +150,7 @@ def written(block: Block, folder: Path) -> None:
 
 
 def limited(command: list[str]) -> list[str]:
-    """Return a command with this interpreter, and with small limits for `fit` and `ablate`."""
-    given = arguments(command)
-    words = [sys.executable, *(command[1:] if given is None else ["-m", "smoa_lightning", *given])]
+    """Return a command with small limits for `fit` and `ablate`."""
     if "fit" in command:
-        return [*words, "--config", "limits.yaml"]
-    return [*words, *STUDY_LIMITS, "--seeds=2"] if "ablate" in command else words
+        return [*command, "--config", "limits.yaml"]
+    return [*command, *STUDY_LIMITS, "--seeds=2"] if "ablate" in command else command

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import importlib
+import pickle
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_PREFIX_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
+
+from smoa_lightning.adapters.tuner import register_method
+from smoa_lightning.common.errors import UserError
 
 from .blocks import blocks
 
@@ -35,3 +39,18 @@ def test_the_method_of_the_tutorial_passes_its_tests(tmp_path: Path) -> None:
     module = importlib.import_module("test_core_adapter")
     module.test_core_adapters(tmp_path / "saved")
     assert repr(module.adapted().base_model.model[0]).startswith("core_adapter.CoreLinear(")
+
+
+@pytest.mark.usefixtures("_files_of_the_tutorial")
+def test_classes_that_are_made_for_a_method_can_be_pickled() -> None:
+    module = importlib.import_module("core_adapter")
+    config = pickle.loads(pickle.dumps(module.CoreConfig(r=3)))
+    assert (config.r, config.peft_type.value) == (3, "CORE")
+    assert pickle.loads(pickle.dumps(module.CoreLinear.Model)) is module.CoreLinear.Model
+
+
+@pytest.mark.usefixtures("_files_of_the_tutorial")
+def test_names_that_peft_would_not_save_are_refused() -> None:
+    module = importlib.import_module("core_adapter")
+    with pytest.raises(UserError, match="CoreLinear: the name 'core_r' must begin with 'mine_'"):
+        register_method("MINE", module.CoreConfig, module.CoreLinear)

@@ -96,7 +96,7 @@ def test_the_tree_by_hand() -> None:
     """Rows 5 6 7 8 and 5 6 9 share two nodes; a third row is separate."""
     rows = [[5, 6, 7, 8], [30, 31, 32], [5, 6, 9, 10], [5, 6, 9]]
     labels = [[-100, -100, 7, 8], [-100, 31, 32], [-100, -100, 9, 10], [-100, -100, 9]]
-    layout = lay_out(rows, labels)
+    (layout,) = lay_out(rows, labels)
     assert layout.input_ids.tolist() == [[5, 6, 7, 9, 30, 31]]
     assert layout.position_ids.tolist() == [[0, 1, 2, 2, 0, 1]]
     ancestors = [[0], [0, 1], [0, 1, 2], [0, 1, 3], [4], [4, 5]]
@@ -109,7 +109,7 @@ def test_the_tree_by_hand() -> None:
 
 def test_a_common_bos_does_not_make_one_tree_of_a_batch() -> None:
     rows = [[1, *range(start, start + 20)] for start in range(10, 400, 20)]
-    layout = lay_out(rows, rows)
+    (layout,) = lay_out(rows, rows)
     assert layout.input_ids.shape[1] <= prefix_trees.WIDTH
     assert layout.visible.sum(-1).max() == 20
 
@@ -117,10 +117,32 @@ def test_a_common_bos_does_not_make_one_tree_of_a_batch() -> None:
 def test_long_shots_are_not_repeated_for_every_item() -> None:
     shots = list(range(100, 700))
     rows = [[*shots, item, choice] for item in range(16) for choice in range(4)]
-    layout = lay_out(rows, [[-100] * 601 + [line[-1]] for line in rows])
+    (layout,) = lay_out(rows, [[-100] * 601 + [line[-1]] for line in rows])
     assert layout.input_ids.numel() == 600 + 16
     assert len(layout.column) == 16
     assert len(layout.token) == 64
+
+
+@pytest.mark.parametrize("nodes", [1, 60, 120])
+def test_a_forward_has_at_most_so_many_nodes(nodes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The trees of a batch are shared out among forwards; only a tree that is larger has a forward of its own."""
+    monkeypatch.setattr(prefix_trees, "WIDTH", 24)
+    model: Any = ARCHITECTURES["llama"]()  # type: ignore[call-arg]
+    batch = collate_choices(items(), pad_id=0)
+    shapes: list[torch.Size] = []
+    model.get_input_embeddings().register_forward_hook(lambda module, inputs, output: shapes.append(inputs[0].shape))
+    with torch.no_grad():
+        whole, _ = choice_log_likelihoods(model, batch)
+        number = len(shapes)
+        monkeypatch.setattr(prefix_trees, "NODES", nodes)
+        found, tokens = choice_log_likelihoods(model, batch)
+        plain, plain_tokens = row_log_likelihoods(*target_logits(model, batch))
+    split = shapes[number:-1]
+    assert number == 1 < len(split)
+    assert all(shape.numel() <= nodes or (len(shape) == 2 and shape[0] == 1) for shape in split)
+    assert tokens.tolist() == plain_tokens.tolist()
+    torch.testing.assert_close(found, whole, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(found, plain, rtol=1e-5, atol=1e-5)
 
 
 ADAPTERS: dict[str, tuple[Any, bool]] = {

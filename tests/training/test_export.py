@@ -19,8 +19,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LM
 
 from smoa_lightning import FineTuneModule
 from smoa_lightning.adapters import SMoAConfig
+from smoa_lightning.adapters.abba import AbbaConfig
 from smoa_lightning.adapters.bottleneck import BottleneckConfig
 from smoa_lightning.adapters.hyperadapt import HyperAdaptConfig
+from smoa_lightning.adapters.kradapter import KRAdapterConfig
 from smoa_lightning.adapters.mora import MoraConfig
 from smoa_lightning.backbones.backbone import BackboneConfig
 from smoa_lightning.common.errors import UserError
@@ -44,6 +46,8 @@ METHODS: dict[str, Any] = {
     "smoa": lambda: SMoAConfig(r=4, target_modules=TARGETS),
     "hyperadapt": lambda: HyperAdaptConfig(target_modules=TARGETS),
     "mora": lambda: MoraConfig(r=3, target_modules=TARGETS),
+    "abba": lambda: AbbaConfig(r=2, target_modules=TARGETS),
+    "kradapter": lambda: KRAdapterConfig(target_modules=TARGETS),
     "ia3": lambda: peft.IA3Config(target_modules=TARGETS, feedforward_modules=["down_proj"]),
     "full": lambda: None,
 }

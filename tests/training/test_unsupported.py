@@ -14,7 +14,8 @@ from smoa_lightning.common.errors import UserError
 from smoa_lightning.training.module import FineTuneModule
 
 REFUSED: dict[str, Any] = {
-    "use_asa": lambda: SimpleNamespace(peft_type="ADAMSS", use_asa=True),  # peft's own wants scikit-learn
+    "ADAMSS": lambda: SimpleNamespace(peft_type="ADAMSS"),  # peft's own wants scikit-learn
+    "LILY": lambda: peft.LilyConfig(),
     "init_lora_weights: 'eva'": lambda: peft.LoraConfig(init_lora_weights="eva"),
     "init_lora_weights: 'lora_ga'": lambda: peft.LoraConfig(
         init_lora_weights="lora_ga", lora_ga_config=peft.LoraGAConfig()

@@ -8,7 +8,7 @@ from typing import Any
 
 from smoa_lightning.ablation.comparison.scored_run import ReportedTask, ScoredRun
 from smoa_lightning.backbones.hub import cached_snapshot
-from smoa_lightning.common.errors import UserError
+from smoa_lightning.common.errors import UserError, one_line
 from smoa_lightning.data.rows.locations import joined
 from smoa_lightning.data.rows.sources import Origin, load_split
 from smoa_lightning.data.tasks import ChoiceExample, Protocol, Task, get_task, task_with_fields
@@ -58,7 +58,7 @@ def row_texts(run: ScoredRun, name: str, rows: Sequence[int]) -> RowTexts:
         settings = run.record["config"]["data"]
         table, provenance = load_split(task, reported.split, origin, settings["bad_rows"], settings.get("cache", True))
     except (UserError, OSError, KeyError, TypeError) as error:
-        reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+        reason = one_line(error).rstrip(".")
         return RowTexts({}, f"The texts of the rows of {name} are not shown: {reason}.")
     if provenance.sha256 != reported.digest:
         place = f"{provenance.location} has other rows now (SHA-256 {provenance.sha256[:12]})"

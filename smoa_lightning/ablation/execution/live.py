@@ -14,7 +14,6 @@ from rich.text import Text
 
 from smoa_lightning.ablation.execution.durations import clock, remaining_seconds
 from smoa_lightning.ablation.execution.status import CellStatus, StudyStatus
-from smoa_lightning.ablation.statistics import mean_interval
 
 ROWS = 40  # most rows of the table; running cells come first
 
@@ -120,6 +119,8 @@ def interval(values: tuple[float, ...]) -> str:
         return ""
     if len(values) == 1:
         return f"{values[0]:.3f} (1 seed)"
+    from smoa_lightning.ablation.statistics import mean_interval  # it needs scipy, and the workers start without it
+
     estimate = mean_interval(values)
     if estimate.low is None or estimate.high is None:  # equal scores have no interval
         return f"{estimate.value:.3f} ({len(values)} seeds)"

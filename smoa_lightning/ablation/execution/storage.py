@@ -14,7 +14,7 @@ from optuna.storages.journal._file import BaseJournalFileLock  # part of a publi
 
 from smoa_lightning.ablation.execution.journal import CheckedJournal, check_journal
 from smoa_lightning.common.disk_errors import disk_sentence
-from smoa_lightning.common.errors import UserError
+from smoa_lightning.common.errors import UserError, one_line
 from smoa_lightning.common.file_lock import lock_file
 from smoa_lightning.records.record import STUDY
 
@@ -127,8 +127,7 @@ def close_storage(storage: BaseStorage) -> None:
 def _sentence(error: BaseException) -> str:
     """Return the text of an error, or of the driver's error in it, without passwords."""
     inner = getattr(error, "orig", None) or error.__cause__ or error
-    text = without_passwords(" ".join(str(inner or error).split()))
-    return text[:300] or type(error).__name__
+    return without_passwords(one_line(inner))[:300]
 
 
 def without_passwords(text: str) -> str:

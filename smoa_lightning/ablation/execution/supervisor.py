@@ -24,10 +24,11 @@ from smoa_lightning.ablation.execution.progress import write_trials
 from smoa_lightning.ablation.execution.status import StudyStatus
 from smoa_lightning.ablation.execution.worker_id import Watch, WorkerId
 from smoa_lightning.ablation.study.space import Study
-from smoa_lightning.common import console
+from smoa_lightning.common import console, user_program
 from smoa_lightning.common.disk_errors import FULL_STATUS, disk_is_full
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.common.parent import PARENT
+from smoa_lightning.data.tasks import registered_tasks
 from smoa_lightning.records.record import TRIALS
 
 logger = logging.getLogger(__name__)
@@ -184,6 +185,7 @@ class Supervisor:
             **environment_of(number, self.count),
             "PYTHONUNBUFFERED": "1",
             PARENT: str(os.getpid()),
+            **(user_program.environment() if registered_tasks() else {}),
         }
         with log.open("ab") as stream:
             self.processes[number] = subprocess.Popen(

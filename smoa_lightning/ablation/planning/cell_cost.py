@@ -6,7 +6,8 @@ import math
 from dataclasses import dataclass
 from statistics import fmean, median
 
-from smoa_lightning.ablation.planning.finished_runs import FinishedRuns, Variation
+from smoa_lightning.ablation.planning.finished_runs import FinishedRuns
+from smoa_lightning.ablation.planning.variation import Variation
 from smoa_lightning.ablation.statistics import counted
 from smoa_lightning.ablation.study.base_model import scored_with
 from smoa_lightning.ablation.study.space import Cell, Study
@@ -73,7 +74,7 @@ class CellCost:
         source: Source of ``final_seconds`` and ``search_seconds``.
         accuracy: Expected accuracy; ``None`` if the metric is not an accuracy.
         accuracy_source: Source of ``accuracy``.
-        variation: How accuracies vary in this study.
+        variation: How scores vary in this study.
         workers: Number of planned worker processes.
         threads: Number of threads of the timing: those of one worker.
     """

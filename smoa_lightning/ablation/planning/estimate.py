@@ -32,14 +32,16 @@ from smoa_lightning.ablation.planning.cell_cost import (
     cost_of,
     selection_passes,
 )
-from smoa_lightning.ablation.planning.finished_runs import read_finished, variation
+from smoa_lightning.ablation.planning.finished_runs import read_finished
 from smoa_lightning.ablation.planning.probe import WARM_UP, Probe, ProbeFinished, limited
 from smoa_lightning.ablation.planning.search_check import check_search, variants
+from smoa_lightning.ablation.planning.variation import variation
 from smoa_lightning.ablation.study.space import Cell, Study, command_line
 from smoa_lightning.adapters import attach
+from smoa_lightning.adapters.budget import countable
 from smoa_lightning.backbones.backbone import load_model, load_skeleton
 from smoa_lightning.common.console import ON_STDERR
-from smoa_lightning.common.errors import UserError
+from smoa_lightning.common.errors import UserError, one_line
 from smoa_lightning.common.process_cache import process_cache
 from smoa_lightning.data.datamodule import TaskDataModule
 from smoa_lightning.records.metric_table import ACCURACIES
@@ -98,7 +100,7 @@ def measure(study: Study, folder: Path, workers: int) -> list[CellCost]:
     check_search(study, folder)
     with tempfile.TemporaryDirectory() as temporary, _threads_of(workers), _silence(), process_cache():
         found = read_finished(study, folder)
-        varies = variation(study, found)
+        varies = variation(study, folder, found)
         built = deque(_each(study.cells, lambda cell: build(cell, study, Path(temporary))))
         to_time = [cell.name for cell in study.cells if RemainingRuns.of(study, found[cell.name]).needs_timing]
 
@@ -160,7 +162,7 @@ def _each(cells: Iterable[Any], function: Callable[[Any], Any]) -> list[Any]:
         name, first = refused[0]
         others = f"; {len(refused) - 1} other cells cannot be run either" if len(refused) > 1 else ""
         others = others.replace("1 other cells", "1 other cell")
-        raise UserError(f"cell {name} cannot be run: {' '.join(str(first).split()).rstrip('.')}{others}") from first
+        raise UserError(f"cell {name} cannot be run: {one_line(first).rstrip('.')}{others}") from first
     return results
 
 
@@ -196,7 +198,7 @@ def build(cell: Cell, study: Study, temporary: Path, values: Mapping[str, Any] |
     total = sum(p.numel() for p in network.parameters())
     parameters = 0 if module.frozen_backbone else total
     if module.adapter_config is not None:
-        adapted = attach(network, module.adapter_config, module.adapter_seed)
+        adapted = attach(network, countable(module.adapter_config), module.adapter_seed)
         parameters = sum(p.numel() for p in adapted.parameters() if p.requires_grad)
     return BuiltCell(cell, module, data, cli.trainer, parameters, total, seconds)
 

@@ -1,42 +1,18 @@
-"""The finished runs in a study folder: their times, and how their accuracies vary."""
+"""The finished runs in a study folder: their times and scores."""
 
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from smoa_lightning.ablation.execution.folders import STAGES, marked, run_folders, seconds_of
 from smoa_lightning.ablation.study.space import Cell, Study
 from smoa_lightning.common.checksums import read_sealed
 from smoa_lightning.common.errors import UserError
-from smoa_lightning.records.items import read_right
-from smoa_lightning.records.metric_table import ACCURACIES
-from smoa_lightning.records.record import FILES, ITEMS, RECORD, STUDY, STUDY_FACTS, TRIALS, read_record
-
-# Assumed values before runs are finished. One point over seeds is usual for a few thousand training rows, and adapters
-# of one backbone agree on most items. The plan says that both values are assumed.
-DEFAULT_SEED_SD, DEFAULT_ITEM_CORRELATION = 0.01, 0.5
-
-
-@dataclass(frozen=True)
-class Variation:
-    """How accuracies vary; the smallest detectable difference is computed from it.
-
-    Attributes:
-        seed_sd: Standard deviation of a cell's accuracy over seeds.
-        item_correlation: Correlation of right and wrong answers between two cells' runs, over the items.
-        source: Source of the two values.
-    """
-
-    seed_sd: float = DEFAULT_SEED_SD
-    item_correlation: float = DEFAULT_ITEM_CORRELATION
-    source: str = "assumed, since this folder does not yet have two cells with two finished seeds each"
+from smoa_lightning.records.record import RECORD, STUDY, STUDY_FACTS, TRIALS, read_record
 
 
 @dataclass
@@ -69,7 +45,7 @@ def read_finished(study: Study, folder: Path) -> dict[str, FinishedRuns]:
     known = {study.final_run(c, seed).signature: (c, seed) for c in study.cells if not c.parameters
              for seed in study.seeds}  # fmt: skip
     for run in _folders(folder, "final"):
-        record = _finished_record(run)
+        record = finished_record(run)
         place = known.get(marked(run)) if record is not None else None
         if place is None and record is not None and run.parent.parent == folder:
             place = _of_search(study, record, marked(run), found)
@@ -92,7 +68,8 @@ def _folders(folder: Path, stage: str) -> Iterator[Path]:
         yield from run_folders(study / STAGES[stage])
 
 
-def _finished_record(run: Path) -> dict[str, Any] | None:
+def finished_record(run: Path) -> dict[str, Any] | None:
+    """Return the record of a finished run; ``None`` if it is unfinished, damaged or missing."""
     try:
         record = read_record(run)
     except UserError:
@@ -126,56 +103,9 @@ def _read_search(study: Study, folder: Path, found: Mapping[str, FinishedRuns]) 
         pruned = sum(trial["state"] == "PRUNED" for trial in trials)
         found[cell.name].search = pruned * len(study.search.seeds)
     for run in sorted((folder / STAGES["search"]).glob(f"*/{RECORD}")):
-        record = _finished_record(run.parent)
+        record = finished_record(run.parent)
         facts = record.get(STUDY_FACTS, {}) if record is not None else {}
         if record is None or facts.get("cell") not in found or facts.get("signature") != marked(run.parent):
             continue
         found[facts["cell"]].search += 1
         found[facts["cell"]].search_seconds.append(seconds_of(record))
-
-
-# ------------------------------------------------------------------------------------------------------ how they vary
-
-
-def variation(study: Study, found: Mapping[str, FinishedRuns]) -> Variation:
-    """Return how accuracies vary in the finished runs; assumed values with fewer than two cells with two seeds.
-
-    The standard deviation over seeds is pooled over cells. The correlation over items is the mean over pairs of a cell
-    and its baseline (without baselines: the first cell) with the same seed.
-    """
-    cells = [c for c in study.cells if c.report_metric in ACCURACIES and len(found[c.name].scores) >= 2]
-    if len(cells) < 2:
-        return Variation()
-    spread = statistics.fmean(statistics.variance(found[cell.name].scores.values()) for cell in cells)
-    seeds = sum(len(found[cell.name].scores) for cell in cells)
-    pairs = _item_correlations(study, cells, found)
-    source = f"from {seeds} finished runs of {len(cells)} cells"
-    if not pairs:
-        return Variation(math.sqrt(spread), DEFAULT_ITEM_CORRELATION, f"{source}; the correlation is assumed")
-    return Variation(math.sqrt(spread), statistics.fmean(pairs), source)
-
-
-def _checksum(folder: Path) -> str | None:
-    """Return the checksum of a run's items; ``None`` for a run of an earlier version."""
-    checksum: str | None = (_finished_record(folder) or {}).get(FILES, {}).get(ITEMS)
-    return checksum
-
-
-def _item_correlations(study: Study, cells: list[Cell], found: Mapping[str, FinishedRuns]) -> list[float]:
-    right = {
-        (cell.name, seed): read_right(folder / ITEMS, cell.report_metric, _checksum(folder))
-        for cell in cells
-        for seed, folder in found[cell.name].final.items()
-    }
-    values = []
-    for cell in cells:
-        other = study.baselines.get(cell.name, cells[0].name)
-        for seed in found[cell.name].final:
-            mine, theirs = right[cell.name, seed], right.get((other, seed), {})
-            shared = sorted(mine.keys() & theirs.keys())
-            if other == cell.name or len(shared) < 2:
-                continue
-            both = np.array([[mine[item], theirs[item]] for item in shared], dtype=float)
-            if both.std(axis=0).all():  # a run with all items right, or all wrong, has no correlation
-                values.append(float(np.corrcoef(both.T)[0, 1]))
-    return values

@@ -51,6 +51,7 @@ class Plan:
         trials: Trials of each cell, 0 without a search.
         budget: Required trainable parameters of every cell, ``None`` without a budget.
         direction: Better direction of the metric: ``maximize`` or ``minimize``.
+        margin: Largest difference that does not matter, in the unit of reports; ``None`` without one.
     """
 
     study: str
@@ -62,6 +63,7 @@ class Plan:
     trials: int
     budget: Any
     direction: str
+    margin: float | None = None
 
     @property
     def final_runs(self) -> int:
@@ -109,4 +111,5 @@ def plan(study: Study) -> Plan:
         trials=search.trials if search else 0,
         budget=study.budget,
         direction=str(study.objective.direction),
+        margin=study.margin,
     )

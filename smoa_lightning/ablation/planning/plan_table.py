@@ -12,12 +12,12 @@ from rich.table import Table
 
 from smoa_lightning.ablation.execution.durations import clock
 from smoa_lightning.ablation.planning.cell_cost import CellCost, run_seconds
+from smoa_lightning.ablation.planning.detectable import detectable_lines
 from smoa_lightning.ablation.planning.plan import Plan
-from smoa_lightning.ablation.statistics import MINIMUM_SEEDS, Detectable, counted, detectable_difference
+from smoa_lightning.ablation.statistics import counted
 
 WIDTH = 140  # of text that is not printed to a terminal
 DROPPED = 10  # most dropped combinations that are listed
-MOST_ACCURATE = 0.95  # even if all of a few rows are right, a task has errors
 
 
 def render(plan: Plan, costs: Sequence[CellCost], width: int | None = None) -> str:
@@ -36,7 +36,7 @@ def render(plan: Plan, costs: Sequence[CellCost], width: int | None = None) -> s
     console.print()
     console.print(_table(plan, costs))
     console.print()
-    for line in (*_times(plan, costs), *_differences(plan, costs)):
+    for line in (*_times(plan, costs), *detectable_lines(plan, costs)):
         console.print(f"* {line}")
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
 
@@ -116,87 +116,3 @@ def _times(plan: Plan, costs: Sequence[CellCost]) -> Iterator[str]:
         yield f"the base model is scored once for each baseline: {clock(base)} of the time left"
     if any("median" in cost.source for cost in costs):
         yield "median of runs: the remaining runs of a cell are expected to take the median of its finished runs"
-
-
-# ---------------------------------------------------------------------------------------------------------- detectable
-
-
-def detectable(plan: Plan, costs: Sequence[CellCost]) -> dict[str, Detectable | None]:
-    """Return the detectable difference from each baseline; ``None`` if its metric is not an accuracy.
-
-    Without baselines the first cell is used as the baseline. The number of comparisons is that of the whole table: all
-    cells but the baselines.
-    """
-    by_name = {cost.cell: cost for cost in costs}
-    found: dict[str, Detectable | None] = {}
-    for name in _baselines(plan):
-        cost = by_name[name]
-        if cost.accuracy is None or cost.work.report_rows < 2:
-            found[name] = None
-            continue
-        found[name] = detectable_difference(
-            len(plan.seeds),
-            cost.work.report_rows,
-            bounded_accuracy(cost.accuracy),
-            cost.variation.seed_sd,
-            cost.variation.item_correlation,
-            comparisons=_comparisons(plan),
-        )
-    return found
-
-
-def bounded_accuracy(accuracy: float) -> float:
-    """Return the accuracy for the estimate: at least 0.05 from 0 and from 1.
-
-    >>> bounded_accuracy(1.0), bounded_accuracy(0.6)
-    (0.95, 0.6)
-    """
-    return min(MOST_ACCURATE, max(1 - MOST_ACCURATE, accuracy))
-
-
-def _baselines(plan: Plan) -> list[str]:
-    return list(dict.fromkeys(row.baseline for row in plan.rows if row.baseline)) or [plan.rows[0].cell]
-
-
-def _comparisons(plan: Plan) -> int:
-    return max(1, len(plan.rows) - len(_baselines(plan)))
-
-
-def _differences(plan: Plan, costs: Sequence[CellCost]) -> Iterator[str]:
-    if len(plan.rows) < 2:
-        yield "the study has only one cell, so no difference can be tested"
-        return
-    if 1 < len(plan.seeds) < MINIMUM_SEEDS:
-        yield (
-            f"with {len(plan.seeds)} seeds the report establishes no difference: plan at least {MINIMUM_SEEDS} seeds, "
-            "better five"
-        )
-    found, by_name = detectable(plan, costs), {cost.cell: cost for cost in costs}
-    metrics = {row.cell: row.metric for row in plan.rows}
-    for name, smallest in found.items():
-        cost = by_name[name]
-        if smallest is None:
-            yield f"smallest detectable difference from {name}: not computed, since {metrics[name]} is not an accuracy"
-        elif smallest.difference is None:
-            enough = f"plan at least {MINIMUM_SEEDS} seeds, better five"
-            yield f"one seed cannot establish a difference from {name}: {enough}"
-        else:
-            more = "more items" if smallest.share_of_items > 0.5 else "more seeds"
-            yield (
-                f"smallest difference from {name} that is detected with a chance of {smallest.power:.0%}: "
-                f"{100 * smallest.difference:.1f} points of {metrics[name]}, with {counted(len(plan.seeds), 'seed')}, "
-                f"{cost.work.report_rows:,} items and {counted(_comparisons(plan), 'comparison')} at a total level of "
-                f"5 %; {more} would help most"
-            )
-    accurate = [by_name[name] for name, smallest in found.items() if smallest is not None]
-    if accurate:
-        v = accurate[0].variation
-        yield (
-            f"this estimate uses a standard deviation over seeds of {100 * v.seed_sd:.1f} points and a correlation of "
-            f"{v.item_correlation:.2f} between two cells' answers ({v.source}); the effects of a seed on two cells are "
-            "taken as independent"
-        )
-        for cost in accurate:
-            assert cost.accuracy is not None
-            accuracy = 100 * bounded_accuracy(cost.accuracy)
-            yield f"this estimate uses an accuracy of {accuracy:.0f} % for {cost.cell}: {cost.accuracy_source}"

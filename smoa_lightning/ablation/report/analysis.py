@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from smoa_lightning.ablation.report.cells import CellResult, cell_result
-from smoa_lightning.ablation.report.comparisons import Comparison, with_base_model, with_baselines
+from smoa_lightning.ablation.report.comparisons import Comparison, Judgement, with_base_model, with_baselines
+from smoa_lightning.ablation.report.contrasts import PlannedContrast, planned_contrasts
 from smoa_lightning.ablation.report.folder import BaseModelScore, StudyFolder
 from smoa_lightning.ablation.statistics import GridEffects, grid_effects
 
@@ -23,6 +24,7 @@ class Analysis:
         incomparable: Why other cells cannot be compared, one sentence each.
         grid: Main effects and interactions; ``None`` if fewer than two axes vary.
         gains: Comparisons of cells with the base model, if the base model was scored.
+        contrasts: Planned contrasts of the study.
     """
 
     study: StudyFolder
@@ -32,6 +34,13 @@ class Analysis:
     incomparable: tuple[str, ...]
     grid: GridEffects | None
     gains: tuple[Comparison, ...]
+    contrasts: tuple[PlannedContrast, ...] = ()
+
+    @property
+    def margin(self) -> float | None:
+        """Largest difference that does not matter, in the unit of reports; ``None`` without one."""
+        margin: float | None = self.study.description.get("margin")
+        return margin
 
     @property
     def scored(self) -> tuple[CellResult, ...]:
@@ -58,9 +67,12 @@ def analyse(study: StudyFolder) -> Analysis:
     description = study.description
     direction = str(description["objective"]["direction"])
     cells = tuple(cell_result(name, facts, study) for name, facts in description["cells"].items())
-    comparisons, incomparable = with_baselines(cells, description["baselines"], direction)
-    gains = with_base_model(cells, study.base_models, direction)
-    return Analysis(study, direction, cells, comparisons, incomparable, _grid(cells), gains)
+    judge = Judgement(direction, description.get("margin"))
+    comparisons, incomparable = with_baselines(cells, description["baselines"], judge)
+    gains = with_base_model(cells, study.base_models, judge)
+    contrasts, more = planned_contrasts(cells, description.get("contrasts", {}), judge)
+    refused = (*incomparable, *more)
+    return Analysis(study, direction, cells, comparisons, refused, _grid(cells), gains, contrasts)
 
 
 def _grid(cells: Sequence[CellResult]) -> GridEffects | None:

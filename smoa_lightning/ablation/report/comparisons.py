@@ -6,20 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-
 from smoa_lightning.ablation.report.cells import CellResult, unit
 from smoa_lightning.ablation.report.folder import BaseModelScore
+from smoa_lightning.ablation.report.paired_cells import Found, SeedPools, cell_difference, hedges_g
 from smoa_lightning.ablation.statistics import (
     Difference,
-    Scores,
+    Pooled,
     Verdict,
-    crossed_difference,
-    holm,
-    mcnemar,
-    pair,
-    paired_difference,
-    seed_effect,
+    corrected,
+    pooled_for_differences,
+    pooled_for_gains,
     verdict,
 )
 from smoa_lightning.common.errors import UserError
@@ -35,12 +31,14 @@ class Comparison:
         cell: Name of the cell.
         baseline: Name of the baseline.
         metric: Metric of both scores.
-        difference: The cell minus the baseline.
+        difference: The cell minus the baseline, with the interval of this comparison alone.
         test: The test that p comes from, in words.
         adjusted: p after Holm's correction over all comparisons.
+        interval: The difference with the interval that agrees with Holm's correction.
         effect: Hedges' g of the seeds, ``None`` without one.
-        verdict: Whether the difference is established, and its sentence.
+        verdict: Better, worse, equivalent within the margin or not established, and the sentence.
         dropped: Seeds that only one of the two has.
+        pooled: The pooled seed variance of the difference; ``None`` for that of the pair alone.
     """
 
     cell: str
@@ -49,17 +47,39 @@ class Comparison:
     difference: Difference
     test: str
     adjusted: float | None
+    interval: Difference
     effect: float | None
     verdict: Verdict
     dropped: tuple[Any, ...]
+    pooled: Pooled | None
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """How differences are judged.
+
+    Args:
+        direction: ``maximize`` or ``minimize``.
+        margin: Largest difference that does not matter, in the unit of reports (points of an accuracy); None for none.
+    """
+
+    direction: str
+    margin: float | None = None
+
+    def verdict(self, cell: str, baseline: str, metric: str, interval: Difference, adjusted: float | None) -> Verdict:
+        """Return the verdict on a difference with its corrected interval."""
+        scale, name = unit(metric)
+        return verdict(
+            cell, baseline, interval, adjusted, higher_is_better=self.direction == "maximize", scale=scale, unit=name,
+            margin=None if self.margin is None else self.margin / scale,
+        )  # fmt: skip
 
 
 Pair = tuple[CellResult, CellResult]
+Compared = tuple[tuple[Comparison, ...], tuple[str, ...]]
 
 
-def with_baselines(
-    cells: Sequence[CellResult], baselines: Mapping[str, str], direction: str
-) -> tuple[tuple[Comparison, ...], tuple[str, ...]]:
+def with_baselines(cells: Sequence[CellResult], baselines: Mapping[str, str], judge: Judgement) -> Compared:
     """Compare each cell with its baseline; also return why some cannot be compared, one sentence each."""
     by_name = {cell.name: cell for cell in cells}
     pairs: list[Pair] = []
@@ -73,22 +93,31 @@ def with_baselines(
             refused.append(f"{cell.name} is not compared: {without.name} has no finished run")
             continue
         pairs.append((cell, baseline))
-    found, more = _compared(pairs, direction)
+    groups = [[cell for cell in cells if baselines.get(cell.name) == baseline.name] for _, baseline in pairs]
+    pools = {names[0].name: SeedPools(names, pooled_for_differences) for names in groups}
+    found, more = _compared(pairs, [pools[names[0].name] for names in groups], 2, judge)
     return found, (*refused, *more)
 
 
 def with_base_model(
-    cells: Sequence[CellResult], scores: Mapping[str, BaseModelScore], direction: str
+    cells: Sequence[CellResult], scores: Mapping[str, BaseModelScore], judge: Judgement
 ) -> tuple[Comparison, ...]:
     """Compare each cell with the base model on the same rows, if the base model was scored there.
 
     The base model has no seed: its score of each item is subtracted from the score of every seed.
     """
-    pairs = [(cell, _as_cell(cell, scores[cell.name])) for cell in cells if cell.runs and cell.name in scores]
-    return _compared(pairs, direction)[0]
+    compared = [cell for cell in cells if cell.runs and cell.name in scores]
+    pools: dict[int, SeedPools] = {}
+    for cell in compared:
+        same = [other for other in compared if scores[other.name] is scores[cell.name]]
+        pools.setdefault(id(scores[cell.name]), SeedPools(same, pooled_for_gains))
+    pairs = [(cell, _as_cell(cell, scores[cell.name])) for cell in compared]
+    return _compared(pairs, [pools[id(scores[cell.name])] for cell in compared], 1, judge)[0]
 
 
-def is_established_better(cell: CellResult, other: CellResult, direction: str, family: int) -> bool:
+def is_established_better(
+    cell: CellResult, other: CellResult, direction: str, family: int, pools: SeedPools | None = None
+) -> bool:
     """Return whether a cell is established to be better than another one.
 
     Args:
@@ -96,13 +125,14 @@ def is_established_better(cell: CellResult, other: CellResult, direction: str, f
         other: Another cell with runs and the same metric.
         direction: ``maximize`` or ``minimize``.
         family: Number of pairs that p is corrected for.
+        pools: The pooled seed variances of the cells that the two are chosen from.
     """
     try:
-        difference = _difference(cell, other)[0]
+        difference = cell_difference(cell, other, pools or SeedPools([cell, other], pooled_for_differences), 2)[0]
     except UserError:  # no seed or no item in common
         return False
     adjusted = None if difference.p is None else min(1.0, family * difference.p)
-    judged = verdict(cell.name, other.name, difference, adjusted, higher_is_better=direction == "maximize")
+    judged = Judgement(direction).verdict(cell.name, other.name, cell.metric, difference, adjusted)
     return judged.established and bool(judged.better)
 
 
@@ -111,56 +141,23 @@ def _as_cell(cell: CellResult, base: BaseModelScore) -> CellResult:
     return replace(cell, name=BASE_MODEL, runs=runs)
 
 
-def _compared(pairs: Sequence[Pair], direction: str) -> tuple[tuple[Comparison, ...], tuple[str, ...]]:
+def _compared(pairs: Sequence[Pair], pools: Sequence[SeedPools], factor: float, judge: Judgement) -> Compared:
     """Compare pairs, corrected for the number of all pairs; also return why some cannot be compared."""
-    differences: list[tuple[CellResult, CellResult, Difference, str, tuple[Any, ...]]] = []
+    differences: list[tuple[CellResult, CellResult, Found]] = []
     refused: list[str] = []
-    for cell, other in pairs:
+    for (cell, other), pool in zip(pairs, pools, strict=True):
         try:
-            differences.append((cell, other, *_difference(cell, other)))
+            differences.append((cell, other, cell_difference(cell, other, pool, factor)))
         except UserError as error:
             refused.append(f"{cell.name} is not compared: {error}")
-    adjusted = holm([difference.p for _, _, difference, _, _ in differences])
     comparisons = []
-    for (cell, other, difference, test, dropped), p in zip(differences, adjusted, strict=True):
-        scale, name = unit(cell.metric)
-        higher = direction == "maximize"
-        judged = verdict(cell.name, other.name, difference, p, higher_is_better=higher, scale=scale, unit=name)
-        effect = _effect(cell, other)
-        comparisons.append(Comparison(cell.name, other.name, cell.metric, difference, test, p, effect, judged, dropped))
+    family = corrected([found[0] for _, _, found in differences])
+    for (cell, other, (difference, test, dropped, pooled)), (p, interval) in zip(differences, family, strict=True):
+        judged = judge.verdict(cell.name, other.name, cell.metric, interval, p)
+        effect = hedges_g(cell, other)
+        comparisons.append(
+            Comparison(
+                cell.name, other.name, cell.metric, difference, test, p, interval, effect, judged, dropped, pooled
+            )
+        )
     return tuple(comparisons), tuple(refused)
-
-
-def _difference(cell: CellResult, baseline: CellResult) -> tuple[Difference, str, tuple[Any, ...]]:
-    """Compare over seeds and items if items have scores, else over seeds; two single runs by McNemar's test."""
-    if all(run.items for run in (*cell.runs, *baseline.runs)):
-        paired = pair(_scores(cell), _scores(baseline))
-        difference = crossed_difference(paired.cell, paired.baseline)
-        if difference.n_seeds == 1:
-            counted = mcnemar(paired.cell[0], paired.baseline[0])
-            value = Difference(difference.value, None, None, counted.p, None, None, 1, counted.n_items, "items")
-            return value, "McNemar, one seed", paired.dropped_seeds
-        return difference, "seeds and items", paired.dropped_seeds
-    mine, theirs = ({run.seed: run.score for run in each.runs} for each in (cell, baseline))
-    shared = [seed for seed in mine if seed in theirs]
-    if not shared:
-        raise UserError("the two cells have no seed in common")
-    found = paired_difference([mine[seed] for seed in shared], [theirs[seed] for seed in shared])
-    return found, "seeds only", tuple(sorted({*mine, *theirs} - {*shared}))
-
-
-def _scores(cell: CellResult) -> Scores:
-    items = list(dict.fromkeys(item for run in cell.runs for item in run.items))
-    place = {item: column for column, item in enumerate(items)}
-    values = np.full((len(cell.runs), len(items)), np.nan)
-    for row, run in enumerate(cell.runs):
-        values[row, [place[item] for item in run.items]] = run.values
-    return Scores(values, tuple(run.seed for run in cell.runs), tuple(items))
-
-
-def _effect(cell: CellResult, baseline: CellResult) -> float | None:
-    theirs = {run.seed: run.score for run in baseline.runs}
-    shared = [(run.score, theirs[run.seed]) for run in cell.runs if run.seed in theirs]
-    if len(shared) < 3:
-        return None
-    return seed_effect(*zip(*shared, strict=True)).g_z

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from smoa_lightning.ablation.report.analysis import Analysis
+from smoa_lightning.ablation.report.cells import unit
+from smoa_lightning.ablation.report.comparisons import Comparison
 from smoa_lightning.ablation.report.provenance import provenance
 from smoa_lightning.ablation.report.searches import search_blocks
 from smoa_lightning.ablation.report.summary import headline, missing, opening, summary
-from smoa_lightning.ablation.report.tables import cell_table, cost_table, difference_table, gain_table, grid_tables
+from smoa_lightning.ablation.report.tables import (
+    cell_table,
+    contrast_table,
+    cost_table,
+    difference_table,
+    gain_table,
+    grid_tables,
+)
+from smoa_lightning.ablation.statistics.verdict import p_text
 from smoa_lightning.records.page.document import (
     Block,
     Document,
@@ -23,8 +34,14 @@ from smoa_lightning.records.record import STUDY_FACTS
 
 FIRST = "forest"  # the figure at the beginning of the page
 GAIN_NOTE = (
-    "The base model has no seed, so its score of each item is subtracted from the score of every seed of a cell. p is "
-    "corrected for the comparisons of this table, separately from those with the baseline."
+    "The base model has no seed, so its score of each item is subtracted from the score of every seed of a cell. p and "
+    "intervals are corrected for the comparisons of this table, separately from those with the baseline. "
+)
+CONTRAST_NOTE = (
+    "A contrast of two sides is the mean of the cells of one side minus that of the other, over all other axes. A "
+    "trend is the change for each step of an axis (2 x r: each doubling), with the other axes fixed. Seeds and items "
+    "are paired as in the other tables. p and intervals are corrected for the contrasts of this table, which the study "
+    "declared."
 )
 GRID_NOTE = "The p-values of the terms are not corrected for their number. They hold for new seeds on the same items."
 FILES_NOTE = (
@@ -51,9 +68,19 @@ def contents(analysis: Analysis, pictures: Sequence[Picture], made_by: str) -> D
     blocks += [Heading("Cells"), cell_table(analysis), Paragraph(_cell_note()), cost_table(analysis)]
     blocks += [Paragraph(_cost_note(analysis))]
     if analysis.comparisons:
-        blocks += [Heading("Differences from the baseline"), difference_table(analysis), Paragraph(_difference_note())]
+        blocks += [
+            Heading("Differences from the baseline"),
+            difference_table(analysis),
+            Paragraph(_difference_note(analysis)),
+        ]
+    if analysis.contrasts:
+        blocks += [Heading("Planned contrasts"), contrast_table(analysis), Paragraph(CONTRAST_NOTE)]
     if analysis.gains:
-        blocks += [Heading("Differences from the base model"), gain_table(analysis), Paragraph(GAIN_NOTE)]
+        blocks += [
+            Heading("Differences from the base model"),
+            gain_table(analysis),
+            Paragraph(GAIN_NOTE + seed_note(analysis.gains)),
+        ]
     if analysis.grid is not None:
         blocks += [Heading("Effects of the axes"), *grid_tables(analysis), Paragraph(GRID_NOTE)]
     others = tuple(picture for picture in pictures if picture.name != FIRST)
@@ -82,10 +109,30 @@ def _cost_note(analysis: Analysis) -> str:
     return text.strip()
 
 
-def _difference_note() -> str:
+def seed_note(comparisons: Sequence[Comparison]) -> str:
+    """Return how the variances over seeds were pooled, with p of Bartlett's test for each group of cells."""
+    pools = {id(each.pooled.bartlett): each.pooled for each in comparisons if each.pooled is not None}
+    parts = []
+    for pooled in pools.values():
+        p = float(pooled.bartlett)
+        if pooled.cells < 3 or math.isnan(p):
+            continue
+        how = "are pooled" if pooled.used else "are not pooled, since they differ"
+        parts.append(f"The seed variances of {pooled.cells} cells {how} (Bartlett's test: p = {p_text(p)}).")
+    return " ".join(parts)
+
+
+def _difference_note(analysis: Analysis) -> str:
     return (
         "Each difference is over paired seeds and paired items, and its interval covers the variation of both. "
-        "p is corrected by Holm's method for all comparisons of this table. Established means an adjusted p below 0.05 "
-        "with at least three seeds. g is Hedges' effect size over seeds. It grows as training becomes more repeatable, "
-        "so read the difference first. Metrics without a score for each item are compared over seeds only."
-    )
+        "p and intervals are corrected by Holm's method for all comparisons of this table. Better and worse mean an "
+        "adjusted p below 0.05, so an interval without zero, with at least three seeds. "
+        + ("" if analysis.margin is None else f"Equivalent means an interval within ±{_margin(analysis)}. ")
+        + f"{seed_note(analysis.comparisons)} g is Hedges' effect size over seeds. It grows as training becomes more "
+        "repeatable, so read the difference first. Metrics without a score for each item are compared over seeds only."
+    ).replace("  ", " ")
+
+
+def _margin(analysis: Analysis) -> str:
+    """Return the margin of the study with its unit."""
+    return f"{analysis.margin:g} {unit(analysis.scored[0].metric)[1]}".strip()

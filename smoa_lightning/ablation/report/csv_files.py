@@ -5,6 +5,7 @@ Scores and differences have the unit of the metric: an accuracy is a share, so a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
@@ -16,6 +17,7 @@ from smoa_lightning.ablation.report.comparisons import Comparison
 from smoa_lightning.ablation.report.dimensions import numeric_labels
 from smoa_lightning.ablation.report.estimates import no_difference_interval, no_interval
 from smoa_lightning.ablation.report.searches import best_trial
+from smoa_lightning.ablation.statistics import Pooled
 from smoa_lightning.records.metric_table import METRICS, measured
 from smoa_lightning.records.record import STUDY_FACTS
 
@@ -47,6 +49,7 @@ def data_files(analysis: Analysis) -> dict[str, Data]:
         "runs": runs(analysis),
         "differences": differences(analysis, analysis.comparisons),
         "gains": differences(analysis, analysis.gains),
+        "contrasts": contrasts(analysis),
         "effects": effects(analysis),
         "levels": levels(analysis),
         "searches": searches(analysis),
@@ -96,7 +99,8 @@ def runs(analysis: Analysis) -> Data:
 def differences(analysis: Analysis, comparisons: Sequence[Comparison]) -> Data:
     """Return one row for each comparison."""
     fixed = ["cell", "baseline", "metric", "unit", "difference", "low", "high", "p", "p_holm", "hedges_g", "n_seeds"]
-    fixed += ["n_items", "established", "better", "test", "no_interval"]
+    fixed += ["n_items", "established", "better", "test", "no_interval", "low_corrected", "high_corrected", "verdict"]
+    fixed += ["bartlett_p", "pooled", "n_groups"]
     axes, by_name = AxisColumns(analysis, fixed), {cell.name: cell for cell in analysis.cells}
     rows = []
     for each in comparisons:
@@ -104,9 +108,34 @@ def differences(analysis: Analysis, comparisons: Sequence[Comparison]) -> Data:
         rows.append((
             each.cell, *axes.of(by_name[each.cell]), each.baseline, each.metric, unit_of(each.metric), d.value, d.low,
             d.high, d.p, each.adjusted, each.effect, d.n_seeds, d.n_items, each.verdict.established,
-            each.verdict.better, each.test, no_difference_interval(d),
+            each.verdict.better, each.test, no_difference_interval(d), each.interval.low, each.interval.high,
+            each.verdict.outcome, *pooled_entries(each.pooled), d.n_groups,
         ))  # fmt: skip
     return Data((fixed[0], *axes.titles, *fixed[1:]), tuple(rows))
+
+
+def contrasts(analysis: Analysis) -> Data:
+    """Return one row for each planned contrast."""
+    titles = ("contrast", "above", "below", "cells_above", "cells_below", "metric", "unit", "difference", "low", "high",
+              "p", "p_holm", "n_seeds", "n_items", "verdict", "low_corrected", "high_corrected", "no_interval",
+              "bartlett_p", "pooled", "n_groups")  # fmt: skip
+    rows = []
+    for each in analysis.contrasts:
+        d = each.difference
+        rows.append((
+            each.name, each.above, each.below, each.n_above, each.n_below, each.metric, unit_of(each.metric), d.value,
+            d.low, d.high, d.p, each.adjusted, d.n_seeds, d.n_items, each.verdict.outcome, each.interval.low,
+            each.interval.high, no_difference_interval(d), *pooled_entries(each.pooled), d.n_groups,
+        ))  # fmt: skip
+    return Data(titles, tuple(rows))
+
+
+def pooled_entries(pooled: Pooled | None) -> tuple[float | None, bool]:
+    """Return p of Bartlett's test, and whether the seed variance is the pooled one."""
+    if pooled is None:
+        return None, False
+    p = float(pooled.bartlett)
+    return None if math.isnan(p) else p, bool(pooled.used)
 
 
 def effects(analysis: Analysis) -> Data:

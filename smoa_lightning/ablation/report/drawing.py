@@ -5,6 +5,7 @@ Every figure is one column of a paper wide. So it is readable on a telephone, an
 
 from __future__ import annotations
 
+import importlib
 import io
 import math
 import textwrap
@@ -140,26 +141,57 @@ def save(
     """
     import matplotlib
 
+    _import_without_docstrings()
     with matplotlib.rc_context(SETTINGS):
         pictures = [_saved(make(), folder, formats) for make in makers]
     return [picture for picture in pictures if picture is not None]
 
 
+def _import_without_docstrings() -> None:
+    """Import the figures of matplotlib without texts on the properties of its classes, 0.4 of this import."""
+    from matplotlib import artist as artists
+
+    listed, artists.kwdoc = artists.kwdoc, lambda artist: ""
+    try:
+        importlib.import_module("matplotlib.figure")
+    finally:
+        artists.kwdoc = listed
+
+
+def picture(name: str, caption: str, draw: Callable[[], Any]) -> Picture:
+    """Return a figure for a page, in the colours and fonts of all figures.
+
+    Args:
+        name: Name of the figure.
+        caption: Text below it.
+        draw: Returns a ``matplotlib.figure.Figure``.
+    """
+    import matplotlib
+
+    with matplotlib.rc_context(SETTINGS):
+        return _picture(NamedFigure(name, caption, draw()))
+
+
+def _picture(drawn: NamedFigure) -> Picture:
+    text = io.StringIO()
+    drawn.figure.savefig(text, format="svg", metadata=METADATA["svg"])
+    return Picture(drawn.name, drawn.caption, text.getvalue())
+
+
 def _saved(drawn: NamedFigure | None, folder: Path, formats: Collection[str]) -> Picture | None:
     if drawn is None:
         return None
-    text = io.StringIO()
-    drawn.figure.savefig(text, format="svg", metadata=METADATA["svg"])
+    shown = _picture(drawn)
     for form in METADATA:
         if form not in formats:  # a file of an earlier report may show other numbers
             (folder / f"{drawn.name}.{form}").unlink(missing_ok=True)
             continue
         with replacing(folder / f"{drawn.name}.{form}") as temporary:
             if form == "svg":
-                temporary.write_text(text.getvalue(), encoding="utf-8")
+                temporary.write_text(shown.svg, encoding="utf-8")
             else:
                 drawn.figure.savefig(temporary, format=form, dpi=DPI, metadata=METADATA[form])
-    return Picture(drawn.name, drawn.caption, text.getvalue())
+    return shown
 
 
 def points(axes: Any, x: Sequence[float], cells: Sequence[CellResult], **style: Any) -> None:

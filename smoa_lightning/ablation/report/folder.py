@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smoa_lightning.common.checksums import read_sealed
-from smoa_lightning.common.errors import UserError
-from smoa_lightning.records.items import read_right
+from smoa_lightning.common.errors import UserError, one_line
+from smoa_lightning.records.items import read_right, read_scores
 from smoa_lightning.records.record import BASE_ITEMS, FILES, ITEMS, RECORD, STUDY, STUDY_FACTS, TRIALS, read_record
 
 FORMAT = 1  # of the description of a study
@@ -31,6 +31,7 @@ class FinishedRun:
         score: Value of the study's metric.
         items: Items as (task, row); empty if items have no score of this metric.
         values: (m,), the score of each item.
+        groups: Item -> its group; empty if all items are independent.
     """
 
     name: str
@@ -40,6 +41,7 @@ class FinishedRun:
     score: float
     items: tuple[tuple[str, int], ...] = ()
     values: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
+    groups: Mapping[Any, Any] = field(default_factory=dict)
 
     @property
     def metrics(self) -> Mapping[str, float]:
@@ -119,7 +121,7 @@ def read_study(folder: Path) -> StudyFolder:
         try:
             run = _run(file.parent, description)
         except (UserError, ValueError, KeyError, TypeError) as error:
-            damaged.append(f"{file.parent.name} is left out: {' '.join(str(error).split()) or type(error).__name__}")
+            damaged.append(f"{file.parent.name} is left out: {one_line(error)}")
             continue
         if run is None:
             continue
@@ -187,6 +189,6 @@ def _run(folder: Path, description: Mapping[str, Any]) -> FinishedRun | None:
         return None
     metric = cell["report_metric"]
     score = float(record["metrics"][f"report/{metric}"])
-    right = read_right(folder / ITEMS, metric, record.get(FILES, {}).get(ITEMS))
+    right, groups = read_scores(folder / ITEMS, metric, record.get(FILES, {}).get(ITEMS))
     items, values = tuple(right), np.array(list(right.values()))
-    return FinishedRun(folder.name, place["cell"], place["seed"], record, score, items, values)
+    return FinishedRun(folder.name, place["cell"], place["seed"], record, score, items, values, groups)

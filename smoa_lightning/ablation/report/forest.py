@@ -41,7 +41,7 @@ def _differences(comparisons: Sequence[Comparison]) -> NamedFigure:
     factor, word = unit(shown[0].metric) if len(set(map(unit, metrics))) == 1 else (1.0, "")
     rows: list[Row] = []
     for c in shown:
-        d, label = c.difference, c.cell if len(baselines) == 1 else f"{c.cell}  −  {c.baseline}"
+        d, label = c.interval, c.cell if len(baselines) == 1 else f"{c.cell}  −  {c.baseline}"
         low, high = (None if end is None else factor * end for end in (d.low, d.high))
         rows.append((label, factor * d.value, low, high, c.verdict.established, no_difference_interval(d)))
     zero = "base model before training" if base != "baseline" else f"baseline {baselines[0]}"
@@ -49,9 +49,8 @@ def _differences(comparisons: Sequence[Comparison]) -> NamedFigure:
         zero = "the cell's baseline, named after the minus sign"
     title = f"{', '.join(metrics)}, difference from the {base}{f' in {word}' if word else ''}"
     figure = _drawn(rows, title, f"0 = {zero}")
-    caption = f"Differences from the {zero.removeprefix('the ')}, with 95 % intervals over seeds and items. The "
-    caption += "intervals are not corrected for the number of comparisons. Thick, filled: established after the "
-    caption += "correction. Hollow: not established."
+    caption = f"Differences from the {zero.removeprefix('the ')}, with 95 % intervals over seeds and items, "
+    caption += "corrected for the number of comparisons. Thick, filled: established. Hollow: not established."
     if len(comparisons) > MOST:
         caption += f" {MOST} of {len(comparisons)} are shown: those that are established, then the largest; {table}.csv"
         caption += " has all."

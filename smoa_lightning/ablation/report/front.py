@@ -8,6 +8,8 @@ from itertools import combinations
 from smoa_lightning.ablation.report.cells import CellResult
 from smoa_lightning.ablation.report.comparisons import is_established_better
 from smoa_lightning.ablation.report.drawing import mean
+from smoa_lightning.ablation.report.paired_cells import SeedPools
+from smoa_lightning.ablation.statistics import pooled_for_differences
 
 
 def pareto(points: Sequence[tuple[float, float]], direction: str) -> list[int]:
@@ -39,8 +41,9 @@ def established_front(cells: Sequence[CellResult], cost: str, direction: str) ->
         return []
     places = pareto([(cell.costs[cost], mean(cell)) for cell in cells], direction)
     pairs = sum(first.costs[cost] != second.costs[cost] for first, second in combinations(cells, 2))
+    pools = SeedPools(cells, pooled_for_differences)
     front: list[CellResult] = []
     for place in places:
-        if not front or is_established_better(cells[place], front[-1], direction, pairs):
+        if not front or is_established_better(cells[place], front[-1], direction, pairs, pools):
             front.append(cells[place])
     return front if len(front) > 1 else []

@@ -9,6 +9,7 @@ from smoa_lightning.ablation.report.analysis import Analysis
 from smoa_lightning.ablation.report.cells import CellResult, unit
 from smoa_lightning.ablation.report.comparisons import BASE_MODEL, Comparison
 from smoa_lightning.ablation.statistics import MINIMUM_SEEDS, counted
+from smoa_lightning.ablation.statistics.verdict import EQUIVALENT, NOT_ESTABLISHED
 from smoa_lightning.records.selection import selection_note
 
 MOST_NAMES = 4  # of cells in one sentence
@@ -23,18 +24,18 @@ def headline(analysis: Analysis) -> str:
         return "The study has no baseline and no score of the base model, so no difference was tested."
     baselines = {each.baseline for each in comparisons}
     name = f"{where} {baselines.pop()}" if len(baselines) == 1 and where != BASE_MODEL else where
-    established = [each for each in comparisons if each.verdict.established]
-    if established:
+    kinds: dict[str, list[Comparison]] = {}
+    for each in comparisons:
+        kinds.setdefault(each.verdict.outcome, []).append(each)
+    rest = len(kinds.get(NOT_ESTABLISHED, []))
+    if rest < len(comparisons):
         parts = [
-            f"{counted(len(found), 'cell')} {'is' if len(found) == 1 else 'are'} established to be {word} than {name}"
-            f" ({_largest(found)})"
-            for word, found in (
-                ("better", [each for each in established if each.verdict.better]),
-                ("worse", [each for each in established if not each.verdict.better]),
-            )
-            if found
+            f"{_cells_are(kinds[kind])} established to be {words} {name} ({_largest(kinds[kind])})"
+            for kind, words in (("better", "better than"), ("worse", "worse than"))
+            if kind in kinds
         ]
-        rest = len(comparisons) - len(established)
+        if EQUIVALENT in kinds:
+            parts.append(f"{_cells_are(kinds[EQUIVALENT])} established to be equivalent to {name} within the margin")
         if rest:
             parts.append(f"for {counted(rest, 'cell')} no difference is established")
         text = "; ".join(parts)
@@ -45,6 +46,10 @@ def headline(analysis: Analysis) -> str:
         why = "the differences may be chance"
     which = "The one cell is not" if len(comparisons) == 1 else f"None of {counted(len(comparisons), 'cell')} is"
     return f"{which} shown to differ from {name}: {why}."
+
+
+def _cells_are(found: Sequence[Comparison]) -> str:
+    return f"{counted(len(found), 'cell')} {'is' if len(found) == 1 else 'are'}"
 
 
 def _largest(found: Sequence[Comparison]) -> str:
@@ -75,19 +80,20 @@ def opening(analysis: Analysis) -> str:
 
 def summary(analysis: Analysis) -> list[str]:
     """Return one sentence for each comparison, the established ones first."""
-    return [*_gain_summary(analysis), *_difference_summary(analysis)]
+    planned = [f"Planned contrast {each.name}: {each.verdict.sentence}" for each in analysis.contrasts]
+    return [*_gain_summary(analysis), *planned, *_difference_summary(analysis)]
 
 
 def _gain_summary(analysis: Analysis) -> list[str]:
     """Say which cells are better or worse than the base model, and for which cells neither is established."""
     kinds: dict[str, list[str]] = {}
     for gain in analysis.gains:
-        kind = "not established" if not gain.verdict.established else "better" if gain.verdict.better else "worse"
-        kinds.setdefault(kind, []).append(gain.cell)
+        kinds.setdefault(gain.verdict.outcome, []).append(gain.cell)
     beginnings = {
         "better": "Established to be better than the base model",
         "worse": "Established to be WORSE than the base model",
-        "not established": "Not shown to differ from the base model",
+        EQUIVALENT: "Equivalent to the base model within the margin",
+        NOT_ESTABLISHED: "Not shown to differ from the base model",
     }
     sentences = []
     for kind, names in kinds.items():

@@ -10,11 +10,13 @@ from smoa_lightning.ablation.report.cells import unit
 from smoa_lightning.ablation.report.comparisons import BASE_MODEL, Comparison
 from smoa_lightning.ablation.report.estimates import estimate_text, interval_text, no_difference_interval, no_interval
 from smoa_lightning.ablation.report.summary import best_cell
+from smoa_lightning.ablation.statistics import Difference
 from smoa_lightning.ablation.statistics.verdict import p_text
 from smoa_lightning.records.page.document import Table, columns
 
 DIFFERENCE_TITLES = (
-    "cell", "baseline", "test", "verdict", "difference", "95 % interval", "p", "p (Holm)", "g", "seeds", "items",
+    "cell", "baseline", "test", "verdict", "difference", "corrected 95 % interval", "p", "p (Holm)", "g", "seeds",
+    "items",
 )  # fmt: skip
 MOVED = ("baseline", "test", "seeds", "items")  # columns that move to the caption if they are the same in all rows
 # Name of a cost -> its title and how it is shown.
@@ -101,16 +103,37 @@ def gain_table(analysis: Analysis) -> Table:
 
 
 def _difference_row(comparison: Comparison) -> tuple[str, ...]:
-    difference, (scale, name) = comparison.difference, unit(comparison.metric)
-    ends = no_difference_interval(difference)
-    if difference.low is not None and difference.high is not None:
-        ends = f"[{difference.low * scale:+.2f}, {difference.high * scale:+.2f}]"
+    difference, (scale, name) = comparison.interval, unit(comparison.metric)
+    ends = ends_text(difference, scale)
     size = f"{difference.value * scale:+.2f}{f' {name}' if name else ''}"
     return (
-        comparison.cell, comparison.baseline, comparison.test, comparison.verdict.label, size, ends,
+        comparison.cell, comparison.baseline, comparison.test, comparison.verdict.outcome, size, ends,
         p_text(difference.p), p_text(comparison.adjusted), _number(comparison.effect, ".2f"),
         str(difference.n_seeds), "" if difference.n_items is None else str(difference.n_items),
     )  # fmt: skip
+
+
+def contrast_table(analysis: Analysis) -> Table:
+    """Return the table of planned contrasts."""
+    rows = []
+    for each in analysis.contrasts:
+        d, (scale, name) = each.interval, unit(each.metric)
+        rows.append((
+            each.name, f"{each.above} − {each.below}", f"{each.n_above} / {each.n_below}", each.verdict.outcome,
+            f"{d.value * scale:+.2f}{f' {name}' if name else ''}", ends_text(d, scale), p_text(each.difference.p),
+            p_text(each.adjusted), str(d.n_seeds), "" if d.n_items is None else str(d.n_items),
+        ))  # fmt: skip
+    titles = ["contrast", "of", "cells", "verdict", "difference", "corrected 95 % interval", "p", "p (Holm)", "seeds",
+              "items"]  # fmt: skip
+    table = Table("contrasts", "Planned contrasts.", columns(titles, 4), tuple(rows))
+    return without_constant_columns(table, MOVED)
+
+
+def ends_text(difference: Difference, scale: float) -> str:
+    """Return the interval of a difference in the unit of reports, or why there is none."""
+    if difference.low is None or difference.high is None:
+        return no_difference_interval(difference)
+    return f"[{difference.low * scale:+.2f}, {difference.high * scale:+.2f}]"
 
 
 def grid_tables(analysis: Analysis) -> list[Table]:

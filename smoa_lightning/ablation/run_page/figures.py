@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
+from smoa_lightning.ablation.report.drawing import picture
 from smoa_lightning.ablation.run_page.events import Curve
 from smoa_lightning.records.page.document import Picture
 from smoa_lightning.records.page.theme import COLOURS, LINES
@@ -28,19 +28,18 @@ def figure(name: str, caption: str, fill: Callable[[Any], None], height: float =
         fill: Draws on the axes.
         height: Height in inches.
     """
-    import matplotlib
-    import matplotlib.backends.backend_svg
-    from matplotlib.figure import Figure
 
-    with matplotlib.rc_context({"svg.hashsalt": "smoa_lightning", "font.size": 8.5, "svg.fonttype": "none"}):
+    def draw() -> Any:
+        from matplotlib.figure import Figure
+
         drawn = Figure(figsize=(SIZE[0], height), layout="constrained")
         axes = drawn.subplots()
         axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(True, alpha=0.25, color="#888888", linewidth=0.6)
+        axes.grid(True)
         fill(axes)
-        text = io.StringIO()
-        drawn.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    return Picture(name, caption, text.getvalue())
+        return drawn
+
+    return picture(name, caption, draw)
 
 
 def curve_figure(name: str, caption: str, label: str, curve: Curve, best: int | None = None) -> Picture:

@@ -35,6 +35,11 @@ def update_blocks(folder: Path, curves: Mapping[str, Curve]) -> Iterator[Block]:
     if over_time is not None and len(over_time) > 1:
         pictures.append(ranks_over_time(over_time, finite(curves.get("rank/stable_mean"))))
     yield Row(tuple(pictures))
+    setting = "--layers of the command rank" if layers else "rank_monitor.max_layers"
+    yield Paragraph(
+        f"{len(effective)} layers are measured. They lie at even distances in the list of all layers that the strategy "
+        f"changes, in the order of the model, with its first and last layer. {setting} sets their number."
+    )
     if not layers:
         yield Paragraph(f"The command `rank {folder}` measures the singular values, and the next report shows them.")
     yield Fold("Ranks of the measured layers", (_table(effective, curves, layers),))

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from smoa_lightning.ablation.statistics.differences import (
     Difference,
+    MeanSquares,
     crossed_difference,
     mean_squares,
     paired_difference,
@@ -20,6 +21,7 @@ from smoa_lightning.ablation.statistics.differences import (
 )
 from smoa_lightning.ablation.statistics.effects import SeedEffect, seed_effect
 from smoa_lightning.ablation.statistics.grid import GridEffects, LevelEffect, Term, grid_effects
+from smoa_lightning.ablation.statistics.groups import by_groups
 from smoa_lightning.ablation.statistics.intervals import Estimate, mean_interval
 from smoa_lightning.ablation.statistics.iqm import interquartile_mean
 from smoa_lightning.ablation.statistics.item_differences import (
@@ -30,32 +32,51 @@ from smoa_lightning.ablation.statistics.item_differences import (
     perplexity_scores,
 )
 from smoa_lightning.ablation.statistics.items import McNemar, mcnemar
-from smoa_lightning.ablation.statistics.multiple import holm
-from smoa_lightning.ablation.statistics.pairing import Paired, Scores, pair
-from smoa_lightning.ablation.statistics.power import Detectable, detectable_difference
+from smoa_lightning.ablation.statistics.multiple import corrected, holm, holm_levels
+from smoa_lightning.ablation.statistics.pairing import Paired, Scores, Shared, pair, shared_scores
+from smoa_lightning.ablation.statistics.power import (
+    PlannedTest,
+    Variances,
+    assumed_variances,
+    detectable_difference,
+    items_to_detect,
+    power_of,
+    seeds_to_detect,
+    variances_of,
+)
+from smoa_lightning.ablation.statistics.seed_variance import Pooled, pooled_for_differences, pooled_for_gains
 from smoa_lightning.ablation.statistics.verdict import MINIMUM_SEEDS, Verdict, counted, verdict
 
 __all__ = [
     "MINIMUM_SEEDS",
-    "Detectable",
     "Difference",
     "Estimate",
     "GridEffects",
     "LevelEffect",
     "McNemar",
+    "MeanSquares",
     "Paired",
+    "PlannedTest",
+    "Pooled",
     "Scores",
     "SeedEffect",
+    "Shared",
     "Term",
+    "Variances",
     "Verdict",
     "accuracy_difference",
+    "assumed_variances",
+    "by_groups",
+    "corrected",
     "counted",
     "crossed_difference",
     "detectable_difference",
     "grid_effects",
     "holm",
+    "holm_levels",
     "interquartile_mean",
     "item_difference",
+    "items_to_detect",
     "mcnemar",
     "mean_interval",
     "mean_of_accuracy_differences",
@@ -64,7 +85,13 @@ __all__ = [
     "pair",
     "paired_difference",
     "perplexity_scores",
+    "pooled_for_differences",
+    "pooled_for_gains",
+    "power_of",
     "seed_effect",
+    "seeds_to_detect",
+    "shared_scores",
     "standard_error",
+    "variances_of",
     "verdict",
 ]

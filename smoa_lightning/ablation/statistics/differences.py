@@ -16,13 +16,16 @@ Metz 1992 (Investigative Radiology 27, 723). The degrees of freedom follow Hilli
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from smoa_lightning.ablation.statistics.groups import by_groups
 from smoa_lightning.ablation.statistics.intervals import ROUNDING, finite, paired_spread, student, student_p
+from smoa_lightning.ablation.statistics.seed_variance import Pooled, shrunken
 from smoa_lightning.common.errors import UserError
 
 # Both constants were chosen so that the interval covers well for all shares of the variances (docs/statistics.md).
@@ -53,6 +56,7 @@ class Difference:
         n_items: Number of paired items, None if the items were not used.
         method: ``seeds``, ``items``, or ``seeds and items``.
         confidence: Nominal coverage of the interval.
+        n_groups: Number of groups of items, None if each item is a group of its own.
     """
 
     value: float
@@ -65,12 +69,24 @@ class Difference:
     n_items: int | None
     method: str
     confidence: float = 0.95
+    n_groups: int | None = None
+
+    def at(self, confidence: float) -> Difference:
+        """Return the same difference with the t-interval of another confidence; unchanged without an interval."""
+        if self.standard_error is None or self.df is None:
+            return self
+        half = student(confidence, self.df) * self.standard_error
+        return replace(self, low=self.value - half, high=self.value + half, confidence=confidence)
 
 
-def paired_difference(cell: ArrayLike, baseline: ArrayLike, confidence: float = 0.95) -> Difference:
+def paired_difference(
+    cell: ArrayLike, baseline: ArrayLike, confidence: float = 0.95, pooled: Pooled | None = None
+) -> Difference:
     r"""Return the difference over paired seeds, by the paired t-test.
 
     .. math:: t = \bar d / (s_d / \sqrt n), \qquad n - 1 \text{ degrees of freedom}
+
+    With ``pooled`` the variance :math:`s_d^2` is the shrunken one of ``seed_variance``, with its degrees of freedom.
 
     Use this for metrics without a score for each item (BLEU of a corpus). The result holds for new seeds on *the same
     items*. If items have scores, use ``crossed_difference``. There is no interval and no p for one seed, or for
@@ -80,6 +96,7 @@ def paired_difference(cell: ArrayLike, baseline: ArrayLike, confidence: float = 
         cell: (n,), one score for each seed.
         baseline: (n,), the scores of the same seeds.
         confidence: Nominal coverage.
+        pooled: Variance over seeds of this difference, pooled over cells; None for the variance of the pair alone.
 
     Raises:
         UserError: The two have different lengths, or a score is not a finite number.
@@ -87,10 +104,17 @@ def paired_difference(cell: ArrayLike, baseline: ArrayLike, confidence: float = 
     n, value, spread = paired_spread(cell, baseline)
     if not spread:
         return Difference(value, None, None, None, None, None, n, None, "seeds", confidence)
-    return _student(value, spread / math.sqrt(n), n - 1, (n, None), "seeds", confidence)
+    variance, df = shrunken(spread**2, n - 1, pooled)
+    return _student(value, math.sqrt(float(variance) / n), float(df), (n, None), "seeds", confidence)
 
 
-def crossed_difference(cell: ArrayLike, baseline: ArrayLike, confidence: float = 0.95) -> Difference:
+def crossed_difference(
+    cell: ArrayLike,
+    baseline: ArrayLike,
+    confidence: float = 0.95,
+    pooled: Pooled | None = None,
+    groups: Sequence[Hashable] | None = None,
+) -> Difference:
     r"""Return the difference over paired seeds *and* paired items (model: see the module).
 
     With the mean squares S of the seeds, I of the items and E of the residual, and :math:`A = \max(I - E, 0)`,
@@ -105,20 +129,30 @@ def crossed_difference(cell: ArrayLike, baseline: ArrayLike, confidence: float =
     (docs/statistics.md). With two seeds the interval may cover only 90 %. With one seed there is no interval, since the
     spread over seeds is unknown; ``mcnemar`` then compares the two runs.
 
+    With ``pooled``, S is the shrunken mean square of ``seed_variance``, and its degrees of freedom take the place of
+    n - 1. With ``groups``, the groups of ``by_groups`` take the place of items.
+
     Args:
         cell: (n, m), one row for each seed, one column for each item: 1 and 0, or any score.
         baseline: (n, m), the same seeds and items.
         confidence: Nominal coverage.
+        pooled: Variance over seeds of this difference, pooled over cells; None for the variance of the pair alone.
+        groups: (m,), the group of each item; None for independent items.
 
     Raises:
-        UserError: The shapes differ, there are fewer than two items, or a score is not a finite number.
+        UserError: The shapes differ, there are fewer than two items or groups, or a score is not a finite number.
     """
     differences, scale = paired_table(cell, baseline)
+    if groups is not None and len(set(groups)) < differences.shape[1]:
+        items, differences = differences.shape[1], by_groups(differences, groups)
+        zero = np.zeros_like(differences)
+        found = crossed_difference(differences, zero, confidence, pooled)
+        return replace(found, n_items=items, n_groups=differences.shape[1])
     n, m = differences.shape
     value = float(differences.mean())
     if n == 1:
         return Difference(value, None, None, None, None, None, 1, m, "seeds and items", confidence)
-    error, df = standard_error(mean_squares(differences), n, m)
+    error, df = standard_error(mean_squares(differences), n, m, pooled)
     if float(error) <= ROUNDING * scale:  # the runs agree on every item, or differ by a constant
         p = 1.0 if abs(value) <= ROUNDING * scale else None
         return Difference(value, None, None, p, 0.0, None, n, m, "seeds and items", confidence)
@@ -146,11 +180,30 @@ def mean_squares(differences: NDArray[np.float64]) -> MeanSquares:
     )
 
 
-def standard_error(squares: MeanSquares, n: int, m: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def standard_error(
+    squares: MeanSquares, n: int, m: int, pooled: Pooled | None = None
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return standard error and degrees of freedom of the mean of n x m differences (``crossed_difference``).
 
     Args:
         squares: Mean squares of the differences, floats or arrays.
+        n: Number of seeds, two or more.
+        m: Number of items, two or more.
+        pooled: Variance over seeds of the difference, pooled over cells; None for ``squares.seeds`` alone.
+    """
+    own = np.asarray(squares.seeds, dtype=np.float64)
+    seeds, seeds_df = shrunken(own, n - 1, None if pooled is None else pooled.times(m))
+    return crossed_error(squares._replace(seeds=seeds), seeds_df, n, m)
+
+
+def crossed_error(
+    squares: MeanSquares, seeds_df: Any, n: int, m: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return standard error and degrees of freedom for a mean square of seeds with ``seeds_df`` degrees of freedom.
+
+    Args:
+        squares: Mean squares of the differences, floats or arrays.
+        seeds_df: Degrees of freedom of ``squares.seeds``.
         n: Number of seeds, two or more.
         m: Number of items, two or more.
     """
@@ -158,7 +211,7 @@ def standard_error(squares: MeanSquares, n: int, m: int) -> tuple[NDArray[np.flo
     item_part = np.maximum(items - residual, 0)
     total = np.maximum(seeds, RESIDUAL_FLOOR * residual) + item_part
     mixed = np.divide(item_part, seeds + item_part, out=np.zeros_like(total), where=seeds + item_part > 0)
-    uncertain = (seeds * (1 + MIXING * mixed / (n - 1))) ** 2 / (n - 1)
+    uncertain = (seeds * (1 + MIXING * mixed / seeds_df)) ** 2 / seeds_df
     uncertain = uncertain + np.where(items > residual, items, 0) ** 2 / (m - 1)
     most = np.full_like(total, m - 1)
     df = np.minimum(np.divide(total**2, uncertain, out=most.copy(), where=uncertain > 0), most)

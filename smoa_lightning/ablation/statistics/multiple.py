@@ -1,4 +1,4 @@
-"""Holm's correction for several comparisons."""
+"""Holm's correction for several comparisons: of p-values, and of intervals that agree with them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from smoa_lightning.ablation.statistics.differences import Difference
+from smoa_lightning.ablation.statistics.intervals import checked
 from smoa_lightning.common.errors import UserError
 
 
@@ -35,3 +37,42 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     for position, value in zip(order, stepped, strict=True):
         adjusted[tested[position]] = float(value)
     return adjusted
+
+
+def holm_levels(p_values: Sequence[float | None], alpha: float = 0.05) -> list[float | None]:
+    r"""Return the level of each comparison's interval, so that interval and test agree.
+
+    Holm's correction tests the j-th smallest p at :math:`\alpha / (c - j + 1)`, until the first that is not rejected. A
+    rejected comparison has this level. The others have Bonferroni's level :math:`\alpha / c`. So the interval with the
+    coverage 1 - level excludes zero if and only if the adjusted p is below :math:`\alpha`. All intervals at
+    Bonferroni's level hold together with the chance :math:`1 - \alpha`, so an equivalence may be read from them.
+
+    Args:
+        p_values: One for each comparison; None stays None and is not counted.
+        alpha: Level of the family.
+
+    >>> holm_levels([0.01, 0.04, None, 0.03]), holm_levels([0.2, 0.001])
+    ([0.016666666666666666, 0.016666666666666666, None, 0.016666666666666666], [0.025, 0.025])
+    """
+    adjusted = holm(p_values)
+    rejected = sum(p is not None and p < checked(alpha, "the level") for p in adjusted)
+    tested = sorted((p, place) for place, p in enumerate(p_values) if p is not None)
+    levels: list[float | None] = [None] * len(p_values)
+    for step, (_, place) in enumerate(tested):
+        levels[place] = alpha / (len(tested) - (step if step < rejected else 0))
+    return levels
+
+
+def corrected(differences: Sequence[Difference], alpha: float = 0.05) -> list[tuple[float | None, Difference]]:
+    """Return the adjusted p of each difference, and the difference with the interval of its level.
+
+    Args:
+        differences: All differences of the family.
+        alpha: Level of the family.
+    """
+    p_values = [each.p for each in differences]
+    levels = holm_levels(p_values, alpha)
+    return [
+        (p, each if level is None else each.at(1 - level))
+        for p, each, level in zip(holm(p_values), differences, levels, strict=True)
+    ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -71,8 +71,23 @@ class Paired:
         return self.cell - self.baseline
 
 
-def pair(cell: Scores, baseline: Scores) -> Paired:
-    """Return the scores of both cells on the seeds and items that both have.
+@dataclass(frozen=True)
+class Shared:
+    """The scores of several cells on the seeds and items that all of them have.
+
+    Args:
+        values: (C, n, m), complete.
+        seeds: The n seeds.
+        items: The m items.
+    """
+
+    values: NDArray[np.float64]
+    seeds: tuple[Hashable, ...]
+    items: tuple[Hashable, ...]
+
+
+def shared_scores(cells: Sequence[Scores]) -> Shared:
+    """Return the scores of several cells on the seeds and items that all have.
 
     A seed without any score counts as missing. An item is left out for all seeds if one of the cells has no score for
     it in a shared seed. So the result is complete.
@@ -80,30 +95,45 @@ def pair(cell: Scores, baseline: Scores) -> Paired:
     Raises:
         UserError: The cells share no seed, or no item.
     """
-    runs = [_scored(scores) for scores in (cell, baseline)]
-    seeds = tuple(seed for seed in runs[0] if seed in runs[1])
+    runs = [_scored(scores) for scores in cells]
+    seeds = tuple(seed for seed in runs[0] if all(seed in each for each in runs))
     if not seeds:
-        raise UserError(
-            f"the two cells share no seed: one has {_listed(runs[0])}, the other {_listed(runs[1])}; "
-            "run both with the same seeds"
-        )
-    columns = [{item: number for number, item in enumerate(scores.items)} for scores in (cell, baseline)]
-    shared = [item for item in columns[0] if item in columns[1]]
-    arrays = [
-        scores.values[np.ix_([rows[seed] for seed in seeds], [column[item] for item in shared])]
-        for scores, rows, column in zip((cell, baseline), runs, columns, strict=True)
-    ]
+        other = next((each for each in runs[1:] if not runs[0].keys() & each.keys()), runs[-1])
+        both = f"one has {_listed(runs[0])}, the other {_listed(other)}"
+        raise UserError(f"the cells share no seed: {both}; run all with the same seeds")
+    if all(scores.items == cells[0].items for scores in cells):
+        shared = list(cells[0].items)
+        arrays = np.array([s.values[[rows[seed] for seed in seeds]] for s, rows in zip(cells, runs, strict=True)])
+    else:
+        columns = [{item: number for number, item in enumerate(scores.items)} for scores in cells]
+        shared = [item for item in columns[0] if all(item in column for column in columns)]
+        arrays = np.array([
+            scores.values[np.ix_([rows[seed] for seed in seeds], [column[item] for item in shared])]
+            for scores, rows, column in zip(cells, runs, columns, strict=True)
+        ])  # fmt: skip
     complete = np.asarray(~np.isnan(arrays).any(axis=(0, 1)))
     if not complete.any():
-        raise UserError("the two cells share no item: score both on the same rows")
+        raise UserError(
+            f"the {'two' if len(cells) == 2 else len(cells)} cells share no item: score both on the same rows"
+        )
     items = tuple(item for item, is_complete in zip(shared, complete, strict=True) if is_complete)
+    return Shared(arrays[:, :, complete], seeds, items)
+
+
+def pair(cell: Scores, baseline: Scores) -> Paired:
+    """Return the scores of both cells on the seeds and items that both have (``shared_scores``).
+
+    Raises:
+        UserError: The cells share no seed, or no item.
+    """
+    shared = shared_scores([cell, baseline])
     return Paired(
-        cell=arrays[0][:, complete],
-        baseline=arrays[1][:, complete],
-        seeds=seeds,
-        items=items,
-        dropped_seeds=tuple(seed for seed in dict.fromkeys([*cell.seeds, *baseline.seeds]) if seed not in seeds),
-        dropped_items=len({*cell.items, *baseline.items}) - len(items),
+        cell=shared.values[0],
+        baseline=shared.values[1],
+        seeds=shared.seeds,
+        items=shared.items,
+        dropped_seeds=tuple(seed for seed in dict.fromkeys([*cell.seeds, *baseline.seeds]) if seed not in shared.seeds),
+        dropped_items=len({*cell.items, *baseline.items}) - len(shared.items),
     )
 
 

@@ -8,6 +8,7 @@ from smoa_lightning.ablation.statistics.differences import Difference
 from smoa_lightning.ablation.statistics.intervals import checked
 
 ESTABLISHED = "established"
+EQUIVALENT = "equivalent within the margin"
 MINIMUM_SEEDS = 3  # that a verdict needs: the interval of two seeds may cover only 90 %
 NOT_ESTABLISHED = "not established"
 
@@ -20,11 +21,20 @@ class Verdict:
         established: Whether the difference is established.
         better: Whether the cell's mean is the better one; None for equal means.
         sentence: Everything that a reader needs to judge the difference.
+        within: Whether the difference is established to be smaller than the margin; False without a margin.
     """
 
     established: bool
     better: bool | None
     sentence: str
+    within: bool = False
+
+    @property
+    def outcome(self) -> str:
+        """``better``, ``worse``, ``equivalent within the margin`` or ``not established``."""
+        if self.established:
+            return "better" if self.better else "worse"
+        return EQUIVALENT if self.within else NOT_ESTABLISHED
 
     @property
     def label(self) -> str:
@@ -43,19 +53,27 @@ def verdict(
     scale: float = 100.0,
     unit: str = "points",
     minimum_seeds: int = MINIMUM_SEEDS,
+    margin: float | None = None,
 ) -> Verdict:
-    """Return the verdict on a difference: established if there are enough seeds and the adjusted p is below ``alpha``.
+    r"""Return the verdict on a difference: established if there are enough seeds and the adjusted p is below ``alpha``.
+
+    With a margin :math:`\Delta`, a difference is equivalent if its interval lies within :math:`(-\Delta, \Delta)`.
+    These are two one-sided tests (TOST: Schuirmann 1987, Journal of Pharmacokinetics and Biopharmaceutics 15, 657),
+    each at half of the interval's level. The usual 90 % interval would not suit, since the same interval also decides
+    "better" and "worse". A difference that is established and within the margin is "better" or "worse", and the
+    sentence says by less than the margin.
 
     Args:
         cell: Name of the cell.
         baseline: Name of the baseline.
-        difference: The cell minus the baseline.
+        difference: The cell minus the baseline, with the corrected interval (``corrected``) if p is adjusted.
         adjusted_p: p-value after the correction for all comparisons of the table (``holm``); None if not tested.
         alpha: Level of the family.
         higher_is_better: Direction of the metric.
         scale: Factor to the unit: 100 turns accuracies into points.
         unit: Unit of the scaled difference; empty for none.
         minimum_seeds: Number of seeds that a verdict needs. The interval of two seeds may cover only 90 %.
+        margin: Largest difference that does not matter, in the unit of ``difference``; None for no test of equivalence.
 
     >>> found = Difference(0.023, 0.004, 0.042, 0.009, 0.008, 6.0, 5, None, "seeds")
     >>> verdict("A", "B", found, 0.018).sentence
@@ -64,26 +82,50 @@ def verdict(
     checked(alpha, "the level")
     enough = difference.n_seeds >= minimum_seeds
     established = enough and adjusted_p is not None and adjusted_p < alpha
+    inside = margin is not None and _is_inside(difference, margin)
+    within = enough and inside
     better = None if difference.value == 0 else (difference.value > 0) == higher_is_better
-    size = f"{abs(difference.value) * scale:.2f}" + (f" {unit}" if unit else "")
-    if better is None:
-        start = f"{cell} scores the same as {baseline}"
-    elif established:
-        start = f"{cell} is {'better' if better else 'worse'} than {baseline} by {size}"
-    else:
-        start = f"{cell} is not shown to differ from {baseline}: its mean is {size} {'better' if better else 'worse'}"
-    parts = [start, _interval(difference, scale), _p_value(adjusted_p), counted(difference.n_seeds, "seed")]
+    bound = f"{scale * (margin or 0):.2f}" + (f" {unit}" if unit else "")
+    start = _start(cell, baseline, (abs(difference.value) * scale, unit), established, better, within)
+    start += f", by less than the margin of {bound}" if within and established else ""
+    start += f" of {bound}" if within and not established else ""
+    parts = [start, _interval(difference, scale, alpha), _p_value(adjusted_p), counted(difference.n_seeds, "seed")]
     if difference.n_items is not None:
-        parts.append(counted(difference.n_items, "item"))
-    ending = ESTABLISHED if established else NOT_ESTABLISHED
+        groups = "" if difference.n_groups is None else f" in {counted(difference.n_groups, 'group')}"
+        parts.append(counted(difference.n_items, "item") + groups)
+    ending = ESTABLISHED if established else EQUIVALENT if within else NOT_ESTABLISHED
     ending += "" if enough else f", since at least {minimum_seeds} seeds are needed"
-    return Verdict(established, better, f"{', '.join(parts)}: {ending}.")
+    return Verdict(established, better, f"{', '.join(parts)}: {ending}.", within)
 
 
-def _interval(difference: Difference, scale: float) -> str:
+def _start(
+    cell: str, baseline: str, size: tuple[float, str], established: bool, better: bool | None, within: bool
+) -> str:
+    """Return the beginning of the sentence; of an equivalence without the margin."""
+    by = f"{size[0]:.2f}" + (f" {size[1]}" if size[1] else "")
+    if established:
+        return f"{cell} is {'better' if better else 'worse'} than {baseline} by {by}"
+    if within:
+        mean = "its mean is the same" if better is None else f"its mean is {by} {'better' if better else 'worse'}"
+        return f"{cell} is equivalent to {baseline} ({mean}) within the margin"
+    if better is None:
+        return f"{cell} scores the same as {baseline}"
+    return f"{cell} is not shown to differ from {baseline}: its mean is {by} {'better' if better else 'worse'}"
+
+
+def _is_inside(difference: Difference, margin: float) -> bool:
+    """Whether the interval of a difference lies within the margin."""
+    if difference.low is None or difference.high is None:
+        return False
+    return -margin < difference.low and difference.high < margin
+
+
+def _interval(difference: Difference, scale: float, alpha: float) -> str:
     if difference.low is None or difference.high is None:
         return "no interval"
     ends = f"[{difference.low * scale:.2f}, {difference.high * scale:.2f}]"
+    if difference.confidence > 1 - alpha + 1e-9:
+        return f"corrected {100 * (1 - alpha):g} % interval {ends}"
     return f"{100 * difference.confidence:g} % interval {ends}"
 
 

@@ -53,13 +53,13 @@ def baselines(tree: LocatedYaml, axes: Sequence[Axis], cells: Sequence[Cell], re
         wanted[name] = found.label
     text = ",".join(f"{by_name[name].shown}={label}" for name, label in wanted.items())
     result: dict[str, str] = {}
-    for group in _groups(cells, resolver):
+    for group in groups_by_rows(cells, resolver):
         baseline = _only(group, wanted, f"{tree.where('baseline')}the baseline {text}", len(group) < len(cells))
         result |= {cell.name: baseline for cell in group}
     return result
 
 
-def _groups(cells: Sequence[Cell], resolver: Composer) -> list[list[Cell]]:
+def groups_by_rows(cells: Sequence[Cell], resolver: Composer) -> list[list[Cell]]:
     """Return the groups of cells with the same report rows."""
     groups: dict[str, list[Cell]] = {}
     for cell in cells:

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from smoa_lightning.ablation.study.axes import Value, combined, label_of, parse_axes, parse_zip
-from smoa_lightning.ablation.study.baseline import baselines
+from smoa_lightning.ablation.study.baseline import baselines, groups_by_rows
 from smoa_lightning.ablation.study.budget import BUDGET, DEFAULT_TOLERANCE, TOLERANCE, check_budget, parse_budget
 from smoa_lightning.ablation.study.classes import classes_of
 from smoa_lightning.ablation.study.conditions import Condition, Lookup, parse_condition
+from smoa_lightning.ablation.study.contrasts import parse_contrasts
 from smoa_lightning.ablation.study.objective import DIRECTIONS, Objective, metric_of
 from smoa_lightning.ablation.study.search_space import parse_search
 from smoa_lightning.ablation.study.space import Cell, Study, command_line
@@ -19,6 +20,7 @@ from smoa_lightning.ablation.study.study_file import (
     STUDY_KEYS,
     base_files,
     keep,
+    margin_of,
     read_study,
     retries,
     seed_list,
@@ -89,6 +91,8 @@ class _Expansion:
             retries=retries(self.tree),
             keep=keep(self.tree),
             resolver=self.resolver,
+            margin=margin_of(self.tree),
+            contrasts=parse_contrasts(self.tree, self.axes, groups_by_rows(cells, self.resolver)),
         )
 
     # ------------------------------------------------------------------------------------------------------- overrides

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from smoa_lightning.ablation.study.search_space import FINITE, OptunaClass, Parameter, Search
-from smoa_lightning.common.errors import UserError
+from smoa_lightning.common.errors import UserError, one_line
 
 if TYPE_CHECKING:
     from optuna.pruners import BasePruner
@@ -69,8 +69,7 @@ def try_search(search: Search) -> None:
                 warnings.simplefilter("ignore")  # the search shows them
                 _ask(kind, named, search)
         except Exception as error:  # errors of Optuna's classes have no common class
-            text = " ".join(str(error).split()) or type(error).__name__
-            raise UserError(f"{named.where}{kind} {named.name} cannot take its options: {text}") from error
+            raise UserError(f"{named.where}{kind} {named.name} cannot take its options: {one_line(error)}") from error
 
 
 def _ask(kind: str, named: OptunaClass, search: Search) -> None:

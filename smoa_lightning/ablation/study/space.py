@@ -84,6 +84,25 @@ class Run:
 
 
 @dataclass(frozen=True)
+class Contrast:
+    """A planned contrast: a weighted sum of cells with weights that sum to zero.
+
+    Attributes:
+        name: Its name in the study file, with the rows if the study has several.
+        above: What has positive weights, in words.
+        below: What it is compared with, in words.
+        weights: Name of a cell -> its weight; only cells with a weight.
+        cells: Names of all cells with the same report rows.
+    """
+
+    name: str
+    above: str
+    below: str
+    weights: Mapping[str, float]
+    cells: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Study:
     """An expanded study.
 
@@ -101,6 +120,8 @@ class Study:
         retries: How often a failed run is tried again.
         keep: Whether finished runs keep their best adapter: ``best`` or ``none``.
         resolver: Composes settings.
+        margin: Largest difference that does not matter, in the unit of reports; ``None`` without one.
+        contrasts: Planned contrasts, from ``contrasts.parse_contrasts``.
         sources: The sources that were decided for the cells, see ``sources``; ``None`` if each run decides.
         contents: Digests of the local files that the cells read, see ``local_files``.
     """
@@ -117,6 +138,8 @@ class Study:
     retries: int
     keep: Keep
     resolver: Composer = field(repr=False)
+    margin: float | None = None
+    contrasts: tuple[Contrast, ...] = ()
     sources: Mapping[str, Mapping[str, Any]] | None = None
     contents: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict, repr=False)
 

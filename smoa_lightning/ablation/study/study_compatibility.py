@@ -11,7 +11,7 @@ from smoa_lightning.ablation.study.base_model import scored_with
 from smoa_lightning.ablation.study.conditions import Condition
 from smoa_lightning.ablation.study.objective import Objective
 from smoa_lightning.ablation.study.search_space import Parameter, Search
-from smoa_lightning.ablation.study.space import Study
+from smoa_lightning.ablation.study.space import Contrast, Study
 from smoa_lightning.common.checksums import read_sealed
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.records.record import STUDY, flat
@@ -50,6 +50,10 @@ def describe_study(study: Study) -> dict[str, Any]:
         "retries": study.retries,
         "keep": study.keep,
     }
+    if study.margin is not None:
+        description["margin"] = study.margin
+    if study.contrasts:
+        description["contrasts"] = {each.name: _contrast(each) for each in study.contrasts}
     if study.sources is not None:
         description["sources"] = study.sources
     if study.contents:
@@ -149,13 +153,17 @@ def _changes(stored: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]
         yield f"new seeds: {', '.join(map(str, seeds))}"
     if new["search"] is not None and new["search"]["trials"] > stored["search"]["trials"]:
         yield f"search.trials was {stored['search']['trials']} and is {new['search']['trials']}"
-    for key in ("objective", "baselines", "retries", "keep"):
-        before, after = stored[key], new[key]
+    for key in ("objective", "baselines", "retries", "keep", "margin", "contrasts"):
+        before, after = stored.get(key), new.get(key)
         if key == "baselines":  # baselines of new cells are not a change
             before, after = (
                 {n: other[n] for n in stored[key].keys() & new[key].keys()} for other in (stored[key], new[key])
             )
             before, after = (sorted(set(other.values())) for other in (before, after))
+        if key == "contrasts":  # the weights of new cells are not a change
+            before, after = (
+                {name: [c["above"], c["below"]] for name, c in (other or {}).items()} for other in (before, after)
+            )
         if before != after:
             yield f"{key} was {json.dumps(before)} and is {json.dumps(after)}"
 
@@ -165,6 +173,15 @@ def _text_of(settings: Mapping[str, Any], key: str) -> str:
 
 
 # ------------------------------------------------------------------------------------------------------------- as JSON
+
+
+def _contrast(contrast: Contrast) -> dict[str, Any]:
+    return {
+        "above": contrast.above,
+        "below": contrast.below,
+        "weights": dict(contrast.weights),
+        "cells": list(contrast.cells),
+    }
 
 
 def _objective(objective: Objective) -> dict[str, Any]:

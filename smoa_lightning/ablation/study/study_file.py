@@ -12,6 +12,8 @@
     drop: [{partition: none, num_subspaces: '>1'}]  # see conditions.py
     baseline: {mechanism: hira, r: 8}
     objective: {metric: acc, direction: maximize}
+    margin: 1.0                                  # differences below 1.0 points (of an accuracy) do not matter
+    contrasts: {subspaces: {partition: [spectral_blocks, none]}, rank: {r: log}}  # see contrasts.py
     seeds: 3                                     # or a list
     budget: 300k                                 # size of every strategy; or {like: FILE}
     overrides: {data.batch_size: 16}             # configuration keys for all runs
@@ -30,6 +32,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -56,6 +59,8 @@ STUDY_KEYS = {
     "seeds": "seeds of the final runs, or their number",
     "baseline": "axis -> value of the cell that the other cells are compared with",
     "objective": "metric and direction",
+    "margin": "largest difference that does not matter, in the unit of reports",
+    "contrasts": "name -> axis with two sides or a trend",
     "budget": "trainable parameters of every cell",
     "overrides": "configuration keys -> values for all runs",
     "search": "an Optuna study for each cell",
@@ -63,7 +68,7 @@ STUDY_KEYS = {
     "keep": "whether a run keeps its best adapter: best or none",
 }
 # To which depth a later file is merged key by key with earlier files; other keys are replaced.
-DEPTHS = {"axes": 1, "overrides": 1, "search": 2}
+DEPTHS = {"axes": 1, "overrides": 1, "search": 2, "contrasts": 1}
 MOST_SEEDS = 10_000
 KEEP = ("best", "none")
 Keep = Literal["best", "none"]
@@ -196,6 +201,23 @@ def retries(tree: LocatedYaml) -> int:
     if isinstance(given, bool) or not isinstance(given, int) or given < 0:
         raise UserError(f"{tree.where('retries')}retries is {given!r}, but must be a whole number of at least 0")
     return given
+
+
+def margin_of(tree: LocatedYaml) -> float | None:
+    """Return the largest difference that does not matter, in the unit of reports: points of an accuracy.
+
+    Raises:
+        UserError: The value is not a positive number.
+    """
+    given = tree.value.get("margin")
+    if given is None:
+        return None
+    if isinstance(given, bool) or not isinstance(given, int | float) or not 0 < given < math.inf:
+        raise UserError(
+            f"{tree.where('margin')}margin is {given!r}, but must be a number above 0 in the unit of the report, such "
+            "as 1.0 for one point of an accuracy"
+        )
+    return float(given)
 
 
 def keep(tree: LocatedYaml) -> Keep:

@@ -47,7 +47,6 @@ class HyperAdaptLinear(BoundLayer):
     adapter_layer_names = ("hyperadapt_a", "hyperadapt_b")
     frozen_state = ("hyperadapt_fingerprint",)
     fingerprint_name = "hyperadapt_fingerprint"
-    other_param_names = ("dropouts", "configs", *frozen_state)
     hyperadapt_a: nn.ParameterDict
     hyperadapt_b: nn.ParameterDict
     hyperadapt_fingerprint: BufferDict

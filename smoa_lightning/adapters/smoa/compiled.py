@@ -1,6 +1,7 @@
 """The fused linear map as an operator of torch, so that a compiled graph calls it as one node, forward and backward.
 
-Inside the operator everything runs as without a compiler: in shared scratch memory, with nothing dense saved. A graph
+Inside the operator everything runs as without a compiler, with nothing dense saved. On a GPU it takes new memory, which
+a CUDA graph owns, else shared scratch memory. A graph
 of the single products would save W + s D of every layer for backward.
 """
 
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from smoa_lightning.adapters.smoa.fused import Settings, gradients, output
+from smoa_lightning.adapters.smoa.scratch import memory_of_graph
 from smoa_lightning.adapters.smoa.terms import Grid, Plan
 
 
@@ -28,11 +30,10 @@ def compiled_linear(
 def parts_of(plan: Plan) -> tuple[list[Tensor], list[int]]:
     """Return the tensors and the numbers of a plan, since an operator takes no other values; see :func:`plan_of`."""
     tensors = [*plan.rows, *plan.cols, *plan.masks, *plan.noise]
-    if plan.row_place is not None and plan.col_place is not None:
-        tensors += [plan.row_place, plan.col_place]
+    if plan.left_index is not None and plan.right_index is not None:
+        tensors += [plan.left_index, plan.right_index]
     numbers = [int(plan.weighted), len(plan.rows), len(plan.masks), len(plan.noise), len(plan.ranks), *plan.ranks]
     if plan.grid is not None:
-        tensors += [plan.grid.left_index, plan.grid.right_index]
         for shape in plan.grid.shapes:
             numbers += shape
     return tensors, numbers
@@ -44,12 +45,11 @@ def plan_of(tensors: list[Tensor], numbers: list[int]) -> Plan:
     ranks, sizes = tuple(rest[:count]), rest[count:]
     parts = iter(tensors)
     rows, cols, spectral, random = (tuple(islice(parts, size)) for size in (blocks, blocks, masks, noise))
-    row_place, col_place = (next(parts), next(parts)) if blocks else (None, None)
-    grid = None
+    left_index, right_index, grid = next(parts, None), next(parts, None), None
     if sizes:
         shapes = tuple(zip(sizes[::2], sizes[1::2], strict=True))
-        grid = Grid(shapes, Grid.rows_of(shapes), next(parts), next(parts))
-    return Plan(ranks, bool(weighted), rows, cols, row_place, col_place, spectral, random, grid)
+        grid = Grid(shapes, Grid.rows_of(shapes))
+    return Plan(ranks, bool(weighted), rows, cols, left_index, right_index, spectral, random, grid)
 
 
 @torch.library.custom_op("smoa_lightning::linear", mutates_args=())
@@ -65,7 +65,8 @@ def _forward(
     include_base: bool,
     split: bool,
 ) -> Tensor:
-    return output(x, weight, bias, A, B, plan_of(tensors, numbers), Settings(scaling, include_base, split))
+    with memory_of_graph(x.device):
+        return output(x, weight, bias, A, B, plan_of(tensors, numbers), Settings(scaling, include_base, split))
 
 
 @torch.library.custom_op("smoa_lightning::linear_gradients", mutates_args=())
@@ -84,7 +85,8 @@ def _backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     settings, (for_x, for_bias, for_factors) = Settings(scaling, include_base, split), needs
     plan = plan_of(tensors, numbers)
-    found = gradients(grad, x, weight, A, B, plan, settings, (for_x, for_bias, for_factors))
+    with memory_of_graph(grad.device):
+        found = gradients(grad, x, weight, A, B, plan, settings, (for_x, for_bias, for_factors))
     first, second, third, fourth = (grad.new_empty(0) if value is None else value.contiguous() for value in found)
     return first, second, third, fourth
 

@@ -1,7 +1,8 @@
 """Gradients of the factors A and B of the SMoA family, for g = dL/dy and the inputs x.
 
 With G = g^T x and H = G o M of a term (L R) o M: dL = s H R^T, dR = s L^T H. Blocks need only a K-th part of G; its
-columns are gathered if that costs less than the saved arithmetic. Formulas: arXiv 2601.07507 and 2605.21147.
+columns are gathered if that costs less than the saved arithmetic. Else G is whole, and entries of dL and dR outside of
+the blocks are left out. Formulas: arXiv 2601.07507 and 2605.21147.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 
 from smoa_lightning.adapters.smoa.scratch import scratch_like
-from smoa_lightning.adapters.smoa.terms import Plan, Term, split_factors
+from smoa_lightning.adapters.smoa.terms import Plan, Term, narrow, split_factors
 
 Pair = tuple[Tensor, Tensor]
 
@@ -34,12 +35,11 @@ def factor_gradients(
         scaling: s.
     """
     if plan.grid:
-        left, right = _grid_pair(grad, x, terms[0], weight)
-        parts_A, parts_B = [right.flatten()[plan.grid.right_index]], [left.flatten()[plan.grid.left_index]]
+        parts_A, parts_B = _collected([_grid_pair(grad, x, terms[0], weight)], A, B, plan)
     elif plan.rows and gather_pays(x.device.type, x.dtype, torch.get_num_threads()):
         parts_A, parts_B = _gathered_parts(grad, x, split_factors(A, B, plan), weight, plan)
     else:
-        parts_A, parts_B = _collected(_dense_pairs(grad, x, terms, weight), plan)
+        parts_A, parts_B = _collected(_dense_pairs(grad, x, terms, weight), A, B, plan)
     side_by_side = not plan.grid and not plan.rows
     grad_A = _packed(parts_A, A, 0 if side_by_side else None, scaling)
     return grad_A, _packed(parts_B, B, 1 if side_by_side else None, scaling)
@@ -60,9 +60,10 @@ def gather_pays(device_type: str, dtype: torch.dtype, threads: int) -> bool:
     """Whether K small products of gathered columns are faster than one full product.
 
     On a CPU torch gathers columns with one thread, and slowly in 16 bits. There the full product, with its blocks
-    selected afterwards, is faster, unless one thread multiplies float32 (or wider) numbers.
+    selected afterwards, is faster, unless one thread multiplies float32 (or wider) numbers. On a GPU in 16 bits the
+    gathers take as long as the saved arithmetic, and need many more kernels.
     """
-    return device_type != "cpu" or (threads == 1 and dtype not in (torch.bfloat16, torch.float16))
+    return dtype not in (torch.bfloat16, torch.float16) and (device_type != "cpu" or threads == 1)
 
 
 def _pair(h: Tensor, left: Tensor, right: Tensor) -> Pair:
@@ -109,7 +110,7 @@ def _grid_pair(grad: Tensor, x: Tensor, term: Term, weight: Tensor) -> Pair:
     return torch.cat(lefts), torch.cat(rights)
 
 
-def _collected(pairs: list[Pair], plan: Plan) -> tuple[list[Tensor], list[Tensor]]:
+def _collected(pairs: list[Pair], A: Tensor, B: Tensor, plan: Plan) -> tuple[list[Tensor], list[Tensor]]:
     """Map gradients of the terms' factors to A_k and B_k: the transpose of ``update_terms``."""
     lefts, rights = [left for left, _ in pairs], [right for _, right in pairs]
     if plan.masks:
@@ -118,14 +119,6 @@ def _collected(pairs: list[Pair], plan: Plan) -> tuple[list[Tensor], list[Tensor
         last_B = lefts[0] - sum(left[:, rank:] for left, rank in zip(lefts[1:], plan.ranks, strict=False))
         last_A = rights[0] + sum(right[rank:] for right, rank in zip(rights[1:], plan.ranks, strict=False))
         return [*(a for _, a in own), last_A], [*(b for b, _ in own), last_B]
-    if not plan.rows:
+    if plan.left_index is None or plan.right_index is None:
         return rights, lefts
-    left = lefts[0].index_select(0, torch.cat(plan.rows))
-    right = rights[0].index_select(1, torch.cat(plan.cols))
-    parts_A, parts_B = [], []
-    row = col = start = 0
-    for rank, rows, cols in zip(plan.ranks, plan.rows, plan.cols, strict=True):
-        parts_B.append(left[row : row + rows.numel(), start : start + rank])
-        parts_A.append(right[start : start + rank, col : col + cols.numel()])
-        row, col, start = row + rows.numel(), col + cols.numel(), start + rank
-    return parts_A, parts_B
+    return [narrow(rights[0], plan.right_index, A.numel())], [narrow(lefts[0], plan.left_index, B.numel())]

@@ -20,7 +20,7 @@ from smoa_lightning.adapters.smoa.state import (
     initial_factors,
     layer_seed,
 )
-from smoa_lightning.adapters.smoa.terms import Grid, Plan, split_factors
+from smoa_lightning.adapters.smoa.terms import Grid, Plan, block_indices, split_factors
 from smoa_lightning.adapters.smoa.weighted_sum import set_to_sum
 from smoa_lightning.adapters.tuner import BoundLayer
 from smoa_lightning.backbones.quantization import multiplies_by_weight, quantization
@@ -43,7 +43,6 @@ class SmoaLinear(BoundLayer):
     """
 
     adapter_layer_names = ("smoa_A", "smoa_B")
-    other_param_names = ("dropouts", "configs", *FROZEN_STATE)
     frozen_state = FROZEN_STATE
     fingerprint_name = "smoa_fingerprint"
     smoa_A: nn.ParameterDict
@@ -151,11 +150,11 @@ class SmoaLinear(BoundLayer):
         masks: tuple[Tensor, ...] = ()
         noise: tuple[Tensor, ...] = ()
         sides = [subspaces.near_equal_sizes(n, config.num_subspaces) for n in (self.out_features, self.in_features)]
-        row_place = col_place = None
+        grid = left_index = right_index = None
         if adapter_name in self.smoa_row_order and config.num_subspaces > 1:
             orders = [self.smoa_row_order[adapter_name].long(), self.smoa_col_order[adapter_name].long()]
             rows, cols = (order.split(list(sizes)) for order, sizes in zip(orders, sides, strict=True))
-            row_place, col_place = (order.argsort() for order in orders)
+            left_index, right_index = block_indices(rows, cols, config.ranks)
         elif adapter_name in self.smoa_cut_points and weighted:
             masks = tuple(subspaces.energy_masks(weight, self.smoa_cut_points[adapter_name]))
         if config.modulation == "random":
@@ -166,8 +165,10 @@ class SmoaLinear(BoundLayer):
                 subspaces.uniform_modulation(seed + index, shape, weight.dtype, weight.device)
                 for index in range(copies)
             )
-        grid = Grid.of(sides[0], sides[1], config.ranks, weight.device) if config.partition == "grid_blocks" else None
-        return Plan(config.ranks, weighted, rows, cols, row_place, col_place, masks, noise, grid)
+        if config.partition == "grid_blocks":
+            grid, *indices = Grid.of(sides[0], sides[1], config.ranks)
+            left_index, right_index = (index.to(weight.device) for index in indices)
+        return Plan(config.ranks, weighted, rows, cols, left_index, right_index, masks, noise, grid)
 
     # ------------------------------------------------------------------------------------------------ updates
 

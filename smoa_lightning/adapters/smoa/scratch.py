@@ -22,6 +22,7 @@ class _Scratch(threading.local):
     def __init__(self) -> None:
         self.buffers: dict[tuple[Any, ...], Tensor] = {}
         self.views: dict[tuple[Any, ...], Tensor] = {}
+        self.owned_by_graph = False
 
     def buffer(self, place: tuple[Any, ...], size: int) -> Tensor:
         """Return the buffer of a place; a buffer that is too small is replaced and its views are dropped."""
@@ -49,6 +50,17 @@ def separate_scratch() -> Iterator[None]:
         _scratch.buffers, _scratch.views = before
 
 
+@contextlib.contextmanager
+def memory_of_graph(device: torch.device) -> Iterator[None]:
+    """Take new memory in the block instead of buffers: a CUDA graph owns all memory that is allocated while it runs."""
+    before = _scratch.owned_by_graph
+    _scratch.owned_by_graph = device.type == "cuda"
+    try:
+        yield
+    finally:
+        _scratch.owned_by_graph = before
+
+
 def scratch_like(weight: Tensor, dtype: torch.dtype, slot: int) -> Tensor:
     """Return an uninitialised matrix with the shape, device and memory layout of a weight.
 
@@ -62,7 +74,7 @@ def scratch_like(weight: Tensor, dtype: torch.dtype, slot: int) -> Tensor:
     rows, cols = weight.shape
     transposed = weight.stride(0) == 1 and weight.stride(1) != 1  # Conv1D: elementwise operations stay contiguous
     device = weight.device
-    if torch.compiler.is_compiling():  # a compiled graph plans its own memory
+    if torch.compiler.is_compiling() or _scratch.owned_by_graph:  # a compiled graph plans its own memory
         fresh = torch.empty((cols, rows) if transposed else (rows, cols), dtype=dtype, device=device)
         return fresh.t() if transposed else fresh
     stream = torch.cuda.current_stream(device).stream_id if device.type == "cuda" else 0

@@ -37,18 +37,14 @@ class Grid:
     Attributes:
         shapes: (m, n) of every tile, one row of tiles after another.
         rows: Rows of the update in each row of tiles.
-        left_index: Flat position in L of every entry of B.
-        right_index: Flat position in the matrix of the R_i of every entry of A.
     """
 
     shapes: tuple[tuple[int, int], ...]
     rows: tuple[slice, ...]
-    left_index: Tensor
-    right_index: Tensor
 
     @classmethod
-    def of(cls, row_sizes: list[int], col_sizes: list[int], ranks: tuple[int, ...], device: torch.device) -> Grid:
-        """Place the tiles of a grid with these row sizes, column sizes and ranks."""
+    def of(cls, row_sizes: list[int], col_sizes: list[int], ranks: tuple[int, ...]) -> tuple[Grid, Tensor, Tensor]:
+        """Return a grid with these row sizes, column sizes and ranks, and the two indices of its :class:`Plan`."""
         count, d_in = len(col_sizes), sum(col_sizes)
         total = sum(ranks[:count])
         shapes = tuple(product(row_sizes, col_sizes))
@@ -56,11 +52,11 @@ class Grid:
         for i, rows in enumerate(cls.rows_of(shapes)):
             first_rank = first_col = 0
             for n, rank in zip(col_sizes, ranks[i * count :], strict=False):
-                left.append(_positions(range(rows.start, rows.stop), first_rank, rank, total))
-                start = i * total + first_rank
-                right.append(_positions(range(start, start + rank), first_col, n, d_in))
+                ranks_here = torch.arange(first_rank, first_rank + rank)
+                left.append(_positions(torch.arange(rows.start, rows.stop), ranks_here, total))
+                right.append(_positions(i * total + ranks_here, torch.arange(first_col, first_col + n), d_in))
                 first_rank, first_col = first_rank + rank, first_col + n
-        return cls(shapes, cls.rows_of(shapes), torch.cat(left).to(device), torch.cat(right).to(device))
+        return cls(shapes, cls.rows_of(shapes)), torch.cat(left), torch.cat(right)
 
     @staticmethod
     def rows_of(shapes: tuple[tuple[int, int], ...]) -> tuple[slice, ...]:
@@ -73,9 +69,24 @@ class Grid:
         return tuple(map(slice, ends, ends[1:]))
 
 
-def _positions(rows: range, first_col: int, cols: int, width: int) -> Tensor:
-    """Return the flat positions of a rectangle in a matrix of a given width."""
-    return (torch.tensor(rows).unsqueeze(1) * width + torch.arange(first_col, first_col + cols)).flatten()
+def block_indices(rows: tuple[Tensor, ...], cols: tuple[Tensor, ...], ranks: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """Return the two indices of a :class:`Plan` of blocks with these rows, columns and ranks.
+
+    They have an entry for each row and column if all blocks have the same shape and rank, else one for each parameter.
+    """
+    count = len(ranks)
+    if len({*ranks}) == len({own.numel() for own in rows}) == len({own.numel() for own in cols}) == 1:
+        return torch.cat([own * count + block for block, own in enumerate(rows)]), torch.stack(cols)
+    parts = torch.arange(sum(ranks), device=rows[0].device).split(ranks)
+    left = [_positions(own, part, sum(ranks)) for own, part in zip(rows, parts, strict=True)]
+    d_in = sum(own.numel() for own in cols)
+    right = [_positions(part, own, d_in) for own, part in zip(cols, parts, strict=True)]
+    return torch.cat(left), torch.cat(right)
+
+
+def _positions(rows: Tensor, cols: Tensor, width: int) -> Tensor:
+    """Return the flat positions of some rows and columns of a matrix of a given width."""
+    return (rows.unsqueeze(1) * width + cols).flatten()
 
 
 @dataclass(frozen=True)
@@ -87,19 +98,19 @@ class Plan:
         weighted: Whether the (last) product is multiplied with the frozen weight.
         rows: Output coordinates of every block (int64, ascending); empty unless the partition has blocks.
         cols: Input coordinates of every block.
-        row_place: Place of every output coordinate in the concatenation of ``rows``; None without ``rows``.
-        col_place: Place of every input coordinate in the concatenation of ``cols``.
+        left_index: Where B is in L, for blocks and grids, as :func:`widen` takes it. All other entries of L are 0.
+        right_index: Where A is in R (for a grid, in the matrix of the R_i).
         masks: Spectral parts W_1 .. W_{K-1} (d_out x d_in); empty unless spectral_energy with modulation by weight.
         noise: Fixed multipliers, each d_out x d_in: none, one for all subspaces, or one for each subspace.
-        grid: Places of the factors of a grid's tiles; None for other partitions.
+        grid: Shapes of a grid's tiles; None for other partitions.
     """
 
     ranks: tuple[int, ...]
     weighted: bool
     rows: tuple[Tensor, ...] = ()
     cols: tuple[Tensor, ...] = ()
-    row_place: Tensor | None = None
-    col_place: Tensor | None = None
+    left_index: Tensor | None = None
+    right_index: Tensor | None = None
     masks: tuple[Tensor, ...] = ()
     noise: tuple[Tensor, ...] = ()
     grid: Grid | None = None
@@ -156,16 +167,12 @@ def update_terms(A: Tensor, B: Tensor, weight: Tensor, plan: Plan, dtype: torch.
     """Write the update ``D`` as a sum of terms in original coordinates (see the module's docstring)."""
     noise: list[Tensor | None] = [matrix.to(dtype) for matrix in plan.noise]
     modulator = weight if plan.weighted else noise[0] if noise else None
-    if plan.grid:
-        rank = B.numel() // weight.shape[0]  # of every row of tiles
-        left = _scatter(B, plan.grid.left_index, (weight.shape[0], rank))
-        right = _scatter(A, plan.grid.right_index, (rank * len(plan.grid.rows), weight.shape[1]))
-        return [Term(left.to(dtype), right.to(dtype), modulator, plan.grid.rows)]
-    if plan.row_place is not None and plan.col_place is not None:
-        right_blocks, left_blocks = zip(*split_factors(A, B, plan), strict=True)
-        left = torch.block_diag(*left_blocks).index_select(0, plan.row_place)
-        right = torch.block_diag(*right_blocks).index_select(1, plan.col_place)
-        return [Term(left.to(dtype), right.to(dtype), modulator)]
+    if plan.left_index is not None and plan.right_index is not None:
+        tiles = plan.grid.rows if plan.grid else ()
+        rank = B.numel() // weight.shape[0] if tiles else sum(plan.ranks)  # of every row of tiles
+        left = widen(B.to(dtype), plan.left_index, (weight.shape[0], rank))
+        right = widen(A.to(dtype), plan.right_index, (rank * max(1, len(tiles)), weight.shape[1]))
+        return [Term(left, right, modulator, tiles)]
     if not plan.masks and len(noise) <= 1:
         return [Term(B.to(dtype), A.to(dtype), modulator)]
     factors = split_factors(A.to(dtype), B.to(dtype), plan)
@@ -178,9 +185,33 @@ def update_terms(A: Tensor, B: Tensor, weight: Tensor, plan: Plan, dtype: torch.
     return [Term(b, a, matrix) for (a, b), matrix in zip(factors, noise, strict=True)]
 
 
-def _scatter(values: Tensor, index: Tensor, shape: tuple[int, int]) -> Tensor:
-    """Return a matrix with values at flat positions and zeros elsewhere."""
-    return values.new_zeros(shape[0] * shape[1]).index_copy_(0, index, values.reshape(-1)).view(shape)
+def widen(values: Tensor, index: Tensor, shape: tuple[int, int]) -> Tensor:
+    """Return a matrix of a shape with the values at some places, and zeros elsewhere.
+
+    Args:
+        values: Factors of all blocks, as stored.
+        index: The places. With two dimensions, the columns of each block, whose rows are next to each other. With one,
+            flat positions of equal pieces of the values.
+        shape: Shape of the result.
+    """
+    out = values.new_zeros(shape)
+    if index.ndim == 2:
+        at = _columns(index, shape[0])
+        out.view(len(index), -1, shape[1]).scatter_(2, at, values.reshape(at.shape))
+    else:
+        out.view(-1, values.numel() // len(index)).index_copy_(0, index, values.reshape(len(index), -1))
+    return out
+
+
+def narrow(wide: Tensor, index: Tensor, size: int) -> Tensor:
+    """Return the values that :func:`widen` placed, ``size`` of them, in the order in which they are stored."""
+    if index.ndim == 2:
+        return wide.reshape(len(index), -1, wide.shape[1]).gather(2, _columns(index, wide.shape[0]))
+    return wide.reshape(-1, size // len(index)).index_select(0, index)
+
+
+def _columns(index: Tensor, rows: int) -> Tensor:
+    return index.unsqueeze(1).expand(-1, rows // len(index), -1)
 
 
 def fill_update(out: Tensor, weight: Tensor, terms: list[Term], scaling: float, include_base: bool) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import Enum
+from typing import Any
 
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_PREFIX_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
 
@@ -15,6 +16,7 @@ from smoa_lightning.adapters.tuner.other_layers import frozen_weight, update_sha
 from smoa_lightning.adapters.tuner.patterns import PatternConfig
 from smoa_lightning.adapters.tuner.slot import SlotLayer
 from smoa_lightning.adapters.tuner.update import UpdateLayer
+from smoa_lightning.common.errors import UserError
 
 
 def register(peft_type: Enum, config: type[TunerConfig], model: type[AdapterModel]) -> None:
@@ -25,6 +27,37 @@ def register(peft_type: Enum, config: type[TunerConfig], model: type[AdapterMode
     PEFT_TYPE_TO_CONFIG_MAPPING[peft_type] = config  # type: ignore[index]
     PEFT_TYPE_TO_TUNER_MAPPING[peft_type] = model  # type: ignore[index]
     PEFT_TYPE_TO_PREFIX_MAPPING[peft_type] = model.prefix  # type: ignore[index]
+
+
+def register_method(name: str, config: type[TunerConfig], layer: type[AdapterLayer]) -> None:
+    """Register a method that adapts every target module with the same class of layer.
+
+    The method gets a type enum, ``config.Type``, which every config has as its type, and a model, ``layer.Model``.
+
+    Args:
+        name: Name of the method in ``adapter_config.json``, in capital letters.
+        config: Class of its settings.
+        layer: Class of its layers. The names of its parameters and frozen state begin with the name of the method in
+            small letters and ``_``.
+
+    Raises:
+        UserError: A name of the layer begins differently, so peft would not save it.
+    """
+    prefix = f"{name.lower()}_"
+    for container in (*layer.adapter_layer_names, *layer.frozen_state):
+        if not container.startswith(prefix):
+            raise UserError(f"{layer.__name__}: the name {container!r} must begin with {prefix!r}")
+
+    def place(owner: type, attribute: str) -> dict[str, str]:
+        """Return where pickle finds a class."""
+        return {"module": owner.__module__, "qualname": f"{owner.__qualname__}.{attribute}"}
+
+    make_enum: Any = Enum  # mypy knows only literal names
+    config.Type = make_enum("Type", {name: name}, type=str, **place(config, "Type"))
+    where = place(layer, "Model")
+    names = {"prefix": prefix, "tuner_layer_cls": layer, "layer_class": layer, "__doc__": AdapterModel.__doc__}
+    layer.Model = type("Model", (AdapterModel,), names | {f"__{key}__": value for key, value in where.items()})
+    register(config.Type[name], config, layer.Model)
 
 
 __all__ = [
@@ -38,5 +71,6 @@ __all__ = [
     "frozen_weight",
     "linear_shape",
     "register",
+    "register_method",
     "update_shape",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Any, ClassVar, Self, get_args
 
 from peft import PeftConfig
@@ -28,6 +29,7 @@ class TunerConfig(PeftConfig):
         modules_to_save: Further modules that are trained and saved in full.
     """
 
+    Type: ClassVar[type[Enum] | None] = None  # of ``register_method``; its single member is the name of the method
     other_layers: ClassVar[bool] = False  # whether embeddings and convolutions can be adapted
 
     target_modules: list[str] | str | None = field(default=None)
@@ -38,6 +40,8 @@ class TunerConfig(PeftConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()  # type: ignore[no-untyped-call]
+        if self.Type is not None:
+            (self.peft_type,) = self.Type  # type: ignore[assignment]
         for name in ("target_modules", "exclude_modules"):
             value = getattr(self, name)
             if isinstance(value, set | tuple | frozenset):

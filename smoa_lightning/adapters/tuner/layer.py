@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from peft.tuners._buffer_dict import BufferDict
@@ -31,6 +31,12 @@ class AdapterLayer(nn.Module, BaseTunerLayer):
     adapter_layer_names: tuple[str, ...] = ()
     other_param_names: tuple[str, ...] = ("dropouts", "configs")
     frozen_state: tuple[str, ...] = ()
+    Model: ClassVar[Any]  # of ``register_method``
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "other_param_names" not in vars(cls):  # what peft deletes with an adapter
+            cls.other_param_names = tuple(dict.fromkeys((*cls.other_param_names, *cls.frozen_state)))
 
     def __init__(self, base_layer: nn.Module, name: str = "") -> None:
         super().__init__()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import jinja2
 
-from smoa_lightning.common.errors import UserError
+from smoa_lightning.common.errors import UserError, one_line
 from smoa_lightning.data.tasks import Message, ReplyExample, RowError
 
 if TYPE_CHECKING:
@@ -193,7 +193,7 @@ def _rendered(tokenizer: PreTrainedTokenizerBase, messages: list[Turn], asks: bo
     try:
         return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=asks))
     except (jinja2.TemplateError, TypeError) as error:  # a TypeError: the template adds a list to a text
-        raise _RefusedError(" ".join(str(error).split())) from error
+        raise _RefusedError(one_line(error)) from error
 
 
 def _messages(example: ReplyExample) -> list[Message]:

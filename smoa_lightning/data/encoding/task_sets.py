@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from smoa_lightning.backbones.hub import Source
 from smoa_lightning.backbones.limits import Limits
 from smoa_lightning.common.errors import UserError
@@ -192,6 +194,12 @@ class TaskSets:
         """Return the example of a row index, as in ``batch["row"]``; by default of the first task."""
         sets = self.scored(part)
         return (sets[task] if task else next(iter(sets.values()))).example(part, row)
+
+    def groups(self, part: Part, task: str | None = None) -> np.ndarray:
+        """Return a number for each row of the split of a part; rows of one group have the same number."""
+        sets = self.scored(part)
+        rows = sets[task] if task else next(iter(sets.values()))
+        return rows.rows(rows.split_of(part)).groups
 
     def encode(self, part: Part) -> None:
         """Encode the rows of a part of all its tasks, if they are not encoded yet."""

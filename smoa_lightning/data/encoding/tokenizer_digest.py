@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import tempfile
@@ -29,10 +30,16 @@ def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
     }
     backend: Any = getattr(tokenizer, "backend_tokenizer", None)
     if backend is not None:
-        state = json.loads(backend.to_str())
-        facts["backend"] = {name: value for name, value in state.items() if name not in ("padding", "truncation")}
+        facts["backend"] = _rules_digest(backend.to_str())
     else:
         with tempfile.TemporaryDirectory() as folder:
             files = tokenizer.save_vocabulary(folder)
             facts["files"] = [hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in files if file]
     return key_of(**facts)
+
+
+@functools.lru_cache(maxsize=2)
+def _rules_digest(backend: str) -> str:
+    """Return the digest of a fast tokenizer; every part of every task asks for that of the same one."""
+    state = json.loads(backend)
+    return key_of(**{name: value for name, value in state.items() if name not in ("padding", "truncation")})

@@ -17,6 +17,7 @@ from smoa_lightning import embedded
 from smoa_lightning.backbones.hub import Source, cached_snapshot, hub_answers, hub_errors, remember_commit
 from smoa_lightning.common.atomic_files import cache_folder
 from smoa_lightning.common.errors import UserError
+from smoa_lightning.common.process_cache import cached
 from smoa_lightning.data.rows.arrow_file import code_digest, in_cache, in_memory, in_scratch_file, key_of
 from smoa_lightning.data.rows.arrow_writer import Writer
 from smoa_lightning.data.rows.columnar_readers import is_saved, read_saved
@@ -118,11 +119,11 @@ def load_split(
             raise UserError(f"{raw.location}: no usable rows for split {split!r} of task {task.name!r}.")
         return facts
 
+    own = {"task": task.name, "version": task.version, "fields": dict(task.fields), "bad_rows": bad_rows}
+    own |= dict(task.options)
     if raw.in_memory:
-        table = in_memory(SCHEMA, fill)
+        table = cached("embedded rows", (split, repr(own)), lambda: in_memory(SCHEMA, fill))
     elif cache and raw.identity is not None:
-        own = {"task": task.name, "version": task.version, "fields": dict(task.fields), "bad_rows": bad_rows}
-        own |= dict(task.options)
         key = key_of(rows=raw.identity, split=split, code=code_digest(), **own)
         table = in_cache(cache_folder("rows"), key, SCHEMA, fill)
     else:

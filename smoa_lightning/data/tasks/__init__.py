@@ -42,10 +42,13 @@ from smoa_lightning.data.tasks.yes_no import BOOLQ
 EIGHT = (BOOLQ, PIQA, SOCIAL_I_QA, HELLASWAG, WINOGRANDE, ARC_EASY, ARC_CHALLENGE, OPENBOOKQA)
 OTHERS = (COMMONSENSE_INSTRUCT, GSM8K, METAMATH_QA, CONVAI2, DAILY_DIALOG, CHOICE, INSTRUCTION, CHAT)
 TASKS: dict[str, Task] = {task.name: task for task in EIGHT + OTHERS + GLUE}
+_SHIPPED = frozenset(TASKS)
 
 
 def register_task(task: Task) -> Task:
     """Add a task of your own, so that ``data.task`` and the commands of this process know it.
+
+    The workers of a study import the program of this process, as the start method ``spawn`` of multiprocessing does.
 
     Returns:
         The task.
@@ -57,6 +60,11 @@ def register_task(task: Task) -> Task:
         raise UserError(f"there is a task {task.name!r} already; give yours a different name")
     TASKS[task.name] = task
     return task
+
+
+def registered_tasks() -> list[str]:
+    """Return the names of the tasks that the user's program has registered."""
+    return [name for name in TASKS if name not in _SHIPPED]
 
 
 def get_task(name: str) -> Task:
@@ -114,5 +122,6 @@ __all__ = [
     "Truth",
     "get_task",
     "register_task",
+    "registered_tasks",
     "task_with_fields",
 ]

@@ -35,6 +35,7 @@ def _template() -> jinja2.Template:
         keep_trailing_newline=True,
     )  # fmt: skip
     environment.filters |= {"kind": lambda block: type(block).__name__, "drawing": drawing}
+    environment.globals["zip"] = zip
     environment.filters |= {"inline": inline, "breakable": breakable}
     return environment.get_template("page.html.jinja")
 

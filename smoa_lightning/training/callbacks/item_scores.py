@@ -9,6 +9,7 @@ import lightning as L
 from lightning.pytorch.callbacks import Callback
 
 from smoa_lightning.common.atomic_files import write_jsonl
+from smoa_lightning.data.datamodule import TaskDataModule
 from smoa_lightning.evaluation.choice import gathered
 from smoa_lightning.records.record import BASE_ITEMS, ITEMS, PREDICTIONS
 
@@ -16,10 +17,11 @@ from smoa_lightning.records.record import BASE_ITEMS, ITEMS, PREDICTIONS
 class ItemScores(Callback):
     """Write ``items.jsonl`` (after training), ``base_items.jsonl`` (base model) or ``predictions.jsonl``.
 
-    Each line is an item with its ``row`` in the report split. An item with choices has ``label``, ``log_likelihood`` of
-    each choice, and the prediction under each normalisation. An item with a reply has ``nll`` and ``tokens`` of the
-    gold reply, ``reference`` and ``reply``, and a question also ``answer``, ``label`` and ``correct``. Predictions of
-    replies also have their ``context``.
+    Each line is an item with its ``row`` in the report split. It has a ``group`` if rows of the task share groups, such
+    as replies of one conversation: the first row of the group in the file. An item with choices has ``label``,
+    ``log_likelihood`` of each choice, and the prediction under each normalisation. An item with a reply has ``nll`` and
+    ``tokens`` of the gold reply, ``reference`` and ``reply``, and a question also ``answer``, ``label`` and
+    ``correct``. Predictions of replies also have their ``context``.
     """
 
     def __init__(self) -> None:
@@ -59,4 +61,19 @@ class ItemScores(Callback):
             gathered(self.items), key=lambda item: item.get("task", "")
         )  # gathered() has sorted them by rows
         if trainer.is_global_zero:
+            if name != PREDICTIONS:
+                _add_groups(self.items, trainer.datamodule)  # type: ignore[attr-defined]
             write_jsonl(Path(trainer.default_root_dir) / name, self.items)
+
+
+def _add_groups(items: list[dict[str, Any]], data: TaskDataModule) -> None:
+    """Add the group of each item of a task, if items of this task share groups; in place."""
+    for task in dict.fromkeys(item.get("task") for item in items):
+        mine = [item for item in items if item.get("task") == task]
+        groups = data.sets.groups("report", task)[[item["row"] for item in mine]].tolist()
+        first: dict[int, int] = {}
+        for item, group in zip(mine, groups, strict=True):
+            first.setdefault(group, item["row"])
+        if len(first) < len(mine):
+            for item, group in zip(mine, groups, strict=True):
+                item["group"] = first[group]

@@ -18,6 +18,7 @@ from smoa_lightning.adapters import SmoaLinear, layer_update
 from smoa_lightning.adapters.rank import base_shift, singular_values
 from smoa_lightning.adapters.smoa.parts import modulation, subspace_parts
 from smoa_lightning.adapters.tuner.other_layers import as_matrix, frozen_weight
+from smoa_lightning.common.errors import one_line
 from smoa_lightning.configuration.ranges import check_value
 from smoa_lightning.training.callbacks.rank_monitor import RankMonitor, evenly
 from smoa_lightning.training.loggers.contents import Picture, log_picture
@@ -68,11 +69,9 @@ class Pictures(Callback):
             for each in trainer.loggers if trainer.is_global_zero else ():
                 each.save()
         except Exception as error:  # of matplotlib, of a logger's library or server, of the disk, or of memory
-            reason = " ".join(str(error).split())[:300]
             logger.warning(
-                "the run is finished, but some of its pictures are missing (%s: %s); --pictures.layers 0 switches "
-                "them off",
-                *(type(error).__name__, reason),
+                "the run is finished, but some of its pictures are missing (%s); --pictures.layers 0 switches them off",
+                one_line(error, 300, kind=True),
             )
         logger.debug("drew the pictures in %.1f s", time.monotonic() - began)
 

@@ -13,7 +13,7 @@ from torch import nn
 from transformers import AutoTokenizer, PreTrainedModel
 
 from smoa_lightning.backbones.backbone import read_architecture, reading_errors
-from smoa_lightning.common.errors import UserError
+from smoa_lightning.common.errors import UserError, one_line
 from smoa_lightning.training.export.source import Source, check_updates_weights
 
 HALF = (torch.bfloat16, torch.float16)
@@ -53,10 +53,9 @@ def _merged(model: PeftModel, source: Source, format: str) -> PreTrainedModel:
             warnings.simplefilter("ignore")  # of tied weights, which _separate_output handles
             merged: PreTrainedModel = model.merge_and_unload()
     except (NotImplementedError, AttributeError, ValueError, TypeError) as error:
-        reason = " ".join(str(error).split())
         raise UserError(
-            f"export: peft cannot merge {source.method} into the weights, so it has no {format} form ({reason}): use "
-            "--format adapter"
+            f"export: peft cannot merge {source.method} into the weights, so it has no {format} form "
+            f"({one_line(error)}): use --format adapter"
         ) from error
     return merged
 

@@ -9,7 +9,7 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
 from smoa_lightning.backbones.hub import is_of_network
-from smoa_lightning.common.errors import UserError
+from smoa_lightning.common.errors import UserError, one_line
 
 
 def check_push(repository: str) -> None:
@@ -43,9 +43,8 @@ def push(folder: Path, repository: str) -> str:
     except Exception as error:  # the HTTP libraries have no common class
         if not isinstance(error, OSError) and not is_of_network(error):
             raise
-        reason = " ".join(str(error).split())[:300]
         raise UserError(
-            f"export: {folder} is complete, but the upload to {repository!r} failed: {reason}; upload the folder with "
-            f"'hf upload {repository} {folder}'"
+            f"export: {folder} is complete, but the upload to {repository!r} failed: {one_line(error, 300)}; upload "
+            f"the folder with 'hf upload {repository} {folder}'"
         ) from error
     return f"{hub.endpoint}/{repository}"

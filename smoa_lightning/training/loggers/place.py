@@ -8,7 +8,7 @@ from typing import Any
 
 from lightning.pytorch.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 
-from smoa_lightning.common.errors import UserError
+from smoa_lightning.common.errors import UserError, one_line
 from smoa_lightning.training.loggers.csv_points import continue_csv
 from smoa_lightning.training.run_logger import RunLogger
 
@@ -119,7 +119,7 @@ def _enter_mlflow(logger: MLFlowLogger, name: str, group: Mapping[str, str], kno
 
 
 def _no_answer(what: str, error: Exception) -> UserError:
-    return UserError(f"trainer.logger: {what} does not answer: {' '.join(str(error).split())[:300]}")
+    return UserError(f"trainer.logger: {what} does not answer: {one_line(error, 300)}")
 
 
 def _continue(logger: CSVLogger | TensorBoardLogger, step: int) -> None:

@@ -10,6 +10,7 @@ import lightning as L
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 
 from smoa_lightning.common.console import is_first_process
+from smoa_lightning.common.errors import one_line
 from smoa_lightning.records.hparams import CURVES, final_metrics, study_columns
 from smoa_lightning.records.record import STUDY_FACTS
 from smoa_lightning.records.tensorboard_tags import CONSTANT, tag_of
@@ -54,8 +55,7 @@ def end(trainer: L.Trainer, record: Mapping[str, Any]) -> None:
         try:
             leave([each], record["status"])
         except Exception as error:  # of a logger's library or server; the record is already written
-            reason = " ".join(str(error).split())[:300]
-            notes.warning("the entry in %s is not closed: %s: %s", type(each).__name__, type(error).__name__, reason)
+            notes.warning("the entry in %s is not closed: %s", type(each).__name__, one_line(error, 300, kind=True))
 
 
 def columns_of(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +9,8 @@ import torch
 from torch import nn
 from torch._subclasses import FakeTensorMode
 
-from smoa_lightning.common.errors import UserError
-from smoa_lightning.training.memory.fake_model import fake_model
+from smoa_lightning.common.errors import UserError, one_line
+from smoa_lightning.training.memory.fake_model import fake_copy, meta_model
 from smoa_lightning.training.memory.live_bytes import ACTIVATIONS, WEIGHTS
 from smoa_lightning.training.memory.step import StepMemory, StepShape, trace_step
 from smoa_lightning.training.module import FineTuneModule
@@ -40,38 +38,41 @@ class MemoryEstimate:
         return self.steps[self.checkpointing]
 
 
-def estimate_memory(module: FineTuneModule, shape: StepShape) -> MemoryEstimate:
+def estimate_memory(module: FineTuneModule, shape: StepShape, network: nn.Module | None = None) -> MemoryEstimate:
     """Estimate the memory of a training step.
 
     Args:
         module: The settings of the model, whose budget is resolved; nothing is loaded.
         shape: The shape of the batch of one process.
+        network: The model of these settings from :func:`meta_model`, which is not changed; it is built if it is None.
 
     Raises:
         UserError: The strategy does not fit the backbone.
     """
     configured = module.backbone_config.gradient_checkpointing
+    network = meta_model(module) if network is None else network
     steps: dict[bool, StepMemory | str] = {}
     for checkpointing in (configured, not configured):
         try:
-            steps[checkpointing] = _step(module, shape, checkpointing)
+            steps[checkpointing] = _step(module, shape, network, checkpointing)
         except Exception as error:  # what a model or an optimizer raises for tensors without values has no common class
             if isinstance(error, UserError) and checkpointing == configured:
                 raise
-            kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
-            steps[checkpointing] = kind + " ".join(str(error).split())[:200]
+            steps[checkpointing] = one_line(error, 300, kind=not isinstance(error, UserError))
     return MemoryEstimate(shape, configured, steps)
 
 
-def _step(module: FineTuneModule, shape: StepShape, checkpointing: bool) -> StepMemory:
-    config = dataclasses.replace(module.backbone_config, gradient_checkpointing=checkpointing)
-    adapter = copy.deepcopy(module.adapter_config)
+def _step(module: FineTuneModule, shape: StepShape, network: nn.Module, checkpointing: bool) -> StepMemory:
+    config, adapter = module.backbone_config, module.adapter_config
     mode = FakeTensorMode(allow_non_fake_inputs=True)
-    network = fake_model(config, module.location, adapter, module.frozen_backbone, mode)
-    memory = trace_step(network, module.optimizer_factory, shape, mode)
+    if checkpointing and adapter is not None and adapter.is_prompt_learning:
+        copied = fake_copy(meta_model(module, checkpointing=True), mode)  # peft refuses some of them when it attaches
+    else:
+        copied = fake_copy(network, mode, checkpointing)
+    memory = trace_step(copied, module.optimizer_factory, shape, mode)
     if config.quantization is None:
         return memory
-    return _quantised(memory, network, config.quantization, cached=config.dequantize == "cached")
+    return _quantised(memory, copied, config.quantization, cached=config.dequantize == "cached")
 
 
 def quantised_bytes(weight: torch.Size, kind: str) -> int:

@@ -2,42 +2,67 @@
 
 from __future__ import annotations
 
-import dataclasses
+import copy
 from typing import Any
 
 import torch
-from peft import PeftConfig
+from peft import PeftModel
 from torch import Tensor, nn
 from torch._subclasses import FakeTensorMode
+from transformers import PreTrainedModel
 
 from smoa_lightning.adapters import attach
 from smoa_lightning.adapters.budget import countable
 from smoa_lightning.adapters.tuner import BoundLayer
-from smoa_lightning.backbones.backbone import BackboneConfig, Location, enable_checkpointing, load_skeleton
+from smoa_lightning.backbones.backbone import enable_checkpointing, load_skeleton
+from smoa_lightning.training.module import FineTuneModule
 
 DEVICE = "cpu"  # its attention kernel keeps no matrix of attention weights, like those of GPUs
 
 
-def fake_model(
-    config: BackboneConfig, location: Location, adapter: PeftConfig | None, frozen: bool, mode: FakeTensorMode
+def meta_model(
+    module: FineTuneModule, skeleton: PreTrainedModel | None = None, checkpointing: bool = False
 ) -> nn.Module:
-    """Build the model of a run with its adapter from fake tensors, in training mode.
+    """Build the model of a run with its adapter on the meta device.
 
     Initial values that need weights or a tokenizer are replaced by random ones; they change no shape.
+
+    Args:
+        module: The settings of the model, whose budget is resolved.
+        skeleton: The backbone on the meta device, which is changed; it is built if it is None.
+        checkpointing: Whether to switch on gradient checkpointing before the adapter is attached.
+
+    Raises:
+        UserError: The strategy does not fit the backbone.
     """
-    config = dataclasses.replace(config, quantization=None)
-    network: Any = load_skeleton(config, location)
+    network: Any = load_skeleton(module.backbone_config, module.location) if skeleton is None else skeleton
     network.config.use_cache = False
-    network.requires_grad_(adapter is None and not frozen)
-    if config.gradient_checkpointing:
+    network.requires_grad_(module.adapter_config is None and not module.frozen_backbone)
+    if checkpointing:
         enable_checkpointing(network)
-    if adapter is not None:
-        network = attach(network, countable(adapter), 0)
-    _replace_tensors(network, mode)
-    for module in network.modules():
+    if module.adapter_config is not None:
+        network = attach(network, countable(module.adapter_config), module.adapter_seed)
+    model: nn.Module = network
+    return model
+
+
+def fake_copy(network: nn.Module, mode: FakeTensorMode, checkpointing: bool = False) -> nn.Module:
+    """Copy a model from the meta device as one of fake tensors, in training mode.
+
+    Args:
+        network: The model with its adapter, which is not changed.
+        mode: The mode of the fake tensors.
+        checkpointing: Whether to switch on gradient checkpointing in the copy.
+    """
+    copied: Any = copy.deepcopy(network)
+    if checkpointing:
+        base: Any = copied.get_base_model() if isinstance(copied, PeftModel) else copied
+        enable_checkpointing(base)
+    _replace_tensors(copied, mode)
+    for module in copied.modules():
         if isinstance(module, BoundLayer):
             module.assume_prepared()
-    model: nn.Module = network.train()
+    model: nn.Module = copied.train()
     return model
 
 

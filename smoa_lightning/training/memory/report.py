@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import lightning as L
 import torch
+from peft import PeftModel
 
-from smoa_lightning.adapters import attach
-from smoa_lightning.adapters.budget import BudgetFit, countable
+from smoa_lightning.adapters.budget import BudgetFit
 from smoa_lightning.adapters.inspect import AdaptedLayer, adapted_layers, sizes
 from smoa_lightning.adapters.method_names import strategy_name
 from smoa_lightning.backbones.backbone import load_skeleton
@@ -17,6 +16,7 @@ from smoa_lightning.backbones.heads import new_head
 from smoa_lightning.data.datamodule import TaskDataModule
 from smoa_lightning.training.memory.disk import DiskEstimate, estimate_disk
 from smoa_lightning.training.memory.estimate import MemoryEstimate, estimate_memory
+from smoa_lightning.training.memory.fake_model import meta_model
 from smoa_lightning.training.memory.live_bytes import OPTIMIZER
 from smoa_lightning.training.memory.step import StepMemory, StepShape
 from smoa_lightning.training.module import FineTuneModule
@@ -77,16 +77,13 @@ def report(
     """
     budget = module.resolve_budget()
     config, location = module.backbone_config, module.location
-    network: Any = load_skeleton(config, location)
-    total = sum(parameter.numel() for parameter in network.parameters())
-    head = sum(p.numel() for name in new_head(network) for p in network.get_submodule(name).parameters())
-    network.requires_grad_(module.adapter_config is None and not module.frozen_backbone)
-    layers = None
-    if module.adapter_config is not None:
-        network = attach(network, countable(module.adapter_config), module.adapter_seed)
-        layers = adapted_layers(network)
+    skeleton = load_skeleton(config, location)
+    total = sum(parameter.numel() for parameter in skeleton.parameters())
+    head = sum(p.numel() for name in new_head(skeleton) for p in skeleton.get_submodule(name).parameters())
+    network = meta_model(module, skeleton)
+    layers = adapted_layers(network) if isinstance(network, PeftModel) else None
     counts = sizes(network)
-    estimate = estimate_memory(module, step_shape(data, trainer, lengths)) if memory and not head else None
+    estimate = estimate_memory(module, step_shape(data, trainer, lengths), network) if memory and not head else None
     disk = None
     if estimate is not None:
         known = next((step for step in estimate.steps.values() if isinstance(step, StepMemory)), None)

@@ -10,6 +10,7 @@ from typing import Any
 import peft
 import pytest
 import torch
+from torch._subclasses import FakeTensor
 from torch.profiler import ProfilerActivity, profile
 from transformers import AutoModelForCausalLM
 
@@ -18,6 +19,7 @@ from smoa_lightning.backbones.backbone import BackboneConfig, load_model, locate
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.evaluation.scoring import summed_cross_entropy, target_logits
 from smoa_lightning.training.memory.estimate import estimate_memory, quantised_bytes
+from smoa_lightning.training.memory.fake_model import meta_model
 from smoa_lightning.training.memory.step import StepMemory, StepShape
 from smoa_lightning.training.module import FineTuneModule
 
@@ -122,6 +124,15 @@ def test_other_steps_need_more_or_less_memory(change: dict[str, Any], more: bool
     plain, other = (step.total for step in steps if isinstance(step, StepMemory))
     assert (other > plain) == more, (plain, other)
     assert other != plain
+
+
+def test_the_given_model_is_not_changed(tiny_backbone: Path) -> None:
+    """``params`` builds its model once; each step is traced on a copy of it."""
+    module = FineTuneModule(BackboneConfig("local", path=str(tiny_backbone)), STRATEGIES["smoa_energy"])
+    network: Any = meta_model(module)
+    assert estimate_memory(module, SHAPE, network) == estimate_memory(module, SHAPE)
+    assert not any(isinstance(tensor, FakeTensor) for tensor in network.parameters())
+    assert not network.get_base_model().is_activation_checkpointing
 
 
 def test_a_step_that_cannot_be_traced_has_a_reason(tiny_backbone: Path) -> None:

@@ -1,0 +1,165 @@
+"""What a planned study can detect, as lines of the plan: the smallest difference, and what its margin would need."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from smoa_lightning.ablation.planning.cell_cost import CellCost
+from smoa_lightning.ablation.planning.plan import Plan
+from smoa_lightning.ablation.planning.variation import (
+    DEFAULT_ITEM_CORRELATION,
+    DEFAULT_SEED_SD,
+    bounded_accuracy,
+)
+from smoa_lightning.ablation.statistics import (
+    MINIMUM_SEEDS,
+    PlannedTest,
+    Variances,
+    counted,
+    detectable_difference,
+    items_to_detect,
+    seeds_to_detect,
+)
+from smoa_lightning.records.metric_table import METRICS
+
+
+@dataclass(frozen=True)
+class Detectable:
+    """What the comparisons with a baseline can detect.
+
+    Attributes:
+        difference: Smallest difference that is established with the power of ``test``; ``None`` for one seed.
+        with_more_seeds: The same with twice the seeds.
+        with_more_items: The same with twice the items.
+        variances: Variances of a difference.
+        test: How differences will be tested.
+    """
+
+    difference: float | None
+    with_more_seeds: float | None
+    with_more_items: float | None
+    variances: Variances
+    test: PlannedTest
+
+
+def detectable(plan: Plan, costs: Sequence[CellCost]) -> dict[str, Detectable | None]:
+    """Return what can be detected from each baseline; ``None`` if it is not known how its scores vary.
+
+    Without baselines the first cell is used as the baseline. The number of comparisons is that of the whole table: all
+    cells but the baselines. The cells that share a seed variance are those of the baseline.
+    """
+    by_name = {cost.cell: cost for cost in costs}
+    found: dict[str, Detectable | None] = {}
+    for name in _baselines(plan):
+        rows, n = by_name[name].work.report_rows, len(plan.seeds)
+        variances = by_name[name].variation.of(by_name[name].accuracy, rows) if rows >= 2 else None
+        if variances is None:
+            found[name] = None
+            continue
+        cells = sum(row.baseline == name for row in plan.rows) or len(plan.rows)
+        test = PlannedTest(comparisons=_comparisons(plan), cells=max(2, cells))
+        found[name] = Detectable(
+            difference=detectable_difference(n, rows, variances, test),
+            with_more_seeds=detectable_difference(2 * n, rows, variances, test),
+            with_more_items=detectable_difference(n, 2 * rows, variances, test),
+            variances=variances,
+            test=test,
+        )
+    return found
+
+
+def detectable_lines(plan: Plan, costs: Sequence[CellCost]) -> Iterator[str]:
+    """Yield what the plan says about differences."""
+    if len(plan.rows) < 2:
+        yield "the study has only one cell, so no difference can be tested"
+        return
+    if 1 < len(plan.seeds) < MINIMUM_SEEDS:
+        yield (
+            f"with {len(plan.seeds)} seeds the report establishes no difference: plan at least {MINIMUM_SEEDS} seeds, "
+            "better five"
+        )
+    found, by_name = detectable(plan, costs), {cost.cell: cost for cost in costs}
+    metrics = {row.cell: row.metric for row in plan.rows}
+    for name, smallest in found.items():
+        if smallest is None:
+            yield (
+                f"smallest detectable difference from {name}: not computed, since {metrics[name]} is not an accuracy "
+                "and no finished runs show how it varies"
+            )
+        else:
+            yield from _of_baseline(plan, name, metrics[name], by_name[name].work.report_rows, smallest)
+    known = [by_name[name] for name, smallest in found.items() if smallest is not None]
+    if known:
+        yield from _sources(known)
+
+
+def _of_baseline(plan: Plan, name: str, metric: str, items: int, smallest: Detectable) -> Iterator[str]:
+    if smallest.difference is None:
+        enough = f"plan at least {MINIMUM_SEEDS} seeds, better five"
+        yield f"one seed cannot establish a difference from {name}: {enough}"
+        return
+    assert smallest.with_more_seeds is not None
+    assert smallest.with_more_items is not None
+    more = "items" if smallest.with_more_items < smallest.with_more_seeds else "seeds"
+    best = min(smallest.with_more_items, smallest.with_more_seeds)
+    n = len(plan.seeds)
+    yield (
+        f"smallest difference from {name} that is detected with a chance of {smallest.test.power:.0%}: "
+        f"{_size(smallest.difference, metric)} of {metric}, with {counted(n, 'seed')}, {items:,} items and "
+        f"{counted(smallest.test.comparisons, 'comparison')} at a total level of {smallest.test.alpha:.0%}; twice the "
+        f"{more} would help most ({_size(best, metric)})"
+    )
+    if plan.margin is not None:
+        needs = _needs(plan.margin / _scale(metric), n, items, smallest)
+        yield f"the margin of {_margin(plan.margin, metric)}: {needs}"
+
+
+def _needs(margin: float, n: int, items: int, smallest: Detectable) -> str:
+    """Return whether a margin is detected, and the seeds or items that it needs."""
+    if smallest.difference is not None and smallest.difference <= margin:
+        return "this study detects a difference of this size"
+    seeds = seeds_to_detect(margin, items, smallest.variances, smallest.test, least=max(n, MINIMUM_SEEDS))
+    rows = items_to_detect(margin, n, smallest.variances, smallest.test)
+    ways = [f"{seeds} seeds with {items:,} items"] if seeds else []
+    ways += [f"{rows:,} items with {counted(n, 'seed')}"] if rows else []
+    if not ways:
+        return "neither more seeds nor more items alone detect a difference of this size: plan more of both"
+    return f"a difference of this size needs {' or '.join(ways)}"
+
+
+def _sources(known: Sequence[CellCost]) -> Iterator[str]:
+    varies = known[0].variation
+    if varies.variances is not None:
+        yield f"this estimate uses variances over seeds and items {varies.source}"
+        return
+    yield (
+        f"this estimate uses a standard deviation over seeds of {100 * DEFAULT_SEED_SD:.1f} points and a correlation "
+        f"of {DEFAULT_ITEM_CORRELATION:.2f} between two cells' answers ({varies.source}); the effects of a seed on two "
+        "cells are taken as independent"
+    )
+    for cost in known:
+        assert cost.accuracy is not None
+        accuracy = 100 * bounded_accuracy(cost.accuracy)
+        yield f"this estimate uses an accuracy of {accuracy:.0f} % for {cost.cell}: {cost.accuracy_source}"
+
+
+def _baselines(plan: Plan) -> list[str]:
+    return list(dict.fromkeys(row.baseline for row in plan.rows if row.baseline)) or [plan.rows[0].cell]
+
+
+def _comparisons(plan: Plan) -> int:
+    return max(1, len(plan.rows) - len(_baselines(plan)))
+
+
+def _scale(metric: str) -> float:
+    return 100.0 if METRICS[metric].unit == "share" else 1.0
+
+
+def _size(difference: float, metric: str) -> str:
+    """Return a difference: points of a share with one digit, other metrics with three significant digits."""
+    return f"{100 * difference:.1f} points" if _scale(metric) > 1 else f"{difference:.3g}"
+
+
+def _margin(margin: float, metric: str) -> str:
+    return f"{margin:g} points" if _scale(metric) > 1 else f"{margin:g}"

@@ -1,0 +1,161 @@
+"""How scores vary over seeds and items in finished runs: of the study, else of another study in the same root."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from smoa_lightning.ablation.execution.folders import run_folders
+from smoa_lightning.ablation.planning.finished_runs import FinishedRuns, finished_record
+from smoa_lightning.ablation.statistics import (
+    MeanSquares,
+    Variances,
+    assumed_variances,
+    by_groups,
+    mean_squares,
+    variances_of,
+)
+from smoa_lightning.ablation.study.space import Study
+from smoa_lightning.common.checksums import read_sealed
+from smoa_lightning.common.errors import UserError
+from smoa_lightning.records.items import read_scores
+from smoa_lightning.records.record import FILES, ITEMS, STUDY, STUDY_FACTS
+
+# Assumed values before runs are finished. One point over seeds is usual for a few thousand training rows, and adapters
+# of one backbone agree on most items. The plan says that both values are assumed.
+DEFAULT_SEED_SD, DEFAULT_ITEM_CORRELATION = 0.01, 0.5
+MOST_ACCURATE = 0.95  # even if all of a few rows are right, a task has errors
+
+Runs = Mapping[str, Mapping[int, Path]]  # name of a cell -> seed -> folder of a finished final run
+
+
+@dataclass(frozen=True)
+class Variation:
+    """How scores vary; the smallest detectable difference is computed from it.
+
+    Attributes:
+        variances: Variances of a difference of two cells; ``None`` if no finished runs show them.
+        source: Their source.
+    """
+
+    variances: Variances | None = None
+    source: str = "assumed, since no study in this root has two cells with two finished seeds each and scores of items"
+
+    def of(self, accuracy: float | None, n_items: int) -> Variances | None:
+        """Return the measured variances, else the assumed ones of an accuracy; ``None`` without both.
+
+        Args:
+            accuracy: Expected accuracy; ``None`` if the metric is not an accuracy.
+            n_items: Number of report rows.
+        """
+        if self.variances is not None or accuracy is None:
+            return self.variances
+        return assumed_variances(n_items, bounded_accuracy(accuracy), DEFAULT_SEED_SD, DEFAULT_ITEM_CORRELATION)
+
+
+def bounded_accuracy(accuracy: float) -> float:
+    """Return the accuracy for the estimate: at least 0.05 from 0 and from 1.
+
+    >>> bounded_accuracy(1.0), bounded_accuracy(0.6)
+    (0.95, 0.6)
+    """
+    return min(MOST_ACCURATE, max(1 - MOST_ACCURATE, accuracy))
+
+
+def variation(study: Study, folder: Path, found: Mapping[str, FinishedRuns]) -> Variation:
+    """Return how scores vary in the finished runs of a study, else in those of another study in the same root.
+
+    The variances are those of differences between a cell and its baseline (without baselines: the first cell) with the
+    same seeds on the same items, averaged over all such pairs. Another study counts if it has the same task, backbone
+    and metric, so its cells may differ.
+
+    Args:
+        study: The study.
+        folder: Its folder.
+        found: Its finished runs.
+    """
+    metrics = {cell.name: cell.report_metric for cell in study.cells}
+    own = _squares({name: runs.final for name, runs in found.items()}, study.baselines, metrics)
+    if own:
+        runs = sum(len(each.final) for each in found.values())
+        return Variation(variances_of(own), f"from {runs} finished runs of {len(study.cells)} cells")
+    first = study.cells[0]
+    wanted = (_rows(study.resolver.content(first.settings)), first.report_metric)
+    for file in sorted(folder.parent.glob(f"*/{STUDY}")):
+        try:
+            description = read_sealed(file) or {}
+            squares = _of_study(file.parent, description, wanted) if file.parent != folder else []
+        except (UserError, ValueError, KeyError, TypeError, AttributeError):  # damaged: as if it were not there
+            continue
+        if squares:
+            return Variation(variances_of(squares), f"from finished runs of the study {description['name']}")
+    return Variation()
+
+
+def _rows(settings: Mapping[str, Any]) -> tuple[Any, Any, Any]:
+    """Return what decides how difficult items are: tasks and backbone."""
+    data = settings.get("data") or {}
+    return data.get("task"), data.get("report_tasks"), (settings.get("model") or {}).get("backbone")
+
+
+def _of_study(folder: Path, description: Mapping[str, Any], wanted: Any) -> list[tuple[MeanSquares, int, int]]:
+    """Return the mean squares of the pairs of another study, of the cells with the wanted rows and metric."""
+    cells = {
+        name: cell["report_metric"]
+        for name, cell in description["cells"].items()
+        if (_rows(cell["settings"]), cell["report_metric"]) == wanted
+    }
+    runs: dict[str, dict[int, Path]] = {name: {} for name in cells}
+    for run in run_folders(folder / "runs"):
+        facts = (finished_record(run) or {}).get(STUDY_FACTS, {})
+        if facts.get("cell") in runs:
+            runs[facts["cell"]][facts["seed"]] = run
+    return _squares(runs, description["baselines"], cells)
+
+
+def _squares(
+    runs: Runs, baselines: Mapping[str, str], metrics: Mapping[str, str]
+) -> list[tuple[MeanSquares, int, int]]:
+    """Return the mean squares of each pair of a cell and its baseline with two shared seeds and items."""
+    items: dict[Path, dict[tuple[str, int], float]] = {}
+    groups: dict[tuple[str, int], tuple[str, int]] = {}
+    found = []
+    for cell, mine in runs.items():
+        other = baselines.get(cell, next(iter(runs)))
+        theirs = runs.get(other, {})
+        seeds = [seed for seed in mine if seed in theirs]
+        if other == cell or len(seeds) < 2:
+            continue
+        for seed in seeds:
+            for folder in (mine[seed], theirs[seed]):
+                if folder not in items:
+                    items[folder], known = read_scores(folder / ITEMS, metrics[cell], _checksum(folder))
+                    groups |= known
+        shared = _common([items[side[seed]] for side in (mine, theirs) for seed in seeds])
+        if len(shared) < 2:
+            continue
+        table = np.array([[items[mine[s]][i] - items[theirs[s]][i] for i in shared] for s in seeds], dtype=np.float64)
+        found.append((_per_item(table, [groups.get(item, item) for item in shared]), *table.shape))
+    return found
+
+
+def _per_item(table: NDArray[np.float64], groups: Sequence[Any]) -> MeanSquares:
+    """Return the mean squares over groups of items, scaled so that their number may be counted in items."""
+    grouped = by_groups(table, groups)
+    return MeanSquares(*(float(square) * table.shape[1] / grouped.shape[1] for square in mean_squares(grouped)))
+
+
+def _common(scores: Iterable[Mapping[tuple[str, int], float]]) -> list[tuple[str, int]]:
+    first, *others = scores
+    return [item for item in first if all(item in each for each in others)]
+
+
+def _checksum(folder: Path) -> str | None:
+    """Return the checksum of a run's items; ``None`` for a run of an earlier version."""
+    checksum: str | None = (finished_record(folder) or {}).get(FILES, {}).get(ITEMS)
+    return checksum

@@ -1,0 +1,48 @@
+"""Groups of items that are not independent: replies of one conversation, questions of one passage."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from smoa_lightning.common.errors import UserError
+
+
+def by_groups(scores: NDArray[np.float64], groups: Sequence[Hashable]) -> NDArray[np.float64]:
+    r"""Return one score for each group, so that their mean is that of the items and their spread that of groups.
+
+    With the sum of the deviations of group g from the mean of its run,
+
+    .. math:: u_{sg} = \bar d_s + \frac{G}{m} \sum_{i \in g} (d_{si} - \bar d_s)
+
+    The variance of the mean of u over G groups is the cluster-robust variance of the mean over items (Liang and Zeger
+    1986, Biometrika 73, 13), with the factor G/(G-1). With one item in each group u is d.
+
+    Args:
+        scores: (..., n, m).
+        groups: (m,), the group of each item.
+
+    Returns:
+        (..., n, G), in the order of the groups' first items.
+
+    Raises:
+        UserError: The numbers differ, or all items are of one group.
+    """
+    m = scores.shape[-1]
+    if len(groups) != m:
+        raise UserError(f"there are {len(groups)} groups for {m} items: give one for each item")
+    number = {group: place for place, group in enumerate(dict.fromkeys(groups))}
+    count = len(number)
+    if count == m:
+        return scores
+    if count < 2:
+        raise UserError(f"all {m} items are of one group, so it is not known how groups vary")
+    places = np.array([number[group] for group in groups])
+    order = np.argsort(places, kind="stable")
+    starts = np.searchsorted(places[order], np.arange(count))
+    means = scores.mean(axis=-1, keepdims=True)
+    sums: NDArray[np.float64] = np.add.reduceat((scores - means)[..., order], starts, axis=-1)
+    found: NDArray[np.float64] = means + sums * (count / m)
+    return found
