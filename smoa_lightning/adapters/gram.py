@@ -12,6 +12,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+OVERSAMPLING = 8  # columns of a sketch beyond the rank
+MISSED = 1e-12  # share of ||W||_F^2 that a sketch may miss: rounding to float32 leaves about 1e-15
 SMALL = 1024  # up to this side a decomposition uses one thread, and several layers are decomposed in parallel
 
 
@@ -41,6 +43,27 @@ def singular_values(weight: Tensor) -> Tensor:
     with one_thread(min(matrix.shape)):
         values: Tensor = torch.linalg.eigvalsh(_gram(matrix)).flip(0).clamp_min(0).sqrt()
         return values
+
+
+def low_rank_singular_values(weight: Tensor, rank: int) -> Tensor | None:
+    """Return what :func:`singular_values` does for a matrix of at most this rank; None if the matrix has more.
+
+    The columns of Y = W Omega, with Omega (d_in x (rank + 8)) random, span the range of W. So with Y = Q R, the
+    singular values of Q^T W are those of W, and the others are 0 (Halko, Martinsson and Tropp 2011, arXiv 0909.4061).
+    The cost is d_out d_in rank, not d_out d_in min(d_out, d_in). None is returned as well if that would not be less.
+    """
+    limit, width = min(weight.shape), rank + OVERSAMPLING
+    if 4 * width > limit:
+        return None
+    matrix = to_float64(weight)
+    random = torch.Generator().manual_seed(0)
+    sketch = torch.randn(matrix.shape[1], width, dtype=torch.float64, generator=random).to(matrix.device)
+    basis, _ = torch.linalg.qr(matrix @ sketch)
+    values = torch.linalg.svdvals(basis.T @ matrix)
+    whole = matrix.square().sum()
+    if (whole - values.square().sum()).abs() > MISSED * whole:
+        return None
+    return torch.cat([values, values.new_zeros(limit - width)])
 
 
 def to_float64(weight: Tensor) -> Tensor:

@@ -32,22 +32,27 @@ class UpdateRank:
     numerical: int
 
 
-def singular_values(delta: Tensor) -> Tensor:
+def singular_values(delta: Tensor, bound: int | None = None) -> Tensor:
     """Return the singular values of an update D, descending, in float64.
 
     A float64 matrix is decomposed as it is. For any other dtype they come from the eigenvalues of the smaller Gram
     matrix, D D^T or D^T D in float64. That is several times faster, with an error of at most about 1e-7 of the largest
-    value, below the float32 rounding of D. A matrix of 4096 x 14336 takes half a minute and 1 GB on one CPU core.
+    value, below the float32 rounding of D. A matrix of 4096 x 14336 takes half a minute and 1 GB on one CPU core. A
+    matrix of low rank, such as the update of a LoRA, takes a tenth of this.
 
     Args:
         delta: Matrix of shape (d_out, d_in).
+        bound: Largest rank that D can have, if it is known. A D of higher rank costs time, and changes nothing else.
 
     Raises:
         UserError: An entry is not finite.
     """
     if not torch.isfinite(delta).all():
         raise UserError(f"the update of shape {tuple(delta.shape)} has entries that are not finite, so it has no rank.")
-    return torch.linalg.svdvals(delta.detach()) if delta.dtype == torch.float64 else gram.singular_values(delta)
+    if delta.dtype == torch.float64:
+        return torch.linalg.svdvals(delta.detach())
+    values = None if bound is None else gram.low_rank_singular_values(delta, bound)
+    return gram.singular_values(delta) if values is None else values
 
 
 def update_rank(delta: Tensor, rounding: float = 0.0, values: Tensor | None = None) -> UpdateRank:

@@ -146,7 +146,7 @@ def _weight(model: nn.Module, name: str) -> Tensor:
 
 
 def _layer(name: str, delta: Tensor, trainable: int, bound: int, rounding: float) -> LayerRank:
-    values = singular_values(delta)
+    values = singular_values(delta, bound)
     rank = update_rank(delta, rounding, values)
     return LayerRank(name, (delta.shape[0], delta.shape[1]), trainable, bound, rank, values.tolist())
 

@@ -23,7 +23,7 @@ from peft import (
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
-from smoa_lightning.adapters import SMoAConfig, adapted_layers, attach, layer_update, update_rank
+from smoa_lightning.adapters import SMoAConfig, adapted_layers, attach, gram, layer_update, update_rank
 from smoa_lightning.adapters.bottleneck import BottleneckConfig
 from smoa_lightning.adapters.rank import base_shift, shift_rounding, singular_values
 from smoa_lightning.adapters.smoa.config import BLOCK_PARTITIONS
@@ -41,6 +41,24 @@ def test_update_rank_of_known_singular_values() -> None:
         assert rank.effective == pytest.approx(math.exp(-(0.5 * math.log(0.5) + 2 * 0.25 * math.log(0.25))), rel=1e-3)
         assert rank.stable == pytest.approx(24 / 16, rel=1e-4)
         assert rank.numerical == 3
+
+
+@pytest.mark.parametrize("shape", [(120, 300), (200, 200), (301, 97)])
+@pytest.mark.parametrize("rank", [0, 1, 5, 12])
+def test_singular_values_of_a_low_rank_come_from_a_sketch(rank: int, shape: tuple[int, int]) -> None:
+    """They are those of a dense float64 decomposition; a bound that is too small changes nothing."""
+    torch.manual_seed(rank)
+    delta = torch.randn(shape[0], rank) @ torch.logspace(0, -3, rank).diag() @ torch.randn(rank, shape[1])
+    reference = torch.linalg.svdvals(delta.double())
+    sketched = gram.low_rank_singular_values(delta, rank)
+    assert sketched is not None
+    assert sketched.shape == reference.shape
+    assert (sketched - reference).abs().max() <= 1e-7 * reference.max()
+    assert torch.equal(singular_values(delta, rank), sketched)
+    dense = torch.randn(shape)
+    assert gram.low_rank_singular_values(dense, rank) is None
+    assert torch.equal(singular_values(dense, rank), singular_values(dense))
+    assert gram.low_rank_singular_values(delta, min(shape) // 4) is None  # nothing to gain
 
 
 @pytest.mark.parametrize("shape", [(120, 300), (200, 200), (301, 97)])

@@ -119,7 +119,7 @@ class RankMonitor(Callback):
         return self._measured(name, layer_update(layer, adapter, original), rounding)
 
     def _measured(self, name: str, update: Tensor, rounding: float = 0.0) -> UpdateRank:
-        values = singular_values(update)
+        values = singular_values(update, self.bounds.get(name))
         self._spectra[name] = values.cpu()
         return update_rank(update, rounding, values)
 
