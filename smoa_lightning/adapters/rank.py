@@ -50,7 +50,8 @@ def singular_values(delta: Tensor, bound: int | None = None) -> Tensor:
     if not torch.isfinite(delta).all():
         raise UserError(f"the update of shape {tuple(delta.shape)} has entries that are not finite, so it has no rank.")
     if delta.dtype == torch.float64:
-        return torch.linalg.svdvals(delta.detach())
+        dense: Tensor = torch.linalg.svdvals(delta.detach())
+        return dense
     values = None if bound is None else gram.low_rank_singular_values(delta, bound)
     return gram.singular_values(delta) if values is None else values
 
