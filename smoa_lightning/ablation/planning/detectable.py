@@ -117,10 +117,11 @@ def _of_baseline(plan: Plan, name: str, metric: str, items: int, smallest: Detec
 
 def _needs(margin: float, n: int, items: int, smallest: Detectable) -> str:
     """Return whether a margin is detected, and the seeds or items that it needs."""
-    if smallest.difference is not None and smallest.difference <= margin:
+    enough = n >= MINIMUM_SEEDS  # with fewer the report establishes nothing, however many items there are
+    if enough and smallest.difference is not None and smallest.difference <= margin:
         return "this study detects a difference of this size"
     seeds = seeds_to_detect(margin, items, smallest.variances, smallest.test, least=max(n, MINIMUM_SEEDS))
-    rows = items_to_detect(margin, n, smallest.variances, smallest.test)
+    rows = items_to_detect(margin, n, smallest.variances, smallest.test) if enough else None
     ways = [f"{seeds} seeds with {items:,} items"] if seeds else []
     ways += [f"{rows:,} items with {counted(n, 'seed')}"] if rows else []
     if not ways:
@@ -129,14 +130,15 @@ def _needs(margin: float, n: int, items: int, smallest: Detectable) -> str:
 
 
 def _sources(known: Sequence[CellCost]) -> Iterator[str]:
-    varies = known[0].variation
-    if varies.variances is not None:
-        yield f"this estimate uses variances over seeds and items {varies.source}"
+    for source in dict.fromkeys(cost.variation.source for cost in known if cost.variation.variances is not None):
+        yield f"this estimate uses variances over seeds and items {source}"
+    known = [cost for cost in known if cost.variation.variances is None]
+    if not known:
         return
     yield (
         f"this estimate uses a standard deviation over seeds of {100 * DEFAULT_SEED_SD:.1f} points and a correlation "
-        f"of {DEFAULT_ITEM_CORRELATION:.2f} between two cells' answers ({varies.source}); the effects of a seed on two "
-        "cells are taken as independent"
+        f"of {DEFAULT_ITEM_CORRELATION:.2f} between two cells' answers ({known[0].variation.source}); the effects "
+        "of a seed on two cells are taken as independent"
     )
     for cost in known:
         assert cost.accuracy is not None

@@ -35,7 +35,7 @@ from smoa_lightning.ablation.planning.cell_cost import (
 from smoa_lightning.ablation.planning.finished_runs import read_finished
 from smoa_lightning.ablation.planning.probe import WARM_UP, Probe, ProbeFinished, limited
 from smoa_lightning.ablation.planning.search_check import check_search, variants
-from smoa_lightning.ablation.planning.variation import variation
+from smoa_lightning.ablation.planning.variation import variations
 from smoa_lightning.ablation.study.space import Cell, Study, command_line
 from smoa_lightning.adapters import attach
 from smoa_lightning.adapters.budget import countable
@@ -100,7 +100,7 @@ def measure(study: Study, folder: Path, workers: int) -> list[CellCost]:
     check_search(study, folder)
     with tempfile.TemporaryDirectory() as temporary, _threads_of(workers), _silence(), process_cache():
         found = read_finished(study, folder)
-        varies = variation(study, folder, found)
+        varies = variations(study, folder, found)
         built = deque(_each(study.cells, lambda cell: build(cell, study, Path(temporary))))
         to_time = [cell.name for cell in study.cells if RemainingRuns.of(study, found[cell.name]).needs_timing]
 
@@ -112,7 +112,8 @@ def measure(study: Study, folder: Path, workers: int) -> list[CellCost]:
                 logger.info("timing %s (%d of %d)", name, position, len(to_time), extra=ON_STDERR)
                 timing = time_cell(cell)
             size = CellSize(cell.parameters, cell.total, torch.get_num_threads(), workers)
-            return cost_of(study, cell.cell, found[name], work, timing, varies, size)
+            mine = varies[cell.cell.report_metric]
+            return cost_of(study, cell.cell, found[name], work, timing, mine, size)
 
         return _each((built.popleft() for _ in study.cells), cost)  # each cell's memory is freed after its timing
 

@@ -20,10 +20,11 @@ from smoa_lightning.ablation.statistics import (
     mean_squares,
     variances_of,
 )
-from smoa_lightning.ablation.study.space import Study
+from smoa_lightning.ablation.study.space import Cell, Study
 from smoa_lightning.common.checksums import read_sealed
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.records.items import read_scores
+from smoa_lightning.records.metric_table import METRICS
 from smoa_lightning.records.record import FILES, ITEMS, STUDY, STUDY_FACTS
 
 # Assumed values before runs are finished. One point over seeds is usual for a few thousand training rows, and adapters
@@ -44,7 +45,7 @@ class Variation:
     """
 
     variances: Variances | None = None
-    source: str = "assumed, since no study in this root has two cells with two finished seeds each and scores of items"
+    source: str = "assumed, since no study in this root has two cells with two finished seeds each whose answers differ"
 
     def of(self, accuracy: float | None, n_items: int) -> Variances | None:
         """Return the measured variances, else the assumed ones of an accuracy; ``None`` without both.
@@ -67,34 +68,48 @@ def bounded_accuracy(accuracy: float) -> float:
     return min(MOST_ACCURATE, max(1 - MOST_ACCURATE, accuracy))
 
 
-def variation(study: Study, folder: Path, found: Mapping[str, FinishedRuns]) -> Variation:
-    """Return how scores vary in the finished runs of a study, else in those of another study in the same root.
+def variations(study: Study, folder: Path, found: Mapping[str, FinishedRuns]) -> dict[str, Variation]:
+    """Return for each metric how scores vary in the finished runs of a study, else in those of another one in its root.
 
     The variances are those of differences between a cell and its baseline (without baselines: the first cell) with the
-    same seeds on the same items, averaged over all such pairs. Another study counts if it has the same task, backbone
-    and metric, so its cells may differ.
+    same seeds on the same items, averaged over all such pairs with this metric. Another study counts if it has the same
+    task, backbone and metric, so its cells may differ. Only accuracies have scores of items. Variances of zero do not
+    show how scores vary, so they do not count.
 
     Args:
         study: The study.
         folder: Its folder.
         found: Its finished runs.
     """
-    metrics = {cell.name: cell.report_metric for cell in study.cells}
-    own = _squares({name: runs.final for name, runs in found.items()}, study.baselines, metrics)
-    if own:
-        runs = sum(len(each.final) for each in found.values())
-        return Variation(variances_of(own), f"from {runs} finished runs of {len(study.cells)} cells")
-    first = study.cells[0]
-    wanted = (_rows(study.resolver.content(first.settings)), first.report_metric)
+    first = {cell.report_metric: cell for cell in reversed(study.cells)}  # the first cell of each metric
+    return {
+        metric: _of_metric(study, folder, found, cell) if METRICS[metric].is_accuracy else Variation()
+        for metric, cell in first.items()
+    }
+
+
+def _of_metric(study: Study, folder: Path, found: Mapping[str, FinishedRuns], first: Cell) -> Variation:
+    """Return how the metric of a cell varies."""
+    metric = first.report_metric
+    mine = {cell.name: found[cell.name].final for cell in study.cells if cell.report_metric == metric}
+    if own := _variances(_squares(mine, study.baselines, metric)):
+        return Variation(own, f"from {sum(map(len, mine.values()))} finished runs of {len(mine)} cells")
+    wanted = (_rows(study.resolver.content(first.settings)), metric)
     for file in sorted(folder.parent.glob(f"*/{STUDY}")):
         try:
             description = read_sealed(file) or {}
-            squares = _of_study(file.parent, description, wanted) if file.parent != folder else []
+            other = _of_study(file.parent, description, wanted) if file.parent != folder else None
         except (UserError, ValueError, KeyError, TypeError, AttributeError):  # damaged: as if it were not there
             continue
-        if squares:
-            return Variation(variances_of(squares), f"from finished runs of the study {description['name']}")
+        if other is not None:
+            return Variation(other, f"from finished runs of the study {description['name']}")
     return Variation()
+
+
+def _variances(squares: Sequence[tuple[MeanSquares, int, int]]) -> Variances | None:
+    """Return the variances of pairs; None without a pair, or if nothing varies."""
+    found = variances_of(squares) if squares else None
+    return found if found is not None and found.of_mean(1, 1) > 0 else None
 
 
 def _rows(settings: Mapping[str, Any]) -> tuple[Any, Any, Any]:
@@ -103,25 +118,22 @@ def _rows(settings: Mapping[str, Any]) -> tuple[Any, Any, Any]:
     return data.get("task"), data.get("report_tasks"), (settings.get("model") or {}).get("backbone")
 
 
-def _of_study(folder: Path, description: Mapping[str, Any], wanted: Any) -> list[tuple[MeanSquares, int, int]]:
-    """Return the mean squares of the pairs of another study, of the cells with the wanted rows and metric."""
-    cells = {
-        name: cell["report_metric"]
+def _of_study(folder: Path, description: Mapping[str, Any], wanted: tuple[Any, str]) -> Variances | None:
+    """Return the variances of another study, of its cells with the wanted rows and metric."""
+    runs: dict[str, dict[int, Path]] = {
+        name: {}
         for name, cell in description["cells"].items()
         if (_rows(cell["settings"]), cell["report_metric"]) == wanted
     }
-    runs: dict[str, dict[int, Path]] = {name: {} for name in cells}
     for run in run_folders(folder / "runs"):
         facts = (finished_record(run) or {}).get(STUDY_FACTS, {})
         if facts.get("cell") in runs:
             runs[facts["cell"]][facts["seed"]] = run
-    return _squares(runs, description["baselines"], cells)
+    return _variances(_squares(runs, description["baselines"], wanted[1]))
 
 
-def _squares(
-    runs: Runs, baselines: Mapping[str, str], metrics: Mapping[str, str]
-) -> list[tuple[MeanSquares, int, int]]:
-    """Return the mean squares of each pair of a cell and its baseline with two shared seeds and items."""
+def _squares(runs: Runs, baselines: Mapping[str, str], metric: str) -> list[tuple[MeanSquares, int, int]]:
+    """Return the mean squares of each pair of a cell and its baseline with two shared seeds and groups of items."""
     items: dict[Path, dict[tuple[str, int], float]] = {}
     groups: dict[tuple[str, int], tuple[str, int]] = {}
     found = []
@@ -134,13 +146,14 @@ def _squares(
         for seed in seeds:
             for folder in (mine[seed], theirs[seed]):
                 if folder not in items:
-                    items[folder], known = read_scores(folder / ITEMS, metrics[cell], _checksum(folder))
+                    items[folder], known = read_scores(folder / ITEMS, metric, _checksum(folder))
                     groups |= known
         shared = _common([items[side[seed]] for side in (mine, theirs) for seed in seeds])
-        if len(shared) < 2:
+        names = [groups.get(item, item) for item in shared]
+        if len(set(names)) < 2:
             continue
         table = np.array([[items[mine[s]][i] - items[theirs[s]][i] for i in shared] for s in seeds], dtype=np.float64)
-        found.append((_per_item(table, [groups.get(item, item) for item in shared]), *table.shape))
+        found.append((_per_item(table, names), *table.shape))
     return found
 
 

@@ -10,6 +10,7 @@ from smoa_lightning.ablation.report.cells import CellResult, unit
 from smoa_lightning.ablation.report.folder import BaseModelScore
 from smoa_lightning.ablation.report.paired_cells import Found, SeedPools, cell_difference, hedges_g
 from smoa_lightning.ablation.statistics import (
+    Corrected,
     Difference,
     Pooled,
     Verdict,
@@ -66,12 +67,12 @@ class Judgement:
     direction: str
     margin: float | None = None
 
-    def verdict(self, cell: str, baseline: str, metric: str, interval: Difference, adjusted: float | None) -> Verdict:
-        """Return the verdict on a difference with its corrected interval."""
+    def verdict(self, cell: str, baseline: str, metric: str, found: Corrected) -> Verdict:
+        """Return the verdict on a corrected difference."""
         scale, name = unit(metric)
         return verdict(
-            cell, baseline, interval, adjusted, higher_is_better=self.direction == "maximize", scale=scale, unit=name,
-            margin=None if self.margin is None else self.margin / scale,
+            cell, baseline, found.interval, found.p, higher_is_better=self.direction == "maximize", scale=scale,
+            unit=name, margin=None if self.margin is None else self.margin / scale, joint=found.joint,
         )  # fmt: skip
 
 
@@ -93,9 +94,11 @@ def with_baselines(cells: Sequence[CellResult], baselines: Mapping[str, str], ju
             refused.append(f"{cell.name} is not compared: {without.name} has no finished run")
             continue
         pairs.append((cell, baseline))
-    groups = [[cell for cell in cells if baselines.get(cell.name) == baseline.name] for _, baseline in pairs]
-    pools = {names[0].name: SeedPools(names, pooled_for_differences) for names in groups}
-    found, more = _compared(pairs, [pools[names[0].name] for names in groups], 2, judge)
+    families: dict[str, list[CellResult]] = {baseline.name: [] for _, baseline in pairs}
+    for cell in cells:
+        families.get(baselines.get(cell.name, ""), []).append(cell)
+    pools = {name: SeedPools(family, pooled_for_differences) for name, family in families.items()}
+    found, more = _compared(pairs, [pools[baseline.name] for _, baseline in pairs], 2, judge)
     return found, (*refused, *more)
 
 
@@ -107,10 +110,10 @@ def with_base_model(
     The base model has no seed: its score of each item is subtracted from the score of every seed.
     """
     compared = [cell for cell in cells if cell.runs and cell.name in scores]
-    pools: dict[int, SeedPools] = {}
+    families: dict[int, list[CellResult]] = {}
     for cell in compared:
-        same = [other for other in compared if scores[other.name] is scores[cell.name]]
-        pools.setdefault(id(scores[cell.name]), SeedPools(same, pooled_for_gains))
+        families.setdefault(id(scores[cell.name]), []).append(cell)
+    pools = {base: SeedPools(family, pooled_for_gains) for base, family in families.items()}
     pairs = [(cell, _as_cell(cell, scores[cell.name])) for cell in compared]
     return _compared(pairs, [pools[id(scores[cell.name])] for cell in compared], 1, judge)[0]
 
@@ -132,7 +135,8 @@ def is_established_better(
     except UserError:  # no seed or no item in common
         return False
     adjusted = None if difference.p is None else min(1.0, family * difference.p)
-    judged = Judgement(direction).verdict(cell.name, other.name, cell.metric, difference, adjusted)
+    found = Corrected(adjusted, difference, difference)
+    judged = Judgement(direction).verdict(cell.name, other.name, cell.metric, found)
     return judged.established and bool(judged.better)
 
 
@@ -152,12 +156,9 @@ def _compared(pairs: Sequence[Pair], pools: Sequence[SeedPools], factor: float, 
             refused.append(f"{cell.name} is not compared: {error}")
     comparisons = []
     family = corrected([found[0] for _, _, found in differences])
-    for (cell, other, (difference, test, dropped, pooled)), (p, interval) in zip(differences, family, strict=True):
-        judged = judge.verdict(cell.name, other.name, cell.metric, interval, p)
+    for (cell, other, (difference, test, dropped, pooled)), each in zip(differences, family, strict=True):
+        judged = judge.verdict(cell.name, other.name, cell.metric, each)
         effect = hedges_g(cell, other)
-        comparisons.append(
-            Comparison(
-                cell.name, other.name, cell.metric, difference, test, p, interval, effect, judged, dropped, pooled
-            )
-        )
+        comparisons.append(Comparison(cell.name, other.name, cell.metric, difference, test, each.p, each.interval,
+                                      effect, judged, dropped, pooled))  # fmt: skip
     return tuple(comparisons), tuple(refused)

@@ -78,12 +78,12 @@ def planned_contrasts(
             refused.append(f"the contrast {name} is not computed: {error}")
     contrasts = []
     family = corrected([difference for _, _, _, difference, _ in found])
-    for (name, entry, cell, difference, pooled), (p, interval) in zip(found, family, strict=True):
-        judged = judge.verdict(entry["above"], entry["below"], cell.metric, interval, p)
+    for (name, entry, cell, difference, pooled), each in zip(found, family, strict=True):
+        judged = judge.verdict(entry["above"], entry["below"], cell.metric, each)
         weights = list(entry["weights"].values())
         sizes = sum(w > 0 for w in weights), sum(w < 0 for w in weights)
-        contrasts.append(PlannedContrast(name, entry["above"], entry["below"], cell.metric, *sizes, difference, p,
-                                         interval, judged, pooled))  # fmt: skip
+        contrasts.append(PlannedContrast(name, entry["above"], entry["below"], cell.metric, *sizes, difference,
+                                         each.p, each.interval, judged, pooled))  # fmt: skip
     return tuple(contrasts), tuple(refused)
 
 
@@ -102,7 +102,7 @@ def _weighted(
         values = np.tensordot(weights, shared.values, axes=1)
         pooled = pools.of(shared.seeds, shared.items)
         pooled = None if pooled is None else pooled.times(float((weights**2).sum()))
-        groups = groups_of(cells[0], shared.items)
+        groups = groups_of(cells, shared.items)
         return crossed_difference(values, np.zeros_like(values), pooled=pooled, groups=groups), pooled
     by_seed = [{run.seed: run.score for run in cell.runs} for cell in cells]
     seeds = [seed for seed in by_seed[0] if all(seed in each for each in by_seed)]

@@ -52,7 +52,7 @@ def parameters(analysis: Analysis, styles: Styles) -> NamedFigure | None:
     if len({cell.costs["parameters"] for cell in shown}) < 2:
         return None
     sheet = Sheet()
-    front = established_front(shown, "parameters", analysis.direction)
+    front = established_front(shown, "parameters", analysis.direction, analysis.study.description["untouched"])
     corners = [(cell.costs["parameters"], mean(cell)) for cell in front]
     _scatter(sheet.panels[0], analysis, styles, shown, ("parameters", "trainable parameters"), corners)
     if front:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 
 from smoa_lightning.ablation.report.cells import CellResult
@@ -26,7 +26,9 @@ def pareto(points: Sequence[tuple[float, float]], direction: str) -> list[int]:
     return front
 
 
-def established_front(cells: Sequence[CellResult], cost: str, direction: str) -> list[CellResult]:
+def established_front(
+    cells: Sequence[CellResult], cost: str, direction: str, rows: Mapping[str, str]
+) -> list[CellResult]:
     """Return cells with increasing cost, each established to be better than the one before it.
 
     The cells are chosen by their means, which are partly luck. So p is corrected (Bonferroni) for all pairs of cells
@@ -36,14 +38,20 @@ def established_front(cells: Sequence[CellResult], cost: str, direction: str) ->
         cells: Cells with runs.
         cost: Name of the cost.
         direction: ``maximize`` or ``minimize``.
+        rows: Name of a cell -> the same name for all cells with its report rows and base model. They share a seed
+            variance; two cells of different rows have that of their pair.
     """
     if len({cell.metric for cell in cells}) > 1:
         return []
     places = pareto([(cell.costs[cost], mean(cell)) for cell in cells], direction)
     pairs = sum(first.costs[cost] != second.costs[cost] for first, second in combinations(cells, 2))
-    pools = SeedPools(cells, pooled_for_differences)
+    families: dict[str, list[CellResult]] = {}
+    for cell in cells:
+        families.setdefault(rows[cell.name], []).append(cell)
+    pools = {name: SeedPools(family, pooled_for_differences) for name, family in families.items()}
     front: list[CellResult] = []
-    for place in places:
-        if not front or is_established_better(cells[place], front[-1], direction, pairs, pools):
-            front.append(cells[place])
+    for cell in (cells[place] for place in places):
+        shared = pools[rows[cell.name]] if front and rows[cell.name] == rows[front[-1].name] else None
+        if not front or is_established_better(cell, front[-1], direction, pairs, shared):
+            front.append(cell)
     return front if len(front) > 1 else []

@@ -90,12 +90,36 @@ def scores_of(cell: CellResult) -> Scores:
     return Scores(values, seeds, tuple(items))
 
 
-def groups_of(cell: CellResult, items: Sequence[Hashable]) -> list[Hashable] | None:
-    """Return the group of each item; None if the runs do not know it, or if all items are independent."""
-    known = next((run.groups for run in cell.runs if run.groups), None)
-    if known is None:
-        return None
-    return [known.get(item, item) for item in items]
+def groups_of(cells: Sequence[CellResult], items: Sequence[Hashable]) -> list[Hashable] | None:
+    """Return the group of each item; None if no run knows it, or if all items are independent.
+
+    Items that are in one group by any run of the cells are in one group.
+    """
+    known: list[Mapping[Any, Hashable]] = []
+    for run in (run for cell in cells for run in cell.runs if run.groups):
+        if run.groups not in known:
+            known.append(run.groups)
+    if len(known) > 1:
+        return _merged(known, items)
+    return [known[0].get(item, item) for item in items] if known else None
+
+
+def _merged(known: Sequence[Mapping[Any, Hashable]], items: Sequence[Hashable]) -> list[Hashable]:
+    """Return the group of each item, where files of different rows name their groups differently."""
+    from scipy.sparse import coo_array  # here, since only studies whose runs have different rows need it
+    from scipy.sparse.csgraph import connected_components
+
+    nodes: dict[Hashable, int] = {item: place for place, item in enumerate(items)}
+    links = [
+        (place, nodes.setdefault(("group", number, groups[item]), len(nodes)))
+        for place, item in enumerate(items)
+        for number, groups in enumerate(known)
+        if item in groups
+    ]
+    size = (len(nodes), len(nodes))
+    graph = coo_array((np.ones(len(links)), tuple(zip(*links, strict=True))), shape=size) if links else coo_array(size)
+    labels: list[Hashable] = connected_components(graph, directed=False)[1][: len(items)].tolist()
+    return labels
 
 
 def cell_difference(cell: CellResult, baseline: CellResult, pools: SeedPools, factor: float) -> Found:
@@ -113,7 +137,7 @@ def cell_difference(cell: CellResult, baseline: CellResult, pools: SeedPools, fa
     if has_items(cell) and has_items(baseline):
         paired = pair(scores_of(cell), scores_of(baseline))
         pooled = _times(pools.of(paired.seeds, paired.items), factor)
-        groups = groups_of(cell, paired.items)
+        groups = groups_of((cell, baseline), paired.items)
         difference = crossed_difference(paired.cell, paired.baseline, pooled=pooled, groups=groups)
         if difference.n_seeds == 1:
             counted = mcnemar(paired.cell[0], paired.baseline[0])

@@ -32,7 +32,7 @@ from smoa_lightning.ablation.statistics.item_differences import (
     perplexity_scores,
 )
 from smoa_lightning.ablation.statistics.items import McNemar, mcnemar
-from smoa_lightning.ablation.statistics.multiple import corrected, holm, holm_levels
+from smoa_lightning.ablation.statistics.multiple import Corrected, corrected, holm, holm_levels
 from smoa_lightning.ablation.statistics.pairing import Paired, Scores, Shared, pair, shared_scores
 from smoa_lightning.ablation.statistics.power import (
     PlannedTest,
@@ -49,6 +49,7 @@ from smoa_lightning.ablation.statistics.verdict import MINIMUM_SEEDS, Verdict, c
 
 __all__ = [
     "MINIMUM_SEEDS",
+    "Corrected",
     "Difference",
     "Estimate",
     "GridEffects",

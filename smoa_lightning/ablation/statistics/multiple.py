@@ -3,12 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from smoa_lightning.ablation.statistics.differences import Difference
 from smoa_lightning.ablation.statistics.intervals import checked
 from smoa_lightning.common.errors import UserError
+
+
+class Corrected(NamedTuple):
+    """A difference after the correction for all differences of its family.
+
+    Args:
+        p: Adjusted p; ``None`` if it was not tested.
+        interval: The difference with the interval that agrees with the adjusted p (``holm_levels``).
+        joint: The difference with Bonferroni's interval. These intervals hold for the whole family together.
+    """
+
+    p: float | None
+    interval: Difference
+    joint: Difference
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
@@ -44,8 +59,9 @@ def holm_levels(p_values: Sequence[float | None], alpha: float = 0.05) -> list[f
 
     Holm's correction tests the j-th smallest p at :math:`\alpha / (c - j + 1)`, until the first that is not rejected. A
     rejected comparison has this level. The others have Bonferroni's level :math:`\alpha / c`. So the interval with the
-    coverage 1 - level excludes zero if and only if the adjusted p is below :math:`\alpha`. All intervals at
-    Bonferroni's level hold together with the chance :math:`1 - \alpha`, so an equivalence may be read from them.
+    coverage 1 - level excludes zero if and only if the adjusted p is below :math:`\alpha`. The intervals of rejected
+    comparisons do not hold together. All intervals at Bonferroni's level do, with the chance :math:`1 - \alpha`. So
+    only they show that differences are within a margin.
 
     Args:
         p_values: One for each comparison; None stays None and is not counted.
@@ -63,8 +79,8 @@ def holm_levels(p_values: Sequence[float | None], alpha: float = 0.05) -> list[f
     return levels
 
 
-def corrected(differences: Sequence[Difference], alpha: float = 0.05) -> list[tuple[float | None, Difference]]:
-    """Return the adjusted p of each difference, and the difference with the interval of its level.
+def corrected(differences: Sequence[Difference], alpha: float = 0.05) -> list[Corrected]:
+    """Return the adjusted p of each difference, and the difference with the intervals of Holm and of Bonferroni.
 
     Args:
         differences: All differences of the family.
@@ -72,7 +88,8 @@ def corrected(differences: Sequence[Difference], alpha: float = 0.05) -> list[tu
     """
     p_values = [each.p for each in differences]
     levels = holm_levels(p_values, alpha)
+    tested = sum(p is not None for p in p_values)
     return [
-        (p, each if level is None else each.at(1 - level))
+        Corrected(p, each, each) if level is None else Corrected(p, each.at(1 - level), each.at(1 - alpha / tested))
         for p, each, level in zip(holm(p_values), differences, levels, strict=True)
     ]

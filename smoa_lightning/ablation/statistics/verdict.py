@@ -54,14 +54,15 @@ def verdict(
     unit: str = "points",
     minimum_seeds: int = MINIMUM_SEEDS,
     margin: float | None = None,
+    joint: Difference | None = None,
 ) -> Verdict:
     r"""Return the verdict on a difference: established if there are enough seeds and the adjusted p is below ``alpha``.
 
-    With a margin :math:`\Delta`, a difference is equivalent if its interval lies within :math:`(-\Delta, \Delta)`.
-    These are two one-sided tests (TOST: Schuirmann 1987, Journal of Pharmacokinetics and Biopharmaceutics 15, 657),
-    each at half of the interval's level. The usual 90 % interval would not suit, since the same interval also decides
-    "better" and "worse". A difference that is established and within the margin is "better" or "worse", and the
-    sentence says by less than the margin.
+    With a margin :math:`\Delta`, a difference is equivalent if its joint interval lies within
+    :math:`(-\Delta, \Delta)`. These are two one-sided tests (TOST: Schuirmann 1987, Journal of Pharmacokinetics and
+    Biopharmaceutics 15, 657), each at half of the interval's level. The usual 90 % interval would not
+    suit, since the same interval also decides "better" and "worse". A difference that is established and within the
+    margin is "better" or "worse", and the sentence says by less than the margin.
 
     Args:
         cell: Name of the cell.
@@ -74,6 +75,8 @@ def verdict(
         unit: Unit of the scaled difference; empty for none.
         minimum_seeds: Number of seeds that a verdict needs. The interval of two seeds may cover only 90 %.
         margin: Largest difference that does not matter, in the unit of ``difference``; None for no test of equivalence.
+        joint: The difference with the interval that holds for the whole table (``corrected``), which is compared with
+            the margin; None for that of ``difference``.
 
     >>> found = Difference(0.023, 0.004, 0.042, 0.009, 0.008, 6.0, 5, None, "seeds")
     >>> verdict("A", "B", found, 0.018).sentence
@@ -82,7 +85,7 @@ def verdict(
     checked(alpha, "the level")
     enough = difference.n_seeds >= minimum_seeds
     established = enough and adjusted_p is not None and adjusted_p < alpha
-    inside = margin is not None and _is_inside(difference, margin)
+    inside = margin is not None and _is_inside(joint or difference, margin)
     within = enough and inside
     better = None if difference.value == 0 else (difference.value > 0) == higher_is_better
     bound = f"{scale * (margin or 0):.2f}" + (f" {unit}" if unit else "")
