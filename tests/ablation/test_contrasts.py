@@ -9,13 +9,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scipy import stats
 
 from smoa_lightning.ablation.report.analysis import analyse
 from smoa_lightning.ablation.report.contents import contents
 from smoa_lightning.ablation.report.folder import read_study
 from smoa_lightning.ablation.report.summary import headline
-from smoa_lightning.ablation.statistics import crossed_difference, grid_effects, pooled_for_differences
+from smoa_lightning.ablation.statistics import (
+    crossed_difference,
+    grid_effects,
+    paired_difference,
+    pooled_for_differences,
+)
 from smoa_lightning.ablation.study.study_compatibility import compare_descriptions, describe_study
 from smoa_lightning.commands.report import write_report
 from smoa_lightning.common.errors import UserError
@@ -144,8 +148,10 @@ def test_a_contrast_without_items_is_over_seeds(tmp_path: Path) -> None:
     sums = sum(weight * (5 - 2 * scores[name].mean(axis=1)) for name, weight in WEIGHTS.items())
     assert found.difference.value == pytest.approx(sums.mean())
     assert found.difference.n_items is None
-    if not found.pooled.used:
-        assert found.difference.p == pytest.approx(stats.ttest_1samp(sums, 0).pvalue)
+    expected = paired_difference(sums, np.zeros_like(sums), pooled=found.pooled)
+    assert (found.difference.p, found.difference.df) == pytest.approx((expected.p, expected.df))
+    assert found.pooled.used
+    assert found.difference.df == 4
 
 
 def test_a_contrast_with_a_cell_without_runs_is_refused(tmp_path: Path) -> None:

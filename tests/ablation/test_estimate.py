@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,10 +19,10 @@ from smoa_lightning.ablation.execution.durations import remaining_seconds
 from smoa_lightning.ablation.execution.folders import MARK
 from smoa_lightning.ablation.planning import estimate, finished_runs
 from smoa_lightning.ablation.planning.cell_cost import CellCost, run_seconds
-from smoa_lightning.ablation.planning.detectable import detectable
+from smoa_lightning.ablation.planning.detectable import detectable, detectable_lines
 from smoa_lightning.ablation.planning.plan import plan
 from smoa_lightning.ablation.planning.plan_table import render
-from smoa_lightning.ablation.planning.variation import variation
+from smoa_lightning.ablation.planning.variation import Variation, variations
 from smoa_lightning.ablation.statistics import (
     PlannedTest,
     assumed_variances,
@@ -236,6 +238,67 @@ def pairs_of(answers: dict[tuple[str, int], np.ndarray], *cells: str) -> list[An
     return [(mean_squares(table), *table.shape) for table in tables]
 
 
+def varies(study: Study, folder: Path) -> dict[str, Variation]:
+    return variations(study, folder, finished_runs.read_finished(study, folder))
+
+
+def planned(study: Study, folder: Path, rows: int = 40) -> str:
+    """Return what the plan of a study says about differences, for cells with an expected accuracy of .6."""
+    found = varies(study, folder)
+    costs: Any = [
+        SimpleNamespace(cell=cell.name, work=SimpleNamespace(report_rows=rows), variation=found[cell.report_metric],
+                        accuracy=0.6 if cell.report_metric == "acc" else None, accuracy_source="expected")
+        for cell in study.cells
+    ]  # fmt: skip
+    return "\n".join(detectable_lines(plan(study), costs))
+
+
+def test_each_metric_has_its_own_variances(make: Callable[..., Study], tmp_path: Path) -> None:
+    study, folder = make({"r": [4, 2, 8, 16]}, baseline={"r": 4}, seeds=[0, 1, 2]), tmp_path / "study"
+    metrics = {"r=8": "perplexity", "r=16": "perplexity"}
+    cells = tuple(replace(cell, report_metric=metrics.get(cell.name, "acc")) for cell in study.cells)
+    study = replace(study, cells=cells, baselines={"r=4": "r=4", "r=2": "r=4", "r=8": "r=8", "r=16": "r=8"})
+    answers = answered(study, folder)
+    found = varies(study, folder)
+    table = np.array([answers["r=2", s] - answers["r=4", s] for s in (0, 1, 2)])
+    assert found["acc"].variances == variances_of([(mean_squares(table), *table.shape)])
+    assert found["acc"].source == "from 6 finished runs of 2 cells"
+    assert found["perplexity"] == Variation()
+    text = planned(study, folder)
+    assert "difference from r=8: not computed, since perplexity is not an accuracy" in text
+    assert "uses variances over seeds and items from 6 finished runs of 2 cells" in text
+
+
+@pytest.mark.parametrize("groups", [False, True])
+def test_runs_that_do_not_show_how_scores_vary_leave_the_plan_as_it_was(
+    make: Callable[..., Study], tmp_path: Path, groups: bool
+) -> None:
+    """All cells have the same answers, or all rows are one group: the plan has assumed variances."""
+    study, folder = make({"r": [2, 4]}, seeds=[0, 1, 2], margin=50), tmp_path / "study"
+    if groups:
+        answered(study, folder)
+        for file in folder.glob("runs/*/items.jsonl"):
+            lines = [json.loads(line) | {"group": 0} for line in file.read_text().splitlines()]
+            file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    else:
+        for cell in study.cells:
+            for seed in study.seeds:
+                finish(folder, study.final_run(cell, seed), 1.0, 0.5, [True, False] * 20)
+    assert varies(study, folder)["acc"] == Variation()
+    text = planned(study, folder)
+    assert "two finished seeds each whose answers differ" in text
+    assert "the margin of 50 points: this study detects a difference of this size" in text
+
+
+def test_two_seeds_detect_no_margin(make: Callable[..., Study], tmp_path: Path) -> None:
+    study = make({"r": [2, 4]}, seeds=[0, 1], margin=50)
+    answered(study, tmp_path / "study", rows=400)
+    text = planned(study, tmp_path / "study", rows=400)
+    assert "with 2 seeds the report establishes no difference: plan at least 3 seeds" in text
+    assert text.count("the margin of 50 points: a difference of this size needs 3 seeds with 400 items\n") == 1
+    assert "this study detects" not in text
+
+
 def test_the_detectable_difference_is_that_of_the_plan(make: Callable[..., Study], tmp_path: Path) -> None:
     study, folder = make({"r": [2, 4, 8]}, baseline={"r": 4}, seeds=[0, 1], margin=2), tmp_path / "study"
     answers = answered(study, folder)
@@ -261,11 +324,11 @@ def test_variances_come_from_another_study_of_the_same_root(make: Callable[..., 
     (tmp_path / "damaged").mkdir()
     (tmp_path / "damaged" / "study.json").write_text("{}")
     study = make({"r": [6, 8]}, baseline={"r": 6}, seeds=[5, 6, 7])
-    found = variation(study, tmp_path / "study", finished_runs.read_finished(study, tmp_path / "study"))
+    found = varies(study, tmp_path / "study")["acc"]
     assert found.variances == variances_of(pairs_of(answers, "r=2"))
     assert found.source == "from finished runs of the study tiny"
     elsewhere = make({"r": [6, 8]}, overrides={"model.backbone.dtype": "bfloat16"})
-    found = variation(elsewhere, tmp_path / "study", finished_runs.read_finished(elsewhere, tmp_path / "study"))
+    found = varies(elsewhere, tmp_path / "study")["acc"]
     assert found.variances is None
     assert found.of(None, 300) is None
     assert found.of(0.99, 300) == assumed_variances(300, 0.95, 0.01, 0.5)

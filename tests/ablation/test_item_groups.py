@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from scipy import special, stats
 from smoa_lightning.ablation.planning.variation import _per_item
 from smoa_lightning.ablation.report.analysis import analyse
 from smoa_lightning.ablation.report.folder import read_study
+from smoa_lightning.ablation.report.paired_cells import groups_of
 from smoa_lightning.ablation.statistics import (
     by_groups,
     crossed_difference,
@@ -100,6 +103,20 @@ def test_a_report_uses_the_groups_of_the_item_files(tmp_path: Path) -> None:
     assert found.test == "seeds and groups of items"
     assert "3 seeds, 300 items in 60 groups: established." in found.verdict.sentence
     assert analysis.gains[0].difference.n_groups == 60
+
+
+def test_groups_are_those_of_all_runs_that_are_compared() -> None:
+    def cell(*groups: dict[str, str]) -> Any:
+        return SimpleNamespace(runs=[SimpleNamespace(groups=each) for each in groups])
+
+    first, rest = {"a": "a", "b": "a", "c": "c"}, {"b": "b", "c": "c", "d": "b"}  # the second run has no row a
+    assert groups_of((cell({}), cell({})), "abcd") is None
+    assert groups_of((cell({}, {}), cell({}, first)), "abcd") == ["a", "a", "c", "d"]
+    assert groups_of((cell(first), cell(first, first)), "abc") == ["a", "a", "c"]
+    for cells in ((cell(first), cell(rest)), (cell(first, rest),)):
+        a, b, c, d, e = groups_of(cells, "abcde")
+        assert a == b == d
+        assert len({a, c, e}) == 3
 
 
 def test_groups_of_an_item_file(tmp_path: Path) -> None:

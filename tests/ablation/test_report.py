@@ -13,8 +13,10 @@ import pytest
 from scipy import stats
 
 from smoa_lightning.__main__ import main
+from smoa_lightning.ablation.report import comparisons
 from smoa_lightning.ablation.report.analysis import Analysis, analyse
 from smoa_lightning.ablation.report.folder import read_study
+from smoa_lightning.ablation.report.paired_cells import SeedPools
 from smoa_lightning.ablation.statistics import crossed_difference
 from smoa_lightning.commands.report import write_report
 from tests.ablation.made_study import LR, make_study
@@ -146,6 +148,20 @@ def test_a_cell_without_a_seed_is_left_out_of_the_pooled_variance(tmp_path: Path
     assert pooled["method=better"].cells == 3
 
 
+def test_cells_of_one_family_share_one_pool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pool reads the items of all its cells, so one for each comparison would take quadratic time."""
+    families: list[list[str]] = []
+
+    class Counted(SeedPools):
+        def __init__(self, cells: Any, pool: Any) -> None:
+            families.append([cell.name for cell in cells])
+            super().__init__(cells, pool)
+
+    monkeypatch.setattr(comparisons, "SeedPools", Counted)
+    analysed(tmp_path)
+    assert families == [[*CELLS], [*CELLS]]  # of the comparisons with the baseline, and of the gains
+
+
 def test_lower_is_better_where_the_study_says_so(tmp_path: Path) -> None:
     cells = {name: {**facts, "accuracy": {"method=better": 0.9}.get(name, 0.3)} for name, facts in CELLS.items()}
     analysis, scores = analysed(tmp_path, cells=cells, metric="perplexity", direction="minimize", seeds=range(4))
@@ -153,6 +169,7 @@ def test_lower_is_better_where_the_study_says_so(tmp_path: Path) -> None:
     assert found is not None
     assert (found.test, found.difference.n_items) == ("seeds only", None)  # a perplexity is not a mean over items
     mine, theirs = (5 - 2 * scores[name].mean(axis=1) for name in ("method=better", "method=lora"))
+    assert not found.pooled.used  # Bartlett's test rejects here, so the test is that of the pair alone
     assert found.difference.p == pytest.approx(stats.ttest_rel(mine, theirs).pvalue)
     assert found.verdict.established
     assert found.difference.value < 0

@@ -15,13 +15,14 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 
 from smoa_lightning.__main__ import main
+from smoa_lightning.ablation.report import front
 from smoa_lightning.ablation.report.analysis import Analysis, analyse
 from smoa_lightning.ablation.report.dimensions import dimensions
 from smoa_lightning.ablation.report.drawing import DPI, WIDTH, NamedFigure, mean
 from smoa_lightning.ablation.report.figures import all_figures
 from smoa_lightning.ablation.report.figures_heat import colour_range, typical_interval
 from smoa_lightning.ablation.report.folder import read_study
-from smoa_lightning.ablation.report.front import established_front
+from smoa_lightning.ablation.report.paired_cells import SeedPools
 from smoa_lightning.ablation.report.ticks import linear_ticks, scale
 from smoa_lightning.commands.report import write_report
 from smoa_lightning.records.page.theme import SETTINGS, VARIABLES, themed
@@ -194,9 +195,14 @@ def test_one_seed_has_colours_as_wide_as_the_interval_over_items(tmp_path: Path)
 # ------------------------------------------------------------------------------------------------- forest and the front
 
 
+def front_of(analysis: Analysis) -> list[str]:
+    rows = analysis.study.description["untouched"]
+    return [cell.name for cell in front.established_front(analysis.cells, "parameters", "maximize", rows)]
+
+
 def test_no_front_is_drawn_if_nothing_is_established(tmp_path: Path) -> None:
     analysis = analysed(tmp_path, equal(grid(r=(2, 4, 8, 16))))
-    assert established_front(analysis.cells, "parameters", "maximize") == []
+    assert front_of(analysis) == []
     found = drawn(analysis)["parameters"]
     assert "established front" not in texts(found.figure)
     assert "No front is drawn" in found.caption
@@ -206,10 +212,27 @@ def test_a_front_joins_cells_that_are_established_to_be_better(tmp_path: Path) -
     accuracies = {"r=2": 0.2, "r=4": 0.21, "r=8": 0.8, "r=16": 0.8}
     cells = {name: {**cell, "accuracy": accuracies[name]} for name, cell in grid(r=(2, 4, 8, 16)).items()}
     analysis = analysed(tmp_path, cells, seeds=range(5), items=60)
-    assert [cell.name for cell in established_front(analysis.cells, "parameters", "maximize")] == ["r=2", "r=8"]
+    assert front_of(analysis) == ["r=2", "r=8"]
     assert "established front" in texts(drawn(analysis)["parameters"].figure)
     two = analysed(tmp_path / "two", cells, seeds=range(2), items=60)  # two seeds establish nothing
-    assert established_front(two.cells, "parameters", "maximize") == []
+    assert front_of(two) == []
+
+
+def test_only_cells_with_the_same_rows_share_a_seed_variance_of_the_front(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    families: list[list[str]] = []
+
+    class Counted(SeedPools):
+        def __init__(self, cells: Any, pool: Any) -> None:
+            families.append([cell.name for cell in cells])
+            super().__init__(cells, pool)
+
+    monkeypatch.setattr(front, "SeedPools", Counted)
+    cells = analysed(tmp_path, grid(r=(2, 4, 8, 16)), items=20).cells
+    rows = {"r=2": "r=2", "r=4": "r=4", "r=8": "r=2", "r=16": "r=4"}
+    front.established_front(cells, "parameters", "maximize", rows)
+    assert families == [["r=2", "r=8"], ["r=4", "r=16"]]
 
 
 def test_the_forest_names_its_baseline(tmp_path: Path) -> None:

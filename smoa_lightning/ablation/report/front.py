@@ -47,11 +47,12 @@ def established_front(
     pairs = sum(first.costs[cost] != second.costs[cost] for first, second in combinations(cells, 2))
     families: dict[str, list[CellResult]] = {}
     for cell in cells:
-        families.setdefault(rows[cell.name], []).append(cell)
-    pools = {name: SeedPools(family, pooled_for_differences) for name, family in families.items()}
+        families.setdefault(rows.get(cell.name, cell.name), []).append(cell)
+    pools = {cell.name: pool for family in families.values() for pool in [SeedPools(family, pooled_for_differences)]
+             for cell in family}  # fmt: skip
     front: list[CellResult] = []
     for cell in (cells[place] for place in places):
-        shared = pools[rows[cell.name]] if front and rows[cell.name] == rows[front[-1].name] else None
+        shared = pools[cell.name] if front and pools[cell.name] is pools[front[-1].name] else None
         if not front or is_established_better(cell, front[-1], direction, pairs, shared):
             front.append(cell)
     return front if len(front) > 1 else []
