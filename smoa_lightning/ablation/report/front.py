@@ -48,8 +48,9 @@ def established_front(
     families: dict[str, list[CellResult]] = {}
     for cell in cells:
         families.setdefault(rows.get(cell.name, cell.name), []).append(cell)
-    pools = {cell.name: pool for family in families.values() for pool in [SeedPools(family, pooled_for_differences)]
-             for cell in family}  # fmt: skip
+    pools: dict[str, SeedPools] = {}
+    for family in families.values():
+        pools |= dict.fromkeys((cell.name for cell in family), SeedPools(family, pooled_for_differences))
     front: list[CellResult] = []
     for cell in (cells[place] for place in places):
         shared = pools[cell.name] if front and pools[cell.name] is pools[front[-1].name] else None
