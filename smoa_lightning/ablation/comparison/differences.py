@@ -15,6 +15,7 @@ from smoa_lightning.ablation.comparison.shared_seeds import paired_sides, run_pa
 from smoa_lightning.ablation.comparison.sides import Side
 from smoa_lightning.ablation.report.cells import unit
 from smoa_lightning.ablation.statistics import (
+    MINIMUM_SEEDS,
     Difference,
     Verdict,
     accuracy_difference,
@@ -198,7 +199,7 @@ def _verdict(each: Comparison, p: float | None) -> Verdict:
         return Verdict(False, None, f"{sizes} {each.baseline}: not tested, since single rows have no {each.metric}.")
     judged = verdict(
         each.side, each.baseline, each.difference, p, higher_is_better=metric.direction == "maximize", scale=scale,
-        unit=name, **({"minimum_seeds": 1} if one else {}),
+        unit=name, minimum_seeds=1 if one else MINIMUM_SEEDS,
     )  # fmt: skip
     sentence = ROWS.sub(r"\1 row\2", judged.sentence)
     sentence = sentence.replace(", 1 seed,", ",") if one else sentence
