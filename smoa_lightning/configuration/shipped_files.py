@@ -74,13 +74,14 @@ def config_file(name: str | Path, kind: Kind, named_by: str, folders: Sequence[P
         kind: Which shipped files the name can mean.
         named_by: The flag or key that names the file, for messages.
         folders: If a file names it: folders to which the path may be relative. A leading ``../`` then leads from a copy
-            of a shipped file to the package. For a flag: ``None``, which means the working directory.
+            of a shipped file to the package. For a flag: ``None``, which means the working directory. There ``piqa`` is
+            the file ``piqa``, else ``piqa.yaml``, else ``experiments/piqa.yaml``.
 
     Raises:
         UserError: There is no such file, or several shipped files have the name.
     """
     places = [folder / local_path(name) for folder in folders or [Path()]]
-    for place in places:
+    for place in [*places, *(_in_working_directory(str(name), kind) if folders is None else [])]:
         if place.is_file():
             return place
     short = str(name) if folders is None else re.sub(r"^(\.\.?/)+", "", str(name))
@@ -93,6 +94,14 @@ def config_file(name: str | Path, kind: Kind, named_by: str, folders: Sequence[P
         if other != kind and (others := shipped_named(str(name), (other,))):
             raise UserError(f"{named_by}: {full_name(others[0])} is for {command}: {command} --config {name}")
     raise _no_such_file(str(name), kind, named_by, places)
+
+
+def _in_working_directory(name: str, kind: Kind) -> list[Path]:
+    """Return the own files that a name without suffix or folder may mean, as it does for the shipped files."""
+    if name.startswith((".", "~", "/")):
+        return []
+    own = Path(name if name.endswith(".yaml") else f"{name}.yaml")
+    return [own, Path(kind) / own]
 
 
 @functools.cache

@@ -66,6 +66,26 @@ def test_a_file_of_the_working_directory_comes_first(elsewhere: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("file", "name", "kind"),
+    [
+        ("piqa", "piqa", "experiments"),
+        ("piqa.yaml", "piqa", "experiments"),
+        ("experiments/piqa.yaml", "piqa", "experiments"),
+        ("experiments/piqa.yaml", "piqa.yaml", "experiments"),
+        ("experiments/adapters/lora.yaml", "adapters/lora", "experiments"),
+        ("ablations/rank.yaml", "rank", "ablations"),
+    ],
+)
+def test_a_short_name_means_the_own_file(file: str, name: str, kind: shipped_files.Kind, elsewhere: Path) -> None:
+    own = elsewhere / file
+    own.parent.mkdir(parents=True, exist_ok=True)
+    own.touch()
+    assert config_file(name, kind, "--config").resolve() == own
+    shipped = config_file(name, kind, "base", [elsewhere / "folder"])  # a file that names its base means the package
+    assert ROOT in shipped.parents
+
+
+@pytest.mark.parametrize(
     ("name", "kind", "says"),
     [
         ("piqqa", "experiments", "the file 'piqqa' does not exist; the package has piqa"),
