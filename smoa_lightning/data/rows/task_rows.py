@@ -93,7 +93,8 @@ class TaskRows:
             if self.repository is None and requested in ("hub", "auto"):
                 raise UserError(
                     f"data.source: task {self.task.name!r} reads your own rows and has none on the hub;"
-                    " set data.source: local and data.path, or data.repository."
+                    " set data.source: local and data.path: FILE or FOLDER, or data.repository: USER/NAME"
+                    " (data.source: embedded takes generated rows, for a trial)."
                 )
             available = self.task.name in embedded.TASKS
             self.source = resolve_source(

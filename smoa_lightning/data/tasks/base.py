@@ -246,14 +246,13 @@ class Task:
         return checked
 
     def _missing(self, name: str, row: Row) -> str:
-        """Return the message about a missing field; a task for the user's own rows lists its fields."""
+        """Return the message about a missing field, with the fields of the task."""
         text = f"field {name!r} is missing (the row has {', '.join(map(str, row)) or 'no fields'})"
-        if self.hub_repository is not None:
-            return text
         needed = [field for field, wanted in self.schema.items() if not isinstance(wanted, Missing)]
         optional = [field for field in self.schema if field not in needed]
         more = f" and, if there is one, {' and '.join(optional)}" if optional else ""
-        return f"{text}; task {self.name!r} reads {', '.join(needed)}{more}, and data.fields maps other names"
+        text += f"; task {self.name!r} reads {', '.join(needed)}{more}, and data.fields maps other names"
+        return text if self.hub_repository is None else f"{text}; the tasks choice, instruction and chat are for own rows"
 
     def rows_of(self, raw: Any) -> list[Row]:
         """Return the checked rows that a raw row becomes: itself, or for a dialogue one row for each reply.

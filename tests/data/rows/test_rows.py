@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from smoa_lightning import embedded
+from smoa_lightning.__main__ import main
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.data.datamodule import TaskDataModule
 from smoa_lightning.data.encoding.encode import move_spaces
@@ -102,3 +103,10 @@ def test_no_embedded_rows_is_one_sentence(name: str, tmp_path: Path, monkeypatch
 def test_tasks_for_your_own_rows_have_no_fallback(name: str, source: str) -> None:
     with pytest.raises(UserError, match=r"has none on the hub; set data.source: local and data.path"):
         TaskDataModule(name, source).resolve()
+
+
+@pytest.mark.parametrize("name", sorted(name for name in TASKS if not TASKS[name].hub_repository))
+def test_experiments_for_your_own_rows_need_them(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without rows, ``fit --config choice`` is refused and does not train on generated rows."""
+    assert main(["fit", "--config", name, "--model.backbone.source", "embedded"]) == 2
+    assert "set data.source: local and data.path: FILE or FOLDER" in capsys.readouterr().err

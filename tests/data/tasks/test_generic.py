@@ -190,3 +190,12 @@ def test_a_row_without_the_named_field():
         task.check({"right": "x"})
     with pytest.raises(RowError, match=r"'wrong', which data.fields names for 'choices', is missing"):
         task.check({"q": "Hot?", "right": "x", "label": 0})
+
+
+def test_a_missing_field_names_the_fields_of_the_task():
+    with pytest.raises(RowError) as caught:
+        PIQA.check({"question": "Hot?", "first": "fire", "second": "ice", "right": "A"})
+    assert str(caught.value) == (
+        "field 'goal' is missing (the row has question, first, second, right); task 'piqa' reads goal, sol1, sol2, label,"
+        " and data.fields maps other names; the tasks choice, instruction and chat are for own rows"
+    )
