@@ -15,6 +15,7 @@ from typing import Any
 
 import lightning as L
 from lightning.pytorch.strategies.launchers import subprocess_script
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from smoa_lightning.common.errors import UserError
 
@@ -54,6 +55,19 @@ def check_distributed_strategy(strategy: Any) -> None:
             raise UserError(
                 f"trainer.strategy: {name!r} is not supported, since {reason}; use ddp, fsdp2, or auto with one device"
             )
+
+
+def stop_if_terminated(trainer: L.Trainer) -> None:
+    """Stop a run that has received the signal SIGTERM, as Ctrl-C does.
+
+    Lightning stops after a batch of rows, but neither after the last batch nor while a callback computes, and the next
+    step of the run would forget the signal.
+
+    Raises:
+        SIGTERMException: The signal has arrived since the trainer began.
+    """
+    if trainer.received_sigterm:
+        raise SIGTERMException
 
 
 @contextlib.contextmanager

@@ -47,7 +47,7 @@ from smoa_lightning.training.early_checks import check_before_work
 from smoa_lightning.training.loggers import results
 from smoa_lightning.training.lookups import callback_of, floats, now
 from smoa_lightning.training.module import FineTuneModule
-from smoa_lightning.training.processes import ending_together
+from smoa_lightning.training.processes import ending_together, stop_if_terminated
 from smoa_lightning.training.run_checkpoints import BEST, publish, resume_point, run_of
 from smoa_lightning.training.run_names import earlier_names, flat_hyperparameters
 from smoa_lightning.training.run_notes import end_reason, evaluation_result, fit_result
@@ -260,6 +260,7 @@ class Run:
         began = time.monotonic()
         with self.module.as_base_model():
             trainer.test(self.module, datamodule=self.data, weights_only=True, verbose=False)
+        stop_if_terminated(trainer)
         logger.debug("scored the base model in %.1f s", time.monotonic() - began)
         metrics = floats(trainer.callback_metrics, "base/")
         self._log_base_points(trainer, metrics, again=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from smoa_lightning.__main__ import main
+from smoa_lightning.training.callbacks.forgetting import Forgetting
 from smoa_lightning.training.module import FineTuneModule
 
 from ..runs import Killed, die_at_step, only_run
@@ -71,6 +73,18 @@ def test_ctrl_c_stops_cleanly_and_the_same_command_goes_on(tiny_arguments: list[
     record = json.loads((run / "record.json").read_text())
     assert (record["status"], record["reason"]) == ("stopped", "stopped by Ctrl-C")
     assert torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] > 0
+
+
+def test_sigterm_at_the_end_of_the_base_scores_stops_before_training(
+    tiny_arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Lightning looks for the signal after each batch but the last, and forgets it when it begins to train."""
+    with monkeypatch.context() as patch:
+        patch.setattr(Forgetting, "on_test_epoch_end", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+        assert main(["fit", *tiny_arguments, "--run.score_base", "true"]) == 130
+    assert "stopped; run the same command again to continue" in capsys.readouterr().err
+    record = json.loads((only_run(tmp_path / "runs") / "record.json").read_text())
+    assert (record["status"], record["reason"]) == ("stopped", "stopped by the signal SIGTERM")
 
 
 @pytest.mark.parametrize("where", ["loss", "gradient"])

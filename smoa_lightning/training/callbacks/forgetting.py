@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
-from collections.abc import Iterator
+import logging
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,11 +26,13 @@ from smoa_lightning.embedded import held_out_text
 from smoa_lightning.evaluation.scoring import row_log_likelihoods, target_logits
 from smoa_lightning.evaluation.text import likelihood_metrics
 from smoa_lightning.evaluation.valid_scores import check_scores
+from smoa_lightning.training.processes import stop_if_terminated
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 EMBEDDED = "embedded"
+logger = logging.getLogger(__name__)
 
 
 class Forgetting(Callback):
@@ -108,8 +111,13 @@ class Forgetting(Callback):
             return
         rows = self._rows
         network, is_base = pl_module.network, pl_module.scoring_base_model
+        logger.info(
+            "scoring %d general texts for general_perplexity (--forgetting.max_documents N scores fewer,"
+            " --forgetting.text null none)",
+            len(rows),
+        )
         with without_adapter(network) if is_base else contextlib.nullcontext(network) as scored:
-            values = general_perplexity(scored, rows, self.batch_tokens)
+            values = general_perplexity(scored, rows, self.batch_tokens, lambda: stop_if_terminated(trainer))
         prefix = "base" if is_base else "report"
         for name, value in values.items():
             # every process reads the whole text, so equal numbers are averaged
@@ -129,13 +137,16 @@ def text_rows(
 
 
 @torch.no_grad()
-def general_perplexity(network: Any, rows: list[TokenRow], batch_tokens: int) -> dict[str, float]:
+def general_perplexity(
+    network: Any, rows: list[TokenRow], batch_tokens: int, after_batch: Callable[[], None] = lambda: None
+) -> dict[str, float]:
     """Return the perplexity per token over rows, and its standard error over documents (delta method).
 
     Args:
         network: A causal language model in evaluation mode, with or without its adapter.
         rows: The documents.
         batch_tokens: Largest number of tokens in a batch, including padding.
+        after_batch: Called after each batch; it may end the work with an exception.
 
     Returns:
         ``general_perplexity`` and ``general_perplexity_stderr``.
@@ -154,6 +165,7 @@ def general_perplexity(network: Any, rows: list[TokenRow], batch_tokens: int) ->
         for i, value, number in zip(batch, likelihood.tolist(), count.tolist(), strict=True):
             check_scores([value], f"forgetting.text, document {i + 1}")
             nll[i], tokens[i] = -value, number
+        after_batch()
     found = likelihood_metrics(nll, tokens)
     return {f"general_{name}": found[name] for name in ("perplexity", "perplexity_stderr")}
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from lightning.pytorch import Trainer
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
@@ -17,6 +20,8 @@ from smoa_lightning.backbones.backbone import BackboneConfig
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.data.datamodule import TaskDataModule
 from smoa_lightning.embedded import backbone_folder, held_out_text
+from smoa_lightning.evaluation.scoring import target_logits
+from smoa_lightning.training.callbacks import forgetting
 from smoa_lightning.training.callbacks.forgetting import Forgetting, documents, general_perplexity, text_rows
 from smoa_lightning.training.module import FineTuneModule
 
@@ -113,6 +118,26 @@ def test_it_is_logged_before_and_after(tiny_backbone: Path, piqa_folder: Path, b
     assert abs(after["report/general_perplexity"] / expected - 1) > 0.001
     same = logged(callback, tiny_backbone, piqa_folder)  # an adapter that starts at zero
     assert same["report/general_perplexity"] == pytest.approx(expected, rel=1e-4)
+
+
+@workers
+def test_the_signal_sigterm_ends_it_after_a_batch(
+    tiny_backbone: Path, piqa_folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    scored: list[int] = []
+
+    def terminated(network: Any, inputs: dict[str, torch.Tensor]) -> Any:
+        scored.append(len(inputs["input_ids"]))
+        os.kill(os.getpid(), signal.SIGTERM)
+        return target_logits(network, inputs)
+
+    monkeypatch.setattr(forgetting, "target_logits", terminated)
+    caplog.set_level("INFO", "smoa_lightning")
+    with pytest.raises(SIGTERMException):
+        logged(Forgetting(max_documents=3, batch_tokens=1), tiny_backbone, piqa_folder, base_model=True)
+    assert scored == [1]
+    assert "scoring 3 general texts" in caplog.text
+    assert "--forgetting.text null none" in caplog.text
 
 
 @workers
