@@ -88,7 +88,8 @@ class _Generator(ParserJsonschema):
     """jsonargparse's generator; only classes that studies or help need are described."""
 
     def subclass_def(self, class_type: Any, action: Any) -> Node:
-        return dict(ANY_CLASS)
+        # a learning rate may be a tensor, but no text means one
+        return {"type": "object"} if class_type.__name__ == "Tensor" else dict(ANY_CLASS)
 
     def settings_of(self, class_type: type, parser: Any, key: str) -> Node:
         """Return the settings of one class under the key that takes it."""

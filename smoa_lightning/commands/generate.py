@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from smoa_lightning.training.generation.speaker import Decoding, Speaker
 
 BASE = "base"
+EMPTY = "(empty reply: the model ended at once)"
 LEAST = {"max_new_tokens": 1, "num_beams": 1, "batch_size": 1, "seed": 0}
 
 
@@ -218,6 +219,10 @@ def _print(speakers: list[Speaker], prompts: list[Prompt], decoding: Decoding) -
     from smoa_lightning.training.generation.side_by_side import side_by_side
 
     for prompt, *texts in zip(prompts, *replies_of(speakers, prompts, decoding), strict=True):
+        if len(texts) > 1:
+            texts = [text or EMPTY for text in texts]
+        elif not texts[0]:
+            print(EMPTY, file=sys.stderr)
         text = texts[0] if len(texts) == 1 else side_by_side([speaker.label for speaker in speakers], texts)
         print(text if len(prompts) == 1 else f"> {prompt.text}\n{text}\n")
 

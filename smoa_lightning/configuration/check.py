@@ -250,6 +250,8 @@ def flags(args: list[str]) -> Iterator[tuple[str, str | None]]:
             if word.startswith("-"):
                 continue  # a short flag, for the full parser
             hint = f"; did you mean --config {word}?" if word.endswith((".yaml", ".yml", ".json")) else ""
+            best = local_path(word) / "checkpoints" / "best.ckpt"
+            hint = f"; did you mean --ckpt_path {best}?" if best.is_file() else hint
             raise UserError(f"{word!r} is not the value of a flag{hint or ': write --KEY VALUE'}")
         key, equals, value = word[2:].partition("=")
         if equals:

@@ -6,6 +6,7 @@ import csv
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,9 +16,11 @@ from scipy import stats
 from smoa_lightning.__main__ import main
 from smoa_lightning.ablation.report import comparisons
 from smoa_lightning.ablation.report.analysis import Analysis, analyse
+from smoa_lightning.ablation.report.contents import seed_note
 from smoa_lightning.ablation.report.folder import read_study
 from smoa_lightning.ablation.report.paired_cells import SeedPools
 from smoa_lightning.ablation.statistics import crossed_difference
+from smoa_lightning.ablation.statistics.seed_variance import Pooled
 from smoa_lightning.commands.report import write_report
 from tests.ablation.made_study import LR, make_study
 
@@ -132,6 +135,19 @@ def test_comparisons_share_their_seed_variance(tmp_path: Path) -> None:
     gain = analysis.gains[0]
     assert gain.pooled is not None
     assert gain.pooled.variance == pytest.approx(means.var(axis=1, ddof=1).mean())
+
+
+@pytest.mark.parametrize(
+    ("p", "says"),
+    [
+        (0.181, "are not pooled, since they differ at the level of 0.2 (Bartlett's test: p = 0.181)."),
+        (0.0001, "are not pooled, since they differ at the level of 0.2 (Bartlett's test: p < 0.001)."),
+        (0.5, "are pooled (Bartlett's test: p = 0.500)."),
+    ],
+)
+def test_the_note_of_the_seed_variances_names_the_level(p: float, says: str) -> None:
+    comparison: Any = SimpleNamespace(pooled=Pooled(variance=1.0, df=4, bartlett=p, cells=3))
+    assert seed_note([comparison]) == f"The seed variances of 3 cells {says}"
 
 
 def test_two_cells_have_the_seed_variance_of_their_pair(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,7 +11,10 @@ import torch
 
 from smoa_lightning.__main__ import main
 from smoa_lightning.commands import export, generate, rank
+from smoa_lightning.training import generate as module
 from smoa_lightning.training.adapter_folder import load_adapter
+from smoa_lightning.training.generate import texts_to_prompts
+from smoa_lightning.training.generation.speaker import Decoding
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +55,17 @@ def by_hand(run: Path, prompt: str, count: int) -> str:
             break
         ids = [*ids, following]
     return tokenizer.decode(ids[len(start) :])
+
+
+def test_an_empty_reply_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """The standard output stays empty; next to another model, the column says it."""
+    prompts, speakers = texts_to_prompts(["x"]), [SimpleNamespace(label="run"), SimpleNamespace(label="base")]
+    monkeypatch.setattr(module, "replies_of", lambda *_: [[""]])
+    generate._print(speakers[:1], prompts, Decoding(4))  # type: ignore[arg-type]
+    assert capsys.readouterr() == ("\n", f"{generate.EMPTY}\n")
+    monkeypatch.setattr(module, "replies_of", lambda *_: [[""], ["a towel"]])
+    generate._print(speakers, prompts, Decoding(4))  # type: ignore[arg-type]
+    assert "(empty reply" in capsys.readouterr().out
 
 
 def test_prints_the_continuation_of_one_prompt(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:

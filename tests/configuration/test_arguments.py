@@ -335,3 +335,14 @@ for line in {lines!r}:
 def test_flags_are_split_as_argparse_does() -> None:
     split = list(flags(["--a", "1", "--b=2=3", "--c", "--d", "-1", "-h", "--e"]))
     assert split == [("a", "1"), ("b", "2=3"), ("c", None), ("d", "-1"), ("e", None)]
+
+
+@pytest.mark.parametrize("command", ["validate", "test", "predict"])
+def test_a_run_folder_without_a_flag_names_its_checkpoint(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    best = tmp_path / "checkpoints" / "best.ckpt"
+    best.parent.mkdir()
+    best.touch()
+    assert main([command, str(tmp_path)]) == 2
+    assert capsys.readouterr().err.endswith(f"is not the value of a flag; did you mean --ckpt_path {best}?\n")

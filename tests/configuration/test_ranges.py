@@ -9,7 +9,7 @@ import pytest
 from lightning.pytorch.cli import LightningArgumentParser
 
 from smoa_lightning.common.errors import UserError
-from smoa_lightning.configuration import check_arguments
+from smoa_lightning.configuration import check_arguments, with_full_keys
 from smoa_lightning.configuration.parser import OneSentenceParser
 from smoa_lightning.configuration.ranges import RANGES, Range
 from smoa_lightning.configuration.settings import groups
@@ -168,3 +168,11 @@ def test_a_number_of_batches_stays_a_whole_number(text: str, value: float, monke
     parsed = parser.parse_args([f"--trainer.limit_train_batches={text}"])
     assert seen == [(int, float, type(None))]
     assert (parsed.trainer.limit_train_batches, type(parsed.trainer.limit_train_batches)) == (value, type(value))
+
+
+@pytest.mark.parametrize("flag", ["--lr", "--model.optimizer.lr"])
+def test_a_word_is_no_learning_rate(flag: str) -> None:
+    """torch also takes a tensor there, and the parser would look for a file."""
+    args = with_full_keys("fit", ["--config", "piqa", flag, "abc"])
+    with pytest.raises(UserError, match=r"^model\.optimizer\.init_args\.lr is 'abc', but takes a number or a mapping$"):
+        check_arguments("fit", args)

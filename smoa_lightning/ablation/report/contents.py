@@ -19,6 +19,7 @@ from smoa_lightning.ablation.report.tables import (
     gain_table,
     grid_tables,
 )
+from smoa_lightning.ablation.statistics.seed_variance import UNEQUAL
 from smoa_lightning.ablation.statistics.verdict import p_text
 from smoa_lightning.records.page.document import (
     Block,
@@ -117,8 +118,9 @@ def seed_note(comparisons: Sequence[Comparison]) -> str:
         p = float(pooled.bartlett)
         if pooled.cells < 3 or math.isnan(p):
             continue
-        how = "are pooled" if pooled.used else "are not pooled, since they differ"
-        parts.append(f"The seed variances of {pooled.cells} cells {how} (Bartlett's test: p = {p_text(p)}).")
+        shown = p_text(p) if p_text(p).startswith("<") else f"= {p_text(p)}"
+        how = "are pooled" if pooled.used else f"are not pooled, since they differ at the level of {UNEQUAL:g}"
+        parts.append(f"The seed variances of {pooled.cells} cells {how} (Bartlett's test: p {shown}).")
     return " ".join(parts)
 
 
