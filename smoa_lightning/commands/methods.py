@@ -87,21 +87,25 @@ def print_tables() -> None:
     for group, title in TITLES.items():
         rows = [_row(method) for method in methods().values() if method.group == group]
         if terminal:
-            _print_wrapped(title, rows)
+            left_out = _print_wrapped(title, rows)
         else:
-            print(f"{title}\n{_narrow(rows)}\n")
+            table, left_out = _narrow(rows)
+            print(f"{title}\n{table}")
+        if left_out:
+            print(f"(too narrow for {', '.join(left_out)}: 'methods NAME' and --json show all)")
+        print()
     print("\n".join(textwrap.wrap(LEGEND, shutil.get_terminal_size((120, 24)).columns)))
 
 
-def _narrow(rows: list[tuple[str, ...]]) -> str:
-    """Return the table with as many of its columns, the most important first, as fit into a line."""
+def _narrow(rows: list[tuple[str, ...]]) -> tuple[str, list[str]]:
+    """Return the table with as many of its columns, the most important first, as fit into a line, and the others."""
     kept = [COLUMNS.index(column) for column in BY_IMPORTANCE]
     while True:
         places = sorted(kept)
         titles = tuple(COLUMNS[place] for place in places)
         table = text_table(titles, [tuple(row[place] for place in places) for row in rows], words=len(places))
         if len(kept) == 1 or max(map(len, table.splitlines())) <= LINE:
-            return table
+            return table, [column for column in COLUMNS if column not in titles]
         kept.pop()
 
 
@@ -109,7 +113,8 @@ def _row(method: Method) -> tuple[str, ...]:
     return method.key, method.update, method.trainable, method.rank, *_short(method), method.source
 
 
-def _print_wrapped(title: str, rows: list[tuple[str, ...]]) -> None:
+def _print_wrapped(title: str, rows: list[tuple[str, ...]]) -> list[str]:
+    """Print the table as wide as the terminal, and return the columns without a place in it."""
     console = Console(file=sys.stdout, highlight=False)
     shown = range(len(COLUMNS)) if console.width >= WIDE else NARROW_COLUMNS
     table = Table(
@@ -122,7 +127,7 @@ def _print_wrapped(title: str, rows: list[tuple[str, ...]]) -> None:
     for row in rows:
         table.add_row(*(Text(cell) for cell in (row[number] for number in shown)))
     console.print(table)
-    console.print()
+    return [column for number, column in enumerate(COLUMNS) if number not in shown]
 
 
 def _short(method: Method) -> tuple[str, str]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from smoa_lightning.common.console import ON_STDOUT, is_first_process
 from smoa_lightning.data.rows.task_rows import Part
+from smoa_lightning.records.record import PREDICTIONS
 from smoa_lightning.records.selection import selection_note
 from smoa_lightning.records.tables import legend, result_lines, result_table
 
@@ -88,6 +89,8 @@ def fit_result(run: Run, metrics: Mapping[str, float]) -> str:
 
 
 def evaluation_result(run: Run, metrics: Mapping[str, float], part: Part) -> str:
-    """Return the scores and the folder of an evaluation."""
+    """Return the scores and the folder of an evaluation, or the file of its predictions."""
     lines = result_lines("", metrics, part, run.data.sets.table_facts(part))
-    return (f"{result_table(lines)}\n{legend()}\n" if lines else "") + f"written to {run.folder}"
+    predictions = run.folder / PREDICTIONS
+    place = predictions if predictions.is_file() else run.folder
+    return (f"{result_table(lines)}\n{legend()}\n" if lines else "") + f"written to {place}"

@@ -111,6 +111,7 @@ def test_the_command_lists_all(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["methods"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert {line.split()[0] for line in lines if line} >= FILES
+    assert sum(line.startswith("(too narrow for update") for line in lines) == 2  # no column is left out silently
     assert max(map(len, lines)) <= 120
     assert main(["methods", "--json"]) == 0
     assert {entry["key"] for entry in json.loads(capsys.readouterr().out)} == FILES

@@ -27,6 +27,7 @@ from smoa_lightning.adapters.mora import MoraConfig
 from smoa_lightning.backbones.backbone import BackboneConfig
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.training.adapter_folder import load_adapter, save_adapter
+from smoa_lightning.training.export.card import table
 from smoa_lightning.training.export.export import Options, export
 from smoa_lightning.training.export.lora import choose_rank, decompose, find_updates
 
@@ -304,3 +305,14 @@ def test_the_adapter_is_a_verified_copy(adapter: Made, tiny_backbone: Path, tmp_
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")
     with pytest.raises(UserError, match="is damaged or was changed"):
         export(run, tmp_path / "other", Options(format="adapter"))
+
+
+def test_the_report_names_a_large_lora_and_rounded_weights() -> None:
+    fidelity = {"before": {}, "after": {}, "primary": None, "rows": 0, "same_token": 1.0, "positions": 4}
+    fidelity |= {"largest_difference": 0.0, "largest_logit": 1.0, "place": "a fixed text"}
+    facts = {"fidelity": fidelity, "auto_class": "AutoModelForCausalLM", "dequantized": False}
+    assert "--dtype float32 writes" in table(facts | {"format": "merged", "dtype": "bfloat16"})
+    lora = facts | {"format": "lora", "dtype": "float32", "bytes": 9_000_000, "merged_bytes": 4_000_000}
+    assert "the LoRA has 9.0 MB, more than the merged model with about 4.0 MB" in table(lora)
+    assert "--dtype" not in table(lora)
+    assert "merged" not in table(lora | {"bytes": 3_000_000})

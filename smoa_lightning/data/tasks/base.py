@@ -252,7 +252,9 @@ class Task:
         optional = [field for field in self.schema if field not in needed]
         more = f" and, if there is one, {' and '.join(optional)}" if optional else ""
         text += f"; task {self.name!r} reads {', '.join(needed)}{more}, and data.fields maps other names"
-        return text if self.hub_repository is None else f"{text}; the tasks choice, instruction and chat are for own rows"
+        return (
+            text if self.hub_repository is None else f"{text}; the tasks choice, instruction and chat are for own rows"
+        )
 
     def rows_of(self, raw: Any) -> list[Row]:
         """Return the checked rows that a raw row becomes: itself, or for a dialogue one row for each reply.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -74,7 +75,15 @@ def _lines(facts: Facts) -> Iterator[str]:
         more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
         yield f"not in the LoRA: {', '.join(names[:SHOWN])}{more}; --format merged has them"
     if "dtype" in facts:
-        yield f"weights in {facts['dtype']}"
+        rounded = facts["format"] == "merged" and facts["dtype"] != "float32"
+        yield f"weights in {facts['dtype']}" + (
+            "; --dtype float32 writes the update without rounding" if rounded else ""
+        )
+    if facts.get("bytes", 0) > facts.get("merged_bytes", math.inf):
+        yield (
+            f"the LoRA has {facts['bytes'] / 1e6:,.1f} MB, more than the merged model with about "
+            f"{facts['merged_bytes'] / 1e6:,.1f} MB: --format merged is smaller, and so is a smaller --rank"
+        )
     if facts["dequantized"]:
         yield f"the backbone of the run is stored in {facts['quantized']}: it was dequantised first"
 

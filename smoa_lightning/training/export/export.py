@@ -178,6 +178,8 @@ def _write_lora(source: Source, options: Options, folder: Path, bound: int | Non
     error = write_lora(backbone, merged, updates, rank, dtype, folder)
     return {
         "dtype": str(dtype).removeprefix("torch."),
+        "bytes": sum(file.stat().st_size for file in folder.glob("*.safetensors")),
+        "merged_bytes": sum(parameter.numel() for parameter in merged.parameters()) * source.own_dtype.itemsize,
         "rank": rank,
         "rank_reason": reason,
         "update_error": error.overall,

@@ -196,6 +196,6 @@ def test_a_missing_field_names_the_fields_of_the_task():
     with pytest.raises(RowError) as caught:
         PIQA.check({"question": "Hot?", "first": "fire", "second": "ice", "right": "A"})
     assert str(caught.value) == (
-        "field 'goal' is missing (the row has question, first, second, right); task 'piqa' reads goal, sol1, sol2, label,"
-        " and data.fields maps other names; the tasks choice, instruction and chat are for own rows"
+        "field 'goal' is missing (the row has question, first, second, right); task 'piqa' reads goal, sol1, sol2,"
+        " label, and data.fields maps other names; the tasks choice, instruction and chat are for own rows"
     )
