@@ -174,7 +174,10 @@ REFUSED = [
     (["--trainer.max_epoch", "1"], "(a flag cannot be shortened); the nearest valid keys are trainer.max_epochs"),
     (["--data.batch=4"], "'data.batch' (a flag cannot be shortened); the nearest valid keys are data.batch_size"),
     (["--data.protocl", "x"], "unknown key 'data.protocl'; the nearest valid keys are data.protocol"),
-    (["--data.protocol", "likelyhood"], "data.protocol is 'likelyhood', but takes likelihood, generation, classification, regression or null; the"),
+    (
+        ["--data.protocol", "likelyhood"],
+        "data.protocol is 'likelyhood', but takes likelihood, generation, classification, regression or null; the",
+    ),
     (["--data.packing", "1"], "data.packing is '1', but takes true or false"),
     (["--data.batch_size", "4.0"], "data.batch_size is '4.0', but takes a whole number"),
     (["--data.batch_size", "null"], "data.batch_size is 'null', but takes a whole number"),

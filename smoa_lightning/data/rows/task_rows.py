@@ -236,6 +236,6 @@ class TaskRows:
     def overlap(self) -> Overlap:
         """The used report rows that are used training rows too, or share a group with one."""
         limited = self.settings.limit_train_rows is not None
-        held = np.arange(0) if self.selects_on_report else self.indices("selection")
-        used = np.union1d(self.indices("train"), held) if limited else None
+        parts: tuple[Part, ...] = ("train",) if self.selects_on_report else ("train", "selection")
+        used = np.unique(np.concatenate([self.indices(part) for part in parts])) if limited else None
         return overlap(self.rows(self.task.train_split), self.rows(self.report_split), used, self.indices("report"))

@@ -15,6 +15,7 @@ from smoa_lightning.data.datamodule import TaskDataModule
 from smoa_lightning.data.encoding.encode import move_spaces
 from smoa_lightning.data.encoding.items import IGNORED
 from smoa_lightning.data.tasks import TASKS, Missing
+from smoa_lightning.data.tasks.label_fields import Number
 
 from ..made_rows import ROWS, write_folder
 
@@ -45,9 +46,18 @@ def test_a_folder_of_rows(name: str, protocol: str, tmp_path: Path, byte_tokeniz
 
     train, selection = data.indices("train"), data.indices("selection")
     assert not {task.group(rows[i]) for i in train} & {task.group(rows[i]) for i in selection}
-    # what is trained on is the right answer after its own prompt, byte by byte, and EOS
     encoded = data.sets.training_items()[0]
     example = task.protocol(protocol).example
+    batch = next(iter(data.test_dataloader()))
+    reported = [example(data.rows(task.report_split)[row]) for row in batch["row"].tolist()]
+    if protocol in ("classification", "regression"):
+        first = example(rows[train[0]])
+        assert byte_tokenizer.decode(encoded.ids) == "\n".join(first.texts)
+        assert encoded.label == first.label
+        assert batch["labels"].tolist() == pytest.approx([item.label for item in reported])
+        assert not recwarn.list
+        return
+    # what is trained on is the right answer after its own prompt, byte by byte, and EOS
     prompt, answer = move_spaces(*example(rows[train[0]]).target, breaks=protocol == "likelihood")
     whole = byte_tokenizer(prompt + answer).input_ids
     assert list(encoded.ids) == [*whole, byte_tokenizer.eos_token_id]
@@ -56,8 +66,6 @@ def test_a_folder_of_rows(name: str, protocol: str, tmp_path: Path, byte_tokeniz
         byte_tokenizer.eos_token_id,
     ]
 
-    batch = next(iter(data.test_dataloader()))
-    reported = [example(data.rows(task.report_split)[row]) for row in batch["row"].tolist()]
     if protocol == "generation":
         assert batch["response"] == [item.response.strip() for item in reported]
         assert batch["answer"] == [item.answer for item in reported]
@@ -78,7 +86,8 @@ def test_each_field_of_each_task(name: str, damage: str, tmp_path: Path) -> None
         if damage == "missing":
             del rows[1][field]
         else:
-            rows[1][field] = None if damage == "null" else 0.5
+            number = True if isinstance(kind, Number) else 0.5  # what is no number where one is right
+            rows[1][field] = None if damage == "null" else number
         file = tmp_path / "train.jsonl"
         file.write_text("".join(json.dumps(row) + "\n" for row in rows))
         data = TaskDataModule(name, "local", path=str(file))
