@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import cached_property
-from typing import Any, Literal, cast
+from typing import Any, cast
 
-import lightning as L
 import torch
 from lightning.pytorch.cli import OptimizerCallable
 from peft import PeftConfig, PeftModel, PeftType
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from smoa_lightning.adapters import attach, without_adapter
+from smoa_lightning.adapters import attach
 from smoa_lightning.adapters.adalora import RankAllocation
 from smoa_lightning.adapters.budget import Budget, BudgetFit, fit_budget
 from smoa_lightning.adapters.parameters import adapter_state_names
@@ -36,9 +34,7 @@ from smoa_lightning.backbones.limits import Limits
 from smoa_lightning.backbones.tokenizer import load_tokenizer
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.configuration.ranges import check_value
-from smoa_lightning.evaluation.tasks import TaskEvaluation
 from smoa_lightning.objectives import LANGUAGE_MODELING, objective_of
-from smoa_lightning.records.metric_table import METRICS
 from smoa_lightning.training.checkpoint import check_tensors
 from smoa_lightning.training.loss_scale import scaler_decides
 from smoa_lightning.training.optimizer import DEFAULT_OPTIMIZER, scheduled_optimizer, with_head_rate
@@ -46,12 +42,11 @@ from smoa_lightning.training.packing_check import check_packing
 from smoa_lightning.training.random_states import random_state_of, random_states
 from smoa_lightning.training.reply_trial import try_replies
 from smoa_lightning.training.schedule import Decay
+from smoa_lightning.training.scoring_module import Batch, ScoringModule
 from smoa_lightning.training.sharding import average_gradients, shard, whole_norm
 
-Batch = dict[str, Any]
 
-
-class FineTuneModule(L.LightningModule):
+class FineTuneModule(ScoringModule):
     """A backbone with the head of the objective, an adapter strategy, and the optimizer.
 
     The loss of an optimizer step is the mean of the objective's loss over all its targets, such as the cross-entropy of
@@ -108,11 +103,10 @@ class FineTuneModule(L.LightningModule):
         self.budget = None if budget is None else Budget.parse(budget)
         self.budget_tolerance = budget_tolerance
         self.budget_fit: BudgetFit | None = None
-        self.scoring_base_model = self.scores_report = False  # the latter: after training
+        self.scores_report = False  # after training
         self.run_config: dict[str, Any] = {}  # saved in checkpoints, for evaluations
         self.model: PreTrainedModel | PeftModel | None = None
         self.allocation: RankAllocation | None = None  # AdaLoRA's penalty and rank changes
-        self.evaluation: TaskEvaluation  # of the current pass
         self.step_targets = 0  # targets of the current optimizer step
         self.seen_tokens = 0  # without padding; for the cost monitor
         self._step_loss: Tensor | None = None
@@ -271,72 +265,6 @@ class FineTuneModule(L.LightningModule):
             self.allocation.start(total)
         factory = with_head_rate(self.optimizer_factory, self.network, self.head_lr)
         return scheduled_optimizer(self.network, factory, total, self.warmup, self.decay)
-
-    # ----------------------------------------------------------------------------------------------- evaluation
-
-    @contextlib.contextmanager
-    def as_base_model(self) -> Iterator[None]:
-        """Score the base model, without its adapter, under the metric prefix ``base``."""
-        self.scoring_base_model = True
-        try:
-            yield
-        finally:
-            self.scoring_base_model = False
-
-    def _new_evaluation(self, part: Literal["selection", "report"]) -> None:
-        """Begin a pass over the rows of a part, with an evaluator for each of its tasks."""
-        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
-        sets = data.sets.scored(part)
-        protocols = {name: rows.protocol for name, rows in sets.items()}
-        ends = {name: rows.reply_ends() for name, rows in sets.items()}
-        selecting = part == "selection" and self.trainer.state.fn == "fit"
-        written = {"max_new_tokens": data.max_new_tokens, "num_beams": data.num_beams, "bert_score": data.bert_score}
-        evaluation = TaskEvaluation(protocols, self.tokenizer, selecting=selecting, ends=ends, **written)
-        self.evaluation = evaluation.to(self.device)
-
-    def score_items(self, batch: Batch, position: int = 0) -> list[dict[str, Any]]:
-        """Score a batch of items of the task at a position; return one record per item."""
-        off = self.scoring_base_model
-        with without_adapter(self.network) if off else contextlib.nullcontext(self.network) as network:
-            return self.evaluation.score(network, batch, position)
-
-    def on_validation_epoch_start(self) -> None:
-        """Begin to score the selection rows."""
-        self._new_evaluation("selection")
-
-    def on_test_epoch_start(self) -> None:
-        """Begin to score the report rows."""
-        self._new_evaluation("report")
-
-    def on_predict_epoch_start(self) -> None:
-        """Begin to score the report rows."""
-        self._new_evaluation("report")
-
-    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
-        """Score selection rows."""
-        return {"items": self.score_items(batch, dataloader_idx)}
-
-    def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
-        """Score report rows."""
-        return {"items": self.score_items(batch, dataloader_idx)}
-
-    def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
-        """Score report rows; the callback ``ItemScores`` writes the records."""
-        return {"items": self.score_items(batch, dataloader_idx)}
-
-    def _log_metrics(self, prefix: str) -> None:
-        for name, value in self.evaluation.compute().items():
-            # the evaluators gather over the processes; sync_dist averages equal numbers
-            shown = name in METRICS and METRICS[name].in_progress_bar
-            self.log(f"{prefix}/{name}", value, prog_bar=shown, sync_dist=True)
-
-    def on_validation_epoch_end(self) -> None:
-        """Log the metrics on the selection rows."""
-        self._log_metrics("selection")
-
-    def on_test_epoch_end(self) -> None:
-        """Log the metrics on the report rows: ``base/`` for the base model, else ``report/``."""
-        self._log_metrics("base" if self.scoring_base_model else "report")
 
     # ------------------------------------------------------------------------------------------ adapter-only state
 
