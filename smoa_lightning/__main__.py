@@ -19,6 +19,7 @@ from smoa_lightning.common.disk_errors import (
     threads_without_traceback,
 )
 from smoa_lightning.common.errors import UserError, nearest
+from smoa_lightning.common.user_program import is_importing
 from smoa_lightning.version import __version__
 
 CONTINUING = {"fit", "ablate", "generate"}  # commands that go on from what an interrupted one has written
@@ -89,6 +90,11 @@ def run(args: list[str]) -> int:
     elif args[0] not in COMMANDS:
         meant = OTHER_NAMES.get(args[0]) or nearest(args[0], COMMANDS, 1)
         raise UserError(f"unknown command {args[0]!r}; did you mean {meant}?")
+    elif is_importing():
+        raise UserError(
+            f"this program starts the command {args[0]} while a worker of a study imports it: start it under "
+            'if __name__ == "__main__"'
+        )
     elif args[0] in ("validate", "test", "predict"):
         importlib.import_module("smoa_lightning.commands.fit").main(args[1:], args[0])
     else:

@@ -19,7 +19,8 @@ from smoa_lightning.common import console
 from smoa_lightning.common.checksums import write_sealed
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.common.fast_imports import import_command
-from smoa_lightning.common.user_program import import_program, is_importing
+from smoa_lightning.common.user_program import environment, import_program
+from smoa_lightning.data.tasks import registered_tasks
 from smoa_lightning.records.record import STUDY
 
 logger = logging.getLogger(__name__)
@@ -35,11 +36,6 @@ def main(args: list[str]) -> None:
         print(usage())
         return
     options = parse_options(args)
-    if is_importing():
-        raise UserError(
-            "this program starts a study while a worker of the study imports it: start it under "
-            'if __name__ == "__main__"'
-        )
     if options.worker is not None:
         import_program()  # it may register tasks
     study = load_study(options.files, options.study_flags)
@@ -57,6 +53,19 @@ def main(args: list[str]) -> None:
         _plan(study, folder, options)
     else:
         run_study(study, folder, options, args)
+
+
+def check_program() -> None:
+    """Refuse a study that needs registered tasks if its workers cannot import the program that registers them.
+
+    Raises:
+        UserError: The program has no file.
+    """
+    if (names := registered_tasks()) and not environment():
+        raise UserError(
+            f"the workers of a study import the program that registers the task {names[0]!r}, but it has no file, as "
+            "in a notebook or with python -c: write it to a file, and start the study from there"
+        )
 
 
 def check_devices(study: Study) -> None:
@@ -97,6 +106,7 @@ def run_study(study: Study, folder: Path, options: Options, args: list[str]) -> 
     from smoa_lightning.ablation.execution.storage import close_storage, open_storage
     from smoa_lightning.ablation.execution.supervisor import Supervisor
 
+    check_program()
     check_search(study, folder)
     for line in lines(study.sources):
         logger.info("%s", line)

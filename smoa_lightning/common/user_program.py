@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from multiprocessing import spawn
+from pathlib import Path
 
 VARIABLE = "SMOA_LIGHTNING_PROGRAM"  # of the environment
 KEYS = ("sys_path", "init_main_from_name", "init_main_from_path")
@@ -17,10 +18,16 @@ _importing = False
 
 
 def environment() -> dict[str, str]:
-    """Return the variable of the environment that names this process's program; empty without a file or module."""
+    """Return the variable of the environment that names this process's program.
+
+    It is empty if another process cannot import the program: it comes from ``python -c``, ``python -`` or a notebook.
+    """
     facts = spawn.get_preparation_data("")
     named = {key: facts[key] for key in KEYS if key in facts}
-    return {VARIABLE: json.dumps(named)} if len(named) > 1 else {}
+    file = named.get("init_main_from_path")
+    if len(named) == 1 or (file is not None and not Path(file).is_file()):  # only sys.path, or the file "<stdin>"
+        return {}
+    return {VARIABLE: json.dumps(named)}
 
 
 def import_program() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import sys
@@ -11,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from smoa_lightning.__main__ import main
 from smoa_lightning.common.user_program import VARIABLE, environment, import_program
-from smoa_lightning.data.tasks import TASKS, registered_tasks
+from smoa_lightning.data.tasks import PIQA, TASKS, registered_tasks
 
 TASK = """
 import dataclasses
@@ -29,6 +31,7 @@ def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setitem(sys.modules, "__main__", types.ModuleType("__main__"))
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setattr(sys.modules["__main__"], "__file__", str(file), raising=False)
+    file.touch()
     for name, value in environment().items():
         monkeypatch.setenv(name, value)
     monkeypatch.setitem(sys.modules, "__main__", types.ModuleType("__main__"))  # of the new process
@@ -46,12 +49,25 @@ def test_a_new_process_knows_the_tasks_of_the_program(program: Path) -> None:
     import_program()
 
 
-def test_a_program_cannot_start_its_study_again(program: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    program.write_text(f"{TASK}\nmain(['ablate', '--config', 'components'])")
+@pytest.mark.parametrize("command", ["ablate", "fit"])
+def test_a_program_cannot_start_its_command_again(
+    command: str, program: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    program.write_text(f"{TASK}\nmain([{command!r}, '--config', 'no-such-file'])")
     import_program()
-    assert 'start it under if __name__ == "__main__"' in capsys.readouterr().err
+    assert f"starts the command {command} while a worker of a study imports it" in capsys.readouterr().err
 
 
-def test_a_session_without_a_file_has_no_program(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("file", [None, "<stdin>"])
+def test_a_study_with_own_tasks_needs_a_program_with_a_file(
+    file: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """``python -c`` and a notebook have no file, ``python -`` has one that does not exist."""
     monkeypatch.setitem(sys.modules, "__main__", types.ModuleType("__main__"))
+    if file is not None:
+        monkeypatch.setattr(sys.modules["__main__"], "__file__", file, raising=False)
+    monkeypatch.setitem(TASKS, "mine", dataclasses.replace(PIQA, name="mine"))
     assert environment() == {}
+    assert main(["ablate", "--config", "components", "--folder", str(tmp_path / "study")]) == 2
+    assert "registers the task 'mine', but it has no file" in capsys.readouterr().err
+    assert not (tmp_path / "study").exists()
