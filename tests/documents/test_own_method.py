@@ -54,3 +54,26 @@ def test_names_that_peft_would_not_save_are_refused() -> None:
     module = importlib.import_module("core_adapter")
     with pytest.raises(UserError, match="CoreLinear: the name 'core_r' must begin with 'mine_'"):
         register_method("MINE", module.CoreConfig, module.CoreLinear)
+
+
+@pytest.mark.usefixtures("_files_of_the_tutorial")
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("LORA", r"'LORA' is the name of the method of peft\.tuners\.lora\.config\.LoraConfig: choose another name"),
+        ("SMOA", r"'SMOA' is the name of the method of smoa_lightning\."),
+        ("Core", "the name 'Core' must be in capital letters: 'CORE'"),
+    ],
+)
+def test_names_of_other_methods_are_refused(name: str, message: str) -> None:
+    module, known = importlib.import_module("core_adapter"), dict(PEFT_TYPE_TO_CONFIG_MAPPING)
+    with pytest.raises(UserError, match=message):
+        register_method(name, module.CoreConfig, module.CoreLinear)
+    assert known == PEFT_TYPE_TO_CONFIG_MAPPING
+
+
+@pytest.mark.usefixtures("_files_of_the_tutorial")
+def test_a_class_that_is_defined_again_is_registered_again() -> None:
+    first = importlib.import_module("core_adapter")
+    again = importlib.reload(first)
+    assert PEFT_TYPE_TO_CONFIG_MAPPING["CORE"] is again.CoreConfig  # type: ignore[index]

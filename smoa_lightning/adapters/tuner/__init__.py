@@ -41,8 +41,14 @@ def register_method(name: str, config: type[TunerConfig], layer: type[AdapterLay
             small letters and ``_``.
 
     Raises:
-        UserError: A name of the layer begins differently, so peft would not save it.
+        UserError: The name has small letters or is that of another method, or a name of the layer begins differently,
+            so that peft would not save it.
     """
+    if name != name.upper():
+        raise UserError(f"register_method: the name {name!r} must be in capital letters: {name.upper()!r}")
+    known = PEFT_TYPE_TO_CONFIG_MAPPING.get(name)  # type: ignore[call-overload]
+    if known is not None and _path(known) != _path(config):  # a notebook may define its class again
+        raise UserError(f"register_method: {name!r} is the name of the method of {_path(known)}: choose another name")
     prefix = f"{name.lower()}_"
     for container in (*layer.adapter_layer_names, *layer.frozen_state):
         if not container.startswith(prefix):
@@ -58,6 +64,11 @@ def register_method(name: str, config: type[TunerConfig], layer: type[AdapterLay
     names = {"prefix": prefix, "tuner_layer_cls": layer, "layer_class": layer, "__doc__": AdapterModel.__doc__}
     layer.Model = type("Model", (AdapterModel,), names | {f"__{key}__": value for key, value in where.items()})
     register(config.Type[name], config, layer.Model)
+
+
+def _path(cls: type) -> str:
+    """Return the full name of a class."""
+    return f"{cls.__module__}.{cls.__qualname__}"
 
 
 __all__ = [
