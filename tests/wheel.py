@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -33,8 +34,14 @@ def clean_environment(folder: Path) -> Path:
     pip = [programs / "python", "-m", "pip", "install", "-q", "-c", ROOT / "constraints.txt", wheel, "pytest"]
     done = subprocess.run(pip, capture_output=True, text=True, env=variables(programs, folder))
     if done.returncode:
-        pytest.skip(f"pip cannot install the wheel: {done.stderr.strip().splitlines()[-1]}")
+        stop = pytest.skip if no_index(done.stderr) else pytest.fail
+        stop(f"pip cannot install the wheel: {done.stderr.strip().splitlines()[-1]}")
     return programs
+
+
+def no_index(errors: str) -> bool:
+    """Return whether pip failed because it did not reach the index of packages."""
+    return re.search(r"after connection broken by|Max retries exceeded|ReadTimeoutError", errors) is not None
 
 
 def variables(programs: Path, home: Path) -> Mapping[str, str]:
