@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -120,3 +121,10 @@ def test_every_family(family: str) -> None:
         found.append((loss, *torch.autograd.grad(loss, [model.get_input_embeddings().weight])))
     assert torch.equal(found[0][0], found[1][0])
     assert (found[0][1] - found[1][1]).norm() < 0.02 * found[0][1].norm()
+
+
+def test_matrix_unit_is_a_fact_of_the_processor() -> None:
+    found = attention.has_matrix_unit()
+    assert isinstance(found, bool)
+    if found and Path("/proc/cpuinfo").exists():
+        assert "amx_tile" in Path("/proc/cpuinfo").read_text()

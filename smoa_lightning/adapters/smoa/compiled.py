@@ -1,8 +1,8 @@
 """The fused linear map as an operator of torch, so that a compiled graph calls it as one node, forward and backward.
 
 Inside the operator everything runs as without a compiler, with nothing dense saved. On a GPU it takes new memory, which
-a CUDA graph owns, else shared scratch memory. A graph
-of the single products would save W + s D of every layer for backward.
+a CUDA graph owns, else shared scratch memory. A graph of the single products would save W + s D of every layer for
+backward.
 """
 
 from __future__ import annotations
