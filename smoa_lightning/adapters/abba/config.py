@@ -28,7 +28,8 @@ class AbbaConfig(TunerConfig):
 
     The scale is ``s = alpha^2 / sqrt(r_1 r_2) = alpha^2 / r``, since both pairs have rank r. It falls with r so
     that the size of the outputs does not depend on r. The authors' code (CERT-Lab/abba) has s = alpha with alpha = r,
-    the same number. A budget changes r, and leaves alpha as it is.
+    the same number; docs/methods.md says how far the formulas were checked. A budget changes r, and leaves alpha as it
+    is.
 
     Args:
         r: Rank of each of the two pairs.
