@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from abc import abstractmethod
 from collections.abc import Iterator
 from typing import Any, Literal
 
@@ -23,13 +24,21 @@ class ScoringModule(L.LightningModule):
     A subclass has the network and its tokenizer. The rows are those of the trainer's ``TaskDataModule``.
     """
 
-    network: nn.Module
-    tokenizer: PreTrainedTokenizerBase
     evaluation: TaskEvaluation  # of the current pass
 
     def __init__(self) -> None:
         super().__init__()
         self.scoring_base_model = False
+
+    @property
+    @abstractmethod
+    def network(self) -> nn.Module:
+        """The loaded backbone with its adapter."""
+
+    @property
+    @abstractmethod
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The backbone's tokenizer."""
 
     @contextlib.contextmanager
     def as_base_model(self) -> Iterator[None]:

@@ -44,6 +44,10 @@ def first_batch(data: TaskDataModule) -> dict[str, Any]:
     return next(iter(data.train_dataloader()))
 
 
+def inputs_of(batch: dict[str, Any]) -> dict[str, Any]:
+    return {name: batch[name] for name in batch if name in ("input_ids", "attention_mask", "token_type_ids")}
+
+
 def trainer(**settings: Any) -> L.Trainer:
     quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
     return L.Trainer(accelerator="cpu", enable_model_summary=False, limit_val_batches=0, **quiet, **settings)
@@ -134,9 +138,42 @@ def test_every_family_trains_its_head_and_loads_again(
     loaded, tokenizer = load_adapter(tmp_path / "adapter")
     assert tokenizer.pad_token_id == loaded.config.pad_token_id == 0
     batch = first_batch(data)
-    inputs = {name: batch[name] for name in batch if name in ("input_ids", "attention_mask", "token_type_ids")}
+    inputs = inputs_of(batch)
     with torch.no_grad():
         assert torch.allclose(loaded(**inputs).logits, network.eval()(**inputs).logits, atol=1e-6)
+
+
+def own_parameters(network: Any) -> dict[str, torch.Tensor]:
+    """Return copies of the adapter's parameters, without those of the head."""
+    head = {id(parameter) for parameter in head_parameters(network)}
+    return {n: p.detach().clone() for n, p in network.named_parameters() if p.requires_grad and id(p) not in head}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("method", ["smoa", "lora"])
+def test_every_family_trains_the_parameters_of_its_adapter(
+    method: str, family: str, encoder: Callable[[str], Path], glue_folder: Path
+) -> None:
+    """A has no gradient in the first step, since B is zero. After three, both have moved and change the outputs."""
+    adapter = SMoAConfig(r=2, num_subspaces=2) if method == "smoa" else peft.LoraConfig(r=2)
+    module, data = build(encoder(family), glue_folder / "rte", adapter, warmup=0)
+    module.configure_model()
+    network: Any = module.network
+    before = own_parameters(network)
+    assert {part for name in before for part in name.split(".") if part.startswith(method)} == {
+        f"{method}_A",
+        f"{method}_B",
+    }
+    trainer(max_steps=3).fit(module, datamodule=data)
+    after = own_parameters(network)
+    assert after.keys() == before.keys()
+    assert not [name for name in before if torch.equal(before[name], after[name])]
+    inputs = inputs_of(first_batch(data))
+    with torch.no_grad():
+        trained = network.eval()(**inputs).logits
+        for name, values in before.items():
+            network.get_parameter(name).copy_(values)
+        assert (network(**inputs).logits - trained).abs().max() > 1e-5  # with the same head
 
 
 STRATEGIES: dict[str, Callable[[], Any]] = {
