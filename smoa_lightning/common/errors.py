@@ -24,7 +24,7 @@ def one_line(error: BaseException, most: int | None = None, kind: bool = False) 
         most: The most letters of the text; None for all.
         kind: Whether the name of the class comes before the text.
 
-    >>> one_line(OSError("no such\n  file"), 7), one_line(OSError("no such file"), kind=True), one_line(KeyError())
+    >>> one_line(OSError("no  such file"), 7), one_line(OSError("no such file"), kind=True), one_line(KeyError())
     ('no such', 'OSError: no such file', 'KeyError')
     """
     name, text = type(error).__name__, " ".join(str(error).split())[:most]

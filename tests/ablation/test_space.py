@@ -7,6 +7,7 @@ import pickle
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -18,7 +19,9 @@ from smoa_lightning.adapters.size_settings import SIZE_SETTINGS
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.common.parameter_budget import SIZES
 from smoa_lightning.data.tasks import TASKS
+from smoa_lightning.data.tasks.base import Classification, Regression
 from smoa_lightning.evaluation.choice_metrics import ChoiceAccuracy
+from smoa_lightning.evaluation.label_metrics import class_metrics, number_metrics
 from smoa_lightning.evaluation.scoring import ChoiceScores
 from smoa_lightning.evaluation.text import answer_metrics, likelihood_metrics, reply_metrics
 
@@ -192,12 +195,19 @@ def test_metrics_are_those_that_are_measured() -> None:
     for task in TASKS.values():
         for protocol in task.protocols:
             found = set(measured_metrics([protocol], "report")) - {"general_perplexity"}
-            given = getattr(protocol, "answer", None)
-            assert found == (choice if protocol.name == "likelihood" else answers if given else texts), task.name
+            if isinstance(protocol, Classification):
+                scores = np.full((2, len(protocol.names)), -1.0)
+                expected = plain(class_metrics(scores, np.array([0, 1])))
+            elif isinstance(protocol, Regression):
+                expected = plain(number_metrics(np.arange(3.0), np.arange(3.0)))
+            else:
+                given = getattr(protocol, "answer", None)
+                expected = choice if protocol.name == "likelihood" else answers if given else texts
+            assert found == expected, task.name
             assert protocol.metric in found
             assert protocol.selection_metric in measured_metrics([protocol], "selection")
     assert {name for name in DIRECTIONS if DIRECTIONS[name] == "minimize"} == {
-        *("nll", "perplexity", "unparsed_rate", "general_perplexity")
+        *("nll", "mse", "perplexity", "unparsed_rate", "general_perplexity")
     }
 
 
@@ -212,7 +222,7 @@ def test_tasks_of_a_mixture() -> None:
 
 def test_sizes_are_the_settings_that_a_budget_decides() -> None:
     fields = {setting.field for settings in SIZE_SETTINGS.values() for setting in settings}
-    assert fields | {"displacement_rank"} == SIZES
+    assert fields | {"displacement_rank", "sparsity"} == SIZES  # of two methods, if their `r` is not set
 
 
 def test_a_budget_reaches_every_run(made: Any, tmp_path: Path) -> None:

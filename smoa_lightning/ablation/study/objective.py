@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from smoa_lightning.common.errors import UserError, nearest
 from smoa_lightning.data.tasks import Generation, Protocol, get_task
+from smoa_lightning.data.tasks.base import Classification, Regression
 from smoa_lightning.records.metric_table import COMMON, METRICS, Direction, Source
 
 Part = Literal["report", "selection"]
@@ -84,11 +85,20 @@ def measured_metrics(protocols: Sequence[Protocol], part: Part) -> tuple[str, ..
         for name in DIRECTIONS
         if (part == "report" or METRICS[name].selects)
         and all(sources & {*METRICS[name].sources} for sources in sources_of)
+        and (name != "f1" or all(_has_two_classes(protocol) for protocol in protocols))
     )
+
+
+def _has_two_classes(protocol: Protocol) -> bool:
+    return isinstance(protocol, Classification) and len(protocol.names) == 2
 
 
 def _sources(protocol: Protocol, part: Part) -> set[Source]:
     """Return the sources of metrics under a protocol."""
+    if isinstance(protocol, Classification):
+        return {"classes"}
+    if isinstance(protocol, Regression):
+        return {"numbers"}
     if not isinstance(protocol, Generation):
         return {"choices", "general text"}
     if part == "selection" and not METRICS[protocol.selection_metric].needs_reply:
