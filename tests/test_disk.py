@@ -91,7 +91,7 @@ def fits(folder: Path, points: int) -> None:
 
 
 def test_a_fit_on_a_failing_disk(tmp_path: Path) -> None:
-    fits(tmp_path, 2)
+    fits(tmp_path, 1)
 
 
 @pytest.mark.slow

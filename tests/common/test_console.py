@@ -256,6 +256,7 @@ overrides:
 """
 
 
+@pytest.mark.slow
 def test_workers_of_a_study_are_quiet_too(tiny_backbone: Path, piqa_folder: Path, tmp_path: Path) -> None:
     experiments = Path(__file__).parents[2] / "experiments"
     file = tmp_path / "small.yaml"

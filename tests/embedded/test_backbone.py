@@ -120,6 +120,7 @@ def test_it_was_made_from_the_corpus_of_this_version():
     assert made["settling_sha256"] == corpus.checksum(corpus.settling(provenance["recipe"]["settling_documents"]))
 
 
+@pytest.mark.slow  # the file changes only when it is rebuilt
 @pytest.mark.parametrize("against", ["another property", "its negation"])
 def test_it_knows_the_facts(model, tokenizer, against):
     source = random.Random(0)
@@ -148,12 +149,13 @@ def near_chance(model, tokenizer, name: str, chosen: list[dict]) -> tuple[float,
     return hits / len(chosen), sum(1 / len(example.pairs) for example in examples) / len(chosen)
 
 
-@pytest.mark.parametrize("split", ["validation", "test"])
+@pytest.mark.parametrize("split", ["validation", pytest.param("test", marks=pytest.mark.slow)])
 def test_it_chooses_near_chance(model, tokenizer, split):
     found, _ = near_chance(model, tokenizer, "piqa", rows("piqa", split))
     assert 0.44 < found < 0.56
 
 
+@pytest.mark.slow  # the file changes only when it is rebuilt
 @pytest.mark.parametrize("name", sorted(MOST_ABOVE_CHANCE))
 def test_it_chooses_near_chance_in_every_task(model, tokenizer, name):
     found, chance = near_chance(model, tokenizer, name, rows(name, "validation")[:180])

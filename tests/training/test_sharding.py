@@ -48,7 +48,8 @@ def test_every_strategy_with_divided_weights(tmp_path: Path) -> None:
     assert {name: value for name, value in found.items() if value > LARGER.get(name, TOLERANCE)} == {}
 
 
-@pytest.mark.parametrize("adapter", ["smoa_blocks", pytest.param("full", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("adapter", ["smoa_blocks", "full"])
 def test_a_killed_run_with_divided_weights_ends_as_one_process(adapter: str, tmp_path: Path) -> None:
     """It is resumed from its one-file checkpoint, and one process loads what it saves, with the same scores."""
     data = ["--data.path", str(folder_of_rows(tmp_path / "odd", "piqa", 45))]
