@@ -90,8 +90,9 @@ def fits(folder: Path, points: int) -> None:
         assert result(Path(done["root"])) == result(folder / "whole")
 
 
+@pytest.mark.slow
 def test_a_fit_on_a_failing_disk(tmp_path: Path) -> None:
-    fits(tmp_path, 1)
+    fits(tmp_path, 2)
 
 
 @pytest.mark.slow

@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 SCRIPT = """
 import json, os, sys
 from pathlib import Path
@@ -47,6 +49,7 @@ except Pruned as reason:
 """
 
 
+@pytest.mark.slow
 def test_all_processes_end_after_the_step_at_which_the_first_is_pruned(tmp_path: Path) -> None:
     script = tmp_path / "train.py"
     script.write_text(SCRIPT)

@@ -67,6 +67,7 @@ def test_metrics_and_loss_are_those_of_all_processes(records: dict[int, Path]) -
     assert (records[2] / "adapter" / "best" / "adapter_model.safetensors").is_file()
 
 
+@pytest.mark.slow
 def test_written_replies_are_gathered_from_all_processes(records: dict[int, Path], tmp_path: Path) -> None:
     found = []
     for processes in (1, 2):

@@ -132,6 +132,7 @@ def command(rows: Path, root: Path, *more: str) -> list[str]:
 ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
 
 
+@SLOW
 def test_all_processes_of_torchrun_use_one_folder(tmp_path: Path) -> None:
     rows = folder_of_rows(tmp_path / "rows", "piqa", 16)
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", f"--master_port={free_port()}"]
