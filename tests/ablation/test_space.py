@@ -18,8 +18,7 @@ from smoa_lightning.ablation.study.space import Study
 from smoa_lightning.adapters.size_settings import SIZE_SETTINGS
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.common.parameter_budget import SIZES
-from smoa_lightning.data.tasks import TASKS
-from smoa_lightning.data.tasks.base import Classification, Regression
+from smoa_lightning.data.tasks import TASKS, Classification, Regression
 from smoa_lightning.evaluation.choice_metrics import ChoiceAccuracy
 from smoa_lightning.evaluation.label_metrics import class_metrics, number_metrics
 from smoa_lightning.evaluation.scoring import ChoiceScores

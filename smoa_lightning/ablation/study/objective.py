@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from smoa_lightning.common.errors import UserError, nearest
-from smoa_lightning.data.tasks import Generation, Protocol, get_task
-from smoa_lightning.data.tasks.base import Classification, Regression
+from smoa_lightning.data.tasks import Classification, Generation, Protocol, Regression, get_task
 from smoa_lightning.records.metric_table import COMMON, METRICS, Direction, Source
 
 Part = Literal["report", "selection"]
