@@ -1,9 +1,10 @@
-"""``rank RUN``: measure the rank of a run's update in each layer, and compare it with the bound of its method."""
+"""``rank RUN``: measure the rank of a run's update in each layer, and score the run with its update cut to a rank."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from smoa_lightning.commands.arguments import (
     ArgumentParser,
@@ -31,6 +32,12 @@ def parser() -> ArgumentParser:
     result.add_argument("run", type=local_path, help="a run folder or an adapter folder")
     result.add_argument("--against", type=local_path, nargs="+", default=[], metavar="RUN", help="runs to compare with")
     result.add_argument("--layers", type=int, default=LAYERS, help="number of layers to measure (default: 12)")
+    result.add_argument(
+        "--truncate",
+        action="store_true",
+        help="also cut the update to rank 0, 1, 2, 4, ... in all layers and score the report rows of each run at each "
+        "rank: truncation.md, .csv, .json, .png and .svg",
+    )
     result.add_argument("--output", type=local_path, default=None, help="folder to write to (default: the run's)")
     add_backbone_path(result)
     add_allow_classes(result)
@@ -52,7 +59,8 @@ def main(args: list[str]) -> None:
 
 
 def _measure(options: argparse.Namespace) -> None:
-    for run in (options.run, *options.against):
+    runs: list[Path] = [options.run, *options.against]
+    for run in runs:
         check_adapter_folder(run)
     import_command("smoa_lightning.training.update_rank")
     import torch
@@ -62,10 +70,29 @@ def _measure(options: argparse.Namespace) -> None:
     from smoa_lightning.training.update_rank import measure
 
     quiet_libraries()
+    rows = _rows(runs, options.backbone) if options.truncate else []
     with torch.no_grad():
-        runs = [measure(options.run, options.layers, backbone_folder=options.backbone)]
-        names = [layer.name for layer in runs[0].layers]
-        runs += [measure(run, options.layers, names, options.backbone) for run in options.against]
+        ranks = [measure(options.run, options.layers, backbone_folder=options.backbone)]
+        names = [layer.name for layer in ranks[0].layers]
+        ranks += [measure(run, options.layers, names, options.backbone) for run in options.against]
     folder: Path = options.output or options.run
-    print(write_ranks(runs, folder))
+    print(write_ranks(ranks, folder))
+    print(f"written to {folder}: {', '.join(FILES)}")
+    if options.truncate:
+        _truncate([rank.label for rank in ranks], rows, folder)
+
+
+def _rows(runs: list[Path], backbone: str | None) -> list[Any]:
+    """Read the report rows of each run first: a run without rows is refused before a rank is measured."""
+    from smoa_lightning.training.truncation import open_rows
+
+    return [open_rows(run, backbone) for run in runs]
+
+
+def _truncate(labels: list[str], rows: list[Any], folder: Path) -> None:
+    from smoa_lightning.training.truncation import truncate
+    from smoa_lightning.training.truncation_report import FILES, write_truncation
+
+    runs = [truncate(label, *opened) for label, opened in zip(labels, rows, strict=True)]
+    print(write_truncation(runs, folder))
     print(f"written to {folder}: {', '.join(FILES)}")

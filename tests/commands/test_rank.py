@@ -22,9 +22,12 @@ from smoa_lightning.adapters.bottleneck import BottleneckConfig
 from smoa_lightning.backbones.backbone import BackboneConfig
 from smoa_lightning.records.rank_figure import Panel, draw
 from smoa_lightning.training.adapter_folder import load_adapter, save_adapter
+from smoa_lightning.training.export.source import open_source
+from smoa_lightning.training.truncation import open_rows, truncate
 from smoa_lightning.training.update_rank import measure
 
 Folder = Callable[..., Path]
+EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 FACTS = {
     "task": "piqa",
     "which": "best",
@@ -38,13 +41,16 @@ FACTS = {
 def folder(tiny_backbone: Path, tmp_path: Path) -> Folder:
     """Make an adapter folder, or a run folder around it, whose parameters have moved away from their start."""
 
-    def make(name: str, config: Any, dtype: Any = "float32", run: bool = False) -> Path:
+    def make(name: str, config: Any, dtype: Any = "float32", run: bool = False, plant: int = 0) -> Path:
         module = FineTuneModule(BackboneConfig(source="local", path=str(tiny_backbone), dtype=dtype), config)
         module.configure_model()
         generator = torch.Generator().manual_seed(3)
         with torch.no_grad():
-            for parameter in module.parameters():
-                if parameter.requires_grad:
+            for key, parameter in module.named_parameters():
+                if plant and key.endswith("proj.weight"):
+                    left, right = (torch.randn(size, plant, generator=generator) for size in parameter.shape)
+                    parameter.add_(left @ right.T, alpha=0.2)
+                elif parameter.requires_grad and not plant:
                     parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.02)
         made = tmp_path / name
         (made / "adapter").mkdir(parents=True)
@@ -160,6 +166,58 @@ def test_updates_without_a_rank_and_bad_arguments(
     ):
         assert main(["rank", *arguments]) == 2
         assert match in capsys.readouterr().err
+
+
+def test_a_lora_cut_to_its_rank_has_its_own_scores(
+    tiny_arguments: list[str], folder: Folder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    lora = ["--config", str(EXPERIMENTS / "adapters" / "lora.yaml"), "--model.adapter.r", "4", "--lr", "0.05"]
+    assert main(["fit", *tiny_arguments, *lora, "--run.folder", str(run), "--run.score_base", "true"]) == 0
+    assert main(["rank", str(run), "--truncate", "--layers", "1"]) == 0
+    assert (run / "truncation.md").read_text() in capsys.readouterr().out
+    (found,) = json.loads((run / "truncation.json").read_text())
+    scores = {score["rank"]: score for score in found["scores"]}
+    assert list(scores) == [0, 1, 2, 4]  # no rank above that of the method
+    record = json.loads((run / "record.json").read_text())["metrics"]
+    for rank, part in ((0, "base"), (4, "report")):
+        for name in ("nll", "acc"):
+            assert scores[rank]["metrics"][name] == pytest.approx(record[f"{part}/{name}"], abs=1e-5)
+    assert abs(scores[1]["metrics"]["nll"] - scores[4]["metrics"]["nll"]) > 1e-3  # one direction is not enough
+    errors = [score["error"] for score in found["scores"]]
+    assert errors == sorted(errors, reverse=True)
+    assert errors[0] == 1.0
+    assert errors[-1] < 1e-6
+    header, *lines = (run / "truncation.csv").read_text().splitlines()
+    assert header.startswith("run,method,rank,error,")
+    assert len(lines) == 4
+    assert (run / "truncation.png").read_bytes().startswith(b"\x89PNG")
+    _a_planted_update_is_flat_from_its_rank_on(folder, run)
+
+
+def _a_planted_update_is_flat_from_its_rank_on(folder: Folder, run: Path) -> None:
+    """A full fine-tuning whose update has rank 3 by construction, on the rows of a run."""
+    planted = folder("planted", None, plant=3)
+    _, probe = open_rows(run)
+    result = truncate("planted", open_source(planted), probe)
+    nll = {score.rank: score.metrics["nll"] for score in result.scores}
+    assert list(nll) == [0, 1, 2, 4, 8, 16, 32]
+    assert all(abs(nll[rank] - nll[32]) < 1e-5 for rank in (4, 8, 16))
+    assert all(abs(nll[rank] - nll[32]) > 1e-3 for rank in (0, 1, 2))
+    assert result.not_cut == []
+
+
+def test_truncate_needs_rows_and_an_update_of_weights(
+    folder: Folder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prompt = folder("prompt", peft.PromptTuningConfig(num_virtual_tokens=2))
+    for run, match in (
+        (prompt, "changes no weight, so"),
+        (folder("lora", CONFIGS["lora"]), "--truncate scores the report rows of a run, but for"),
+    ):
+        assert main(["rank", str(run), "--truncate"]) == 2
+        assert match in capsys.readouterr().err
+        assert not list(run.glob("rank.*"))
 
 
 def test_the_same_figure_is_the_same_file(tmp_path: Path) -> None:

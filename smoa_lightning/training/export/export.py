@@ -173,7 +173,9 @@ def _write_adapter(source: Source, options: Options, folder: Path, bound: int | 
 def _write_lora(source: Source, options: Options, folder: Path, bound: int | None) -> Facts:
     dtype = torch.float32 if options.dtype is None else getattr(torch, options.dtype)
     merged, backbone = merged_model(source, "lora").to("cpu"), source.plain_backbone().to("cpu")  # type: ignore[arg-type]
-    updates = find_updates(backbone, merged, source.method)
+    updates = find_updates(backbone, merged)
+    if not updates.layers:
+        raise UserError(f"export: {source.method} changes no linear layer, so it has no lora form: use --format merged")
     rank, reason = choose_rank(updates, bound, options.rank)
     error = write_lora(backbone, merged, updates, rank, dtype, folder)
     return {

@@ -107,16 +107,15 @@ class WrittenError:
 
 
 @torch.no_grad()
-def find_updates(backbone: PreTrainedModel, merged: PreTrainedModel, method: str) -> Updates:
+def find_updates(backbone: PreTrainedModel, merged: PreTrainedModel) -> Updates:
     """Decompose W' - W of each linear layer.
 
     Args:
         backbone: The backbone.
         merged: The same with the update in its weights, float32.
-        method: Name of the method, for the message.
 
     Raises:
-        UserError: The update changes no linear layer, or has a value that is not finite.
+        UserError: An update has a value that is not finite.
     """
     layers, seen = {}, set()
     shared = getattr(merged.get_input_embeddings(), "weight", None)
@@ -128,11 +127,9 @@ def find_updates(backbone: PreTrainedModel, merged: PreTrainedModel, method: str
         seen.add(f"{name}.weight")
         delta = difference(module, layer)
         if not torch.isfinite(delta).all():
-            raise UserError(f"export: the update of {name} has a value that is not finite")
+            raise UserError(f"the update of {name} has a value that is not finite")
         if bool(delta.any()):
             layers[name] = decompose(delta)
-    if not layers:
-        raise UserError(f"export: {method} changes no linear layer, so it has no lora form: use --format merged")
     own = dict(backbone.named_parameters(remove_duplicate=False))
     others = [(name, parameter) for name, parameter in merged.named_parameters() if name not in seen]
     changed = [name for name, p in others if name not in own or not torch.equal(p, own[name].to(p))]

@@ -116,7 +116,7 @@ def make_probe(source: Source, fidelity_rows: int) -> Probe:
     tokenizer = load_tokenizer(source.location)
     bounds = limits_with(source.adapter, limits(source.location))
     try:
-        data = _report_rows(source, tokenizer, bounds, fidelity_rows)
+        data = report_rows(source, tokenizer, bounds, fidelity_rows or LOGIT_ROWS)
     except UserError as error:
         logger.info("the report rows are not available, so logits are compared on a fixed text: %s", error)
         ids = torch.tensor([tokenizer(TEXT)["input_ids"][: bounds.context]])
@@ -152,8 +152,8 @@ def place_model(model: Any) -> torch.device:
     return device
 
 
-def _report_rows(source: Source, tokenizer: Any, bounds: Limits, count: int) -> TaskDataModule:
-    """Return the encoded report rows of the run.
+def report_rows(source: Source, tokenizer: Any, bounds: Limits, count: int | None = None) -> TaskDataModule:
+    """Return the encoded report rows of the run, at most ``count`` of them.
 
     Raises:
         UserError: There is no record, or the rows cannot be read.
@@ -163,8 +163,8 @@ def _report_rows(source: Source, tokenizer: Any, bounds: Limits, count: int) -> 
         raise UserError("the adapter folder is not in a run folder, so its rows are not known")
     settings = dict(config["data"])
     settings["source"] = source.record.get("data", {}).get("source") or settings["source"]
-    limit = settings.get("limit_report_rows")
-    settings["limit_report_rows"] = min(count or LOGIT_ROWS, limit or count or LOGIT_ROWS)
+    limits_of_rows = [limit for limit in (count, settings.get("limit_report_rows")) if limit is not None]
+    settings["limit_report_rows"] = min(limits_of_rows, default=None)
     data = TaskDataModule(**settings | {"num_workers": 0})
     data.resolve()
     if not data.has_report:

@@ -1,0 +1,148 @@
+r"""Scores of a run whose update is cut to a rank: how much of its rank a trained update uses.
+
+D = W' - W of each layer is replaced by D_R, the matrix of rank R with the smallest Frobenius distance to D (Eckart and
+Young, 1936). The report rows of the run are scored with W + D_R, for R = 0, 1, 2, 4, ... up to the largest rank of the
+method. Weights and scores are in float32. Other trained parameters (biases, norms, a new head) stay as they are.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+from transformers.pytorch_utils import Conv1D
+
+from smoa_lightning.adapters.inspect import adapted_layers
+from smoa_lightning.adapters.virtual_tokens import limits_with
+from smoa_lightning.backbones.backbone import limits
+from smoa_lightning.backbones.tokenizer import load_tokenizer
+from smoa_lightning.common.console import no_bar
+from smoa_lightning.common.errors import UserError
+from smoa_lightning.training.export.lora import Update, difference, find_updates
+from smoa_lightning.training.export.merge import merged_model
+from smoa_lightning.training.export.probe import Probe, report_rows
+from smoa_lightning.training.export.source import Source, open_source
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TruncatedScore:
+    """The scores at one rank.
+
+    Attributes:
+        rank: R; 0 is the model without the update of its weights.
+        error: ||D_R - D||_F / ||D||_F over all layers.
+        metrics: Metric -> value on the report rows, with the standard errors.
+    """
+
+    rank: int
+    error: float
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True)
+class RunTruncation:
+    """The scores of one run at each rank.
+
+    Attributes:
+        label: Name of the run.
+        method: Name of its strategy.
+        primary: The primary metric of its task.
+        layers: Number of layers that are cut.
+        bound: The largest rank of an update that the method allows, at most the smaller side of a layer.
+        recorded: Metric -> value of the run itself, from its record.
+        scores: From rank 0 to ``bound``.
+        not_cut: Names of other trained parameters, which are the same at each rank.
+    """
+
+    label: str
+    method: str
+    primary: str
+    layers: int
+    bound: int
+    recorded: dict[str, float]
+    scores: list[TruncatedScore]
+    not_cut: list[str]
+
+
+def open_rows(run: Path, backbone_folder: str | None = None) -> tuple[Source, Probe]:
+    """Read the report rows of a run, before a weight is loaded.
+
+    Raises:
+        UserError: The method changes no weight, or the rows cannot be read.
+    """
+    source = open_source(run, backbone_folder)
+    if source.adapter is not None and source.adapter.is_prompt_learning:
+        raise UserError(f"rank: {source.method} changes no weight, so {run} has no update that --truncate can cut")
+    tokenizer = load_tokenizer(source.location)
+    try:
+        data = report_rows(source, tokenizer, limits_with(source.adapter, limits(source.location)))
+    except UserError as error:
+        raise UserError(f"rank: --truncate scores the report rows of a run, but for {run} {error}") from error
+    rows = sum(len(items.items("report")) for items in data.sets.scored("report").values())
+    return source, Probe([], str(run), tokenizer, data, rows, source.location.head)
+
+
+@torch.no_grad()
+def truncate(label: str, source: Source, probe: Probe) -> RunTruncation:
+    """Score the report rows with the update cut to each rank.
+
+    Args:
+        label: Name of the run.
+        source: Its adapter and its backbone.
+        probe: Its report rows.
+
+    Raises:
+        UserError: The update changes no linear layer, or peft cannot merge it.
+    """
+    assert probe.data is not None
+    whole = source.plain_model()
+    bounds = [layer.rank_bound for layer in adapted_layers(whole)] if source.adapter is not None else []  # type: ignore[arg-type]
+    del whole
+    merged, backbone = merged_model(source, "truncated").to("cpu"), source.plain_backbone().to("cpu")  # type: ignore[arg-type]
+    updates = find_updates(backbone, merged)
+    if not updates.layers:
+        raise UserError(f"rank: the update of {source.method} changes no linear layer, so --truncate has none to cut")
+    deltas = {name: difference(backbone.get_submodule(name), merged.get_submodule(name)) for name in updates.layers}
+    bound = min(updates.largest_rank, max(bounds, default=updates.largest_rank))
+    scores = []
+    for rank in tqdm(ranks_up_to(bound), desc="truncate", unit="rank", leave=False, disable=no_bar()):
+        for name, update in updates.layers.items():
+            cut = truncated(update, deltas[name], rank)
+            _set_weight(merged.get_submodule(name), backbone.get_submodule(name), cut)
+        scores.append(TruncatedScore(rank, updates.error(rank), probe.metrics(merged)))
+    recorded = {
+        name.removeprefix("report/"): value
+        for name, value in source.record.get("metrics", {}).items()
+        if name.startswith("report/")
+    }
+    primary = probe.data.sets.primary("report")
+    return RunTruncation(label, source.method, primary, len(updates.layers), bound, recorded, scores, updates.left_out)
+
+
+def ranks_up_to(bound: int) -> list[int]:
+    """Return 0, the powers of two below ``bound``, and ``bound``.
+
+    >>> ranks_up_to(12)
+    [0, 1, 2, 4, 8, 12]
+    """
+    powers = [1 << exponent for exponent in range(bound.bit_length())]
+    return [0, *(power for power in powers if power < bound), bound]
+
+
+def truncated(update: Update, delta: Tensor, rank: int) -> Tensor:
+    """Return D_R, (d_out, d_in) float64, for D = ``delta`` with its decomposition ``update``."""
+    a, b = update.factors(delta, min(rank, update.smaller_side))
+    return b @ a
+
+
+def _set_weight(layer: Any, base: Any, delta: Tensor) -> None:
+    """Set the weight of a layer to W + D, rounded once."""
+    stored = delta.t() if isinstance(base, Conv1D) else delta
+    layer.weight.data.copy_(base.weight.detach().double() + stored)
