@@ -37,9 +37,7 @@ from smoa_lightning.backbones.backbone import BackboneConfig, load_model, locate
 from smoa_lightning.backbones.tokenizer import load_tokenizer
 from smoa_lightning.data.datamodule import TaskDataModule
 from smoa_lightning.data.tasks import get_task
-from smoa_lightning.evaluation.choice_metrics import ChoiceAccuracy
-from smoa_lightning.evaluation.prefix_trees import choice_log_likelihoods
-from smoa_lightning.evaluation.scoring import choice_scores
+from smoa_lightning.evaluation.choice import ChoiceEvaluator
 
 # task -> file of the harness in lm_eval/tasks
 DEFINITIONS = {
@@ -88,21 +86,17 @@ def score_ours(task: str, rows: Path, backbone: str, batch_size: int) -> dict[st
     data.setup("test")
     if data.summary()["report"]["share_truncated"]:
         sys.exit(f"{task}: a row is longer than {MAX_LENGTH} tokens, and the programs truncate at different places")
-    model, accuracy, found = load_model(config, location).eval(), ChoiceAccuracy(), {}
+    model, evaluator, found = load_model(config, location).eval(), ChoiceEvaluator(task), {}
     for batch in data.test_dataloader():
         with torch.inference_mode():
-            likelihood, tokens = choice_log_likelihoods(model, batch)
-        scores = choice_scores(likelihood, tokens, batch["num_bytes"], batch["num_choices"])
-        accuracy.update(scores, batch["label"])
-        for item, row in enumerate(batch["row"].tolist()):
-            values = scores.log_likelihood[item, : batch["num_choices"][item]].tolist()
-            found[row] = {"log_likelihood": values, "acc": int(scores.log_likelihood[item].argmax())}
-            found[row]["acc_norm"] = int(scores.per_byte[item].argmax())
+            records = evaluator.score(model, batch)
+        for record in records:
+            best = {name: record[f"prediction_{name}"] for name in ("acc", "acc_norm")}
+            found[record["row"]] = {"log_likelihood": record["log_likelihood"], **best}
     for row, facts in found.items():
         example = data.example("report", row)
         facts |= {"requests": example.pairs, "label": example.label, "num_bytes": example.num_bytes}
-    metrics = {name: float(value) for name, value in accuracy.compute().items()}
-    return {"items": [found[row] for row in sorted(found)], "metrics": metrics}
+    return {"items": [found[row] for row in sorted(found)], "metrics": evaluator.compute()}
 
 
 # ---- the harness

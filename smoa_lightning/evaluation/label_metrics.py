@@ -1,31 +1,36 @@
 """Metrics of predicted classes and numbers with their standard errors: functions of arrays.
 
-The values are those of torchmetrics. Accuracy, ``nll`` and ``mse`` are means over items, with the standard error of a
-mean. For the others there is no simple formula: the standard error is that of a bootstrap over the items (1,000
-resamples, a fixed seed), so that it is the same in every process and run.
+The values are those of torchmetrics. ``acc``, ``expected_acc``, ``nll`` and ``mse`` are means over items, with the
+standard error of a mean. For the others there is no simple formula: the standard error is that of a bootstrap over the
+items (1,000 resamples, a fixed seed), so that it is the same in every process and run. If items share groups, groups
+are resampled.
 """
 
 from __future__ import annotations
 
-import functools
 import warnings
 from collections.abc import Callable
 
 import numpy as np
 import torch
 
+from smoa_lightning.evaluation.standard_errors import Groups, with_stderr
+
 RESAMPLES = 1000
 Metrics = dict[str, float]
 
 
-def class_metrics(log_probabilities: np.ndarray, labels: np.ndarray) -> Metrics:
-    """Return ``acc``, ``mcc`` (Matthews), ``nll`` in nats, and with two classes ``f1`` of the second one.
+def class_metrics(log_probabilities: np.ndarray, labels: np.ndarray, groups: Groups | None = None) -> Metrics:
+    """Return ``acc``, ``expected_acc``, ``mcc`` (Matthews), ``nll`` in nats, and of two classes ``f1`` of the second.
+
+    ``expected_acc`` is the mean probability of the right class.
 
     ``mcc`` and ``f1`` are 0 where they are 0 / 0, as in scikit-learn.
 
     Args:
         log_probabilities: (items, classes).
         labels: (items,) class numbers.
+        groups: The group of each item; None if all are independent.
     """
     from torchmetrics.functional.classification import binary_f1_score, multiclass_matthews_corrcoef
 
@@ -33,10 +38,12 @@ def class_metrics(log_probabilities: np.ndarray, labels: np.ndarray) -> Metrics:
     best = log_probabilities.argmax(axis=1)
     found, gold = torch.from_numpy(best), torch.from_numpy(labels).long()
     one_class = len(np.unique(best)) == 1 or len(np.unique(labels)) == 1  # torchmetrics does not return 0 then
-    tables = _resampled_tables(best, labels, classes)
+    tables = _resampled_tables(best, labels, classes, groups)
+    gold_scores = log_probabilities[np.arange(count), labels]
     values = {
-        **_mean("acc", (best == labels).astype(float)),
-        **_mean("nll", -log_probabilities[np.arange(count), labels]),
+        **with_stderr("acc", (best == labels).astype(float), groups),
+        **with_stderr("expected_acc", np.exp(gold_scores), groups),
+        **with_stderr("nll", -gold_scores, groups),
         "mcc": 0.0 if one_class else float(multiclass_matthews_corrcoef(found, gold, num_classes=classes)),
         "mcc_stderr": float(np.std(_mcc(tables), ddof=1)),
     }
@@ -45,7 +52,7 @@ def class_metrics(log_probabilities: np.ndarray, labels: np.ndarray) -> Metrics:
     return values
 
 
-def number_metrics(predictions: np.ndarray, labels: np.ndarray) -> Metrics:
+def number_metrics(predictions: np.ndarray, labels: np.ndarray, groups: Groups | None = None) -> Metrics:
     """Return ``pearson``, ``spearman`` and ``mse``.
 
     A correlation with numbers that are all equal is 0 / 0; it counts as 0.
@@ -53,27 +60,22 @@ def number_metrics(predictions: np.ndarray, labels: np.ndarray) -> Metrics:
     Args:
         predictions: (items,).
         labels: (items,).
+        groups: The group of each item; None if all are independent.
     """
     from scipy.stats import rankdata
     from torchmetrics.functional.regression import pearson_corrcoef, spearman_corrcoef
 
-    values = _mean("mse", (predictions - labels) ** 2)
+    values = with_stderr("mse", (predictions - labels) ** 2, groups)
     found, gold = torch.from_numpy(predictions).double(), torch.from_numpy(labels).double()
     constant = bool(np.ptp(predictions) == 0 or np.ptp(labels) == 0)
-    ranked = functools.partial(rankdata, axis=-1)
     kinds: dict[str, tuple[Callable[..., torch.Tensor], Callable[[np.ndarray], np.ndarray]]] = {
         "pearson": (pearson_corrcoef, lambda x: x),
-        "spearman": (spearman_corrcoef, ranked),
+        "spearman": (spearman_corrcoef, rankdata),
     }
     for name, (metric, change) in kinds.items():
         values[name] = 0.0 if constant else float(metric(found, gold))
-        values[f"{name}_stderr"] = 0.0 if constant else _correlation_stderr(predictions, labels, change)
+        values[f"{name}_stderr"] = 0.0 if constant else _correlation_stderr(predictions, labels, change, groups)
     return values
-
-
-def _mean(name: str, items: np.ndarray) -> Metrics:
-    error = float(np.std(items, ddof=1)) / len(items) ** 0.5 if len(items) > 1 else 0.0
-    return {name: float(items.mean()), f"{name}_stderr": error}
 
 
 def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
@@ -82,15 +84,18 @@ def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
     return ratio
 
 
-def _resampled_tables(predicted: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
-    """Return confusion tables of resampled items, (resamples, predicted, label).
+def _resampled_tables(predicted: np.ndarray, labels: np.ndarray, classes: int, groups: Groups | None) -> np.ndarray:
+    """Return confusion tables of resampled items or groups, (resamples, predicted, label).
 
-    To draw items with replacement is to draw the counts of the cells of their table, since an item is no more than its
-    cell.
+    To draw units with replacement is to draw how often each different table of a unit occurs.
     """
-    cells = np.bincount(predicted * classes + labels, minlength=classes**2)
-    drawn = np.random.default_rng(0).multinomial(len(labels), cells / len(labels), size=RESAMPLES)
-    return drawn.reshape(RESAMPLES, classes, classes).astype(float)
+    unit = np.arange(len(labels)) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
+    tables = np.zeros((unit.max() + 1, classes**2), dtype=np.int64)
+    np.add.at(tables, (unit, predicted * classes + labels), 1)
+    different, counts = np.unique(tables, axis=0, return_counts=True)
+    drawn = np.random.default_rng(0).multinomial(len(tables), counts / len(tables), size=RESAMPLES)
+    found: np.ndarray = (drawn @ different).reshape(RESAMPLES, classes, classes).astype(float)
+    return found
 
 
 def _mcc(tables: np.ndarray) -> np.ndarray:
@@ -110,17 +115,27 @@ def _f1(tables: np.ndarray) -> np.ndarray:
     return _ratio(both, total)
 
 
-def _correlation_stderr(one: np.ndarray, two: np.ndarray, change: Callable[[np.ndarray], np.ndarray]) -> float:
-    """Return the standard error of Pearson's correlation of two changed columns, by scipy's bootstrap over items."""
+def _correlation_stderr(
+    one: np.ndarray, two: np.ndarray, change: Callable[[np.ndarray], np.ndarray], groups: Groups | None
+) -> float:
+    """Return the standard error of Pearson's correlation of two changed columns, by scipy's bootstrap over the units.
+
+    The units are the items, or the groups of items; one unit has no standard error, which counts as 0.
+    """
     from scipy.stats import bootstrap
 
-    def correlation(a: np.ndarray, b: np.ndarray, axis: int = -1) -> np.ndarray:
-        a, b = (x - x.mean(axis=axis, keepdims=True) for x in (change(a), change(b)))
-        scale = np.sqrt((a**2).sum(axis=axis) * (b**2).sum(axis=axis))
-        return _ratio((a * b).sum(axis=axis), scale)
+    unit = np.arange(len(one)) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
+    members = np.split(np.argsort(unit, kind="stable"), np.cumsum(np.bincount(unit))[:-1])
 
-    settings = {"paired": True, "vectorized": True, "n_resamples": RESAMPLES, "method": "percentile", "batch": 100}
+    def correlation(drawn: np.ndarray) -> float:
+        rows = drawn if groups is None else np.concatenate([members[number] for number in drawn])
+        a, b = (column - column.mean() for column in (change(one[rows]), change(two[rows])))
+        return float(_ratio((a * b).sum(), np.sqrt((a**2).sum() * (b**2).sum())))
+
+    if len(members) < 2:
+        return 0.0
+    settings = {"vectorized": False, "n_resamples": RESAMPLES, "method": "percentile"}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of two items, some resamples are constant
-        result = bootstrap((one, two), correlation, rng=np.random.default_rng(0), **settings)
+        result = bootstrap((np.arange(len(members)),), correlation, rng=np.random.default_rng(0), **settings)
     return float(result.standard_error)

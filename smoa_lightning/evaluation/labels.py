@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from smoa_lightning.data.tasks.base import Classification, Labelling
 from smoa_lightning.evaluation.choice import gathered
 from smoa_lightning.evaluation.label_metrics import class_metrics, number_metrics
+from smoa_lightning.evaluation.standard_errors import groups_of
 from smoa_lightning.evaluation.valid_scores import check_scores
 from smoa_lightning.records.metric_table import COUNT, prediction_field
 
@@ -71,16 +72,20 @@ class LabelEvaluator(nn.Module):
         self.records += records
         return records
 
-    def compute(self) -> dict[str, float]:
-        """Return the metrics over all processes, and remove the items."""
+    def compute(self, groups: Any = None) -> dict[str, float]:
+        """Return the metrics over all processes, and remove the items.
+
+        Args:
+            groups: Row -> its group; None if all rows are independent.
+        """
         records = gathered(self.records)
         self.reset()
-        labels = np.array([record["label"] for record in records])
+        labels, units = np.array([record["label"] for record in records]), groups_of(records, groups)
         if isinstance(self.protocol, Classification):
             scores = np.array([record["log_likelihood"] for record in records])
-            metrics = class_metrics(scores, labels)
+            metrics = class_metrics(scores, labels, units)
         else:
-            metrics = number_metrics(np.array([record["prediction"] for record in records]), labels)
+            metrics = number_metrics(np.array([record["prediction"] for record in records]), labels, units)
         return {COUNT: float(len(records)), **metrics}
 
     def reset(self) -> None:

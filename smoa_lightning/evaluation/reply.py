@@ -14,6 +14,7 @@ from smoa_lightning.data.tasks import Generation
 from smoa_lightning.evaluation.choice import gathered
 from smoa_lightning.evaluation.decoding import continuations
 from smoa_lightning.evaluation.scoring import row_log_likelihoods, target_logits
+from smoa_lightning.evaluation.standard_errors import groups_of
 from smoa_lightning.evaluation.text import (
     answer_metrics,
     bert_score_metrics,
@@ -118,18 +119,22 @@ class ReplyEvaluator(nn.Module):
         found = [text.find(stop, begin if stop.isspace() else 0) for stop in self.protocol.stop]
         return min((place for place in found if place >= 0), default=len(text))
 
-    def compute(self) -> dict[str, float]:
-        """Return the metrics over all processes, and remove the items."""
+    def compute(self, groups: Any = None) -> dict[str, float]:
+        """Return the metrics over all processes, and remove the items.
+
+        Args:
+            groups: Row -> its group; None if all rows are independent.
+        """
         records, self.records = gathered(self.records), []
-        values = {COUNT: float(len(records))}
-        values |= likelihood_metrics([r["nll"] for r in records], [r["tokens"] for r in records])
+        values, units = {COUNT: float(len(records))}, groups_of(records, groups)
+        values |= likelihood_metrics([r["nll"] for r in records], [r["tokens"] for r in records], units)
         if records and "answer" in records[0]:
-            values |= answer_metrics([r["answer"] for r in records], [r["label"] for r in records])
+            values |= answer_metrics([r["answer"] for r in records], [r["label"] for r in records], units)
         elif records and "reply" in records[0]:
             texts = [r["reply"] for r in records], [r["reference"] for r in records]
-            values |= reply_metrics(*texts)
+            values |= reply_metrics(*texts, units)
             if self.bert_score is not None:
-                values |= bert_score_metrics(*texts, self.bert_score)
+                values |= bert_score_metrics(*texts, self.bert_score, groups=units)
         return values
 
     def reset(self) -> None:

@@ -60,13 +60,17 @@ class TaskEvaluation(nn.Module):
         records = self.evaluators[position].score(network, batch, self.write[position])  # type: ignore[operator]
         return [{"task": self.names[position], **r} for r in records] if len(self.names) > 1 else records
 
-    def compute(self) -> dict[str, float]:
+    def compute(self, groups: Mapping[str, Any] | None = None) -> dict[str, float]:
         """Return the metrics of the task; with several tasks as ``<task>/<metric>``, and their means as ``<metric>``.
 
         The means are over the metrics that all tasks have. Every task has the same weight.
+
+        Args:
+            groups: Task -> row -> its group, the unit of standard errors; None if all rows are independent.
         """
-        evaluators = zip(self.names, self.evaluators, strict=True)
-        values: dict[str, dict[str, float]] = {n: e.compute() for n, e in evaluators}  # type: ignore[operator]
+        values: dict[str, dict[str, float]] = {}
+        for name, evaluator in zip(self.names, self.evaluators, strict=True):
+            values[name] = evaluator.compute((groups or {}).get(name))  # type: ignore[operator]
         if len(self.names) == 1:
             return values[self.names[0]]
         single = {f"{name}/{metric}": value for name, own in values.items() for metric, value in own.items()}

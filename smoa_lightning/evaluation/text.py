@@ -4,7 +4,7 @@ sacrebleu computes BLEU and chrF, torchmetrics ROUGE-L and BERTScore. METEOR is 
 maintained library, that of nltk, downloads WordNet at run time.
 
 BLEU and chrF are from 0 to 100, as sacrebleu prints them; shares and F-measures are from 0 to 1. Standard errors are
-over items. That of a mean is sd / sqrt(n), and 0 for a single item.
+over items, or over groups of items that are not independent; they are 0 for a single one.
 """
 
 from __future__ import annotations
@@ -14,29 +14,18 @@ import re
 import string
 from collections import Counter
 from collections.abc import Callable, Sequence
-from statistics import fmean, stdev
+from statistics import stdev
 from typing import Any
 
+import numpy as np
+
+from smoa_lightning.ablation.statistics import perplexity_scores
 from smoa_lightning.backbones.hub import cached_snapshot, hub_answers, hub_errors
 from smoa_lightning.common.errors import UserError, one_line
 from smoa_lightning.common.paths import local_path
+from smoa_lightning.evaluation.standard_errors import Groups, mean_and_stderr, with_stderr
 
 N_BOOTSTRAP = 500  # resamples for the standard errors of BLEU and chrF; with these they are exact to about 3 %
-
-
-def mean_and_stderr(values: Sequence[float]) -> tuple[float, float]:
-    """Return the mean and its standard error, sd / sqrt(n) with n - 1 in the sd.
-
-    >>> mean_and_stderr([0.0, 1.0, 1.0, 0.0])[0]
-    0.5
-    """
-    values = [float(value) for value in values]
-    return fmean(values), stdev(values) / math.sqrt(len(values)) if len(values) > 1 else 0.0
-
-
-def _with_stderr(name: str, values: Sequence[float]) -> dict[str, float]:
-    mean, stderr = mean_and_stderr(values)
-    return {name: mean, f"{name}_stderr": stderr}
 
 
 def _same_number(first: Sequence[Any], second: Sequence[Any]) -> None:
@@ -49,12 +38,12 @@ def _same_number(first: Sequence[Any], second: Sequence[Any]) -> None:
 # ---- replies
 
 
-def reply_metrics(replies: Sequence[str], references: Sequence[str]) -> dict[str, float]:
+def reply_metrics(replies: Sequence[str], references: Sequence[str], groups: Groups | None = None) -> dict[str, float]:
     """Compare written replies with gold ones.
 
     * ``bleu`` (Papineni et al. 2002) and ``chrf`` (chrF2, Popović 2015) of the corpus by sacrebleu (arXiv 1804.08771).
       They are not means over items. So their standard errors are the standard deviations of the resampled scores of
-      sacrebleu's bootstrap over items (Koehn 2004). Its seed is fixed, or that of ``SACREBLEU_SEED``.
+      sacrebleu's bootstrap over items or groups (Koehn 2004). Its seed is fixed, or that of ``SACREBLEU_SEED``.
     * ``rouge_l``: mean F-measure of the longest common subsequence, by torchmetrics (ASCII words, no stemmer).
     * ``token_f1``: mean F-measure over bags of words as for SQuAD (arXiv 1606.05250) and ConvAI2 (arXiv 1902.00098):
       small letters, no punctuation, no articles. The score of two empty texts is 1, that of one empty text 0.
@@ -66,21 +55,24 @@ def reply_metrics(replies: Sequence[str], references: Sequence[str]) -> dict[str
     Args:
         replies: Generated replies; they may be empty.
         references: One gold reply each.
+        groups: The group of each reply; None if all are independent.
     """
     _same_number(replies, references)
     metrics: dict[str, float] = {}
     for name, metric in _corpus_metrics().items():
-        metrics[name], metrics[f"{name}_stderr"] = _corpus_score(metric, list(replies), list(references))
+        metrics[name], metrics[f"{name}_stderr"] = _corpus_score(metric, list(replies), list(references), groups)
     pairs = list(zip(replies, references, strict=True))
-    metrics |= _with_stderr("rouge_l", [rouge_l(*pair) for pair in pairs])
-    metrics |= _with_stderr("token_f1", [token_f1(*pair) for pair in pairs])
+    metrics |= with_stderr("rouge_l", [rouge_l(*pair) for pair in pairs], groups)
+    metrics |= with_stderr("token_f1", [token_f1(*pair) for pair in pairs], groups)
     tokens = [_bleu_tokens()(reply.lower()).split() for reply in replies]
     metrics |= {"distinct_1": distinct(tokens, 1), "distinct_2": distinct(tokens, 2)}
-    return metrics | _with_stderr("reply_length", [float(len(reply.split())) for reply in replies])
+    return metrics | with_stderr("reply_length", [float(len(reply.split())) for reply in replies], groups)
 
 
-def _corpus_score(metric: Any, replies: list[str], references: list[str]) -> tuple[float, float]:
+def _corpus_score(metric: Any, replies: list[str], references: list[str], groups: Groups | None) -> tuple[float, float]:
     """Return a score of sacrebleu and its standard error.
+
+    The statistics of a corpus are the sums over its sentences, so those of a group are sums too.
 
     sacrebleu has no public function for its resampled scores, or for the statistics of the sentences. So this function
     calls the two private functions of ``corpus_score(n_bootstrap=...)``, and sacrebleu is pinned for that. The public
@@ -90,6 +82,9 @@ def _corpus_score(metric: Any, replies: list[str], references: list[str]) -> tup
 
     score = float(metric.corpus_score(replies, [references]).score)
     statistics = metric._extract_corpus_statistics(replies, [references])
+    if groups is not None:
+        rows = [[n for n, own in enumerate(groups) if own == group] for group in dict.fromkeys(groups)]
+        statistics = [np.sum([statistics[n] for n in row], axis=0).tolist() for row in rows]
     _, resampled = _bootstrap_resample(statistics, metric, N_BOOTSTRAP)
     return score, stdev(float(each.score) for each in resampled)
 
@@ -163,50 +158,56 @@ def distinct(replies: Sequence[Sequence[str]], n: int) -> float:
 # ---- answers and likelihoods
 
 
-def answer_metrics(answers: Sequence[str | None], gold: Sequence[str]) -> dict[str, float]:
+def answer_metrics(
+    answers: Sequence[str | None], gold: Sequence[str], groups: Groups | None = None
+) -> dict[str, float]:
     """Return the share of right answers, ``acc``, and of replies without an answer, ``unparsed_rate``.
 
-    A reply without an answer counts as wrong. The standard errors are sqrt(p (1 - p) / (n - 1)).
+    A reply without an answer counts as wrong.
 
     Args:
         answers: The answer in each reply, None for a reply without an answer.
         gold: The right answers, in the same spelling.
+        groups: The group of each item; None if all are independent.
     """
     _same_number(answers, gold)
     right = [float(answer == wanted) for answer, wanted in zip(answers, gold, strict=True)]
-    return _with_stderr("acc", right) | _with_stderr("unparsed_rate", [float(answer is None) for answer in answers])
+    unparsed = [float(answer is None) for answer in answers]
+    return with_stderr("acc", right, groups) | with_stderr("unparsed_rate", unparsed, groups)
 
 
-def likelihood_metrics(nll: Sequence[float], tokens: Sequence[int]) -> dict[str, float]:
+def likelihood_metrics(nll: Sequence[float], tokens: Sequence[int], groups: Groups | None = None) -> dict[str, float]:
     r"""Return ``nll`` per token averaged over items, and the ``perplexity`` of all tokens, with standard errors.
 
     Item i has t_i tokens and the negative log-likelihood a_i. In ``nll`` = mean(a_i / t_i) every item has the same
-    weight. In ``perplexity`` = exp(R), R = sum(a_i) / sum(t_i), every token has the same weight, as in the literature.
-
-    Items are independent, but the tokens of one item are not. R is a ratio of two sums over items. Linearised around
-    the means (delta method), R - ρ ≈ sum_i (a_i - ρ t_i) / (n t̄). With d_i = a_i - R t_i, which have the mean 0,
-
-        var(R) ≈ sum_i d_i² / ((n - 1) n t̄²),    se(perplexity) ≈ exp(R) se(R).
+    weight. In ``perplexity`` = exp(sum(a_i) / sum(t_i)) every token has the same weight, as in the literature. Items
+    are independent, but the tokens of one item are not, so its standard error is that of the scores of
+    ``perplexity_scores`` (delta method).
 
     Args:
         nll: Summed negative log-likelihood of each item.
         tokens: Number of tokens of each item, at least one.
+        groups: The group of each item; None if all are independent.
     """
     _same_number(nll, tokens)
-    count, total = len(tokens), sum(tokens)
-    ratio = sum(nll) / total
-    spread = sum((a - ratio * t) ** 2 for a, t in zip(nll, tokens, strict=True))
-    stderr = math.sqrt(spread * count / (count - 1)) / total if count > 1 else 0.0  # n / (n t̄)² = n / total²
+    ratio = sum(nll) / sum(tokens)
     perplexity = math.exp(ratio) if ratio < 700 else math.inf
-    metrics = _with_stderr("nll", [a / t for a, t in zip(nll, tokens, strict=True)])
-    return metrics | {"perplexity": perplexity, "perplexity_stderr": perplexity * stderr if stderr else 0.0}
+    stderr = math.inf
+    if perplexity < math.inf:  # relative first: the squares of scores would be too large for a float
+        stderr = perplexity * mean_and_stderr(perplexity_scores(nll, tokens) / perplexity, groups)[1]
+    metrics = with_stderr("nll", [a / t for a, t in zip(nll, tokens, strict=True)], groups)
+    return metrics | {"perplexity": perplexity, "perplexity_stderr": stderr}
 
 
 # ---- BERTScore
 
 
 def bert_score_metrics(
-    replies: Sequence[str], references: Sequence[str], model: str, num_layers: int | None = None
+    replies: Sequence[str],
+    references: Sequence[str],
+    model: str,
+    num_layers: int | None = None,
+    groups: Groups | None = None,
 ) -> dict[str, float]:
     """Return ``bert_score``: the mean F-measure of greedily matched contextual embeddings (arXiv 1904.09675).
 
@@ -217,6 +218,7 @@ def bert_score_metrics(
         references: One gold reply each.
         model: Folder of an encoder with its tokenizer, or a repository on the hub or in its cache.
         num_layers: The layer of the compared embeddings; None means the last. The paper uses 17 for roberta-large.
+        groups: The group of each reply; None if all are independent.
 
     Raises:
         UserError: no such encoder, or an encoder with fewer layers.
@@ -232,7 +234,7 @@ def bert_score_metrics(
             scores.append(0.0)
             continue
         scores.append(_bert_f1(tokenizer, encoder, reply, reference, num_layers))
-    return _with_stderr("bert_score", scores)
+    return with_stderr("bert_score", scores, groups)
 
 
 def _bert_f1(tokenizer: Any, encoder: Any, reply: str, reference: str, num_layers: int | None) -> float:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from smoa_lightning.common.errors import UserError
-from smoa_lightning.records.metric_table import METRICS, prediction_field
+from smoa_lightning.records.metric_table import METRICS, item_scores, prediction_field
 from smoa_lightning.records.record import shortened
 
 
@@ -23,10 +23,10 @@ def read_right(file: Path, metric: str, checksum: str | None = None) -> dict[tup
 def read_scores(
     file: Path, metric: str, checksum: str | None = None
 ) -> tuple[dict[tuple[str, int], float], dict[tuple[str, int], tuple[str, int]]]:
-    """Return (task, row) -> 1 for a right item and 0 for a wrong item, and (task, row) -> the first item of its group.
+    """Return (task, row) -> score of the item, and (task, row) -> the first item of its group.
 
-    The scores are empty without a file, for a metric that is not an accuracy, or if an item has no score. The groups
-    are empty if each item is a group of its own, and in files of earlier versions.
+    The scores are empty without a file, for a metric that is no mean of scores of items, or if an item has no score.
+    The groups are empty if each item is a group of its own, and in files of earlier versions.
 
     Args:
         file: The item scores of a run.
@@ -36,19 +36,16 @@ def read_scores(
     Raises:
         UserError: The file is damaged or was changed.
     """
-    score = METRICS[metric].item if metric in METRICS and METRICS[metric].is_accuracy else None
-    if score is None or not file.is_file():
+    if metric not in METRICS or METRICS[metric].item is None or not file.is_file():
         return {}, {}
     items = read_items(file, checksum)
     with _reading(file):
-        scores = {(item.get("task", ""), item["row"]): score(item) for item in items}
+        places = [(item.get("task", ""), item["row"]) for item in items]
+        found = item_scores(items, metric)
         groups = {
-            (item.get("task", ""), item["row"]): (item.get("task", ""), item["group"])
-            for item in items
-            if "group" in item
+            place: (place[0], item["group"]) for place, item in zip(places, items, strict=True) if "group" in item
         }
-    known = {name: value for name, value in scores.items() if value is not None}
-    return known if len(known) == len(scores) else {}, groups
+    return dict(zip(places, found, strict=True)) if found is not None else {}, groups
 
 
 def read_items(file: Path, checksum: str | None = None) -> list[dict[str, Any]]:
@@ -123,6 +120,10 @@ def _fault(items: Sequence[dict[str, Any]]) -> str:
         kind = WHOLE if name.startswith(PREDICTION) or (is_choice and name == "label") else KINDS.get(name)
         if kind is not None and not kind[0](values):
             return f"{name!r} is {shortened(repr(values[0]), 40)} and not {kind[1]}"
+    choices = zip(columns["label"], columns["log_likelihood"], strict=True) if "log_likelihood" in columns else ()
+    for label, scores in choices:
+        if label >= len(scores):
+            return f"'label' is {label}, but 'log_likelihood' has {len(scores)} choices, and the first is 0"
     return ""
 
 

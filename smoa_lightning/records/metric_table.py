@@ -6,7 +6,8 @@ columns, study files, plans and reports read it without torch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -95,6 +96,20 @@ def _correlation(name: str, *sources: Source) -> Metric:
     return Metric(name, "maximize", "", sources, is_mean=False, in_hparams=True, in_progress_bar=True)
 
 
+def _expected(item: Item) -> float | None:
+    """Return the probability of the right choice: softmax of the summed log-likelihoods, in float64.
+
+    >>> round(_expected({"label": 1, "log_likelihood": [-3.0, -2.0]}), 6)
+    0.731059
+    """
+    scores = item.get("log_likelihood")
+    if scores is None:
+        return None
+    largest = max(scores)
+    weights = [math.exp(score - largest) for score in scores]
+    return weights[item["label"]] / sum(weights)
+
+
 def _per_token(item: Item) -> float | None:
     return item["nll"] / item["tokens"] if "nll" in item else None
 
@@ -111,6 +126,7 @@ METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
         _accuracy("acc", "choices", "answers", "classes", in_progress_bar=True),
+        Metric("expected_acc", "maximize", "share", ("choices", "classes"), _expected, in_hparams=True),
         _accuracy("acc_norm", "choices"),
         _accuracy("acc_token", "choices"),
         _correlation("mcc", "classes"),
@@ -136,6 +152,24 @@ METRICS: dict[str, Metric] = {
 }
 # In the order of the fields of ``evaluation.scoring.ChoiceScores``: by the sum, per byte, per token.
 ACCURACIES = tuple(name for name, metric in METRICS.items() if metric.is_accuracy)
+
+
+def item_scores(items: Iterable[Item], name: str) -> list[float] | None:
+    """Return the score of each item by a metric; None if the metric has no scores of items, or an item has none.
+
+    >>> item_scores([{"label": 1, "prediction_acc": 1}, {"label": 0, "prediction_acc": 1}], "acc")
+    [1.0, 0.0]
+    """
+    score = METRICS[name].item if name in METRICS else None
+    if score is None:
+        return None
+    found: list[float] = []
+    for item in items:
+        value = score(item)
+        if value is None:
+            return None
+        found.append(value)
+    return found
 
 
 def better(name: str, score: float, best: float) -> bool:

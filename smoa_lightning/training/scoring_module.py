@@ -91,7 +91,10 @@ class ScoringModule(L.LightningModule):
         return {"items": self.score_items(batch, dataloader_idx)}
 
     def _log_metrics(self, prefix: str) -> None:
-        for name, value in self.evaluation.compute().items():
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        part = "selection" if prefix == "selection" else "report"
+        groups = {name: data.sets.groups(part, name) for name in self.evaluation.names}
+        for name, value in self.evaluation.compute(groups).items():
             # the evaluators gather over the processes; sync_dist averages equal numbers
             shown = name in METRICS and METRICS[name].in_progress_bar
             self.log(f"{prefix}/{name}", value, prog_bar=shown, sync_dist=True)

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from smoa_lightning.ablation.study.axes import combined
 from smoa_lightning.ablation.study.expand import load_study
@@ -19,10 +18,10 @@ from smoa_lightning.adapters.size_settings import SIZE_SETTINGS
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.common.parameter_budget import SIZES
 from smoa_lightning.data.tasks import TASKS, Classification, Regression
-from smoa_lightning.evaluation.choice_metrics import ChoiceAccuracy
+from smoa_lightning.evaluation.choice import ChoiceEvaluator
 from smoa_lightning.evaluation.label_metrics import class_metrics, number_metrics
-from smoa_lightning.evaluation.scoring import ChoiceScores
 from smoa_lightning.evaluation.text import answer_metrics, likelihood_metrics, reply_metrics
+from smoa_lightning.records.metric_table import ACCURACIES, prediction_field
 
 from ..pinned import pinned_versions_only
 
@@ -185,9 +184,10 @@ def plain(metrics: Any) -> set[str]:
 
 def test_metrics_are_those_that_are_measured() -> None:
     """The table of metrics, compared with the metrics that the evaluation returns."""
-    metric = ChoiceAccuracy()
-    metric.update(ChoiceScores(*[torch.zeros(2, 2)] * len(ChoiceScores._fields)), torch.tensor([0, 1]))
-    choice = plain(metric.compute())
+    evaluator = ChoiceEvaluator()
+    item = {"row": 0, "label": 0, "log_likelihood": [-1.0, -2.0], "nll": 1.0, "tokens": 1}
+    evaluator.records = [item | {prediction_field(name): 0 for name in ACCURACIES}]
+    choice = plain(evaluator.compute())
     gold = plain(likelihood_metrics([1.0, 2.0], [2, 3]))
     answers = plain(answer_metrics(["a"], ["a"])) | gold
     texts = plain(reply_metrics(["a b"], ["a c"])) | gold | {"bert_score"}

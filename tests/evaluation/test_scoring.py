@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import peft
 import pytest
 import scipy.special
@@ -15,7 +16,8 @@ from transformers import LlamaForCausalLM
 
 from smoa_lightning.data.datamodule import TaskDataModule
 from smoa_lightning.data.encoding.encode import IGNORED
-from smoa_lightning.evaluation.choice_metrics import ChoiceAccuracy, accuracy_stderr
+from smoa_lightning.evaluation import choice as choice_module
+from smoa_lightning.evaluation.choice import ChoiceEvaluator
 from smoa_lightning.evaluation.scoring import (
     PIECE,
     choice_scores,
@@ -24,6 +26,7 @@ from smoa_lightning.evaluation.scoring import (
     summed_cross_entropy,
     target_logits,
 )
+from smoa_lightning.records.metric_table import ACCURACIES, item_scores
 
 
 def scores(folder: Path, rows: Path, tokenizer: object, batch_size: int, multiple: int) -> dict[int, list[float]]:
@@ -185,31 +188,36 @@ def test_normalisers_are_those_of_torch_and_keep_the_logits(
     torch.testing.assert_close(logits, before, rtol=0, atol=0, equal_nan=True)
 
 
-def test_accuracies_equal_torchmetrics_and_survive_ragged_choices() -> None:
+def test_metrics_of_choices_equal_those_of_torchmetrics_and_scipy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ragged choices in three batches; ``expected_acc`` against torch's softmax in float64."""
     generator = torch.Generator().manual_seed(0)
     num_choices = torch.randint(2, 6, (50,), generator=generator)
     rows = int(num_choices.sum())
-    likelihood = -torch.rand(rows, generator=generator) * 50
+    likelihood = -torch.rand(rows, generator=generator) * 5
     tokens, num_bytes = (torch.randint(1, high, (rows,), generator=generator) for high in (9, 90))
     label = torch.tensor([int(torch.randint(0, int(n), (), generator=generator)) for n in num_choices])
-    ours = ChoiceAccuracy()
-    items = choice_scores(likelihood, tokens, num_bytes, num_choices)
-    for part in range(0, 50, 20):  # in batches
-        ours.update(type(items)(*(field[part : part + 20] for field in items)), label[part : part + 20])
+    first = torch.cumsum(num_choices, 0) - num_choices
+    monkeypatch.setattr(
+        choice_module, "choice_log_likelihoods", lambda network, batch: (batch["given"], batch["tokens"])
+    )
+    ours, records = ChoiceEvaluator(), []
+    for part in (slice(0, 20), slice(20, 40), slice(40, 50)):
+        own = slice(int(first[part][0]), int(first[part][-1] + num_choices[part][-1]))
+        batch = {"given": likelihood[own], "tokens": tokens[own], "num_bytes": num_bytes[own]}
+        batch |= {"num_choices": num_choices[part], "label": label[part], "row": torch.arange(50)[part]}
+        records += ours.score(None, batch)
     found = ours.compute()
-    for name, field in zip(("acc", "acc_norm", "acc_token"), items, strict=True):
+    items = choice_scores(likelihood, tokens, num_bytes, num_choices)
+    for name, field in zip(ACCURACIES, items, strict=True):
         reference = MulticlassAccuracy(num_classes=5, average="micro")
         assert found[name] == pytest.approx(float(reference(field, label)))
         assert torch.isinf(field).sum() == sum(5 - int(n) for n in num_choices)
-    first = torch.cumsum(num_choices, 0) - num_choices
     expected = [-(likelihood / tokens)[first[item] + label[item]].item() for item in range(50)]
-    assert found["nll"] == pytest.approx(sum(expected) / 50, rel=1e-5)
-    assert found["nll_stderr"] == pytest.approx(float(scipy.stats.sem(expected)), rel=1e-4)
+    shares = items.log_likelihood.double().softmax(dim=1).gather(1, label[:, None])[:, 0].numpy()
+    assert item_scores(records, "expected_acc") == pytest.approx(shares, rel=1e-12)
+    for name, values in (("nll", expected), ("expected_acc", shares)):
+        assert found[name] == pytest.approx(np.mean(values), rel=1e-6)
+        assert found[f"{name}_stderr"] == pytest.approx(float(scipy.stats.sem(values)), rel=1e-6)
     manual = [likelihood[: num_choices[0]] / num_bytes[: num_choices[0]]]
-    assert int(items.per_byte[0].argmax()) == int(manual[0].argmax())
-
-
-def test_stderr_is_that_of_the_sample_mean() -> None:
-    hits = torch.tensor([1.0, 0, 1, 1, 0, 1, 1])
-    expected = hits.std(unbiased=True) / len(hits) ** 0.5
-    assert accuracy_stderr(hits.mean(), torch.tensor(7.0)) == pytest.approx(float(expected))
+    assert records[0]["prediction_acc_norm"] == int(manual[0].argmax())
+    assert (found["num_items"], ours.records) == (50, [])

@@ -22,7 +22,6 @@ from smoa_lightning.evaluation.text import (
     bert_score_metrics,
     distinct,
     likelihood_metrics,
-    mean_and_stderr,
     reply_metrics,
     rouge_l,
     signatures,
@@ -211,10 +210,6 @@ def test_perplexity_of_one_item_and_of_a_broken_model() -> None:
     one = likelihood_metrics([math.log(4) * 3], [3])
     assert one == pytest.approx({"nll": math.log(4), "nll_stderr": 0, "perplexity": 4, "perplexity_stderr": 0})
     assert likelihood_metrics([9000.0, 9500.0], [3, 3])["perplexity"] == math.inf
-
-
-def test_standard_error_of_a_mean_is_scipys() -> None:
-    assert mean_and_stderr([1.0, 2.0, 6.0]) == pytest.approx((3, scipy.stats.sem([1, 2, 6])))
 
 
 @pytest.mark.parametrize("layer", [None, 1])

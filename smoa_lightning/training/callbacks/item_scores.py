@@ -19,9 +19,9 @@ class ItemScores(Callback):
 
     Each line is an item with its ``row`` in the report split. It has a ``group`` if rows of the task share groups, such
     as replies of one conversation: the first row of the group in the file. An item with choices has ``label``,
-    ``log_likelihood`` of each choice, and the prediction under each normalisation. An item with a reply has ``nll`` and
-    ``tokens`` of the gold reply, ``reference`` and ``reply``, and a question also ``answer``, ``label`` and
-    ``correct``. Predictions of replies also have their ``context``.
+    ``log_likelihood`` of each choice, the prediction under each normalisation, and ``nll`` and ``tokens`` of the right
+    choice. An item with a reply has ``nll`` and ``tokens`` of the gold reply, ``reference`` and ``reply``, and a
+    question also ``answer``, ``label`` and ``correct``. Predictions of replies also have their ``context``.
     """
 
     def __init__(self) -> None:
