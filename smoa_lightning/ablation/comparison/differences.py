@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,6 +19,7 @@ from smoa_lightning.ablation.statistics import (
     Difference,
     Verdict,
     accuracy_difference,
+    common_groups,
     counted,
     crossed_difference,
     holm,
@@ -31,10 +32,12 @@ from smoa_lightning.ablation.statistics import (
     verdict,
 )
 from smoa_lightning.records.metric_table import METRICS
+from smoa_lightning.records.metric_table import item_scores as scores_of_items
 
 ROWS = re.compile(r"(, [\d,]+) item(s?)")  # a comparison counts rows where statistics count items
 MCNEMAR, ITEMS, TASKS = "exact McNemar", "paired t over rows", "paired t over rows of all tasks"
 CROSSED, SEEDS, NO_TEST = "paired t over seeds and rows", "paired t over seeds", "none"
+GROUPS, CROSSED_GROUPS = "paired t over groups of rows", "paired t over seeds and groups of rows"
 Found = tuple[Difference, str, tuple[int, int] | None]  # with the test and the counts of the rows that one has right
 
 
@@ -90,11 +93,17 @@ def item_scores(run: ScoredRun, task: str, metric: str, rows: Sequence[int]) -> 
     items = [run.items[task, row] for row in rows]
     if metric == "perplexity" and all("nll" in item for item in items):
         return perplexity_scores([item["nll"] for item in items], [item["tokens"] for item in items])
-    score = METRICS[metric].item
-    if score is None:
-        return None
-    scores = [score(item) for item in items]
-    return None if any(each is None for each in scores) else np.array(scores, dtype=np.float64)
+    scores = scores_of_items(items, metric)
+    return None if scores is None else np.array(scores, dtype=np.float64)
+
+
+def row_groups(
+    pairs: Sequence[tuple[ScoredRun, ScoredRun]], task: str, rows: Sequence[int]
+) -> Sequence[Hashable] | None:
+    """Return the group of each row by the runs; None if each row is a group of its own."""
+    runs = [run for pair in pairs for run in pair]
+    known = ({r: run.items[task, r]["group"] for r in rows if "group" in run.items[task, r]} for run in runs)
+    return common_groups(known, rows)
 
 
 def value(run: ScoredRun, task: str, metric: str, rows: CommonRows) -> float | None:
@@ -150,23 +159,33 @@ def _of_items(pairs: Sequence[tuple[ScoredRun, ScoredRun]], task: str, metric: s
     if any(each is None for pair in scores for each in pair):
         return None
     mine, theirs = (np.array([pair[side] for pair in scores]) for side in (0, 1))
-    if len(pairs) > 1 and mine.shape[1] > 1:
-        return crossed_difference(mine, theirs), CROSSED, None
+    groups = row_groups(pairs, task, rows.rows[task])
+    if len(pairs) > 1:
+        if min(mine.shape[1], len(set(groups or rows.rows[task]))) < 2:
+            return None
+        found = crossed_difference(mine, theirs, groups=groups)
+        return found, CROSSED if found.n_groups is None else CROSSED_GROUPS, None
     if not METRICS[metric].is_accuracy:
-        return item_difference(mine[0], theirs[0]), ITEMS, None
+        found = item_difference(mine[0], theirs[0], groups=groups)
+        return found, ITEMS if found.n_groups is None else GROUPS, None
     counts = mcnemar(mine[0], theirs[0])
-    return accuracy_difference(mine[0], theirs[0]), MCNEMAR, (counts.only_first, counts.only_second)
+    found = accuracy_difference(mine[0], theirs[0], groups=groups)
+    test = MCNEMAR if found.n_groups is None else GROUPS
+    return found, test, (counts.only_first, counts.only_second)
 
 
 def _mean_of_tasks(one: ScoredRun, two: ScoredRun, metric: str, rows: CommonRows) -> Found | None:
     """Compare two models by the mean of all tasks; None if the rows of a task have no scores."""
-    each = [[item_scores(run, name, metric, own) for run in (one, two)] for name, own in rows.rows.items()]
-    known = [(mine, theirs) for mine, theirs in each if mine is not None and theirs is not None]
-    if len(known) < len(each):
-        return None
+    known = []
+    for name, own in rows.rows.items():
+        mine, theirs = (item_scores(run, name, metric, own) for run in (one, two))
+        if mine is None or theirs is None:
+            return None
+        known.append((mine, theirs, row_groups([(one, two)], name, own)))
     if METRICS[metric].is_accuracy:
         return mean_of_accuracy_differences(known), TASKS, None
-    return mean_of_differences([item_difference(mine, theirs) for mine, theirs in known]), TASKS, None
+    each = [item_difference(mine, theirs, groups=groups) for mine, theirs, groups in known]
+    return mean_of_differences(each), TASKS, None
 
 
 def _of_values(pairs: Sequence[tuple[ScoredRun, ScoredRun]], task: str, metric: str, rows: CommonRows) -> Found:

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from statistics import fmean
 from typing import Any, Literal
 
 from smoa_lightning.common.errors import UserError, nearest
 from smoa_lightning.data.tasks import TASKS
 from smoa_lightning.records.items import read_items
-from smoa_lightning.records.metric_table import COUNT, METRICS
+from smoa_lightning.records.metric_table import COUNT, METRICS, item_scores
 from smoa_lightning.records.record import BASE_ITEMS, EVALUATION, FILES, ITEMS, RECORD, STUDY, check_record, read_record
 
 Item = Mapping[str, Any]
@@ -71,10 +73,29 @@ class ScoredRun:
         return int(self.record["config"].get("seed_everything") or 0)
 
     def metric(self, task: str, name: str) -> float | None:
-        """Return a metric of a task, or of the mean of all tasks (``MEAN``); None if it was not measured."""
+        """Return a metric of a task, or of the mean of all tasks (``MEAN``); None if it was not measured.
+
+        A metric that the record of an earlier version lacks is the mean of the scores of items, if they have it.
+        """
         plain = task == MEAN or len(self.tasks) == 1
         value = self.record["metrics"].get(f"{self.part}/{name}" if plain else f"{self.part}/{task}/{name}")
-        return None if value is None else float(value)
+        return float(value) if value is not None else self._means.get((task, name))
+
+    @cached_property
+    def _means(self) -> dict[tuple[str, str], float]:
+        """(task, metric) -> the mean over the items of each metric that all of them have."""
+        found = {}
+        for task in self.tasks:
+            items = [item for (name, _), item in self.items.items() if name == task]
+            for metric in METRICS:
+                scores = item_scores(items, metric)
+                if scores:
+                    found[task, metric] = fmean(scores)
+        each = [{metric: mean for (name, metric), mean in found.items() if name == task} for task in self.tasks]
+        for metric in METRICS if len(self.tasks) > 1 else ():
+            if all(metric in means for means in each):
+                found[MEAN, metric] = fmean(means[metric] for means in each)
+        return found
 
     def metrics(self, task: str) -> list[str]:
         """Return the names of the measured metrics of a task in the order of tables."""

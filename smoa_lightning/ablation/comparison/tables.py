@@ -100,7 +100,7 @@ def scores_down(found: Compared) -> Table:
 
 def _scores_caption(found: Compared) -> str:
     groups = any(len(side.runs) > 1 for side in found.sides)
-    spread = "Means over seeds." if groups else "± is the standard error over rows."
+    spread = "Means over seeds." if groups else "± is the standard error over rows or their groups."
     return f"Scores of {counted(found.rows.number, 'report row')}. {spread}"
 
 
@@ -216,7 +216,7 @@ def files(found: Compared) -> dict[str, Lines]:
 def _difference_lines(found: Compared) -> Lines:
     titles = [
         "run", "baseline", "task", "metric", "mean", "baseline_mean", "difference", "standard_error", "low", "high",
-        "p", "p_holm", "test", "seeds", "rows", "only_run_right", "only_baseline_right", "verdict",
+        "p", "p_holm", "test", "seeds", "rows", "only_run_right", "only_baseline_right", "verdict", "groups",
     ]  # fmt: skip
     lines: Lines = [titles]
     for each in found.comparisons:
@@ -224,7 +224,7 @@ def _difference_lines(found: Compared) -> Lines:
         label = each.verdict.label if d.p is not None else "not tested"
         place = [each.side, each.baseline, found.task_name(each.task), each.metric, *each.values]
         lines.append([*place, d.value, d.standard_error, d.low, d.high, d.p, each.adjusted, each.test, d.n_seeds,
-                      d.n_items, *only, label])  # fmt: skip
+                      d.n_items, *only, label, d.n_groups])  # fmt: skip
     return lines
 
 

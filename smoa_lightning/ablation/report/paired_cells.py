@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,13 +14,16 @@ from smoa_lightning.ablation.statistics import (
     Difference,
     Pooled,
     Scores,
+    accuracy_difference,
+    common_groups,
     crossed_difference,
-    mcnemar,
+    item_difference,
     pair,
     paired_difference,
     seed_effect,
 )
 from smoa_lightning.common.errors import UserError
+from smoa_lightning.records.metric_table import METRICS
 
 Found = tuple[Difference, str, tuple[Any, ...], Pooled | None]  # with the test, left out seeds, and the pooled variance
 Pool = Callable[[NDArray[np.float64]], Pooled]  # (cells, seeds) scores -> their pooled variance
@@ -91,39 +95,12 @@ def scores_of(cell: CellResult) -> Scores:
 
 
 def groups_of(cells: Sequence[CellResult], items: Sequence[Hashable]) -> list[Hashable] | None:
-    """Return the group of each item; None if no run knows it, or if all items are independent.
-
-    Items that are in one group by any run of the cells are in one group.
-    """
-    known: list[Mapping[Any, Hashable]] = []
-    for run in (run for cell in cells for run in cell.runs if run.groups):
-        if run.groups not in known:
-            known.append(run.groups)
-    if len(known) > 1:
-        return _merged(known, items)
-    return [known[0].get(item, item) for item in items] if known else None
-
-
-def _merged(known: Sequence[Mapping[Any, Hashable]], items: Sequence[Hashable]) -> list[Hashable]:
-    """Return the group of each item, where files of different rows name their groups differently."""
-    from scipy.sparse import coo_array  # here, since only studies whose runs have different rows need it
-    from scipy.sparse.csgraph import connected_components
-
-    nodes: dict[Hashable, int] = {item: place for place, item in enumerate(items)}
-    links = [
-        (place, nodes.setdefault(("group", number, groups[item]), len(nodes)))
-        for place, item in enumerate(items)
-        for number, groups in enumerate(known)
-        if item in groups
-    ]
-    size = (len(nodes), len(nodes))
-    graph = coo_array((np.ones(len(links)), tuple(zip(*links, strict=True))), shape=size) if links else coo_array(size)
-    labels: list[Hashable] = connected_components(graph, directed=False)[1][: len(items)].tolist()
-    return labels
+    """Return the group of each item by the runs of some cells; None if no run knows it."""
+    return common_groups((run.groups for cell in cells for run in cell.runs), items)
 
 
 def cell_difference(cell: CellResult, baseline: CellResult, pools: SeedPools, factor: float) -> Found:
-    """Compare over seeds and items if items have scores, else over seeds; two single runs by McNemar's test.
+    """Compare over seeds and items if items have scores, else over seeds; two single runs over their items.
 
     Args:
         cell: A cell with runs.
@@ -140,9 +117,13 @@ def cell_difference(cell: CellResult, baseline: CellResult, pools: SeedPools, fa
         groups = groups_of((cell, baseline), paired.items)
         difference = crossed_difference(paired.cell, paired.baseline, pooled=pooled, groups=groups)
         if difference.n_seeds == 1:
-            counted = mcnemar(paired.cell[0], paired.baseline[0])
-            value = Difference(difference.value, None, None, counted.p, None, None, 1, counted.n_items, "items")
-            return value, "McNemar, one seed", paired.dropped_seeds, None
+            is_accuracy = METRICS[cell.metric].is_accuracy
+            one = (accuracy_difference if is_accuracy else item_difference)(
+                paired.cell[0], paired.baseline[0], groups=groups
+            )
+            test = "groups of items" if one.n_groups is not None else "McNemar" if is_accuracy else "items"
+            one = replace(one, low=None, high=None, standard_error=None, df=None)  # they do not hold for new seeds
+            return one, f"{test}, one seed", paired.dropped_seeds, None
         test = "seeds and items" if difference.n_groups is None else "seeds and groups of items"
         return difference, test, paired.dropped_seeds, pooled
     mine, theirs = _by_seed(cell), _by_seed(baseline)

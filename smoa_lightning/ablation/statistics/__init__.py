@@ -21,7 +21,7 @@ from smoa_lightning.ablation.statistics.differences import (
 )
 from smoa_lightning.ablation.statistics.effects import SeedEffect, seed_effect
 from smoa_lightning.ablation.statistics.grid import GridEffects, LevelEffect, Term, grid_effects
-from smoa_lightning.ablation.statistics.groups import by_groups
+from smoa_lightning.ablation.statistics.groups import by_groups, common_groups
 from smoa_lightning.ablation.statistics.intervals import Estimate, mean_interval
 from smoa_lightning.ablation.statistics.iqm import interquartile_mean
 from smoa_lightning.ablation.statistics.item_differences import (
@@ -68,6 +68,7 @@ __all__ = [
     "accuracy_difference",
     "assumed_variances",
     "by_groups",
+    "common_groups",
     "corrected",
     "counted",
     "crossed_difference",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,3 +47,39 @@ def by_groups(scores: NDArray[np.float64], groups: Sequence[Hashable]) -> NDArra
     sums: NDArray[np.float64] = np.add.reduceat((scores - means)[..., order], starts, axis=-1)
     found: NDArray[np.float64] = means + sums * (count / m)
     return found
+
+
+def common_groups(runs: Iterable[Mapping[Any, Hashable]], items: Sequence[Hashable]) -> list[Hashable] | None:
+    """Return the group of each item; None if no run knows it.
+
+    Items that are in one group by any of the runs are in one group.
+
+    Args:
+        runs: For each run, item -> its group; empty if the run knows none.
+        items: The items.
+    """
+    known: list[Mapping[Any, Hashable]] = []
+    for run in runs:
+        if run and run not in known:
+            known.append(run)
+    if len(known) > 1:
+        return _merged(known, items)
+    return [known[0].get(item, item) for item in items] if known else None
+
+
+def _merged(known: Sequence[Mapping[Any, Hashable]], items: Sequence[Hashable]) -> list[Hashable]:
+    """Return the group of each item, where files of different rows name their groups differently."""
+    from scipy.sparse import coo_array  # here, since only runs with different rows need it
+    from scipy.sparse.csgraph import connected_components
+
+    nodes: dict[Hashable, int] = {item: place for place, item in enumerate(items)}
+    links = [
+        (place, nodes.setdefault(("group", number, groups[item]), len(nodes)))
+        for place, item in enumerate(items)
+        for number, groups in enumerate(known)
+        if item in groups
+    ]
+    size = (len(nodes), len(nodes))
+    graph = coo_array((np.ones(len(links)), tuple(zip(*links, strict=True))), shape=size) if links else coo_array(size)
+    labels: list[Hashable] = connected_components(graph, directed=False)[1][: len(items)].tolist()
+    return labels
