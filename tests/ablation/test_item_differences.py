@@ -169,3 +169,50 @@ def test_perplexity_scores_have_the_perplexity_as_mean_and_the_spread_of_the_boo
         (nll, tokens), perplexity, paired=True, vectorized=True, n_resamples=4000, method="basic", rng=7
     )
     assert stats.sem(scores) == pytest.approx(drawn.standard_error, rel=0.05)
+
+
+# -------------------------------------------------------------------------------------------------------------- groups
+
+
+def test_groups_give_the_cluster_robust_error_of_the_difference() -> None:
+    """Against the sandwich estimator of a mean by its definition, in float64."""
+    groups = RNG.integers(0, 25, 150)
+    first, second = (RNG.normal(size=25)[groups] + RNG.normal(size=150) for _ in range(2))
+    d = first - second
+    sums = np.bincount(groups, weights=d - d.mean(), minlength=25)
+    found = item_difference(first, second, groups=groups.tolist())
+    assert found.value == pytest.approx(d.mean())
+    assert found.standard_error == pytest.approx(np.sqrt(25 / 24 * (sums**2).sum()) / 150)
+    assert (found.n_items, found.n_groups, found.df) == (150, 25, 24)
+    assert found.p == pytest.approx(2 * stats.t.sf(abs(found.value) / found.standard_error, 24))
+    assert item_difference(first, second, groups=range(150)) == item_difference(first, second)
+    alone = item_difference(first, second, groups=["one"] * 150)
+    assert (alone.value, alone.p, alone.low, alone.n_groups) == (pytest.approx(d.mean()), None, None, 1)
+
+
+def test_accuracies_of_copied_rows_keep_the_interval_of_the_rows() -> None:
+    """Each row four times in one group: the error is that of the rows, where McNemar's test would halve it."""
+    first, second = RNG.random(120) < 0.6, RNG.random(120) < 0.5
+    groups = np.tile(np.arange(120), 4).tolist()
+    rows, copies = accuracy_difference(first, second), [np.tile(side, 4) for side in (first, second)]
+    found = accuracy_difference(*copies, groups=groups)
+    assert found.low is not None
+    assert rows.low is not None
+    assert (found.low, found.high) == pytest.approx((rows.low, rows.high), abs=0.006)
+    assert accuracy_difference(*copies).high < found.high - 0.03
+    assert (found.n_items, found.n_groups, found.df) == (480, 120, 119)
+    mean = mean_of_accuracy_differences([copies, copies], groups=[groups, groups])  # type: ignore[list-item]
+    assert mean.standard_error == pytest.approx((found.high - found.low) / 2 / stats.t.ppf(0.975, 119) / np.sqrt(2))
+    assert mean_of_accuracy_differences([copies], groups=[[0] * 480]).p is None  # type: ignore[list-item]
+
+
+def test_the_interval_of_accuracies_over_groups_covers() -> None:
+    """Rows of a group are answered alike: 300 rows in 60 groups, no true difference."""
+    source, covered, of_rows = np.random.default_rng(8), 0, 0
+    for _ in range(400):
+        first, second = (np.repeat(source.random(60) < 0.6, 5) ^ (source.random(300) < 0.1) for _ in range(2))
+        found = accuracy_difference(first, second, groups=np.repeat(np.arange(60), 5).tolist())
+        covered += found.low <= 0 <= found.high  # type: ignore[operator]
+        of_rows += accuracy_difference(first, second).p >= 0.05  # type: ignore[operator]
+    assert 0.92 <= covered / 400 <= 0.98  # standard error 1.1 %
+    assert of_rows / 400 < 0.75  # McNemar's test takes the rows as independent

@@ -176,15 +176,16 @@ def _of_items(pairs: Sequence[tuple[ScoredRun, ScoredRun]], task: str, metric: s
 
 def _mean_of_tasks(one: ScoredRun, two: ScoredRun, metric: str, rows: CommonRows) -> Found | None:
     """Compare two models by the mean of all tasks; None if the rows of a task have no scores."""
-    known = []
+    known, units = [], []
     for name, own in rows.rows.items():
         mine, theirs = (item_scores(run, name, metric, own) for run in (one, two))
         if mine is None or theirs is None:
             return None
-        known.append((mine, theirs, row_groups([(one, two)], name, own)))
+        known.append((mine, theirs))
+        units.append(row_groups([(one, two)], name, own))
     if METRICS[metric].is_accuracy:
-        return mean_of_accuracy_differences(known), TASKS, None
-    each = [item_difference(mine, theirs, groups=groups) for mine, theirs, groups in known]
+        return mean_of_accuracy_differences(known, groups=units), TASKS, None
+    each = [item_difference(*pair, groups=groups) for pair, groups in zip(known, units, strict=True)]
     return mean_of_differences(each), TASKS, None
 
 

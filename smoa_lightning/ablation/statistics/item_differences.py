@@ -41,7 +41,7 @@ def item_difference(first: ArrayLike, second: ArrayLike, confidence: float = 0.9
     >>> found.value, round(found.standard_error, 4), found.n_items
     (0.5, 0.2887, 4)
     >>> round(item_difference([1, 1, 1, 0], [1, 0, 0, 0], groups="abbc").standard_error, 4)
-    0.433
+    0.375
     """
     found = paired_difference(first, second, confidence)
     items, number = found.n_seeds, _number_of_groups(groups)
@@ -175,7 +175,9 @@ def mean_of_differences(differences: Sequence[Difference]) -> Difference:
 
 
 def mean_of_accuracy_differences(
-    tasks: Sequence[tuple[ArrayLike, ArrayLike, Groups]], confidence: float = 0.95
+    tasks: Sequence[tuple[ArrayLike, ArrayLike]],
+    confidence: float = 0.95,
+    groups: Sequence[Groups] | None = None,
 ) -> Difference:
     r"""Return the mean of the differences of two trained models' accuracies on several tasks, of the same weight.
 
@@ -188,8 +190,9 @@ def mean_of_accuracy_differences(
     too small a variance, and a task without any would have none: the mean would be tested more leniently than the task.
 
     Args:
-        tasks: For each task the items of both models, 1 or 0 for right and wrong, and the groups of the items.
+        tasks: For each task the items of both models, 1 or 0 for right and wrong.
         confidence: Nominal coverage.
+        groups: For each task the group of each item, or None for independent items.
 
     Returns:
         The difference; ``value`` is the plain mean. There is no test if a task has fewer than two
@@ -198,19 +201,21 @@ def mean_of_accuracy_differences(
     Raises:
         UserError: There is no task, a value is not 0 or 1, or the numbers of items differ.
 
-    >>> some, none = ([1] * 5 + [0] * 15, [0] * 20, None), ([1] * 20, [1] * 20, None)
-    >>> round(accuracy_difference(*some[:2]).p, 3), round(mean_of_accuracy_differences([some, none]).p, 3)
+    >>> some, none = ([1] * 5 + [0] * 15, [0] * 20), ([1] * 20, [1] * 20)
+    >>> round(accuracy_difference(*some).p, 3), round(mean_of_accuracy_differences([some, none]).p, 3)
     (0.062, 0.085)
     """
     if not tasks:
         raise UserError("the mean of differences needs at least one task")
-    counts = [mcnemar(first, second) for first, second, _ in tasks]
+    counts = [mcnemar(first, second) for first, second in tasks]
     items = sum(each.n_items for each in counts)
     value = sum((each.only_first - each.only_second) / each.n_items for each in counts) / len(counts)
-    sizes = [_number_of_groups(groups) or each.n_items for (_, _, groups), each in zip(tasks, counts, strict=True)]
+    groups = [None] * len(tasks) if groups is None else groups
+    sizes = [_number_of_groups(own) or each.n_items for own, each in zip(groups, counts, strict=True)]
     if min(sizes) < 2:
         return Difference(value, None, None, None, None, None, 1, items, "items", confidence)
-    shrunk = [_bonett_price(each, _design_effect(*task)) for each, task in zip(counts, tasks, strict=True)]
+    effects = [_design_effect(*task, own) for task, own in zip(tasks, groups, strict=True)]
+    shrunk = [_bonett_price(each, effect) for each, effect in zip(counts, effects, strict=True)]
     middle = sum(each for each, _ in shrunk) / len(counts)
     parts = [(variance, size - 1) for (_, variance), size in zip(shrunk, sizes, strict=True)]
     spread, df = _welch(parts, len(counts))

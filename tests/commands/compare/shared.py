@@ -16,9 +16,10 @@ FIRST, SECOND, THIRD = (RNG.integers(0, 2, ROWS) for _ in range(3))
 BASE = np.zeros(ROWS)
 
 
-def table(file: Path) -> list[dict[str, str]]:
+def table(file: Path, metric: str | None = None) -> list[dict[str, str]]:
+    """Return the lines of a file; those of one metric if it is given."""
     with file.open(newline="", encoding="utf-8") as stream:
-        return list(csv.DictReader(stream))
+        return [line for line in csv.DictReader(stream) if metric is None or line["metric"] == metric]
 
 
 def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:

@@ -27,7 +27,7 @@ FILES = ["compare.html", "differences.csv", "records.csv", "rows.csv", "settings
 def test_differences_are_those_of_scipy(runs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     third = make_run(tmp_path / "c", choice_items(THIRD), digest=embedded_digest("piqa"), adapter=SMOA, seed=5)
     assert main(["compare", *runs, str(third), "--output", str(tmp_path / "out")]) == 0
-    lines = table(tmp_path / "out" / "differences.csv")
+    lines = table(tmp_path / "out" / "differences.csv", "acc")
     assert [line["run"] for line in lines] == ["smoa-seed0", "smoa-seed5"]
     expected = []
     for line, right in zip(lines, (SECOND, THIRD), strict=True):
@@ -77,7 +77,7 @@ def test_base_stands_for_the_base_model_and_for_the_baseline(
 ) -> None:
     assert main(["compare", "base", runs[0], "--output", str(tmp_path / "one")]) == 0
     assert main(["compare", runs[0], "--baseline", "base", "--output", str(tmp_path / "two")]) == 0
-    one, two = (table(tmp_path / name / "differences.csv") for name in ("one", "two"))
+    one, two = (table(tmp_path / name / "differences.csv", "acc") for name in ("one", "two"))
     assert one == two
     assert (one[0]["baseline"], float(one[0]["baseline_mean"]), float(one[0]["mean"])) == (
         "base model", 0.0, pytest.approx(FIRST.mean()),

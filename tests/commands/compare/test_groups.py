@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy import stats
+from scipy.special import softmax
 
 from smoa_lightning.__main__ import main
 from smoa_lightning.ablation.comparison.sides import read_sides
+from smoa_lightning.ablation.statistics import accuracy_difference, crossed_difference
 from tests.ablation.made_run import LORA, SMOA, choice_items, make_run, reply_items
 from tests.commands.compare.shared import BASE, FIRST, ROWS, SECOND, refused, table
 
@@ -27,7 +30,7 @@ def test_seeds_are_grouped_and_tested_over_seeds_and_rows(tmp_path: Path, capsys
         for seed in range(4)
     ]
     assert main(["compare", *runs, "--group", "seed", "--output", str(tmp_path / "out")]) == 0
-    (line,) = table(tmp_path / "out" / "differences.csv")
+    (line,) = table(tmp_path / "out" / "differences.csv", "acc")
     assert (line["run"], line["baseline"], line["seeds"], line["rows"]) == ("smoa", "lora", "4", "400")
     differences = right["b"].mean(axis=1) - right["a"].mean(axis=1)
     assert float(line["difference"]) == pytest.approx(differences.mean())
@@ -57,7 +60,7 @@ def test_only_shared_seeds_are_compared(tmp_path: Path, capsys: pytest.CaptureFi
     unequal = capsys.readouterr().out
     assert "left out: seed 3 of lora, seed 0 of smoa." in unequal
     assert "left out: seed 3 of lora, seed 0 of smoa." in (tmp_path / "out" / "compare.html").read_text("utf-8")
-    (line,) = table(tmp_path / "out" / "differences.csv")
+    (line,) = table(tmp_path / "out" / "differences.csv", "acc")
     means = [np.mean([right[seed][side] for seed in (1, 2)]) for side in (0, 1)]
     assert [float(line[name]) for name in ("mean", "baseline_mean")] == pytest.approx(means)
     assert float(line["difference"]) == pytest.approx(means[0] - means[1])
@@ -74,7 +77,7 @@ def test_each_group_is_compared_on_the_seeds_that_it_shares(tmp_path: Path, caps
     wide = {**LORA, "init_args": {**LORA["init_args"], "r": 8}}
     (lone,) = seeds_of(tmp_path, "wide", {2: right[2][2]}, wide)
     assert main(["compare", *lora, *smoa, lone, "--group", "seed", "--output", str(tmp_path / "out")]) == 0
-    full, one = table(tmp_path / "out" / "differences.csv")
+    full, one = table(tmp_path / "out" / "differences.csv", "acc")
     assert (full["seeds"], one["seeds"], one["test"]) == ("3", "1", "exact McNemar")
     assert float(full["baseline_mean"]) == pytest.approx(np.mean([right[seed][0] for seed in range(3)]))
     assert (float(one["mean"]), float(one["baseline_mean"])) == pytest.approx((right[2][2].mean(), right[2][0].mean()))
@@ -102,7 +105,7 @@ def test_runs_on_fewer_rows_are_compared_on_the_common_rows(tmp_path: Path, caps
     ]
     assert main(["compare", *map(str, runs), "--output", str(tmp_path / "out")]) == 0
     assert "the 50 rows that all of them share" in capsys.readouterr().out
-    (line,) = table(tmp_path / "out" / "differences.csv")
+    (line,) = table(tmp_path / "out" / "differences.csv", "acc")
     assert float(line["baseline_mean"]) == pytest.approx(FIRST[:50].mean())
     assert float(line["difference"]) == pytest.approx(SECOND[:50].mean() - FIRST[:50].mean())
 
@@ -159,3 +162,43 @@ def test_numbers_of_rows_are_rows(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "All numbers are for the only row that all of them share." in out
     assert "1 report row." in out
     assert "1 rows" not in out
+
+
+def test_groups_of_rows_are_the_unit_of_all_tests(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def items(right: Any) -> list[dict[str, Any]]:
+        return [item | {"group": item["row"] // 4 * 4} for item in choice_items(right)]
+
+    right = {"a": RNG.integers(0, 2, (3, ROWS)), "b": RNG.integers(0, 2, (3, ROWS))}
+    runs = [
+        str(make_run(tmp_path / f"{name}{seed}", items(right[name][seed]), seed=seed, adapter=adapter))
+        for name, adapter in (("a", LORA), ("b", SMOA))
+        for seed in range(3)
+    ]
+    groups = [row // 4 for row in range(ROWS)]
+    assert main(["compare", runs[0], runs[3], "--output", str(tmp_path / "two")]) == 0
+    (line,) = table(tmp_path / "two" / "differences.csv", "acc")
+    expected = accuracy_difference(right["b"][0], right["a"][0], groups=groups)
+    assert (line["test"], line["rows"], line["groups"]) == ("paired t over groups of rows", "120", "30")
+    assert float(line["p"]) == pytest.approx(expected.p)
+    assert float(line["standard_error"]) == pytest.approx(expected.standard_error)
+    assert int(line["only_run_right"]) == int((right["b"][0] > right["a"][0]).sum())
+    assert "120 rows in 30 groups" in capsys.readouterr().out
+    assert main(["compare", *runs, "--group", "seed", "--output", str(tmp_path / "out")]) == 0
+    (line,) = table(tmp_path / "out" / "differences.csv", "acc")
+    crossed = crossed_difference(right["b"], right["a"], groups=groups)
+    assert (line["test"], line["groups"]) == ("paired t over seeds and groups of rows", "30")
+    assert (float(line["p"]), float(line["low"])) == pytest.approx((crossed.p, crossed.low))
+
+
+def test_a_metric_that_an_old_record_lacks_comes_from_its_items(tmp_path: Path) -> None:
+    """Records of earlier versions have no `expected_acc`, but their items have the log-likelihoods."""
+    runs = [str(make_run(tmp_path / name, choice_items(RNG.integers(0, 2, ROWS)), adapter=a))
+            for name, a in (("a", LORA), ("b", SMOA))]  # fmt: skip
+    assert main(["compare", *runs, "--metric", "expected_acc", "--output", str(tmp_path / "out")]) == 0
+    (line,) = table(tmp_path / "out" / "differences.csv", "expected_acc")
+    means = []
+    for run in runs:
+        lines = [json.loads(text) for text in (Path(run) / "items.jsonl").read_text().splitlines()]
+        means.append(np.mean([softmax(item["log_likelihood"])[item["label"]] for item in lines]))
+    assert (float(line["baseline_mean"]), float(line["mean"])) == pytest.approx(tuple(means))
+    assert line["test"] == "paired t over rows"
