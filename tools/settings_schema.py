@@ -222,6 +222,8 @@ def _add_ranges(schema: Node) -> None:
         else:
             for part in key.split(".")[:-1]:
                 node = node["properties"][part]
+                for kind in node.get("anyOf", ()):  # a dataclass
+                    node = schema["$defs"][kind["$ref"].rpartition("/")[2]] if "$ref" in kind else node
             holders = [node["properties"]]
         for properties in holders:
             own = properties[name]

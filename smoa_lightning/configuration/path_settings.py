@@ -12,6 +12,8 @@ from smoa_lightning.common.paths import absolute, local_path
 PLACES = ("run.root", "run.folder", "ckpt_path")
 # Sources. What reads them expands ``~``, and signatures contain them as they are written.
 SOURCES = ("model.backbone.path", "data.path")
+# Sources that may be the name of a model on the hub instead: paths only if something is there.
+MAYBE_SOURCES = ("model.distillation.teacher",)
 
 
 def expand_places(settings: MutableMapping[str, Any]) -> None:
@@ -27,18 +29,19 @@ def expand_places(settings: MutableMapping[str, Any]) -> None:
 
 
 def absolute_sources(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings with absolute paths of backbone and rows, so that they can be read from any working directory.
+    """Return settings with absolute paths of backbone, teacher and rows, which can be read from any working directory.
 
     >>> absolute_sources({"data": {"path": {"train": "/rows/a.csv"}}})
     {'data': {'path': {'train': '/rows/a.csv'}}}
     """
     result = copy.deepcopy(dict(config))
-    for key in SOURCES:
+    for key in (*SOURCES, *MAYBE_SOURCES):
         *parents, last = key.split(".")
         within: Any = result
         for name in parents:
             within = within.get(name) if isinstance(within, dict) else None
-        if isinstance(within, dict) and within.get(last) is not None:
+        value = within.get(last) if isinstance(within, dict) else None
+        if value is not None and (key in SOURCES or local_path(value).exists()):
             within[last] = _absolute(within[last])
     return result
 

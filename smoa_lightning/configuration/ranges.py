@@ -75,6 +75,8 @@ RANGES: Mapping[str, Range] = {
     "model.warmup": Range(0),
     "model.head_lr": Range(0, without_low=True),
     "model.budget_tolerance": Range(0, 1, without_high=True),
+    "model.distillation.weight": Range(0, 1),
+    "model.distillation.temperature": Range(0, without_low=True),
     "model.optimizer.init_args.lr": Range(0, without_low=True),
     "model.optimizer.init_args.weight_decay": Range(0),
     "data.seed": SEED,

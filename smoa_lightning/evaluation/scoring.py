@@ -52,10 +52,14 @@ def target_logits(model: Any, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
         (rows, length - 1), -100 at positions without a target.
     """
     labels = batch["labels"][:, 1:]
-    inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
+    return logits_at(model, model_inputs(batch), (labels != IGNORED).nonzero(as_tuple=True)), labels
+
+
+def model_inputs(batch: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments of a causal language model for a batch of rows, which may be packed."""
     if "position_ids" in batch:  # packed rows: without a cache, the model separates them by their positions
-        inputs = {"input_ids": batch["input_ids"], "position_ids": batch["position_ids"], "use_cache": False}
-    return logits_at(model, inputs, (labels != IGNORED).nonzero(as_tuple=True)), labels
+        return {"input_ids": batch["input_ids"], "position_ids": batch["position_ids"], "use_cache": False}
+    return {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
 
 
 def logits_at(model: Any, inputs: dict[str, Any], places: tuple[Tensor, Tensor]) -> Tensor:

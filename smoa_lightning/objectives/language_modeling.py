@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from smoa_lightning.evaluation.scoring import summed_cross_entropy, target_logits
+from smoa_lightning.data.encoding.items import IGNORED
+from smoa_lightning.evaluation.scoring import logits_at, model_inputs, summed_cross_entropy, target_logits
+from smoa_lightning.objectives.distillation import DistillationConfig, DistilledLoss, distilled_loss
 
 
 def loss(network: Any, batch: dict[str, Any]) -> tuple[Tensor, int]:
@@ -17,3 +20,29 @@ def loss(network: Any, batch: dict[str, Any]) -> tuple[Tensor, int]:
         batch: A batch of training rows, see ``data.batches.collate.pad_rows``.
     """
     return summed_cross_entropy(*target_logits(network, batch))
+
+
+def distilled(network: Any, teacher: Any, batch: dict[str, Any], settings: DistillationConfig) -> DistilledLoss:
+    """Return the loss of the next tokens with a teacher; only logits of the positions that count are computed.
+
+    Args:
+        network: A causal language model.
+        teacher: A causal language model with the same tokenizer.
+        batch: A batch of training rows, see ``data.batches.collate.pad_rows``.
+        settings: Weight, temperature and positions.
+    """
+    labels, inputs = batch["labels"][:, 1:], model_inputs(batch)
+    counted = labels != IGNORED if settings.on == "response" else _real(batch)
+    rows, columns = counted.nonzero(as_tuple=True)
+    places = rows, columns
+    with torch.no_grad():
+        wanted = logits_at(teacher, inputs, places)
+    return distilled_loss(logits_at(network, inputs, places), wanted, labels[counted], settings)
+
+
+def _real(batch: dict[str, Any]) -> Tensor:
+    """Return (rows, length - 1), whether the next token is one of the same row, and no padding."""
+    packed = batch.get("position_ids")
+    real = batch["attention_mask"][:, 1:] == 1 if packed is None else packed[:, 1:] > 0
+    # a process without rows of its own has a row that does not count, see ``collate_part``
+    return real if int(batch.get("num_tokens", 1)) else torch.zeros_like(real)

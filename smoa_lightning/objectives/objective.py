@@ -13,11 +13,14 @@ from typing import Any
 from torch import Tensor
 
 from smoa_lightning.backbones.heads import LANGUAGE_MODEL, Head
+from smoa_lightning.common.errors import UserError
 from smoa_lightning.data.encoding.task_sets import TaskSets
 from smoa_lightning.data.tasks import Classification, Regression
 from smoa_lightning.objectives import language_modeling, regression, sequence_classification
+from smoa_lightning.objectives.distillation import DistillationConfig, DistilledLoss
 
 Loss = Callable[[Any, dict[str, Any]], tuple[Tensor, int]]
+Distilled = Callable[[Any, Any, dict[str, Any], DistillationConfig], DistilledLoss]
 
 
 @dataclass(frozen=True)
@@ -29,23 +32,42 @@ class Objective:
         loss: Model and batch -> the summed loss of the targets of the batch, and their number. The loss of an optimizer
             step is the sum over its batches divided by the number of their targets.
         head: The head that the model needs.
+        distilled: Model, teacher, batch and settings -> the loss with a teacher, see ``objectives.distillation``;
+            ``None`` for an objective that takes no teacher.
     """
 
     name: str
     loss: Loss
     head: Head = LANGUAGE_MODEL
+    distilled: Distilled | None = None
 
 
-LANGUAGE_MODELING = Objective("language_modeling", language_modeling.loss)
+LANGUAGE_MODELING = Objective("language_modeling", language_modeling.loss, distilled=language_modeling.distilled)
 
 
 def objective_of(sets: TaskSets) -> Objective:
     """Return the objective of the tasks of a run; the data module has checked that they agree."""
     protocol = next(iter(sets.trained.values())).protocol
     if isinstance(protocol, Classification):
-        return Objective(
-            "sequence_classification", sequence_classification.loss, Head("sequence_classification", protocol.names)
-        )
+        head = Head("sequence_classification", protocol.names)
+        return Objective(head.kind, sequence_classification.loss, head, sequence_classification.distilled)
     if isinstance(protocol, Regression):
-        return Objective("regression", regression.loss, Head("regression", protocol.names))
+        return Objective("regression", regression.loss, Head("regression", protocol.names), regression.distilled)
     return LANGUAGE_MODELING
+
+
+def check_distillation(objective: Objective, settings: DistillationConfig) -> None:
+    """Refuse settings of a teacher that mean nothing for an objective.
+
+    Raises:
+        UserError: The message names the setting.
+    """
+    what = objective.name.replace("_", " ")
+    if objective.distilled is None:
+        raise UserError(f"model.distillation is set, but {what} takes no teacher: set it to null")
+    if settings.on == "all" and objective.head.is_new:
+        raise UserError(f"model.distillation.on is 'all', but a row of {what} has one target: set it to response")
+    if settings.temperature != 1 and objective.head.kind == "regression":
+        raise UserError(
+            f"model.distillation.temperature is {settings.temperature:g}, but a number has no distribution: set it to 1"
+        )

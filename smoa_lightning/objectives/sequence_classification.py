@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from smoa_lightning.data.encoding.items import IGNORED
 from smoa_lightning.evaluation.labels import head_outputs
+from smoa_lightning.objectives.distillation import DistillationConfig, DistilledLoss, distilled_loss
 
 
 def loss(network: Any, batch: dict[str, Any]) -> tuple[Tensor, int]:
@@ -21,3 +23,19 @@ def loss(network: Any, batch: dict[str, Any]) -> tuple[Tensor, int]:
     labels = batch["labels"].long()
     summed = F.cross_entropy(head_outputs(network, batch), labels, reduction="sum", ignore_index=IGNORED)
     return summed, int((labels != IGNORED).sum())
+
+
+def distilled(network: Any, teacher: Any, batch: dict[str, Any], settings: DistillationConfig) -> DistilledLoss:
+    """Return the loss of the classes of the rows with a teacher.
+
+    Args:
+        network: A model with a classification head.
+        teacher: A model with a head for the same classes, in the same order.
+        batch: A batch of labelled rows, see ``data.batches.collate.collate_labels``; a label of -100 does not count.
+        settings: Weight and temperature.
+    """
+    labels = batch["labels"].long()
+    counted = labels != IGNORED
+    with torch.no_grad():
+        wanted = head_outputs(teacher, batch)
+    return distilled_loss(head_outputs(network, batch)[counted], wanted[counted], labels[counted], settings)

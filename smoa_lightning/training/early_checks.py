@@ -20,6 +20,7 @@ from smoa_lightning.data.datamodule import TaskDataModule
 from smoa_lightning.records.record import flat
 from smoa_lightning.training.module import FineTuneModule
 from smoa_lightning.training.optimizer import check_head_rate, try_optimizer
+from smoa_lightning.training.teacher import open_teacher
 from smoa_lightning.training.trainer_checks import check_observers, check_share
 
 logger = logging.getLogger(__name__)
@@ -46,6 +47,7 @@ def check_before_work(
     Raises:
         UserError: The message names the setting and its valid range.
     """
+    module.teacher = open_teacher(module, data.encoding.max_length)
     if module.frozen:
         _check_scoring(trainer, data)
         return

@@ -34,7 +34,7 @@ from smoa_lightning.backbones.limits import Limits
 from smoa_lightning.backbones.tokenizer import load_tokenizer
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.configuration.ranges import check_value
-from smoa_lightning.objectives import LANGUAGE_MODELING, objective_of
+from smoa_lightning.objectives import LANGUAGE_MODELING, DistillationConfig, objective_of
 from smoa_lightning.training.checkpoint import check_tensors
 from smoa_lightning.training.loss_scale import scaler_decides
 from smoa_lightning.training.optimizer import DEFAULT_OPTIMIZER, scheduled_optimizer, with_head_rate
@@ -44,6 +44,7 @@ from smoa_lightning.training.reply_trial import try_replies
 from smoa_lightning.training.schedule import Decay
 from smoa_lightning.training.scoring_module import Batch, ScoringModule
 from smoa_lightning.training.sharding import average_gradients, shard, whole_norm
+from smoa_lightning.training.teacher import Teacher, open_teacher
 
 
 class FineTuneModule(ScoringModule):
@@ -67,6 +68,7 @@ class FineTuneModule(ScoringModule):
         budget: str | int | float | dict[str, str] | None = None,
         budget_tolerance: float | None = None,
         head_lr: float | None = None,
+        distillation: DistillationConfig | None = None,
     ) -> None:
         """Describe the model; ``configure_model`` loads it.
 
@@ -85,6 +87,7 @@ class FineTuneModule(ScoringModule):
                 nearest size and reports the difference.
             head_lr: Learning rate of a new head, which is trained in full with any strategy; ``null`` takes that of
                 the optimizer.
+            distillation: The teacher of the run, and its share of the loss; ``null`` trains on the targets alone.
         """
         super().__init__()
         if frozen and adapter is not None:
@@ -98,7 +101,8 @@ class FineTuneModule(ScoringModule):
         self.objective = LANGUAGE_MODELING
         self.backbone_config = backbone or BackboneConfig()
         self.adapter_config, self.frozen_backbone, self.optimizer_factory = adapter, frozen, optimizer
-        self.head_lr = head_lr
+        self.head_lr, self.distillation = head_lr, distillation
+        self.teacher: Teacher | None = None  # no module, so that it is neither saved nor counted
         self.warmup, self.decay, self.adapter_seed = warmup, decay, adapter_seed or 0
         self.budget = None if budget is None else Budget.parse(budget)
         self.budget_tolerance = budget_tolerance
@@ -110,6 +114,7 @@ class FineTuneModule(ScoringModule):
         self.step_targets = 0  # targets of the current optimizer step
         self.seen_tokens = 0  # without padding; for the cost monitor
         self._step_loss: Tensor | None = None
+        self._step_terms: dict[str, Tensor] = {}  # parts of the loss that are logged
 
     @property
     def frozen(self) -> bool:
@@ -198,20 +203,40 @@ class FineTuneModule(ScoringModule):
         """Switch to training mode: transformers loads models in evaluation mode, and Lightning does not change it.
 
         Raises:
-            UserError: The model cannot take packed rows, or cannot write the replies that are scored.
+            UserError: The model cannot take packed rows, or cannot write the replies that are scored; the teacher
+                cannot be loaded.
         """
-        if getattr(self.trainer.datamodule, "packing", False):  # type: ignore[attr-defined]
-            check_packing(self.network)
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        networks = [self.network]
+        if self.distillation is not None:
+            self.teacher = self.teacher or open_teacher(self, data.encoding.max_length)
+            networks.append(cast(Teacher, self.teacher).load(self.network, self.device, self.tokenizer.pad_token_id))
+        for network in networks if getattr(data, "packing", False) else ():
+            check_packing(network)
         try_replies(self)
         self.network.train()
 
+    def on_fit_end(self) -> None:
+        """Release the teacher."""
+        self.teacher = None
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the summed loss of a micro-batch; the optimizer step divides by its number of targets."""
-        loss, targets = self.objective.loss(self.network, batch)
+        loss, targets, terms = self._loss(batch)
         self.step_targets += targets
+        for name, term in terms.items():
+            self._step_terms[name] = term + self._step_terms.get(name, 0)
         self.seen_tokens += int(batch["num_tokens"] if "num_tokens" in batch else batch["attention_mask"].sum())
         self._step_loss = loss.detach() + (0 if self._step_loss is None else self._step_loss)
         return loss * self.trainer.accumulate_grad_batches  # undoes Lightning's division
+
+    def _loss(self, batch: Batch) -> tuple[Tensor, int, Mapping[str, Tensor]]:
+        """Return the summed loss of a micro-batch, the number of its targets, and the sums of its terms for the log."""
+        if self.distillation is None:
+            return *self.objective.loss(self.network, batch), {}
+        assert self.teacher is not None
+        assert self.objective.distilled is not None
+        return self.objective.distilled(self.network, self.teacher.network, batch, self.distillation)
 
     @property
     def within_step(self) -> bool:
@@ -227,10 +252,12 @@ class FineTuneModule(ScoringModule):
             UserError: Loss or gradients are not finite; the parameters are not changed.
         """
         summed = cast(Tensor, self._step_loss)
-        local = torch.stack([summed, summed.new_tensor(self.step_targets)])
-        loss, targets = self.trainer.strategy.reduce(local, reduce_op="sum").tolist()
+        terms, self._step_terms = self._step_terms, {}
+        local = torch.stack([summed, summed.new_tensor(self.step_targets), *terms.values()])
+        loss, targets, *sums = self.trainer.strategy.reduce(local, reduce_op="sum").tolist()
         self.step_targets, self._step_loss = 0, None
         mean = loss / targets
+        self.log_dict({f"train/{name}": value / targets for name, value in zip(terms, sums, strict=True)})
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         average_gradients(self.trainer.strategy, parameters)
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]

@@ -188,7 +188,8 @@ class Run:
         earlier = read_record(self.folder) or {}
         check_files(self.folder, earlier)
         backbone = self.module.backbone_facts
-        rows = rows_to_continue(self.folder, earlier, backbone)
+        teacher = None if self.module.teacher is None else self.module.teacher.facts()
+        rows = rows_to_continue(self.folder, earlier, backbone, teacher)
         self._loggers = earlier.get("loggers", {})
         self.record = {
             "name": self.name,
@@ -203,6 +204,7 @@ class Run:
             FILES: earlier.get(FILES, {}),
             "environment": environment(),
             "other_classes": self.other_classes,
+            **({} if teacher is None else {"teacher": teacher}),
             **self.notes,
         }
         logger.debug("versions: %s", ", ".join(map(" ".join, self.record["environment"]["packages"].items())))

@@ -46,6 +46,7 @@ def run_name(module: FineTuneModule, data: TaskDataModule, seed: Any) -> str:
         _task_name(data),
         strategy_name(adapter, module.frozen_backbone),
         *size_names(adapter),
+        *(["distilled"] if module.distillation is not None else []),
         f"seed{seed}",
         place,
     ]

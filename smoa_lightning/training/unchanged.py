@@ -14,6 +14,7 @@ from smoa_lightning.records.record import read_record, signature
 from smoa_lightning.training.callbacks.forgetting import EMBEDDED
 from smoa_lightning.training.checkpoint import file_digest
 from smoa_lightning.training.run_checkpoints import resume_point
+from smoa_lightning.training.teacher import check_teacher
 from smoa_lightning.training.trained_on import changes
 
 if TYPE_CHECKING:
@@ -117,16 +118,19 @@ def row_digests(data: TaskDataModule, train: bool, report: bool = True) -> dict[
     return digests
 
 
-def rows_to_continue(folder: Path, earlier: Mapping[str, Any], backbone: Mapping[str, Any]) -> dict[str, str]:
-    """Check the backbone of an interrupted run, and return the digests of its rows.
+def rows_to_continue(
+    folder: Path, earlier: Mapping[str, Any], backbone: Mapping[str, Any], teacher: Mapping[str, Any] | None = None
+) -> dict[str, str]:
+    """Check the backbone and the teacher of an interrupted run, and return the digests of its rows.
 
-    A run that has neither scored nor trained continues nothing, so its backbone and its rows may change: if they were
-    refused, this is the remedy.
+    A run that has neither scored nor trained continues nothing, so its backbone, its teacher and its rows may change:
+    if they were refused, this is the remedy.
 
     Args:
         folder: The folder of the run.
         earlier: Its record; empty for a new run.
         backbone: The facts about the backbone now.
+        teacher: The facts about the teacher now; ``None`` without one.
 
     Raises:
         UserError: Weights, config or tokenizer changed.
@@ -134,6 +138,7 @@ def rows_to_continue(folder: Path, earlier: Mapping[str, Any], backbone: Mapping
     if not earlier.get("metrics") and resume_point(folder) is None:
         return {}
     check_backbone(folder, earlier["backbone"], backbone)
+    check_teacher(folder, earlier.get("teacher"), teacher)
     rows: dict[str, str] = earlier.get("data", {}).get(ROWS, {})
     return rows
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,14 @@ from typing import Any
 import pytest
 import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-from transformers import AutoConfig, AutoModel, PreTrainedTokenizerFast
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForSequenceClassification,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
 
 from smoa_lightning.embedded import rows
 
@@ -84,3 +92,28 @@ def glue_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             lines = [json.dumps(row) for row in rows(task, split)[:count]]
             (root / task / f"{split}.jsonl").write_text("\n".join(lines) + "\n")
     return root
+
+
+@pytest.fixture(scope="session")
+def teacher_folder(tiny_backbone: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model with other weights, one layer more, and three more rows in its vocabulary than the student."""
+    folder = tmp_path_factory.mktemp("teacher")
+    shutil.copytree(tiny_backbone, folder, dirs_exist_ok=True)
+    config = LlamaConfig.from_pretrained(tiny_backbone)
+    config.num_hidden_layers, config.vocab_size, config.initializer_range = 3, config.vocab_size + 3, 0.2
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        LlamaForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+def head_teacher(encoder: Path, folder: Path, **settings: Any) -> Path:
+    """Write an encoder with a trained head, whose weights are drawn."""
+    shutil.copytree(encoder, folder)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        model = AutoModelForSequenceClassification.from_pretrained(encoder, **settings)
+        for parameter in model.classifier.parameters():
+            torch.nn.init.normal_(parameter)
+    model.save_pretrained(folder)
+    return folder

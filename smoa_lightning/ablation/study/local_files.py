@@ -16,8 +16,9 @@ from typing import Any
 from smoa_lightning.ablation.study.space import Cell, Study
 from smoa_lightning.common.checksums import sha256
 from smoa_lightning.common.errors import UserError
-from smoa_lightning.common.paths import absolute
+from smoa_lightning.common.paths import absolute, local_path
 from smoa_lightning.configuration.composition import value_at
+from smoa_lightning.records.adapter_places import BEST
 
 Facts = Mapping[str, Any]  # size, time of the last change, and SHA-256 of a file
 Contents = Mapping[str, Mapping[str, Facts]]  # place, as an absolute path or pattern -> file -> its facts
@@ -60,6 +61,10 @@ def _places(cell: Cell) -> Iterator[str]:
         given.append(value_at(cell.settings, "model.backbone.path"))
     if value_at(cell.settings, "data.source") == "local":
         given.append(value_at(cell.settings, "data.path"))
+    teacher = value_at(cell.settings, "model.distillation.teacher")
+    if isinstance(teacher, str) and local_path(teacher).exists():
+        best = local_path(teacher) / BEST  # of a run, whose other files do not matter
+        given.append(str(best) if best.is_dir() else teacher)
     given.append(value_at(cell.settings, "forgetting.text"))
     while given:
         value = given.pop(0)

@@ -1,0 +1,111 @@
+"""Distillation: a term of the loss that draws a student's distributions to those of a teacher.
+
+With w = ``weight``, T = ``temperature``, the teacher's logits a and the student's logits b at n positions, the loss is
+
+    L = 1/n sum_i [ (1 - w) CE(y_i, softmax(b_i)) + w T^2 KL(softmax(a_i / T) || softmax(b_i / T)) ]
+
+as in arXiv 1503.02531. T^2 keeps the size of the gradient of the second term for any T. A position without a target
+has no first term.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from smoa_lightning.configuration.ranges import check_value
+from smoa_lightning.data.encoding.items import IGNORED
+
+PIECE = 2**24  # logits of a model that are in float32 at a time: 64 MB for each tensor
+
+
+@dataclass
+class DistillationConfig:
+    """The teacher of a run, and how much of the loss it decides.
+
+    Args:
+        teacher: The folder of a run or of an adapter of this package (with its own backbone), the folder of a model of
+            transformers, or a model on the hub, ``owner/name`` or ``owner/name@revision``. Its tokenizer must be that
+            of the backbone.
+        weight: Share w of the teacher's term in the loss; 1 - w is the share of the targets.
+        temperature: T, which divides the logits of both models in the teacher's term. Regression has none: there it
+            must be 1.
+        on: Which positions count. ``response``: those with a target. ``all``: every token but the first of a row, for
+            language models only.
+    """
+
+    teacher: str
+    weight: float = 0.5
+    temperature: float = 1.0
+    on: Literal["response", "all"] = "response"
+
+    def __post_init__(self) -> None:
+        """Check the numbers.
+
+        Raises:
+            UserError: A number is out of its range.
+        """
+        for name in ("weight", "temperature"):
+            check_value(f"model.distillation.{name}", getattr(self, name))
+
+
+class DistilledLoss(NamedTuple):
+    """The loss of a batch.
+
+    loss: The sum over its positions of (1 - w) CE + w T^2 KL, or of squared errors, with a gradient.
+    positions: n, their number.
+    terms: Name -> the sum of a term over the positions, unweighted and without a gradient.
+    """
+
+    loss: Tensor
+    positions: int
+    terms: Mapping[str, Tensor]
+
+
+def divergences(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
+    """Return KL(p || q) = sum_v p_v log(p_v / q_v) of each position in nats, (positions,) in float32.
+
+    p = softmax(teacher / T) and q = softmax(student / T). If one model pads its vocabulary to more columns, both
+    distributions are over the columns that both have.
+
+    Args:
+        student: (positions, vocabulary) logits.
+        teacher: (positions, vocabulary) logits.
+        temperature: T.
+    """
+    columns = min(student.shape[-1], teacher.shape[-1])
+    log_p, log_q = (F.log_softmax(logits[:, :columns].float() / temperature, dim=-1) for logits in (teacher, student))
+    return F.kl_div(log_q, log_p, reduction="none", log_target=True).sum(dim=-1)
+
+
+def distilled_loss(student: Tensor, teacher: Tensor, labels: Tensor, settings: DistillationConfig) -> DistilledLoss:
+    """Return the loss of distributions over classes or tokens.
+
+    The logits go through float32 in pieces, and the pieces are computed again for the gradient. So no more than
+    ``PIECE`` of them are in float32 at a time.
+
+    Args:
+        student: (positions, vocabulary) logits with a gradient.
+        teacher: (positions, vocabulary) logits without one.
+        labels: (positions,) the targets; -100 at a position without one, which has no cross-entropy.
+        settings: Weight and temperature.
+    """
+
+    def sums(student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
+        entropy = F.cross_entropy(student.float(), labels, ignore_index=IGNORED, reduction="sum")
+        return torch.stack([entropy, divergences(student, teacher, settings.temperature).sum()])
+
+    rows = max(1, PIECE // max(student.shape[-1], 1))
+    pieces = zip(student.split(rows), teacher.split(rows), labels.split(rows), strict=True)
+    ce, kl = sum(
+        (checkpoint(sums, *piece, use_reentrant=False, preserve_rng_state=False) for piece in pieces),
+        start=torch.zeros(2, device=student.device),
+    )
+    loss = (1 - settings.weight) * ce + settings.weight * settings.temperature**2 * kl
+    return DistilledLoss(loss, len(labels), {"ce": ce.detach(), "kl": kl.detach()})

@@ -1,0 +1,184 @@
+"""Whole runs with a teacher, and teachers that are refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from smoa_lightning.__main__ import main
+from smoa_lightning.backbones.backbone import BackboneConfig
+from smoa_lightning.common.errors import UserError
+from smoa_lightning.data.datamodule import TaskDataModule
+from smoa_lightning.objectives import DistillationConfig, objective_of
+from smoa_lightning.training.module import FineTuneModule
+from smoa_lightning.training.teacher import open_teacher
+
+from ..runs import Killed, die_at_step, only_run
+from .conftest import head_teacher
+
+# -------------------------------------------------------------------------------------------------------- whole runs
+
+
+@pytest.fixture(scope="module")
+def run_arguments(tiny_backbone: Path, piqa_folder: Path) -> list[str]:
+    """Flags of a run of six steps, without its root and its teacher."""
+    return [
+        *("fit", "--config", "piqa", "--forgetting.text", "null", "--trainer.max_steps", "6"),
+        *("--model.backbone.source", "local", "--model.backbone.path", str(tiny_backbone)),
+        *("--data.source", "local", "--data.path", str(piqa_folder), "--data.limit_train_rows", "48"),
+        *("--data.limit_report_rows", "8", "--model.adapter.r", "4", "--data.batch_size", "8"),
+        *("--data.selection_rows", "8", "--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false"),
+        *("--trainer.log_every_n_steps", "1", "--run.score_base", "false", "--checkpoint.every_n_steps", "2"),
+    ]
+
+
+@pytest.fixture(scope="module")
+def teacher_run(run_arguments: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run that is the teacher of others; a test that changes it works on a copy."""
+    root = tmp_path_factory.mktemp("teacher_run")
+    assert main([*run_arguments, "--model.optimizer.lr", "0.05", "--run.root", str(root)]) == 0
+    return only_run(root)
+
+
+def record_of(root: Path) -> dict[str, Any]:
+    record: dict[str, Any] = json.loads((only_run(root) / "record.json").read_text())
+    return record
+
+
+def test_run_with_a_teacher_and_its_interruption(
+    run_arguments: list[str], teacher_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    """The student moves to its teacher; a killed run ends with the same bits; its teacher must be the same.
+
+    Afterwards, test and export need no teacher.
+    """
+    teacher = tmp_path / "teacher"
+    shutil.copytree(teacher_run / "adapter" / "best", teacher)
+    arguments = [*run_arguments, "--model.distillation.teacher", str(teacher), "--model.distillation.weight", "1"]
+    arguments += ["--model.optimizer.lr", "0.02", "--model.adapter.dropout", "0.1"]
+    assert main([*arguments, "--run.root", str(tmp_path / "whole")]) == 0
+    whole = only_run(tmp_path / "whole")
+    kl = [event.value for event in EventAccumulator(str(whole)).Reload().Scalars("train/kl")]
+    assert kl[-1] < 0.7 * kl[0]
+    record = record_of(tmp_path / "whole")
+    assert "-distilled-" in record["name"]
+    assert record["config"]["model"]["distillation"]["teacher"] == str(teacher)
+    assert record["teacher"]["adapter"].keys() >= {"adapter_model.safetensors", "adapter_config.json"}
+    assert record["teacher"]["backbone"]["sha256"] == record["backbone"]["sha256"]
+    plain = json.loads((teacher_run / "record.json").read_text())
+    for name in ("parameters/total", "parameters/trainable"):
+        assert record["metrics"][name] == plain["metrics"][name]
+
+    with monkeypatch.context() as patch:
+        die_at_step(patch, 3)
+        with pytest.raises(Killed):
+            main([*arguments, "--run.root", str(tmp_path / "cut")])
+    weights = teacher / "adapter_model.safetensors"
+    saved, facts = weights.read_bytes(), (teacher / "smoa_lightning.json").read_bytes()
+    other = tmp_path / "other"
+    assert main([*run_arguments, "--seed_everything", "7", "--run.root", str(other)]) == 0
+    for file in (only_run(other) / "adapter" / "best").iterdir():
+        shutil.copy(file, teacher / file.name)
+    capsys.readouterr()
+    assert main([*arguments, "--run.root", str(tmp_path / "cut")]) == 2
+    error = capsys.readouterr().err
+    assert f"began with different files of its teacher '{teacher}' (adapter_model.safetensors changed" in error
+    weights.write_bytes(saved)
+    (teacher / "smoa_lightning.json").write_bytes(facts)
+    assert main([*arguments, "--run.root", str(tmp_path / "cut")]) == 0
+    name = "adapter/last/adapter_model.safetensors"
+    once, again = load_file(whole / name), load_file(only_run(tmp_path / "cut") / name)
+    assert all(torch.equal(once[key], again[key]) for key in once)
+
+    shutil.rmtree(teacher)
+    checkpoint = str(whole / "checkpoints" / "best.ckpt")
+    assert main(["test", "--ckpt_path", checkpoint, "--run.folder", str(tmp_path / "test")]) == 0
+    tested = json.loads((tmp_path / "test" / "evaluation.json").read_text())["metrics"]
+    assert tested["report/acc"] == record["metrics"]["report/acc"]
+    assert main(["export", str(whole), "--output", str(tmp_path / "merged")]) == 0
+
+
+# ----------------------------------------------------------------------------------------------------------- refusals
+
+
+def test_teachers_that_do_not_fit_are_refused_before_weights_are_read(
+    tiny_backbone: Path, piqa_folder: Path, teacher_folder: Path, teacher_run: Path, tmp_path: Path
+) -> None:
+    def refusal(settings: DistillationConfig, max_length: int = 256, frozen: bool = False) -> str:
+        module = FineTuneModule(BackboneConfig("local", path=str(tiny_backbone)), distillation=settings, frozen=frozen)
+        with pytest.raises(UserError) as error:
+            open_teacher(module, max_length)
+        return str(error.value)
+
+    assert "'runs/no/such' does not exist" in refusal(DistillationConfig("runs/no/such"))
+    assert "there is no folder 'runs/nothing', and the hub is switched off" in refusal(
+        DistillationConfig("runs/nothing")
+    )
+    assert "neither a run with an adapter nor" in refusal(DistillationConfig(str(piqa_folder)))
+    assert "model.frozen is true" in refusal(DistillationConfig(str(teacher_run)), frozen=True)
+    assert "set data.max_length to at most 2048" in refusal(DistillationConfig(str(teacher_folder)), max_length=4000)
+
+    for name, change, words in (
+        ("vocabulary", {"vocab_size": 100}, "has 100 rows and that of the backbone 259, but the tokenizer has 259"),
+        ("tokenizer", {}, r"differs from that of the backbone (the token 'A' has id "),
+        ("words", {}, r"differs from that of the backbone (its pre-tokenizer differs)"),
+    ):
+        folder = tmp_path / name
+        shutil.copytree(teacher_folder, folder)
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps(config | change))
+        tokenizer = json.loads((folder / "tokenizer.json").read_text())
+        if name == "tokenizer":
+            vocabulary = tokenizer["model"]["vocab"]
+            vocabulary["A"], vocabulary["B"] = vocabulary["B"], vocabulary["A"]
+        if name == "words":
+            tokenizer["pre_tokenizer"]["use_regex"] = True
+        (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+        assert words in refusal(DistillationConfig(str(folder)))
+
+
+def test_heads_of_other_tasks_are_refused(
+    encoder: Callable[[str], Path], glue_folder: Path, teacher_run: Path, tmp_path: Path
+) -> None:
+    def refusal(task: str, settings: DistillationConfig) -> str:
+        data = TaskDataModule(task, "local", path=str(glue_folder / task), max_length=24)
+        module = FineTuneModule(BackboneConfig("local", path=str(encoder("bert"))), distillation=settings)
+        module.objective = objective_of(data.sets)
+        with pytest.raises(UserError) as error:
+            open_teacher(module, 24)
+        return str(error.value)
+
+    bare, three = str(encoder("bert")), str(head_teacher(encoder("bert"), tmp_path / "three", num_labels=3))
+    assert "which was not trained on a task with labels" in refusal("rte", DistillationConfig(bare))
+    assert "has the outputs LABEL_0, LABEL_1, LABEL_2, but the run has" in refusal("rte", DistillationConfig(three))
+    named = {"id2label": {0: "not_entailment", 1: "entailment"}, "label2id": {"not_entailment": 0, "entailment": 1}}
+    turned = head_teacher(encoder("bert"), tmp_path / "turned", **named)
+    assert "in this order" in refusal("rte", DistillationConfig(str(turned)))
+    assert "has the head language model, but the run has" in refusal("rte", DistillationConfig(str(teacher_run)))
+    assert "on is 'all', but a row of sequence classification" in refusal("rte", DistillationConfig(bare, on="all"))
+    assert "a number has no distribution" in refusal("stsb", DistillationConfig(bare, temperature=2.0))
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (
+            ["--model.distillation.weight", "1.5"],
+            "model.distillation.weight is 1.5, but must be at least 0 and at most 1",
+        ),
+        (["--model.distillation.temperature", "0"], "model.distillation.temperature is 0, but must be above 0"),
+        (["--model.distillation.weigth", "0.5"], "unknown key"),
+        (["--model.distillation.on", "prompt"], "model.distillation.on"),
+    ],
+)
+def test_wrong_settings_are_refused(flags: list[str], words: str, run_arguments: list[str], capsys: Any) -> None:
+    assert main([*run_arguments, "--model.distillation.teacher", "somewhere", *flags]) == 2
+    assert words in capsys.readouterr().err
