@@ -21,8 +21,8 @@ STRATEGIES = sorted(EXPERIMENTS.glob("adapters/*.yaml"))
 
 
 def test_nothing_is_left_out() -> None:
-    glue = set(EXPERIMENTS.glob("glue/*.yaml"))  # in tests/objectives
-    assert {*TASKS, *OVERLAYS, *STRATEGIES, *glue, EXPERIMENTS / "base.yaml"} == set(EXPERIMENTS.rglob("*.yaml"))
+    others = [*EXPERIMENTS.glob("glue/*.yaml"), *EXPERIMENTS.glob("overlays/*.yaml")]  # in tests/objectives
+    assert {*TASKS, *OVERLAYS, *STRATEGIES, *others, EXPERIMENTS / "base.yaml"} == set(EXPERIMENTS.rglob("*.yaml"))
 
 
 CASES = [(task, None) for task in TASKS] + [(EXPERIMENTS / "piqa.yaml", overlay) for overlay in OVERLAYS]

@@ -62,7 +62,8 @@ def test_run_with_a_teacher_and_its_interruption(
     """
     teacher = tmp_path / "teacher"
     shutil.copytree(teacher_run / "adapter" / "best", teacher)
-    arguments = [*run_arguments, "--model.distillation.teacher", str(teacher), "--model.distillation.weight", "1"]
+    arguments = [*run_arguments, "--config", "overlays/distillation", "--model.distillation.teacher", str(teacher)]
+    arguments += ["--model.distillation.weight", "1"]
     arguments += ["--model.optimizer.lr", "0.02", "--model.adapter.dropout", "0.1"]
     assert main([*arguments, "--run.root", str(tmp_path / "whole")]) == 0
     whole = only_run(tmp_path / "whole")
