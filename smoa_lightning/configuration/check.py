@@ -15,7 +15,7 @@ from smoa_lightning.common.errors import UserError, nearest
 from smoa_lightning.common.folder_names import check_folder_name
 from smoa_lightning.common.paths import local_path
 from smoa_lightning.configuration.class_names import check_class, class_paths_in
-from smoa_lightning.configuration.combinations import check_combinations
+from smoa_lightning.configuration.combinations import check_combinations, check_teacher
 from smoa_lightning.configuration.composition import Leaf, Settings, leaves, leaves_of, put, settings_of, value_at
 from smoa_lightning.configuration.ignored_settings import check_ignored
 from smoa_lightning.configuration.kept_settings import KeptSettings
@@ -324,6 +324,7 @@ def check_arguments(command: str, args: list[str]) -> Settings | None:
     if command in ("fit", "params"):
         check_ignored(check.value, check.default, check.order)
         check.kept.report(check.settings)
+        check_teacher(check.values)
     if command == "fit":
         check_combinations(check.value)
     name = check.values.get("run.name")

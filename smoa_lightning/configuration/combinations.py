@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from smoa_lightning.common.errors import UserError
@@ -30,6 +30,24 @@ def check_combinations(value: Value) -> None:
     rules = (_endless, _never_selected, _two_selections, _short_warmup, _padding, _launcher, _kernel, _half_precision)
     for rule in (*rules, check_flags):
         rule(value)
+
+
+def check_teacher(given: Mapping[str, Any]) -> None:
+    """Refuse settings of a distillation without a teacher.
+
+    Args:
+        given: Full key -> value of the settings in files and flags.
+
+    Raises:
+        UserError: The message names the missing setting.
+    """
+    own = [key for key in given if key.startswith("model.distillation.")]
+    if own and given.get("model.distillation.teacher") in (None, "", "null"):
+        other = next((key for key in own if not key.endswith(".teacher")), own[0])
+        raise UserError(
+            f"{other} is set, but model.distillation.teacher is not: name a run, a folder of a model or a model on the "
+            "hub, or set model.distillation to null"
+        )
 
 
 def _is_whole(value: Any) -> bool:

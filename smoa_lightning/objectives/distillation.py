@@ -36,14 +36,14 @@ class DistillationConfig:
         weight: Share w of the teacher's term in the loss; 1 - w is the share of the targets.
         temperature: T, which divides the logits of both models in the teacher's term. Regression has none: there it
             must be 1.
-        on: Which positions count. ``response``: those with a target. ``all``: every token but the first of a row, for
-            language models only.
+        positions: Which positions count. ``response``: those with a target. ``all``: every token but the first of a
+            row, for language models only.
     """
 
     teacher: str
     weight: float = 0.5
     temperature: float = 1.0
-    on: Literal["response", "all"] = "response"
+    positions: Literal["response", "all"] = "response"
 
     def __post_init__(self) -> None:
         """Check the numbers.

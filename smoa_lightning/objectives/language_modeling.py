@@ -32,7 +32,7 @@ def distilled(network: Any, teacher: Any, batch: dict[str, Any], settings: Disti
         settings: Weight, temperature and positions.
     """
     labels, inputs = batch["labels"][:, 1:], model_inputs(batch)
-    counted = labels != IGNORED if settings.on == "response" else _real(batch)
+    counted = labels != IGNORED if settings.positions == "response" else _real(batch)
     rows, columns = counted.nonzero(as_tuple=True)
     places = rows, columns
     with torch.no_grad():

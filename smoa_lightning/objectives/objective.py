@@ -65,8 +65,10 @@ def check_distillation(objective: Objective, settings: DistillationConfig) -> No
     what = objective.name.replace("_", " ")
     if objective.distilled is None:
         raise UserError(f"model.distillation is set, but {what} takes no teacher: set it to null")
-    if settings.on == "all" and objective.head.is_new:
-        raise UserError(f"model.distillation.on is 'all', but a row of {what} has one target: set it to response")
+    if settings.positions == "all" and objective.head.is_new:
+        raise UserError(
+            f"model.distillation.positions is 'all', but a row of {what} has one target: set it to response"
+        )
     if settings.temperature != 1 and objective.head.kind == "regression":
         raise UserError(
             f"model.distillation.temperature is {settings.temperature:g}, but a number has no distribution: set it to 1"

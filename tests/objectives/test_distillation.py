@@ -95,7 +95,7 @@ def test_step_equals_a_dense_computation_over_its_batches(
     strategy: str, on: Any, packing: bool, tiny_backbone: Path, piqa_folder: Path, teacher_folder: Path
 ) -> None:
     """Two micro-batches with different numbers of positions; row by row in float64, without padding or packing."""
-    settings = DistillationConfig(str(teacher_folder), weight=0.4, temperature=2.0, on=on)
+    settings = DistillationConfig(str(teacher_folder), weight=0.4, temperature=2.0, positions=on)
     module, data = build(tiny_backbone, piqa_folder, strategy, settings, packing=packing)
     seen = Gradients()
     accumulating = trainer(accumulate_grad_batches=2, callbacks=[seen])

@@ -164,7 +164,9 @@ def test_heads_of_other_tasks_are_refused(
     turned = head_teacher(encoder("bert"), tmp_path / "turned", **named)
     assert "in this order" in refusal("rte", DistillationConfig(str(turned)))
     assert "has the head language model, but the run has" in refusal("rte", DistillationConfig(str(teacher_run)))
-    assert "on is 'all', but a row of sequence classification" in refusal("rte", DistillationConfig(bare, on="all"))
+    assert "positions is 'all', but a row of sequence classification" in refusal(
+        "rte", DistillationConfig(bare, positions="all")
+    )
     assert "a number has no distribution" in refusal("stsb", DistillationConfig(bare, temperature=2.0))
 
 
@@ -177,9 +179,14 @@ def test_heads_of_other_tasks_are_refused(
         ),
         (["--model.distillation.temperature", "0"], "model.distillation.temperature is 0, but must be above 0"),
         (["--model.distillation.weigth", "0.5"], "unknown key"),
-        (["--model.distillation.on", "prompt"], "model.distillation.on"),
+        (["--model.distillation.positions", "prompt"], "model.distillation.positions is 'prompt', but takes"),
     ],
 )
 def test_wrong_settings_are_refused(flags: list[str], words: str, run_arguments: list[str], capsys: Any) -> None:
     assert main([*run_arguments, "--model.distillation.teacher", "somewhere", *flags]) == 2
     assert words in capsys.readouterr().err
+
+
+def test_settings_without_a_teacher_are_refused(run_arguments: list[str], capsys: Any) -> None:
+    assert main([*run_arguments, "--model.distillation.weight", "0.3"]) == 2
+    assert "model.distillation.weight is set, but model.distillation.teacher is not" in capsys.readouterr().err
