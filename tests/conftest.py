@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import tempfile
 from collections.abc import Callable, Hashable, Iterator
@@ -26,6 +27,9 @@ from smoa_lightning.embedded import rows
 
 collect_ignore = ["peft_suite"]  # run by its own script, with a checkout of peft (tests/peft_suite/run.py)
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
+for name, logger in logging.root.manager.loggerDict.items():  # pytest visits all that do not propagate, in each phase
+    if name.startswith("torch.") and isinstance(logger, logging.Logger):
+        logger.propagate = True
 CACHE = tempfile.TemporaryDirectory()  # encoded rows: not in the user's own cache, and anew in each test session
 os.environ["SMOA_LIGHTNING_CACHE"] = CACHE.name
 
@@ -34,7 +38,7 @@ os.environ["SMOA_LIGHTNING_CACHE"] = CACHE.name
 def _restore_global_state() -> Iterator[None]:
     """Begin with one random state, whatever ran before; leave state, default dtype and thread count as they were."""
     rng, dtype, threads = torch.get_rng_state(), torch.get_default_dtype(), torch.get_num_threads()
-    torch.manual_seed(0)
+    torch.default_generator.manual_seed(0)  # `torch.manual_seed` also records a traceback for each kind of device
     yield
     torch.set_rng_state(rng)
     torch.set_default_dtype(dtype)

@@ -51,14 +51,27 @@ METHODS: dict[str, Callable[..., PeftConfig]] = {
 # with a module that is trained in full beside the adapter.
 KINDS = {"llama": "norm", "gpt2": "ln_f", "bert": "classifier", "mixtral": "norm", "vit": "classifier"}
 ORDER = [*KINDS, *(name for name in ARCHITECTURES if name not in KINDS)]
+# Other settings of a method that is tried on every family. By default they are tried on one model of each kind: the
+# family decides which layers are found and with which shapes, the setting only what such a layer computes.
+SETTINGS = (
+    *("smoa_none", "smoa_energy", "smoa_noise", "smoa_grid", "mora_rotation"),
+    *("surm_toeplitz", "surm_kronecker", "surm_ldr", "bottleneck_pfeiffer"),
+)
 CELLS = list(itertools.product(ORDER, METHODS))
 # Both with the same indices as all cells, so that pytest still builds every cell once.
 SOME, FEW = CELLS[: len(KINDS) * len(METHODS)], CELLS[: 3 * len(METHODS)]
 
 
 def over(cells: list[tuple[str, str]]) -> pytest.MarkDecorator:
-    names = ["-".join(pair) for pair in cells]
-    return pytest.mark.parametrize("cell", cells, indirect=True, scope="module", ids=names)
+    own = [
+        pytest.param(
+            (family, method),
+            id=f"{family}-{method}",
+            marks=[pytest.mark.slow] if family not in KINDS and method in SETTINGS else [],
+        )
+        for family, method in cells
+    ]
+    return pytest.mark.parametrize("cell", own, indirect=True, scope="module")
 
 
 @dataclass
