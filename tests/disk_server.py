@@ -1,6 +1,6 @@
 """Run commands in forked processes in which the disk fails from a chosen operation on, then run them again.
 
-``python -m tests.disk_server JOBS.json`` reads a list of jobs and prints one JSON object for each of them.
+``python -m tests.disk_server`` reads one job from each line of its input and prints one line with its result.
 """
 
 from __future__ import annotations

@@ -6,8 +6,6 @@ import errno
 import json
 import os
 import random
-import subprocess
-import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -24,8 +22,8 @@ from smoa_lightning.common.disk_errors import (
     threads_without_traceback,
 )
 from tests.conftest import EXPERIMENTS
+from tests.training.kill_server import server
 
-REPOSITORY = Path(__file__).parents[1]
 SHORT = [
     *("--config", str(EXPERIMENTS / "piqa.yaml"), "--model.backbone.source", "embedded"),
     *("--data.source", "embedded", "--data.limit_train_rows", "64", "--data.limit_report_rows", "24"),
@@ -45,12 +43,8 @@ overrides: {{data.source: embedded, data.limit_train_rows: 32, data.limit_report
 
 
 def serve(folder: Path, jobs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    (folder / "jobs.json").write_text(json.dumps(jobs))
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "tests.disk_server", str(folder / "jobs.json")]
-    done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return [json.loads(line) for line in done.stdout.splitlines()]
+    with server(folder, "tests.disk_server") as do:
+        return [do(job) for job in jobs]
 
 
 def result(root: Path) -> tuple[str, dict[str, float]]:

@@ -1,7 +1,7 @@
 """Start runs in forked processes that are killed at a chosen file operation, then finished by the same command.
 
-``python -m tests.training.kill_server JOB.json`` reads a list of jobs and prints one JSON object for each of them. A
-process that has imported everything is forked, so that a run takes about a second instead of ten.
+``python -m tests.training.kill_server`` reads one job from each line of its input and prints one line with its result.
+A process that has imported everything is forked, so that a run takes about a second instead of ten.
 """
 
 from __future__ import annotations
@@ -9,9 +9,11 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -73,15 +75,40 @@ def do(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def serve(do: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
-    """Do the jobs of the file that the command line names."""
+    """Do the jobs of the input."""
     import torch
 
     import smoa_lightning.training.cli  # imported once, for all forks
     import smoa_lightning.training.generate  # noqa: F401
 
     torch.set_num_threads(1)
-    for job in json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")):
-        print(json.dumps(do(job)), flush=True)
+    for line in sys.stdin:
+        print(json.dumps(do(json.loads(line))), flush=True)
+
+
+ROOT = Path(__file__).parents[2]
+
+
+@contextmanager
+def server(folder: Path, module: str = __name__) -> Iterator[Callable[[dict[str, Any]], dict[str, Any]]]:
+    """Start a server; yield the function that does one job."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    command, log = [sys.executable, "-m", module], folder / "server.log"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with (
+        log.open("w") as errors,
+        subprocess.Popen(command, cwd=ROOT, env=environment, stderr=errors, text=True, **pipes) as process,  # type: ignore[call-overload]
+    ):
+
+        def answer(job: dict[str, Any]) -> dict[str, Any]:
+            process.stdin.write(json.dumps(job) + "\n")
+            process.stdin.flush()
+            found: dict[str, Any] = json.loads(process.stdout.readline() or "{}")
+            assert found, log.read_text()[-3000:]
+            return found
+
+        yield answer
+    assert process.returncode == 0, log.read_text()[-3000:]
 
 
 if __name__ == "__main__":

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import shutil
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -19,8 +16,8 @@ from tensorboard.util.tensor_util import make_ndarray
 
 from smoa_lightning.records.tensorboard_tags import tag_of
 from tests.training.file_operations import HALF, REMOVAL
+from tests.training.kill_server import server
 
-ROOT = Path(__file__).parents[2]
 TIMED = (tag_of("cost/"), "hp_metric")
 # 20 batches an epoch: validation is due at steps at which a resume point would be due as well
 DEFAULT = ["--checkpoint.every_n_steps", "5", "--trainer.max_epochs", "2", "--data.limit_train_rows", "120"]
@@ -77,44 +74,31 @@ def differences(expected: dict[str, Any], found: dict[str, Any]) -> list[str]:
     return lines
 
 
-def run_jobs(jobs: list[dict[str, Any]], folder: Path) -> list[dict[str, Any]]:
-    file = folder / "jobs.json"
-    file.write_text(json.dumps(jobs))
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-    command = [sys.executable, "-m", "tests.training.kill_server", str(file)]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
-    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
-
-
 def kill_and_compare(arguments: list[str], folder: Path, count: int, kinds: tuple[str, ...] = ()) -> Counter[str]:
     """Compare runs that are killed at ``count`` operations with an uninterrupted run; return the kills of each kind.
 
     With ``kinds``, only operations of these kinds are chosen.
     """
     arguments = ["fit", *arguments]
-    job = {"arguments": arguments, "root": str(folder / "whole"), "operations": [0], "finish": 0}
-    (whole,) = run_jobs([job], folder)
-    assert whole["statuses"] == [0], (folder / "whole.log").read_text()[-2000:]
-    operations = json.loads((folder / "operations.json").read_text())
-    expected = result(folder / "whole")
-    numbers = [number for number, kind in enumerate(operations, start=1) if not kinds or kind in kinds]
-    chosen = sorted(random.Random(0).sample(numbers, min(count, len(numbers))))
     wrong: list[tuple[str, Any]] = []
     killed: Counter[str] = Counter()
-    for start in range(0, len(chosen), 20):
-        jobs = [
-            {"arguments": arguments, "root": str(folder / f"kill{n}"), "operations": [n], "finish": 1}
-            for n in chosen[start : start + 20]
-        ]
-        for job in run_jobs(jobs, folder):
-            root = Path(job["root"])
+    with server(folder) as do:
+        whole = do({"arguments": arguments, "root": str(folder / "whole"), "operations": [0], "finish": 0})
+        assert whole["statuses"] == [0], (folder / "whole.log").read_text()[-2000:]
+        operations = json.loads((folder / "operations.json").read_text())
+        expected = result(folder / "whole")
+        numbers = [number for number, kind in enumerate(operations, start=1) if not kinds or kind in kinds]
+        chosen = sorted(random.Random(0).sample(numbers, min(count, len(numbers))))
+        for number in chosen:
+            root = folder / f"kill{number}"
+            job = do({"arguments": arguments, "root": str(root), "operations": [number], "finish": 1})
             assert job["statuses"] in ([-9], [0]), job
-            killed[operations[job["operations"][0] - 1]] += job["statuses"] == [-9]
+            killed[operations[number - 1]] += job["statuses"] == [-9]
             if job["final"] != 0:
                 wrong.append((root.name, (folder / f"{root.name}.log").read_text()[-1500:]))
             elif (found := result(root)) != expected:
                 wrong.append((root.name, differences(expected, found)))
-            if not wrong or wrong[-1][0] != root.name:
+            else:
                 shutil.rmtree(root)
     assert not wrong, f"{len(wrong)} of {len(chosen)} kills: {wrong[:3]}"
     assert killed.total() >= 0.9 * len(chosen), killed
