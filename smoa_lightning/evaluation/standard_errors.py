@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from smoa_lightning.ablation.statistics import by_groups
+from smoa_lightning.common.item_statistics import by_groups
 
 Groups = Sequence[Hashable]  # the group of each item
 

@@ -19,9 +19,9 @@ from typing import Any
 
 import numpy as np
 
-from smoa_lightning.ablation.statistics import perplexity_scores
 from smoa_lightning.backbones.hub import cached_snapshot, hub_answers, hub_errors
 from smoa_lightning.common.errors import UserError, one_line
+from smoa_lightning.common.item_statistics import perplexity_scores
 from smoa_lightning.common.paths import local_path
 from smoa_lightning.evaluation.standard_errors import Groups, mean_and_stderr, with_stderr
 

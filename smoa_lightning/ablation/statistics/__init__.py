@@ -21,7 +21,6 @@ from smoa_lightning.ablation.statistics.differences import (
 )
 from smoa_lightning.ablation.statistics.effects import SeedEffect, seed_effect
 from smoa_lightning.ablation.statistics.grid import GridEffects, LevelEffect, Term, grid_effects
-from smoa_lightning.ablation.statistics.groups import by_groups, common_groups
 from smoa_lightning.ablation.statistics.intervals import Estimate, mean_interval
 from smoa_lightning.ablation.statistics.iqm import interquartile_mean
 from smoa_lightning.ablation.statistics.item_differences import (
@@ -29,7 +28,6 @@ from smoa_lightning.ablation.statistics.item_differences import (
     item_difference,
     mean_of_accuracy_differences,
     mean_of_differences,
-    perplexity_scores,
 )
 from smoa_lightning.ablation.statistics.items import McNemar, mcnemar
 from smoa_lightning.ablation.statistics.multiple import Corrected, corrected, holm, holm_levels
@@ -46,6 +44,7 @@ from smoa_lightning.ablation.statistics.power import (
 )
 from smoa_lightning.ablation.statistics.seed_variance import Pooled, pooled_for_differences, pooled_for_gains
 from smoa_lightning.ablation.statistics.verdict import MINIMUM_SEEDS, Verdict, counted, verdict
+from smoa_lightning.common.item_statistics import by_groups, common_groups, perplexity_scores
 
 __all__ = [
     "MINIMUM_SEEDS",

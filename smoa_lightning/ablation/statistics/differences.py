@@ -23,10 +23,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from smoa_lightning.ablation.statistics.groups import by_groups
 from smoa_lightning.ablation.statistics.intervals import ROUNDING, finite, paired_spread, student, student_p
 from smoa_lightning.ablation.statistics.seed_variance import Pooled, shrunken
 from smoa_lightning.common.errors import UserError
+from smoa_lightning.common.item_statistics import by_groups
 
 # Both constants were chosen so that the interval covers well for all shares of the variances (docs/statistics.md).
 RESIDUAL_FLOOR = 0.3  # lower bound of the seeds' mean square, as a share of the residual's

@@ -7,13 +7,13 @@ from collections.abc import Hashable, Sequence
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from smoa_lightning.ablation.statistics.differences import Difference, paired_difference
-from smoa_lightning.ablation.statistics.groups import by_groups
 from smoa_lightning.ablation.statistics.intervals import student, student_p
 from smoa_lightning.ablation.statistics.items import McNemar, mcnemar
 from smoa_lightning.common.errors import UserError
+from smoa_lightning.common.item_statistics import by_groups
 
 Groups = Sequence[Hashable] | None  # the group of each item
 
@@ -116,30 +116,6 @@ def _bonett_price(counts: McNemar, design_effect: float) -> tuple[float, float]:
     m = counts.n_items
     b, c = ((number + 1) / (m + 2) for number in (counts.only_first, counts.only_second))
     return b - c, design_effect * (b + c - (b - c) ** 2) / (m + 2)
-
-
-def perplexity_scores(nll: ArrayLike, tokens: ArrayLike) -> NDArray[np.float64]:
-    r"""Return one score for each item, so that their mean is the perplexity and their spread is that of the perplexity.
-
-    With :math:`r = \sum_i n_i / \sum_i t_i`, the perplexity is :math:`e^r`, and the scores are its linearisation
-
-    .. math:: v_i = e^r \left(1 + (n_i - r\, t_i) / \bar t\right)
-
-    The standard deviation of :math:`v` over :math:`\sqrt m` is the standard error of the delta method. Differences of
-    two models over paired items follow from paired scores.
-
-    Args:
-        nll: (m,), the negative log-likelihood of each item.
-        tokens: (m,), the number of tokens of each item.
-
-    >>> perplexity_scores([2.0, 4.0], [1, 1]).mean().round(4), round(math.exp(3.0), 4)
-    (np.float64(20.0855), 20.0855)
-    """
-    n, t = np.asarray(nll, dtype=np.float64), np.asarray(tokens, dtype=np.float64)
-    rate = n.sum() / t.sum()
-    with np.errstate(invalid="ignore", over="ignore"):  # of numbers that are not finite, which are no scores
-        scores: NDArray[np.float64] = np.exp(rate) * (1 + (n - rate * t) / t.mean())
-    return scores
 
 
 def mean_of_differences(differences: Sequence[Difference]) -> Difference:

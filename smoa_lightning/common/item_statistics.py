@@ -1,4 +1,8 @@
-"""Groups of items that are not independent: replies of one conversation, questions of one passage."""
+"""Scores of items for means and their standard errors: groups of items that are not independent, and the perplexity.
+
+Items of one group (replies of one conversation, questions of one passage) are not independent. Standard errors of a
+run and comparisons of runs use these functions.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from smoa_lightning.common.errors import UserError
 
@@ -83,3 +87,27 @@ def _merged(known: Sequence[Mapping[Any, Hashable]], items: Sequence[Hashable]) 
     graph = coo_array((np.ones(len(links)), tuple(zip(*links, strict=True))), shape=size) if links else coo_array(size)
     labels: list[Hashable] = connected_components(graph, directed=False)[1][: len(items)].tolist()
     return labels
+
+
+def perplexity_scores(nll: ArrayLike, tokens: ArrayLike) -> NDArray[np.float64]:
+    r"""Return one score for each item, so that their mean is the perplexity and their spread is that of the perplexity.
+
+    With :math:`r = \sum_i n_i / \sum_i t_i`, the perplexity is :math:`e^r`, and the scores are its linearisation
+
+    .. math:: v_i = e^r \left(1 + (n_i - r\, t_i) / \bar t\right)
+
+    The standard deviation of :math:`v` over :math:`\sqrt m` is the standard error of the delta method. Differences of
+    two models over paired items follow from paired scores.
+
+    Args:
+        nll: (m,), the negative log-likelihood of each item.
+        tokens: (m,), the number of tokens of each item.
+
+    >>> perplexity_scores([2.0, 4.0], [1, 1]).mean().round(4), np.exp(3.0).round(4)
+    (np.float64(20.0855), np.float64(20.0855))
+    """
+    n, t = np.asarray(nll, dtype=np.float64), np.asarray(tokens, dtype=np.float64)
+    rate = n.sum() / t.sum()
+    with np.errstate(invalid="ignore", over="ignore"):  # of numbers that are not finite, which are no scores
+        scores: NDArray[np.float64] = np.exp(rate) * (1 + (n - rate * t) / t.mean())
+    return scores
