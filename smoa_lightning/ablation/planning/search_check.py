@@ -9,7 +9,7 @@ from typing import Any
 
 from smoa_lightning.ablation.planning.cell_cost import RemainingRuns
 from smoa_lightning.ablation.planning.finished_runs import read_finished
-from smoa_lightning.ablation.study.search_space import Parameter
+from smoa_lightning.ablation.study.parameters import Parameter
 from smoa_lightning.ablation.study.space import Cell, Study
 from smoa_lightning.common.fast_imports import import_command
 

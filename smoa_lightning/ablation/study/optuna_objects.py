@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from smoa_lightning.ablation.study.search_space import FINITE, OptunaClass, Parameter, Search
+from smoa_lightning.ablation.study.parameters import Parameter
+from smoa_lightning.ablation.study.search_space import FINITE, OptunaClass, Search
 from smoa_lightning.common.errors import UserError, one_line
 
 if TYPE_CHECKING:

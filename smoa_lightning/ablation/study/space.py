@@ -15,7 +15,8 @@ from typing import Any, Literal
 
 from smoa_lightning.ablation.study.axes import Axis
 from smoa_lightning.ablation.study.objective import Objective
-from smoa_lightning.ablation.study.search_space import Parameter, Search
+from smoa_lightning.ablation.study.parameters import Parameter
+from smoa_lightning.ablation.study.search_space import Search
 from smoa_lightning.ablation.study.study_file import Keep
 from smoa_lightning.common.errors import UserError, nearest
 from smoa_lightning.configuration.composition import Composer, Settings

@@ -10,7 +10,8 @@ from typing import Any
 from smoa_lightning.ablation.study.base_model import scored_with
 from smoa_lightning.ablation.study.conditions import Condition
 from smoa_lightning.ablation.study.objective import Objective
-from smoa_lightning.ablation.study.search_space import Parameter, Search
+from smoa_lightning.ablation.study.parameters import Parameter
+from smoa_lightning.ablation.study.search_space import Search
 from smoa_lightning.ablation.study.space import Contrast, Study
 from smoa_lightning.common.checksums import read_sealed
 from smoa_lightning.common.errors import UserError
