@@ -238,7 +238,10 @@ def test_failed_trials_and_values_at_an_end_of_the_range_are_reported(tmp_path: 
     make_study(tmp_path, CELLS, search=True)
     write_report(tmp_path, tmp_path / "out")
     text = (tmp_path / "out" / "report.md").read_text()
-    end = "method=lora: the best lr, 0.1, is at the upper end of its range; a better value may be outside of the range."
+    end = (
+        "method=lora: the best lr, 0.1, is the largest of 4 tried values, at the upper end of its range; a better "
+        "value may be above it."
+    )
     assert end in text
     assert "method=same,seed=9 failed after 2 attempts: UserError: no memory" in text
     assert "4 / 0 / 1" in text

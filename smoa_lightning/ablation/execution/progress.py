@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from smoa_lightning.ablation.execution.ledger import REASON, SECONDS
 from smoa_lightning.ablation.execution.status import StudyStatus
-from smoa_lightning.ablation.execution.trials import ORIGIN, CellSearch
+from smoa_lightning.ablation.execution.trials import BEYOND, ORIGIN, CellSearch
 from smoa_lightning.ablation.study.objective import DIRECTIONS
 from smoa_lightning.common.checksums import write_sealed
 from smoa_lightning.records.record import TRIALS
@@ -47,12 +47,19 @@ def _trial(number: int, last: FrozenTrial) -> dict[str, Any]:
         "seconds": last.user_attrs.get(SECONDS),
         "reason": last.user_attrs.get(REASON, ""),
         "intermediate": {str(step): value for step, value in sorted(last.intermediate_values.items())},
+        **({"beyond": True} if BEYOND in last.user_attrs else {}),
     }
 
 
 def importances(search: CellSearch) -> dict[str, float]:
-    """Return the importance of each parameter for the score (PED-ANOVA); empty with fewer than four trials."""
-    done = [t for t in search.ledger.attempts() if t.state == TrialState.COMPLETE]
+    """Return the importance of each parameter for the score (PED-ANOVA); empty with fewer than four trials.
+
+    Trials beyond the ends of ranges are left out, since the importance is that within the ranges.
+    """
+    attempts = search.ledger.attempts()
+    done = [t for t in attempts if t.state == TrialState.COMPLETE and BEYOND not in t.user_attrs]
     if len(done) < 4 or len(search.cell.parameters) < 2 or len({t.value for t in done}) == 1:
         return {}
-    return optuna.importance.get_param_importances(search.study())
+    within = optuna.create_study(direction="maximize" if search.search_direction == "maximize" else "minimize")
+    within.add_trials(done)
+    return optuna.importance.get_param_importances(within)

@@ -166,7 +166,7 @@ class StudyStatus:
         final = [t.value for each in runs for t in each if t.state == TrialState.COMPLETE]
         return CellStatus(
             cell=cell.name,
-            planned=len(self.study.seeds) + (search.search.trials if search else 0),
+            planned=len(self.study.seeds) + (search.planned() if search else 0),
             done=len(done),
             running=tuple(str(t.user_attrs.get(WORKER, "")) for t in running),
             failed=failed,

@@ -2,6 +2,7 @@
 
 A trial that dies or fails is tried again with the same values, and keeps the number of its first attempt. So its runs
 continue from their checkpoints, and the sampler sees the trial once. All cells end with the same number of trials.
+Their first trials have the same values. After the last trial, a cell may get trials beyond the ends of its ranges.
 """
 
 from __future__ import annotations
@@ -16,12 +17,16 @@ import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from smoa_lightning.ablation.execution.ledger import ENDED, MOST_DEATHS, PULSE, RUN, WORKER, Ledger, count
+from smoa_lightning.ablation.study.extension import beyond
+from smoa_lightning.ablation.study.first_points import first_points
 from smoa_lightning.ablation.study.objective import DIRECTIONS
 from smoa_lightning.ablation.study.optuna_objects import pruner, sampler, suggest
 from smoa_lightning.ablation.study.search_space import Search
 from smoa_lightning.ablation.study.space import Cell
 
 ORIGIN = "origin"  # number of a trial's first attempt
+POINT = "point"  # marks a trial whose values were known before it began
+BEYOND = "beyond"  # the values of a trial that may be outside of the ranges
 
 
 @dataclass(frozen=True)
@@ -83,21 +88,43 @@ class CellSearch:
 
     def ended(self) -> bool:
         """Whether all trials have ended."""
+        return not self._open() and all(t.state != TrialState.RUNNING for t in self.taken())
+
+    def planned(self) -> int:
+        """Return the number of trials: those of the search, and those beyond the ends of ranges so far."""
+        return self.search.trials + sum(BEYOND in attempts[0].user_attrs for attempts in self.trials().values())
+
+    def _open(self) -> bool:
+        """Whether a trial is left that no worker has."""
         taken = self.taken()
-        return len(taken) >= self.search.trials and all(t.state != TrialState.RUNNING for t in taken)
+        within = sum(BEYOND not in trial.user_attrs for trial in taken)
+        again = len(self.trials()) > len(taken)  # an attempt has failed, but not too often
+        return within < self.search.trials or again or self._beyond() is not None
+
+    def _beyond(self) -> dict[str, Any] | None:
+        """Return the values of the next trial beyond the ends of ranges; ``None`` if there is none, or not yet."""
+        extend, taken, best = self.search.extend, self.taken(), self.best()
+        if extend is None or best is None or len(self.trials()) > len(taken):
+            return None
+        done = sum(BEYOND in trial.user_attrs for trial in taken)
+        running = any(trial.state == TrialState.RUNNING for trial in taken)
+        if running or len(taken) - done < self.search.trials or done >= extend.trials:
+            return None
+        return beyond(best.params, [trial.params for trial in taken], self.cell.parameters, extend.factor)
 
     def claim(self) -> ClaimedTrial | None:
         """Claim the next trial; ``None`` if all trials are taken, or another worker was first."""
-        if len(self.taken()) >= self.search.trials:
+        if not self._open():
             return None
         self._queue_again()
-        self._queue_untried()
+        self._queue_point()
         trial = self.study().ask()
         number = int(trial.user_attrs.get(ORIGIN, trial.number))
         trial.set_user_attr(WORKER, str(self.ledger.worker))
         trial.set_user_attr(PULSE, 0)
         trial.set_user_attr(RUN, f"{self.cell.name},trial={number}")
-        parameters = {p.key: suggest(trial, p) for p in self.cell.parameters}
+        outside = trial.user_attrs.get(BEYOND, {})
+        parameters = {p.key: suggest(trial, p, outside.get(p.key) if p.log else None) for p in self.cell.parameters}
         if self._taken_by_others(trial, number) or self._repeats(trial, parameters):
             self.ledger.end(trial._trial_id, "lost", "another worker was first")
             return None
@@ -109,37 +136,45 @@ class CellSearch:
         for number, attempts in self.trials().items():
             last = attempts[-1]
             if last.state == TrialState.FAIL and number not in queued and not self.failed_too_often(attempts):
-                self.study().enqueue_trial(dict(last.params), user_attrs={ORIGIN: number})
+                kept = {key: last.user_attrs[key] for key in (POINT, BEYOND) if key in last.user_attrs}
+                self.study().enqueue_trial(dict(last.params), user_attrs={ORIGIN: number, **kept})
 
-    def _grid(self) -> list[dict[str, Any]]:
-        """Return the points of a grid; empty for other samplers, which may try a point twice."""
-        if self.search.sampler.class_name != "GridSampler":
-            return []
+    @property
+    def _is_grid(self) -> bool:
+        return self.search.sampler.class_name == "GridSampler"
+
+    def _points(self) -> list[dict[str, Any]]:
+        """Return the points that are tried before the sampler draws any: the whole grid, or the common first points."""
+        if not self._is_grid:
+            return first_points(self.search, self.cell.parameters)
         keys = [parameter.key for parameter in self.cell.parameters]
         return [
             dict(zip(keys, point, strict=True))
             for point in itertools.product(*(p.values or () for p in self.cell.parameters))
         ]
 
-    def _queue_untried(self) -> None:
-        """Queue a point of the grid that was not tried.
+    def _queue_point(self) -> None:
+        """Queue the next point that was not tried, or the values of a trial beyond the ends of ranges.
 
-        Optuna's sampler skips a point if its worker died before the values were known.
+        Optuna's sampler of grids skips a point if its worker died before the values were known.
         """
-        waiting = [t for t in self.ledger.attempts() if t.state == TrialState.WAITING]
-        if not waiting:
-            tried = [trial.params for trial in self.taken()]
-            untried = next((point for point in self._grid() if point not in tried), None)
-            if untried is not None:
-                self.study().enqueue_trial(untried)
+        if any(t.state == TrialState.WAITING for t in self.ledger.attempts()):
+            return
+        outside = self._beyond()
+        if outside is not None:
+            self.study().enqueue_trial(outside, user_attrs={POINT: True, BEYOND: outside})
+            return
+        tried = [trial.params for trial in self.taken() if self._is_grid or POINT in trial.user_attrs]
+        untried = next((point for point in self._points() if point not in tried), None)
+        if untried is not None:
+            self.study().enqueue_trial(untried, user_attrs={POINT: True})
 
     def _repeats(self, trial: Trial, parameters: Mapping[str, Any]) -> bool:
-        """Whether an earlier trial of a grid has the same values, without attempts at the same trial."""
-        if not self._grid() or ORIGIN in trial.user_attrs:
+        """Whether an earlier trial has the same point, without attempts at the same trial."""
+        if ORIGIN in trial.user_attrs or not (self._is_grid or POINT in trial.user_attrs):
             return False
-        return any(
-            t.number < trial.number and t.params == parameters for t in self.taken() if ORIGIN not in t.user_attrs
-        )
+        others = [t for t in self.taken() if ORIGIN not in t.user_attrs and (self._is_grid or POINT in t.user_attrs)]
+        return any(t.number < trial.number and t.params == parameters for t in others)
 
     def _taken_by_others(self, trial: Trial, number: int) -> bool:
         """Whether another worker has taken this trial, or all trials."""
@@ -149,7 +184,9 @@ class CellSearch:
                 ended or (other.state == TrialState.RUNNING and other.number < trial.number)
             ):
                 return True
-        taken = self.taken()
+        if BEYOND in trial.user_attrs:
+            return False
+        taken = [t for t in self.taken() if BEYOND not in t.user_attrs]
         last = max(t.number for t in taken) == trial.number
         return len(taken) > self.search.trials and (ORIGIN in trial.user_attrs or last)
 
@@ -164,7 +201,7 @@ class CellSearch:
         return optuna.load_study(
             study_name=self.ledger.name,
             storage=self.ledger.storage,
-            sampler=sampler(self.search.sampler, self.cell.parameters, seed),
+            sampler=sampler(self.search.sampler, self.cell.parameters, seed, self.search.common),
             pruner=pruner(self.search.pruner),
         )
 

@@ -52,6 +52,7 @@ class Plan:
         budget: Required trainable parameters of every cell, ``None`` without a budget.
         direction: Better direction of the metric: ``maximize`` or ``minimize``.
         margin: Largest difference that does not matter, in the unit of reports; ``None`` without one.
+        beyond: Most trials of a cell beyond the ends of its ranges.
     """
 
     study: str
@@ -64,6 +65,7 @@ class Plan:
     budget: Any
     direction: str
     margin: float | None = None
+    beyond: int = 0
 
     @property
     def final_runs(self) -> int:
@@ -109,6 +111,7 @@ def plan(study: Study) -> Plan:
         seeds=study.seeds,
         search_seeds=search.seeds if search else (),
         trials=search.trials if search else 0,
+        beyond=search.extend.trials if search and search.extend else 0,
         budget=study.budget,
         direction=str(study.objective.direction),
         margin=study.margin,

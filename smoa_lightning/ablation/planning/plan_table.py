@@ -47,6 +47,8 @@ def _head(plan: Plan, costs: Sequence[CellCost]) -> Iterator[str]:
     if plan.search_runs:
         seeds = counted(len(plan.search_seeds), "seed")
         text += f", after {plan.trials} trials x {seeds} for each cell = {counted(plan.search_runs, 'search run')}"
+        if plan.beyond:
+            text += f" (and up to {counted(plan.beyond, 'trial')} more for a cell with its best value at an end)"
     yield f"{text}; {sum(c.final_done + c.search_done for c in costs)} done"
     if plan.budget is not None:
         yield f"budget: {plan.budget} trainable parameters in every cell"

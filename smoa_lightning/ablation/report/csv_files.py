@@ -16,7 +16,7 @@ from smoa_lightning.ablation.report.cells import COSTS, CellResult
 from smoa_lightning.ablation.report.comparisons import Comparison
 from smoa_lightning.ablation.report.dimensions import numeric_labels
 from smoa_lightning.ablation.report.estimates import no_difference_interval, no_interval
-from smoa_lightning.ablation.report.searches import best_trial
+from smoa_lightning.ablation.report.searches import best_trial, beyond_ranges
 from smoa_lightning.ablation.statistics import Pooled
 from smoa_lightning.records.metric_table import METRICS, measured
 from smoa_lightning.records.record import STUDY_FACTS
@@ -159,13 +159,13 @@ def searches(analysis: Analysis) -> Data:
     found = analysis.study.searches
     keys = list((analysis.study.description.get("search") or {}).get("parameters", {}))
     names = short_names(keys)
-    titles = ["cell", "metric", "direction", "best_trial", "best_score", "complete", "pruned", "failed"]
+    titles = ["cell", "metric", "direction", "best_trial", "best_score", "complete", "pruned", "failed", "beyond"]
     rows = []
     for cell, search in found.items():
         best = best_trial(search)
         values: Mapping[str, Any] = {} if best is None else best["parameters"]
         states = [trial["state"] for trial in search["trials"]]
-        counts = [states.count(state) for state in ("COMPLETE", "PRUNED", "FAIL")]
+        counts = [*(states.count(state) for state in ("COMPLETE", "PRUNED", "FAIL")), beyond_ranges(search)]
         score = None if best is None else best["value"]
         rows.append((
             cell, search["metric"], search.get("direction"), None if best is None else best["number"], score, *counts,

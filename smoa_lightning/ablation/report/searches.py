@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 from smoa_lightning.ablation.report.folder import StudyFolder
@@ -15,25 +15,50 @@ def search_blocks(study: StudyFolder) -> list[Block]:
     if not study.searches or study.description.get("search") is None:
         return []
     rows, edges = [], []
+    extend = study.description["search"].get("extend")
     for cell, search in study.searches.items():
-        states = [trial["state"] for trial in search["trials"]]
+        trials = search["trials"]
+        states = [trial["state"] for trial in trials]
         counts = f"{states.count('COMPLETE')} / {states.count('PRUNED')} / {states.count('FAIL')}"
         best = best_trial(search)
         chosen = "" if best is None else short_values(best["parameters"])
         score = "" if best is None else f"{best['value']:.4f}"
         weights = ", ".join(f"{short(k)} {v:.2f}" for k, v in search["importances"].items())
-        rows.append((cell, search["metric"], chosen, weights, score, counts))
-        edges += [] if best is None else edge_sentences(cell, best["parameters"], study.description["search"])
+        outside = () if extend is None else (str(beyond_ranges(search)),)
+        rows.append((cell, search["metric"], chosen, weights, score, counts, *outside))
+        edges += [] if best is None else edge_sentences(cell, best["parameters"], study.description["search"], trials)
     titles = ["cell", "metric", "best values", "importance (PED-ANOVA)", "best score", "complete / pruned / failed"]
+    titles += [] if extend is None else ["of these beyond the ranges"]
     table = Table("searches", "The search of each cell, on held-out training rows.", columns(titles, 4), tuple(rows))
-    numbers = {len(search["trials"]) for search in study.searches.values()}
-    same = "Every cell has" if len(numbers) == 1 else "The cells do not yet have"
-    note = (
-        f"Trials use separate seeds and never see the report rows. {same} the same number of trials. The best score of "
-        "a search is the best of several and therefore too good, so the cells are compared by separate final runs."
-    )
     ends = Points(tuple(edges)).folded("sentences") if edges else []
-    return [Heading("Searches"), table, *ends, Paragraph(note), trial_table(study)]
+    return [Heading("Searches"), table, *ends, Paragraph(_note(study)), trial_table(study)]
+
+
+def _note(study: StudyFolder) -> str:
+    """Return the paragraph on the trials: how many, which first values, and why their best score is too good."""
+    found, search = study.searches.values(), study.description["search"]
+    numbers = {len(each["trials"]) - beyond_ranges(each) for each in found}
+    same = "Every cell has" if len(numbers) == 1 else "The cells do not yet have"
+    common, extend = search.get("common", 0), search.get("extend")
+    more = (
+        "" if not common else f" The first {min(common, search['trials'])} trials have the same values in every cell."
+    )
+    if extend is not None:
+        outside = sum(beyond_ranges(each) > 0 for each in found)
+        more += (
+            f" Up to {extend['trials']} more trials follow in a cell whose best value is the smallest or largest tried "
+            f"one: {outside} of {len(found)} cells have some, so they had more trials than the others."
+        )
+    return (
+        f"Trials use separate seeds and never see the report rows. {same} the same number of trials.{more} The best "
+        "score of a search is the best of several and therefore too good, so the cells are compared by separate final "
+        "runs."
+    )
+
+
+def beyond_ranges(search: Mapping[str, Any]) -> int:
+    """Return the number of a cell's trials beyond the ends of its ranges."""
+    return sum(bool(trial.get("beyond")) for trial in search["trials"])
 
 
 def best_trial(search: Mapping[str, Any]) -> Mapping[str, Any] | None:
@@ -41,20 +66,37 @@ def best_trial(search: Mapping[str, Any]) -> Mapping[str, Any] | None:
     return next((trial for trial in search["trials"] if trial["number"] == search["best"]), None)
 
 
-def edge_sentences(cell: str, chosen: Mapping[str, Any], search: Mapping[str, Any]) -> list[str]:
-    """Return one sentence for each best value at an end of its range.
+def edge_sentences(
+    cell: str, chosen: Mapping[str, Any], search: Mapping[str, Any], trials: Sequence[Mapping[str, Any]]
+) -> list[str]:
+    """Return one sentence for each best value that may have a better one outside of what was tried.
 
-    A value is at an end if it is the smallest or largest choice, or within 2 % of the range's width from the end.
+    It is the largest or the smallest of at least three tried values, or at an end of its range: within 2 % of the
+    range's width from the end. Pruned and failed trials have tried their values too.
     """
     found = []
     for key, value in chosen.items():
-        ends = _ends(search["parameters"].get(key, {}), value)
-        if ends is not None:
+        tried = {trial["parameters"][key] for trial in trials if key in trial["parameters"]}
+        extreme, end = _extreme(tried, value), _ends(search["parameters"].get(key, {}), value)
+        at_end = "" if end is None else f"at the {end} end of its range"
+        if extreme is not None:
+            where = f"is the {extreme} of {len(tried)} tried values" + (at_end and f", {at_end}")
             found.append(
-                f"{cell}: the best {short(key)}, {_value(value)}, is at the {ends} end of its range; a better value "
-                "may be outside of the range."
+                f"{cell}: the best {short(key)}, {_value(value)}, {where}; a better value may be "
+                f"{'above' if extreme == 'largest' else 'below'} it."
+            )
+        elif at_end:
+            found.append(
+                f"{cell}: the best {short(key)}, {_value(value)}, is {at_end}; a better value may be outside of the "
+                "range."
             )
     return found
+
+
+def _extreme(tried: Set[Any], value: Any) -> str | None:
+    if len(tried) < 3 or not all(isinstance(n, int | float) and not isinstance(n, bool) for n in tried):
+        return None
+    return "largest" if value == max(tried) else "smallest" if value == min(tried) else None
 
 
 def _ends(parameter: Mapping[str, Any], value: Any) -> str | None:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from smoa_lightning.ablation.study.parameters import Parameter
-from smoa_lightning.ablation.study.search_space import FINITE, OptunaClass, Search
+from smoa_lightning.ablation.study.search_space import FINITE, MODELS, OptunaClass, Search
 from smoa_lightning.common.errors import UserError, one_line
 
 if TYPE_CHECKING:
@@ -22,14 +22,23 @@ NEED_OPTIONS = ("percentile", "threshold")  # pruners
 SAME_SEED = ("GridSampler", "BruteForceSampler", "QMCSampler")
 
 
-def sampler(named: OptunaClass, parameters: Sequence[Parameter], seed: int) -> BaseSampler:
-    """Make a sampler. If the study file sets a seed, the sampler's seed depends on it."""
+def sampler(named: OptunaClass, parameters: Sequence[Parameter], seed: int, common: int = 0) -> BaseSampler:
+    """Make a sampler. If the study file sets a seed, the sampler's seed depends on it.
+
+    Args:
+        named: The sampler of the study.
+        parameters: The parameters of the cell.
+        seed: Seed of the draws.
+        common: Number of trials that have their values without the sampler; they replace its random trials.
+    """
     import optuna
 
     make: Callable[..., BaseSampler] = getattr(optuna.samplers, named.class_name)
     options = dict(named.options)
     if named.class_name == "GridSampler":
         return make({p.key: list(p.values or ()) for p in parameters}, **{"seed": 0, **options})
+    if common and named.name in MODELS:
+        options = {"n_startup_trials": common, **options}
     given = 0 if named.class_name in SAME_SEED else seed
     if "seed" in options and named.class_name not in SAME_SEED:
         options["seed"] = zlib.crc32(f"{options['seed']}/{seed}".encode())
@@ -44,9 +53,12 @@ def pruner(named: OptunaClass) -> BasePruner:
     return made
 
 
-def suggest(trial: Trial, parameter: Parameter) -> Any:
-    """Draw a value of a parameter."""
-    key, low, high, step = parameter.key, parameter.low, parameter.high, parameter.step
+def suggest(trial: Trial, parameter: Parameter, beyond: float | None = None) -> Any:
+    """Draw a value of a parameter; the range includes ``beyond``, a value outside of it that the trial has."""
+    key, step = parameter.key, parameter.step
+    low, high = parameter.low, parameter.high
+    if beyond is not None:
+        low, high = min(low, beyond), max(high, beyond)
     if parameter.choices:
         return trial.suggest_categorical(key, parameter.choices)
     if parameter.integer:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any
 
@@ -11,7 +11,7 @@ from smoa_lightning.ablation.study.conditions import Condition, Lookup
 from smoa_lightning.common.errors import UserError, nearest
 from smoa_lightning.configuration.keys import Keys
 
-RANGE_KEYS = ("low", "high", "log", "step", "only")
+RANGE_KEYS = ("low", "high", "log", "step", "points", "only")
 CHOICE_KEYS = ("choices", "only")
 
 
@@ -28,6 +28,7 @@ class Parameter:
         log: Whether the range is searched on a logarithmic scale.
         step: Distance between values; ``None`` for all numbers, or all whole numbers.
         integer: Whether the range has only whole numbers.
+        points: Values of the first trials of every cell; empty for evenly spread values.
         only: The cells that the parameter applies to; ``None`` for all cells.
     """
 
@@ -39,6 +40,7 @@ class Parameter:
     log: bool = False
     step: float | None = None
     integer: bool = False
+    points: tuple[float, ...] = ()
     only: Condition | None = None
 
     @property
@@ -117,4 +119,28 @@ def _range(name: str, key: str, given: Mapping[str, Any], keys: Keys, where: str
         raise UserError(f"{where}{name}: a logarithmic range needs a low above 0 and no step")
     if step is not None and (step <= 0 or (integer and not isinstance(step, int))):
         raise UserError(f"{where}{name}: step is {step}, but must be a {'whole ' if integer else ''}number above 0")
-    return Parameter(key, name, (), low, high, log, step, integer, only)
+    parameter = Parameter(key, name, (), low, high, log, step, integer, only=only)
+    return replace(parameter, points=_points(parameter, given["points"], where)) if "points" in given else parameter
+
+
+def _points(parameter: Parameter, given: Any, where: str) -> tuple[float, ...]:
+    """Return the values that a study file gives for the first trials.
+
+    Raises:
+        UserError: They are no list of different values of the range.
+    """
+    name = parameter.name
+    if not isinstance(given, list) or not given:
+        raise UserError(f"{where}{name}: points is {given!r}, but must be a list of values, such as [1.0e-3, 1.0e-2]")
+    for index, value in enumerate(given):
+        number = isinstance(value, int if parameter.integer else int | float) and not isinstance(value, bool)
+        if not number or not parameter.low <= value <= parameter.high:
+            kind = "whole number" if parameter.integer else "number"
+            near = f"{parameter.low} to {parameter.high}"
+            raise UserError(f"{where}{name}: points has {value!r}, but each must be a {kind} of the range, {near}")
+        if parameter.values is not None and value not in parameter.values:
+            near = min(parameter.values, key=lambda possible: abs(possible - value))
+            raise UserError(f"{where}{name}: points has {value!r}, but the nearest value with this step is {near}")
+        if value in given[:index]:
+            raise UserError(f"{where}{name}: points has {value!r} twice")
+    return tuple(given)

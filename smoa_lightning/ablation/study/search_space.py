@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from smoa_lightning.ablation.study.conditions import Condition
+from smoa_lightning.ablation.study.extension import step
 from smoa_lightning.ablation.study.objective import Objective
 from smoa_lightning.ablation.study.parameters import Parameter, parse_parameter
 from smoa_lightning.ablation.study.study_file import seed_list
@@ -40,7 +41,9 @@ FINITE = ("grid", "brute_force")  # samplers that need a list of all values
 OWN_ARGUMENTS = ("search_space", "wrapped_pruner")  # set by this code, not by the study file
 
 MOST_TRIALS = 10_000  # of a cell
-SEARCH_KEYS = ("parameters", "trials", "sampler", "pruner", "seeds", "objective")
+SEARCH_KEYS = ("parameters", "trials", "common", "extend", "sampler", "pruner", "seeds", "objective")
+COMMON = 8  # first trials with the same values in all cells
+MODELS = ("tpe", "gp")  # samplers whose random trials the common points replace
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,19 @@ class OptunaClass:
 
 
 @dataclass(frozen=True)
+class Extension:
+    """Trials of a cell beyond the ends of its ranges, while its best value is the smallest or largest tried one.
+
+    Attributes:
+        factor: A value of such a trial / the value before it.
+        trials: Most of these trials for each cell.
+    """
+
+    factor: float = 2.0
+    trials: int = 4
+
+
+@dataclass(frozen=True)
 class Search:
     """An Optuna study for each cell, all with the same number of trials.
 
@@ -64,6 +80,8 @@ class Search:
         pruner: Ends trials early.
         seeds: Seeds of every trial, different from those of the final runs.
         objective: Compares the trials on the selection rows.
+        common: Number of first trials with the same values in every cell, see ``first_points``.
+        extend: Trials beyond the ends of ranges; ``None`` for none.
     """
 
     parameters: tuple[Parameter, ...]
@@ -72,6 +90,8 @@ class Search:
     pruner: OptunaClass
     seeds: tuple[int, ...]
     objective: Objective
+    common: int = 0
+    extend: Extension | None = None
 
 
 def parse_optuna_class(given: Any, table: Mapping[str, str], module: str, default: str, where: str) -> OptunaClass:
@@ -146,6 +166,8 @@ def parse_search(
         parse_optuna_class(given.get("pruner"), PRUNERS, "optuna.pruners", "none", tree.where("search", "pruner")),
         search_seeds(given.get("seeds", 1), seeds, tree.where("search", "seeds")),
         Objective.parse(given["objective"], tree.where("search", "objective")) if "objective" in given else objective,
+        _common(given, sampler, parsed, tree.where("search", "common")),
+        _extension(given.get("extend"), parsed, keys, tree.where("search", "extend")),
     )
 
 
@@ -176,6 +198,52 @@ def _trials(given: Any, sampler: OptunaClass, parsed: Sequence[Parameter], where
             f"{where}search.trials is {given}, but sampler {sampler.name} has only {size} combinations for a cell"
         )
     return given
+
+
+def _common(given: Mapping[str, Any], sampler: OptunaClass, parsed: Sequence[Parameter], where: str) -> int:
+    """Return the number of first trials that all cells share: given, or that of the points or of the random trials."""
+    value = given.get("common")
+    equal = (*FINITE, "qmc")  # these samplers try the same values in every cell
+    if value is None:
+        if sampler.name in equal:
+            return 0
+        points = max(len(parameter.points) for parameter in parsed)
+        random = sampler.options.get("n_startup_trials") if sampler.name in MODELS else None
+        return points or (random if isinstance(random, int) and random >= 0 else COMMON)
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MOST_TRIALS:
+        raise UserError(f"{where}search.common is {value!r}, but must be a whole number from 0 to {MOST_TRIALS:,}")
+    if value and sampler.name in equal:
+        raise UserError(
+            f"{where}search.common is {value}, but sampler {sampler.name} tries the same values in all cells: set 0"
+        )
+    return value
+
+
+def _extension(given: Any, parsed: Sequence[Parameter], keys: Keys, where: str) -> Extension | None:
+    """Return the trials beyond the ends of ranges.
+
+    Raises:
+        UserError: The value is no extension, no range is logarithmic, or a setting cannot have a value that far.
+    """
+    if given is None or given is False:
+        return None
+    options = {} if given is True else given
+    if not isinstance(options, Mapping) or not options.keys() <= {"factor", "trials"}:
+        raise UserError(f"{where}search.extend is {given!r}, but must be true, or {{factor: 2, trials: 4}}")
+    extend = Extension(**options)
+    if isinstance(extend.trials, bool) or not isinstance(extend.trials, int) or not 1 <= extend.trials <= MOST_TRIALS:
+        raise UserError(f"{where}search.extend.trials is {extend.trials!r}, but must be a whole number of at least 1")
+    if isinstance(extend.factor, bool) or not isinstance(extend.factor, int | float) or not 1 < extend.factor < 1e6:
+        raise UserError(f"{where}search.extend.factor is {extend.factor!r}, but must be a number above 1, such as 2")
+    wide = [parameter for parameter in parsed if parameter.log]
+    if not wide:
+        raise UserError(f"{where}search.extend multiplies values by a factor, so it needs a range with log: true")
+    for parameter in wide:
+        for value, factor in ((parameter.low, 1 / extend.factor), (parameter.high, extend.factor)):
+            for _ in range(extend.trials):
+                value = step(parameter, value, factor)
+            keys.check(parameter.key, value, f"{where}search.extend: ")
+    return extend
 
 
 FIRST_SEARCH_SEED = 1000  # search seeds given as a number begin here, to differ from the seeds of the final runs

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -133,10 +134,15 @@ def _contradictions(stored: Mapping[str, Any], new: Mapping[str, Any]) -> Iterat
             yield f"its seed {seed} is not in this study"
     before, after = stored["search"], new["search"]
     if before is not None and after is not None:
-        for key in before:
+        for key in dict.fromkeys((*before, *after)):
             if key == "trials" and after[key] < before[key]:
                 yield f"search.trials was {before[key]} and is {after[key]}"
-            elif key != "trials" and before[key] != after[key]:
+            elif key == "common" and before.get(key, 0) != after.get(key, 0):
+                yield (
+                    f"the first {before.get(key, 0)} trials of its cells have the same values, but in this study the "
+                    f"first {after.get(key, 0)} (--search.common={before.get(key, 0)} continues it as it began)"
+                )
+            elif key not in ("trials", "common", "extend") and before[key] != after[key]:
                 yield f"search.{key} was {json.dumps(before[key])} and is {json.dumps(after[key])}"
     elif before != after:
         yield (
@@ -154,6 +160,8 @@ def _changes(stored: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]
         yield f"new seeds: {', '.join(map(str, seeds))}"
     if new["search"] is not None and new["search"]["trials"] > stored["search"]["trials"]:
         yield f"search.trials was {stored['search']['trials']} and is {new['search']['trials']}"
+    if new["search"] is not None and (after := new["search"].get("extend")) != stored["search"].get("extend"):
+        yield f"search.extend was {json.dumps(stored['search'].get('extend'))} and is {json.dumps(after)}"
     for key in ("objective", "baselines", "retries", "keep", "margin", "contrasts"):
         before, after = stored.get(key), new.get(key)
         if key == "baselines":  # baselines of new cells are not a change
@@ -197,6 +205,8 @@ def _search(search: Search) -> dict[str, Any]:
         "pruner": {"name": search.pruner.name, **search.pruner.options},
         "seeds": list(search.seeds),
         "objective": _objective(search.objective),
+        **({"common": search.common} if search.common else {}),
+        **({} if search.extend is None else {"extend": asdict(search.extend)}),
     }
 
 
@@ -206,7 +216,9 @@ def _parameter(parameter: Parameter) -> dict[str, Any]:
         return {"choices": list(parameter.choices), **only}
     low, high = (int(b) if parameter.integer else float(b) for b in (parameter.low, parameter.high))
     step = None if parameter.step is None else float(parameter.step)
-    return {"low": low, "high": high, "log": parameter.log, "step": step, "integer": parameter.integer, **only}
+    points = {"points": list(parameter.points)} if parameter.points else {}
+    kind = {"log": parameter.log, "step": step, "integer": parameter.integer}
+    return {"low": low, "high": high, **kind, **points, **only}
 
 
 def _condition(condition: Condition) -> dict[str, Any]:
