@@ -22,8 +22,11 @@ def make_study(
     metric: str = "acc",
     search: bool = False,
     missing: Sequence[tuple[str, int]] = (),
+    fewshot: bool = False,
 ) -> dict[str, np.ndarray]:
     """Write a study; return the item scores of each cell, (seeds, items), and of the base model, (items,).
+
+    With ``fewshot`` the base model has other prompts and other scores for each seed, (seeds, items).
 
     Args:
         folder: The study folder.
@@ -34,6 +37,7 @@ def make_study(
         metric: ``acc``, or ``perplexity``, which is not a mean over items.
         search: Write trials too.
         missing: Cell and seed of missing runs.
+        fewshot: Whether prompts have solved rows, chosen by the seed of the run.
     """
     rng = np.random.default_rng(0)
     easy = rng.uniform(size=items)  # an item is easy for all cells or for none
@@ -47,18 +51,21 @@ def make_study(
         "objective": {"metric": metric, "direction": direction},
         "search": _search() if search else None,
     }  # fmt: skip
+    for cell in description["cells"].values() if fewshot else ():
+        cell["settings"]["data"] = {"num_fewshot": 2}
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "study.json").write_text(json.dumps(description))
     scores: dict[str, np.ndarray] = {}
-    base_model = (rng.uniform(size=items) < 0.35 + 0.3 * (easy - 0.5)).astype(float)
+    size = (len(seeds), items) if fewshot else items
+    base_model = (rng.uniform(size=size) < 0.35 + 0.3 * (easy - 0.5)).astype(float)
     for name, facts in cells.items():
         chance = np.clip(facts["accuracy"] + 0.3 * (easy - 0.5) + rng.normal(0, 0.01, (len(seeds), 1)), 0, 1)
         scores[name] = (rng.uniform(size=(len(seeds), items)) < chance).astype(float)
         for row, seed in enumerate(seeds):
             if (name, seed) not in missing:
-                scores_base = name == names[0] and row == 0
-                base, values = base_model if scores_base else None, {LR: RATES[-1]} if search else {}
-                _run(folder, name, facts, seed, scores[name][row], metric, base, values)
+                scores_base = name == names[0] and (row == 0 or fewshot)
+                base = (base_model[row] if fewshot else base_model) if scores_base else None
+                _run(folder, name, facts, seed, scores[name][row], metric, base, {LR: RATES[-1]} if search else {})
     if search:
         _trials(folder, names)
     return {**scores, "base model": base_model}

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from smoa_lightning.ablation.study.base_model import scored_with
+from smoa_lightning.ablation.study.base_model import base_seeds, scored_with
 
 
 @pytest.mark.parametrize(
@@ -43,3 +43,28 @@ def test_what_chooses_the_shots_decides_the_score_of_the_base_model(
     found = scored_with(made(axes={key: values}, overrides={"data.num_fewshot": fewshot}))
     assert len(found) == 2
     assert (len(set(found.values())) == 1) == one_score
+
+
+@pytest.mark.parametrize(
+    ("overrides", "search", "seeds"),
+    [
+        ({}, None, (0,)),
+        ({"data.num_fewshot": 2}, None, (0, 1, 2)),
+        ({"data.num_fewshot": 2, "data.seed": 5}, None, (0,)),
+        ({}, {"data.num_fewshot": {"choices": [0, 2]}}, (0, 1, 2)),
+        ({}, {"lr": {"low": 0.01, "high": 0.1}}, (0,)),
+    ],
+    ids=str,
+)
+def test_the_base_model_is_scored_for_each_seed_that_chooses_the_prompts(
+    overrides: dict[str, Any], search: Any, seeds: tuple[int, ...], made: Any
+) -> None:
+    keys = {} if search is None else {"search": {"parameters": search, "trials": 2}}
+    study = made(axes={"r": [4, 8]}, seeds=3, overrides=overrides, **keys)
+    assert base_seeds(study, study.cells[0]) == seeds
+
+
+def test_searched_prompts_give_each_cell_a_base_model_of_its_own(made: Any) -> None:
+    search = {"parameters": {"num_fewshot": {"choices": [0, 2]}}, "trials": 2}
+    found = scored_with(made(axes={"r": [4, 8]}, search=search))
+    assert found == {"r=4": "r=4", "r=8": "r=8"}

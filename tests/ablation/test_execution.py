@@ -48,6 +48,18 @@ def test_a_worker_does_every_run_once(tmp_path: Path) -> None:
     assert len(status.final.attempts()) == 12  # nothing was run again
 
 
+def test_runs_with_few_shot_prompts_of_their_own_score_the_base_model(tmp_path: Path) -> None:
+    scored = []
+
+    def fit(run: Any, folder: Path, facts: Any, base: bool, callbacks: Any = ()) -> None:
+        scored.extend([run.name] * base)
+        fake_worker.fit(run, folder, facts, base, callbacks)
+
+    study = load_study([study_file(tmp_path)], [("data.num_fewshot", "2"), ("axes.r", "[2, 4]")])
+    work(study, tmp_path / "out", fit=fit).until_done(poll=0.01)
+    assert scored == ["r=2,seed=0", "r=2,seed=1", "r=2,seed=2"]
+
+
 def test_runs_of_other_studies_are_not_run_again(tmp_path: Path) -> None:
     first, second = (load_study([study_file(tmp_path)], [("name", name)]) for name in ("first", "second"))
     work(first, tmp_path / "first").until_done(poll=0.01)

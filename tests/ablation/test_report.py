@@ -85,6 +85,28 @@ def test_each_cell_is_compared_with_the_base_model(tmp_path: Path) -> None:
     assert [row["cell"] for row in table(tmp_path / "out", "gains")] == list(CELLS)
 
 
+def test_few_shot_prompts_of_a_seed_are_compared_with_the_base_model_of_this_seed(tmp_path: Path) -> None:
+    analysis, scores = analysed(tmp_path, fewshot=True)
+    for gain in analysis.gains:
+        differences = scores[gain.cell] - scores["base model"]
+        assert gain.difference.value == pytest.approx(differences.mean())
+        assert (gain.difference.n_seeds, gain.dropped) == (3, ())
+        assert gain.pooled is not None
+        assert gain.pooled.cells == 4  # the base model varies over seeds as the three cells do
+    ((base, cells),) = analysis.base_models
+    assert (base.score, len(cells)) == (pytest.approx(scores["base model"].mean()), 3)
+    write_report(tmp_path, tmp_path / "out")
+    assert ", the mean over the few-shot prompts of 3 seeds." in (tmp_path / "out" / "report.md").read_text()
+
+
+def test_a_seed_without_a_score_of_its_prompts_has_no_gain(tmp_path: Path) -> None:
+    analysis, scores = analysed(tmp_path, fewshot=True, missing=[("method=lora", 1)])
+    (gain,) = (gain for gain in analysis.gains if gain.cell == "method=better")
+    differences = (scores["method=better"] - scores["base model"])[[0, 2]]
+    assert gain.difference.value == pytest.approx(differences.mean())
+    assert (gain.difference.n_seeds, gain.dropped) == (2, (1,))
+
+
 def test_a_report_without_a_score_of_the_base_model_does_not_mention_it(tmp_path: Path) -> None:
     analysis, _ = analysed(tmp_path, missing=[("method=lora", 0)])
     assert (analysis.gains, analysis.base_models) == ((), [])

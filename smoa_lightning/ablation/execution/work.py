@@ -22,7 +22,7 @@ from smoa_lightning.ablation.execution.progress import write_trials
 from smoa_lightning.ablation.execution.status import StudyStatus
 from smoa_lightning.ablation.execution.trials import CellSearch, ClaimedTrial
 from smoa_lightning.ablation.execution.worker_id import Watch, WorkerId
-from smoa_lightning.ablation.study.base_model import scored_with
+from smoa_lightning.ablation.study.base_model import base_seeds, scored_with
 from smoa_lightning.ablation.study.local_files import check_contents
 from smoa_lightning.ablation.study.space import Cell, Run, Study
 from smoa_lightning.common.console import ON_STDOUT
@@ -174,8 +174,8 @@ class Work:
 
     def _scores_base(self, run: Run) -> bool:
         """Whether a run scores the base model: once for all cells that share the score."""
-        first = run.stage == "final" and run.seed == self.study.seeds[0]
-        return first and run.cell.name in scored_with(self.study).values()
+        wanted = run.stage == "final" and run.seed in base_seeds(self.study, run.cell)
+        return wanted and run.cell.name in scored_with(self.study).values()
 
 
 class Attempt:

@@ -9,7 +9,7 @@ from statistics import fmean, median
 from smoa_lightning.ablation.planning.finished_runs import FinishedRuns
 from smoa_lightning.ablation.planning.variation import Variation
 from smoa_lightning.ablation.statistics import counted
-from smoa_lightning.ablation.study.base_model import scored_with
+from smoa_lightning.ablation.study.base_model import base_seeds, scored_with
 from smoa_lightning.ablation.study.space import Cell, Study
 from smoa_lightning.records.metric_table import ACCURACIES
 
@@ -66,7 +66,7 @@ class CellCost:
         timing: Measured times; ``None`` if finished runs give all times.
         final_seconds: Seconds of a final run.
         search_seconds: Seconds of a search run, 0 without a search.
-        base_seconds: Seconds to score the base model once; 0 if this cell does not score it.
+        base_seconds: Seconds of all scorings of the base model; 0 if this cell does not score it.
         final_done: Number of finished final runs.
         search_done: Number of finished or pruned search runs.
         final_left: Number of remaining final runs.
@@ -192,7 +192,8 @@ def cost_of(
             return median(measured)
         return run_seconds(timing, work, report) if timing is not None else 0.0
 
-    base_due = cell.name in scored_with(study).values() and study.seeds[0] not in done.final and work.steps > 0
+    scored = base_seeds(study, cell) if cell.name in scored_with(study).values() and work.steps > 0 else ()
+    base_due = sum(seed not in done.final for seed in scored)
     accuracy, source = None, ""
     if cell.report_metric in ACCURACIES and done.scores:
         accuracy, source = fmean(done.scores.values()), f"mean of {counted(len(done.scores), 'finished run')}"
@@ -207,7 +208,7 @@ def cost_of(
         timing=timing,
         final_seconds=seconds(done.seconds, report=True),
         search_seconds=seconds(done.search_seconds, report=False) if study.search else 0.0,
-        base_seconds=timing.report_pass if timing is not None and base_due else 0.0,
+        base_seconds=timing.report_pass * base_due if timing is not None else 0.0,
         final_done=len(done.final),
         search_done=done.search,
         final_left=left.final,

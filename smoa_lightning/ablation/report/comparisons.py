@@ -98,7 +98,7 @@ def with_baselines(cells: Sequence[CellResult], baselines: Mapping[str, str], ju
     for cell in cells:
         families.get(baselines.get(cell.name, ""), []).append(cell)
     pools = {name: SeedPools(family, pooled_for_differences) for name, family in families.items()}
-    found, more = _compared(pairs, [pools[baseline.name] for _, baseline in pairs], 2, judge)
+    found, more = _compared(pairs, [pools[baseline.name] for _, baseline in pairs], [2.0] * len(pairs), judge)
     return found, (*refused, *more)
 
 
@@ -107,15 +107,21 @@ def with_base_model(
 ) -> tuple[Comparison, ...]:
     """Compare each cell with the base model on the same rows, if the base model was scored there.
 
-    The base model has no seed: its score of each item is subtracted from the score of every seed.
+    The base model has no seed: its score of each item is subtracted from the score of every seed. If few-shot prompts
+    follow the seed, the score with the prompts of the same seed is subtracted. Then both vary over seeds.
     """
-    compared = [cell for cell in cells if cell.runs and cell.name in scores]
+    pairs = [(cell, _as_cell(cell, scores[cell.name])) for cell in cells if cell.name in scores]
+    pairs = [(cell, base) for cell, base in pairs if base.runs]
     families: dict[int, list[CellResult]] = {}
-    for cell in compared:
-        families.setdefault(id(scores[cell.name]), []).append(cell)
-    pools = {base: SeedPools(family, pooled_for_gains) for base, family in families.items()}
-    pairs = [(cell, _as_cell(cell, scores[cell.name])) for cell in compared]
-    return _compared(pairs, [pools[id(scores[cell.name])] for cell in compared], 1, judge)[0]
+    for cell, base in pairs:
+        both = [base] if scores[cell.name].by_seed else []
+        families.setdefault(id(scores[cell.name]), both).append(cell)
+    pools = {
+        base: SeedPools(family, pooled_for_differences if family[0].name == BASE_MODEL else pooled_for_gains)
+        for base, family in families.items()
+    }
+    factors = [2.0 if scores[cell.name].by_seed else 1.0 for cell, _ in pairs]
+    return _compared(pairs, [pools[id(scores[cell.name])] for cell, _ in pairs], factors, judge)[0]
 
 
 def is_established_better(
@@ -141,15 +147,18 @@ def is_established_better(
 
 
 def _as_cell(cell: CellResult, base: BaseModelScore) -> CellResult:
-    runs = tuple(replace(run, score=base.score, items=base.items, values=base.values) for run in cell.runs)
-    return replace(cell, name=BASE_MODEL, runs=runs)
+    each = [(run, base.of(run.seed)) for run in cell.runs]
+    runs = [replace(run, score=b.score, items=b.items, values=b.values) for run, b in each if b is not None]
+    return replace(cell, name=BASE_MODEL, runs=tuple(runs))
 
 
-def _compared(pairs: Sequence[Pair], pools: Sequence[SeedPools], factor: float, judge: Judgement) -> Compared:
+def _compared(
+    pairs: Sequence[Pair], pools: Sequence[SeedPools], factors: Sequence[float], judge: Judgement
+) -> Compared:
     """Compare pairs, corrected for the number of all pairs; also return why some cannot be compared."""
     differences: list[tuple[CellResult, CellResult, Found]] = []
     refused: list[str] = []
-    for (cell, other), pool in zip(pairs, pools, strict=True):
+    for (cell, other), pool, factor in zip(pairs, pools, factors, strict=True):
         try:
             differences.append((cell, other, cell_difference(cell, other, pool, factor)))
         except UserError as error:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from smoa_lightning.common.checksums import read_sealed
 from smoa_lightning.common.errors import UserError, one_line
+from smoa_lightning.records.few_shot import prompts_follow_seed
 from smoa_lightning.records.items import read_right, read_scores
 from smoa_lightning.records.record import BASE_ITEMS, FILES, ITEMS, RECORD, STUDY, STUDY_FACTS, TRIALS, read_record
 
@@ -58,12 +59,19 @@ class BaseModelScore:
         error: Standard error over items; nan if the metric has none.
         items: Items as (task, row); empty if items have no score of this metric.
         values: (m,), the score of each item.
+        by_seed: Seed -> score with the prompts of this seed, if few-shot prompts follow the seed. Then ``score`` and
+            ``error`` are means over seeds. Empty if all seeds have the same prompts.
     """
 
     score: float
     error: float
     items: tuple[tuple[str, int], ...]
     values: NDArray[np.float64]
+    by_seed: Mapping[int, BaseModelScore] = field(default_factory=dict)
+
+    def of(self, seed: int) -> BaseModelScore | None:
+        """Return the score that runs with a seed are compared with; None if it was not measured."""
+        return self.by_seed.get(seed) if self.by_seed else self
 
 
 @dataclass(frozen=True)
@@ -145,18 +153,33 @@ def read_study(folder: Path) -> StudyFolder:
 def _base_models(
     folder: Path, description: Mapping[str, Any], runs: Mapping[str, Sequence[FinishedRun]], damaged: list[str]
 ) -> dict[str, BaseModelScore]:
-    """Read the score of the base model for each cell, from the run that measured it; add to ``damaged``."""
+    """Read the score of the base model for each cell, from the runs that measured it; add to ``damaged``."""
     found: dict[str, BaseModelScore] = {}
     scored: dict[tuple[str, str], BaseModelScore | None] = {}
     for cell, other in description["untouched"].items():
         metric = description["cells"][cell]["report_metric"]
         if (other, metric) not in scored:
-            bases = (_base_of(folder, run, metric, damaged) for run in runs.get(other, ()))
-            scored[other, metric] = next((base for base in bases if base is not None), None)
+            settings = description["cells"].get(other, {}).get("settings", {})
+            each = [(run, _base_of(folder, run, metric, damaged)) for run in runs.get(other, ())]
+            scored[other, metric] = _of_seeds(settings, [(run, base) for run, base in each if base is not None])
         base = scored[other, metric]
         if base is not None:
             found[cell] = base
     return found
+
+
+def _of_seeds(
+    settings: Mapping[str, Any], scores: Sequence[tuple[FinishedRun, BaseModelScore]]
+) -> BaseModelScore | None:
+    """Return the score of the base model from the runs of a cell that measured it; ``None`` without such a run."""
+    if not scores:
+        return None
+    searched = scores[0][0].record[STUDY_FACTS]["parameters"]
+    own = {key.removeprefix("data."): value for key, value in searched.items() if key.startswith("data.")}
+    if not prompts_follow_seed({"data": {**(settings.get("data") or {}), **own}}):
+        return scores[0][1]
+    score, error = (float(np.mean([getattr(base, name) for _, base in scores])) for name in ("score", "error"))
+    return BaseModelScore(score, error, (), np.empty(0), {run.seed: base for run, base in scores})
 
 
 def _base_of(folder: Path, run: FinishedRun, metric: str, damaged: list[str]) -> BaseModelScore | None:

@@ -73,7 +73,9 @@ def opening(analysis: Analysis) -> str:
             "" if len(cells_of) == cells else f" for {cells_of[0].name} and the cells with the same rows and backbone"
         )
         text += f" The base model (the backbone before training) has {cells_of[0].metric} {base.score:.3f}"
-        text += f"{where}." if math.isnan(base.error) else f" ± {base.error:.3f} (standard error over items){where}."
+        text += "" if math.isnan(base.error) else f" ± {base.error:.3f} (standard error over items)"
+        prompts = counted(len(base.by_seed), "seed")
+        text += f"{where}, the mean over the few-shot prompts of {prompts}." if base.by_seed else f"{where}."
     note = selection_note(run.record for run in analysis.study.finished)
     return text if note is None else f"{text} {note}"
 

@@ -1,8 +1,12 @@
-"""Which run scores the base model for which cells: once for all cells with the same backbone and report rows."""
+"""Which runs score the base model for which cells: one for all cells with the same backbone, rows and prompts.
+
+Few-shot prompts may follow the seed of the run. Then the final run of each seed scores the base model.
+"""
 
 from __future__ import annotations
 
-from smoa_lightning.ablation.study.space import Study
+from smoa_lightning.ablation.study.space import Cell, Study
+from smoa_lightning.records.few_shot import prompts_follow_seed
 
 # Data settings that only affect training and speed: the base model has the same score for all their values.
 TRAINING = {
@@ -24,7 +28,10 @@ def scored_with(study: Study) -> dict[str, str]:
         ignored = TRAINING - CHOOSE_SHOTS if given.get("num_fewshot") else TRAINING
         data = {key: value for key, value in given.items() if key not in ignored}
         backbone = (cell.settings.get("model") or {}).get("backbone")
-        key = study.resolver.signature({"data": data, "model": {"backbone": backbone}})
+        # a search of these settings gives the cells different best values, so each has a base model of its own
+        searched = [p.key for p in cell.parameters if p.key.startswith(("data.", "model.backbone"))]
+        own = cell.name if {key.removeprefix("data.") for key in searched} - ignored else ""
+        key = study.resolver.signature({"data": data, "model": {"backbone": backbone}}, own=own)
         groups.setdefault(key, []).append(cell.name)
     baselines = set(study.baselines.values())
     found: dict[str, str] = {}
@@ -32,3 +39,9 @@ def scored_with(study: Study) -> dict[str, str]:
         scoring = next((name for name in group if name in baselines), group[0])
         found |= dict.fromkeys(group, scoring)
     return found
+
+
+def base_seeds(study: Study, cell: Cell) -> tuple[int, ...]:
+    """Return the seeds whose final runs score the base model for a cell: the first one, or all with other prompts."""
+    searched = any(parameter.key in ("data.num_fewshot", "data.seed") for parameter in cell.parameters)
+    return study.seeds if searched or prompts_follow_seed(cell.settings) else study.seeds[:1]
