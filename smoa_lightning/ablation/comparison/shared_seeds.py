@@ -18,7 +18,7 @@ def paired_sides(side: Side, baseline: Side) -> tuple[Side, Side]:
     Raises:
         UserError: They have no seed in common.
     """
-    if side.is_base or baseline.is_base or len(side.runs) == len(baseline.runs) == 1:
+    if side.is_for_all_seeds or baseline.is_for_all_seeds or len(side.runs) == len(baseline.runs) == 1:
         return side, baseline
     shared = side.by_seed.keys() & baseline.by_seed.keys()
     if not shared:
@@ -33,7 +33,7 @@ def paired_sides(side: Side, baseline: Side) -> tuple[Side, Side]:
 def run_pairs(side: Side, baseline: Side) -> list[tuple[ScoredRun, ScoredRun]]:
     """Return the runs of both sides with the same seed; a base model is paired with every run."""
     one, two = paired_sides(side, baseline)
-    if one.is_base or two.is_base:
+    if one.is_for_all_seeds or two.is_for_all_seeds:
         return [(mine, theirs) for mine in one.runs for theirs in two.runs]
     return list(zip(one.runs, two.runs, strict=True))
 

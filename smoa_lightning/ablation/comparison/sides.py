@@ -42,6 +42,11 @@ class Side:
         return self.first.part == BASE
 
     @property
+    def is_for_all_seeds(self) -> bool:
+        """Whether it is a base model with the same score for all seeds; with few-shot prompts it has one for each."""
+        return self.is_base and len(self.runs) == 1
+
+    @property
     def by_seed(self) -> dict[int, ScoredRun]:
         """Seed -> run."""
         return {run.seed: run for run in self.runs}
@@ -71,7 +76,7 @@ def read_sides(names: Sequence[str], baseline: str | None, by_seed: bool) -> lis
     groups = _grouped(runs) if by_seed else [[run] for run in runs]
     sides = [Side(label, tuple(group)) for label, group in zip(labels(groups), groups, strict=True)]
     if start == BASE or BASE in names:
-        base = Side(BASE_LABEL, (base_of(runs[0]),))
+        base = Side(BASE_LABEL, _bases(runs))
         sides.insert(0 if start == BASE else names.index(BASE), base)
     chosen = next(side for side in sides if _named(side, start))
     if len(sides) < 2:
@@ -80,6 +85,15 @@ def read_sides(names: Sequence[str], baseline: str | None, by_seed: bool) -> lis
             "add a run with other settings, or `base`"
         )
     return [chosen, *(side for side in sides if side is not chosen)]
+
+
+def _bases(runs: Sequence[ScoredRun]) -> tuple[ScoredRun, ...]:
+    """Return the base model of the first run, or of the first run of each seed if few-shot prompts follow the seed."""
+    data = [run.record["config"]["data"] for run in runs]
+    if not data[0].get("num_fewshot") or len({each.get("seed") for each in data}) == 1:
+        return (base_of(runs[0]),)
+    first = {run.seed: run for run in reversed(runs)}
+    return tuple(base_of(first[seed]) for seed in sorted(first))
 
 
 def _named(side: Side, name: str) -> bool:

@@ -15,6 +15,7 @@ from scipy.special import softmax
 from smoa_lightning.__main__ import main
 from smoa_lightning.ablation.comparison.sides import read_sides
 from smoa_lightning.ablation.statistics import accuracy_difference, crossed_difference
+from smoa_lightning.common.checksums import read_sealed, write_sealed
 from tests.ablation.made_run import LORA, SMOA, choice_items, make_run, reply_items
 from tests.commands.compare.shared import BASE, FIRST, ROWS, SECOND, refused, table
 
@@ -202,3 +203,22 @@ def test_a_metric_that_an_old_record_lacks_comes_from_its_items(tmp_path: Path) 
         means.append(np.mean([softmax(item["log_likelihood"])[item["label"]] for item in lines]))
     assert (float(line["baseline_mean"]), float(line["mean"])) == pytest.approx(tuple(means))
     assert line["test"] == "paired t over rows"
+
+
+@pytest.mark.parametrize("fewshot", [0, 2])
+def test_the_base_model_has_a_score_for_each_seed_that_chooses_its_prompts(fewshot: int, tmp_path: Path) -> None:
+    right = {seed: RNG.integers(0, 2, (2, ROWS)) for seed in (0, 1, 2)}
+    runs = []
+    for seed, (base, trained) in right.items():
+        run = make_run(tmp_path / f"seed{seed}", choice_items(trained), choice_items(base), seed=seed)
+        record = read_sealed(run / "record.json")
+        assert record is not None
+        record["config"]["data"] |= {"num_fewshot": fewshot, "seed": seed}
+        write_sealed(run / "record.json", record)
+        runs.append(str(run))
+    assert main(["compare", "base", *runs, "--group", "seed", "--output", str(tmp_path / "out")]) == 0
+    (line,) = table(tmp_path / "out" / "differences.csv")
+    bases = [right[seed if fewshot else 0][0].mean() for seed in right]
+    assert float(line["baseline_mean"]) == pytest.approx(np.mean(bases))
+    trained = [right[seed][1].mean() for seed in right]
+    assert float(line["difference"]) == pytest.approx(np.mean(trained) - np.mean(bases))
