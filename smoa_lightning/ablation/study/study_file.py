@@ -20,6 +20,8 @@
     search:                                      # trials of each cell; the final runs use the best values
       parameters: {lr: {low: 1e-4, high: 1e-1, log: true}, dropout: {choices: [0.0, 0.05], only: {mechanism: hira}}}
       trials: 8
+      common: 8                                  # first trials with the same values in all cells
+      extend: {factor: 2, trials: 4}             # beyond a range while the best value is at an end
       sampler: tpe                               # or {name: tpe, n_startup_trials: 5}
       pruner: none
       seeds: 1                                   # from 1000 on; different from the seeds above
