@@ -217,7 +217,7 @@ def test_the_base_model_has_a_score_for_each_seed_that_chooses_its_prompts(fewsh
         write_sealed(run / "record.json", record)
         runs.append(str(run))
     assert main(["compare", "base", *runs, "--group", "seed", "--output", str(tmp_path / "out")]) == 0
-    (line,) = table(tmp_path / "out" / "differences.csv")
+    (line,) = table(tmp_path / "out" / "differences.csv", "acc")
     bases = [right[seed if fewshot else 0][0].mean() for seed in right]
     assert float(line["baseline_mean"]) == pytest.approx(np.mean(bases))
     trained = [right[seed][1].mean() for seed in right]
