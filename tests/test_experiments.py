@@ -21,7 +21,7 @@ STRATEGIES = sorted(EXPERIMENTS.glob("adapters/*.yaml"))
 
 
 def test_nothing_is_left_out() -> None:
-    others = [*EXPERIMENTS.glob("glue/*.yaml"), *EXPERIMENTS.glob("overlays/*.yaml")]  # in tests/objectives
+    others = [*EXPERIMENTS.glob("glue/*.yaml"), *EXPERIMENTS.glob("overlays/*.yaml")]  # elsewhere
     assert {*TASKS, *OVERLAYS, *STRATEGIES, *others, EXPERIMENTS / "base.yaml"} == set(EXPERIMENTS.rglob("*.yaml"))
 
 

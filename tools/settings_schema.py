@@ -47,6 +47,8 @@ MEANINGS = {
     "ckpt_path": "Checkpoint of a run: fit starts a new run from its weights; validate, test and predict score it.",
     "model.adapter": "The strategy: any peft.PeftConfig by class path, such as smoa_lightning.adapters.SMoAConfig or "
     "peft.LoraConfig; null is full fine-tuning.",
+    "model.prompt": "A prompt method that is trained together with model.adapter, such as peft.PromptTuningConfig; "
+    "null trains the adapter alone.",
     "trainer.callbacks": "Further callbacks by class path, in addition to the callbacks below.",
 }
 # Setting -> the packages in which a class that it takes can be.
@@ -106,6 +108,12 @@ def strategies() -> dict[str, type]:
             if inspect.isclass(member) and issubclass(member, peft.PeftConfig) and not name.startswith("_"):
                 classes.setdefault(f"{module.__name__}.{name}", member)
     return classes
+
+
+def prompts() -> dict[str, type]:
+    """Return the same for the prompt methods that are trained together with an adapter of weights."""
+    methods = (peft.PromptTuningConfig, peft.PromptEncoderConfig, peft.PrefixTuningConfig)
+    return {f"peft.{method.__name__}": method for method in methods}
 
 
 def optimizers() -> dict[str, type]:
@@ -177,7 +185,11 @@ def make_schema() -> Node:
     whole = generator.generate(parser)
     definitions: Node = {}
     classes: dict[str, dict[str, str]] = {}
-    for key, members in (("model.adapter", strategies()), ("model.optimizer", optimizers())):
+    for key, members in (
+        ("model.adapter", strategies()),
+        ("model.prompt", prompts()),
+        ("model.optimizer", optimizers()),
+    ):
         classes[key] = {}
         by_class: dict[type, str] = {}
         for class_path, member in members.items():
@@ -194,7 +206,8 @@ def make_schema() -> Node:
         "x-versions": {name: importlib.metadata.version(name).partition("+")[0] for name in PACKAGES},
         "x-commands": {command: _general(command) for command in (*SUBCOMMANDS, "params")},
         "x-classes": classes,
-        "x-class-names": class_names(parser) | {"model.adapter": [n for n in classes["model.adapter"] if "." in n]},
+        "x-class-names": class_names(parser)
+        | {key: [name for name in classes[key] if "." in name] for key in ("model.adapter", "model.prompt")},
         "x-options": options(),
         "type": "object",
         "additionalProperties": False,

@@ -17,6 +17,7 @@ from peft.utils import get_peft_model_state_dict
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
+from smoa_lightning.adapters.combine import weights_of
 from smoa_lightning.adapters.method_names import method_name
 from smoa_lightning.adapters.parameters import head_parameters
 from smoa_lightning.adapters.targets import matched_modules, resolve_targets
@@ -52,6 +53,7 @@ def adapted_layers(model: PeftModel) -> list[AdaptedLayer]:
     Args:
         model: A model adapted with any peft method, on any device, meta included.
     """
+    model = weights_of(model)
     layers = []
     seen: set[int] = set()
     for name, module in model.get_base_model().named_modules():
@@ -214,7 +216,7 @@ def adapter_bytes(model: PeftModel) -> int:
 
     This works on the meta device, too: zeros with the same names, dtypes and shapes give a file of the same size.
     """
-    total = 0
+    total = 0 if weights_of(model) is model else adapter_bytes(weights_of(model))
     for adapter in model.active_adapters:
         with _prompts_in_memory(model, adapter):
             state = get_peft_model_state_dict(model, adapter_name=adapter, save_embedding_layers=False)

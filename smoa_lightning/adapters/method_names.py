@@ -32,8 +32,10 @@ OWN_VARIANTS = {
 }
 
 
-def strategy_name(adapter: PeftConfig | None, frozen: bool) -> str:
+def strategy_name(adapter: PeftConfig | None, frozen: bool, prompt: PeftConfig | None = None) -> str:
     """Return the name of a strategy: ``frozen``, ``full``, ``dora``, ``pissa``, ``smoa_spectral_blocks``, ...
+
+    A prompt method beside the adapter is added to the name, as in ``lora+prompt_tuning``.
 
     A setting that changes the method is part of the name. If that method has a separate name (DoRA, rsLoRA, PiSSA,
     ...), it replaces the name of the class.
@@ -42,6 +44,8 @@ def strategy_name(adapter: PeftConfig | None, frozen: bool) -> str:
     >>> strategy_name(PrefixTuningConfig(), False), strategy_name(LoraConfig(init_lora_weights="pissa"), False)
     ('prefix_tuning', 'pissa')
     """
+    if prompt is not None:
+        return f"{strategy_name(adapter, frozen)}+{strategy_name(prompt, frozen)}"
     if adapter is None:
         return "frozen" if frozen else "full"
     settings: Any = adapter

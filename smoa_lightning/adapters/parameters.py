@@ -9,6 +9,7 @@ from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 from peft.utils import AuxiliaryTrainingWrapper
 from torch import nn
 
+from smoa_lightning.adapters.combine import weights_of
 from smoa_lightning.backbones.heads import new_head
 
 
@@ -43,7 +44,7 @@ def adapter_parameter_names(model: PeftModel) -> set[str]:
         for name, parameter in module.named_parameters()
         if parameter.requires_grad and active & set(f"{prefix}.{name}".split("."))
     }
-    if any(getattr(model.peft_config[adapter], "bias", "none") != "none" for adapter in active):
+    if any(getattr(weights_of(model).peft_config[adapter], "bias", "none") != "none" for adapter in active):
         names |= {n for n, p in model.named_parameters() if n.endswith(".bias") and p.requires_grad}
     return names
 

@@ -37,7 +37,7 @@ def check_class(key: str, class_path: Any, where: str = "") -> None:
     names = schema()["x-class-names"].get(key)
     if names is None or not isinstance(class_path, str):
         return
-    what = "strategy" if key == "model.adapter" else "class"
+    what = {"model.adapter": "strategy", "model.prompt": "prompt method"}.get(key, "class")
     if "." not in class_path:
         _check_short_name(key, class_path, what, where)
         return
@@ -69,7 +69,7 @@ def _check_short_name(key: str, name: str, what: str, where: str) -> None:
 def _is_described(package: str, key: str) -> bool:
     """Whether the schema lists all classes of a package that a setting may take."""
     group = "lightning" if key.startswith("trainer.") else package
-    return matches_schema(group) if group in (*schema()["x-versions"], "smoa_lightning") else key == "model.adapter"
+    return matches_schema(group) if group in (*schema()["x-versions"], "smoa_lightning") else key != "model.optimizer"
 
 
 def class_paths_in(value: Any) -> Iterator[str]:

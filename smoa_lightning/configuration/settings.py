@@ -20,7 +20,7 @@ from smoa_lightning.configuration.value_type import Node, ValueType
 SCHEMA_FILE = Path(__file__).with_name("settings.schema.json")
 SUBCOMMANDS = ("fit", "validate", "test", "predict")
 COMMANDS = (*SUBCOMMANDS, "params")  # the commands that take the settings
-CLASS_SETTINGS = ("model.adapter", "model.optimizer")  # a class path with the settings of that class
+CLASS_SETTINGS = ("model.adapter", "model.prompt", "model.optimizer")  # a class path with the settings of that class
 DEFAULT_CLASSES = {"model.optimizer": "torch.optim.AdamW"}
 ABSENT = object()  # marks a setting without a default
 

@@ -52,7 +52,7 @@ NOT_CONTENT = {
     "trainer.profiler",
 }
 # Settings that earlier versions do not have: an empty one does not count, so that their runs keep their signatures.
-NOT_CONTENT_IF_EMPTY = {"model.backbone.allow_missing", "model.distillation", "data.first_label"}
+NOT_CONTENT_IF_EMPTY = {"model.backbone.allow_missing", "model.distillation", "model.prompt", "data.first_label"}
 
 # Settings that later versions added to our strategies, with the value at which a strategy is what it was before.
 ADDED_LATER: dict[str, Any] = {

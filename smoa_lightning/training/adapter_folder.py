@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from smoa_lightning.adapters.attach import quiet_peft  # importing adapters lets peft load our methods
+from smoa_lightning.adapters.combine import WEIGHTS, is_pair, load_both
 from smoa_lightning.adapters.ignored_names import refuse_ignored_names
 from smoa_lightning.backbones.backbone import (
     BackboneConfig,
@@ -133,8 +134,9 @@ def adapter_folder(run_or_folder: str | Path) -> Path:
         UserError: The folder holds no adapter, or one of a method that peft does not know.
     """
     folder = adapter_in(local_path(run_or_folder))
-    check_adapter_files(folder)
-    register_method(folder)
+    for part in (folder, folder / WEIGHTS) if is_pair(folder) else (folder,):
+        check_adapter_files(part)
+        register_method(part)
     return folder
 
 
@@ -219,8 +221,9 @@ def load_adapter(
     base = backbone if isinstance(backbone, PreTrainedModel) else load_model(config, location)
     follow_padding(base, location.head, tokenizer.pad_token_id)
     with _quiet_peft(), reading(folder):
-        model = PeftModel.from_pretrained(base, str(folder))
-    refuse_ignored_names(model)
+        model = load_both(base, folder) if is_pair(folder) else PeftModel.from_pretrained(base, str(folder))
+    if not is_pair(folder):
+        refuse_ignored_names(model)
     return model.eval(), tokenizer
 
 

@@ -6,13 +6,14 @@ import logging
 import math
 import warnings
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import lightning as L
 from peft import PeftConfig
 from transformers import PreTrainedModel
 
-from smoa_lightning.adapters import attach
+from smoa_lightning.adapters.budget import countable
+from smoa_lightning.adapters.combine import attach_strategy
 from smoa_lightning.adapters.targets import check_saved_modules, resolve_targets
 from smoa_lightning.backbones.backbone import load_skeleton
 from smoa_lightning.common.errors import UserError
@@ -63,7 +64,7 @@ def check_before_work(
         try_optimizer(module.optimizer_factory, trainer.strategy.root_device)
     if module.adapter_config is not None:
         module.resolve_budget()
-        _check_adapter(load_skeleton(module.backbone_config, module.location), module.adapter_config)
+        _check_adapter(load_skeleton(module.backbone_config, module.location), module)
     data.trainer = trainer
     selects = data.selection_rows != 0
     validates = check_length(trainer, module.warmup, len(data.train_dataloader()), selects)
@@ -83,18 +84,20 @@ def _check_scoring(trainer: L.Trainer, data: TaskDataModule) -> None:
         check_share(trainer, "test", data.test_dataloader())
 
 
-def _check_adapter(skeleton: PreTrainedModel, config: PeftConfig) -> None:
+def _check_adapter(skeleton: PreTrainedModel, module: FineTuneModule) -> None:
     """Attach the adapter to a model without weights, so that a size that fits no layer is refused before scores.
 
     Other exceptions are those of code that needs the weights, such as an initialisation from data: they mean nothing.
     """
+    config = cast(PeftConfig, module.adapter_config)
     if config.is_prompt_learning:
         check_saved_modules(skeleton, resolve_targets(skeleton, config))
         return
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the real adapter warns again
-            attach(skeleton, config, seed=0)
+            prompt = None if module.prompt_config is None else countable(module.prompt_config)
+            attach_strategy(skeleton, config, prompt, seed=0)
     except UserError:
         raise
     except Exception as error:

@@ -9,13 +9,13 @@ from typing import Any, cast
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
-from peft import PeftConfig, PeftModel, PeftType
+from peft import PeftConfig, PeftModel, PeftType, PromptLearningConfig
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from smoa_lightning.adapters import attach
 from smoa_lightning.adapters.adalora import RankAllocation
 from smoa_lightning.adapters.budget import Budget, BudgetFit, fit_budget
+from smoa_lightning.adapters.combine import attach_strategy, check_pair, weights_of
 from smoa_lightning.adapters.parameters import adapter_state_names
 from smoa_lightning.adapters.unsupported import check_supported
 from smoa_lightning.adapters.virtual_tokens import limits_with
@@ -69,6 +69,7 @@ class FineTuneModule(ScoringModule):
         budget_tolerance: float | None = None,
         head_lr: float | None = None,
         distillation: DistillationConfig | None = None,
+        prompt: PromptLearningConfig | None = None,
     ) -> None:
         """Describe the model; ``configure_model`` loads it.
 
@@ -88,12 +89,16 @@ class FineTuneModule(ScoringModule):
             head_lr: Learning rate of a new head, which is trained in full with any strategy; ``null`` takes that of
                 the optimizer.
             distillation: The teacher of the run, and its share of the loss; ``null`` trains on the targets alone.
+            prompt: A prompt method that is trained together with the adapter, by class path; ``null`` trains the
+                adapter alone. A prompt method without an adapter of weights is set as ``model.adapter``.
         """
         super().__init__()
         if frozen and adapter is not None:
             raise UserError("model.frozen is true but model.adapter is set; a frozen run needs 'model.adapter: null'")
-        if adapter is not None:
-            check_supported(adapter)
+        check_pair(adapter, prompt, budget is not None)
+        for config in (adapter, prompt):
+            if config is not None:
+                check_supported(config)
         numbers = {"warmup": warmup, "adapter_seed": adapter_seed, "budget_tolerance": budget_tolerance}
         numbers["head_lr"] = head_lr
         for name, number in numbers.items():
@@ -101,6 +106,7 @@ class FineTuneModule(ScoringModule):
         self.objective = LANGUAGE_MODELING
         self.backbone_config = backbone or BackboneConfig()
         self.adapter_config, self.frozen_backbone, self.optimizer_factory = adapter, frozen, optimizer
+        self.prompt_config = prompt
         self.head_lr, self.distillation = head_lr, distillation
         self.teacher: Teacher | None = None  # no module, so that it is neither saved nor counted
         self.warmup, self.decay, self.adapter_seed = warmup, decay, adapter_seed or 0
@@ -139,7 +145,7 @@ class FineTuneModule(ScoringModule):
     @cached_property
     def limits(self) -> Limits:
         """What the model can be fed with its adapter: every text obeys these limits."""
-        return limits_with(self.adapter_config, limits(self.location))
+        return limits_with(self.prompt_config or self.adapter_config, limits(self.location))
 
     @property
     def network(self) -> nn.Module:
@@ -192,9 +198,9 @@ class FineTuneModule(ScoringModule):
             if self.objective.head.is_new:
                 prepare_head(model, self.objective.head, self.adapter_seed, self.tokenizer.pad_token_id)
         if self.adapter_config is not None and not self.scoring_base_model and not isinstance(self.model, PeftModel):
-            self.model = attach(self.model, self.adapter_config, self.adapter_seed)
+            self.model = attach_strategy(self.model, self.adapter_config, self.prompt_config, self.adapter_seed)
             if self.adapter_config.peft_type == PeftType.ADALORA:
-                self.allocation = RankAllocation(self.model)
+                self.allocation = RankAllocation(weights_of(self.model))
         shard(self)
 
     # ------------------------------------------------------------------------------------------------- training

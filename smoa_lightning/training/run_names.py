@@ -44,8 +44,9 @@ def run_name(module: FineTuneModule, data: TaskDataModule, seed: Any) -> str:
         place = f"{place}+{data.source}"
     parts = [
         _task_name(data),
-        strategy_name(adapter, module.frozen_backbone),
+        strategy_name(adapter, module.frozen_backbone, module.prompt_config),
         *size_names(adapter),
+        *size_names(module.prompt_config),
         *(["distilled"] if module.distillation is not None else []),
         f"seed{seed}",
         place,
@@ -81,7 +82,7 @@ def flat_hyperparameters(module: FineTuneModule, data: TaskDataModule, config: d
         alphas.append(rank_of(adapter))  # SMoA's default: alpha = r
     return {
         "task": _task_name(data),
-        "strategy": strategy_name(adapter, module.frozen_backbone),
+        "strategy": strategy_name(adapter, module.frozen_backbone, module.prompt_config),
         "rank": rank_of(adapter),
         "num_subspaces": num_subspaces_of(adapter),
         "alpha": float(next((a for a in alphas if isinstance(a, int | float)), 0)),

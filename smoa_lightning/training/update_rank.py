@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from smoa_lightning.adapters import UpdateRank, adapted_layers, layer_update
+from smoa_lightning.adapters.combine import WEIGHTS, is_pair, weights_of
 from smoa_lightning.adapters.inspect import target_layers
 from smoa_lightning.adapters.method_names import method_name
 from smoa_lightning.adapters.rank import base_shift, is_matrix_layer, shift_rounding, singular_values, update_rank
@@ -109,7 +110,7 @@ def measure(run: Path, count: int, wanted: list[str] | None = None, backbone_fol
     if not (folder / "adapter_config.json").is_file():
         return _measure_full(run, load_adapter(folder, backbone_folder)[0], backbone, count, wanted)
     with reading(folder):
-        adapter = PeftConfig.from_pretrained(str(folder))
+        adapter = PeftConfig.from_pretrained(str(folder / WEIGHTS if is_pair(folder) else folder))
     names = [name for name, module in target_layers(backbone, adapter).items() if is_matrix_layer(module)]
     if not names:
         raise UserError(f"{run}: {method_name(adapter)} changes no weight matrix, so its update has no rank")
@@ -117,6 +118,7 @@ def measure(run: Path, count: int, wanted: list[str] | None = None, backbone_fol
     originals = {name: backbone.get_parameter(f"{name}.weight").detach().clone() for name in chosen}
     model, _ = load_adapter(folder, backbone)
     assert isinstance(model, PeftModel)
+    model = weights_of(model)
     model.set_adapter(model.active_adapter)  # makes the trained parameters countable
     entries = {layer.name: layer for layer in adapted_layers(model)}
     layers = []

@@ -37,8 +37,8 @@ from smoa_lightning.ablation.planning.probe import WARM_UP, Probe, ProbeFinished
 from smoa_lightning.ablation.planning.search_check import check_search, variants
 from smoa_lightning.ablation.planning.variation import variations
 from smoa_lightning.ablation.study.space import Cell, Study, command_line
-from smoa_lightning.adapters import attach
 from smoa_lightning.adapters.budget import countable
+from smoa_lightning.adapters.combine import attach_strategy
 from smoa_lightning.backbones.backbone import load_model, load_skeleton
 from smoa_lightning.common.console import ON_STDERR
 from smoa_lightning.common.errors import UserError, one_line
@@ -199,7 +199,8 @@ def build(cell: Cell, study: Study, temporary: Path, values: Mapping[str, Any] |
     total = sum(p.numel() for p in network.parameters())
     parameters = 0 if module.frozen_backbone else total
     if module.adapter_config is not None:
-        adapted = attach(network, countable(module.adapter_config), module.adapter_seed)
+        prompt = None if module.prompt_config is None else countable(module.prompt_config)
+        adapted = attach_strategy(network, countable(module.adapter_config), prompt, module.adapter_seed)
         parameters = sum(p.numel() for p in adapted.parameters() if p.requires_grad)
     return BuiltCell(cell, module, data, cli.trainer, parameters, total, seconds)
 

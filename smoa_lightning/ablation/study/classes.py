@@ -41,7 +41,9 @@ def classes_of(tree: LocatedYaml, base: Sequence[Path], resolver: Composer) -> d
     add(base)
     layers = [layer for layer, _ in tree.value["overrides"]]
     for steps, text in [*_texts(tree.value.get("axes"), ("axes",)), *_texts(layers, ("overrides",))]:
-        owner = next((key for key in CLASS_SETTINGS if class_path_of(key, text)), None)
+        owners = [key for key in CLASS_SETTINGS if class_path_of(key, text)]
+        named = [key for key in owners if {key, key.removeprefix("model.")} & {*steps}]  # a prompt has two settings
+        owner = next(iter([*named, *owners]), None)
         if steps[0] == "axes" and names_file(text, str(steps[-1])):
             with contextlib.suppress(UserError):  # reported with its place when the axis is read
                 add([find_file(text, tree.location(*steps), "axes")])

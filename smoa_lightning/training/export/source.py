@@ -12,7 +12,7 @@ from peft import PeftConfig, PeftModel
 from torch import nn
 from transformers import PreTrainedModel
 
-from smoa_lightning.adapters.combine import WEIGHTS
+from smoa_lightning.adapters.combine import WEIGHTS, is_pair
 from smoa_lightning.adapters.method_names import strategy_name
 from smoa_lightning.adapters.tuner import SlotLayer
 from smoa_lightning.backbones.backbone import BackboneConfig, Location, load_model, read_architecture
@@ -94,12 +94,12 @@ def open_source(run: str | Path, moved: str | None = None) -> Source:
         UserError: The folder holds no adapter, a file is damaged, or there is no backbone in its folder.
     """
     path = local_path(run)
-    if (path / WEIGHTS / "adapter_config.json").is_file():
-        raise UserError(
-            f"{run} holds a pair of adapters, a prompt and weights, which cannot be exported together: merge the "
-            "weights in Python with load_both(...).weights.merge_and_unload()"
-        )
     folder = adapter_folder(run)
+    if is_pair(folder):
+        raise UserError(
+            f"{run} holds a prompt together with an adapter of weights, and no single folder of another format holds "
+            f"both: peft reads the prompt from {folder} and the weights from {folder / WEIGHTS}"
+        )
     backbone, location = saved_backbone(folder, moved)
     adapter = None
     if (folder / "adapter_config.json").is_file():

@@ -63,7 +63,7 @@ def estimate_memory(module: FineTuneModule, shape: StepShape, network: nn.Module
 
 
 def _step(module: FineTuneModule, shape: StepShape, network: nn.Module, checkpointing: bool) -> StepMemory:
-    config, adapter = module.backbone_config, module.adapter_config
+    config, adapter = module.backbone_config, module.prompt_config or module.adapter_config
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     if checkpointing and adapter is not None and adapter.is_prompt_learning:
         copied = fake_copy(meta_model(module, checkpointing=True), mode)  # peft refuses some of them when it attaches

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch._subclasses import FakeTensorMode
 from transformers import PreTrainedModel
 
-from smoa_lightning.adapters import attach
 from smoa_lightning.adapters.budget import countable
+from smoa_lightning.adapters.combine import attach_strategy
 from smoa_lightning.adapters.tuner import BoundLayer
 from smoa_lightning.backbones.backbone import enable_checkpointing, load_skeleton
 from smoa_lightning.training.module import FineTuneModule
@@ -41,7 +41,8 @@ def meta_model(
     if checkpointing:
         enable_checkpointing(network)
     if module.adapter_config is not None:
-        network = attach(network, countable(module.adapter_config), module.adapter_seed)
+        prompt = None if module.prompt_config is None else countable(module.prompt_config)
+        network = attach_strategy(network, countable(module.adapter_config), prompt, module.adapter_seed)
     model: nn.Module = network
     return model
 

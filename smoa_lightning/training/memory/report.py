@@ -94,7 +94,7 @@ def report(
         name=location.name,
         dtype=config.quantization or config.dtype,
         total=total,
-        strategy=strategy_name(module.adapter_config, module.frozen_backbone),
+        strategy=strategy_name(module.adapter_config, module.frozen_backbone, module.prompt_config),
         optimizer=optimizer_name(module),
         budget=budget,
         layers=layers,
