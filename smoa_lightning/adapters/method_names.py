@@ -35,7 +35,7 @@ OWN_VARIANTS = {
 def strategy_name(adapter: PeftConfig | None, frozen: bool, prompt: PeftConfig | None = None) -> str:
     """Return the name of a strategy: ``frozen``, ``full``, ``dora``, ``pissa``, ``smoa_spectral_blocks``, ...
 
-    A prompt method beside the adapter is added to the name, as in ``lora+prompt_tuning``.
+    The name of a prompt method that is trained with the adapter is added, as in ``lora+prompt_tuning``.
 
     A setting that changes the method is part of the name. If that method has a separate name (DoRA, rsLoRA, PiSSA,
     ...), it replaces the name of the class.

@@ -22,6 +22,8 @@ DECIDED = {
     "run.name": "the cell decides it",
     "run.score_report": "final runs score the report rows, and trials of a search do not",
 }
+# Keys that are not found by their last word alone, since it is also a common label of a value.
+NOT_ALONE = {"model.distillation.weight"}
 
 
 class Keys:
@@ -94,7 +96,8 @@ class Keys:
 
     def ending(self, name: str) -> list[str]:
         """Return the keys whose last words are a name."""
-        return ending_with(name, (key for key in self.settings if key not in self.decided), (_full(name),))
+        hidden = {*self.decided, *(NOT_ALONE if "." not in name else ())}
+        return ending_with(name, (key for key in self.settings if key not in hidden), (_full(name),))
 
     @staticmethod
     def short(key: str) -> str:
