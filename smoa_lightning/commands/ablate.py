@@ -110,7 +110,8 @@ def run_study(study: Study, folder: Path, options: Options, args: list[str]) -> 
     check_search(study, folder)
     for line in lines(study.sources):
         logger.info("%s", line)
-    for change in check_folder(folder, study):
+    changes = check_folder(folder, study)
+    for change in changes:
         logger.info("the study has grown or changed: %s", change)
     storage = open_storage(options.storage, folder)
     try:
@@ -128,6 +129,8 @@ def run_study(study: Study, folder: Path, options: Options, args: list[str]) -> 
             logger.info("the run %s was %s: it continues", name, ORPHANED)
         with stopping_like_ctrl_c():
             supervisor.run()
+            if any(change.startswith("fewer seeds") for change in changes):
+                supervisor.aggregate_again()
     finally:
         close_storage(storage)
 

@@ -11,6 +11,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from optuna.trial import TrialState
 from rich.console import Console
@@ -25,7 +26,10 @@ from smoa_lightning.ablation.execution.status import StudyStatus
 from smoa_lightning.ablation.execution.storage import open_storage
 from smoa_lightning.ablation.execution.supervisor import Supervisor
 from smoa_lightning.ablation.execution.worker_id import Watch, WorkerId
+from smoa_lightning.ablation.report.folder import read_study
 from smoa_lightning.ablation.study.expand import load_study
+from smoa_lightning.ablation.study.study_compatibility import check_folder, describe_study
+from smoa_lightning.common.checksums import write_sealed
 from smoa_lightning.records.claim import run_lock
 from tests.ablation import fake_worker
 from tests.ablation.small_study import GRID, SEARCH, study_file, work
@@ -180,6 +184,52 @@ def test_a_search_that_grows_runs_its_cell_again_if_it_finds_better_values(tmp_p
     record = json.loads((tmp_path / "out" / "runs" / "r=2,seed=0" / "record.json").read_text())
     assert record["ablation"]["parameters"] == best.params
     assert len(list((tmp_path / "out" / "superseded").iterdir())) == 1  # nothing is lost
+
+
+def only_seeds(*allowed: int) -> Any:
+    """Return a fit that refuses runs with other seeds."""
+
+    def fit(run: Any, *rest: Any) -> None:
+        assert run.seed in allowed, f"{run.name} was run again"
+        fake_worker.fit(run, *rest)
+
+    return fit
+
+
+def test_more_and_fewer_seeds_keep_the_finished_runs(tmp_path: Path) -> None:
+    file, out = study_file(tmp_path), tmp_path / "out"
+    for seeds, new in (("2", (0, 1)), ("[1, 3]", (3,)), ("[0, 1, 3]", ())):
+        study = load_study([file], [("seeds", seeds)])
+        assert not [change for change in check_folder(out, study) if "different" in change]
+        worker = work(study, out, fit=only_seeds(*new))
+        write_sealed(out / "study.json", describe_study(study))
+        worker.until_done(poll=0.01)
+        assert not worker.status.failures()
+        report = read_study(out)
+        assert {run.seed for run in report.finished} == {*study.seeds}
+        assert report.other_seeds == ((0,) if 0 not in study.seeds else ())
+        assert report.base_models  # scored by the run with seed 0, also while the study does not have this seed
+    assert len(list((out / "runs").iterdir())) == 12
+    assert not (out / "superseded").exists()
+
+
+def test_more_and_fewer_seeds_of_a_search_keep_its_trials(tmp_path: Path) -> None:
+    """A trial gets a score over the new seeds; its values, number and finished runs stay."""
+    flags = [("axes.r", "[2]"), ("baseline", "{r: 2}"), ("seeds", "1")]
+    file, found = study_file(tmp_path, GRID + SEARCH), []
+    for seeds, new in (("1", (0, 1000)), ("2", (0, 1001)), ("[1001, 1002]", (0, 1002)), ("1", (0,))):
+        study = load_study([file], [*flags, ("search.seeds", seeds)])
+        worker = work(study, tmp_path / "out", fit=only_seeds(*new))
+        worker.until_done(poll=0.01)
+        assert not worker.status.failures()
+        trials = worker.status.searches["r=2"].trials()
+        assert study.search is not None
+        for number, attempts in trials.items():
+            runs = [study.search_run(study.cells[0], number, s, attempts[-1].params) for s in study.search.seeds]
+            assert attempts[-1].value == pytest.approx(np.mean([fake_worker.score(run) for run in runs]))
+        found.append({number: attempts[-1].params for number, attempts in trials.items()})
+    assert found[0] == found[1] == found[2] == found[3]
+    assert len(list((tmp_path / "out" / "search").glob("*/record.json"))) == 15
 
 
 def test_a_trial_whose_worker_died_keeps_its_values_and_its_number(tmp_path: Path) -> None:

@@ -41,6 +41,8 @@ MAY_CHANGE: list[tuple[dict[str, Any], list[str]]] = [
     ({}, []),
     ({"axes": {"r": [8, 4]}}, []),
     ({"seeds": 3}, ["new seeds: 2"]),
+    ({"seeds": 1}, ["fewer seeds: the report leaves out 1; finished runs stay in the folder"]),
+    ({"seeds": [1, 5]}, ["new seeds: 5", "fewer seeds: the report leaves out 0; finished runs stay in the folder"]),
     ({"axes": {"r": [4, 8, 16]}}, ["new cells: r=16"]),
     ({"baseline": {"r": 8}}, ['baselines was ["r=4"] and is ["r=8"]']),
     ({"keep": "none", "retries": 3}, ["retries was 1 and is 3", 'keep was "best" and is "none"']),
@@ -51,7 +53,6 @@ MAY_NOT: list[tuple[dict[str, Any], str]] = [
         "its cell r=4 has the name r=4,lr=0.02 in this study",
     ),
     ({"name": "other"}, "its name is 'study', but this study is 'other'"),
-    ({"seeds": 1}, "its seed 1 is not in this study"),
     ({"axes": {"r": [4]}}, "its cell r=8 is not in this study"),
     (
         {"overrides": {"lr": 0.5}},
@@ -82,13 +83,15 @@ def test_a_folder_of_another_study_is_refused(change: dict[str, Any], words: str
     assert words in str(refused.value)
 
 
-def test_a_search_may_get_more_trials_and_nothing_else(made: Any, tmp_path: Path) -> None:
+def test_a_search_may_get_more_trials_and_other_seeds_and_nothing_else(made: Any, tmp_path: Path) -> None:
     content = GRID | {"search": SEARCH}
     (tmp_path / STUDY).write_text(json.dumps(describe_study(made(**content))))
     assert check_folder(tmp_path, made(**GRID | {"search": SEARCH | {"trials": 5}})) == ["search.trials was 3 and is 5"]
+    (change,) = check_folder(tmp_path, made(**GRID | {"search": SEARCH | {"seeds": 2}}))
+    assert change.startswith("search.seeds was [1000] and is [1000, 1001]: the same trials")
     rewritten = {"parameters": {"model.optimizer.lr": {"log": True, "high": 0.1, "low": 0.001}}, "trials": 3}
     assert check_folder(tmp_path, made(**GRID | {"search": rewritten | {"sampler": {"name": "tpe"}}})) == []
-    for change in ({"trials": 2}, {"sampler": "random"}, {"seeds": 2}, {"pruner": "median"}, {"objective": "nll"}):
+    for change in ({"trials": 2}, {"sampler": "random"}, {"pruner": "median"}, {"objective": "nll"}):
         with pytest.raises(UserError, match=rf"has a different study: search\.{next(iter(change))} was"):
             check_folder(tmp_path, made(**GRID | {"search": SEARCH | change}))
 

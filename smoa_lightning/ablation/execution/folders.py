@@ -81,12 +81,14 @@ class Folders:
     def adopt(self, run: Run, worker: WorkerId, base: bool) -> dict[str, Any] | None:
         """Copy a finished run from another study in the same root; return its record, ``None`` without such a run.
 
+        The run of another trial of this study with the same values and seed is copied too.
+
         Args:
             run: The run.
             worker: The worker that copies the run.
             base: Whether the run must have a score of the base model.
         """
-        for other in self._others():
+        for other in self._others(run):
             if marked(other) == run.signature and self._is_sufficient(other, run, base):
                 self.take(run)
                 with replacing(self.of(run)) as temporary:
@@ -106,8 +108,10 @@ class Folders:
         scored = not base or any(name.startswith("base/") for name in record["metrics"])
         return scored and (run.stage == "search" or self.keep == "none" or (other / "adapter").is_dir())
 
-    def _others(self) -> Iterator[Path]:
-        """Yield the run folders of other studies that this user can read."""
+    def _others(self, run: Run) -> Iterator[Path]:
+        """Yield the folders of other trials of this study, then those of other studies that this user can read."""
+        mine = self.of(run)
+        yield from (other for other in run_folders(self.folder / STAGES["search"]) if other != mine)
         for study in sorted(self.folder.parent.glob(f"*/{STUDY}")):
             for stage in STAGES.values() if study.parent != self.folder else ():
                 with contextlib.suppress(PermissionError):

@@ -42,15 +42,22 @@ class Ledger:
         direction: ``maximize`` or ``minimize``; for ``optuna-dashboard`` and samplers.
         worker: This worker.
         watch: Watches the other workers.
+
+    ``is_new`` tells whether this object has created the Optuna study.
     """
 
     def __init__(self, storage: BaseStorage, name: str, direction: str, worker: WorkerId, watch: Watch) -> None:
         self.storage, self.name, self.worker, self.watch = storage, name, worker, watch
+        self.direction = direction
         wanted = StudyDirection.MAXIMIZE if direction == "maximize" else StudyDirection.MINIMIZE
         try:
-            self.study_id = storage.create_new_study([wanted], name)
+            self.study_id, self.is_new = storage.create_new_study([wanted], name), True
         except DuplicatedStudyError:
-            self.study_id = storage.get_study_id_from_name(name)
+            self.study_id, self.is_new = storage.get_study_id_from_name(name), False
+
+    def named(self, name: str) -> Ledger:
+        """Return the attempts of another Optuna study in the same storage."""
+        return Ledger(self.storage, name, self.direction, self.worker, self.watch)
 
     def attempts(self) -> list[FrozenTrial]:
         """Return all attempts in order."""

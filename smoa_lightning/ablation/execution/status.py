@@ -9,7 +9,7 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from smoa_lightning.ablation.execution.ledger import REASON, SECONDS, WORKER, Ledger, count, run_state
-from smoa_lightning.ablation.execution.trials import CellSearch
+from smoa_lightning.ablation.execution.trials import CellSearch, seeds_suffix
 from smoa_lightning.ablation.execution.worker_id import Watch, WorkerId
 from smoa_lightning.ablation.study.objective import DIRECTIONS
 from smoa_lightning.ablation.study.space import Cell, Run, Study
@@ -80,8 +80,11 @@ class StudyStatus:
         self.searches: dict[str, CellSearch] = {}
         for cell in study.cells if study.search is not None else ():
             assert study.search is not None
-            ledger = Ledger(storage, f"{study.name}/search/{cell.name}", DIRECTIONS[cell.search_metric], worker, watch)
+            name = f"{study.name}/search/{cell.name}"
+            ledger = Ledger(storage, name + seeds_suffix(study.search), DIRECTIONS[cell.search_metric], worker, watch)
             self.searches[cell.name] = CellSearch(ledger, cell, study.search, study.retries)
+            if ledger.is_new:
+                self.searches[cell.name].queue_trials_of_other_seeds(name)
         self._runs: dict[tuple[str, int, str], Run] = {}
 
     def _check_same_study(self) -> None:

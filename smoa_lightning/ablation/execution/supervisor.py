@@ -87,6 +87,16 @@ class Supervisor:
             self.status.final.invalidate(lost)
         return list(dict.fromkeys(lost.values()))
 
+    def aggregate_again(self) -> None:
+        """Write the aggregates of all finished cells again, as after a change of the seeds."""
+        from smoa_lightning.ablation.execution.aggregate import write_cell
+
+        for cell in self.study.cells:
+            records = [self._folders().finished(run) for run in self.status.final_runs(cell)]
+            done = [record for record in records if record is not None]
+            if done and len(done) == len(records):
+                write_cell(self.folder, cell, done)
+
     def orphaned(self) -> list[str]:
         """Return the runs that workers of a killed supervisor have stopped, and that were not tried since."""
         names = []

@@ -21,12 +21,21 @@ from smoa_lightning.ablation.study.extension import beyond
 from smoa_lightning.ablation.study.first_points import first_points
 from smoa_lightning.ablation.study.objective import DIRECTIONS
 from smoa_lightning.ablation.study.optuna_objects import pruner, sampler, suggest
-from smoa_lightning.ablation.study.search_space import Search
+from smoa_lightning.ablation.study.search_space import FIRST_SEARCH_SEED, Search
 from smoa_lightning.ablation.study.space import Cell
 
 ORIGIN = "origin"  # number of a trial's first attempt
 POINT = "point"  # marks a trial whose values were known before it began
 BEYOND = "beyond"  # the values of a trial that may be outside of the ranges
+SEEDS = "/seeds="  # before the seeds in the name of an Optuna study
+
+
+def seeds_suffix(search: Search) -> str:
+    """Return the end of the name of a search: a trial's score is a mean over seeds, so other seeds are another search.
+
+    It is empty for one seed with the default number, as in earlier versions.
+    """
+    return "" if search.seeds == (FIRST_SEARCH_SEED,) else SEEDS + ",".join(map(str, search.seeds))
 
 
 @dataclass(frozen=True)
@@ -58,6 +67,21 @@ class CellSearch:
 
     def __init__(self, ledger: Ledger, cell: Cell, search: Search, retries: int) -> None:
         self.ledger, self.cell, self.search, self.retries = ledger, cell, search, retries
+
+    def queue_trials_of_other_seeds(self, name: str) -> None:
+        """Queue the values of an earlier search of the cell with different seeds, so that its runs are used again.
+
+        Args:
+            name: Name of the Optuna studies of the cell's searches, without their seeds.
+        """
+        known = {study.study_name for study in self.ledger.storage.get_all_studies()}
+        names = (each for each in known if each == name or each.startswith(f"{name}{SEEDS}"))
+        ledgers = (self.ledger.named(each) for each in sorted(names) if each != self.ledger.name)
+        searches = (CellSearch(ledger, self.cell, self.search, self.retries).trials() for ledger in ledgers)
+        for _, attempts in sorted(max(searches, key=len, default={}).items()):
+            last = attempts[-1]
+            if last.params and BEYOND not in last.user_attrs:
+                self.study().enqueue_trial(dict(last.params), {POINT: True} if POINT in last.user_attrs else {})
 
     def trials(self) -> dict[int, list[FrozenTrial]]:
         """Return the attempts at each trial, by the number of the first attempt.

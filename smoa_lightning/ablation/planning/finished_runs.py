@@ -107,5 +107,7 @@ def _read_search(study: Study, folder: Path, found: Mapping[str, FinishedRuns]) 
         facts = record.get(STUDY_FACTS, {}) if record is not None else {}
         if record is None or facts.get("cell") not in found or facts.get("signature") != marked(run.parent):
             continue
+        if facts.get("seed") not in study.search.seeds:
+            continue
         found[facts["cell"]].search += 1
         found[facts["cell"]].search_seconds.append(seconds_of(record))

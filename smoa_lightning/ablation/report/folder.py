@@ -86,6 +86,7 @@ class StudyFolder:
         searches: Cell -> its search from ``trials.json``.
         failed: Runs that failed too often.
         damaged: Runs that could not be read, one sentence each.
+        other_seeds: Seeds of finished runs that the study had earlier.
     """
 
     folder: Path
@@ -95,6 +96,7 @@ class StudyFolder:
     searches: Mapping[str, Any]
     failed: tuple[Mapping[str, Any], ...]
     damaged: tuple[str, ...]
+    other_seeds: tuple[int, ...] = ()
 
     @property
     def finished(self) -> tuple[FinishedRun, ...]:
@@ -140,13 +142,16 @@ def read_study(folder: Path) -> StudyFolder:
             )
         else:
             found[run.cell].append(run)
-    runs = {cell: tuple(sorted(each, key=lambda run: run.seed)) for cell, each in found.items()}
+    every = {cell: tuple(sorted(each, key=lambda run: run.seed)) for cell, each in found.items()}
+    seeds = description["seeds"]
+    runs = {cell: tuple(run for run in each if run.seed in seeds) for cell, each in every.items()}
+    others = sorted({run.seed for each in every.values() for run in each} - {*seeds})
     if not any(runs.values()):
         more = f"; {damaged[0]}" if damaged else ""
         raise UserError(f"no final run of the study in {folder} is finished yet{more}")
     return StudyFolder(
-        folder, description, runs, _base_models(folder, description, runs, damaged), trials.get("searches", {}),
-        tuple(trials.get("failed", ())), tuple(damaged),
+        folder, description, runs, _base_models(folder, description, every, damaged), trials.get("searches", {}),
+        tuple(trials.get("failed", ())), tuple(damaged), tuple(others),
     )  # fmt: skip
 
 
@@ -202,13 +207,13 @@ def _best_values(search: Mapping[str, Any]) -> Mapping[str, Any] | None:
 
 
 def _run(folder: Path, description: Mapping[str, Any]) -> FinishedRun | None:
-    """Read one run; ``None`` if it is not finished, or if the study no longer has its cell or seed."""
+    """Read one run; ``None`` if it is not finished, or if the study no longer has its cell."""
     record = read_record(folder)
     if record is None or record["status"] != "finished":
         return None
     place = record[STUDY_FACTS]
     cell = description["cells"].get(place["cell"])
-    if cell is None or place["seed"] not in description["seeds"] or place["stage"] != "final":
+    if cell is None or place["stage"] != "final":
         return None
     metric = cell["report_metric"]
     score = float(record["metrics"][f"report/{metric}"])

@@ -152,6 +152,9 @@ def missing(analysis: Analysis) -> list[str]:
         f"{each['run']} failed after {each['attempts']} attempts: {each['reason']}" for each in analysis.study.failed
     ]
     found += [f"{sentence}." for sentence in analysis.study.damaged]
+    if others := analysis.study.other_seeds:
+        names = f"{'seed' if len(others) == 1 else 'seeds'} {', '.join(map(str, others))}"
+        found.append(f"Finished runs with {names} are left out: the study has other seeds now.")
     found += [
         f"{c.cell} and its baseline do not both have these seeds, which are not compared: "
         f"{', '.join(map(str, c.dropped))}."

@@ -66,8 +66,8 @@ def describe_study(study: Study) -> dict[str, Any]:
 def check_folder(folder: Path, study: Study) -> list[str]:
     """Compare the study in a folder with the study that will run there.
 
-    A study may get more cells, seeds or trials. Settings that only affect the report or the handling of failed runs may
-    change.
+    A study may get more cells or trials, and more or fewer seeds, also of its search. Settings that only affect the
+    report or the handling of failed runs may change.
 
     Args:
         folder: The study folder, which may not exist yet.
@@ -129,9 +129,6 @@ def _contradictions(stored: Mapping[str, Any], new: Mapping[str, Any]) -> Iterat
         for key in sorted(before.keys() | after.keys()):
             if before.get(key) != after.get(key):
                 yield f"{key} of cell {name} was {_text_of(before, key)} and is {_text_of(after, key)}"
-    for seed in stored["seeds"]:
-        if seed not in new["seeds"]:
-            yield f"its seed {seed} is not in this study"
     before, after = stored["search"], new["search"]
     if before is not None and after is not None:
         for key in dict.fromkeys((*before, *after)):
@@ -142,7 +139,7 @@ def _contradictions(stored: Mapping[str, Any], new: Mapping[str, Any]) -> Iterat
                     f"the first {before.get(key, 0)} trials of its cells have the same values, but in this study the "
                     f"first {after.get(key, 0)} (--search.common={before.get(key, 0)} continues it as it began)"
                 )
-            elif key not in ("trials", "common", "extend") and before[key] != after[key]:
+            elif key not in ("trials", "seeds", "common", "extend") and before[key] != after[key]:
                 yield f"search.{key} was {json.dumps(before[key])} and is {json.dumps(after[key])}"
     elif before != after:
         yield (
@@ -158,6 +155,13 @@ def _changes(stored: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]
         yield f"new cells: {added[0]}{more}"
     if seeds := [seed for seed in new["seeds"] if seed not in stored["seeds"]]:
         yield f"new seeds: {', '.join(map(str, seeds))}"
+    if seeds := [seed for seed in stored["seeds"] if seed not in new["seeds"]]:
+        yield f"fewer seeds: the report leaves out {', '.join(map(str, seeds))}; finished runs stay in the folder"
+    if new["search"] is not None and new["search"]["seeds"] != stored["search"]["seeds"]:
+        yield (
+            f"search.seeds was {json.dumps(stored['search']['seeds'])} and is {json.dumps(new['search']['seeds'])}: "
+            "the same trials get scores of these seeds, and finished runs are used again"
+        )
     if new["search"] is not None and new["search"]["trials"] > stored["search"]["trials"]:
         yield f"search.trials was {stored['search']['trials']} and is {new['search']['trials']}"
     if new["search"] is not None and (after := new["search"].get("extend")) != stored["search"].get("extend"):
