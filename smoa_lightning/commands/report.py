@@ -25,7 +25,7 @@ from smoa_lightning.records.record import RECORD, STUDY
 FORMATS = ("svg", "pdf", "png")  # of figures
 logger = logging.getLogger(__name__)
 RUN_PAGE = "run.html"
-LATEX = ("cells", "sizes", "differences", "gains")  # tables for a paper
+LATEX = ("cells", "sizes", "differences", "gains")  # tables for a paper; those of secondary metrics begin so too
 
 
 def main(args: list[str]) -> None:
@@ -133,7 +133,7 @@ def write_report(folder: Path, out: Path, formats: Collection[str] = ("svg",)) -
     )
     files = {"report.html": page(document), "report.md": markdown(document)}
     files |= {f"tables/{name}.csv": csv_text([data.columns, *data.rows]) for name, data in data_files(analysis).items()}
-    files |= {f"tables/{table.name}.tex": latex(table) for table in document.tables if table.name in LATEX}
+    files |= {f"tables/{table.name}.tex": latex(table) for table in document.tables if table.name.startswith(LATEX)}
     for name, text in files.items():
         with replacing(out / name) as temporary:
             temporary.write_text(text, encoding="utf-8")

@@ -14,38 +14,47 @@ from smoa_lightning.common.errors import UserError
 from smoa_lightning.records.metric_table import METRICS, item_scores, prediction_field
 from smoa_lightning.records.record import shortened
 
+Place = tuple[str, int]  # task and row
+Scores = dict[Place, float]
 
-def read_right(file: Path, metric: str, checksum: str | None = None) -> dict[tuple[str, int], float]:
+
+def read_right(file: Path, metric: str, checksum: str | None = None) -> Scores:
     """Return the scores of ``read_scores`` without the groups."""
     return read_scores(file, metric, checksum)[0]
 
 
-def read_scores(
-    file: Path, metric: str, checksum: str | None = None
-) -> tuple[dict[tuple[str, int], float], dict[tuple[str, int], tuple[str, int]]]:
-    """Return (task, row) -> score of the item, and (task, row) -> the first item of its group.
+def read_scores(file: Path, metric: str, checksum: str | None = None) -> tuple[Scores, dict[Place, Place]]:
+    """Return the scores of one metric and the groups, see ``read_metrics``."""
+    found, groups = read_metrics(file, [metric], checksum)
+    return found[metric], groups
+
+
+def read_metrics(
+    file: Path, metrics: Sequence[str], checksum: str | None = None
+) -> tuple[dict[str, Scores], dict[Place, Place]]:
+    """Return metric -> (task, row) -> score of the item, and (task, row) -> the first item of its group.
 
     The scores are empty without a file, for a metric that is no mean of scores of items, or if an item has no score.
     The groups are empty if each item is a group of its own, and in files of earlier versions.
 
     Args:
         file: The item scores of a run.
-        metric: Name of the metric, without the part.
+        metrics: Names of metrics, without the part.
         checksum: SHA-256 of the file, from the record; ``None`` if the record is of an earlier version.
 
     Raises:
         UserError: The file is damaged or was changed.
     """
-    if metric not in METRICS or METRICS[metric].item is None or not file.is_file():
-        return {}, {}
+    if not file.is_file() or all(METRICS[name].item is None for name in metrics if name in METRICS):
+        return {name: {} for name in metrics}, {}
     items = read_items(file, checksum)
     with _reading(file):
         places = [(item.get("task", ""), item["row"]) for item in items]
-        found = item_scores(items, metric)
+        scores = {name: item_scores(items, name) for name in metrics}
         groups = {
             place: (place[0], item["group"]) for place, item in zip(places, items, strict=True) if "group" in item
         }
-    return dict(zip(places, found, strict=True)) if found is not None else {}, groups
+    return {name: {} if own is None else dict(zip(places, own, strict=True)) for name, own in scores.items()}, groups
 
 
 def read_items(file: Path, checksum: str | None = None) -> list[dict[str, Any]]:

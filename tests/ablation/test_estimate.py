@@ -246,7 +246,7 @@ def planned(study: Study, folder: Path, rows: int = 40) -> str:
     """Return what the plan of a study says about differences, for cells with an expected accuracy of .6."""
     found = varies(study, folder)
     costs: Any = [
-        SimpleNamespace(cell=cell.name, work=SimpleNamespace(report_rows=rows), variation=found[cell.report_metric],
+        SimpleNamespace(cell=cell.name, work=SimpleNamespace(report_rows=rows), variation=found[cell.name],
                         accuracy=0.6 if cell.report_metric == "acc" else None, accuracy_source="expected")
         for cell in study.cells
     ]  # fmt: skip
@@ -261,12 +261,25 @@ def test_each_metric_has_its_own_variances(make: Callable[..., Study], tmp_path:
     answers = answered(study, folder)
     found = varies(study, folder)
     table = np.array([answers["r=2", s] - answers["r=4", s] for s in (0, 1, 2)])
-    assert found["acc"].variances == variances_of([(mean_squares(table), *table.shape)])
-    assert found["acc"].source == "from 6 finished runs of 2 cells"
-    assert found["perplexity"] == Variation()
+    assert found["r=2"].variances == variances_of([(mean_squares(table), *table.shape)])
+    assert found["r=4"] == found["r=2"]
+    assert found["r=2"].source == "from 6 finished runs of 2 cells"
+    assert found["r=8"] == Variation()
     text = planned(study, folder)
     assert "difference from r=8: not computed, since perplexity is not an accuracy" in text
     assert "uses variances over seeds and items from 6 finished runs of 2 cells" in text
+
+
+def test_each_task_has_its_own_variances(make: Callable[..., Study], tmp_path: Path) -> None:
+    study = make({"task": ["piqa", "boolq"], "r": [4, 2]}, baseline={"r": 4}, seeds=[0, 1])
+    answers = answered(study, tmp_path / "study")
+    found = varies(study, tmp_path / "study")
+    for task in ("piqa", "boolq"):
+        cells = [f"r={r},task={task}" for r in (2, 4)]
+        table = np.array([answers[cells[0], s] - answers[cells[1], s] for s in (0, 1)])
+        for cell in cells:
+            assert found[cell].variances == variances_of([(mean_squares(table), *table.shape)])
+            assert found[cell].source == f"from 4 finished runs of 2 cells like r=4,task={task}"
 
 
 @pytest.mark.parametrize("groups", [False, True])
@@ -284,7 +297,7 @@ def test_runs_that_do_not_show_how_scores_vary_leave_the_plan_as_it_was(
         for cell in study.cells:
             for seed in study.seeds:
                 finish(folder, study.final_run(cell, seed), 1.0, 0.5, [True, False] * 20)
-    assert varies(study, folder)["acc"] == Variation()
+    assert varies(study, folder)["r=2"] == Variation()
     text = planned(study, folder)
     assert "two finished seeds each whose answers differ" in text
     assert "the margin of 50 points: this study detects a difference of this size" in text
@@ -324,11 +337,11 @@ def test_variances_come_from_another_study_of_the_same_root(make: Callable[..., 
     (tmp_path / "damaged").mkdir()
     (tmp_path / "damaged" / "study.json").write_text("{}")
     study = make({"r": [6, 8]}, baseline={"r": 6}, seeds=[5, 6, 7])
-    found = varies(study, tmp_path / "study")["acc"]
+    found = varies(study, tmp_path / "study")["r=6"]
     assert found.variances == variances_of(pairs_of(answers, "r=2"))
     assert found.source == "from finished runs of the study tiny"
     elsewhere = make({"r": [6, 8]}, overrides={"model.backbone.dtype": "bfloat16"})
-    found = varies(elsewhere, tmp_path / "study")["acc"]
+    found = varies(elsewhere, tmp_path / "study")["r=6"]
     assert found.variances is None
     assert found.of(None, 300) is None
     assert found.of(0.99, 300) == assumed_variances(300, 0.95, 0.01, 0.5)

@@ -112,7 +112,7 @@ def measure(study: Study, folder: Path, workers: int) -> list[CellCost]:
                 logger.info("timing %s (%d of %d)", name, position, len(to_time), extra=ON_STDERR)
                 timing = time_cell(cell)
             size = CellSize(cell.parameters, cell.total, torch.get_num_threads(), workers)
-            mine = varies[cell.cell.report_metric]
+            mine = varies[name]
             return cost_of(study, cell.cell, found[name], work, timing, mine, size)
 
         return _each((built.popleft() for _ in study.cells), cost)  # each cell's memory is freed after its timing

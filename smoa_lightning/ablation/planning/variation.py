@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,32 +70,41 @@ def bounded_accuracy(accuracy: float) -> float:
 
 
 def variations(study: Study, folder: Path, found: Mapping[str, FinishedRuns]) -> dict[str, Variation]:
-    """Return for each metric how scores vary in the finished runs of a study, else in those of another one in its root.
+    """Return for each cell how its scores vary in finished runs: of the study, else of another study in its root.
 
     The variances are those of differences between a cell and its baseline (without baselines: the first cell) with the
-    same seeds on the same items, averaged over all such pairs with this metric. Another study counts if it has the same
-    task, backbone and metric, so its cells may differ. Only accuracies have scores of items. Variances of zero do not
-    show how scores vary, so they do not count.
+    same seeds on the same items, averaged over all such pairs with the metric and the tasks of the cell. Another study
+    counts if it also has the same backbone, so its cells may differ. Only metrics that are means over items have
+    scores of items. Variances of zero do not show how scores vary, so they do not count.
 
     Args:
         study: The study.
         folder: Its folder.
         found: Its finished runs.
     """
-    first = {cell.report_metric: cell for cell in reversed(study.cells)}  # the first cell of each metric
-    return {
-        metric: _of_metric(study, folder, found, cell) if METRICS[metric].is_accuracy else Variation()
-        for metric, cell in first.items()
-    }
+    groups: dict[tuple[str, str], list[Cell]] = {}
+    for cell in study.cells:
+        tasks = json.dumps(_rows(study.resolver.content(cell.settings))[:2])
+        groups.setdefault((tasks, cell.report_metric), []).append(cell)
+    several = len({tasks for tasks, _ in groups}) > 1
+    varied: dict[str, Variation] = {}
+    for cells in groups.values():
+        item = METRICS[cells[0].report_metric].item
+        own = Variation() if item is None else _of_cells(study, folder, found, cells, several)
+        varied |= dict.fromkeys((cell.name for cell in cells), own)
+    return varied
 
 
-def _of_metric(study: Study, folder: Path, found: Mapping[str, FinishedRuns], first: Cell) -> Variation:
-    """Return how the metric of a cell varies."""
-    metric = first.report_metric
-    mine = {cell.name: found[cell.name].final for cell in study.cells if cell.report_metric == metric}
+def _of_cells(
+    study: Study, folder: Path, found: Mapping[str, FinishedRuns], cells: Sequence[Cell], several: bool
+) -> Variation:
+    """Return how cells with the same metric and tasks vary; ``several`` names the first of them in the source."""
+    metric, rows = cells[0].report_metric, _rows(study.resolver.content(cells[0].settings))
+    mine = {cell.name: found[cell.name].final for cell in cells}
     if own := _variances(_squares(mine, study.baselines, metric)):
-        return Variation(own, f"from {sum(map(len, mine.values()))} finished runs of {len(mine)} cells")
-    wanted = (_rows(study.resolver.content(first.settings)), metric)
+        where = f" like {cells[0].name}" if several else ""
+        return Variation(own, f"from {sum(map(len, mine.values()))} finished runs of {len(mine)} cells{where}")
+    wanted = (rows, metric)
     for file in sorted(folder.parent.glob(f"*/{STUDY}")):
         try:
             description = read_sealed(file) or {}

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from smoa_lightning.ablation.report.cells import CellResult, cell_result
 from smoa_lightning.ablation.report.comparisons import Comparison, Judgement, with_base_model, with_baselines
@@ -25,6 +25,7 @@ class Analysis:
         grid: Main effects and interactions; ``None`` if fewer than two axes vary.
         gains: Comparisons of cells with the base model, if the base model was scored.
         contrasts: Planned contrasts of the study.
+        secondary: Secondary metric -> the same numbers by it, with corrections of their own.
     """
 
     study: StudyFolder
@@ -35,6 +36,7 @@ class Analysis:
     grid: GridEffects | None
     gains: tuple[Comparison, ...]
     contrasts: tuple[PlannedContrast, ...] = ()
+    secondary: Mapping[str, Analysis] = field(default_factory=dict)
 
     @property
     def margin(self) -> float | None:
@@ -64,6 +66,11 @@ class Analysis:
 
 def analyse(study: StudyFolder) -> Analysis:
     """Compute all numbers of a report."""
+    found = {name: _by_objective(study.by_metric(name)) for name in study.description.get("secondary", [])}
+    return replace(_by_objective(study), secondary={name: each for name, each in found.items() if each.scored})
+
+
+def _by_objective(study: StudyFolder) -> Analysis:
     description = study.description
     direction = str(description["objective"]["direction"])
     cells = tuple(cell_result(name, facts, study) for name, facts in description["cells"].items())

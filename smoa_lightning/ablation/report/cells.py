@@ -109,3 +109,12 @@ def unit(metric: str) -> tuple[float, str]:
     ((100.0, 'points'), (1.0, ''))
     """
     return (100.0, "points") if metric in METRICS and METRICS[metric].unit == "share" else (1.0, "")
+
+
+def decimals(metric: str) -> int:
+    """Return the decimals of a difference in the unit of reports.
+
+    >>> decimals("acc"), decimals("nll")
+    (2, 4)
+    """
+    return 4 if metric in METRICS and METRICS[metric].unit == "nats per token" else 2

@@ -10,6 +10,7 @@ from smoa_lightning.ablation.report.cells import unit
 from smoa_lightning.ablation.report.comparisons import Comparison
 from smoa_lightning.ablation.report.provenance import provenance
 from smoa_lightning.ablation.report.searches import search_blocks
+from smoa_lightning.ablation.report.secondary import secondary_blocks
 from smoa_lightning.ablation.report.summary import headline, missing, opening, summary
 from smoa_lightning.ablation.report.tables import (
     cell_table,
@@ -82,6 +83,7 @@ def contents(analysis: Analysis, pictures: Sequence[Picture], made_by: str) -> D
             gain_table(analysis),
             Paragraph(GAIN_NOTE + seed_note(analysis.gains)),
         ]
+    blocks += secondary_blocks(analysis)
     if analysis.grid is not None:
         blocks += [Heading("Effects of the axes"), *grid_tables(analysis), Paragraph(GRID_NOTE)]
     others = tuple(picture for picture in pictures if picture.name != FIRST)

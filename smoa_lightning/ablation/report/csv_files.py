@@ -55,6 +55,13 @@ def data_files(analysis: Analysis) -> dict[str, Data]:
         "searches": searches(analysis),
         "trials": trials(analysis),
     }
+    for name, own in analysis.secondary.items():
+        files |= {
+            f"cells_{name}": cells(own),
+            f"differences_{name}": differences(own, own.comparisons),
+            f"gains_{name}": differences(own, own.gains),
+            f"contrasts_{name}": contrasts(own),
+        }
     return {name: data for name, data in files.items() if data.rows}
 
 

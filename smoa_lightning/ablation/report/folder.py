@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,28 @@ from numpy.typing import NDArray
 from smoa_lightning.common.checksums import read_sealed
 from smoa_lightning.common.errors import UserError, one_line
 from smoa_lightning.records.few_shot import prompts_follow_seed
-from smoa_lightning.records.items import read_right, read_scores
+from smoa_lightning.records.items import Place, read_metrics
+from smoa_lightning.records.metric_table import METRICS
 from smoa_lightning.records.record import BASE_ITEMS, FILES, ITEMS, RECORD, STUDY, STUDY_FACTS, TRIALS, read_record
 
 FORMAT = 1  # of the description of a study
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What a run scores by one metric.
+
+    Args:
+        score: Value of the metric.
+        items: Items as (task, row); empty if items have no score of this metric.
+        values: (m,), the score of each item.
+        error: Standard error over items; nan if the metric has none.
+    """
+
+    score: float
+    items: tuple[Place, ...] = ()
+    values: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
+    error: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -33,6 +51,7 @@ class FinishedRun:
         items: Items as (task, row); empty if items have no score of this metric.
         values: (m,), the score of each item.
         groups: Item -> its group; empty if all items are independent.
+        secondary: Secondary metric -> what the run scores by it.
     """
 
     name: str
@@ -43,6 +62,12 @@ class FinishedRun:
     items: tuple[tuple[str, int], ...] = ()
     values: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
     groups: Mapping[Any, Any] = field(default_factory=dict)
+    secondary: Mapping[str, Scored] = field(default_factory=dict)
+
+    def by_metric(self, metric: str) -> FinishedRun:
+        """Return the run with a secondary metric in the place of the study's."""
+        found = self.secondary[metric]
+        return replace(self, score=found.score, items=found.items, values=found.values, secondary={})
 
     @property
     def metrics(self) -> Mapping[str, float]:
@@ -61,6 +86,7 @@ class BaseModelScore:
         values: (m,), the score of each item.
         by_seed: Seed -> score with the prompts of this seed, if few-shot prompts follow the seed. Then ``score`` and
             ``error`` are means over seeds. Empty if all seeds have the same prompts.
+        secondary: Secondary metric -> what the base model scores by it.
     """
 
     score: float
@@ -68,10 +94,27 @@ class BaseModelScore:
     items: tuple[tuple[str, int], ...]
     values: NDArray[np.float64]
     by_seed: Mapping[int, BaseModelScore] = field(default_factory=dict)
+    secondary: Mapping[str, Scored] = field(default_factory=dict)
 
     def of(self, seed: int) -> BaseModelScore | None:
         """Return the score that runs with a seed are compared with; None if it was not measured."""
         return self.by_seed.get(seed) if self.by_seed else self
+
+    def by_metric(self, metric: str) -> BaseModelScore | None:
+        """Return the score by a secondary metric; None if it was not measured."""
+        if self.by_seed:
+            each = {seed: base.by_metric(metric) for seed, base in self.by_seed.items()}
+            return mean_over_seeds({seed: base for seed, base in each.items() if base is not None})
+        found = self.secondary.get(metric)
+        return None if found is None else BaseModelScore(found.score, found.error, found.items, found.values)
+
+
+def mean_over_seeds(by_seed: Mapping[int, BaseModelScore]) -> BaseModelScore | None:
+    """Return the score of a base model whose prompts follow the seed; None without a seed."""
+    if not by_seed:
+        return None
+    score, error = (float(np.mean([getattr(base, name) for base in by_seed.values()])) for name in ("score", "error"))
+    return BaseModelScore(score, error, (), np.empty(0), by_seed)
 
 
 @dataclass(frozen=True)
@@ -102,6 +145,24 @@ class StudyFolder:
     def finished(self) -> tuple[FinishedRun, ...]:
         """All finished final runs, cell by cell."""
         return tuple(run for runs in self.runs.values() for run in runs)
+
+    def by_metric(self, metric: str) -> StudyFolder:
+        """Return the same study with a secondary metric in the place of its objective; a margin holds for that only.
+
+        Runs without this metric are left out.
+        """
+        described = {key: value for key, value in self.description.items() if key != "margin"}
+        described["objective"] = {"metric": metric, "direction": METRICS[metric].direction}
+        described["cells"] = {
+            name: {**cell, "report_metric": metric} for name, cell in self.description["cells"].items()
+        }
+        runs = {
+            cell: tuple(run.by_metric(metric) for run in each if metric in run.secondary)
+            for cell, each in self.runs.items()
+        }
+        bases = {id(base): base.by_metric(metric) for base in self.base_models.values()}  # cells share one object
+        known = {cell: own for cell, base in self.base_models.items() if (own := bases[id(base)]) is not None}
+        return replace(self, description=described, runs=runs, base_models=known)
 
 
 def read_study(folder: Path) -> StudyFolder:
@@ -166,7 +227,8 @@ def _base_models(
         if (other, metric) not in scored:
             settings = description["cells"].get(other, {}).get("settings", {})
             each = [(run, _base_of(folder, run, metric, damaged)) for run in runs.get(other, ())]
-            scored[other, metric] = _of_seeds(settings, [(run, base) for run, base in each if base is not None])
+            known = [(run, base) for run, base in each if base is not None]
+            scored[other, metric] = _of_seeds(settings, known, description["seeds"])
         base = scored[other, metric]
         if base is not None:
             found[cell] = base
@@ -174,7 +236,7 @@ def _base_models(
 
 
 def _of_seeds(
-    settings: Mapping[str, Any], scores: Sequence[tuple[FinishedRun, BaseModelScore]]
+    settings: Mapping[str, Any], scores: Sequence[tuple[FinishedRun, BaseModelScore]], seeds: Sequence[int]
 ) -> BaseModelScore | None:
     """Return the score of the base model from the runs of a cell that measured it; ``None`` without such a run."""
     if not scores:
@@ -183,22 +245,22 @@ def _of_seeds(
     own = {key.removeprefix("data."): value for key, value in searched.items() if key.startswith("data.")}
     if not prompts_follow_seed({"data": {**(settings.get("data") or {}), **own}}):
         return scores[0][1]
-    score, error = (float(np.mean([getattr(base, name) for _, base in scores])) for name in ("score", "error"))
-    return BaseModelScore(score, error, (), np.empty(0), {run.seed: base for run, base in scores})
+    return mean_over_seeds({run.seed: base for run, base in scores if run.seed in seeds})
 
 
 def _base_of(folder: Path, run: FinishedRun, metric: str, damaged: list[str]) -> BaseModelScore | None:
-    score = run.metrics.get(f"base/{metric}")
-    if score is None:
+    if run.metrics.get(f"base/{metric}") is None:
         return None
     checksum = run.record.get(FILES, {}).get(BASE_ITEMS)
+    names = [metric, *run.secondary]
     try:
-        right = read_right(folder / "runs" / run.name / BASE_ITEMS, metric, checksum)
+        scores, _ = read_metrics(folder / "runs" / run.name / BASE_ITEMS, names, checksum)
     except UserError as fault:
         damaged.append(f"the score of the base model in {run.name} is left out: {fault}")
         return None
-    error = float(run.metrics.get(f"base/{metric}_stderr", math.nan))
-    return BaseModelScore(float(score), error, tuple(right), np.array(list(right.values())))
+    found = _scored(run.record, "base", scores)
+    main = found.pop(metric)
+    return BaseModelScore(main.score, main.error, main.items, main.values, secondary=found)
 
 
 def _best_values(search: Mapping[str, Any]) -> Mapping[str, Any] | None:
@@ -215,8 +277,24 @@ def _run(folder: Path, description: Mapping[str, Any]) -> FinishedRun | None:
     cell = description["cells"].get(place["cell"])
     if cell is None or place["stage"] != "final":
         return None
-    metric = cell["report_metric"]
-    score = float(record["metrics"][f"report/{metric}"])
-    right, groups = read_scores(folder / ITEMS, metric, record.get(FILES, {}).get(ITEMS))
-    items, values = tuple(right), np.array(list(right.values()))
-    return FinishedRun(folder.name, place["cell"], place["seed"], record, score, items, values, groups)
+    metric, names = cell["report_metric"], description.get("secondary", [])
+    scores, groups = read_metrics(folder / ITEMS, [metric, *names], record.get(FILES, {}).get(ITEMS))
+    found = _scored(record, "report", scores)
+    if metric not in found:
+        raise KeyError(f"report/{metric}")
+    main = found.pop(metric)
+    return FinishedRun(
+        folder.name, place["cell"], place["seed"], record, main.score, main.items, main.values, groups, found
+    )
+
+
+def _scored(record: Mapping[str, Any], part: str, scores: Mapping[str, Mapping[Place, float]]) -> dict[str, Scored]:
+    """Return what a run scores by each metric; a metric that an old record lacks is the mean over its items."""
+    found = {}
+    for metric, own in scores.items():
+        values = np.array(list(own.values()))
+        score = record["metrics"].get(f"{part}/{metric}", values.mean() if own else None)
+        error = float(record["metrics"].get(f"{part}/{metric}_stderr", math.nan))
+        if score is not None:
+            found[metric] = Scored(float(score), tuple(own), values, error)
+    return found

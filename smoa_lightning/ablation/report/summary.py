@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from smoa_lightning.ablation.report.analysis import Analysis
-from smoa_lightning.ablation.report.cells import CellResult, unit
+from smoa_lightning.ablation.report.cells import CellResult, decimals, unit
 from smoa_lightning.ablation.report.comparisons import BASE_MODEL, Comparison
 from smoa_lightning.ablation.statistics import MINIMUM_SEEDS, counted
 from smoa_lightning.ablation.statistics.verdict import EQUIVALENT, NOT_ESTABLISHED
@@ -56,7 +56,7 @@ def _largest(found: Sequence[Comparison]) -> str:
     """Name the largest of some differences."""
     largest = max(found, key=lambda each: abs(each.difference.value))
     factor, word = unit(largest.metric)
-    size = f"{abs(factor * largest.difference.value):.2f}{f' {word}' if word else ''}"
+    size = f"{abs(factor * largest.difference.value):.{decimals(largest.metric)}f}{f' {word}' if word else ''}"
     return f"{'' if len(found) == 1 else 'most: '}{largest.cell}, by {size}"
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from smoa_lightning.ablation.report.analysis import Analysis
-from smoa_lightning.ablation.report.cells import unit
+from smoa_lightning.ablation.report.cells import decimals, unit
 from smoa_lightning.ablation.report.comparisons import BASE_MODEL, Comparison
 from smoa_lightning.ablation.report.estimates import estimate_text, interval_text, no_difference_interval, no_interval
 from smoa_lightning.ablation.report.summary import best_cell
@@ -104,8 +104,9 @@ def gain_table(analysis: Analysis) -> Table:
 
 def _difference_row(comparison: Comparison) -> tuple[str, ...]:
     difference, (scale, name) = comparison.interval, unit(comparison.metric)
-    ends = ends_text(difference, scale)
-    size = f"{difference.value * scale:+.2f}{f' {name}' if name else ''}"
+    digits = decimals(comparison.metric)
+    ends = ends_text(difference, scale, digits)
+    size = f"{difference.value * scale:+.{digits}f}{f' {name}' if name else ''}"
     return (
         comparison.cell, comparison.baseline, comparison.test, comparison.verdict.outcome, size, ends,
         p_text(difference.p), p_text(comparison.adjusted), _number(comparison.effect, ".2f"),
@@ -117,11 +118,12 @@ def contrast_table(analysis: Analysis) -> Table:
     """Return the table of planned contrasts."""
     rows = []
     for each in analysis.contrasts:
-        d, (scale, name) = each.interval, unit(each.metric)
+        d, (scale, name), digits = each.interval, unit(each.metric), decimals(each.metric)
         rows.append((
             each.name, f"{each.above} − {each.below}", f"{each.n_above} / {each.n_below}", each.verdict.outcome,
-            f"{d.value * scale:+.2f}{f' {name}' if name else ''}", ends_text(d, scale), p_text(each.difference.p),
-            p_text(each.adjusted), str(d.n_seeds), "" if d.n_items is None else str(d.n_items),
+            f"{d.value * scale:+.{digits}f}{f' {name}' if name else ''}", ends_text(d, scale, digits),
+            p_text(each.difference.p), p_text(each.adjusted), str(d.n_seeds),
+            "" if d.n_items is None else str(d.n_items),
         ))  # fmt: skip
     titles = ["contrast", "of", "cells", "verdict", "difference", "corrected 95 % interval", "p", "p (Holm)", "seeds",
               "items"]  # fmt: skip
@@ -129,11 +131,11 @@ def contrast_table(analysis: Analysis) -> Table:
     return without_constant_columns(table, MOVED)
 
 
-def ends_text(difference: Difference, scale: float) -> str:
+def ends_text(difference: Difference, scale: float, digits: int = 2) -> str:
     """Return the interval of a difference in the unit of reports, or why there is none."""
     if difference.low is None or difference.high is None:
         return no_difference_interval(difference)
-    return f"[{difference.low * scale:+.2f}, {difference.high * scale:+.2f}]"
+    return f"[{difference.low * scale:+.{digits}f}, {difference.high * scale:+.{digits}f}]"
 
 
 def grid_tables(analysis: Analysis) -> list[Table]:

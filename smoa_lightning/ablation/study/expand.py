@@ -13,7 +13,7 @@ from smoa_lightning.ablation.study.budget import BUDGET, DEFAULT_TOLERANCE, TOLE
 from smoa_lightning.ablation.study.classes import classes_of
 from smoa_lightning.ablation.study.conditions import Condition, Lookup, parse_condition
 from smoa_lightning.ablation.study.contrasts import parse_contrasts
-from smoa_lightning.ablation.study.objective import DIRECTIONS, Objective, metric_of
+from smoa_lightning.ablation.study.objective import DIRECTIONS, Objective, metric_of, parse_secondary
 from smoa_lightning.ablation.study.search_space import parse_search
 from smoa_lightning.ablation.study.space import Cell, Study, command_line
 from smoa_lightning.ablation.study.study_file import (
@@ -92,6 +92,12 @@ class _Expansion:
             keep=keep(self.tree),
             resolver=self.resolver,
             margin=margin_of(self.tree),
+            secondary=parse_secondary(
+                self.tree.value.get("secondary"),
+                self.objective,
+                [cell.settings for cell in cells],
+                self.tree.where("secondary"),
+            ),
             contrasts=parse_contrasts(self.tree, self.axes, groups_by_rows(cells, self.resolver)),
         )
 

@@ -105,7 +105,9 @@ def _sources(protocol: Protocol, part: Part) -> set[Source]:
     return {"gold replies", "answers" if protocol.answer is not None else "reply texts", "general text"}
 
 
-def metric_of(objective: Objective, settings: Mapping[str, Any], part: Part, where: str = "") -> str:
+def metric_of(
+    objective: Objective, settings: Mapping[str, Any], part: Part, where: str = "", what: str = "objective"
+) -> str:
     """Return the metric of a cell in a part of the rows: the objective's metric, else the task's primary metric.
 
     Raises:
@@ -121,6 +123,33 @@ def metric_of(objective: Objective, settings: Mapping[str, Any], part: Part, whe
     if objective.metric not in known:
         rows = "report rows" if part == "report" else "selection rows"
         hint = "" if part == "report" else "; set search.objective to one of them"
-        raise UserError(f"{where}the objective {objective.metric} is not measured on the {rows} of "
+        raise UserError(f"{where}the {what} {objective.metric} is not measured on the {rows} of "
                         f"{', '.join(protocols)}, which have {', '.join(known)}{hint}")  # fmt: skip
     return objective.metric
+
+
+def parse_secondary(
+    given: Any, objective: Objective, cells: Sequence[Mapping[str, Any]], where: str
+) -> tuple[str, ...]:
+    """Return the further metrics of a report: a name or a list of names.
+
+    Args:
+        given: The value in the study file; None for no further metric.
+        objective: The objective of the study.
+        cells: Resolved settings of each cell.
+        where: Place of the value, for messages.
+
+    Raises:
+        UserError: A metric is unknown, is named twice, is the objective, or is not measured by the task of a cell.
+    """
+    names = [given] if isinstance(given, str) else [] if given is None else given
+    if not isinstance(names, list):
+        raise UserError(f"{where}secondary is {given!r}, but must be a list of metrics, such as [expected_acc]")
+    for place, name in enumerate(names):
+        Objective.parse({"metric": name}, where)
+        if name in names[:place] or name == objective.metric:
+            raise UserError(f"{where}secondary names {name} twice" if name in names[:place] else
+                            f"{where}secondary names {name}, which is the objective")  # fmt: skip
+        for settings in cells:
+            metric_of(Objective(name), settings, "report", where, "secondary metric")
+    return tuple(names)

@@ -122,6 +122,7 @@ class Study:
         keep: Whether finished runs keep their best adapter: ``best`` or ``none``.
         resolver: Composes settings.
         margin: Largest difference that does not matter, in the unit of reports; ``None`` without one.
+        secondary: Further metrics of the report, without the part.
         contrasts: Planned contrasts, from ``contrasts.parse_contrasts``.
         sources: The sources that were decided for the cells, see ``sources``; ``None`` if each run decides.
         contents: Digests of the local files that the cells read, see ``local_files``.
@@ -140,6 +141,7 @@ class Study:
     keep: Keep
     resolver: Composer = field(repr=False)
     margin: float | None = None
+    secondary: tuple[str, ...] = ()
     contrasts: tuple[Contrast, ...] = ()
     sources: Mapping[str, Mapping[str, Any]] | None = None
     contents: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict, repr=False)

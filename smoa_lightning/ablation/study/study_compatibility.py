@@ -54,6 +54,8 @@ def describe_study(study: Study) -> dict[str, Any]:
     }
     if study.margin is not None:
         description["margin"] = study.margin
+    if study.secondary:
+        description["secondary"] = list(study.secondary)
     if study.contrasts:
         description["contrasts"] = {each.name: _contrast(each) for each in study.contrasts}
     if study.sources is not None:
@@ -166,7 +168,7 @@ def _changes(stored: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]
         yield f"search.trials was {stored['search']['trials']} and is {new['search']['trials']}"
     if new["search"] is not None and (after := new["search"].get("extend")) != stored["search"].get("extend"):
         yield f"search.extend was {json.dumps(stored['search'].get('extend'))} and is {json.dumps(after)}"
-    for key in ("objective", "baselines", "retries", "keep", "margin", "contrasts"):
+    for key in ("objective", "baselines", "retries", "keep", "secondary", "margin", "contrasts"):
         before, after = stored.get(key), new.get(key)
         if key == "baselines":  # baselines of new cells are not a change
             before, after = (

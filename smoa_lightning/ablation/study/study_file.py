@@ -12,6 +12,7 @@
     drop: [{partition: none, num_subspaces: '>1'}]  # see conditions.py
     baseline: {mechanism: hira, r: 8}
     objective: {metric: acc, direction: maximize}
+    secondary: [expected_acc]                    # further metrics of the report, each a family of tests of its own
     margin: 1.0                                  # differences below 1.0 points (of an accuracy) do not matter
     contrasts: {subspaces: {partition: [spectral_blocks, none]}, rank: {r: log}}  # see contrasts.py
     seeds: 3                                     # or a list
@@ -61,6 +62,7 @@ STUDY_KEYS = {
     "seeds": "seeds of the final runs, or their number",
     "baseline": "axis -> value of the cell that the other cells are compared with",
     "objective": "metric and direction",
+    "secondary": "further metrics of the report",
     "margin": "largest difference that does not matter, in the unit of reports",
     "contrasts": "name -> axis with two sides or a trend",
     "budget": "trainable parameters of every cell",

@@ -1,0 +1,119 @@
+"""Secondary metrics of a study: read from its file, computed from the items, and reported as families of their own."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.special import softmax
+
+from smoa_lightning.ablation.report.analysis import analyse
+from smoa_lightning.ablation.report.folder import read_study
+from smoa_lightning.ablation.report.paired_cells import SeedPools
+from smoa_lightning.ablation.report.secondary import sharpness
+from smoa_lightning.ablation.statistics import corrected, crossed_difference, holm, pooled_for_differences
+from smoa_lightning.ablation.study.study_compatibility import check_folder, describe_study
+from smoa_lightning.commands.report import write_report
+from smoa_lightning.common.errors import UserError
+
+from .made_study import make_study
+from .test_report import CELLS
+
+BASELINE, OTHERS = "method=lora", ("method=better", "method=same")
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """A study of an earlier version whose records have no `expected_acc`, and its answers and expected accuracies."""
+    folder = tmp_path_factory.mktemp("study")
+    right = make_study(folder, CELLS, items=60)
+    described = json.loads((folder / "study.json").read_text()) | {"secondary": ["expected_acc", "nll"], "margin": 2.0}
+    (folder / "study.json").write_text(json.dumps(described))
+    source, expected = np.random.default_rng(4), {name: np.zeros((3, 60)) for name in CELLS}
+    for name in CELLS:
+        for seed in range(3):
+            file = folder / "runs" / f"{name},seed={seed}" / "items.jsonl"
+            items = [json.loads(line) for line in file.read_text().splitlines()]
+            for item in items:
+                gain = (2 * right[name][seed, item["row"]] - 1) * source.uniform(0.1, 2)
+                item |= {"log_likelihood": [-3.0, -3.0 + gain], "nll": 3.0 - gain, "tokens": 2}
+                expected[name][seed, item["row"]] = softmax([-3.0, -3.0 + gain])[1]
+            file.write_text("".join(json.dumps(item) + "\n" for item in items))
+    return folder, right, expected
+
+
+def test_a_secondary_metric_is_computed_like_the_objective(study: Any) -> None:
+    folder, right, expected = study
+    analysis = analyse(read_study(folder))
+    assert analysis.comparison("method=better").difference.value == pytest.approx(
+        (right["method=better"] - right[BASELINE]).mean()
+    )
+    found = analysis.secondary["expected_acc"]
+    assert (found.direction, found.margin) == ("maximize", None)
+    assert np.array([cell.scores for cell in found.cells]) == pytest.approx(
+        np.array([expected[cell].mean(axis=1) for cell in CELLS])
+    )
+    pool = SeedPools(found.cells, pooled_for_differences).of((0, 1, 2), found.cells[0].runs[0].items)
+    each = [crossed_difference(expected[cell], expected[BASELINE], pooled=pool.times(2)) for cell in OTHERS]
+    assert [c.difference.p for c in found.comparisons] == pytest.approx([d.p for d in each])
+    assert [c.adjusted for c in found.comparisons] == pytest.approx(holm([d.p for d in each]))  # a family of its own
+    assert [c.interval.low for c in found.comparisons] == pytest.approx([c.interval.low for c in corrected(each)])
+    gain = {c.cell: c.difference.value for c in found.gains}  # the base model's items have the probability .223
+    assert gain[BASELINE] == pytest.approx(expected[BASELINE].mean() - softmax([-1.25, -2.5])[1])
+    nll = analysis.secondary["nll"]
+    assert nll.direction == "minimize"
+    assert next(c for c in nll.comparisons if c.cell == "method=better").verdict.better
+    assert nll.gains == ()  # the base model's items have none
+
+
+def test_a_report_has_a_section_and_files_for_each_secondary_metric(study: Any, tmp_path: Path) -> None:
+    folder, _, expected = study
+    analysis, document = write_report(folder, tmp_path)
+    with (tmp_path / "tables" / "differences_expected_acc.csv").open() as file:
+        lines = {line["cell"]: line for line in csv.DictReader(file)}
+    assert float(lines["method=same"]["difference"]) == pytest.approx(
+        (expected["method=same"] - expected[BASELINE]).mean()
+    )
+    assert {line["metric"] for line in lines.values()} == {"expected_acc"}
+    with (tmp_path / "tables" / "differences.csv").open() as file:
+        assert {line["metric"] for line in csv.DictReader(file)} == {"acc"}
+    names = [table.name for table in document.tables]
+    assert len(set(names)) == len(names)
+    assert {"cells_expected_acc", "differences_nll", "gains_expected_acc"} <= {*names}
+    assert (tmp_path / "tables" / "gains_expected_acc.tex").is_file()
+    text = (tmp_path / "report.md").read_text()
+    assert "## Secondary metric: expected_acc" in text
+    assert "Its tests are a family of their own" in text
+    errors = [
+        own.difference.standard_error / main.difference.standard_error
+        for main, own in zip(analysis.comparisons, analysis.secondary["expected_acc"].comparisons, strict=True)
+    ]
+    assert f"{np.median(errors):.2f} of those by the objective for the differences" in text
+    assert sharpness(analysis, analysis.secondary["nll"]) == ""  # nats and points cannot be compared
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("expectedacc", "unknown metric 'expectedacc'; the nearest are expected_acc"),
+        (["nll", "nll"], "secondary names nll twice"),
+        (["acc"], "secondary names acc, which is the objective"),
+        ({"nll": 1}, r"must be a list of metrics, such as \[expected_acc\]"),
+        (["bleu"], "the secondary metric bleu is not measured on the report rows of piqa"),
+    ],
+)
+def test_impossible_secondary_metrics_are_refused(given: Any, message: str, made: Any) -> None:
+    with pytest.raises(UserError, match=message):
+        made(axes={"r": [4, 8]}, objective="acc", secondary=given)
+
+
+def test_secondary_metrics_may_change_in_a_folder(made: Any, tmp_path: Path) -> None:
+    before, after = (made(axes={"r": [4]}, objective="acc", secondary=given) for given in (None, ["expected_acc"]))
+    assert "secondary" not in describe_study(before)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "study.json").write_text(json.dumps(describe_study(before)))
+    assert check_folder(tmp_path / "folder", after) == ['secondary was null and is ["expected_acc"]']
