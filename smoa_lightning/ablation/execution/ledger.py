@@ -43,7 +43,7 @@ class Ledger:
         worker: This worker.
         watch: Watches the other workers.
 
-    ``is_new`` tells whether this object has created the Optuna study.
+    ``is_new`` is whether this object has created the Optuna study.
     """
 
     def __init__(self, storage: BaseStorage, name: str, direction: str, worker: WorkerId, watch: Watch) -> None:
