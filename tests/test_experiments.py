@@ -35,6 +35,7 @@ def test_one_step(task: Path, overlay: Path | None, tmp_path: Path) -> None:
     files = ["--config", str(task)] + (["--config", str(overlay)] if overlay else [])
     settings = yaml.safe_load(task.read_text())["data"]
     reported = settings.get("report_tasks", [])
+    held_out = [] if "selection" in settings else ["--data.selection_rows", "2"]
     for name in [settings["task"], *reported]:
         write_folder(tmp_path / "rows" / (name if reported else ""), name)
     status = main(
@@ -42,8 +43,8 @@ def test_one_step(task: Path, overlay: Path | None, tmp_path: Path) -> None:
             *("fit", *files, "--run.root", str(tmp_path)),
             *("--model.backbone.source", "local", "--model.backbone.path", str(backbone_folder())),
             *("--data.source", "local", "--data.path", str(tmp_path / "rows"), "--data.batch_size", "3"),
-            *("--data.limit_report_rows", "4", "--data.max_new_tokens", "4", "--data.selection_rows", "2"),
-            *("--trainer.max_steps", "1", "--model.warmup", "0"),
+            *("--data.limit_report_rows", "4", "--data.max_new_tokens", "4", *held_out),
+            *("--trainer.max_steps", "1", "--model.warmup", "0", "--trainer.check_val_every_n_epoch", "1"),
             *("--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false"),
             *("--trainer.limit_val_batches", "1", "--trainer.limit_test_batches", "1", "--data.eval_batch_size", "4"),
             *("--rank_monitor.max_layers", "1", "--forgetting.max_documents", "4"),

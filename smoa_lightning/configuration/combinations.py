@@ -9,7 +9,7 @@ from typing import Any
 
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.configuration.trainer_options import check_flags
-from smoa_lightning.records.selection import ON_REPORT
+from smoa_lightning.records.selection import HELD_OUT, ON_TRAINED
 
 Value = Callable[[str], Any]
 # Variables that launchers set: torchrun, SLURM, LSF, Open MPI, and processes that are started by hand.
@@ -76,10 +76,17 @@ def _never_selected(value: Value) -> None:
 
 def _two_selections(value: Value) -> None:
     rows = value("data.selection_rows")
-    if value("data.selection") == ON_REPORT and rows is not None:
+    selection = value("data.selection")
+    if selection not in (None, HELD_OUT) and rows is not None:
         raise UserError(
-            f"data.selection_rows is {rows}, but data.selection is {ON_REPORT}, which holds no training rows out: "
+            f"data.selection_rows is {rows}, but data.selection is {selection}, which holds no training rows out: "
             "remove data.selection_rows"
+        )
+    trained, reported = value("data.limit_train_rows"), value("data.limit_report_rows")
+    if selection == ON_TRAINED and _is_whole(trained) and _is_whole(reported) and reported > trained:
+        raise UserError(
+            f"data.limit_report_rows is {reported}, but data.selection is {ON_TRAINED} and only {trained} rows are "
+            f"trained: set it to at most {trained}"
         )
 
 

@@ -76,6 +76,7 @@ class TaskDataModule(LightningDataModule):
         limit_report_rows: Report on this number of rows only, a seeded choice; ``null`` means all.
         selection: ``held_out``: training rows that are held out select the checkpoint. ``best_epoch_on_report``: the
             report rows themselves select it, "as published"; such scores are too good, and are labelled everywhere.
+            ``trained_rows``: the training rows select it and are reported, to measure capacity; labelled everywhere.
         selection_rows: How many training rows of each task are held out to select the checkpoint. ``null`` means
             min(500, 5 %); 0 trains on all rows and takes the last step.
         report_split: Split of the report rows; ``null`` means that of the task.

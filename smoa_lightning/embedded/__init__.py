@@ -32,6 +32,7 @@ TASKS = (
     "choice",
     "instruction",
     "chat",
+    "phone_book",
     "cola",
     "sst2",
     "mrpc",

@@ -21,6 +21,7 @@ from smoa_lightning.evaluation.text import (
     likelihood_metrics,
     load_encoder,
     reply_metrics,
+    stored_bits,
 )
 from smoa_lightning.evaluation.valid_scores import check_scores
 from smoa_lightning.records.metric_table import COUNT
@@ -83,6 +84,8 @@ class ReplyEvaluator(nn.Module):
         for item, row in enumerate(batch["row"].tolist()):
             record: dict[str, Any] = {"row": row, "nll": nll[item], "tokens": counts[item]}
             record["reference"] = batch["response"][item]
+            if self.protocol.code_bits is not None:
+                record["code_bits"] = self.protocol.code_bits(record["reference"])
             if replies is not None:
                 record["reply"] = replies[item]
                 if self.protocol.answer is not None:
@@ -128,6 +131,8 @@ class ReplyEvaluator(nn.Module):
         records, self.records = gathered(self.records), []
         values, units = {COUNT: float(len(records))}, groups_of(records, groups)
         values |= likelihood_metrics([r["nll"] for r in records], [r["tokens"] for r in records], units)
+        if records and "code_bits" in records[0]:
+            values |= stored_bits([r["code_bits"] for r in records], [r["nll"] for r in records], units)
         if records and "answer" in records[0]:
             values |= answer_metrics([r["answer"] for r in records], [r["label"] for r in records], units)
         elif records and "reply" in records[0]:

@@ -199,6 +199,19 @@ def likelihood_metrics(nll: Sequence[float], tokens: Sequence[int], groups: Grou
     return metrics | {"perplexity": perplexity, "perplexity_stderr": stderr}
 
 
+def stored_bits(code_bits: Sequence[float], nll: Sequence[float], groups: Groups | None = None) -> dict[str, float]:
+    """Return ``stored_bits``: the mean over items of H - a / ln 2, with its standard error.
+
+    H are the bits of an item's random code, and a is the negative log-likelihood of its reply in nats.
+    A model that knows nothing but the form of the codes has 0 or less, and one that knows every code has H.
+
+    >>> round(stored_bits([10.0], [math.log(2)])["stored_bits"], 6)
+    9.0
+    """
+    _same_number(code_bits, nll)
+    return with_stderr("stored_bits", [bits - a / math.log(2) for bits, a in zip(code_bits, nll, strict=True)], groups)
+
+
 # ---- BERTScore
 
 

@@ -1,13 +1,19 @@
-"""The two protocols that select the checkpoint of a run, and the note that labels the second one. Imports no torch."""
+"""The protocols that select the checkpoint of a run, and the notes that label all but the first. Imports no torch."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
-Selection = Literal["held_out", "best_epoch_on_report"]
+Selection = Literal["held_out", "best_epoch_on_report", "trained_rows"]
 HELD_OUT: Selection = "held_out"
 ON_REPORT: Selection = "best_epoch_on_report"
+ON_TRAINED: Selection = "trained_rows"
+NOTES: dict[str, str] = {
+    ON_REPORT: '"as published"{}: the best epoch on the report rows, so the scores are too good.',
+    ON_TRAINED: "{}: capacity. The training rows are scored, so the scores say what a method can store, and nothing "
+    "about other rows.",
+}
 
 
 def selection_of(record: Mapping[str, Any]) -> str:
@@ -15,18 +21,34 @@ def selection_of(record: Mapping[str, Any]) -> str:
     return str((record.get("data") or {}).get("selection") or HELD_OUT)
 
 
+def capacity(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Return what a run stores of random codes: ``capacity/stored_bits`` of all items, and for each trained parameter.
+
+    Args:
+        metrics: The metrics of a run whose training rows are reported, with the number of its trained parameters.
+
+    >>> capacity({"report/stored_bits": 20.0, "report/num_items": 250, "parameters/trainable": 1000})
+    {'capacity/stored_bits': 5000.0, 'capacity/bits_per_parameter': 5.0}
+    """
+    bits, trained = metrics.get("report/stored_bits"), metrics.get("parameters/trainable")
+    if bits is None or not trained:
+        return {}
+    total = bits * metrics["report/num_items"]
+    return {"capacity/stored_bits": total, "capacity/bits_per_parameter": total / trained}
+
+
 def selection_note(records: Iterable[Mapping[str, Any]]) -> str | None:
-    """Return the sentence about runs whose checkpoint was selected on the rows of the report; None without such runs.
+    """Return the sentences about runs that select or report on rows of their training or report; None without them.
 
     >>> selection_note([{"data": {"selection": "held_out"}}, {"data": {}}])
     >>> selection_note([{"data": {"selection": "best_epoch_on_report"}}])
     'Selection best_epoch_on_report, "as published": the best epoch on the report rows, so the scores are too good.'
     """
     kinds = [selection_of(record) for record in records]
-    count = kinds.count(ON_REPORT)
-    if not count:
-        return None
-    which = "" if count == len(kinds) else f" in {count} of {len(kinds)} runs"
-    return (
-        f'Selection {ON_REPORT}, "as published"{which}: the best epoch on the report rows, so the scores are too good.'
-    )
+    notes = []
+    for kind, text in NOTES.items():
+        if count := kinds.count(kind):
+            which = "" if count == len(kinds) else f" in {count} of {len(kinds)} runs"
+            between = "" if text.startswith("{}") else ", "
+            notes.append(f"Selection {kind}{between}{text.format(which)}")
+    return " ".join(notes) or None

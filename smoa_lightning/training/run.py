@@ -39,6 +39,7 @@ from smoa_lightning.records.record import (
     evaluation_folder,
     read_record,
 )
+from smoa_lightning.records.selection import ON_TRAINED, capacity
 from smoa_lightning.records.tables import part_table
 from smoa_lightning.training.callbacks import AdapterCheckpoint, CostMonitor, Pictures, SamplePredictions
 from smoa_lightning.training.callbacks.kept_states import kept_states
@@ -295,6 +296,7 @@ class Run:
         if self.module.frozen:
             metrics |= {k.replace("base/", "report/"): v for k, v in metrics.items()}
         metrics |= {f"parameters/{k}": v for k, v in sizes(self.module.network).items()}
+        metrics |= capacity(metrics) if self.data.selection == ON_TRAINED else {}
         metrics |= {f"cost/{k}": v for k, v in callback_of(trainer, CostMonitor).summary().items()}
         self.record |= {
             "status": "finished",

@@ -80,6 +80,11 @@ def fit_result(run: Run, metrics: Mapping[str, float]) -> str:
     lines += [] if run.module.frozen else result_lines("after training", metrics, "report", facts)
     table = f"{result_table(lines)}\n{legend()}\n" if lines else ""
     table += f"{note}\n" if (note := selection_note([run.record])) else ""
+    if "capacity/bits_per_parameter" in metrics:
+        table += (
+            f"{metrics['capacity/stored_bits']:,.0f} bits stored, "
+            f"{metrics['capacity/bits_per_parameter']:.3f} for each trained parameter\n"
+        )
     trainable, size = (int(metrics[f"parameters/{name}"]) for name in ("trainable", "adapter_bytes"))
     head = f" and {int(metrics['parameters/head']):,} of the head" if "parameters/head" in metrics else ""
     return (

@@ -212,6 +212,12 @@ def chat(i: int) -> Row:
     return {"messages": ([{"role": "system", "content": "Be brief."}] if i % 2 else []) + messages}
 
 
+def phone_book(i: int) -> Row:
+    """Digits alone, or in groups."""
+    number = f"{7919 * (i + 1) % 10000:04d}"
+    return {"name": f"{pick(PEOPLE, i)} of {pick(PLACES, i // 8)}", "number": number if i % 2 else "-".join(number)}
+
+
 MAKERS = {
     "boolq": boolq,
     "piqa": piqa,
@@ -229,6 +235,7 @@ MAKERS = {
     "choice": choice,
     "instruction": instruction,
     "chat": chat,
+    "phone_book": phone_book,
     **dict.fromkeys(("cola", "sst2"), glue("sentence")),
     **dict.fromkeys(("mrpc", "rte"), glue("sentence1", "sentence2")),
     **dict.fromkeys(("mnli", "mnli_mismatched"), glue("premise", "hypothesis", labels=3)),

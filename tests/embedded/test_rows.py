@@ -57,4 +57,4 @@ def test_unknown_names_are_user_errors():
         embedded.rows("pika", "train")
     with pytest.raises(UserError, match=r"'valid'.*validation"):
         embedded.rows("piqa", "valid")
-    assert len(embedded.TASKS) == 25
+    assert len(embedded.TASKS) == 26

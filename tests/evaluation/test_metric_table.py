@@ -57,9 +57,10 @@ def evaluated(model: Any, tokenizer: Any, encoder: Path) -> dict[Source, Scored]
     texts = Generation(lambda row: REPLIES[0], "perplexity", max_new_tokens=6, stop=(".",))
     said = iter(["sponge", None, "log"])
     answers = Generation(lambda row: REPLIES[0], "acc", answer=lambda text: next(said), max_new_tokens=6, stop=(".",))
-    choice, replies, asked = (
+    codes = Generation(lambda row: REPLIES[0], "stored_bits", lambda text: "x", max_new_tokens=1, code_bits=len)
+    choice, replies, asked, stored = (
         ChoiceEvaluator(),
-        *(ReplyEvaluator(protocol, tokenizer, bert_score=str(encoder)) for protocol in (texts, answers)),
+        *(ReplyEvaluator(protocol, tokenizer, bert_score=str(encoder)) for protocol in (texts, answers, codes)),
     )
     items, _ = encode_choices(CHOICES, [0, 1, 2], str, tokenizer, Encoding())
     reply_items, _ = encode_replies(REPLIES, [0, 1, 2], str, tokenizer, Encoding())
@@ -69,7 +70,8 @@ def evaluated(model: Any, tokenizer: Any, encoder: Path) -> dict[Source, Scored]
         found: dict[Source, Scored] = {"choices": ({}, records)}
         found["reply texts"] = ({}, replies.score(model, batch))
         found["answers"] = ({}, asked.score(model, batch))
-    for source, evaluator in (("choices", choice), ("reply texts", replies), ("answers", asked)):
+        found["codes"] = ({}, stored.score(model, batch))
+    for source, evaluator in (("choices", choice), ("reply texts", replies), ("answers", asked), ("codes", stored)):
         found[source][0].update(evaluator.compute())  # type: ignore[index]
     rows = text_rows(tokenizer, ["The cat sat on the mat.", "It then ran away."], 32)
     outputs = torch.tensor([[2.0, 0.5], [0.3, 0.4], [1.0, 3.0]])
@@ -87,7 +89,8 @@ def test_every_metric_that_an_evaluator_returns_has_an_entry(evaluated: dict[Sou
     measured = {"gold replies"} | evaluated.keys()
     assert {source for metric in METRICS.values() for source in metric.sources} == measured
     for source, (values, _) in evaluated.items():
-        sources = {source} if source not in ("answers", "reply texts") else {source, "gold replies"}
+        sources = {source} if source not in ("answers", "reply texts", "codes") else {source, "gold replies"}
+        sources |= {"answers"} if source == "codes" else set()
         listed = {name: metric for name, metric in METRICS.items() if sources & {*metric.sources}}
         errors = {f"{name}_stderr" for name, metric in listed.items() if metric.has_stderr}
         assert values.keys() - {COUNT} == listed.keys() | errors

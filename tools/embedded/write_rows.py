@@ -24,6 +24,7 @@ from tools.embedded import (
     instruct,
     messages,
     persona,
+    phone_book,
     piqa,
     science,
     social,
@@ -49,6 +50,7 @@ GENERATORS: dict[str, Callable[[str], list[dict[str, Any]]]] = {
     "choice": instruct.choice_rows,
     "instruction": instruct.instruction_rows,
     "chat": messages.rows,
+    "phone_book": phone_book.rows,
     **glue.GENERATORS,
 }
 

@@ -15,6 +15,7 @@ from smoa_lightning.data.tasks import TASKS
 from smoa_lightning.records.items import read_items
 from smoa_lightning.records.metric_table import COUNT, METRICS, item_scores
 from smoa_lightning.records.record import BASE_ITEMS, EVALUATION, FILES, ITEMS, RECORD, STUDY, check_record, read_record
+from smoa_lightning.records.selection import ON_TRAINED
 
 Item = Mapping[str, Any]
 Place = tuple[str, int]  # task and row
@@ -185,6 +186,7 @@ def _reported(name: str, facts: Mapping[str, Any], settings: Mapping[str, Any]) 
     splits = facts.get("splits") or {}
     known = TASKS.get(name)
     split = settings.get("report_split") or (known.report_split if known else "")
+    split = (known.train_split if known else "train") if settings.get("selection") == ON_TRAINED else split
     if split not in splits:  # a task of a different package
         split = next((other for other in splits if other != "train"), split)
     digest = (splits.get(split) or {}).get("sha256")

@@ -35,7 +35,7 @@ from smoa_lightning.records.page.document import (
     Table,
     columns,
 )
-from smoa_lightning.records.selection import ON_REPORT, selection_note, selection_of
+from smoa_lightning.records.selection import ON_REPORT, ON_TRAINED, selection_note, selection_of
 from smoa_lightning.records.tables import data_parts
 
 TRAINED = "trained model"
@@ -43,6 +43,10 @@ ONE_MODEL = (
     "The test compares this trained model with its base model on new rows of the same kind. A different seed gives a "
     "different model: `compare` and `ablate` say more about the method."
 )
+SELECTING: dict[str, str] = {
+    ON_REPORT: "report rows, which select",
+    ON_TRAINED: "training rows, which select and are reported",
+}
 COSTS = (
     "trainable parameters", "adapter, bytes", "training, s", "whole run, s", "step, s", "tokens/s", "peak memory, MB",
     "device",
@@ -159,7 +163,7 @@ def _curve_blocks(record: Mapping[str, Any], curves: Mapping[str, Curve]) -> Ite
         if points is not None:
             best = "" if step is None else f" The dashed line is the best checkpoint, step {step:,}."
             rows = "selection rows, which are held out of the training rows"
-            rows = "report rows, which select" if selection_of(record) == ON_REPORT else rows
+            rows = SELECTING.get(selection_of(record), rows)
             caption = f"{name} on the {rows}.{best}"
             pictures.append(curve_figure("selection", caption, name, points, step))
     if pictures:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from smoa_lightning.ablation.study.space import Cell, Study
 from smoa_lightning.records.few_shot import prompts_follow_seed
+from smoa_lightning.records.selection import ON_TRAINED
 
 # Data settings that only affect training and speed: the base model has the same score for all their values.
 TRAINING = {
@@ -26,6 +27,7 @@ def scored_with(study: Study) -> dict[str, str]:
     for cell in study.cells:
         given = cell.settings.get("data") or {}
         ignored = TRAINING - CHOOSE_SHOTS if given.get("num_fewshot") else TRAINING
+        ignored = ignored - {"limit_train_rows"} if given.get("selection") == ON_TRAINED else ignored
         data = {key: value for key, value in given.items() if key not in ignored}
         backbone = (cell.settings.get("model") or {}).get("backbone")
         # a search of these settings gives the cells different best values, so each has a base model of its own

@@ -9,6 +9,7 @@ from smoa_lightning.ablation.study.space import Cell
 from smoa_lightning.common.errors import UserError, nearest
 from smoa_lightning.configuration.composition import Composer
 from smoa_lightning.configuration.yaml_files import LocatedYaml
+from smoa_lightning.records.selection import ON_TRAINED
 
 # Cells with different report rows cannot be compared item by item. So each group of cells with the same values of these
 # settings has its own baseline.
@@ -64,7 +65,8 @@ def groups_by_rows(cells: Sequence[Cell], resolver: Composer) -> list[list[Cell]
     groups: dict[str, list[Cell]] = {}
     for cell in cells:
         data = cell.settings.get("data") or {}
-        groups.setdefault(resolver.signature({key: data.get(key) for key in ROWS}), []).append(cell)
+        keys = (*ROWS, "limit_train_rows") if data.get("selection") == ON_TRAINED else ROWS
+        groups.setdefault(resolver.signature({key: data.get(key) for key in keys}), []).append(cell)
     return list(groups.values())
 
 

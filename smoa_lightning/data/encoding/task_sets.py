@@ -23,6 +23,7 @@ from smoa_lightning.data.tasks import Task, get_task
 from smoa_lightning.data.tasks.base import ProtocolName
 from smoa_lightning.data.tasks.generic import CHOICE, task_with_fields, with_first_label
 from smoa_lightning.records.metric_table import COMMON
+from smoa_lightning.records.selection import ON_TRAINED
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -69,6 +70,11 @@ class TaskSets:
         if several and (settings.repository or settings.revision or fields or isinstance(path, dict)):
             raise UserError(
                 "data: repository, revision, fields and a path for each split are for one task, not for several."
+            )
+        if settings.selection == ON_TRAINED and (name == MIXTURE or reported != names):
+            raise UserError(
+                f"data.selection is {ON_TRAINED}, which reports on the trained rows of one task: remove data.mixture"
+                " and data.report_tasks."
             )
         each = replace(settings, limit_train_rows=None) if name == MIXTURE else settings
 
@@ -222,7 +228,7 @@ class TaskSets:
     def report_overlaps(self) -> None:
         """Log which report rows are training rows too, for each task that has both."""
         for name in self.trained.keys() & self.reported.keys():
-            if self.reported[name].has_report:
+            if self.reported[name].has_report and not self.reported[name].scores_training:
                 report_overlap(name, self.reported[name].overlap)
 
     def summary(self) -> dict[str, Any]:

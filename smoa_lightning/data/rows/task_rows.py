@@ -25,7 +25,7 @@ from smoa_lightning.data.rows.split_files import (
 )
 from smoa_lightning.data.rows.splits import default_selection_rows, hold_out, members, subset
 from smoa_lightning.data.tasks import Protocol, Task
-from smoa_lightning.records.selection import HELD_OUT, ON_REPORT, Selection
+from smoa_lightning.records.selection import HELD_OUT, ON_REPORT, ON_TRAINED, Selection
 
 logger = logging.getLogger(__name__)
 Part = Literal["train", "selection", "report"]
@@ -66,7 +66,7 @@ class TaskRows:
         self.task, self.protocol, self.settings = task, protocol, settings
         self.repository = settings.repository or task.hub_repository
         self.revision = settings.revision or (None if settings.repository else task.hub_revision)
-        self.report_split = settings.report_split or task.report_split
+        self.report_split = task.train_split if self.scores_training else settings.report_split or task.report_split
         self.source: Source | None = None
         self.commit: str | None = None  # on the hub
         self._rows: dict[str, RowTable] = {}
@@ -77,7 +77,12 @@ class TaskRows:
                 f"data.report_split: task {task.name!r} has no split {self.report_split!r};"
                 f" did you mean {nearest(self.report_split, known)}?"
             )
-        if self.report_split == task.train_split:
+        if self.scores_training and settings.report_split not in (None, task.train_split):
+            raise UserError(
+                f"data.report_split is {settings.report_split!r}, but data.selection is {ON_TRAINED}, which reports on"
+                f" the trained rows of {task.train_split!r}: remove data.report_split."
+            )
+        if self.report_split == task.train_split and not self.scores_training:
             raise UserError(f"data.report_split: {self.report_split!r} is trained on, so it cannot be reported.")
 
     # ---- the source of the rows
@@ -177,6 +182,10 @@ class TaskRows:
             UserError: ``data.selection_rows`` leaves no rows for training, or no group is small enough for it.
         """
         settings = self.settings
+        if self.scores_training:  # the limits are prefixes of one order, so the scored rows are among the trained ones
+            limits = settings.limit_train_rows, None if part == "train" else settings.limit_report_rows
+            limit = min((limit for limit in limits if limit is not None), default=None)
+            return subset(np.arange(len(self.rows(self.task.train_split))), limit, seed=0)
         if part == "report":
             # A fixed seed, so that runs with different seeds are compared on the same items.
             return subset(np.arange(len(self.rows(self.report_split))), settings.limit_report_rows, seed=0)
@@ -207,6 +216,11 @@ class TaskRows:
         """Whether the report rows select the checkpoint, as published scores often do; then no row is held out."""
         return self.settings.selection == ON_REPORT
 
+    @property
+    def scores_training(self) -> bool:
+        """Whether the training rows themselves are scored, to measure capacity; they do not depend on the seed."""
+        return self.settings.selection == ON_TRAINED
+
     def split_of(self, part: Part) -> str:
         """Return the split that holds the rows of a part."""
         reports = part == "report" or (part == "selection" and self.selects_on_report)
@@ -224,7 +238,7 @@ class TaskRows:
         the task says about a split.
         """
         found: dict[str, Any] = {"bad_rows": {split: read.num_bad_rows for split, read in self._provenance.items()}}
-        if self.task.train_split in self._rows and self.report_split in self._rows:
+        if self.task.train_split in self._rows and self.report_split in self._rows and not self.scores_training:
             found["train_report_overlap"] = self.overlap.same_group
         if ignored := sorted({name for rows in self._rows.values() for name in rows.ignored}):
             found["ignored_columns"] = ignored

@@ -35,12 +35,13 @@ from smoa_lightning.data.tasks.generic import CHOICE, INSTRUCTION, task_with_fie
 from smoa_lightning.data.tasks.glue import GLUE
 from smoa_lightning.data.tasks.instruct import COMMONSENSE_INSTRUCT
 from smoa_lightning.data.tasks.mathematics import GSM8K, METAMATH_QA
+from smoa_lightning.data.tasks.phone_book import PHONE_BOOK
 from smoa_lightning.data.tasks.science import ARC_CHALLENGE, ARC_EASY, OPENBOOKQA
 from smoa_lightning.data.tasks.yes_no import BOOLQ
 
 # The order of the tables in the papers that use these eight tasks.
 EIGHT = (BOOLQ, PIQA, SOCIAL_I_QA, HELLASWAG, WINOGRANDE, ARC_EASY, ARC_CHALLENGE, OPENBOOKQA)
-OTHERS = (COMMONSENSE_INSTRUCT, GSM8K, METAMATH_QA, CONVAI2, DAILY_DIALOG, CHOICE, INSTRUCTION, CHAT)
+OTHERS = (COMMONSENSE_INSTRUCT, GSM8K, METAMATH_QA, CONVAI2, DAILY_DIALOG, CHOICE, INSTRUCTION, CHAT, PHONE_BOOK)
 TASKS: dict[str, Task] = {task.name: task for task in EIGHT + OTHERS + GLUE}
 _SHIPPED = frozenset(TASKS)
 
@@ -94,6 +95,7 @@ __all__ = [
     "INSTRUCTION",
     "METAMATH_QA",
     "OPENBOOKQA",
+    "PHONE_BOOK",
     "PIQA",
     "SOCIAL_I_QA",
     "TASKS",

@@ -68,6 +68,8 @@ class Generation:
         stop: Texts that end a reply; the reply is the text before them.
         selection_metric: The metric that selects the checkpoint. ``nll`` and ``perplexity`` of the gold reply need no
             generation, which costs more time than training.
+        code_bits: Gold reply -> the bits of a random code in it; then ``stored_bits`` says how many of them the model
+            knows. None: replies are no random codes.
         chat_template: Whether prompts use the tokenizer's chat template, if it has one.
     """
 
@@ -77,6 +79,7 @@ class Generation:
     max_new_tokens: int = 64
     stop: tuple[str, ...] = ("\n",)
     selection_metric: str = "nll"
+    code_bits: Callable[[str], float] | None = None
     chat_template: bool = False
     name: ProtocolName = "generation"
 
