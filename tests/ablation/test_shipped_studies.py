@@ -18,6 +18,7 @@ from ..configuration.test_arguments import full_parser
 ROOT = Path(__file__).parents[2]
 STUDIES = sorted((ROOT / "ablations").glob("*.yaml"))
 OVERLAYS = sorted((ROOT / "ablations/overlays").glob("*.yaml"))
+CALIBRATION = sorted((ROOT / "ablations/calibration").glob("*.yaml"))
 EXPERIMENTS = ROOT / "experiments"
 
 
@@ -44,6 +45,18 @@ def test_every_run_of_a_shipped_study_passes_the_early_check(file: Path, overlay
         ] == without_seed  # runs with different seeds differ in nothing else
         source = run.cell.settings["model"]["backbone"]["source"]
         assert source == ("embedded" if overlay is None else "hub")
+
+
+@pytest.mark.parametrize("file", CALIBRATION, ids=lambda p: p.stem)
+def test_a_calibration_is_a_study_of_embedded_models(file: Path) -> None:
+    overlays = [None, *sorted(file.parent.glob("overlays/*.yaml"))] if file.stem == "phone_book" else [None]
+    for overlay in overlays:
+        study = load_study([file] if overlay is None else [file, overlay])
+        assert study.baselines.keys() == {cell.name for cell in study.cells}
+        for cell in study.cells:
+            run = study.final_run(cell, study.seeds[0], {p.key: p.example for p in cell.parameters})
+            check_arguments("fit", list(run.arguments))
+            assert cell.settings["model"]["backbone"]["source"] == cell.settings["data"]["source"] == "embedded"
 
 
 def test_smoke_is_two_by_two_with_two_seeds() -> None:

@@ -48,6 +48,15 @@ def test_cells_are_all_combinations_in_the_order_of_the_file(made: Any) -> None:
         study.cell("r=8,loss=all")
 
 
+def test_a_seed_offset_gives_a_cell_its_own_seeds(made: Any) -> None:
+    study = made(axes={"replicate": [{"a": {}}, {"b": {"seed_offset": 1000}}]}, seeds=[0, 2])
+    runs = list(study.final_runs())
+    assert [run.seed for run in runs] == [0, 2, 0, 2]  # pairs of the same number are compared
+    given = [word for run in runs for word in run.arguments if word.startswith("--seed_everything")]
+    assert [word.partition("=")[2] for word in given] == ["0", "2", "1000", "1002"]
+    assert len({run.signature for run in runs}) == 4
+
+
 def test_values_of_all_forms(made: Any) -> None:
     lora = str(EXPERIMENTS / "adapters/lora.yaml")
     study = made(
@@ -202,6 +211,7 @@ def test_metrics_are_those_that_are_measured() -> None:
             else:
                 given = getattr(protocol, "answer", None)
                 expected = choice if protocol.name == "likelihood" else answers if given else texts
+                expected = expected | ({"stored_bits"} if getattr(protocol, "code_bits", None) else set())
             assert found == expected, task.name
             assert protocol.metric in found
             assert protocol.selection_metric in measured_metrics([protocol], "selection")

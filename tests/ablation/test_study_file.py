@@ -129,6 +129,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"axes": {"data.protocl": ["x"]}}, "unknown key 'data.protocl'; the nearest valid keys are data.protocol"),
     ({"axes": {"seed": [1, 2]}}, "'seed' may mean data.seed or model.adapter.init_args.seed"),
     ({"axes": {"seed_everything": [1, 2]}}, "seed_everything cannot be set in a study: the study's 'seeds' decide it"),
+    ({"axes": {"x": [{"a": {"seed_offset": -1}}]}}, "seed_offset is -1, but must be a whole number from 0 on"),
     ({"axes": {"r": []}}, "axis 'r' has no values"),
     ({"axes": {"r": [4, "x"]}}, "model.adapter.init_args.r is 'x', but takes a whole number"),
     ({"axes": {"r": [4, 4]}}, "axis 'r' has the value '4' twice"),

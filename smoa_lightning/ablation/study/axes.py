@@ -182,7 +182,10 @@ def _labelled(label: str, given: Any, name: str, tree: LocatedYaml, steps: tuple
 def _settings(
     given: Mapping[str, Any], tree: LocatedYaml, steps: tuple[str | int, ...], keys: Keys
 ) -> tuple[dict[str, Any], tuple[Path, ...]]:
-    """Return the settings of a mapping of configuration keys, and the files under its key ``config``."""
+    """Return the settings of a mapping of configuration keys, and the files under its key ``config``.
+
+    ``seed_offset`` is added to the seeds of the study, for cells that differ in their seeds.
+    """
     settings: dict[str, Any] = {}
     files: tuple[Path, ...] = ()
     for name, value in given.items():
@@ -190,6 +193,11 @@ def _settings(
         if name == "config":
             listed = value if isinstance(value, list) else [value]
             files = tuple(find_file(item, tree.location(*steps, name), "config") for item in listed)
+            continue
+        if name == "seed_offset":
+            if type(value) is not int or value < 0:
+                raise UserError(f"{where}seed_offset is {value!r}, but must be a whole number from 0 on")
+            settings["seed_everything"] = value  # ``Study`` adds the seeds of the study
             continue
         for key, setting in keys.flatten({name: value}, where):
             if key in settings:

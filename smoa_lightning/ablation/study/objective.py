@@ -100,9 +100,10 @@ def _sources(protocol: Protocol, part: Part) -> set[Source]:
         return {"numbers"}
     if not isinstance(protocol, Generation):
         return {"choices", "general text"}
-    if part == "selection" and not METRICS[protocol.selection_metric].needs_reply:
-        return {"gold replies"}
-    return {"gold replies", "answers" if protocol.answer is not None else "reply texts", "general text"}
+    found: set[Source] = {"gold replies"} if protocol.code_bits is None else {"gold replies", "codes"}
+    if part == "report" or METRICS[protocol.selection_metric].needs_reply:
+        found |= {"answers" if protocol.answer is not None else "reply texts", "general text"}
+    return found
 
 
 def metric_of(

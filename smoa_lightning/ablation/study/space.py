@@ -65,7 +65,7 @@ class Run:
     Attributes:
         cell: The cell of the run.
         stage: ``final``, scored on the report rows, or ``search``, scored only on the selection rows.
-        seed: ``seed_everything``.
+        seed: Its seed in the study: ``seed_everything`` without the ``seed_offset`` of the cell.
         trial: Number of the trial for a search run, ``None`` for a final run.
         parameters: Full configuration key -> searched value: of the trial, or of the best trial for a final run.
         name: ``<cell>,seed=0`` or ``<cell>,trial=3,seed=1000``.
@@ -200,7 +200,8 @@ class Study:
         if wanted != parameters.keys():
             expected, got = (", ".join(sorted(keys)) or "nothing" for keys in (wanted, parameters))
             raise UserError(f"the search of cell {cell.name} needs values of {expected}, but got {got}")
-        own = {**parameters, "seed_everything": seed}
+        offset = int(cell.flags.get("seed_everything") or 0)  # the ``seed_offset`` of an axis
+        own = {**parameters, "seed_everything": offset + seed}
         settings = self.resolver.settings(cell.files, {**cell.flags, **own})
         name = f"{cell.name},seed={seed}" if trial is None else f"{cell.name},trial={trial},seed={seed}"
         arguments = command_line(cell.files, {**cell.flags, **own, **STAGE_FLAGS[stage]})
