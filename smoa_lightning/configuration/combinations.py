@@ -27,8 +27,8 @@ def check_combinations(value: Value) -> None:
     Raises:
         UserError: The message names the settings and what they must be.
     """
-    rules = (_endless, _never_selected, _two_selections, _short_warmup, _padding, _launcher, _kernel, _half_precision)
-    for rule in (*rules, check_flags):
+    of_data, of_trainer = (_two_selections, _rules, _padding), (_endless, _never_selected, _launcher, _half_precision)
+    for rule in (*of_data, *of_trainer, _short_warmup, _kernel, check_flags):
         rule(value)
 
 
@@ -72,6 +72,16 @@ def _never_selected(value: Value) -> None:
             f"trainer.check_val_every_n_epoch is {every}, but trainer.max_epochs is {epochs}, so no adapter would be "
             f"selected: set it to at most {epochs}, or set data.selection_rows to 0"
         )
+
+
+def _rules(value: Value) -> None:
+    """Refuse settings that published rules decide."""
+    rules = value("data.rules")
+    if rules in (None, "null"):
+        return
+    for key, none in (("num_beams", None), ("max_new_tokens", None), ("chat_template", None), ("num_fewshot", 0)):
+        if (given := value(f"data.{key}")) not in (none, None, False):
+            raise UserError(f"data.{key} is {given}, but data.rules: {rules} decides it: remove data.{key}")
 
 
 def _two_selections(value: Value) -> None:

@@ -16,6 +16,7 @@ NUMBERS = (
     *("pad_multiple", "max_new_tokens", "num_beams", "selection_rows", "num_workers", "num_fewshot", "max_length"),
     *("seed", "first_label"),
 )
+OTHERS = ("selection", "rules", "protocol", "chat_template")  # that may contradict numbers or each other
 
 
 def check_labelling(protocols: Mapping[str, Protocol], trained: Sequence[str], settings: Mapping[str, Any]) -> None:
@@ -54,7 +55,7 @@ def check_ranges(source: str, numbers: Mapping[str, Any]) -> None:
 
     Args:
         source: ``data.source``.
-        numbers: Settings by their names, with those of ``NUMBERS`` among them.
+        numbers: Settings by their names, with those of ``NUMBERS`` and ``OTHERS`` among them.
 
     Raises:
         UserError: names the setting, its value and the bound.
@@ -63,4 +64,4 @@ def check_ranges(source: str, numbers: Mapping[str, Any]) -> None:
         raise UserError(f"data.source: unknown source {source!r}; the sources are {', '.join(SOURCES)}")
     for name in NUMBERS:
         check_value(f"data.{name}", numbers[name])
-    check_combinations({f"data.{name}": numbers[name] for name in (*NUMBERS, "selection")}.get)
+    check_combinations({f"data.{name}": numbers[name] for name in (*NUMBERS, *OTHERS)}.get)

@@ -55,6 +55,8 @@ class TaskDataModule(LightningDataModule):
         protocol: ``likelihood``: the best choice by log-likelihood. ``generation``: the answer in a reply that the
             model generates. ``classification``, ``regression``: a label, by a new head of the model. ``null``: the
             default of the task.
+        rules: ``llm_adapters``: prompts, beams, lengths and answers of generated replies as in the code of LLM-Adapters
+            (docs/protocol.md), to compare with published scores. ``null``: those of this package.
         fields: Field of the task -> its name in your rows, if the names differ.
         first_label: With task ``choice``: 1 if labels are numbers from 1 on. ``null`` or 0 means positions from 0 on,
             letters or texts.
@@ -70,7 +72,7 @@ class TaskDataModule(LightningDataModule):
         chat_template: Whether prompts go through the tokenizer's chat template; ``null`` follows the task.
         num_fewshot: Solved training rows before each scored prompt, the same for all; training prompts have none.
         max_new_tokens: Longest reply in tokens; ``null`` follows the task.
-        num_beams: Width of the beam search; 1 is greedy.
+        num_beams: Width of the beam search, 1 is greedy; ``null`` follows ``rules``: 4 with ``llm_adapters``, else 1.
         bert_score: Folder or hub name of an encoder for BERTScore of generated replies; ``null`` leaves it out.
         limit_train_rows: Train on this number of rows only, a seeded choice; ``null`` means all.
         limit_report_rows: Report on this number of rows only, a seeded choice; ``null`` means all.
@@ -108,6 +110,7 @@ class TaskDataModule(LightningDataModule):
         mixture: list[str] | dict[str, float] | None = None,
         report_tasks: list[str] | None = None,
         protocol: Literal["likelihood", "generation", "classification", "regression"] | None = None,
+        rules: Literal["llm_adapters"] | None = None,
         fields: dict[str, str | list[str]] | None = None,
         first_label: int | None = None,
         batch_size: int = 32,
@@ -121,7 +124,7 @@ class TaskDataModule(LightningDataModule):
         chat_template: bool | None = None,
         num_fewshot: int = 0,
         max_new_tokens: int | None = None,
-        num_beams: int = 1,
+        num_beams: int | None = None,
         bert_score: str | None = None,
         limit_train_rows: int | None = None,
         limit_report_rows: int | None = None,
@@ -150,7 +153,8 @@ class TaskDataModule(LightningDataModule):
         self.num_workers, self.pin_memory = num_workers, pin_memory
         streams = zip(STREAMING, (streaming, stream_buffer_rows, stream_epoch_batches), strict=True)
         self.ignored_settings = [f"data.{name}" for name, value in streams if value != STREAMING[name]]
-        check_ranges(source, {**vars(self), "max_length": max_length, "first_label": first_label})
+        others = {"rules": rules, "protocol": protocol, "chat_template": chat_template}
+        check_ranges(source, {**vars(self), **others, "max_length": max_length, "first_label": first_label})
         rows = RowSettings(
             source=source,
             path=path,
@@ -168,7 +172,7 @@ class TaskDataModule(LightningDataModule):
         )
         encoding = Encoding(max_length, loss_on, overlong, add_bos)
         encoded = EncodingSettings(num_fewshot, chat_template, max_new_tokens, encoding)
-        self.sets = TaskSets(task, rows, encoded, mixture, report_tasks, protocol, fields)
+        self.sets = TaskSets(task, rows, encoded, mixture, report_tasks, protocol, fields, rules)
         protocols = {name: rows.protocol for name, rows in self.sets.all.items()}
         check_labelling(protocols, list(self.sets.trained), vars(self))
         if path is not None and source != "local":

@@ -37,7 +37,7 @@ class ReplyEvaluator(nn.Module):
         protocol: Decides how a reply ends and how its answer is found.
         tokenizer: The tokenizer of the base model.
         max_new_tokens: Longest reply in tokens; None follows the protocol.
-        num_beams: Width of the beam search; 1 is greedy.
+        num_beams: Width of the beam search, 1 is greedy; None follows the protocol.
         ends: Tokens that end a reply; None: EOS.
         bert_score: Encoder for BERTScore; None leaves it out.
         task: Name of the task, for messages.
@@ -48,7 +48,7 @@ class ReplyEvaluator(nn.Module):
         protocol: Generation,
         tokenizer: PreTrainedTokenizerBase,
         max_new_tokens: int | None = None,
-        num_beams: int = 1,
+        num_beams: int | None = None,
         ends: list[int] | None = None,
         bert_score: str | None = None,
         task: str = "item",
@@ -57,7 +57,7 @@ class ReplyEvaluator(nn.Module):
         self.task = task
         self.protocol, self.tokenizer = protocol, tokenizer
         self.max_new_tokens = max_new_tokens or protocol.max_new_tokens
-        self.num_beams = num_beams
+        self.num_beams = num_beams or protocol.num_beams
         self.bert_score = bert_score
         if bert_score is not None:
             load_encoder(bert_score)  # an error comes before an hour of generation, not after it
@@ -90,7 +90,7 @@ class ReplyEvaluator(nn.Module):
                 record["reply"] = replies[item]
                 if self.protocol.answer is not None:
                     record |= {"answer": self.protocol.answer(replies[item]), "label": batch["answer"][item]}
-                    record["correct"] = record["answer"] == record["label"]
+                    record["correct"] = self.protocol.is_right(record["answer"], record["label"])
             records.append(record)
         self.records += records
         return records
@@ -134,7 +134,8 @@ class ReplyEvaluator(nn.Module):
         if records and "code_bits" in records[0]:
             values |= stored_bits([r["code_bits"] for r in records], [r["nll"] for r in records], units)
         if records and "answer" in records[0]:
-            values |= answer_metrics([r["answer"] for r in records], [r["label"] for r in records], units)
+            answers, labels = ([r[key] for r in records] for key in ("answer", "label"))
+            values |= answer_metrics(answers, labels, units, self.protocol.is_right)
         elif records and "reply" in records[0]:
             texts = [r["reply"] for r in records], [r["reference"] for r in records]
             values |= reply_metrics(*texts, units)

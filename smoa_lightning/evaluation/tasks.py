@@ -28,7 +28,7 @@ class TaskEvaluation(nn.Module):
         selecting: Whether the pass only selects a checkpoint. Then replies are generated only if the selection metric
             needs them.
         max_new_tokens: Longest reply in tokens; None follows the task.
-        num_beams: Width of the beam search; 1 is greedy.
+        num_beams: Width of the beam search, 1 is greedy; None follows the task.
         ends: Task -> tokens that end a reply; None: EOS.
         bert_score: Encoder for BERTScore; None leaves it out.
     """
@@ -39,7 +39,7 @@ class TaskEvaluation(nn.Module):
         tokenizer: PreTrainedTokenizerBase,
         selecting: bool = False,
         max_new_tokens: int | None = None,
-        num_beams: int = 1,
+        num_beams: int | None = None,
         ends: Mapping[str, list[int]] | None = None,
         bert_score: str | None = None,
     ) -> None:

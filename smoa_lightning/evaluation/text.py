@@ -10,6 +10,7 @@ over items, or over groups of items that are not independent; they are 0 for a s
 from __future__ import annotations
 
 import math
+import operator
 import re
 import string
 from collections import Counter
@@ -159,7 +160,10 @@ def distinct(replies: Sequence[Sequence[str]], n: int) -> float:
 
 
 def answer_metrics(
-    answers: Sequence[str | None], gold: Sequence[str], groups: Groups | None = None
+    answers: Sequence[str | None],
+    gold: Sequence[str],
+    groups: Groups | None = None,
+    is_right: Callable[[str | None, str], bool] = operator.eq,
 ) -> dict[str, float]:
     """Return the share of right answers, ``acc``, and of replies without an answer, ``unparsed_rate``.
 
@@ -169,9 +173,10 @@ def answer_metrics(
         answers: The answer in each reply, None for a reply without an answer.
         gold: The right answers, in the same spelling.
         groups: The group of each item; None if all are independent.
+        is_right: Whether an answer agrees with a right answer.
     """
     _same_number(answers, gold)
-    right = [float(answer == wanted) for answer, wanted in zip(answers, gold, strict=True)]
+    right = [float(is_right(answer, wanted)) for answer, wanted in zip(answers, gold, strict=True)]
     unparsed = [float(answer is None) for answer in answers]
     return with_stderr("acc", right, groups) | with_stderr("unparsed_rate", unparsed, groups)
 

@@ -52,7 +52,10 @@ NOT_CONTENT = {
     "trainer.profiler",
 }
 # Settings that earlier versions do not have: an empty one does not count, so that their runs keep their signatures.
-NOT_CONTENT_IF_EMPTY = {"model.backbone.allow_missing", "model.distillation", "model.prompt", "data.first_label"}
+NOT_CONTENT_IF_EMPTY = {
+    "model.backbone.allow_missing", "model.distillation", "model.prompt", "data.first_label", "data.rules",
+}  # fmt: skip
+EMPTY_COUNTS_AS = {"data.num_beams": 1}  # the default of earlier versions, which have no empty value
 
 # Settings that later versions added to our strategies, with the value at which a strategy is what it was before.
 ADDED_LATER: dict[str, Any] = {
@@ -77,6 +80,7 @@ def content(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         if path not in NOT_CONTENT and (value or path not in NOT_CONTENT_IF_EMPTY):
             if ours and key == "init_args" and isinstance(value, Mapping):
                 value = {k: v for k, v in value.items() if k not in ADDED_LATER or v != ADDED_LATER[k]}
+            value = EMPTY_COUNTS_AS.get(path) if value is None else value
             deciding[key] = content(value, f"{path}.") if isinstance(value, Mapping) else value
     return deciding
 

@@ -35,7 +35,12 @@ def try_replies(module: FineTuneModule) -> None:
     never = eos if vocabulary is None else vocabulary  # an id that no model writes
     module.network.eval()
     with torch.random.fork_rng(devices=[]), module.trainer.precision_plugin.val_step_context():
-        continuations(module.network, [[eos], [eos, eos]], eos, never, 2, data.num_beams)
+        continuations(module.network, [[eos], [eos, eos]], eos, never, 2, _most_beams(data))
+
+
+def _most_beams(data: Any) -> int:
+    protocols = [rows.protocol for rows in data.sets.all.values()]
+    return int(data.num_beams or max(p.num_beams for p in protocols if isinstance(p, Generation)))
 
 
 def _writes_replies(module: FineTuneModule, data: Any) -> bool:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from smoa_lightning.common.console import ON_STDOUT, is_first_process
 from smoa_lightning.data.rows.task_rows import Part
+from smoa_lightning.records.published_rules import rules_note
 from smoa_lightning.records.record import PREDICTIONS
 from smoa_lightning.records.selection import selection_note
 from smoa_lightning.records.tables import legend, result_lines, result_table
@@ -79,12 +80,13 @@ def fit_result(run: Run, metrics: Mapping[str, float]) -> str:
     lines = result_lines("base model", metrics, "base", facts)
     lines += [] if run.module.frozen else result_lines("after training", metrics, "report", facts)
     table = f"{result_table(lines)}\n{legend()}\n" if lines else ""
-    table += f"{note}\n" if (note := selection_note([run.record])) else ""
     if "capacity/bits_per_parameter" in metrics:
         table += (
             f"{metrics['capacity/stored_bits']:,.0f} bits stored, "
             f"{metrics['capacity/bits_per_parameter']:.3f} for each trained parameter\n"
         )
+    for note in (selection_note([run.record]), rules_note([run.record])):
+        table += f"{note}\n" if note else ""
     trainable, size = (int(metrics[f"parameters/{name}"]) for name in ("trainable", "adapter_bytes"))
     head = f" and {int(metrics['parameters/head']):,} of the head" if "parameters/head" in metrics else ""
     return (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.data.batches.collate import collate_replies
 from smoa_lightning.data.encoding.encode_examples import Encoding, encode_replies
-from smoa_lightning.data.tasks import Generation, Likelihood, ReplyExample
+from smoa_lightning.data.tasks import Generation, Likelihood, ReplyExample, get_task, protocol_of
 from smoa_lightning.embedded import backbone_folder
 from smoa_lightning.evaluation.choice import ChoiceEvaluator
 from smoa_lightning.evaluation.reply import ReplyEvaluator
@@ -73,6 +74,20 @@ def test_replies_are_those_of_generate_one_by_one_up_to_the_stop(model, tokenize
         text = tokenizer.decode(made, skip_special_tokens=True).strip()
         assert "." in text  # else the stop is not tried
         assert record["reply"] == text.partition(".")[0].rstrip()
+
+
+def test_replies_by_published_rules_are_those_of_the_beam_search_of_generate(model, tokenizer, batch):
+    """The published code calls generate with 4 beams and 32 tokens, and cuts nothing at a line break or full stop."""
+    rules = protocol_of(get_task("piqa"), None, "llm_adapters")
+    records = ReplyEvaluator(rules, tokenizer).score(model, batch)
+    greedy = ReplyEvaluator(replace(rules, num_beams=1), tokenizer).replies(model, batch["prompt"])
+    for record, example in zip(records, EXAMPLES, strict=True):
+        prompt = tokenizer(example.prompt, return_tensors="pt")
+        with torch.no_grad():
+            made = model.generate(**prompt, max_new_tokens=32, num_beams=4, do_sample=False)
+        text = tokenizer.decode(made[0, prompt["input_ids"].shape[1] :], skip_special_tokens=True)
+        assert record["reply"] == text.strip()
+    assert [record["reply"] for record in records] != greedy
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,8 @@ REFUSED = [
     ("--model.adapter peft.LoraConfig --model.adapter.rank_pattern {'(':3}", "peft refuses this LoraConfig: missing )"),
     ("--model.adapter peft.LoraConfig --model.adapter.trainable_token_indices [999999]", "has the token 999999"),
     ("--trainer.limit_train_batches 0.01", "leaves no training batch: set it to at least 1"),
+    ("--data.rules llm_adapters --data.num_beams 2", "data.num_beams is 2, but data.rules: llm_adapters decides it"),
+    ("--data.rules llm_adapter", "llm_adapters"),
     ("--trainer.devices 0", "devices"),
     ("--trainer.accelerator tpu", ""),
     ("--trainer.strategy nope", "nope"),

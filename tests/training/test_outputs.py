@@ -95,3 +95,18 @@ def test_settings_of_streaming_are_ignored_with_a_sentence(
     assert parts["bad_rows"] == {"train": 2}
     assert parts["selection"]["rows"] == 4
     assert parts["train"]["rows"] == len(lines) - 4
+
+
+def test_scores_by_published_rules_are_labelled_everywhere(
+    tiny_arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    flags = ["--data.rules", "llm_adapters", "--data.limit_report_rows", "3", "--trainer.max_steps", "1"]
+    assert main(["fit", *tiny_arguments, *flags, "--run.folder", str(run), "--forgetting.text", "null"]) == 0
+    assert "Published rules llm_adapters: replies, answers and beams" in capsys.readouterr().out
+    record = json.loads((run / "record.json").read_text())
+    assert (record["data"]["protocol"], record["data"]["rules"]) == ("generation", "llm_adapters")
+    assert {"report/acc", "report/unparsed_rate"} <= record["metrics"].keys()
+    assert "selection/acc" not in record["metrics"]  # the loss selects
+    assert main(["report", str(run)]) == 0
+    assert "Published rules llm_adapters" in (run / "report" / "run.html").read_text(encoding="utf-8")

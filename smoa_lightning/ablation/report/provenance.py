@@ -11,6 +11,7 @@ from smoa_lightning.ablation.report.analysis import Analysis
 from smoa_lightning.ablation.report.searches import short_values
 from smoa_lightning.ablation.statistics import counted
 from smoa_lightning.records.page.document import Block, Paragraph, Points, Table, columns
+from smoa_lightning.records.published_rules import rules_of
 from smoa_lightning.records.record import STUDY_FACTS
 from smoa_lightning.records.selection import selection_of
 
@@ -24,6 +25,7 @@ COMPARED_FACTS: dict[str, Callable[[Mapping[str, Any]], Any]] = {
     "device": lambda record: record.get("device"),
     "threads": lambda record: record.get("threads"),
     "selection": selection_of,
+    "published rules": lambda record: rules_of(record) or "none",
     "report rows": lambda record: _rows(record["data"]),
 }
 

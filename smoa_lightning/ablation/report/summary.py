@@ -10,6 +10,7 @@ from smoa_lightning.ablation.report.cells import CellResult, decimals, unit
 from smoa_lightning.ablation.report.comparisons import BASE_MODEL, Comparison
 from smoa_lightning.ablation.statistics import MINIMUM_SEEDS, counted
 from smoa_lightning.ablation.statistics.verdict import EQUIVALENT, NOT_ESTABLISHED
+from smoa_lightning.records.published_rules import rules_note
 from smoa_lightning.records.selection import selection_note
 
 MOST_NAMES = 4  # of cells in one sentence
@@ -76,8 +77,8 @@ def opening(analysis: Analysis) -> str:
         text += "" if math.isnan(base.error) else f" ± {base.error:.3f} (standard error over items)"
         prompts = counted(len(base.by_seed), "seed")
         text += f"{where}, the mean over the few-shot prompts of {prompts}." if base.by_seed else f"{where}."
-    note = selection_note(run.record for run in analysis.study.finished)
-    return text if note is None else f"{text} {note}"
+    records = [run.record for run in analysis.study.finished]
+    return " ".join([text, *(note for note in (selection_note(records), rules_note(records)) if note)])
 
 
 def summary(analysis: Analysis) -> list[str]:

@@ -35,6 +35,7 @@ from smoa_lightning.records.page.document import (
     Table,
     columns,
 )
+from smoa_lightning.records.published_rules import rules_note
 from smoa_lightning.records.selection import ON_REPORT, ON_TRAINED, selection_note, selection_of
 from smoa_lightning.records.tables import data_parts
 
@@ -116,8 +117,9 @@ def _score_blocks(run: ScoredRun, base: ScoredRun | None) -> Iterator[Block]:
         main = next(iter(run.metrics(task)), "")
     found = Compared(sides, rows, compared, main, {}, Disagreements((), ()))
     yield Paragraph(_headline(run, task, main, rows), lead=True)
-    if note := selection_note([run.record]):
-        yield Paragraph(note)
+    for note in (selection_note([run.record]), rules_note([run.record])):
+        if note:
+            yield Paragraph(note)
     for each in found.main:
         yield Paragraph(_gain(each))
     for sentence in not_finite(sides, rows):

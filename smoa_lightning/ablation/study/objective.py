@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from smoa_lightning.common.errors import UserError, nearest
-from smoa_lightning.data.tasks import Classification, Generation, Protocol, Regression, get_task
+from smoa_lightning.data.tasks import Classification, Generation, Protocol, Regression, get_task, protocol_of
 from smoa_lightning.records.metric_table import COMMON, METRICS, Direction, Source
 
 Part = Literal["report", "selection"]
@@ -69,7 +69,7 @@ def tasks_of(settings: Mapping[str, Any], part: Part) -> dict[str, Protocol]:
         names = list(data.get("mixture") or [])
     if part == "report" and data.get("report_tasks"):
         names = list(data["report_tasks"])
-    return {name: get_task(name).protocol(data.get("protocol")) for name in names}
+    return {name: protocol_of(get_task(name), data.get("protocol"), data.get("rules")) for name in names}
 
 
 def measured_metrics(protocols: Sequence[Protocol], part: Part) -> tuple[str, ...]:

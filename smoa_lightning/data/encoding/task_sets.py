@@ -19,7 +19,7 @@ from smoa_lightning.data.rows.mixture import check_weights, mix
 from smoa_lightning.data.rows.overlap import report_overlap
 from smoa_lightning.data.rows.row_table import RowTable
 from smoa_lightning.data.rows.task_rows import Part, RowSettings
-from smoa_lightning.data.tasks import Task, get_task
+from smoa_lightning.data.tasks import Task, get_task, protocol_of
 from smoa_lightning.data.tasks.base import ProtocolName
 from smoa_lightning.data.tasks.generic import CHOICE, task_with_fields, with_first_label
 from smoa_lightning.records.metric_table import COMMON
@@ -45,6 +45,7 @@ class TaskSets:
         report_tasks: The tasks of the report; None: the training tasks.
         protocol: Name of the protocol; None: the default of each task.
         fields: Field of the task -> its name in the rows, if the names differ.
+        rules: Published rules of generated replies; None: those of the package.
 
     Raises:
         UserError: an unknown task, split or protocol; settings that exclude each other.
@@ -59,6 +60,7 @@ class TaskSets:
         report_tasks: list[str] | None = None,
         protocol: ProtocolName | None = None,
         fields: dict[str, str | list[str]] | None = None,
+        rules: str | None = None,
     ) -> None:
         path = settings.path
         self.name: str = name
@@ -82,7 +84,7 @@ class TaskSets:
             kind = task_with_fields(get_task(name), fields)
             kind = with_first_label(kind, settings.first_label) if name == CHOICE.name else kind
             here = replace(each, path=joined(str(path), name)) if several and path is not None else each
-            return EncodedTask(kind, kind.protocol(protocol), here, encoding)
+            return EncodedTask(kind, protocol_of(kind, protocol, rules), here, encoding)
 
         if settings.first_label and CHOICE.name not in (*names, *reported):
             raise UserError(f"data.first_label is for the task 'choice', but data.task is {name!r}: remove it.")

@@ -127,6 +127,7 @@ class TaskRows:
             "task": self.task.name,
             "task_version": self.task.version,
             "protocol": self.protocol.name,
+            **({"rules": rules} if (rules := getattr(self.protocol, "rules", None)) else {}),
             "source": self.source,
             "splits": {split: provenance.as_dict() for split, provenance in self._provenance.items()},
         }

@@ -36,6 +36,7 @@ from smoa_lightning.data.tasks.glue import GLUE
 from smoa_lightning.data.tasks.instruct import COMMONSENSE_INSTRUCT
 from smoa_lightning.data.tasks.mathematics import GSM8K, METAMATH_QA
 from smoa_lightning.data.tasks.phone_book import PHONE_BOOK
+from smoa_lightning.data.tasks.published import protocol_of
 from smoa_lightning.data.tasks.science import ARC_CHALLENGE, ARC_EASY, OPENBOOKQA
 from smoa_lightning.data.tasks.yes_no import BOOLQ
 
@@ -123,6 +124,7 @@ __all__ = [
     "Texts",
     "Truth",
     "get_task",
+    "protocol_of",
     "register_task",
     "registered_tasks",
     "task_with_fields",

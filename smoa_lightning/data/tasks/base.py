@@ -71,6 +71,9 @@ class Generation:
         code_bits: Gold reply -> the bits of a random code in it; then ``stored_bits`` says how many of them the model
             knows. None: replies are no random codes.
         chat_template: Whether prompts use the tokenizer's chat template, if it has one.
+        agrees: Whether an answer is right: (answer, label) -> bool. None: if it equals the label.
+        num_beams: Width of the beam search; 1 is greedy.
+        rules: Name of published rules that the protocol follows, see ``published``.
     """
 
     example: Callable[[Row], ReplyExample]
@@ -81,7 +84,14 @@ class Generation:
     selection_metric: str = "nll"
     code_bits: Callable[[str], float] | None = None
     chat_template: bool = False
+    agrees: Callable[[str, str], bool] | None = None
+    num_beams: int = 1
+    rules: str | None = None
     name: ProtocolName = "generation"
+
+    def is_right(self, answer: str | None, label: str) -> bool:
+        """Whether an answer is right; a reply without an answer is wrong."""
+        return answer is not None and (answer == label if self.agrees is None else self.agrees(answer, label))
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@ r"""The generation protocol of LLM-Adapters (arXiv 2304.01933): an instruction t
 HiRA, SMoA and others report the eight choice tasks with it. The text of each instruction is that of the published files
 (``dataset/<task>/*.json`` and Commonsense-170K) with its line breaks. The published code adds 16 spaces of its own
 indentation before every line of the prompt, and a space before the first line break. The prompts here are without these
-spaces, as in Alpaca. So the scores are near those of LLM-Adapters, but not equal.
+spaces, as in Alpaca. So the scores are near those of LLM-Adapters, but not equal; ``published`` has its other rules.
 
 >>> print(alpaca("Say it.\n\nAnswer format: true/false") + "the correct answer is true")
 Below is an instruction that describes a task. Write a response that appropriately completes the request.
