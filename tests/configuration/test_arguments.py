@@ -298,7 +298,7 @@ def test_help_shows_every_setting(command: str, capsys: pytest.CaptureFixture[st
             assert f"\n  --{setting.key} " in shown
             assert setting.help
     assert "--data.batch_size int = 32 " in shown
-    assert "--data.num_beams int = 1 " in shown
+    assert "--data.pad_multiple int = 1 " in shown
 
 
 @pinned_versions_only
