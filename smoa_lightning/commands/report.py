@@ -11,6 +11,7 @@ from smoa_lightning.ablation.report.analysis import Analysis, analyse
 from smoa_lightning.ablation.report.contents import contents
 from smoa_lightning.ablation.report.csv_files import data_files
 from smoa_lightning.ablation.report.folder import read_study
+from smoa_lightning.ablation.report.item_file import ITEM_FILE, item_file
 from smoa_lightning.ablation.report.latex import latex
 from smoa_lightning.ablation.report.markdown import markdown
 from smoa_lightning.commands.arguments import ArgumentParser
@@ -46,6 +47,10 @@ def main(args: list[str]) -> None:
         "--figures", type=figure_formats, default=("svg",), metavar="FORMATS",
         help="formats of the figures, such as svg,pdf,png: PDF for LaTeX, PNG with a high resolution (default: svg)",
     )  # fmt: skip
+    parser.add_argument(
+        "--items", action="store_true",
+        help="also write tables/items.csv.gz: the score of each item in each run, to compute the tables again",
+    )  # fmt: skip
     parsed = parser.parse_args(args)
     out = parsed.out or parsed.folder / "report"
     if parsed.out is not None:
@@ -54,9 +59,11 @@ def main(args: list[str]) -> None:
         _check_run(parsed.folder)
         if parsed.figures != ("svg",):
             raise UserError("report: --figures is for studies; the page of a run contains its figures")
+        if parsed.items:
+            raise UserError("report: --items is for studies; the folder of a run has its items.jsonl")
         print(write_run_page(parsed.folder, out, f"python -m smoa_lightning report {shlex.join(args)}"))
         return
-    analysis, document = write_report(parsed.folder, out, parsed.figures)
+    analysis, document = write_report(parsed.folder, out, parsed.figures, parsed.items)
     for sentence in analysis.study.damaged:
         logger.warning("%s", sentence)
     finished, planned = len(analysis.study.finished), len(analysis.cells) * len(analysis.study.description["seeds"])
@@ -112,18 +119,22 @@ def figure_formats(text: str) -> tuple[str, ...]:
     return tuple(name for name in FORMATS if name in {"svg", *names})
 
 
-def write_report(folder: Path, out: Path, formats: Collection[str] = ("svg",)) -> tuple[Analysis, Document]:
+def write_report(
+    folder: Path, out: Path, formats: Collection[str] = ("svg",), items: bool = False
+) -> tuple[Analysis, Document]:
     """Write the report of a study folder.
 
     Args:
         folder: The study folder.
         out: Folder to write to; files of an earlier report are replaced.
         formats: Formats of the figures, ``svg`` among them.
+        items: Whether to write the scores of all items too.
 
     Raises:
-        UserError: The folder holds no study, or no finished run.
+        UserError: The folder holds no study, or no finished run; the metrics have no scores of items.
     """
     analysis = analyse(read_study(folder))
+    compressed = item_file(analysis) if items else b""
     from smoa_lightning.ablation.report.drawing import save
     from smoa_lightning.ablation.report.figures import all_figures
 
@@ -137,4 +148,7 @@ def write_report(folder: Path, out: Path, formats: Collection[str] = ("svg",)) -
     for name, text in files.items():
         with replacing(out / name) as temporary:
             temporary.write_text(text, encoding="utf-8")
+    if items:
+        with replacing(out / "tables" / ITEM_FILE) as temporary:
+            temporary.write_bytes(compressed)
     return analysis, document

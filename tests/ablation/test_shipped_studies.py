@@ -23,7 +23,17 @@ EXPERIMENTS = ROOT / "experiments"
 
 
 def test_all_studies_are_shipped() -> None:
-    names = {"subspace", "rank", "num_subspaces", "components", "methods", "search", "smoke", "reviewers"}
+    names = {
+        "subspace",
+        "rank",
+        "num_subspaces",
+        "components",
+        "methods",
+        "search",
+        "smoke",
+        "reviewers",
+        "expected_accuracy",
+    }
     assert {file.stem for file in STUDIES} == names
 
 
