@@ -142,14 +142,14 @@ def _x(share: float) -> float:
 
 def _base_model(study: str) -> tuple[float, float]:
     """Return the accuracy of the base model and its standard error over the items, from a study's report."""
-    found = BASE_MODEL.search((ROOT / "results" / study / "report.md").read_text(encoding="utf-8"))
+    found = BASE_MODEL.search((ROOT / "results" / "underpowered" / study / "report.md").read_text(encoding="utf-8"))
     assert found is not None
     return float(found[1]), float(found[2])
 
 
 def _cells(study: str) -> Iterator[tuple[str, float, float, float, float]]:
     """Yield name, effective rank, mean accuracy and its 95 % interval of each cell of a study."""
-    with (ROOT / "results" / study / "tables" / "cells.csv").open(encoding="utf-8", newline="") as file:
+    with (ROOT / "results" / "underpowered" / study / "tables" / "cells.csv").open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
             mean, low, high = (float(number) for number in re.findall(r"\d\.\d+", row["mean over seeds, 95 % interval"]))
             yield row["cell"].partition("=")[2], float(row["effective rank"]), mean, low, high
