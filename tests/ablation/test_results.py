@@ -70,7 +70,7 @@ def same(line: dict[str, str], found: Any) -> None:
         found.effect,
         bartlett,
     )
-    for name, number in zip(NUMBERS, (*numbers, bartlett), strict=True):
+    for name, number in zip(NUMBERS, numbers, strict=True):
         shown = None if line[name] == "" else float(line[name])
         expected = None if number is None or np.isnan(number) else number
         assert shown == (None if expected is None else pytest.approx(expected, rel=1e-3, abs=1e-6)), name
