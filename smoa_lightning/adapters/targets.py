@@ -29,13 +29,15 @@ _LIKE_LLAMA = ["llama", "mistral", "gemma", "gemma2", "gemma3_text", "qwen2", "q
 _LIKE_LLAMA += ["cohere", "stablelm"]
 _LIKE_BERT = ["bert", "electra", "roberta", "deberta", "deberta-v2"]
 _EXPERTS = ["mixtral", "qwen3_moe", "olmoe"]
+_LIKE_VIT = ["vit", "deit", "beit", "dinov2", "dinov2_with_registers", "swin"]
+_LIKE_CLIP = ["clip", "siglip"]
 
 DEFAULT_TARGETS: dict[str, list[str]] = {
     **dict.fromkeys(_LIKE_LLAMA, _LLAMA),
     **dict.fromkeys(_EXPERTS, _LLAMA[:3]),
     "qwen2_moe": [*_LLAMA[:3], "shared_expert.up_proj", "shared_expert.down_proj"],
     **dict.fromkeys(["gpt_neox", "bloom", "falcon"], _FUSED_QKV),
-    **dict.fromkeys(["opt", "phi", "vit"], _FC),
+    **dict.fromkeys(["opt", "phi", *_LIKE_VIT, *_LIKE_CLIP], _FC),
     **dict.fromkeys(["gpt2", "gpt_bigcode"], _GPT2),
     "phi3": ["qkv_proj", "gate_up_proj", "down_proj"],
     "gptj": ["q_proj", "k_proj", "v_proj", "fc_in", "fc_out"],
@@ -61,7 +63,8 @@ SLOT_TARGETS: dict[str, tuple[list[str], list[str]]] = {
     "gpt_neo": (["attn.attention.out_proj"], ["mlp.c_proj"]),
     **dict.fromkeys(_LIKE_BERT, (["attention.output.dense"], ["output.dense"])),
     "modernbert": (["attn.Wo"], ["mlp.Wo"]),
-    "vit": (["attention.o_proj"], ["mlp.fc2"]),
+    **dict.fromkeys(_LIKE_VIT, (["attention.o_proj"], ["mlp.fc2"])),
+    **dict.fromkeys(_LIKE_CLIP, (["self_attn.out_proj"], ["mlp.fc2"])),
 }
 # The backbone's dropouts after these projections, for slots with ``after_dropout``; None if the dropout is no module of
 # its own, or one module for both places. Other architectures have no dropout there, so that both places are one.
@@ -71,7 +74,7 @@ SLOT_DROPOUTS: dict[str, tuple[list[str], list[str]] | None] = {
     "gpt_neo": (["attn.attention.resid_dropout"], ["mlp.dropout"]),
     "gpt_neox": (["post_attention_dropout"], ["post_mlp_dropout"]),
     "phi3": (["resid_attn_dropout"], ["resid_mlp_dropout"]),
-    **dict.fromkeys(["opt", "bloom", "falcon", "phi", "vit", "stablelm", "modernbert"]),
+    **dict.fromkeys(["opt", "bloom", "falcon", "phi", *_LIKE_VIT, *_LIKE_CLIP, "stablelm", "modernbert"]),
 }
 _FEEDFORWARD = {"up_proj", "down_proj", "dense_h_to_4h", "dense_4h_to_h", "fc1", "fc2", "fc_in", "fc_out", "c_fc"}
 _FEEDFORWARD |= {"c_proj", "gate_up_proj", "intermediate.dense", "output.dense"}

@@ -19,7 +19,7 @@ def check_token_indices(model: nn.Module, config: PeftConfig) -> None:
     for setting in ("trainable_token_indices", "token_indices"):
         given: Any = getattr(config, setting, None)
         for name, indices in given.items() if isinstance(given, dict) else [(None, given or [])]:
-            rows = _rows(model, name)
+            rows = _rows(model, name) if indices else 0
             wrong = [index for index in indices if not isinstance(index, int) or (rows and not 0 <= index < rows)]
             if wrong:
                 last = f" from 0 to {rows - 1}" if rows else ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import json
-from collections.abc import Collection, Hashable, Iterator, Mapping
+from collections.abc import Collection, Hashable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -21,7 +21,7 @@ from transformers import (
 from transformers.quantizers.auto import get_hf_quantizer
 
 from smoa_lightning.backbones.attention import choose_kernel, kernel_of
-from smoa_lightning.backbones.heads import LANGUAGE_MODEL, Head, is_head_weight, mark_head, mark_missing, no_load_report
+from smoa_lightning.backbones.heads import LANGUAGE_MODEL, Head, mark_head, mark_missing, no_load_report, without_head
 from smoa_lightning.backbones.hub import commit_of, hub_answers, hub_errors, remember_commit, resolve_source
 from smoa_lightning.backbones.kernels import check_kernels
 from smoa_lightning.backbones.limits import Limits, limits_of_architecture
@@ -32,11 +32,11 @@ from smoa_lightning.common.errors import UserError, one_line
 from smoa_lightning.common.known_checksums import known_sha256
 from smoa_lightning.common.paths import local_path
 from smoa_lightning.common.process_cache import cached, is_active
-from smoa_lightning.embedded import backbone_folder
+from smoa_lightning.embedded import backbone_folder, image_backbone_folder
 
 # files of a model folder that decide how weights and texts are read
 SETTINGS = ("config.json", "tokenizer*.json", "tokenizer.model", "special_tokens_map.json", "vocab.*", "merges.txt",
-            "chat_template.*")  # fmt: skip
+            "chat_template.*", "preprocessor_config.json", "processor_config.json")  # fmt: skip
 
 
 @dataclass
@@ -131,7 +131,8 @@ def locate(config: BackboneConfig, head: Head = LANGUAGE_MODEL) -> Location:
         _check_files(local_path(config.path))
         return Location("local", str(local_path(config.path).resolve()), head=head)
     if source == "embedded":
-        return Location("embedded", str(backbone_folder()), head=head)
+        folder = image_backbone_folder() if head.reads_images else backbone_folder()
+        return Location("embedded", str(folder), head=head)
     return Location("hub", config.name, config.revision, commit_of(config.name, "model", config.revision), head)
 
 
@@ -230,7 +231,8 @@ def enable_checkpointing(model: PreTrainedModel) -> None:
         model.activation_checkpointing_enable({"use_reentrant": False})
     else:
         model.gradient_checkpointing_enable({"use_reentrant": False})
-    model.enable_input_require_grads()
+    if model.main_input_name != "pixel_values":  # images have no embedding of tokens
+        model.enable_input_require_grads()
 
 
 def complete_model(location: Location, allow_missing: Collection[str] = (), **kwargs: Any) -> PreTrainedModel:
@@ -250,22 +252,11 @@ def complete_model(location: Location, allow_missing: Collection[str] = (), **kw
     model, report = loaded
     mark_head(model, head)
     if head.is_new:
-        missing, report = _without_head(model.base_model_prefix, report)
+        missing, report = without_head(model, report)
         mark_missing(model, missing)
     check_complete(report, allow_missing, location.name)
     check_finite(model, location.name)
     return model
-
-
-def _without_head(prefix: str, report: Mapping[str, Any]) -> tuple[list[str], dict[str, Any]]:
-    """Return the weights of a new head that the files lack or have in a different shape, and the rest of a report."""
-    shapes, missing = report["mismatched_keys"], report["missing_keys"]
-    absent = sorted(name for name in {*missing, *(entry[0] for entry in shapes)} if is_head_weight(name, prefix))
-    rest = {
-        "missing_keys": [name for name in missing if name not in absent],
-        "mismatched_keys": [entry for entry in shapes if entry[0] not in absent],
-    }
-    return absent, rest
 
 
 def _quantization(kind: str, dtype: torch.dtype, location: Location) -> BitsAndBytesConfig:
@@ -331,7 +322,7 @@ def provenance(location: Location, model: nn.Module | None = None) -> dict[str, 
         facts["commit"] = location.commit or getattr(getattr(model, "config", None), "_commit_hash", None)
         return facts
     if location.source == "embedded":
-        facts["name"] = "smoa_lightning/embedded/backbone"
+        facts["name"] = f"smoa_lightning/embedded/{Path(location.name).name}"
     folder = Path(location.name)
     facts["sha256"] = {file.name: known_sha256(file) for file in _weights(folder)}
     facts["files"] = {file.name: sha256(file) for name in SETTINGS for file in sorted(folder.glob(name))}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from transformers import (
     AutoModelForCausalLM,
+    AutoModelForImageClassification,
     AutoModelForSequenceClassification,
     PretrainedConfig,
     PreTrainedModel,
@@ -20,11 +21,12 @@ from transformers.utils import logging
 from smoa_lightning.backbones.causal import check_causal
 from smoa_lightning.common.errors import UserError
 
-HeadKind = Literal["language_model", "sequence_classification", "regression"]
+HeadKind = Literal["language_model", "sequence_classification", "regression", "image_classification"]
 AUTO_CLASSES: dict[str, Any] = {
     "language_model": AutoModelForCausalLM,
     "sequence_classification": AutoModelForSequenceClassification,
     "regression": AutoModelForSequenceClassification,
+    "image_classification": AutoModelForImageClassification,
 }
 
 
@@ -33,7 +35,7 @@ class Head:
     """A head: its class in transformers, and the names of its outputs.
 
     Args:
-        kind: ``language_model`` is in the files of the backbone. The other two are new, and are trained in full.
+        kind: ``language_model`` is in the files of the backbone. The others are new, and are trained in full.
         names: The names of the classes, in the order of the labels; for a regression the name of the number.
     """
 
@@ -44,6 +46,11 @@ class Head:
     def is_new(self) -> bool:
         """Whether the files of a pretrained backbone lack the head."""
         return self.kind != "language_model"
+
+    @property
+    def reads_images(self) -> bool:
+        """Whether the model reads images, and not token ids."""
+        return self.kind == "image_classification"
 
     @property
     def auto_class(self) -> Any:
@@ -83,7 +90,10 @@ class Head:
             fault = f"is of the kind {settings.model_type!r}, which has no head for {what} in transformers"
         else:
             return
-        raise UserError(f"the backbone {name!r} {fault}; choose an encoder, such as a BERT model, or a decoder")
+        choice = (
+            "a vision model, such as a ViT" if self.reads_images else "an encoder, such as a BERT model, or a decoder"
+        )
+        raise UserError(f"the backbone {name!r} {fault}; choose {choice}")
 
 
 LANGUAGE_MODEL = Head()
@@ -94,6 +104,15 @@ def head_of(facts: dict[str, Any] | None) -> Head:
     return LANGUAGE_MODEL if facts is None else Head(facts["kind"], tuple(facts["names"]))
 
 
+def processor_name(head: Head) -> str:
+    """Return what a model with this head reads its inputs with, as a name in code.
+
+    >>> processor_name(Head("image_classification")), processor_name(LANGUAGE_MODEL)
+    ('image_processor', 'tokenizer')
+    """
+    return "image_processor" if head.reads_images else "tokenizer"
+
+
 def mark_head(model: Any, head: Head) -> None:
     """Write the names of the modules of a new head on the model, for ``new_head``.
 
@@ -101,7 +120,15 @@ def mark_head(model: Any, head: Head) -> None:
     to the backbone), DeBERTa ``pooler`` and ``classifier``, Llama ``score``.
     """
     parts = [name for name, child in model.named_children() if any(True for _ in child.parameters())]
-    model.new_head = tuple(name for name in parts if name != model.base_model_prefix) if head.is_new else ()
+    model.new_head = tuple(name for name in parts if name != backbone_part(model)) if head.is_new else ()
+
+
+def backbone_part(model: Any) -> str:
+    """Return the name of the part of a model that is its backbone: ``bert``, ``vit``; of CLIP ``vision_model``."""
+    prefix: str = model.base_model_prefix
+    if hasattr(model, prefix):
+        return prefix
+    return next((name for name, child in model.named_children() if isinstance(child, PreTrainedModel)), prefix)
 
 
 def new_head(model: nn.Module) -> tuple[str, ...]:
@@ -117,6 +144,18 @@ def new_head(model: nn.Module) -> tuple[str, ...]:
 def is_head_weight(name: str, prefix: str) -> bool:
     """Return whether a weight of a classification model is outside of its backbone."""
     return not name.startswith(f"{prefix}.")
+
+
+def without_head(model: Any, report: Mapping[str, Any]) -> tuple[list[str], dict[str, Any]]:
+    """Return the weights of a new head that the files lack or have in a different shape, and the rest of a report."""
+    prefix = backbone_part(model)
+    shapes, missing = report["mismatched_keys"], report["missing_keys"]
+    absent = sorted(name for name in {*missing, *(entry[0] for entry in shapes)} if is_head_weight(name, prefix))
+    rest = {
+        "missing_keys": [name for name in missing if name not in absent],
+        "mismatched_keys": [entry for entry in shapes if entry[0] not in absent],
+    }
+    return absent, rest
 
 
 def mark_missing(model: Any, names: Sequence[str]) -> None:
@@ -170,5 +209,5 @@ def no_load_report() -> Iterator[None]:
 
 def follow_padding(model: Any, head: Head, pad_id: int | None) -> None:
     """Let a decoder with a new head find the last token of each row: it is the last one that is no padding."""
-    if head.is_new:
+    if head.is_new and not head.reads_images:
         model.config.pad_token_id = pad_id

@@ -27,7 +27,8 @@ def check_combinations(value: Value) -> None:
     Raises:
         UserError: The message names the settings and what they must be.
     """
-    of_data, of_trainer = (_two_selections, _rules, _padding), (_endless, _never_selected, _launcher, _half_precision)
+    of_data = (_two_selections, _two_limits, _rules, _padding)
+    of_trainer = (_endless, _never_selected, _launcher, _half_precision)
     for rule in (*of_data, *of_trainer, _short_warmup, _kernel, check_flags):
         rule(value)
 
@@ -97,6 +98,15 @@ def _two_selections(value: Value) -> None:
         raise UserError(
             f"data.limit_report_rows is {reported}, but data.selection is {ON_TRAINED} and only {trained} rows are "
             f"trained: set it to at most {trained}"
+        )
+
+
+def _two_limits(value: Value) -> None:
+    rows, each = value("data.limit_train_rows"), value("data.train_per_class")
+    if rows is not None and each is not None:
+        raise UserError(
+            f"data.limit_train_rows is {rows} and data.train_per_class is {each}, but both choose training rows: "
+            "remove one of them"
         )
 
 

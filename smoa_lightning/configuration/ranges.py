@@ -66,7 +66,7 @@ COUNT = Range(1, LARGEST)
 COUNT_OR_NONE = Range(0, LARGEST)
 COUNTS = (
     *("batch_size", "eval_batch_size", "eval_max_tokens", "limit_train_rows", "limit_report_rows", "bucket_batches"),
-    *("pad_multiple", "max_new_tokens", "num_beams", "stream_buffer_rows", "stream_epoch_batches"),
+    *("train_per_class", "pad_multiple", "max_new_tokens", "num_beams", "stream_buffer_rows", "stream_epoch_batches"),
 )
 
 RANGES: Mapping[str, Range] = {

@@ -14,7 +14,7 @@ from smoa_lightning.data.tasks.base import Labelling, Protocol
 NUMBERS = (
     *("batch_size", "eval_batch_size", "eval_max_tokens", "limit_train_rows", "limit_report_rows", "bucket_batches"),
     *("pad_multiple", "max_new_tokens", "num_beams", "selection_rows", "num_workers", "num_fewshot", "max_length"),
-    *("seed", "first_label"),
+    *("seed", "first_label", "train_per_class"),
 )
 OTHERS = ("selection", "rules", "protocol", "chat_template")  # that may contradict numbers or each other
 

@@ -27,7 +27,7 @@ from smoa_lightning.data.tasks import Task
 from smoa_lightning.records.selection import HELD_OUT, Selection
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from smoa_lightning.backbones.processor import Processor
 
 STREAMING = {"streaming": False, "stream_buffer_rows": 10_000, "stream_epoch_batches": 1000}  # settings of old versions
 
@@ -36,7 +36,7 @@ class TaskDataModule(LightningDataModule):
     """Rows of one task or of a mixture from hub, local files or the package, as batches for training and scoring.
 
     The rows that select the checkpoint are held out from the training rows. They are never report rows.
-    Set ``tokenizer`` before ``setup``.
+    Set ``processor`` before ``setup``.
 
     Args:
         task: Name of the task, such as ``piqa``, or ``mixture``.
@@ -60,6 +60,8 @@ class TaskDataModule(LightningDataModule):
         fields: Field of the task -> its name in your rows, if the names differ.
         first_label: With task ``choice``: 1 if labels are numbers from 1 on. ``null`` or 0 means positions from 0 on,
             letters or texts.
+        class_names: With task ``image_classification``: the names of the classes in the order of their labels. ``null``
+            takes the names of the folders of the training images, or those in a Parquet file.
         batch_size: Rows in a training batch of each process; with packing, sequences. N processes share batches of N
             times as many rows.
         eval_batch_size: Largest number of items (each with all its choices) in a scoring batch.
@@ -75,6 +77,7 @@ class TaskDataModule(LightningDataModule):
         num_beams: Width of the beam search, 1 is greedy; ``null`` follows ``rules``: 4 with ``llm_adapters``, else 1.
         bert_score: Folder or hub name of an encoder for BERTScore of generated replies; ``null`` leaves it out.
         limit_train_rows: Train on this number of rows only, a seeded choice; ``null`` means all.
+        train_per_class: Train on this number of rows of each class only, a seeded choice; ``null`` means all.
         limit_report_rows: Report on this number of rows only, a seeded choice; ``null`` means all.
         selection: ``held_out``: training rows that are held out select the checkpoint. ``best_epoch_on_report``: the
             report rows themselves select it, "as published"; such scores are too good, and are labelled everywhere.
@@ -113,6 +116,7 @@ class TaskDataModule(LightningDataModule):
         rules: Literal["llm_adapters"] | None = None,
         fields: dict[str, str | list[str]] | None = None,
         first_label: int | None = None,
+        class_names: list[str] | None = None,
         batch_size: int = 32,
         eval_batch_size: int = 16,
         eval_max_tokens: int | None = None,
@@ -127,6 +131,7 @@ class TaskDataModule(LightningDataModule):
         num_beams: int | None = None,
         bert_score: str | None = None,
         limit_train_rows: int | None = None,
+        train_per_class: int | None = None,
         limit_report_rows: int | None = None,
         selection: Selection = HELD_OUT,
         selection_rows: int | None = None,
@@ -148,6 +153,7 @@ class TaskDataModule(LightningDataModule):
         self.eval_batch_size, self.eval_max_tokens = eval_batch_size, eval_max_tokens
         self.max_new_tokens, self.num_beams, self.bert_score = max_new_tokens, num_beams, bert_score
         self.limit_train_rows, self.limit_report_rows = limit_train_rows, limit_report_rows
+        self.train_per_class = train_per_class
         self.num_fewshot, self.selection_rows, self.packing = num_fewshot, selection_rows, packing
         self.selection: Selection = selection
         self.num_workers, self.pin_memory = num_workers, pin_memory
@@ -162,6 +168,7 @@ class TaskDataModule(LightningDataModule):
             revision=revision,
             bad_rows=bad_rows,
             limit_train_rows=limit_train_rows,
+            train_per_class=train_per_class,
             limit_report_rows=limit_report_rows,
             selection=selection,
             selection_rows=selection_rows,
@@ -172,7 +179,7 @@ class TaskDataModule(LightningDataModule):
         )
         encoding = Encoding(max_length, loss_on, overlong, add_bos)
         encoded = EncodingSettings(num_fewshot, chat_template, max_new_tokens, encoding)
-        self.sets = TaskSets(task, rows, encoded, mixture, report_tasks, protocol, fields, rules)
+        self.sets = TaskSets(task, rows, encoded, mixture, report_tasks, protocol, fields, rules, class_names)
         protocols = {name: rows.protocol for name, rows in self.sets.all.items()}
         check_labelling(protocols, list(self.sets.trained), vars(self))
         if path is not None and source != "local":
@@ -207,13 +214,22 @@ class TaskDataModule(LightningDataModule):
         return self.sets.encoding
 
     @property
-    def tokenizer(self) -> PreTrainedTokenizerBase | None:
-        """The tokenizer of the base model."""
-        return self.sets.tokenizer
+    def processor(self) -> Processor | None:
+        """The tokenizer of the base model, or for images its image processor."""
+        return self.sets.processor
+
+    @processor.setter
+    def processor(self, processor: Processor | None) -> None:
+        self.sets.processor = processor
+
+    @property
+    def tokenizer(self) -> Processor | None:
+        """The processor, under its name for texts."""
+        return self.processor
 
     @tokenizer.setter
-    def tokenizer(self, tokenizer: PreTrainedTokenizerBase | None) -> None:
-        self.sets.tokenizer = tokenizer
+    def tokenizer(self, tokenizer: Processor | None) -> None:
+        self.processor = tokenizer
 
     @property
     def provenance(self) -> dict[str, Any]:
@@ -333,6 +349,5 @@ class TaskDataModule(LightningDataModule):
 
     def _pad_id(self) -> int:
         """Return a token to pad with. Any token is right, since attention and loss mask the padding by length."""
-        assert self.tokenizer is not None
-        own = (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id, 0)
+        own = (*(getattr(self.processor, name, None) for name in ("pad_token_id", "eos_token_id")), 0)
         return next(token for token in own if token is not None)

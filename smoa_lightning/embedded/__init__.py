@@ -11,8 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from smoa_lightning.common.errors import UserError, nearest
+from smoa_lightning.embedded import digits
 
-__all__ = ["ALIASES", "SPLITS", "TASKS", "backbone_folder", "held_out_text", "rows", "rows_folder"]
+__all__ = [
+    *("ALIASES", "SPLITS", "TASKS", "backbone_folder", "held_out_text", "image_backbone_folder", "rows", "rows_folder"),
+]
 
 SPLITS = ("train", "validation", "test")
 TASKS = (
@@ -42,6 +45,8 @@ TASKS = (
     "rte",
     "mnli",
     "mnli_mismatched",
+    "image_classification",
+    "digits",
 )
 # The names of MNLI's two validation splits -> the files of their rows.
 ALIASES = {"validation_matched": "validation", "validation_mismatched": "test"}
@@ -50,8 +55,11 @@ ALIASES = {"validation_matched": "validation", "validation_mismatched": "test"}
 def rows(task: str, split: str) -> list[dict[str, Any]]:
     """Return the embedded rows of a task in its Hub schema, as a new list at every call.
 
+    Those of ``digits`` are in the library scikit-learn.
+
     Raises:
-        UserError: The task has no embedded rows, or the split is not train, validation or test.
+        UserError: The task has no embedded rows, the split is not train, validation or test, or scikit-learn is not
+            installed.
 
     >>> sorted(rows("piqa", "validation")[0])
     ['goal', 'label', 'sol1', 'sol2']
@@ -62,7 +70,7 @@ def rows(task: str, split: str) -> list[dict[str, Any]]:
     if split not in SPLITS:
         near = nearest(split, SPLITS)
         raise UserError(f"the embedded rows of {task!r} have no split {split!r}; the nearest splits are {near}")
-    return _read(f"{task}/{split}.jsonl.gz")
+    return digits.rows(split) if task == "digits" else _read(f"{task}/{split}.jsonl.gz")
 
 
 def held_out_text() -> list[str]:
@@ -80,6 +88,11 @@ def rows_folder() -> Path:
     return Path(__file__).resolve().parent / "rows"
 
 
+def image_backbone_folder() -> Path:
+    """Return the folder of the embedded vision model, a small ViT, with its image processor."""
+    return Path(__file__).resolve().parent / "image_backbone"
+
+
 def backbone_folder() -> Path:
-    """Return the folder of the embedded model, a Hugging Face folder with config, tokenizer and safetensors."""
+    """Return the folder of the embedded language model, with config, tokenizer and safetensors."""
     return Path(__file__).resolve().parent / "backbone"

@@ -14,7 +14,7 @@ from smoa_lightning.evaluation.standard_errors import groups_of
 from smoa_lightning.evaluation.valid_scores import check_scores
 from smoa_lightning.records.metric_table import COUNT, prediction_field
 
-INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+INPUTS = ("input_ids", "attention_mask", "token_type_ids", "pixel_values")
 
 
 def head_outputs(network: Any, batch: dict[str, Any]) -> Tensor:
@@ -22,7 +22,7 @@ def head_outputs(network: Any, batch: dict[str, Any]) -> Tensor:
 
     Args:
         network: A model with a new head.
-        batch: A batch of ``collate_labels``.
+        batch: A batch of ``collate_labels`` or ``collate_images``.
     """
     logits: Tensor = network(**{name: batch[name] for name in INPUTS if name in batch}).logits
     return logits.float()

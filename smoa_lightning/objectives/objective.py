@@ -12,11 +12,11 @@ from typing import Any
 
 from torch import Tensor
 
-from smoa_lightning.backbones.heads import LANGUAGE_MODEL, Head
+from smoa_lightning.backbones.heads import LANGUAGE_MODEL, Head, HeadKind
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.data.encoding.task_sets import TaskSets
 from smoa_lightning.data.tasks import Classification, Regression
-from smoa_lightning.objectives import language_modeling, regression, sequence_classification
+from smoa_lightning.objectives import classification, language_modeling, regression
 from smoa_lightning.objectives.distillation import DistillationConfig, DistilledLoss
 
 Loss = Callable[[Any, dict[str, Any]], tuple[Tensor, int]]
@@ -49,8 +49,8 @@ def objective_of(sets: TaskSets) -> Objective:
     """Return the objective of the tasks of a run; the data module has checked that they agree."""
     protocol = next(iter(sets.trained.values())).protocol
     if isinstance(protocol, Classification):
-        head = Head("sequence_classification", protocol.names)
-        return Objective(head.kind, sequence_classification.loss, head, sequence_classification.distilled)
+        kind: HeadKind = "image_classification" if protocol.inputs == "images" else "sequence_classification"
+        return Objective(kind, classification.loss, Head(kind, protocol.names), classification.distilled)
     if isinstance(protocol, Regression):
         return Objective("regression", regression.loss, Head("regression", protocol.names), regression.distilled)
     return LANGUAGE_MODELING

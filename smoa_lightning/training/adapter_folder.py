@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from peft import PeftModel
 from peft.utils.warning import PeftWarning
 from safetensors import SafetensorError
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
 from smoa_lightning.adapters.attach import quiet_peft  # importing adapters lets peft load our methods
 from smoa_lightning.adapters.combine import WEIGHTS, is_pair, load_both
@@ -29,8 +29,8 @@ from smoa_lightning.backbones.backbone import (
     provenance,
     size_name,
 )
-from smoa_lightning.backbones.heads import follow_padding, head_of
-from smoa_lightning.backbones.tokenizer import load_tokenizer
+from smoa_lightning.backbones.heads import follow_padding, head_of, processor_name
+from smoa_lightning.backbones.processor import Processor, load_processor
 from smoa_lightning.common.checksums import is_intact, sealed, sha256
 from smoa_lightning.common.errors import UserError, one_line
 from smoa_lightning.common.paths import local_path
@@ -99,7 +99,7 @@ def _quiet_peft() -> Iterator[None]:
 
 
 def _card(module: FineTuneModule, facts: dict[str, Any]) -> str:
-    base = size_name(module.location)
+    base, reads = size_name(module.location), processor_name(module.location.head)
     library = "peft" if isinstance(module.network, PeftModel) else "transformers"
     score = facts["selection"]["score"]
     shown_score = "not measured" if score is None else f"{score:.4f}"
@@ -120,7 +120,7 @@ Trained with smoa_lightning {facts["version"]}: the {facts["which"]} adapter of 
 ```python
 from smoa_lightning import load_adapter  # the import registers the methods that peft does not have
 
-model, tokenizer = load_adapter("path/to/this/folder")
+model, {reads} = load_adapter("path/to/this/folder")
 ```
 
 `peft` raises a KeyError for methods of `smoa_lightning` in a process that has not imported `smoa_lightning`.
@@ -189,8 +189,8 @@ def saved_backbone(folder: Path, moved: str | None = None, weights: bool = True)
 
 def load_adapter(
     run_or_folder: str | Path, backbone: PreTrainedModel | str | None = None
-) -> tuple[PreTrainedModel | PeftModel, PreTrainedTokenizerBase]:
-    """Load a trained adapter and its tokenizer, in evaluation mode.
+) -> tuple[PreTrainedModel | PeftModel, Processor]:
+    """Load a trained adapter and its tokenizer (for images its image processor), in evaluation mode.
 
     Args:
         run_or_folder: A run folder (its best adapter is used) or an adapter folder.
@@ -200,7 +200,7 @@ def load_adapter(
             Strategies that save fingerprints refuse a backbone with different weights.
 
     Returns:
-        The model with the adapter attached, and the tokenizer.
+        The model with the adapter attached, and the tokenizer or the image processor.
 
     Raises:
         UserError: The folder holds no adapter, or the backbone differs from the one in training.
@@ -216,15 +216,15 @@ def load_adapter(
     if full:
         with reading(folder):
             whole = complete_model(Location("local", str(folder), head=location.head))
-        return whole.eval(), load_tokenizer(location)
-    tokenizer = load_tokenizer(location)
+        return whole.eval(), load_processor(location)
+    processor = load_processor(location)
     base = backbone if isinstance(backbone, PreTrainedModel) else load_model(config, location)
-    follow_padding(base, location.head, tokenizer.pad_token_id)
+    follow_padding(base, location.head, getattr(processor, "pad_token_id", None))
     with _quiet_peft(), reading(folder):
         model = load_both(base, folder) if is_pair(folder) else PeftModel.from_pretrained(base, str(folder))
     if not is_pair(folder):
         refuse_ignored_names(model)
-    return model.eval(), tokenizer
+    return model.eval(), processor
 
 
 @contextlib.contextmanager

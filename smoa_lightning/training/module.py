@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch.cli import OptimizerCallable
 from peft import PeftConfig, PeftModel, PeftType, PromptLearningConfig
 from torch import Tensor, nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
 from smoa_lightning.adapters.adalora import RankAllocation
 from smoa_lightning.adapters.budget import Budget, BudgetFit, fit_budget
@@ -31,7 +31,7 @@ from smoa_lightning.backbones.backbone import (
 )
 from smoa_lightning.backbones.heads import prepare_head
 from smoa_lightning.backbones.limits import Limits
-from smoa_lightning.backbones.tokenizer import load_tokenizer
+from smoa_lightning.backbones.processor import Processor, load_processor
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.configuration.ranges import check_value
 from smoa_lightning.objectives import LANGUAGE_MODELING, DistillationConfig, objective_of
@@ -53,7 +53,7 @@ class FineTuneModule(ScoringModule):
     The loss of an optimizer step is the mean of the objective's loss over all its targets, such as the cross-entropy of
     all target tokens, over all micro-batches and processes. Accumulation and DDP therefore change only the speed.
 
-    Set ``objective`` before the model or its tokenizer is read, unless the run trains a language model.
+    Set ``objective`` before the model or its processor is read, unless the run trains a language model.
     """
 
     def __init__(
@@ -138,9 +138,9 @@ class FineTuneModule(ScoringModule):
         return provenance(self.location)
 
     @cached_property
-    def tokenizer(self) -> PreTrainedTokenizerBase:
-        """The backbone's tokenizer."""
-        return load_tokenizer(self.location)
+    def processor(self) -> Processor:
+        """The backbone's tokenizer, or for images its image processor."""
+        return load_processor(self.location)
 
     @cached_property
     def limits(self) -> Limits:
@@ -196,7 +196,9 @@ class FineTuneModule(ScoringModule):
             model = load_model(self.backbone_config, self.location)
             self.model = model.requires_grad_(self.adapter_config is None and not self.frozen_backbone)
             if self.objective.head.is_new:
-                prepare_head(model, self.objective.head, self.adapter_seed, self.tokenizer.pad_token_id)
+                prepare_head(
+                    model, self.objective.head, self.adapter_seed, getattr(self.processor, "pad_token_id", None)
+                )
         if self.adapter_config is not None and not self.scoring_base_model and not isinstance(self.model, PeftModel):
             self.model = attach_strategy(self.model, self.adapter_config, self.prompt_config, self.adapter_seed)
             if self.adapter_config.peft_type == PeftType.ADALORA:

@@ -94,7 +94,7 @@ class Run:
         self._loggers: dict[str, Any] = {}  # the entries of the interrupted run in W&B, MLflow and others
         self.result = ""  # the text that the command prints at the end; empty except in the first process
         module.run_config = content(absolute_sources(config))
-        data.tokenizer = module.tokenizer
+        data.processor = module.processor
         data.sets.fit_context(module.limits)
 
     @property

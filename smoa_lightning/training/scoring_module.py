@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 from abc import abstractmethod
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import lightning as L
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from smoa_lightning.adapters import without_adapter
+from smoa_lightning.backbones.processor import Processor
 from smoa_lightning.evaluation.tasks import TaskEvaluation
 from smoa_lightning.records.metric_table import METRICS
 
@@ -21,7 +22,7 @@ Batch = dict[str, Any]
 class ScoringModule(L.LightningModule):
     """The passes over selection rows and report rows, with an adapter or as the base model.
 
-    A subclass has the network and its tokenizer. The rows are those of the trainer's ``TaskDataModule``.
+    A subclass has the network and its processor. The rows are those of the trainer's ``TaskDataModule``.
     """
 
     evaluation: TaskEvaluation  # of the current pass
@@ -37,8 +38,13 @@ class ScoringModule(L.LightningModule):
 
     @property
     @abstractmethod
+    def processor(self) -> Processor:
+        """The backbone's tokenizer, or for images its image processor."""
+
+    @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        """The backbone's tokenizer."""
+        """The processor of a backbone that reads texts."""
+        return cast("PreTrainedTokenizerBase", self.processor)
 
     @contextlib.contextmanager
     def as_base_model(self) -> Iterator[None]:

@@ -27,7 +27,7 @@ from smoa_lightning.backbones.backbone import (
 )
 from smoa_lightning.backbones.heads import Head, follow_padding
 from smoa_lightning.backbones.limits import Limits
-from smoa_lightning.backbones.tokenizer import load_tokenizer
+from smoa_lightning.backbones.processor import load_processor
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.common.paths import local_path
 from smoa_lightning.objectives.distillation import DistillationConfig
@@ -99,25 +99,30 @@ class Teacher:
             found["adapter"] = read_adapter_facts(self.adapter).get("sha256", {})
         return found if self.is_whole else found | {"backbone": provenance(self.location)}
 
-    def check(self, tokenizer: PreTrainedTokenizerBase, student: Limits, max_length: int) -> None:
+    def check(self, processor: Any, student: Limits, max_length: int) -> None:
         """Compare the teacher with the student.
 
         Args:
-            tokenizer: The tokenizer of the student.
+            processor: The tokenizer of the student, or its image processor.
             student: What the student can be fed.
             max_length: The most tokens of a row.
 
         Raises:
-            UserError: The tokenizers differ, a vocabulary is too short, or a row does not fit into the teacher.
+            UserError: The tokenizers or image processors differ, a vocabulary is too short, or a row does not fit into
+                the teacher.
         """
         name, own = self.settings.teacher, self.limits
-        if difference := tokenizer_difference(tokenizer, load_tokenizer(self.location)):
+        images, theirs = self.head.reads_images, load_processor(self.location)
+        if difference := (image_difference if images else tokenizer_difference)(processor, theirs):
+            kind = "image processor" if images else "tokenizer"
             raise UserError(
-                f"{SETTING}: the tokenizer of {name!r} differs from that of the backbone ({difference}), and a teacher "
-                "needs the same tokenizer: name a teacher of the same family of models"
+                f"{SETTING}: the {kind} of {name!r} differs from that of the backbone ({difference}), and a teacher "
+                f"needs the same {kind}: name a teacher of the same family of models"
             )
+        if images:
+            return
         sizes = [size for size in (student.vocabulary, own.vocabulary) if size is not None]
-        needed = 1 + max(tokenizer.get_vocab().values())
+        needed = 1 + max(processor.get_vocab().values())
         if not self.head.is_new and len(set(sizes)) > 1 and min(sizes) < needed:
             raise UserError(
                 f"{SETTING}: the vocabulary of {name!r} has {own.vocabulary} rows and that of the backbone "
@@ -187,7 +192,7 @@ def open_teacher(module: FineTuneModule, max_length: int) -> Teacher | None:
         )
     check_distillation(module.objective, settings)
     teacher = Teacher(settings, module.backbone_config, module.objective.head)
-    teacher.check(module.tokenizer, module.limits, max_length)
+    teacher.check(module.processor, module.limits, max_length)
     return teacher
 
 
@@ -207,6 +212,13 @@ def check_teacher(folder: Path, earlier: Mapping[str, Any] | None, now: Mapping[
             f"the run in {folder} began with different files of its teacher {now['name']!r} ({', '.join(changed)}): "
             "restore them, or move the folder away to start again"
         )
+
+
+def image_difference(one: Any, other: Any) -> str:
+    """Return in which setting two image processors differ; empty if in none."""
+    ours, theirs = one.to_dict(), other.to_dict()
+    names = [name for name in ours if ours[name] != theirs.get(name) and name != "image_processor_type"]
+    return f"{names[0]} is {theirs.get(names[0])} there and {ours[names[0]]} here" if names else ""
 
 
 def tokenizer_difference(one: PreTrainedTokenizerBase, other: PreTrainedTokenizerBase) -> str:

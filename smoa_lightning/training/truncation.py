@@ -20,7 +20,7 @@ from transformers.pytorch_utils import Conv1D
 from smoa_lightning.adapters.inspect import adapted_layers
 from smoa_lightning.adapters.virtual_tokens import limits_with
 from smoa_lightning.backbones.backbone import limits
-from smoa_lightning.backbones.tokenizer import load_tokenizer
+from smoa_lightning.backbones.processor import load_processor
 from smoa_lightning.common.console import no_bar
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.training.export.lora import Update, difference, find_updates
@@ -80,13 +80,13 @@ def open_rows(run: Path, backbone_folder: str | None = None) -> tuple[Source, Pr
     source = open_source(run, backbone_folder)
     if source.adapter is not None and source.adapter.is_prompt_learning:
         raise UserError(f"rank: {source.method} changes no weight, so {run} has no update that --truncate can cut")
-    tokenizer = load_tokenizer(source.location)
+    processor = load_processor(source.location)
     try:
-        data = report_rows(source, tokenizer, limits_with(source.adapter, limits(source.location)))
+        data = report_rows(source, processor, limits_with(source.adapter, limits(source.location)))
     except UserError as error:
         raise UserError(f"rank: --truncate scores the report rows of a run, but for {run} {error}") from error
     rows = sum(len(items.items("report")) for items in data.sets.scored("report").values())
-    return source, Probe([], str(run), tokenizer, data, rows, source.location.head)
+    return source, Probe([], str(run), processor, data, rows, source.location.head)
 
 
 @torch.no_grad()

@@ -6,6 +6,7 @@ beyond ASCII, marks of WikiHow, three to five choices, digits as labels.
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -218,6 +219,19 @@ def phone_book(i: int) -> Row:
     return {"name": f"{pick(PEOPLE, i)} of {pick(PLACES, i // 8)}", "number": number if i % 2 else "-".join(number)}
 
 
+# ---- images
+
+
+def images(image: str, label: str, classes: int) -> Callable[[int], Row]:
+    """Pictures of 6 x 5 pixels in PPM, no two of them equal, with the label as a number."""
+
+    def make(i: int) -> Row:
+        content = b"P6 6 5 255\n" + bytes((i * 7 + n * 11) % 256 for n in range(90))
+        return {image: {"bytes": base64.b64encode(content).decode(), "path": None}, label: i % classes}
+
+    return make
+
+
 MAKERS = {
     "boolq": boolq,
     "piqa": piqa,
@@ -242,6 +256,9 @@ MAKERS = {
     "stsb": glue("sentence1", "sentence2", labels=0),
     "qqp": glue("question1", "question2"),
     "qnli": glue("question", "sentence"),
+    "cifar10": images("img", "label", 10),
+    "cifar100": images("img", "fine_label", 100),
+    **dict.fromkeys(("sun397", "dtd", "stl10", "digits", "image_classification"), images("image", "label", 8)),
 }
 
 #: task name -> its rows

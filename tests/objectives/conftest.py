@@ -19,8 +19,11 @@ from transformers import (
     LlamaForCausalLM,
     PreTrainedTokenizerFast,
 )
+from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
 from smoa_lightning.embedded import rows
+
+from .image_models import SIZE, build_model, write_images
 
 TASKS = ("cola", "sst2", "rte", "stsb", "mnli")
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
@@ -117,3 +120,27 @@ def head_teacher(encoder: Path, folder: Path, **settings: Any) -> Path:
             torch.nn.init.normal_(parameter)
     model.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def vision_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Family -> folder of a random vision model without a head, with an image processor."""
+    made: dict[str, Path] = {}
+
+    def folder(family: str) -> Path:
+        if family not in made:
+            made[family] = tmp_path_factory.mktemp(family)
+            build_model(family).save_pretrained(made[family])
+            ViTImageProcessorPil(size={"height": SIZE, "width": SIZE}).save_pretrained(made[family])
+        return made[family]
+
+    return folder
+
+
+@pytest.fixture(scope="session")
+def image_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of splits with a folder for each of three classes."""
+    root = tmp_path_factory.mktemp("images")
+    write_images(root / "train", {"blue": 16, "green": 16, "red": 16})
+    write_images(root / "validation", {"blue": 6, "green": 6, "red": 6}, seed=1)
+    return root

@@ -27,6 +27,7 @@ from tools.embedded import (
     phone_book,
     piqa,
     science,
+    shapes,
     social,
     sums,
     winogrande,
@@ -52,6 +53,7 @@ GENERATORS: dict[str, Callable[[str], list[dict[str, Any]]]] = {
     "chat": messages.rows,
     "phone_book": phone_book.rows,
     **glue.GENERATORS,
+    "image_classification": shapes.rows,
 }
 
 

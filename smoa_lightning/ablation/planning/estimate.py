@@ -192,7 +192,7 @@ def build(cell: Cell, study: Study, temporary: Path, values: Mapping[str, Any] |
     module, data = cli.model, cli.datamodule
     data.resolve()
     module.resolve_budget()
-    data.tokenizer = module.tokenizer
+    data.processor = module.processor
     data.sets.fit_context(module.limits)
     seconds = time.monotonic() - began
     network = load_skeleton(module.backbone_config, module.location)

@@ -12,10 +12,11 @@ from smoa_lightning.records.selection import ON_TRAINED
 # Data settings that only affect training and speed: the base model has the same score for all their values.
 TRAINING = {
     "batch_size", "bucket_batches", "cache", "limit_train_rows", "num_workers", "packing", "pad_multiple", "pin_memory",
+    "train_per_class",
     "seed", "selection_rows", "stream_buffer_rows", "stream_epoch_batches", "streaming",
 }  # fmt: skip
 # They also choose the solved rows before each prompt, so that with few-shot prompts the base model depends on them.
-CHOOSE_SHOTS = {"limit_train_rows", "seed", "selection_rows"}
+CHOOSE_SHOTS = {"limit_train_rows", "seed", "selection_rows", "train_per_class"}
 
 
 def scored_with(study: Study) -> dict[str, str]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from smoa_lightning.data.encoding.items import IGNORED, ChoiceItem, LabelledItem, ReplyItem, TokenRow
+from smoa_lightning.data.encoding.items import IGNORED, ChoiceItem, ImageItem, LabelledItem, ReplyItem, TokenRow
 
 Batch = dict[str, Any]
 
@@ -87,6 +87,21 @@ def collate_labels(items: Sequence[LabelledItem], pad_id: int, pad_multiple: int
     batch["labels"] = torch.tensor([item.label for item in items], dtype=torch.float64)
     batch["row"] = torch.tensor([item.row for item in items])
     return batch
+
+
+def collate_images(items: Sequence[ImageItem], pad_id: int = 0, pad_multiple: int = 1) -> Batch:
+    """Put images into one batch; the two numbers of padding have no use.
+
+    Returns:
+        ``pixel_values`` (B, channels, height, width) float32, ``labels`` (B,) float64, ``row`` (B,), and
+        ``num_tokens``, the number of images, which costs count.
+    """
+    return {
+        "pixel_values": torch.from_numpy(np.stack([item.pixels for item in items])),
+        "labels": torch.tensor([item.label for item in items], dtype=torch.float64),
+        "row": torch.tensor([item.row for item in items]),
+        "num_tokens": torch.tensor(len(items)),
+    }
 
 
 def collate_replies(items: Sequence[ReplyItem], pad_id: int, pad_multiple: int = 1) -> Batch:

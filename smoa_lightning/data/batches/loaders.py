@@ -20,6 +20,7 @@ from smoa_lightning.common.errors import UserError
 from smoa_lightning.data.batches.collate import (
     Batch,
     collate_choices,
+    collate_images,
     collate_labels,
     collate_part,
     collate_replies,
@@ -29,6 +30,7 @@ from smoa_lightning.data.batches.order import BucketOrder, longest_first
 from smoa_lightning.data.batches.packing import collate_packed, pack_rows
 from smoa_lightning.data.encoding.items import (
     ChoiceItem,
+    ImageItem,
     LabelledItem,
     LazyItems,
     ReplyItem,
@@ -42,6 +44,7 @@ COLLATE: dict[type, Callable[..., Batch]] = {
     ChoiceItem: collate_choices,
     ReplyItem: collate_replies,
     LabelledItem: collate_labels,
+    ImageItem: collate_images,
 }
 
 
@@ -163,7 +166,7 @@ def scoring_loader(
     """Return this process's batches of items to score, the longest items first.
 
     Args:
-        items: ``ChoiceItem``, ``ReplyItem`` or ``LabelledItem``, all of one kind.
+        items: ``ChoiceItem``, ``ReplyItem``, ``LabelledItem`` or ``ImageItem``, all of one kind.
         eval_batch_size: Largest number of items in a batch.
         max_tokens: Largest number of tokens in a batch with its padding, or None.
         pad_id: Token to pad with.

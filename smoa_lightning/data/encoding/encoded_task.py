@@ -12,6 +12,7 @@ from smoa_lightning.common.errors import UserError
 from smoa_lightning.data.encoding import shots
 from smoa_lightning.data.encoding.encode_examples import Encoding
 from smoa_lightning.data.encoding.encoding_job import EncodingJob
+from smoa_lightning.data.encoding.image_items import ImageItems
 from smoa_lightning.data.encoding.item_table import ItemTable
 from smoa_lightning.data.encoding.render import end_ids, uses_template
 from smoa_lightning.data.rows.task_rows import Part, RowSettings, TaskRows
@@ -20,6 +21,8 @@ from smoa_lightning.data.tasks.base import Labelling
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+    from smoa_lightning.backbones.processor import Processor
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ class EncodingSettings:
 class EncodedTask(TaskRows):
     """Rows of one task under one protocol, read and encoded on first use.
 
-    Set ``tokenizer`` before rows are encoded.
+    Set ``processor`` before rows are encoded.
 
     Args:
         task: The task.
@@ -52,14 +55,14 @@ class EncodedTask(TaskRows):
     ) -> None:
         super().__init__(task, protocol, settings)
         self.encoding_settings = encoding or EncodingSettings()
-        self.tokenizer: PreTrainedTokenizerBase | None = None
+        self.processor: Processor | None = None  # the tokenizer, or the image processor
         self.limits = Limits()  # what the model can be fed
-        self._items: dict[Part, ItemTable] = {}
+        self._items: dict[Part, ItemTable | ImageItems] = {}
 
-    def items(self, part: Part) -> ItemTable:
+    def items(self, part: Part) -> ItemTable | ImageItems:
         """Return the encoded items of a part: ``TokenRow`` for training, else ``ChoiceItem`` or ``ReplyItem``.
 
-        For a task with labels they are ``LabelledItem`` in every part.
+        For a task with labels they are ``LabelledItem``, or ``ImageItem``, in every part.
 
         They are encoded on first use, or read from the cache on disk if the same rows were encoded in the same way.
 
@@ -67,9 +70,9 @@ class EncodedTask(TaskRows):
             UserError: a row that does not fit; no row left; training rows of one class only.
         """
         if part not in self._items:
-            if self.tokenizer is None:
-                raise RuntimeError("set datamodule.tokenizer before setup()")
-            items = self._job(part).run(self.tokenizer, self.settings.cache)
+            if self.processor is None:
+                raise RuntimeError("set datamodule.processor before setup()")
+            items = self._images(part) if self.reads_images else self._tokens(part)
             if not len(items):
                 skipped = items.statistics["skipped_overlong"]
                 raise UserError(f"{self.task.name}: all {skipped} {part} rows are longer than data.max_length.")
@@ -77,6 +80,25 @@ class EncodedTask(TaskRows):
                 self._check_classes(items.labels, self.protocol)
             self._items[part] = items
         return self._items[part]
+
+    @property
+    def reads_images(self) -> bool:
+        """Whether the rows are images."""
+        return isinstance(self.protocol, Classification) and self.protocol.inputs == "images"
+
+    def _tokens(self, part: Part) -> ItemTable:
+        return self._job(part).run(self.tokenizer, self.settings.cache)
+
+    def _images(self, part: Part) -> ImageItems:
+        processor: Any = self.processor
+        assert isinstance(self.protocol, Classification)
+        return ImageItems(self.rows(self.split_of(part)), self.indices(part), self.protocol, processor)
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The processor of rows that are texts."""
+        tokenizer: Any = self.processor
+        return tokenizer  # type: ignore[no-any-return]
 
     def _check_classes(self, labels: np.ndarray, protocol: Classification) -> None:
         """Refuse training rows of one class: nothing can be learned from them."""
@@ -99,7 +121,6 @@ class EncodedTask(TaskRows):
         Raises:
             UserError: a chat template for prompts of scored choices.
         """
-        assert self.tokenizer is not None
         settings = self.encoding_settings
         default = isinstance(self.protocol, Generation) and self.protocol.chat_template
         template = uses_template(self.tokenizer, settings.chat_template, default)
@@ -149,8 +170,9 @@ class EncodedTask(TaskRows):
         return shots.solved([self.example("train", index) for index in chosen])
 
     def reply_ends(self) -> list[int]:
-        """Return the tokens that end a generated reply."""
-        assert self.tokenizer is not None
+        """Return the tokens that end a generated reply; none for a task with labels, which has no reply."""
+        if isinstance(self.protocol, Labelling):
+            return []
         return end_ids(self.tokenizer, self.encoding.template)
 
     def summary(self) -> dict[str, Any]:

@@ -100,6 +100,24 @@ class LabelledItem:
         return 1
 
 
+@dataclass(frozen=True)
+class ImageItem:
+    """An image with its class, for training and for scoring.
+
+    Args:
+        pixels: Pixels as the model reads them, (channels, height, width) float32.
+        label: Number of the class.
+        row: Index of the item in its split.
+    """
+
+    pixels: np.ndarray
+    label: int
+    row: int
+
+    def __len__(self) -> int:
+        return 1
+
+
 class LazyItems(LazySequence[Any]):
     """Encoded items, each made on access."""
 

@@ -14,6 +14,7 @@ from smoa_lightning.data.encoding.encode_examples import Encoding
 from smoa_lightning.data.encoding.encoded_task import EncodedTask, EncodingSettings
 from smoa_lightning.data.encoding.items import LazyItems
 from smoa_lightning.data.encoding.mixed_items import MixedItems
+from smoa_lightning.data.rows.class_names import named_classes
 from smoa_lightning.data.rows.locations import joined
 from smoa_lightning.data.rows.mixture import check_weights, mix
 from smoa_lightning.data.rows.overlap import report_overlap
@@ -22,11 +23,12 @@ from smoa_lightning.data.rows.task_rows import Part, RowSettings
 from smoa_lightning.data.tasks import Task, get_task, protocol_of
 from smoa_lightning.data.tasks.base import ProtocolName
 from smoa_lightning.data.tasks.generic import CHOICE, task_with_fields, with_first_label
+from smoa_lightning.data.tasks.images import IMAGE_CLASSIFICATION, with_class_names
 from smoa_lightning.records.metric_table import COMMON
 from smoa_lightning.records.selection import ON_TRAINED
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from smoa_lightning.backbones.processor import Processor
 
 MIXTURE = "mixture"
 
@@ -34,7 +36,7 @@ MIXTURE = "mixture"
 class TaskSets:
     """Rows of one task, of a mixture, or of different tasks for training and report.
 
-    Set ``tokenizer`` before rows are encoded.
+    Set ``processor`` before rows are encoded.
 
     Args:
         name: Name of the task, or ``mixture``.
@@ -46,6 +48,7 @@ class TaskSets:
         protocol: Name of the protocol; None: the default of each task.
         fields: Field of the task -> its name in the rows, if the names differ.
         rules: Published rules of generated replies; None: those of the package.
+        class_names: The names of the classes of your own images; None: the folders of the images.
 
     Raises:
         UserError: an unknown task, split or protocol; settings that exclude each other.
@@ -61,6 +64,7 @@ class TaskSets:
         protocol: ProtocolName | None = None,
         fields: dict[str, str | list[str]] | None = None,
         rules: str | None = None,
+        class_names: list[str] | None = None,
     ) -> None:
         path = settings.path
         self.name: str = name
@@ -83,16 +87,22 @@ class TaskSets:
         def rows_of(name: str) -> EncodedTask:
             kind = task_with_fields(get_task(name), fields)
             kind = with_first_label(kind, settings.first_label) if name == CHOICE.name else kind
+            if name == IMAGE_CLASSIFICATION.name:
+                kind = with_class_names(kind, named_classes(settings, class_names))
             here = replace(each, path=joined(str(path), name)) if several and path is not None else each
             return EncodedTask(kind, protocol_of(kind, protocol, rules), here, encoding)
 
         if settings.first_label and CHOICE.name not in (*names, *reported):
             raise UserError(f"data.first_label is for the task 'choice', but data.task is {name!r}: remove it.")
+        if class_names is not None and IMAGE_CLASSIFICATION.name not in (*names, *reported):
+            raise UserError(
+                f"data.class_names is for the task 'image_classification', but data.task is {name!r}: remove it."
+            )
         sets = {name: rows_of(name) for name in dict.fromkeys([*names, *reported])}
         self.trained = {name: sets[name] for name in names}
         self.reported = {name: sets[name] for name in reported}
         self._settings = settings
-        self._tokenizer: PreTrainedTokenizerBase | None = None
+        self._processor: Processor | None = None
         self._mixed: MixedItems | None = None
 
     @property
@@ -120,15 +130,15 @@ class TaskSets:
         return self._first.encoding_settings.encoding
 
     @property
-    def tokenizer(self) -> PreTrainedTokenizerBase | None:
-        """The tokenizer of the base model."""
-        return self._tokenizer
+    def processor(self) -> Processor | None:
+        """The tokenizer of the base model, or its image processor."""
+        return self._processor
 
-    @tokenizer.setter
-    def tokenizer(self, tokenizer: PreTrainedTokenizerBase | None) -> None:
-        self._tokenizer = tokenizer
+    @processor.setter
+    def processor(self, processor: Processor | None) -> None:
+        self._processor = processor
         for rows in self.all.values():
-            rows.tokenizer = tokenizer
+            rows.processor = processor
 
     def fit_context(self, limits: Limits) -> None:
         """Set what the model can be fed; call it before ``setup``.
@@ -221,7 +231,7 @@ class TaskSets:
         if len(self.trained) == 1:
             return self._first.items("train")
         if self._mixed is None:
-            tables = {name: rows.items("train") for name, rows in self.trained.items()}
+            tables = {name: rows._tokens("train") for name, rows in self.trained.items()}
             sizes = {name: len(items) for name, items in tables.items()}
             settings = self._settings
             self._mixed = MixedItems(tables, *mix(sizes, self.weights, settings.limit_train_rows, settings.seed))

@@ -21,12 +21,14 @@ from smoa_lightning.common.process_cache import cached
 from smoa_lightning.data.rows.arrow_file import code_digest, in_cache, in_memory, in_scratch_file, key_of
 from smoa_lightning.data.rows.arrow_writer import Writer
 from smoa_lightning.data.rows.columnar_readers import is_saved, read_saved
+from smoa_lightning.data.rows.image_folders import is_image_folder, read_images
 from smoa_lightning.data.rows.located import Located
 from smoa_lightning.data.rows.locations import identity, is_empty
 from smoa_lightning.data.rows.readers import read_file
 from smoa_lightning.data.rows.row_table import SCHEMA, RowTable, write_rows
 from smoa_lightning.data.rows.split_files import SPLIT_NAMES, LocalPath, has_files, is_training_rows, split_files
 from smoa_lightning.data.tasks import Row, Task
+from smoa_lightning.data.tasks.image_field import Picture
 
 # The data files of a repository and the card that assigns them to splits: no scripts, images, archives.
 HUB_PATTERNS = ["*.parquet", "*.jsonl", "*.json", "*.csv", "*.tsv", "*.gz", "README.md", ".huggingface.yaml"]
@@ -158,15 +160,22 @@ def _file_rows(files: list[str], task: Task) -> Iterator[Located]:
         UserError: a file that is missing, damaged or in an unknown format; a single file without rows.
     """
     for file in files:
-        saved, alone = is_saved(file), len(files) == 1
-        if alone and not saved and is_empty(file):
+        alone = len(files) == 1
+        if alone and is_empty(file):
             raise UserError(f"{file}: the file is empty.")
-        rows = read_saved(file) if saved else read_file(file, task)
+        rows = _rows_of(file, task)
         first = next(rows, None)
         if first is not None:
             yield from itertools.chain([first], rows)
         elif alone:
             raise UserError(f"{file}: the file holds no rows.")
+
+
+def _rows_of(place: str, task: Task) -> Iterator[Located]:
+    """Return the rows of a file, a saved folder or a folder of images."""
+    if is_saved(place):
+        return read_saved(place)
+    return read_images(place) if is_image_folder(place) else read_file(place, task)
 
 
 def has_split(task: Task, split: str, origin: Origin) -> bool:
@@ -235,6 +244,8 @@ def _hub_rows(task: Task, split: str, snapshot: Path, repository: str) -> Iterat
     except (ValueError, datasets.exceptions.DatasetsError, FileNotFoundError) as error:
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise UserError(f"{name}: no split {split!r} of task {task.name!r} can be read there ({reason}).") from error
+    if any(isinstance(field, Picture) for field in task.schema.values()):
+        table = table.decode(False)  # the bytes of the files, and not their pixels
     number = 0
     for columns in table.iter(batch_size=1000):
         for values in zip(*columns.values(), strict=True):

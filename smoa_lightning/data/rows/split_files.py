@@ -8,6 +8,7 @@ from typing import Any
 
 from smoa_lightning.common.errors import UserError, nearest
 from smoa_lightning.data.rows.columnar_readers import is_saved
+from smoa_lightning.data.rows.image_folders import is_image_folder
 from smoa_lightning.data.rows.located import split_ending
 from smoa_lightning.data.rows.locations import (
     check_regular,
@@ -49,7 +50,9 @@ def check_path(path: LocalPath | None) -> None:
 
 def is_training_rows(path: LocalPath | None) -> bool:
     """Return whether a path names training rows directly; else it is a folder or mapping of splits."""
-    return isinstance(path, str) and (is_file(path) or (not exists(path) and _is_pattern(path)) or is_saved(path))
+    return isinstance(path, str) and (
+        is_file(path) or (not exists(path) and _is_pattern(path)) or is_saved(path) or is_image_folder(path)
+    )
 
 
 def has_files(path: LocalPath | None, split: str) -> bool:
@@ -118,7 +121,7 @@ def _natural(name: str) -> list[Any]:
 
 def _files_of(place: str) -> list[str]:
     """Return the files of a place: the file or saved folder itself, the matches of a pattern, or a folder's files."""
-    if is_file(place) or is_saved(place):
+    if is_file(place) or is_saved(place) or is_image_folder(place):
         return [plain(place)]
     if not exists(place):
         return sorted(matches(place), key=_natural)
@@ -167,7 +170,8 @@ def _groups(folder: str, found: Mapping[str, bool], name: str) -> list[list[str]
         place = joined(folder, entry)
         if found[entry]:
             if entry.lower() == name:
-                groups.append([place] if is_saved(place) else _data_files(place))
+                whole = is_saved(place) or is_image_folder(place)
+                groups.append([place] if whole else _data_files(place))
             continue
         stem, *ending = split_ending(entry)
         if not is_data(entry) or not stem.lower().startswith(name):

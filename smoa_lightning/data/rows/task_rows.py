@@ -24,7 +24,7 @@ from smoa_lightning.data.rows.split_files import (
     split_files,
 )
 from smoa_lightning.data.rows.splits import default_selection_rows, hold_out, members, subset
-from smoa_lightning.data.tasks import Protocol, Task
+from smoa_lightning.data.tasks import Classification, Protocol, Task
 from smoa_lightning.records.selection import HELD_OUT, ON_REPORT, ON_TRAINED, Selection
 
 logger = logging.getLogger(__name__)
@@ -41,6 +41,7 @@ class RowSettings:
     revision: str | None = None
     bad_rows: Literal["error", "skip"] = "error"
     limit_train_rows: int | None = None
+    train_per_class: int | None = None
     limit_report_rows: int | None = None
     selection: Selection = HELD_OUT
     selection_rows: int | None = None
@@ -193,7 +194,35 @@ class TaskRows:
         if part == "selection" and self.selects_on_report:
             return self.indices("report")
         training, selection = self._sides
-        return selection if part == "selection" else subset(training, settings.limit_train_rows, settings.seed)
+        if part == "selection":
+            return selection
+        if settings.train_per_class is not None:
+            return self._of_each_class(training, settings.train_per_class)
+        return subset(training, settings.limit_train_rows, settings.seed)
+
+    def _of_each_class(self, training: np.ndarray, count: int) -> np.ndarray:
+        """Return ``count`` training rows of each class, chosen by the seed; a larger count contains the smaller ones.
+
+        Raises:
+            UserError: the task has no classes, or a class has fewer rows.
+        """
+        if not isinstance(self.protocol, Classification):
+            raise UserError(
+                f"data.train_per_class is {count}, but task {self.task.name!r} has no classes; set "
+                "data.limit_train_rows to choose a number of rows"
+            )
+        rows = self.rows(self.task.train_split)
+        labels = np.array([self.protocol.example(rows[int(row)]).label for row in training])
+        chosen = []
+        for number, name in enumerate(self.protocol.names):
+            own = training[labels == number]
+            if len(own) < count:
+                raise UserError(
+                    f"data.train_per_class is {count}, but the class {name!r} of {self.task.name} has only {len(own)} "
+                    "training rows that are not held out; the largest valid value is that of the smallest class"
+                )
+            chosen.append(subset(own, count, self.settings.seed))
+        return np.sort(np.concatenate(chosen))
 
     @cached_property
     def _sides(self) -> tuple[np.ndarray, np.ndarray]:
@@ -250,7 +279,7 @@ class TaskRows:
     @cached_property
     def overlap(self) -> Overlap:
         """The used report rows that are used training rows too, or share a group with one."""
-        limited = self.settings.limit_train_rows is not None
+        limited = (self.settings.limit_train_rows, self.settings.train_per_class) != (None, None)
         parts: tuple[Part, ...] = ("train",) if self.selects_on_report else ("train", "selection")
         used = np.unique(np.concatenate([self.indices(part) for part in parts])) if limited else None
         return overlap(self.rows(self.task.train_split), self.rows(self.report_split), used, self.indices("report"))

@@ -9,6 +9,7 @@ from smoa_lightning.data.tasks.base import (
     CountError,
     Field,
     Generation,
+    ImageExample,
     Label,
     LabelledExample,
     LabelledTexts,
@@ -33,6 +34,7 @@ from smoa_lightning.data.tasks.completion import HELLASWAG, WINOGRANDE
 from smoa_lightning.data.tasks.dialogue import CONVAI2, DAILY_DIALOG
 from smoa_lightning.data.tasks.generic import CHOICE, INSTRUCTION, task_with_fields
 from smoa_lightning.data.tasks.glue import GLUE
+from smoa_lightning.data.tasks.images import IMAGES
 from smoa_lightning.data.tasks.instruct import COMMONSENSE_INSTRUCT
 from smoa_lightning.data.tasks.mathematics import GSM8K, METAMATH_QA
 from smoa_lightning.data.tasks.phone_book import PHONE_BOOK
@@ -43,7 +45,7 @@ from smoa_lightning.data.tasks.yes_no import BOOLQ
 # The order of the tables in the papers that use these eight tasks.
 EIGHT = (BOOLQ, PIQA, SOCIAL_I_QA, HELLASWAG, WINOGRANDE, ARC_EASY, ARC_CHALLENGE, OPENBOOKQA)
 OTHERS = (COMMONSENSE_INSTRUCT, GSM8K, METAMATH_QA, CONVAI2, DAILY_DIALOG, CHOICE, INSTRUCTION, CHAT, PHONE_BOOK)
-TASKS: dict[str, Task] = {task.name: task for task in EIGHT + OTHERS + GLUE}
+TASKS: dict[str, Task] = {task.name: task for task in EIGHT + OTHERS + GLUE + IMAGES}
 _SHIPPED = frozenset(TASKS)
 
 
@@ -93,6 +95,7 @@ __all__ = [
     "GLUE",
     "GSM8K",
     "HELLASWAG",
+    "IMAGES",
     "INSTRUCTION",
     "METAMATH_QA",
     "OPENBOOKQA",
@@ -106,6 +109,7 @@ __all__ = [
     "CountError",
     "Field",
     "Generation",
+    "ImageExample",
     "Label",
     "LabelledExample",
     "LabelledTexts",

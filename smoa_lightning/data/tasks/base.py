@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 from smoa_lightning.common.errors import UserError
-from smoa_lightning.data.tasks.examples import ChoiceExample, LabelledExample, Message, ReplyExample
+from smoa_lightning.data.tasks.examples import ChoiceExample, ImageExample, LabelledExample, Message, ReplyExample
 from smoa_lightning.data.tasks.fields import (
     CountError,
     Field,
@@ -27,13 +27,13 @@ from smoa_lightning.data.tasks.fields import (
 )
 
 __all__ = [
-    "ChoiceExample", "Classification", "CountError", "Example", "Field", "Generation", "Label", "LabelledExample",
-    "LabelledTexts", "Likelihood", "Message", "Missing", "Name", "Protocol", "Regression", "Remarks", "ReplyExample",
-    "Row", "RowError", "Task", "Text", "TextLabel", "Texts", "Truth", "fold", "kind", "whole_number",
+    "ChoiceExample", "Classification", "CountError", "Example", "Field", "Generation", "ImageExample", "Label",
+    "LabelledExample", "LabelledTexts", "Likelihood", "Message", "Missing", "Name", "Protocol", "Regression", "Remarks",
+    "ReplyExample", "Row", "RowError", "Task", "Text", "TextLabel", "Texts", "Truth", "fold", "kind", "whole_number",
 ]  # fmt: skip
 
 Row = dict[str, Any]
-Example = ChoiceExample | ReplyExample | LabelledExample
+Example = ChoiceExample | ReplyExample | LabelledExample | ImageExample
 ProtocolName = Literal["likelihood", "generation", "classification", "regression"]
 
 
@@ -96,18 +96,20 @@ class Generation:
 
 @dataclass(frozen=True)
 class Classification:
-    """Predict the class of a text or of a pair with a classification head on the model.
+    """Predict the class of a text, of a pair or of an image with a classification head on the model.
 
     Args:
         example: Row -> item, with the number of its class.
         names: The names of the classes, in the order of the labels.
         metric: The primary metric, which also selects: ``acc``, ``mcc``, or with two classes ``f1`` of the second one.
+        inputs: ``texts``, or ``images``, which make an ``ImageExample``.
     """
 
-    example: Callable[[Row], LabelledExample]
+    example: Callable[[Row], LabelledExample | ImageExample]
     names: tuple[str, ...]
     metric: str = "acc"
     name: ProtocolName = "classification"
+    inputs: Literal["texts", "images"] = "texts"
 
     @property
     def selection_metric(self) -> str:

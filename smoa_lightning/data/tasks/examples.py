@@ -1,7 +1,8 @@
-"""Examples, made of rows: scored choices, a prompt for a generated reply, or a text with a label."""
+"""Examples, made of rows: scored choices, a prompt for a generated reply, a text or an image with a label."""
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, replace
 
 
@@ -49,6 +50,24 @@ class LabelledExample:
     def prompt(self) -> str:
         """The text or the pair as one text, for tables."""
         return " | ".join(self.texts)
+
+
+@dataclass(frozen=True)
+class ImageExample:
+    """An image with the number of its class.
+
+    Args:
+        image: The bytes of the image file as base64 text.
+        label: Number of the class.
+    """
+
+    image: str
+    label: int
+
+    @property
+    def prompt(self) -> str:
+        """A name of the image, for tables: the start of the SHA-256 of its text."""
+        return f"image {hashlib.sha256(self.image.encode()).hexdigest()[:12]}"
 
 
 @dataclass(frozen=True)

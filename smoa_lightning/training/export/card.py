@@ -26,7 +26,8 @@ from smoa_lightning import load_adapter  # the import registers the methods that
 
 model, tokenizer = load_adapter("path/to/this/folder")
 ```"""
-CAUSAL = "AutoModelForCausalLM"
+CAUSAL, IMAGES = "AutoModelForCausalLM", "AutoModelForImageClassification"
+PIPELINES = {CAUSAL: "text-generation", IMAGES: "image-classification"}
 USES = {"merged": MERGED, "lora": LORA, "adapter": ADAPTER}
 LIBRARIES = {"merged": "transformers", "lora": "peft", "adapter": "peft"}
 KINDS = {"merged": "finetune", "lora": "adapter", "adapter": "adapter"}
@@ -94,8 +95,10 @@ def card(facts: Facts) -> str:
     header = [f"library_name: {LIBRARIES[facts['format']]}"]
     if base["source"] == "hub":  # the hub refuses cards with a base model that is a path
         header += [f"base_model: {base['name']}", f"base_model_relation: {KINDS[facts['format']]}"]
-    task = "text-generation" if facts["auto_class"] == CAUSAL else "text-classification"
-    header += [f"pipeline_tag: {task}", f"tags: [smoa-lightning, {LIBRARIES[facts['format']]}]"]
+    header += [
+        f"pipeline_tag: {PIPELINES.get(facts['auto_class'], 'text-classification')}",
+        f"tags: [smoa-lightning, {LIBRARIES[facts['format']]}]",
+    ]
     metrics = {name: value for name, value in facts["run_metrics"].items() if not name.endswith(("_stderr", COUNT))}
     commit = f", commit `{base['commit']}`" if base["commit"] else ""
     about = [

@@ -13,6 +13,7 @@ from torch import nn
 from transformers import AutoTokenizer, PreTrainedModel
 
 from smoa_lightning.backbones.backbone import read_architecture, reading_errors
+from smoa_lightning.backbones.processor import load_image_processor
 from smoa_lightning.common.errors import UserError, one_line
 from smoa_lightning.training.export.source import Source, check_updates_weights
 
@@ -62,10 +63,12 @@ def _merged(model: PeftModel, source: Source, format: str) -> PreTrainedModel:
 
 def _separate_output(model: PreTrainedModel) -> None:
     """Record that the output embedding is no longer the input embedding, if the update changed one of them."""
-    inputs: Any = model.get_input_embeddings()
     outputs: Any = model.get_output_embeddings()
+    if outputs is None:
+        return
+    inputs: Any = model.get_input_embeddings()
     settings = model.config.get_text_config()
-    if settings.tie_word_embeddings and outputs is not None and outputs.weight is not inputs.weight:
+    if settings.tie_word_embeddings and outputs.weight is not inputs.weight:
         settings.tie_word_embeddings = model.config.tie_word_embeddings = False
 
 
@@ -85,8 +88,11 @@ def cast_once(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
 
 
 def write_model(model: PreTrainedModel, source: Source, folder: Path) -> None:
-    """Write a model with the backbone's own tokenizer, its chat template and its generation settings."""
+    """Write a model with the backbone's own tokenizer or image processor, and its generation settings."""
     model.save_pretrained(folder)
+    if source.location.head.reads_images:
+        load_image_processor(source.location).save_pretrained(folder)
+        return
     with reading_errors(source.location):
         tokenizer = AutoTokenizer.from_pretrained(**source.location.reading())
     for name in ("local_files_only", "is_local"):  # transformers would write how the files were read

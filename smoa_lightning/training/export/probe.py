@@ -5,24 +5,28 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
+from transformers import BaseImageProcessor
 
 from smoa_lightning.adapters.virtual_tokens import limits_with
 from smoa_lightning.backbones.backbone import limits
 from smoa_lightning.backbones.heads import LANGUAGE_MODEL, Head
 from smoa_lightning.backbones.limits import Limits
+from smoa_lightning.backbones.processor import Processor, load_processor
 from smoa_lightning.backbones.quantization import quantized_layers
-from smoa_lightning.backbones.tokenizer import load_tokenizer
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.data.datamodule import TaskDataModule
 from smoa_lightning.evaluation.labels import INPUTS, head_outputs
 from smoa_lightning.evaluation.scoring import logits_at
 from smoa_lightning.evaluation.tasks import TaskEvaluation
 from smoa_lightning.training.export.source import Source
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 logger = logging.getLogger(__name__)
 POSITIONS = 512  # whose logits are compared
@@ -46,7 +50,7 @@ class Probe:
 
     batches: list[dict[str, Tensor]]
     place: str
-    tokenizer: PreTrainedTokenizerBase
+    processor: Processor
     data: TaskDataModule | None = None
     rows: int = 0
     head: Head = LANGUAGE_MODEL
@@ -57,11 +61,11 @@ class Probe:
         device = place_model(model)
         found = []
         for batch in self.batches:
-            places = batch["attention_mask"].nonzero(as_tuple=True)
             here = {name: tensor.to(device) for name, tensor in batch.items()}
             if self.head.is_new:
                 found.append(head_outputs(model, here).cpu())
                 continue
+            places = batch["attention_mask"].nonzero(as_tuple=True)
             found.append(logits_at(model, here, (places[0].to(device), places[1].to(device))).float().cpu())
         return found
 
@@ -71,7 +75,7 @@ class Probe:
         if self.data is None or not self.rows:
             return {}
         device = place_model(model)
-        evaluation = _evaluation(self.data, self.tokenizer).to(device)
+        evaluation = _evaluation(self.data, self.processor).to(device)
         for position, loader in enumerate(_loaders(self.data)):
             for batch in loader:
                 here = {name: v.to(device) if isinstance(v, Tensor) else v for name, v in batch.items()}
@@ -113,18 +117,27 @@ def make_probe(source: Source, fidelity_rows: int) -> Probe:
         source: What is exported.
         fidelity_rows: Number of report rows for the metric; 0 measures no metric.
     """
-    tokenizer = load_tokenizer(source.location)
+    processor = load_processor(source.location)
     bounds = limits_with(source.adapter, limits(source.location))
     try:
-        data = report_rows(source, tokenizer, bounds, fidelity_rows or LOGIT_ROWS)
+        data = report_rows(source, processor, bounds, fidelity_rows or LOGIT_ROWS)
     except UserError as error:
-        logger.info("the report rows are not available, so logits are compared on a fixed text: %s", error)
-        ids = torch.tensor([tokenizer(TEXT)["input_ids"][: bounds.context]])
-        batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-        return Probe([batch], f"a fixed text ({error})", tokenizer, head=source.location.head)
+        what, batch = _fixed_input(processor, bounds)
+        logger.info("the report rows are not available, so logits are compared on %s: %s", what, error)
+        return Probe([batch], f"{what} ({error})", processor, head=source.location.head)
     place = f"the first report rows of {data.name} ({data.source})"
     rows = sum(len(items.items("report")) for items in data.sets.scored("report").values()) if fidelity_rows else 0
-    return Probe(list(_first_batches(data)), place, tokenizer, data, rows, source.location.head)
+    return Probe(list(_first_batches(data)), place, processor, data, rows, source.location.head)
+
+
+def _fixed_input(processor: Processor, bounds: Limits) -> tuple[str, dict[str, Tensor]]:
+    """Return a fixed text, or a fixed image for a model that reads images, and its name."""
+    if isinstance(processor, BaseImageProcessor):
+        ramp = np.arange(3 * 64 * 64).reshape(64, 64, 3) % 251
+        pixels = processor(ramp.astype(np.uint8), input_data_format="channels_last", return_tensors="pt")
+        return "a fixed image", {"pixel_values": pixels["pixel_values"]}
+    ids = torch.tensor([processor(TEXT)["input_ids"][: bounds.context]])
+    return "a fixed text", {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
 
 
 def compare(probe: Probe, model: Any, logits: list[Tensor], before: dict[str, float]) -> Fidelity:
@@ -152,7 +165,7 @@ def place_model(model: Any) -> torch.device:
     return device
 
 
-def report_rows(source: Source, tokenizer: Any, bounds: Limits, count: int | None = None) -> TaskDataModule:
+def report_rows(source: Source, processor: Processor, bounds: Limits, count: int | None = None) -> TaskDataModule:
     """Return the encoded report rows of the run, at most ``count`` of them.
 
     Raises:
@@ -169,7 +182,7 @@ def report_rows(source: Source, tokenizer: Any, bounds: Limits, count: int | Non
     data.resolve()
     if not data.has_report:
         raise UserError("the run has no report rows")
-    data.tokenizer = tokenizer
+    data.processor = processor
     data.sets.fit_context(bounds)
     data.prepare_data()
     data.setup("test")
@@ -186,6 +199,9 @@ def _first_batches(data: TaskDataModule) -> Iterator[dict[str, Tensor]]:
     left = POSITIONS
     for loader in _loaders(data):
         for batch in loader:
+            if "pixel_values" in batch:
+                yield {"pixel_values": batch["pixel_values"][:LOGIT_ROWS]}
+                return
             lengths = batch["attention_mask"].sum(1).cumsum(0)
             rows = max(1, int((lengths <= left).sum()))
             width = min(left, int(batch["attention_mask"][:rows].sum(1).max()))
@@ -196,11 +212,11 @@ def _first_batches(data: TaskDataModule) -> Iterator[dict[str, Tensor]]:
                 return
 
 
-def _evaluation(data: TaskDataModule, tokenizer: PreTrainedTokenizerBase) -> TaskEvaluation:
+def _evaluation(data: TaskDataModule, processor: Processor) -> TaskEvaluation:
     sets = data.sets.scored("report")
     return TaskEvaluation(
         {name: rows.protocol for name, rows in sets.items()},
-        tokenizer,
+        cast("PreTrainedTokenizerBase", processor),
         ends={name: rows.reply_ends() for name, rows in sets.items()},
         max_new_tokens=data.max_new_tokens,
         num_beams=data.num_beams,

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
+from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
 from smoa_lightning import embedded
 from smoa_lightning.__main__ import main
@@ -14,7 +15,7 @@ from smoa_lightning.common.errors import UserError
 from smoa_lightning.data.datamodule import TaskDataModule
 from smoa_lightning.data.encoding.encode import move_spaces
 from smoa_lightning.data.encoding.items import IGNORED
-from smoa_lightning.data.tasks import TASKS, Missing
+from smoa_lightning.data.tasks import IMAGES, TASKS, Missing
 from smoa_lightning.data.tasks.label_fields import Number
 
 from ..made_rows import ROWS, write_folder
@@ -32,8 +33,10 @@ CASES = [(task.name, protocol.name) for task in TASKS.values() for protocol in t
 def test_a_folder_of_rows(name: str, protocol: str, tmp_path: Path, byte_tokenizer, recwarn) -> None:
     task = TASKS[name]
     write_folder(tmp_path, name)
-    data = TaskDataModule(name, "local", path=str(tmp_path), batch_size=4, protocol=protocol, max_length=2000)
-    data.tokenizer = byte_tokenizer
+    names = {"class_names": list("abcdefgh")} if name == "image_classification" else {}
+    data = TaskDataModule(name, "local", path=str(tmp_path), batch_size=4, protocol=protocol, max_length=2000, **names)
+    reads_images = task in IMAGES
+    data.processor = ViTImageProcessorPil(size={"height": 4, "width": 4}) if reads_images else byte_tokenizer
     data.setup("fit")
     data.setup("test")
     summary = data.summary()
@@ -52,10 +55,14 @@ def test_a_folder_of_rows(name: str, protocol: str, tmp_path: Path, byte_tokeniz
     reported = [example(data.rows(task.report_split)[row]) for row in batch["row"].tolist()]
     if protocol in ("classification", "regression"):
         first = example(rows[train[0]])
-        assert byte_tokenizer.decode(encoded.ids) == "\n".join(first.texts)
-        assert encoded.label == first.label
         assert batch["labels"].tolist() == pytest.approx([item.label for item in reported])
         assert not recwarn.list
+        if reads_images:
+            assert batch["pixel_values"].shape == (len(reported), 3, 4, 4)
+            assert encoded.label == first.label
+            return
+        assert byte_tokenizer.decode(encoded.ids) == "\n".join(first.texts)
+        assert encoded.label == first.label
         return
     # what is trained on is the right answer after its own prompt, byte by byte, and EOS
     prompt, answer = move_spaces(*example(rows[train[0]]).target, breaks=protocol == "likelihood")
@@ -90,7 +97,8 @@ def test_each_field_of_each_task(name: str, damage: str, tmp_path: Path) -> None
             rows[1][field] = None if damage == "null" else number
         file = tmp_path / "train.jsonl"
         file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        data = TaskDataModule(name, "local", path=str(file))
+        names = {"class_names": list("abcdefgh")} if name == "image_classification" else {}
+        data = TaskDataModule(name, "local", path=str(file), **names)
         with pytest.raises(UserError, match=rf"{re.escape(str(file))}, row 2: field '{field}' ") as caught:
             data.rows("train")
         assert "\n" not in str(caught.value)
@@ -117,5 +125,6 @@ def test_tasks_for_your_own_rows_have_no_fallback(name: str, source: str) -> Non
 @pytest.mark.parametrize("name", sorted(name for name in TASKS if not TASKS[name].hub_repository))
 def test_experiments_for_your_own_rows_need_them(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Without rows, ``fit --config choice`` is refused and does not train on generated rows."""
-    assert main(["fit", "--config", name, "--model.backbone.source", "embedded"]) == 2
+    file = f"images/{name}" if TASKS[name] in IMAGES else name
+    assert main(["fit", "--config", file, "--model.backbone.source", "embedded", "--data.source", "auto"]) == 2
     assert "set data.source: local and data.path: FILE or FOLDER" in capsys.readouterr().err

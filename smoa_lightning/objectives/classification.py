@@ -1,4 +1,4 @@
-"""Sequence classification: the cross-entropy of the class of a text or of a pair."""
+"""Classification: the cross-entropy of the class of a text, a pair or an image."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ def loss(network: Any, batch: dict[str, Any]) -> tuple[Tensor, int]:
 
     Args:
         network: A model with a classification head.
-        batch: A batch of labelled rows, see ``data.batches.collate.collate_labels``; a label of -100 does not count.
+        batch: A batch of labelled rows, see ``collate_labels`` and ``collate_images`` of ``data.batches.collate``;
+            a label of -100 does not count.
     """
     labels = batch["labels"].long()
     summed = F.cross_entropy(head_outputs(network, batch), labels, reduction="sum", ignore_index=IGNORED)
