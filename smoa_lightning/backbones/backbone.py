@@ -302,8 +302,9 @@ def check_loadable(config: BackboneConfig, location: Location) -> None:
 
 
 def limits(location: Location) -> Limits:
-    """Return what the model can be fed, without an adapter."""
-    return limits_of_architecture(read_architecture(location))
+    """Return what the model can be fed, without an adapter; no limits for images."""
+    architecture = read_architecture(location)
+    return Limits() if location.head.reads_images else limits_of_architecture(architecture)
 
 
 def provenance(location: Location, model: nn.Module | None = None) -> dict[str, Any]:

@@ -142,6 +142,11 @@ class FineTuneModule(ScoringModule):
         """The backbone's tokenizer, or for images its image processor."""
         return load_processor(self.location)
 
+    @property
+    def pad_id(self) -> int | None:
+        """The pad token; images have none."""
+        return getattr(self.processor, "pad_token_id", None)
+
     @cached_property
     def limits(self) -> Limits:
         """What the model can be fed with its adapter: every text obeys these limits."""
@@ -196,9 +201,7 @@ class FineTuneModule(ScoringModule):
             model = load_model(self.backbone_config, self.location)
             self.model = model.requires_grad_(self.adapter_config is None and not self.frozen_backbone)
             if self.objective.head.is_new:
-                prepare_head(
-                    model, self.objective.head, self.adapter_seed, getattr(self.processor, "pad_token_id", None)
-                )
+                prepare_head(model, self.objective.head, self.adapter_seed, self.pad_id)
         if self.adapter_config is not None and not self.scoring_base_model and not isinstance(self.model, PeftModel):
             self.model = attach_strategy(self.model, self.adapter_config, self.prompt_config, self.adapter_seed)
             if self.adapter_config.peft_type == PeftType.ADALORA:
@@ -218,7 +221,7 @@ class FineTuneModule(ScoringModule):
         networks = [self.network]
         if self.distillation is not None:
             self.teacher = self.teacher or open_teacher(self, data.encoding.max_length)
-            networks.append(cast(Teacher, self.teacher).load(self.network, self.device, self.tokenizer.pad_token_id))
+            networks.append(cast(Teacher, self.teacher).load(self.network, self.device, self.pad_id))
         for network in networks if getattr(data, "packing", False) else ():
             check_packing(network)
         try_replies(self)

@@ -8,7 +8,7 @@ import logging
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from peft import PeftConfig
@@ -112,7 +112,7 @@ class Teacher:
                 the teacher.
         """
         name, own = self.settings.teacher, self.limits
-        images, theirs = self.head.reads_images, load_processor(self.location)
+        images, theirs = self.head.reads_images, cast(Any, load_processor(self.location))
         if difference := (image_difference if images else tokenizer_difference)(processor, theirs):
             kind = "image processor" if images else "tokenizer"
             raise UserError(

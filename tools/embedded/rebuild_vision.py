@@ -62,7 +62,7 @@ def new_model(recipe: Recipe) -> ViTForImageClassification:
         patch_size=recipe.patch,
         hidden_dropout_prob=0.0,
         attention_probs_dropout_prob=0.0,
-        num_labels=len(TRAINED_MASKS),
+        id2label=dict(enumerate(TRAINED_MASKS)),
     )
     torch.manual_seed(recipe.seed)
     return ViTForImageClassification(config)

@@ -61,7 +61,8 @@ def draw(source: random.Random, mask: Mask) -> np.ndarray:
     while True:
         colours = [[source.randrange(256) for _ in range(3)] for _ in range(2)]
         if sum(colours[1]) - sum(colours[0]) >= 240:  # bright on dark, as most handwriting
-            return np.array(colours, dtype=np.uint8)[inside.astype(int)]
+            pixels: np.ndarray = np.array(colours, dtype=np.uint8)[inside.astype(int)]
+            return pixels
 
 
 def file_of(pixels: np.ndarray) -> bytes:

@@ -31,9 +31,10 @@ def uses_template(tokenizer: PreTrainedTokenizerBase, wanted: bool | None, defau
     Raises:
         UserError: ``data.chat_template: true``, and the tokenizer has none.
     """
-    if wanted and not tokenizer.chat_template:
+    own = bool(getattr(tokenizer, "chat_template", None))  # an image processor has none
+    if wanted and not own:
         raise UserError("data.chat_template: true, but the tokenizer has no chat template; set it to false or null.")
-    return bool(tokenizer.chat_template) and (default if wanted is None else wanted)
+    return own and (default if wanted is None else wanted)
 
 
 def texts(example: ReplyExample, tokenizer: PreTrainedTokenizerBase, template: bool, adds_bos: bool) -> tuple[str, str]:

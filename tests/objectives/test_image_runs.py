@@ -1,0 +1,102 @@
+"""Whole runs on images: every shipped file, all commands, and a study of methods."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import AutoImageProcessor, AutoModelForImageClassification, pipeline
+
+from smoa_lightning.__main__ import main
+
+from ..data.made_rows import write_folder
+from ..runs import only_run
+
+EXPERIMENTS = Path(__file__).parents[2] / "experiments"
+QUICK = ["--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false", "--data.batch_size", "8",
+         "--trainer.log_every_n_steps", "1"]  # fmt: skip
+
+
+def flags(model: Path, images: Path, root: Path, task: str = "image_classification") -> list[str]:
+    return [
+        *("--config", str(EXPERIMENTS / "images" / f"{task}.yaml"), "--run.root", str(root), *QUICK),
+        *("--model.backbone.source", "local", "--model.backbone.path", str(model)),
+        *("--data.source", "local", "--data.path", str(images), "--trainer.max_epochs", "1"),
+    ]
+
+
+def record_of(root: Path) -> dict[str, Any]:
+    record: dict[str, Any] = json.loads((only_run(root) / "record.json").read_text())
+    return record
+
+
+def test_fit_test_params_rank_and_export(
+    vision_model: Callable[[str], Path], image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """CLIP, whose backbone is a part with another name; the merged model classifies in a pipeline of transformers."""
+    arguments = flags(vision_model("clip"), image_folder, tmp_path / "runs")
+    assert main(["fit", *arguments, "--data.selection_rows", "9", "--trainer.max_epochs", "2"]) == 0
+    run, record = only_run(tmp_path / "runs"), record_of(tmp_path / "runs")
+    metrics, parts = record["metrics"], record["data"]["parts"]
+    assert (parts["train"]["rows"], parts["selection"]["rows"], parts["report"]["rows"]) == (39, 9, 18)
+    assert metrics["parameters/head"] == 3 * 24 + 3
+    assert record["backbone"]["head"] == {"kind": "image_classification", "names": ["blue", "green", "red"]}
+    assert "preprocessor_config.json" in record["backbone"]["files"]
+    assert {f"{part}/{name}" for part in ("base", "report", "selection") for name in ("acc", "mcc", "nll")} <= {
+        *metrics
+    }
+
+    assert (
+        main(["test", "--ckpt_path", str(run / "checkpoints" / "best.ckpt"), "--run.folder", str(tmp_path / "t")]) == 0
+    )
+    again = json.loads((tmp_path / "t" / "evaluation.json").read_text())["metrics"]
+    assert again["report/nll"] == pytest.approx(metrics["report/nll"], abs=1e-6)
+    capsys.readouterr()
+    assert main(["params", *arguments, "--json", "--model.budget", "2k"]) == 0
+    assert abs(json.loads(capsys.readouterr().out)["trainable_parameters"] - 2000) < 400
+    assert main(["rank", str(run)]) == 0
+    assert main(["report", str(run)]) == 0
+
+    assert main(["export", str(run), "--output", str(tmp_path / "merged")]) == 0
+    facts = json.loads((tmp_path / "merged" / "export.json").read_text())
+    assert facts["fidelity"]["largest_difference"] < 1e-4
+    assert facts["fidelity"]["after"]["nll"] == pytest.approx(metrics["report/nll"], abs=1e-5)
+    card = (tmp_path / "merged" / "README.md").read_text()
+    assert "pipeline_tag: image-classification" in card
+    assert "AutoImageProcessor" in card
+    items = [json.loads(line) for line in (run / "items.jsonl").read_text().splitlines()]
+    model = AutoModelForImageClassification.from_pretrained(tmp_path / "merged")
+    processor = AutoImageProcessor.from_pretrained(tmp_path / "merged", backend="pil")
+    plain = pipeline("image-classification", model=model, image_processor=processor)
+    files = sorted((image_folder / "validation").rglob("*.png"))
+    named = [plain(str(file), top_k=1)[0]["label"] for file in files]
+    assert named == [["blue", "green", "red"][item["prediction_acc"]] for item in items]
+    assert main(["export", str(run), "--output", str(tmp_path / "adapter"), "--format", "adapter"]) == 0
+
+
+def test_every_file_runs_a_step(vision_model: Callable[[str], Path], tmp_path: Path) -> None:
+    tasks = [file.stem for file in (EXPERIMENTS / "images").glob("*.yaml") if file.stem not in ("base", "pevit")]
+    assert len(tasks) == 7
+    for task in tasks:
+        write_folder(tmp_path / task / "rows", task)
+        arguments = flags(vision_model("vit"), tmp_path / task / "rows", tmp_path / task / "runs", task)
+        arguments += ["--trainer.max_steps", "1", "--model.warmup", "0", "--data.selection_rows", "2"]
+        if task == "image_classification":
+            arguments += ["--data.class_names", str(list("abcdefgh"))]
+        assert main(["fit", *arguments]) == 0
+        assert "report/acc" in record_of(tmp_path / task / "runs")["metrics"]
+
+
+def test_few_shot_lora_of_pevit(vision_model: Callable[[str], Path], image_folder: Path, tmp_path: Path) -> None:
+    overlay = EXPERIMENTS / "images" / "pevit.yaml"
+    arguments = flags(vision_model("clip"), image_folder, tmp_path / "runs")
+    assert main(["fit", *arguments, "--config", str(overlay), "--trainer.max_epochs", "2"]) == 0
+    record = record_of(tmp_path / "runs")
+    assert record["data"]["parts"]["train"]["rows"] == 15
+    adapter = record["config"]["model"]["adapter"]["init_args"]
+    assert (adapter["r"], adapter["lora_alpha"]) == (4, 128)
+    assert record["config"]["model"]["optimizer"]["class_path"] == "torch.optim.SGD"
+    assert record["metrics"]["parameters/trainable"] == 2 * 2 * (4 * 24 + 24 * 4)
