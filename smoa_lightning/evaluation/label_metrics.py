@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -38,17 +39,17 @@ def class_metrics(log_probabilities: np.ndarray, labels: np.ndarray, groups: Gro
     best = log_probabilities.argmax(axis=1)
     found, gold = torch.from_numpy(best), torch.from_numpy(labels).long()
     one_class = len(np.unique(best)) == 1 or len(np.unique(labels)) == 1  # torchmetrics does not return 0 then
-    tables = _resampled_tables(best, labels, classes, groups)
+    resampled = _resampled(best, labels, classes, groups)
     gold_scores = log_probabilities[np.arange(count), labels]
     values = {
         **with_stderr("acc", (best == labels).astype(float), groups),
         **with_stderr("expected_acc", np.exp(gold_scores), groups),
         **with_stderr("nll", -gold_scores, groups),
         "mcc": 0.0 if one_class else float(multiclass_matthews_corrcoef(found, gold, num_classes=classes)),
-        "mcc_stderr": float(np.std(_mcc(tables), ddof=1)),
+        "mcc_stderr": float(np.std(resampled.mcc(), ddof=1)),
     }
     if classes == 2:
-        values |= {"f1": float(binary_f1_score(found, gold)), "f1_stderr": float(np.std(_f1(tables), ddof=1))}
+        values |= {"f1": float(binary_f1_score(found, gold)), "f1_stderr": float(np.std(resampled.f1(), ddof=1))}
     return values
 
 
@@ -84,35 +85,51 @@ def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
     return ratio
 
 
-def _resampled_tables(predicted: np.ndarray, labels: np.ndarray, classes: int, groups: Groups | None) -> np.ndarray:
-    """Return confusion tables of resampled items or groups, (resamples, predicted, label).
+@dataclass(frozen=True)
+class Counts:
+    """The counts of confusion tables that the metrics need: a whole table has classes x classes numbers.
 
-    To draw units with replacement is to draw how often each different table of a unit occurs.
+    Args:
+        right: Items on the diagonal, (tables,).
+        predicted: Items predicted as each class, (tables, classes).
+        gold: Items of each class, (tables, classes).
     """
-    unit = np.arange(len(labels)) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
-    tables = np.zeros((unit.max() + 1, classes**2), dtype=np.int64)
-    np.add.at(tables, (unit, predicted * classes + labels), 1)
-    different, counts = np.unique(tables, axis=0, return_counts=True)
-    drawn = np.random.default_rng(0).multinomial(len(tables), counts / len(tables), size=RESAMPLES)
-    found: np.ndarray = (drawn @ different).reshape(RESAMPLES, classes, classes).astype(float)
-    return found
+
+    right: np.ndarray
+    predicted: np.ndarray
+    gold: np.ndarray
+
+    def mcc(self) -> np.ndarray:
+        """Return Matthews' correlation, (tables,), by Gorodkin 2004; 0 where it is 0 / 0."""
+        total = self.gold.sum(axis=1)
+        covariance = self.right * total - (self.predicted * self.gold).sum(axis=1)
+        squares = ((total**2 - (margin**2).sum(axis=1)) for margin in (self.predicted, self.gold))
+        return _ratio(covariance, np.sqrt(np.multiply(*squares)))
+
+    def f1(self) -> np.ndarray:
+        """Return the F1 of class 1 of two classes, (tables,): 2 TP / (2 TP + FP + FN); 0 where it is 0 / 0."""
+        ones = self.predicted[:, 1] + self.gold[:, 1]
+        return _ratio(self.right - self.gold.sum(axis=1) + ones, ones)  # 2 TP = TP + TN - N + (TP + FP) + (TP + FN)
 
 
-def _mcc(tables: np.ndarray) -> np.ndarray:
-    """Return Matthews' correlation of confusion tables, (tables,), by Gorodkin 2004; 0 where it is 0 / 0."""
-    total = tables.sum(axis=(1, 2))
-    right = np.trace(tables, axis1=1, axis2=2)
-    predicted, gold = tables.sum(axis=2), tables.sum(axis=1)
-    covariance = right * total - (predicted * gold).sum(axis=1)
-    scale = np.sqrt((total**2 - (predicted**2).sum(axis=1)) * (total**2 - (gold**2).sum(axis=1)))
-    return _ratio(covariance, scale)
+def _resampled(predicted: np.ndarray, labels: np.ndarray, classes: int, groups: Groups | None) -> Counts:
+    """Return the counts of resampled items or groups.
 
-
-def _f1(tables: np.ndarray) -> np.ndarray:
-    """Return the F1 of class 1 of tables of two classes, (tables,): 2 TP / (2 TP + FP + FN); 0 where it is 0 / 0."""
-    both = 2 * tables[:, 1, 1]
-    total = both + tables[:, 1, 0] + tables[:, 0, 1]
-    return _ratio(both, total)
+    To draw units with replacement is to draw how often each different unit occurs.
+    """
+    cell = predicted * classes + labels  # items of one cell are equal
+    _, unit, sizes = np.unique(cell if groups is None else np.asarray(groups), return_inverse=True, return_counts=True)
+    counts = np.zeros((len(sizes), 2 * classes + 1))
+    for column, start in ((predicted, 0), (labels, classes)):
+        np.add.at(counts, (unit, start + column), 1)
+    counts[:, -1] = np.bincount(unit, weights=predicted == labels, minlength=len(sizes))
+    times = sizes.astype(float) if groups is None else np.ones(len(sizes))  # how many units have these counts
+    counts /= times[:, None]
+    different, which = np.unique(counts, axis=0, return_inverse=True)
+    times = np.bincount(which, weights=times)
+    number = int(times.sum())
+    drawn = np.random.default_rng(0).multinomial(number, times / number, size=RESAMPLES).astype(float) @ different
+    return Counts(drawn[:, -1], drawn[:, :classes], drawn[:, classes:-1])
 
 
 def _correlation_stderr(

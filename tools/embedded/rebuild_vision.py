@@ -125,7 +125,8 @@ def rebuild(output: Path, recipe: Recipe) -> dict[str, Any]:
     model = new_model(recipe)
     accuracy = train(model, recipe, pixels, labels)
     backbone = model.vit.bfloat16()
-    backbone.config.id2label = {0: "LABEL_0", 1: "LABEL_1"}  # the names of the trained shapes have no use
+    backbone.config.id2label = {0: "LABEL_0", 1: "LABEL_1"}  # the defaults: the head with the shapes is gone
+    backbone.config.label2id = {"LABEL_0": 0, "LABEL_1": 1}
     provenance = {
         "recipe": asdict(recipe),
         "images": {"sha256": hashlib.sha256(pixels.numpy().tobytes()).hexdigest(), "shapes": list(TRAINED_MASKS)},

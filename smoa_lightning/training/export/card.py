@@ -89,6 +89,14 @@ def _lines(facts: Facts) -> Iterator[str]:
         yield f"the backbone of the run is stored in {facts['quantized']}: it was dequantised first"
 
 
+def _use(facts: Facts, base: str) -> str:
+    """Return how the export is loaded, as code."""
+    code = USES[facts["format"]].format(base=base).replace(CAUSAL, facts["auto_class"])
+    if facts["auto_class"] == IMAGES:
+        code = code.replace("AutoTokenizer", "AutoImageProcessor").replace("tokenizer", "image_processor")
+    return code
+
+
 def card(facts: Facts) -> str:
     """Return the model card: base model, method, run, metrics and fidelity."""
     base = facts["backbone"]
@@ -121,7 +129,7 @@ Exported by smoa_lightning {facts["version"]}, format `{facts["format"]}`.
 
 {chr(10).join(about)}
 
-{USES[facts["format"]].format(base=loaded).replace(CAUSAL, facts["auto_class"])}
+{_use(facts, loaded)}
 
 {chr(10).join(measured)}
 ## Fidelity of the export

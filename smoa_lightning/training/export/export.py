@@ -161,7 +161,8 @@ def _write_merged(source: Source, options: Options, folder: Path, bound: int | N
     dtype = source.own_dtype if options.dtype is None else getattr(torch, options.dtype)
     model = cast_once(merged_model(source), dtype)
     write_model(model, source, folder)
-    return {"dtype": str(dtype).removeprefix("torch."), "tied_output": bool(model.config.tie_word_embeddings)}
+    tied = bool(getattr(model.config, "tie_word_embeddings", False))  # the config of CLIP has no such entry
+    return {"dtype": str(dtype).removeprefix("torch."), "tied_output": tied}
 
 
 def _write_adapter(source: Source, options: Options, folder: Path, bound: int | None) -> Facts:

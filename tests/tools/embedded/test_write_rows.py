@@ -25,7 +25,7 @@ def test_generators_give_the_shipped_files_byte_for_byte():
 
 
 def test_generators_and_package_name_the_same_tasks():
-    assert tuple(write_rows.GENERATORS) == embedded.TASKS
+    assert (*write_rows.GENERATORS, "digits") == embedded.TASKS  # these are in the wheel of scikit-learn
 
 
 def test_files_read_back_are_the_generated_rows_with_their_types_and_order():
