@@ -140,5 +140,6 @@ def tiny_arguments(tiny_backbone: Path, piqa_folder: Path, tmp_path: Path) -> li
         *("--data.source", "local", "--data.path", str(piqa_folder)),
         *("--model.adapter.r", "4", "--data.batch_size", "8", "--data.selection_rows", "16"),
         *("--trainer.max_epochs", "1", "--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false"),
+        *("--forgetting.max_documents", "5"),  # of 200, which take a third of such a run
         *("--run.root", str(tmp_path / "runs")),
     ]

@@ -18,15 +18,25 @@ from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 import peft
 assert type(peft.__loader__).__name__ == "SourceFileLoader"
 assert not any(type(finder).__module__.startswith("smoa_lightning") for finder in sys.meta_path)
+import logging
+import smoa_lightning.training.run, smoa_lightning.__main__
+package = logging.getLogger("smoa_lightning")
+assert (package.handlers, package.level, package.propagate) == ([], logging.NOTSET, True)
+assert not logging.getLogger().handlers
+logging.getLogger("smoa_lightning.data").info("a note")
+logging.getLogger("smoa_lightning.data").warning("a warning")
 print(*sorted(str(getattr(name, "value", name)) for name in PEFT_TYPE_TO_CONFIG_MAPPING))
 """
 OURS = {"SMOA", "SURM", "MORA", "HYPERADAPT", "BOTTLENECK", "ABBA", "KRADAPTER"}
 
 
 def test_peft_after_this_package() -> None:
+    """As a library, this package configures no logging, and shows what every library shows."""
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", FRESH], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert set(done.stdout.split()) >= OURS
+    assert done.stderr.splitlines()[-1] == "a warning"
+    assert "a note" not in done.stdout + done.stderr
 
 
 def test_peft_before_this_package(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -96,22 +96,6 @@ def output_of(code: str) -> tuple[str, str]:
     return done.stdout, done.stderr
 
 
-def test_a_library_configures_and_shows_nothing() -> None:
-    code = """
-import logging
-import smoa_lightning.training.run, smoa_lightning.__main__
-package = logging.getLogger("smoa_lightning")
-assert (package.handlers, package.level, package.propagate) == ([], logging.NOTSET, True)
-assert not logging.getLogger().handlers
-logging.getLogger("smoa_lightning.data").info("a note")
-logging.getLogger("smoa_lightning.data").warning("a warning")
-"""
-    out, err = output_of(code)
-    assert out == ""
-    assert err.splitlines()[-1] == "a warning"  # as every library under Python's logging
-    assert "a note" not in err
-
-
 def test_a_library_user_configures_logging() -> None:
     code = """
 import logging, sys

@@ -47,7 +47,7 @@ print(json.dumps([few, many]))
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the unit of ru_maxrss is another elsewhere")
 def test_memory_does_not_grow_with_the_rows(tmp_path: Path) -> None:
-    """In lists of Python's objects, 15,000 of these rows and their tokens take XX MB."""
+    """In lists of Python's objects, the 10,000 rows more and their tokens would take 15 MB."""
     environment = os.environ | {"SMOA_LIGHTNING_CACHE": str(tmp_path / "cache")}
     command = [sys.executable, "-c", MEMORY, str(tmp_path)]
     done = subprocess.run(

@@ -39,6 +39,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow  # `make check` builds the site and checks its links
 @needs_extra
 def test_all_links_and_anchors_of_the_site_exist_and_nothing_is_loaded_from_elsewhere(site: Path) -> None:
     faults, external = site_faults(site)
@@ -46,6 +47,7 @@ def test_all_links_and_anchors_of_the_site_exist_and_nothing_is_loaded_from_else
     assert "https://arxiv.org/abs/2605.21147" in external
 
 
+@pytest.mark.slow
 @needs_extra
 def test_the_site_has_settings_flow_charts_the_notebook_and_reports_of_studies(site: Path) -> None:
     assert 'id="data.batch_size"' in (site / "reference" / "settings.html").read_text(encoding="utf-8")

@@ -52,6 +52,9 @@ METHODS: dict[str, Any] = {
     "ia3": lambda: peft.IA3Config(target_modules=TARGETS, feedforward_modules=["down_proj"]),
     "full": lambda: None,
 }
+# Their weights take the way of those of "smoa" or "lora".
+ALIKE = ("pissa", "mora", "abba", "kradapter")
+METHOD = [pytest.param(name, marks=[pytest.mark.slow] if name in ALIKE else []) for name in METHODS]
 Made = Callable[..., Path]
 
 
@@ -113,7 +116,7 @@ def exported(run: Path, output: Path, **options: Any) -> dict[str, Any]:
     return facts
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", METHOD)
 def test_merged_has_the_logits_of_the_run(method: str, adapter: Made, tiny_backbone: Path, tmp_path: Path) -> None:
     run = adapter(tiny_backbone, METHODS[method]())
     facts = exported(run, tmp_path / "out", dtype="float32")
@@ -127,7 +130,7 @@ def test_merged_has_the_logits_of_the_run(method: str, adapter: Made, tiny_backb
     assert "a fixed text" in facts["fidelity"]["place"]
 
 
-@pytest.mark.parametrize("method", [name for name in METHODS if name != "full"])
+@pytest.mark.parametrize("method", [method for method in METHOD if method.values != ("full",)])
 def test_lora_of_full_rank_has_the_logits_of_the_run(
     method: str, adapter: Made, tiny_backbone: Path, tmp_path: Path
 ) -> None:

@@ -62,8 +62,7 @@ def cases(names: list[str], backbone: Path, folder: Path) -> dict[str, list[str]
     found["accumulated"] = [*arguments(blocks, backbone, odd), "--trainer.accumulate_grad_batches", "3"]
     found["packed"] = [*arguments(blocks, backbone, odd), "--data.packing", "true", "--data.max_length", "160"]
     mixture = ["--data.path", str(both), "--data.task", "mixture", "--data.mixture", "{piqa: 1, boolq: 2}"]
-    found["mixture"] = arguments(blocks, backbone, mixture)
-    found["workers"] = [*arguments(blocks, backbone, even), "--data.num_workers", "1"]
+    found["mixture_workers"] = [*arguments(blocks, backbone, mixture), "--data.num_workers", "1"]
     return found
 
 

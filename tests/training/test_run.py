@@ -34,6 +34,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, tiny_backbone: Path, piqa
             *("--data.source", "local", "--data.path", str(piqa_folder), "--run.root", str(root)),
             *("--model.adapter.r", "4", "--data.batch_size", "8", "--data.selection_rows", "16"),
             *("--trainer.max_epochs", "1", "--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false"),
+            *("--forgetting.max_documents", "5"),
         ]
     )
     assert status == 0

@@ -19,9 +19,13 @@ from smoa_lightning.training.cli import FineTuneCLI
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 STRATEGIES = [p.stem for p in sorted(EXPERIMENTS.glob("adapters/*.yaml"))]
-# These run peft's own code; tests/adapters/test_peft_methods.py tries them on a tiny model.
+# tests/adapters tries them on tiny models: methods of peft in test_peft_methods.py, other settings of a method that is
+# tried here in test_matrix.py. Their files are parsed in tests/configuration.
 SLOW = {"deft", "delora", "frod", "glora", "hra", "mica", "miss", "osf", "peanut", "psoft", "road", "shadow", "shira"}
 SLOW |= {"supertuning", "tinylora", "unilora", "vblora", "velora", "waveft"}
+SLOW |= {"bhra", "boft", "c3a", "fourierft", "gralora", "loha", "lokr", "oft", "pissa", "randlora", "rslora", "vera"}
+SLOW |= {"bottleneck_pfeiffer", "mora_published", "mora_rotation", "smoa_contiguous", "smoa_energy", "surm_kronecker"}
+SLOW |= {"surm_ldr", "surm_toeplitz", *(name for name in STRATEGIES if name.startswith("surm_") and "publ" in name)}
 WITHOUT_UPDATE_MATRIX = {
     "prefix",
     "prompt",
@@ -67,7 +71,8 @@ def test_one_step(name: str, piqa_folder: Path, tmp_path: Path, untouched: torch
     limits = ["--trainer.max_steps", "1", "--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false"]
     limits += ["--trainer.limit_val_batches", "1", "--trainer.limit_test_batches", "1", "--run.root", str(tmp_path)]
     limits += ["--run.score_base", "true" if name in SCORED_BEFORE else "false"]
-    assert main(["fit", *arguments, *limits]) == 0
+    quiet_libraries()
+    module = FineTuneCLI(expand_bases(["fit", *arguments, *limits])).model
     (file,) = tmp_path.glob("*/*/record.json")
     record = json.loads(file.read_text())
     metrics = record["metrics"]
@@ -83,9 +88,9 @@ def test_one_step(name: str, piqa_folder: Path, tmp_path: Path, untouched: torch
     assert (metrics["parameters/trainable"] == metrics["parameters/total"]) == (name == "full")
     loaded, tokenizer = load_adapter(file.parent / "adapter" / "last")
     assert tokenizer.eos_token_id == 2
-    quiet_libraries()
-    module = FineTuneCLI(expand_bases(arguments), run=False).model
-    module.configure_model()
+    for parameter in module.network.parameters():
+        if parameter.requires_grad:
+            parameter.data.zero_()
     checkpoint = torch.load(file.parent / "checkpoints" / "last.ckpt", weights_only=True)
     module.load_state_dict(checkpoint["state_dict"])
     found = logits(loaded)

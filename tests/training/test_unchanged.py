@@ -94,6 +94,7 @@ def test_a_change_between_start_and_resume_is_refused_by_name(
     (places / "general.txt").write_text("A text.\n\nAnd a second one.")
     arguments += ["--forgetting.text", str(places / "general.txt")] if file == "general.txt" else []
     arguments += ["--data.path", str(places / "rows"), "--checkpoint.every_n_steps", "2", "--model.adapter.r", "4"]
+    arguments += ["--trainer.max_steps", "5"]
     with monkeypatch.context() as patch:
         die_at_step(patch, 4)
         with pytest.raises(Killed):

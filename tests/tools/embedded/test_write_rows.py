@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from smoa_lightning import embedded
 from tools.embedded import write_rows
 
@@ -34,6 +36,7 @@ def test_files_read_back_are_the_generated_rows_with_their_types_and_order():
             assert repr(embedded.rows(task, split)) == repr(generate(split))
 
 
+@pytest.mark.slow  # each session has another seed, and compares the rows with the shipped ones
 def test_no_generator_depends_on_the_seed_of_hashes():
     code = "import zlib; from tools.embedded.write_rows import files; print(zlib.crc32(repr(list(files())).encode()))"
     environment = {"PYTHONPATH": os.pathsep.join(sys.path)}
