@@ -89,6 +89,8 @@ def text(result: Report, flags: ParamsFlags) -> str:
     if result.head:
         lines.append(f"parameters of the new head, trained with the strategy: {result.head:,}")
         lines.append("memory and disk are estimated for language models only")
+    if result.teacher is not None:
+        lines.append(teacher_text(*result.teacher))
     lines.append(f"adapter file: about {result.adapter_bytes:,} bytes")
     if result.disk is not None and result.trainable:
         lines.append(disk_text(result.disk))
@@ -99,11 +101,20 @@ def text(result: Report, flags: ParamsFlags) -> str:
     return "\n".join(lines)
 
 
+def teacher_text(name: str, parameters: int, size: int) -> str:
+    """Return one line about a teacher, whose weights are a part of the estimated memory."""
+    from smoa_lightning.training.memory.tables import size_text
+
+    memory = f"{size_text(size)} of weights" if size else "its weights are those of the backbone, in memory once"
+    return f"teacher: {name}, {parameters:,} parameters without its adapter, {memory}"
+
+
 def facts(result: Report) -> dict[str, Any]:
     """Return what ``--json`` prints."""
     from smoa_lightning.training.memory.tables import disk_facts, memory_facts
 
     layers = None if result.layers is None else kinds_of_layers(result.layers)
+    names = ("name", "parameters", "bytes")
     budget = result.budget
     return {
         "backbone": {"source": result.source, "name": result.name, "dtype": result.dtype, "parameters": result.total},
@@ -112,6 +123,7 @@ def facts(result: Report) -> dict[str, Any]:
         "layers": None if layers is None else [dict(zip(KEYS, kind, strict=True)) for kind in layers],
         "trainable_parameters": result.trainable,
         "head_parameters": result.head,
+        "teacher": None if result.teacher is None else dict(zip(names, result.teacher, strict=True)),
         "adapter_bytes": result.adapter_bytes,
         "memory": None if result.memory is None else memory_facts(result.memory, result.optimizer),
         "disk": None if result.disk is None else disk_facts(result.disk),

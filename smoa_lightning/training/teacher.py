@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from peft import PeftConfig
 from torch import nn
-from transformers import AutoConfig, PreTrainedTokenizerBase
+from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from smoa_lightning.adapters.virtual_tokens import limits_with
 from smoa_lightning.backbones.backbone import (
@@ -21,6 +21,7 @@ from smoa_lightning.backbones.backbone import (
     Location,
     limits,
     load_model,
+    load_skeleton,
     locate,
     provenance,
     reading_errors,
@@ -91,6 +92,17 @@ class Teacher:
         """What the teacher can be fed, with its adapter."""
         adapted = self.adapter is not None and not self.is_whole
         return limits_with(PeftConfig.from_pretrained(str(self.adapter)) if adapted else None, limits(self.location))
+
+    def skeleton(self) -> PreTrainedModel:
+        """Build the teacher on the meta device, without its adapter: shapes, without weights."""
+        return load_skeleton(self.config, self.location)
+
+    def shares_weights_of(self, student: FineTuneModule) -> bool:
+        """Return whether the teacher has an adapter on the same frozen weights as its student."""
+        config = student.backbone_config
+        frozen = student.adapter_config is not None and config.quantization is None
+        same = (self.location, self.config.dtype) == (student.location, config.dtype)
+        return self.adapter is not None and not self.is_whole and frozen and same
 
     def facts(self) -> dict[str, Any]:
         """Return the origin of the teacher for records: its backbone, and the digests of the files of its adapter."""

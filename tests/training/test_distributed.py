@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from smoa_lightning.__main__ import main
 
@@ -65,6 +68,33 @@ def test_metrics_and_loss_are_those_of_all_processes(records: dict[int, Path]) -
     assert two["metrics"]["report/acc"] == pytest.approx(right / 24)
     assert two["metrics"]["train/loss"] == pytest.approx(one["metrics"]["train/loss"], rel=1e-3)
     assert (records[2] / "adapter" / "best" / "adapter_model.safetensors").is_file()
+
+
+@pytest.mark.slow
+def test_loss_with_a_teacher_is_that_of_all_processes(tiny_backbone: Path, piqa_folder: Path, tmp_path: Path) -> None:
+    """47 rows in batches of 16: a process has fewer rows than the other in the last step of an epoch."""
+    teacher, points = tmp_path / "teacher", []
+    shutil.copytree(tiny_backbone, teacher)
+    weights = load_file(teacher / "model.safetensors")
+    save_file({name: 1.5 * value for name, value in weights.items()}, teacher / "model.safetensors", {"format": "pt"})
+    for processes in (1, 2):
+        folder = tmp_path / str(processes)
+        command = ["fit", "--config", str(Path(__file__).parents[2] / "experiments" / "piqa.yaml")]
+        command += ["--model.backbone.source", "local", "--model.backbone.path", str(tiny_backbone)]
+        command += ["--data.source", "local", "--data.path", str(piqa_folder), "--data.selection_rows", "0"]
+        command += ["--data.limit_train_rows", "47", "--model.adapter.r", "4", "--trainer.log_every_n_steps", "1"]
+        command += ["--data.batch_size", str(16 // processes), "--trainer.devices", str(processes)]
+        command += ["--model.distillation.teacher", str(teacher), "--model.distillation.positions", "all"]
+        command += ["--trainer.accelerator", "cpu", "--trainer.strategy", "ddp" if processes > 1 else "auto"]
+        command += ["--trainer.max_epochs", "1", "--trainer.enable_progress_bar", "false", "--run.folder", str(folder)]
+        command += ["--run.score_base", "false", "--run.score_report", "false", "--forgetting.text", "null"]
+        run(command, processes)
+        scalars = EventAccumulator(str(folder)).Reload()
+        names = ("train/loss", "train/ce", "train/kl")
+        points.append([[event.value for event in scalars.Scalars(name)] for name in names])
+    assert len(points[0][0]) == 3
+    assert points[0][2][0] > 1e-3
+    assert torch.allclose(torch.tensor(points[0]), torch.tensor(points[1]), rtol=1e-3)
 
 
 @pytest.mark.slow

@@ -12,8 +12,9 @@ from torch._subclasses import FakeTensorMode
 from smoa_lightning.common.errors import UserError, one_line
 from smoa_lightning.training.memory.fake_model import fake_copy, meta_model
 from smoa_lightning.training.memory.live_bytes import ACTIVATIONS, WEIGHTS
-from smoa_lightning.training.memory.step import StepMemory, StepShape, trace_step
+from smoa_lightning.training.memory.step import StepMemory, StepShape, TaughtStep, trace_step
 from smoa_lightning.training.module import FineTuneModule
+from smoa_lightning.training.teacher import Teacher
 
 BLOCK = 64  # weights that share a scale in nf4 and fp4
 
@@ -38,13 +39,16 @@ class MemoryEstimate:
         return self.steps[self.checkpointing]
 
 
-def estimate_memory(module: FineTuneModule, shape: StepShape, network: nn.Module | None = None) -> MemoryEstimate:
+def estimate_memory(
+    module: FineTuneModule, shape: StepShape, network: nn.Module | None = None, teacher: Teacher | None = None
+) -> MemoryEstimate:
     """Estimate the memory of a training step.
 
     Args:
         module: The settings of the model, whose budget is resolved; nothing is loaded.
         shape: The shape of the batch of one process.
         network: The model of these settings from :func:`meta_model`, which is not changed; it is built if it is None.
+        teacher: The teacher of a distilled run, which counts without its adapter.
 
     Raises:
         UserError: The strategy does not fit the backbone.
@@ -54,7 +58,7 @@ def estimate_memory(module: FineTuneModule, shape: StepShape, network: nn.Module
     steps: dict[bool, StepMemory | str] = {}
     for checkpointing in (configured, not configured):
         try:
-            steps[checkpointing] = _step(module, shape, network, checkpointing)
+            steps[checkpointing] = _step(module, shape, network, checkpointing, teacher)
         except Exception as error:  # what a model or an optimizer raises for tensors without values has no common class
             if isinstance(error, UserError) and checkpointing == configured:
                 raise
@@ -62,14 +66,21 @@ def estimate_memory(module: FineTuneModule, shape: StepShape, network: nn.Module
     return MemoryEstimate(shape, configured, steps)
 
 
-def _step(module: FineTuneModule, shape: StepShape, network: nn.Module, checkpointing: bool) -> StepMemory:
+def _step(
+    module: FineTuneModule, shape: StepShape, network: nn.Module, checkpointing: bool, teacher: Teacher | None
+) -> StepMemory:
     config, adapter = module.backbone_config, module.prompt_config or module.adapter_config
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     if checkpointing and adapter is not None and adapter.is_prompt_learning:
         copied = fake_copy(meta_model(module, checkpointing=True), mode)  # peft refuses some of them when it attaches
     else:
         copied = fake_copy(network, mode, checkpointing)
-    memory = trace_step(copied, module.optimizer_factory, shape, mode)
+    taught: dict[str, Any] = {}
+    if module.distillation is not None and teacher is not None:
+        model = None if teacher.shares_weights_of(module) else fake_copy(teacher.skeleton(), mode).eval()
+        taught["loss"] = TaughtStep(model, module.distillation)
+        taught["further"] = [] if model is None else [*model.parameters(), *model.buffers()]
+    memory = trace_step(copied, module.optimizer_factory, shape, mode, **taught)
     if config.quantization is None:
         return memory
     return _quantised(memory, copied, config.quantization, cached=config.dequantize == "cached")

@@ -21,6 +21,7 @@ from smoa_lightning.training.memory.live_bytes import OPTIMIZER
 from smoa_lightning.training.memory.step import StepMemory, StepShape
 from smoa_lightning.training.module import FineTuneModule
 from smoa_lightning.training.optimizer import make_optimizer
+from smoa_lightning.training.teacher import Teacher, open_teacher
 
 MIXED = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
@@ -43,6 +44,8 @@ class Report:
         adapter_bytes: Bytes of the adapter's file.
         memory: The memory of a training step; None if it was not asked for.
         disk: The disk space of the run; None if it was not asked for, or if the optimizer's state is not known.
+        teacher: Name of the teacher, number of its parameters, and bytes of those that the backbone does not share;
+            None without a teacher.
     """
 
     source: str
@@ -58,6 +61,7 @@ class Report:
     adapter_bytes: int
     memory: MemoryEstimate | None
     disk: DiskEstimate | None
+    teacher: tuple[str, int, int] | None = None
 
 
 def report(
@@ -83,7 +87,10 @@ def report(
     network = meta_model(module, skeleton)
     layers = adapted_layers(network) if isinstance(network, PeftModel) else None
     counts = sizes(network)
-    estimate = estimate_memory(module, step_shape(data, trainer, lengths), network) if memory and not head else None
+    teacher = open_teacher(module, data.encoding.max_length)
+    estimate = None
+    if memory and not head:
+        estimate = estimate_memory(module, step_shape(data, trainer, lengths), network, teacher)
     disk = None
     if estimate is not None:
         known = next((step for step in estimate.steps.values() if isinstance(step, StepMemory)), None)
@@ -103,7 +110,14 @@ def report(
         adapter_bytes=counts["adapter_bytes"],
         memory=estimate,
         disk=disk,
+        teacher=None if teacher is None else _teacher(module, teacher),
     )
+
+
+def _teacher(module: FineTuneModule, teacher: Teacher) -> tuple[str, int, int]:
+    parameters = list(teacher.skeleton().parameters())
+    size = 0 if teacher.shares_weights_of(module) else sum(p.numel() * p.element_size() for p in parameters)
+    return teacher.settings.teacher, sum(p.numel() for p in parameters), size
 
 
 def step_shape(data: TaskDataModule, trainer: L.Trainer, lengths: tuple[int, int]) -> StepShape:

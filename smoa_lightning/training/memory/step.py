@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,12 +13,16 @@ from torch import Tensor, nn
 from torch._subclasses import FakeTensorMode
 from torch.nn import functional as F
 
+from smoa_lightning.adapters import without_adapter
 from smoa_lightning.adapters.smoa.layer import SmoaLinear
 from smoa_lightning.adapters.smoa.scratch import separate_scratch
 from smoa_lightning.evaluation.scoring import logits_at
+from smoa_lightning.objectives.distillation import DistillationConfig, distilled_loss
 from smoa_lightning.training.memory.fake_model import DEVICE
 from smoa_lightning.training.memory.live_bytes import ACTIVATIONS, GRADIENTS, KINDS, OPTIMIZER, LiveBytes
 from smoa_lightning.training.optimizer import Factory, make_optimizer
+
+StepLoss = Callable[[nn.Module, dict[str, Any], tuple[Tensor, Tensor], Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -61,23 +65,59 @@ class StepMemory:
         return sum(self.peak.values())
 
 
-def trace_step(network: nn.Module, optimizer: Factory, shape: StepShape, mode: FakeTensorMode) -> StepMemory:
+def cross_entropy(network: nn.Module, inputs: dict[str, Any], places: tuple[Tensor, Tensor], labels: Tensor) -> Tensor:
+    """Return the loss of a language model without a teacher: the summed cross-entropy of the targets in float32."""
+    return F.cross_entropy(logits_at(network, inputs, places).float(), labels, reduction="sum")
+
+
+@dataclass(frozen=True)
+class TaughtStep:
+    """The loss of a language model with a teacher, see ``objectives.distillation``.
+
+    Attributes:
+        teacher: The teacher, a model of fake tensors; None if its frozen weights are those of the student.
+        settings: The settings of the distillation.
+    """
+
+    teacher: nn.Module | None
+    settings: DistillationConfig
+
+    def __call__(
+        self, network: nn.Module, inputs: dict[str, Any], places: tuple[Tensor, Tensor], labels: Tensor
+    ) -> Tensor:
+        """Return the loss, after the forward of the teacher."""
+        own = without_adapter(network) if self.teacher is None else contextlib.nullcontext(self.teacher)
+        with torch.no_grad(), own as teacher:
+            wanted = logits_at(teacher, inputs, places)
+        return distilled_loss(logits_at(network, inputs, places), wanted, labels, self.settings).loss
+
+
+def trace_step(
+    network: nn.Module,
+    optimizer: Factory,
+    shape: StepShape,
+    mode: FakeTensorMode,
+    loss: StepLoss = cross_entropy,
+    further: Iterable[Tensor] = (),
+) -> StepMemory:
     """Run a training step after the first one (so that the optimizer has its state) and count its live bytes.
 
     The steps are those of ``FineTuneModule`` under Lightning: forward, release of the old gradients, backward,
-    optimizer. The loss is the summed cross-entropy of the targets in float32; only their logits are computed.
+    optimizer. Only the logits of the targets are computed.
 
     Args:
         network: A model of fake tensors of this mode.
         optimizer: Trainable parameters -> their optimizer.
         shape: The shape of the batch.
         mode: The mode that made the model.
+        loss: Model, inputs, places and labels -> the loss.
+        further: Weights that exist in addition to those of the model.
     """
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
     head: Any = network.get_output_embeddings()  # type: ignore[operator]
     vocabulary = int(head.weight.shape[0])
     with separate_scratch(), LiveBytes((shape.rows * shape.targets, vocabulary)) as live:
-        live.add([*network.parameters(), *network.buffers()])
+        live.add([*network.parameters(), *network.buffers(), *further])
         _build_plans(network, mode)
         live.phase = GRADIENTS
         with mode:
@@ -88,7 +128,7 @@ def trace_step(network: nn.Module, optimizer: Factory, shape: StepShape, mode: F
             stepped = make_optimizer(optimizer, trained)
             stepped.step(lambda: 0.0)
         live.phase = ACTIVATIONS
-        _forward_backward(network, trained, shape, live, mode)
+        _forward_backward(network, trained, shape, live, mode, loss)
         memory = StepMemory({kind: live.largest[kind] for kind in KINDS}, {kind: live.peak[kind] for kind in KINDS})
         for parameter in trained:
             parameter.grad = None
@@ -106,14 +146,19 @@ def _build_plans(network: nn.Module, mode: FakeTensorMode) -> None:
 
 
 def _forward_backward(
-    network: nn.Module, trained: list[nn.Parameter], shape: StepShape, live: LiveBytes, mode: FakeTensorMode
+    network: nn.Module,
+    trained: list[nn.Parameter],
+    shape: StepShape,
+    live: LiveBytes,
+    mode: FakeTensorMode,
+    loss_of: StepLoss,
 ) -> None:
     hooks = [parameter.register_post_accumulate_grad_hook(live.becomes_gradient) for parameter in trained]
     mixed = torch.autocast(DEVICE, shape.autocast) if shape.autocast is not None else contextlib.nullcontext()
     with mode, torch.set_grad_enabled(bool(trained)):
         inputs, places, labels = _batch(shape)
         with mixed:
-            loss = F.cross_entropy(logits_at(network, inputs, places).float(), labels, reduction="sum")
+            loss = loss_of(network, inputs, places, labels)
         if trained:
             for parameter in [] if shape.accumulates else trained:
                 parameter.grad = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,12 @@ from smoa_lightning.adapters import BottleneckConfig, HyperAdaptConfig, MoraConf
 from smoa_lightning.backbones.backbone import BackboneConfig, load_model, locate
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.evaluation.scoring import summed_cross_entropy, target_logits
+from smoa_lightning.objectives import DistillationConfig, language_modeling
 from smoa_lightning.training.memory.estimate import estimate_memory, quantised_bytes
 from smoa_lightning.training.memory.fake_model import meta_model
 from smoa_lightning.training.memory.step import StepMemory, StepShape
 from smoa_lightning.training.module import FineTuneModule
+from smoa_lightning.training.teacher import Teacher
 
 ROWS, LENGTH = 16, 96
 SHAPE = StepShape(ROWS, LENGTH, LENGTH - 1)
@@ -40,7 +43,11 @@ STRATEGIES: dict[str, peft.PeftConfig | None] = {
 }
 
 
-def real_peak(network: Any, folder: Path) -> int:
+def plain_loss(network: Any, batch: dict[str, Any]) -> torch.Tensor:
+    return summed_cross_entropy(*target_logits(network, batch))[0]
+
+
+def real_peak(network: Any, folder: Path, loss_of: Callable[[Any, dict[str, Any]], torch.Tensor] = plain_loss) -> int:
     """Return the most bytes that a step has allocated above its start, from torch's record of its allocator."""
     optimizer = torch.optim.AdamW([p for p in network.parameters() if p.requires_grad], lr=1e-3)
     ids = torch.randint(5, 200, (ROWS, LENGTH))
@@ -49,7 +56,7 @@ def real_peak(network: Any, folder: Path) -> int:
     batch = {"input_ids": ids, "attention_mask": mask, "labels": ids.masked_fill(mask == 0, -100)}
 
     def step() -> None:
-        loss, _ = summed_cross_entropy(*target_logits(network, batch))
+        loss = loss_of(network, batch)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -87,6 +94,27 @@ def test_the_peak_above_weights_is_that_of_a_real_step(name: str, tiny_backbone:
         assert isinstance(step, StepMemory), step
         expected = step.total - step.peak["weights"] - step.peak["optimizer"]
         assert expected == pytest.approx(measured, rel=0.02)
+
+
+def test_a_teacher_is_in_the_estimate(tiny_backbone: Path, tmp_path: Path) -> None:
+    """The peak with a teacher is that of a real step. Weights in memory once do not count twice."""
+    config, settings = BackboneConfig("local", path=str(tiny_backbone)), DistillationConfig(str(tiny_backbone))
+    module = FineTuneModule(config, peft.LoraConfig(r=4), distillation=settings)
+    teacher = Teacher(settings, config, module.objective.head)
+    found = [estimate_memory(module, SHAPE, teacher=each).configured for each in (None, teacher)]
+    plain, taught = (step for step in found if isinstance(step, StepMemory))
+    model = load_model(config, locate(config))
+    size = sum(parameter.numel() * 4 for parameter in model.parameters())
+    assert size <= taught.largest["weights"] - plain.largest["weights"] < size + 200  # rotary frequencies
+    network = attach(load_model(config, locate(config)), peft.LoraConfig(r=4), 0)
+    loss = lambda network, batch: language_modeling.distilled(network, model, batch, settings).loss  # noqa: E731
+    expected = taught.total - taught.peak["weights"] - taught.peak["optimizer"]
+    assert expected == pytest.approx(real_peak(network, tmp_path, loss), rel=0.02)
+    teacher.adapter = tmp_path  # an adapter on the weights of the student
+    (tmp_path / "adapter_config.json").write_text("{}")
+    shared = estimate_memory(module, SHAPE, teacher=teacher).configured
+    assert isinstance(shared, StepMemory)
+    assert shared.largest["weights"] == plain.largest["weights"]
 
 
 def test_sizes_are_those_of_the_tensors(tiny_backbone: Path) -> None:
