@@ -18,6 +18,7 @@ from smoa_lightning.common.errors import UserError
 from smoa_lightning.common.fast_imports import import_command
 from smoa_lightning.common.other_backbone import allowing_other_backbone
 from smoa_lightning.common.paths import local_path
+from smoa_lightning.records.tables import without_markup
 
 LAYERS = 12  # measured by default
 
@@ -76,7 +77,7 @@ def _measure(options: argparse.Namespace) -> None:
         names = [layer.name for layer in ranks[0].layers]
         ranks += [measure(run, options.layers, names, options.backbone) for run in options.against]
     folder: Path = options.output or options.run
-    print(write_ranks(ranks, folder))
+    print(without_markup(write_ranks(ranks, folder)))
     print(f"written to {folder}: {', '.join(FILES)}")
     if options.truncate:
         _truncate([rank.label for rank in ranks], rows, folder)
@@ -94,5 +95,5 @@ def _truncate(labels: list[str], rows: list[Any], folder: Path) -> None:
     from smoa_lightning.training.truncation_report import FILES, write_truncation
 
     runs = [truncate(label, *opened) for label, opened in zip(labels, rows, strict=True)]
-    print(write_truncation(runs, folder))
+    print(without_markup(write_truncation(runs, folder)))
     print(f"written to {folder}: {', '.join(FILES)}")

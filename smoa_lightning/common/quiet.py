@@ -8,7 +8,13 @@ import warnings
 from smoa_lightning.common.console import is_quiet, is_verbose, set_library_levels
 
 # Starts of Lightning's notes that only --verbose shows.
-DETAILS = ("Loading `train_dataloader` to estimate", "GPU available:", "TPU available:", "HPU available:")
+DETAILS = (
+    "Loading `train_dataloader` to estimate",
+    "GPU available:",
+    "TPU available:",
+    "HPU available:",
+    "Seed set to",
+)
 
 
 def quiet_libraries() -> None:
@@ -24,7 +30,8 @@ def quiet_libraries() -> None:
     warnings.filterwarnings("ignore", message=".*(load the CUDA extension|boft_n_butterfly_factor to 1).*")
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")  # rows are in memory, already encoded
     warnings.filterwarnings("ignore", message=".*Total length of `list` across ranks is zero.*")  # no selection rows
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_helps)
+    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.seed"):
+        logging.getLogger(name).addFilter(_helps)
 
 
 def _helps(record: logging.LogRecord) -> bool:

@@ -59,6 +59,11 @@ def near_keys(name: str, known: Iterable[str], count: int = 3) -> list[str]:
 def unknown_key(key: str, known: Iterable[str], where: str = "") -> str:
     """Return the message about an unknown key, with the nearest keys; an abbreviation gets the full key."""
     known = list(dict.fromkeys(known))
+    *before, last = key.split(".")
+    ends = [end for word in OTHER_WORDS.get(last, ()) for end in ending_with(word, known)] if not before else []
+    if len(ends) == 1 and not where:
+        full = ends[0].replace(".init_args.", ".")
+        return f"unknown key {key!r}; it is {full} here, or --{full.rpartition('.')[2]}"
     short = " (a flag cannot be shortened)" if not where and any(name.startswith(key) for name in known) else ""
     return f"{where}unknown key {key!r}{short}; the nearest valid keys are {', '.join(near_keys(key, known))}"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -130,6 +131,25 @@ def data_parts(summary: Mapping[str, Any], before: str = "") -> Iterator[tuple[s
             yield before + name, facts
         elif isinstance(facts, Mapping):
             yield from data_parts(facts, f"{before}{name} ")
+
+
+def without_markup(markdown: str) -> str:
+    """Return Markdown with pipe tables as a text for the terminal: aligned tables, and headings without marks.
+
+    >>> print(without_markup("# Ranks\\n| run | rank |\\n| :-- | --: |\\n| lora | 4.0 |"))
+    Ranks
+    run   rank
+    lora   4.0
+    """
+    text: list[str] = []
+    for is_table, group in itertools.groupby(markdown.splitlines(), key=lambda line: line.startswith("|")):
+        if not is_table:
+            text += [line.lstrip("#").lstrip() if line.startswith("#") else line for line in group]
+            continue
+        titles, rule, *rows = ([cell.strip() for cell in line.strip("|").split(" | ")] for line in group)
+        words = sum(":" not in mark[1:] for mark in " | ".join(rule).split(" | "))
+        text.append(text_table(titles, rows, words))
+    return "\n".join(text)
 
 
 def text_table(titles: Sequence[str], rows: Iterable[Sequence[str | Text]], words: int, terminal: bool = False) -> str:

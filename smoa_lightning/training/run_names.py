@@ -20,10 +20,11 @@ def source_name(module: FineTuneModule, data: TaskDataModule) -> str:
 
 
 def _task_name(data: TaskDataModule) -> str:
-    """Return the task, with its protocol and few-shot count if they are not the defaults."""
+    """Return the task, with its protocol or published rules and few-shot count if they are not the defaults."""
     rows = next(iter(data.sets.reported.values()))
     plain = rows.protocol.name == rows.task.protocols[0].name
-    parts = [data.name, "" if plain else rows.protocol.name, f"{data.num_fewshot}shot" if data.num_fewshot else ""]
+    protocol = getattr(rows.protocol, "rules", None) or rows.protocol.name
+    parts = [data.name, "" if plain else protocol, f"{data.num_fewshot}shot" if data.num_fewshot else ""]
     return "_".join(filter(None, parts))
 
 

@@ -54,9 +54,9 @@ def test_the_class_decides_which_words_there_are() -> None:
 @pytest.mark.parametrize(
     ("words", "near"),
     [
-        ("--rank 4", "the nearest valid keys are model.adapter.r, "),
+        ("--rank 4", "unknown key 'rank'; it is model.adapter.r here, or --r"),
         ("--model.adapter.rank 4", "the nearest valid keys are model.adapter.r, "),
-        ("--learning_rate 1", "the nearest valid keys are model.optimizer.lr, "),
+        ("--learning_rate 1", "unknown key 'learning_rate'; it is model.optimizer.lr here, or --lr"),
         ("--trainer.epochs 1", "the nearest valid keys are trainer.max_epochs, "),
         ("--lrr 1e-3", "the nearest valid keys are model.optimizer.lr\n"),
         ("--max_epoch 1", "the nearest valid keys are trainer.max_epochs"),

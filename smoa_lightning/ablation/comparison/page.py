@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from smoa_lightning.ablation.comparison.differences import only_sentence
 from smoa_lightning.ablation.comparison.disagreements import Disagreement
@@ -128,8 +129,20 @@ def terminal_text(found: Compared) -> str:
     parts = [*sentences(found), *filter(None, [found.left_out, found.rows.sentence]), scope(found), *found.not_finite]
     tables = [scores(found), differences(found)]
     tables += [settings(found)] if found.settings else []
-    text = ["\n".join(parts), *(_terminal(table) for table in [*tables, records(found)])]
+    facts = records(found)
+    facts = replace(facts, rows=tuple(row for row in facts.rows if row[0] != "folder"))
+    text = ["\n".join(parts), _folders(found), *(_terminal(table) for table in [*tables, facts])]
     return "\n\n".join([*text, *filter(None, [_row_numbers(found)])])
+
+
+def _folders(found: Compared) -> str:
+    """Return a line for each side: its label and the folder of its first run."""
+    lines = []
+    for side in found.sides:
+        more = f" and {counted(len(side.runs) - 1, 'more run')}" if len(side.runs) > 1 else ""
+        of_base = "the base model of " if side.is_base else ""
+        lines.append((side.label, f"{of_base}{side.first.folder}{more}"))
+    return text_table(["run", "folder"], lines, words=2)
 
 
 def _terminal(table: Table) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -158,7 +158,10 @@ def without_seeds(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def labels(groups: Sequence[Sequence[ScoredRun]]) -> list[str]:
-    """Return a short label for each group: the parts of the run's name that not all runs share, else its folder."""
+    """Return a short label for each group: the parts of the run's name that not all runs share.
+
+    Groups with equal parts also have the end of their folder, and groups with equal names only that.
+    """
     whole = [str(group[0].record["name"]) for group in groups]
     if any(len(group) > 1 for group in groups):
         whole = [_without_seed(name) for name in whole]
@@ -167,14 +170,24 @@ def labels(groups: Sequence[Sequence[ScoredRun]]) -> list[str]:
     short = ["-".join(part for part in name if part not in shared) for name in names]
     if len(names) == 1:
         return ["-".join(names[0])]
-    if all(short) and len(set(short)) == len(short):
-        return short
-    tails = _tails([group[0].folder.resolve() for group in groups])
-    if any(len(group) > 1 for group in groups):
-        plain = [_without_seed(tail) for tail in tails]
-        tails = plain if all(plain) and len(set(plain)) == len(plain) else tails
-        tails = [f"{t} ({len(g)} seeds)" if len(g) > 1 else t for t, g in zip(tails, groups, strict=True)]
-    return tails
+    if not any(short):
+        return _folder_labels(groups)
+    short = [text or name for text, name in zip(short, whole, strict=True)]
+    found = list(short)
+    for text in {text for text in short if short.count(text) > 1}:
+        places = [place for place, each in enumerate(short) if each == text]
+        for place, end in zip(places, _folder_labels([groups[place] for place in places]), strict=True):
+            found[place] = end if text in end else f"{text} {end}"
+    return found
+
+
+def _folder_labels(groups: Sequence[Sequence[ScoredRun]]) -> list[str]:
+    """Return the shortest ends of the groups' folders that differ, without seeds if there are several seeds."""
+    folders = [group[0].folder.resolve() for group in groups]
+    if all(len(group) == 1 for group in groups):
+        return _tails(folders)
+    tails = _tails(folders, _without_seed)
+    return [f"{t} ({len(g)} seeds)" if len(g) > 1 else t for t, g in zip(tails, groups, strict=True)]
 
 
 def _without_seed(name: str) -> str:
@@ -186,14 +199,14 @@ def _without_seed(name: str) -> str:
     return re.sub(r"(^|[-_,./ ])seed[-_=]?\d+(?![^\W_])", "", name, flags=re.IGNORECASE).strip("-_,./ ")
 
 
-def _tails(folders: Sequence[Path]) -> list[str]:
-    """Return the shortest ends of paths that differ.
+def _tails(folders: Sequence[Path], short: Callable[[str], str] = str) -> list[str]:
+    """Return the shortest ends of paths that differ after they were shortened; else whole paths.
 
     >>> _tails([Path("/r/a/version_0"), Path("/r/b/version_0")])
     ['a/version_0', 'b/version_0']
     """
     for length in range(1, max(len(folder.parts) for folder in folders) + 1):
-        tails = ["/".join(folder.parts[-length:]) for folder in folders]
-        if len(set(tails)) == len(tails):
+        tails = [short("/".join(folder.parts[-length:])) for folder in folders]
+        if all(tails) and len(set(tails)) == len(tails):
             return tails
     return [str(folder) for folder in folders]

@@ -208,3 +208,16 @@ def test_ranks_and_costs_that_were_not_measured_are_left_out(
         line.split() for line in capsys.readouterr().out.splitlines() if line.startswith(("effective rank", "step, s"))
     ]
     assert [words for words in facts if "-1" in words] == []
+
+
+def test_labels_are_short_and_the_folders_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two versions of one name, and a long name: no label is cut."""
+    places = [("lora/version_0", LORA), ("lora/version_1", LORA), ("smoa/version_0", SMOA)]
+    runs = [make_run(tmp_path / place, choice_items(right), adapter=adapter)
+            for (place, adapter), right in zip(places, (FIRST, SECOND, THIRD), strict=True)]  # fmt: skip
+    assert main(["compare", *map(str, runs)]) == 0
+    shown = capsys.readouterr().out
+    labels = ("lora version_0", "lora version_1", "smoa")
+    for label, run in zip(labels, runs, strict=True):
+        assert any(line.split() == [*label.split(), str(run)] for line in shown.splitlines())
+    assert "…" not in shown

@@ -83,7 +83,7 @@ def test_each_group_is_compared_on_the_seeds_that_it_shares(tmp_path: Path, caps
     assert float(full["baseline_mean"]) == pytest.approx(np.mean([right[seed][0] for seed in range(3)]))
     assert (float(one["mean"]), float(one["baseline_mean"])) == pytest.approx((right[2][2].mean(), right[2][0].mean()))
     assert f"{one['run']} is compared with {one['baseline']} on seed 2 only." in capsys.readouterr().out
-    assert one["baseline"].endswith("lora (3 seeds)")  # its name is that of `wide`, so the folders are the labels
+    assert one["baseline"].endswith("lora (3 seeds)")  # its name is that of `wide`, so the folders are in the labels
 
 
 @pytest.mark.parametrize("name", ["lora-seed{}-hub", "my_lora_seed{}", "Lora seed={}"])
