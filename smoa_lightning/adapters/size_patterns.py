@@ -44,8 +44,8 @@ def searched_settings(
     if config.alpha_pattern or (ranks and patterns.alpha is not None):
         remedy = "" if name == "alpha_pattern" else ", or remove alpha, so that the scale of every layer is 1"
         raise UserError(
-            f"model.budget and {type(config).__name__}.{name} are both set: the budget changes r and alpha, but layers "
-            f"of {name} would get a different scale alpha / r; set r without a budget{remedy}"
+            f"model.budget and {type(config).__name__}.{name} are both set: the budget changes r, and with it the "
+            f"scale of layers of {name} against that of the others; set r without a budget{remedy}"
         )
     return settings
 

@@ -115,9 +115,10 @@ def test_a_method_of_fixed_size_reports_its_parameters(skeleton: nn.Module) -> N
     [
         (SMoAConfig(r=4, alpha=8.0, rank_pattern={"q_proj": 2}), r"SMoAConfig.rank_pattern are both set.*remove alpha"),
         (SMoAConfig(r=4, alpha_pattern={"q_proj": 8}), r"SMoAConfig.alpha_pattern are both set.*without a budget$"),
+        (AbbaConfig(r=4, alpha_pattern={"q_proj": 8}), r"AbbaConfig.alpha_pattern are both set.*without a budget$"),
         (MoraConfig(r=4, alpha=8.0, rank_pattern={r"layers\.0\.mlp\..*": 2}), "MoraConfig.rank_pattern are both set"),
     ],
-    ids=["rank", "alpha", "mora"],
+    ids=["rank", "alpha", "abba", "mora"],
 )
 def test_a_budget_does_not_change_the_scale_of_a_pattern(config: Any, message: str, skeleton: nn.Module) -> None:
     with pytest.raises(UserError, match=message):

@@ -12,7 +12,16 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
 from transformers import LlamaForCausalLM
 
-from smoa_lightning.adapters import HyperAdaptConfig, MoraConfig, SMoAConfig, SurmConfig, adapted_layers, attach
+from smoa_lightning.adapters import (
+    AbbaConfig,
+    HyperAdaptConfig,
+    KRAdapterConfig,
+    MoraConfig,
+    SMoAConfig,
+    SurmConfig,
+    adapted_layers,
+    attach,
+)
 from smoa_lightning.adapters.tuner import AdapterLayer
 from smoa_lightning.common.errors import UserError
 
@@ -49,6 +58,8 @@ def test_like_lora(llama: Maker, token_ids: Tensor) -> None:
     ("config", "field", "expected"),
     [
         (SMoAConfig(r=4, rank_pattern=RANKS), "r", {"q_proj": 2, "k_proj": 4, "up_proj": 6}),
+        (AbbaConfig(r=4, rank_pattern=RANKS), "r", {"q_proj": 2, "k_proj": 4, "up_proj": 6}),
+        (KRAdapterConfig(k1=4, rank_pattern=RANKS), "k1", {"q_proj": 2, "k_proj": 4, "up_proj": 6}),
         (MoraConfig(r=4, rank_pattern=RANKS), "r", {"q_proj": 2, "k_proj": 4, "up_proj": 6}),
         (
             SurmConfig(structure="ldr", displacement_rank=4, rank_pattern=RANKS),
@@ -82,9 +93,15 @@ def test_every_method_with_a_rank(config: Any, field: str, expected: Any, llama:
 
 
 def test_alpha_of_single_layers(llama: Maker) -> None:
-    for config in (MoraConfig(r=4, alpha=8.0, alpha_pattern=ALPHAS), SurmConfig(alpha=8.0, alpha_pattern=ALPHAS)):
+    for config in (
+        MoraConfig(r=4, alpha=8.0, alpha_pattern=ALPHAS),
+        SurmConfig(alpha=8.0, alpha_pattern=ALPHAS),
+        AbbaConfig(r=4, alpha=8.0, alpha_pattern=ALPHAS),
+        KRAdapterConfig(scaling=8.0, alpha_pattern=ALPHAS),
+    ):
         for name, layer in layers(attach(llama(), config, 0)).items():
-            assert layer.configs["default"].alpha == (3.0 if name.endswith("up_proj") else 8.0)
+            found = getattr(layer.configs["default"], config.alpha_field)
+            assert found == (3.0 if name.endswith("up_proj") else 8.0)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from peft import PeftModel
@@ -14,8 +15,10 @@ from torch import Tensor, nn
 from transformers import LlamaForCausalLM
 
 from smoa_lightning.adapters import (
+    AbbaConfig,
     BottleneckConfig,
     HyperAdaptConfig,
+    KRAdapterConfig,
     MoraConfig,
     SMoAConfig,
     SurmConfig,
@@ -41,6 +44,7 @@ EXACT: dict[str, tuple[Any, Any]] = {
     "circulant": (SurmConfig(alpha=2.0), SurmConfig()),
     "circulant_tiles": tuple(SurmConfig(block_size=6) for _ in range(2)),
     "hadamard": tuple(SurmConfig(structure="toeplitz_hadamard") for _ in range(2)),
+    "abba": (AbbaConfig(r=2, alpha=3.0), AbbaConfig(r=1)),
     "ldr": (SurmConfig(structure="ldr", displacement_rank=2), SurmConfig(structure="ldr", alpha=0.5)),
 }
 
@@ -93,7 +97,7 @@ def test_adapters_on_different_layers(llama: Maker) -> None:
             torch.testing.assert_close(layer.dense_update("sum"), weighted(layer), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("method", ["smoa_none", "smoa_blocks", "smoa_energy"])
+@pytest.mark.parametrize("method", ["smoa_none", "smoa_blocks", "smoa_energy", "abba"])
 def test_svd_is_the_best_update_of_its_rank(method: str, llama: Maker) -> None:
     model = two_adapters(llama, *EXACT[method])
     for rank, name in ((3, "three"), (None, "largest"), (10, "ten")):
@@ -104,7 +108,8 @@ def test_svd_is_the_best_update_of_its_rank(method: str, llama: Maker) -> None:
             kept = rank or 4
             best = U[:, :kept] @ torch.diag(S[:kept]) @ Vh[:kept]
             torch.testing.assert_close(layer.dense_update(name), best, rtol=1e-3, atol=1e-4)
-    assert model.peft_config["largest"].partition == "none"
+    if method != "abba":
+        assert model.peft_config["largest"].partition == "none"
 
 
 @pytest.mark.parametrize("settings", [{}, {"block_size": 6, "kronecker_rank": 3}, {"alpha_over_rank": True}], ids=str)
@@ -128,6 +133,23 @@ def test_svd_of_kronecker_is_the_nearest_product(settings: dict[str, Any], llama
         torch.testing.assert_close(layer.dense_update("twice"), 2 * layer.dense_update("default"))
 
 
+@pytest.mark.parametrize("k1", [None, 5])
+def test_svd_of_kradapter_is_the_nearest_product_of_every_row(k1: int | None, llama: Maker) -> None:
+    """The leading term of numpy's decomposition of each row, as a matrix; without a cut it is the nearest update."""
+    config = KRAdapterConfig(k1=k1, target_modules=["q_proj"])
+    model = two_adapters(llama, config, KRAdapterConfig(k1=k1, scaling=0.5, target_modules=["q_proj"]))
+    model.add_weighted_adapter(list(WEIGHTS), list(WEIGHTS.values()), "sum")
+    model.add_weighted_adapter(["default"], [2.0], "twice")
+    for layer in layers(model):
+        torch.testing.assert_close(layer.dense_update("twice"), 2 * layer.dense_update("default"))
+        found, (_, columns) = layer.dense_update("sum"), layer.kradapter_U["sum"].shape
+        for row, total in enumerate(weighted(layer).detach()):
+            assert total.numel() % columns == 0
+            U, S, Vh = np.linalg.svd(total.view(-1, columns).numpy())
+            nearest = torch.tensor(np.outer(U[:, 0] * S[0], Vh[0])).flatten()
+            torch.testing.assert_close(found[row], nearest, rtol=1e-4, atol=1e-5)
+
+
 REFUSED: list[tuple[Any, Any, dict[str, Any], str]] = [
     (HyperAdaptConfig(), HyperAdaptConfig(), {}, "HyperAdaptConfig cannot hold a sum of updates"),
     (
@@ -140,6 +162,10 @@ REFUSED: list[tuple[Any, Any, dict[str, Any], str]] = [
     (SurmConfig(structure="toeplitz"), SurmConfig(structure="toeplitz"), {}, "sums of structure 'toeplitz' are not of"),
     (SurmConfig(), SurmConfig(), {}, "no combination_type 'svd': structure 'circulant' has 'linear'"),
     (SurmConfig(), SurmConfig(block_size=5), {"combination_type": "linear"}, "need the same block_size, .* None and 5"),
+    (AbbaConfig(r=1), AbbaConfig(r=1), {"combination_type": "ties"}, "no combination_type 'ties': it has 'linear' and"),
+    (AbbaConfig(r=4), AbbaConfig(r=3), {"combination_type": "linear"}, r"AbbaConfig\.r is 25, but layer .* has only"),
+    (KRAdapterConfig(), KRAdapterConfig(), {"combination_type": "linear"}, "it has 'svd', the nearest Khatri-Rao"),
+    (KRAdapterConfig(k1=2), KRAdapterConfig(), {}, "need the same k1, but they have 2 and None"),
     (MoraConfig(r=2), MoraConfig(r=2), {}, "no combination_type 'svd': its sums are exact with 'linear'"),
     (MoraConfig(r=2), MoraConfig(r=3), {"combination_type": "linear"}, "need the same r, but they have 2 and 3"),
     (SMoAConfig(), SMoAConfig(), {"combination_type": "ties"}, "no combination_type 'ties': it has 'linear' and 'svd'"),

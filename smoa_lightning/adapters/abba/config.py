@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Literal
+from typing import Any, Literal
 
-from smoa_lightning.adapters.tuner import TunerConfig
+from smoa_lightning.adapters.tuner import PatternConfig
+from smoa_lightning.adapters.tuner.weighted import refuse_rank_patterns, refuse_sum
 from smoa_lightning.common.errors import UserError
 
 Bias = Literal["none", "all", "abba_only"]
@@ -19,7 +22,7 @@ class AbbaPeftType(str, Enum):  # noqa: UP042  (peft takes the name from "Class.
 
 
 @dataclass
-class AbbaConfig(TunerConfig):
+class AbbaConfig(PatternConfig):
     r"""ABBA (arXiv 2505.14238): ``W' = W + s * (B_1 A_1) o (B_2 A_2)``, o is the elementwise product.
 
     Both pairs are trained. B_1 A_1 starts at the best approximation of W of rank r: ``B_1 = U_r sqrt(S_r)`` and
@@ -55,6 +58,19 @@ class AbbaConfig(TunerConfig):
     def scaling(self) -> float:
         """s = alpha^2 / r, or r if alpha is absent."""
         return float(self.r) if self.alpha is None else self.alpha**2 / self.r
+
+    def become_sum(self, configs: Sequence[Any], kind: str, svd_rank: int | None) -> None:
+        """Change this copy of the first config to that of a weighted sum, with s = 1.
+
+        ``linear`` is exact: an update of ABBA is a product of rank r^2, and the sum has the rank ``sum_i r_i^2``.
+        ``svd`` has the rank ``svd_rank``, by default the largest r_i^2.
+        """
+        if kind not in ("linear", "svd"):
+            refuse_sum(self, kind, "it has 'linear' and 'svd'")
+        refuse_rank_patterns(configs)
+        ranks = [each.r**2 for each in configs]
+        self.r = sum(ranks) if kind == "linear" else svd_rank or max(ranks)
+        self.alpha, self.alpha_pattern = math.sqrt(self.r), None
 
     def check_layer(self, name: str, out_features: int, in_features: int) -> None:
         """Refuse a rank that is larger than the number of singular values of W."""

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from smoa_lightning.adapters.abba.config import AbbaConfig
 from smoa_lightning.adapters.tuner import UpdateLayer
+from smoa_lightning.adapters.tuner.weighted import truncated_sum
 
 Pairs = tuple[Tensor, Tensor, Tensor, Tensor]
 
@@ -32,14 +33,18 @@ def hadamard_update(A1: Tensor, B1: Tensor, A2: Tensor, B2: Tensor) -> Tensor:
 
 
 def khatri_rao_product(x: Tensor, A1: Tensor, B1: Tensor, A2: Tensor, B2: Tensor) -> Tensor:
-    """Return ``x ((B1 A1) o (B2 A2))^T`` without a matrix of the size of W, for x of shape (..., d_in).
-
-    The elementwise product of two low-rank matrices is a product of rank r_1 r_2: with all products of a row of A1 and
-    a row of A2 as rows of A, and all products of a column of B1 and a column of B2 as columns of B, it is B A.
-    """
-    A = (A1[:, None] * A2[None]).flatten(0, 1)
-    B = (B1[:, :, None] * B2[:, None]).flatten(1)
+    """Return ``x ((B1 A1) o (B2 A2))^T`` without a matrix of the size of W, for x of shape (..., d_in)."""
+    A, B = low_rank_factors(A1, B1, A2, B2)
     return (x @ A.to(x.dtype).T) @ B.to(x.dtype).T
+
+
+def low_rank_factors(A1: Tensor, B1: Tensor, A2: Tensor, B2: Tensor) -> tuple[Tensor, Tensor]:
+    """Return A (r_1 r_2, d_in) and B (d_out, r_1 r_2) with ``B A = (B1 A1) o (B2 A2)``.
+
+    The rows of A are all products of a row of A1 and a row of A2, the columns of B all products of a column of B1 and a
+    column of B2.
+    """
+    return (A1[:, None] * A2[None]).flatten(0, 1), (B1[:, :, None] * B2[:, None]).flatten(1)
 
 
 class AbbaLinear(UpdateLayer):
@@ -86,6 +91,21 @@ class AbbaLinear(UpdateLayer):
     def dense_update(self, adapter: str) -> Tensor:
         """Return the additive update of shape (out_features, in_features), scaling included."""
         return hadamard_update(*self._pairs(adapter))
+
+    @torch.no_grad()
+    def set_to_sum(self, adapter_name: str, weights: dict[str, float], kind: str) -> None:
+        """Set B_1 A_1 to ones, and B_2 A_2 to the weighted sum of others (``linear``) or near it (``svd``)."""
+        ones_A, ones_B, A2, B2 = (getattr(self, name)[adapter_name] for name in self.adapter_layer_names)
+        for factor in (ones_A, ones_B, A2, B2):
+            factor.zero_()
+        ones_A[0], ones_B[:, 0] = 1, 1
+        if kind == "svd":
+            A, B = truncated_sum(self, weights, self.configs[adapter_name].r)
+        else:
+            pairs = [low_rank_factors(*self._pairs(name)) for name in weights]
+            A = torch.cat([one for one, _ in pairs])
+            B = torch.cat([w * two for w, (_, two) in zip(weights.values(), pairs, strict=True)], dim=1)
+        A2[: len(A)], B2[:, : len(A)] = A, B
 
     def rank_bound(self, adapter: str) -> int:
         """Return r^2, at most min(d_out, d_in)."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Literal
+from typing import Any, Literal
 
-from smoa_lightning.adapters.tuner import TunerConfig
+from smoa_lightning.adapters.tuner import PatternConfig
+from smoa_lightning.adapters.tuner.weighted import refuse_rank_patterns, refuse_sum, require_equal
 from smoa_lightning.common.errors import UserError
 
 Bias = Literal["none", "all", "kradapter_only"]
@@ -20,7 +22,7 @@ class KRAdapterPeftType(str, Enum):  # noqa: UP042  (peft takes the name from "C
 
 
 @dataclass
-class KRAdapterConfig(TunerConfig):
+class KRAdapterConfig(PatternConfig):
     r"""KRAdapter (arXiv 2508.00230): the update is a Khatri-Rao product, ``D_i = s * (v_i (x) u_i)`` for every row i.
 
     With m = min(d_out, d_in) and N = max(d_out, d_in), U (m x k_1) and V (m x k_2) are trained, where
@@ -54,6 +56,24 @@ class KRAdapterConfig(TunerConfig):
         if self.scaling is None:
             raise UserError("KRAdapterConfig.scaling is absent, but must be above 0; the default is 2.")
         self.require_dropout()
+
+    @property
+    def rank_field(self) -> str:
+        """``k1``."""
+        return "k1"
+
+    @property
+    def alpha_field(self) -> str:
+        """``scaling``."""
+        return "scaling"
+
+    def become_sum(self, configs: Sequence[Any], kind: str, svd_rank: int | None) -> None:
+        """Change this copy of the first config to that of the nearest update to a weighted sum, with s = 1."""
+        if kind != "svd":
+            refuse_sum(self, kind, "it has 'svd', the nearest Khatri-Rao product")
+        require_equal(configs, ("k1",))
+        refuse_rank_patterns(configs)
+        self.scaling, self.alpha_pattern = 1.0, None
 
     def columns(self, out_features: int, in_features: int) -> tuple[int, int]:
         """Return k_1 and k_2 for a layer of this shape."""

@@ -55,6 +55,21 @@ class KRAdapterLinear(UpdateLayer):
         U = self.kradapter_U[adapter] * self.configs[adapter].scaling
         return khatri_rao_update(U, self.kradapter_V[adapter], self.out_features, self.in_features)
 
+    @torch.no_grad()
+    def set_to_sum(self, adapter_name: str, weights: dict[str, float], kind: str) -> None:
+        """Set V_i and U_i to the outer product that is nearest to the sum of those of the others, in every row i.
+
+        A row of D is the outer product of V_i and U_i, row by row, cut at N entries. The sum is taken before the cut.
+        """
+        if not weights:
+            return  # none of the adapters has this layer; U is zero
+        terms = ((w * self.configs[n].scaling, self.kradapter_V[n], self.kradapter_U[n]) for n, w in weights.items())
+        rows = sum(w * V.double()[:, :, None] * U.double()[:, None] for w, V, U in terms)
+        left, S, right = torch.linalg.svd(rows, full_matrices=False)
+        root = S[:, :1].sqrt()
+        self.kradapter_V[adapter_name].copy_(root * left[:, :, 0])
+        self.kradapter_U[adapter_name].copy_(root * right[:, 0])
+
     def rank_bound(self, adapter: str) -> int:
         """Return min(d_out, d_in)."""
         return min(self.out_features, self.in_features)

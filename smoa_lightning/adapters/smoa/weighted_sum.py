@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from smoa_lightning.adapters.tuner.weighted import refuse_sum, require_equal
+from smoa_lightning.adapters.tuner.weighted import refuse_rank_patterns, refuse_sum, require_equal, truncated_sum
 from smoa_lightning.common.errors import UserError
 
 if TYPE_CHECKING:
@@ -26,8 +26,7 @@ def become_sum(config: Any, configs: Sequence[Any], kind: str, svd_rank: int | N
     """
     if kind not in ("linear", "svd"):
         refuse_sum(config, kind, "it has 'linear' and 'svd'")
-    if any(each.rank_pattern for each in configs):
-        raise UserError("add_weighted_adapter: adapters with rank_pattern cannot be combined.")
+    refuse_rank_patterns(configs)
     config.alpha = config.alpha_pattern = config.branch_ranks = None
     if kind == "svd":
         config.r = svd_rank or max(each.r for each in configs)
@@ -50,12 +49,9 @@ def become_sum(config: Any, configs: Sequence[Any], kind: str, svd_rank: int | N
 def set_to_sum(layer: SmoaLinear, adapter: str, weights: dict[str, float], kind: str) -> None:
     """Set A and B of an adapter so that its update is the weighted sum (``linear``) or near it (``svd``)."""
     if kind == "svd":
-        zero = torch.zeros(layer.out_features, layer.in_features, dtype=torch.float64)
-        total = sum((w * layer.dense_update(name).double().cpu() for name, w in weights.items()), zero)
-        U, S, Vh = torch.linalg.svd(total, full_matrices=False)
-        r, root = layer.configs[adapter].r, S.sqrt()
-        _copy(layer.smoa_A[adapter], root[:r, None] * Vh[:r])
-        _copy(layer.smoa_B[adapter], U[:, :r] * root[:r])
+        A, B = truncated_sum(layer, weights, layer.configs[adapter].r)
+        _copy(layer.smoa_A[adapter], A)
+        _copy(layer.smoa_B[adapter], B)
         return
     first = next(iter(weights), None)
     for name in weights:

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from smoa_lightning.adapters.tuner.weighted import refuse_sum, require_equal
-from smoa_lightning.common.errors import UserError
+from smoa_lightning.adapters.tuner.weighted import refuse_rank_patterns, refuse_sum, require_equal
 
 if TYPE_CHECKING:
     from smoa_lightning.adapters.surm.layer import SurmLinear
@@ -30,8 +29,7 @@ def become_sum(config: Any, configs: Sequence[Any], kind: str) -> None:
     if kind != possible:
         structure = f"structure {config.structure!r}"
         refuse_sum(config, kind, f"{structure} has {possible!r}" if possible else f"sums of {structure} are not of it")
-    if any(each.rank_pattern for each in configs):
-        raise UserError("add_weighted_adapter: adapters with rank_pattern cannot be combined.")
+    refuse_rank_patterns(configs)
     config.alpha = config.alpha_pattern = None
     config.alpha_over_rank = False
     config.displacement_rank = sum(each.displacement_rank for each in configs) if config.structure == "ldr" else 1

@@ -22,8 +22,8 @@ class PatternConfig(TunerConfig):
         rank_pattern: Name of a layer, or a regular expression of such names -> its rank instead of the common one. A
             name may leave out its first parts, as in ``{"q_proj": 4, "layers.0.mlp.up_proj": 16}``. The first entry
             that matches decides. For SURM it is ``kronecker_rank`` or ``displacement_rank``, depending on the
-            structure.
-        alpha_pattern: The same for alpha.
+            structure; for KRAdapter it is ``k1``.
+        alpha_pattern: The same for alpha; for KRAdapter it is ``scaling``.
     """
 
     rank_pattern: dict[str, int] | None = field(default=None)
@@ -46,6 +46,11 @@ class PatternConfig(TunerConfig):
         """Name of the field that ``rank_pattern`` changes; None if the method has no rank."""
         return "r"
 
+    @property
+    def alpha_field(self) -> str:
+        """Name of the field that ``alpha_pattern`` changes."""
+        return "alpha"
+
     def require_rank_field(self) -> None:
         """Raise a UserError if ``rank_pattern`` is set for a method without a rank."""
         if self.rank_pattern and self.rank_field is None:
@@ -61,7 +66,7 @@ class PatternConfig(TunerConfig):
             UserError: The rank or alpha in a pattern is not valid.
         """
         changes: dict[str, Any] = {}
-        for pattern_name, changed in (("rank_pattern", self.rank_field), ("alpha_pattern", "alpha")):
+        for pattern_name, changed in (("rank_pattern", self.rank_field), ("alpha_pattern", self.alpha_field)):
             patterns = getattr(self, pattern_name) or {}
             key = get_pattern_key(list(patterns), name)
             if key in patterns and changed is not None:

@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from peft.tuners.tuners_utils import BaseTuner
-from torch import nn
+from torch import Tensor, nn
 
 from smoa_lightning.adapters.tuner.layer import AdapterLayer
 from smoa_lightning.common.errors import UserError, nearest
@@ -81,6 +82,21 @@ def refuse_sum(config: Any, kind: str, possible: str) -> None:
         f"add_weighted_adapter: {type(config).__name__} has no combination_type {kind!r}: {possible}; or convert each "
         "adapter with peft's convert_to_lora and combine the LoRAs."
     )
+
+
+def refuse_rank_patterns(configs: Sequence[Any]) -> None:
+    """Raise a UserError if the ranks of a config differ between layers."""
+    if any(config.rank_pattern for config in configs):
+        raise UserError("add_weighted_adapter: adapters with rank_pattern cannot be combined.")
+
+
+def truncated_sum(layer: Any, weights: dict[str, float], r: int) -> tuple[Tensor, Tensor]:
+    """Return A (r, d_in) and B (d_out, r), where B A is the nearest matrix of rank r to ``sum_i w_i D_i``."""
+    zero = torch.zeros(layer.out_features, layer.in_features, dtype=torch.float64)
+    total = sum((w * layer.dense_update(name).double().cpu() for name, w in weights.items()), zero)
+    U, S, Vh = torch.linalg.svd(total, full_matrices=False)
+    root = S[:r].sqrt()
+    return root[:, None] * Vh[:r], U[:, :r] * root
 
 
 def check_weights(adapters: Sequence[str], weights: Sequence[float]) -> dict[str, float]:
