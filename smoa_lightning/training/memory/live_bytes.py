@@ -56,7 +56,9 @@ class LiveBytes(TorchDispatchMode):
     def add(self, values: Iterable[Any]) -> None:
         """Count the storages of tensors that are not counted yet."""
         for value in values:
-            if isinstance(value, Tensor):
+            if isinstance(value, Tensor) and value.layout == torch.sparse_coo:
+                self.add([value._indices(), value._values()])
+            elif isinstance(value, Tensor):
                 self._add(value)
 
     def _add(self, tensor: Tensor) -> None:

@@ -34,6 +34,7 @@ STRATEGIES: dict[str, peft.PeftConfig | None] = {
     "loha": peft.LoHaConfig(r=4),
     "pissa": peft.LoraConfig(r=4, init_lora_weights="pissa"),
     "hira": peft.HiraConfig(r=4),
+    "frod": peft.FrodConfig(sparse_rate=0.02),
     "smoa_blocks": SMoAConfig(r=4, num_subspaces=2),
     "smoa_energy": SMoAConfig(r=4, num_subspaces=2, partition="spectral_energy"),
     "surm": SurmConfig(structure="circulant"),
@@ -79,6 +80,7 @@ def real_peak(network: Any, folder: Path, loss_of: Callable[[Any, dict[str, Any]
 QUICK = ("full", "lora", "smoa_energy")
 
 
+@pytest.mark.filterwarnings("ignore:Sparse invariant checks:UserWarning")  # torch, about FRoD's sparse product
 @pytest.mark.parametrize(
     "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in STRATEGIES]
 )
