@@ -40,13 +40,23 @@ def check_complete(report: Mapping[str, Any], allowed: Collection[str], name: st
     refused = [key for key in absent if not any(fnmatch.fnmatchcase(key, pattern) for pattern in allowed)]
     if refused:
         raise UserError(
-            f"the files of {name!r} lack weights of the model ({_listed(refused)}), so they would be random; use a "
-            "complete causal language model, or name them in model.backbone.allow_missing"
+            f"the files of {name!r} lack weights of the model ({_listed(refused)}), so they would be random; "
+            f"{_remedy(refused)}"
         )
     unused = [pattern for pattern in allowed if not fnmatch.filter(absent, pattern)]
     if unused:
         have = f"the missing weights are {_listed(absent)}" if absent else "no weight is missing"
         raise UserError(f"model.backbone.allow_missing names {unused[0]!r}, but of {name!r} {have}")
+
+
+def _remedy(refused: list[str]) -> str:
+    if all(".pooler." in key for key in refused):  # as in BERT trained to fill in masks only
+        names = ", ".join(dict.fromkeys(f"'{key.partition('.pooler.')[0]}.pooler.*'" for key in refused))
+        return (
+            "use an encoder with a pooler, such as RoBERTa's or BERT's of the hub, or allow it with "
+            f"model.backbone.allow_missing: [{names}] and train it with model.adapter.modules_to_save: [pooler]"
+        )
+    return "use a model whose files are complete, or name them in model.backbone.allow_missing"
 
 
 def _listed(names: list[str]) -> str:
