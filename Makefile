@@ -6,7 +6,7 @@ ARGS ?=
 TORCH ?=
 CONFIG ?= experiments/piqa.yaml
 
-.PHONY: fit test check docs schema architecture methods backbone rows clean
+.PHONY: fit test check docs schema architecture methods backbone encoder rows clean
 
 fit: $(VENV)/.installed
 	$(BIN)/python -m smoa_lightning fit --config $(CONFIG) $(ARGS)
@@ -34,6 +34,9 @@ methods: $(VENV)/.installed
 
 backbone: $(VENV)/.installed
 	$(BIN)/python -m tools.embedded.rebuild $(ARGS)
+
+encoder: $(VENV)/.installed
+	$(BIN)/python -m tools.embedded.rebuild_encoder $(ARGS)
 
 rows: $(VENV)/.installed
 	$(BIN)/python -m tools.embedded.write_rows $(ARGS)

@@ -32,7 +32,7 @@ from smoa_lightning.common.errors import UserError, one_line
 from smoa_lightning.common.known_checksums import known_sha256
 from smoa_lightning.common.paths import local_path
 from smoa_lightning.common.process_cache import cached, is_active
-from smoa_lightning.embedded import backbone_folder, image_backbone_folder
+from smoa_lightning.embedded import backbone_folder
 
 # files of a model folder that decide how weights and texts are read
 SETTINGS = ("config.json", "tokenizer*.json", "tokenizer.model", "special_tokens_map.json", "vocab.*", "merges.txt",
@@ -45,7 +45,8 @@ class BackboneConfig:
 
     Args:
         source: ``hub``: the model hub. ``local``: the folder ``path``. ``embedded``: the small model shipped with
-            this package. ``auto``: the hub if it answers or its cache holds the model, else embedded.
+            this package, a decoder for language modelling and an encoder for a new head. ``auto``: the hub if it
+            answers or its cache holds the model, else embedded.
         name: Repository of the model on the hub.
         path: Folder of a Hugging Face model, for ``source: local``.
         revision: Branch, tag or commit on the hub; ``null`` means the default branch.
@@ -131,8 +132,7 @@ def locate(config: BackboneConfig, head: Head = LANGUAGE_MODEL) -> Location:
         _check_files(local_path(config.path))
         return Location("local", str(local_path(config.path).resolve()), head=head)
     if source == "embedded":
-        folder = image_backbone_folder() if head.reads_images else backbone_folder()
-        return Location("embedded", str(folder), head=head)
+        return Location("embedded", str(backbone_folder(head.kind)), head=head)
     return Location("hub", config.name, config.revision, commit_of(config.name, "model", config.revision), head)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from transformers import AutoModelForSequenceClassification
 
 from smoa_lightning.__main__ import main
@@ -18,6 +19,7 @@ from smoa_lightning.records.selection import selection_note
 from ..runs import only_run
 
 GLUE = Path(__file__).parents[2] / "experiments" / "glue"
+OVERLAYS = ("base", "surm_published")
 
 
 def arguments(encoder: Path, rows: Path, root: Path, task: str = "cola") -> list[str]:
@@ -87,7 +89,9 @@ def test_fit_test_params_and_page_of_a_classifier(
 def test_best_epoch_on_report_trains_on_all_rows_and_is_labelled(
     encoder: Callable[[str], Path], glue_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """The overlay has the settings of SURM's script, and each of them reaches the optimizer and the trainer."""
     flags = arguments(encoder("bert"), glue_folder / "cola", tmp_path / "runs")
+    del flags[flags.index("--data.batch_size") : flags.index("--data.batch_size") + 2]
     assert main(["fit", *flags, "--config", str(GLUE / "surm_published.yaml"), "--trainer.max_epochs", "3"]) == 0
     assert "Selection best_epoch_on_report" in capsys.readouterr().out
     record = record_of(tmp_path / "runs")
@@ -96,6 +100,15 @@ def test_best_epoch_on_report_trains_on_all_rows_and_is_labelled(
     assert (parts["train"]["rows"], parts["selection"]["rows"], parts["report"]["rows"]) == (64, 24, 24)
     assert metrics["selection/mcc"] == pytest.approx(metrics["report/mcc"], abs=1e-6)
     assert record["best"]["selection_score"] == pytest.approx(metrics["report/mcc"], abs=1e-6)
+    config = record["config"]
+    assert config["trainer"]["gradient_clip_val"] is None
+    assert (config["data"]["batch_size"], config["data"]["max_length"], config["model"]["warmup"]) == (64, 128, 0.06)
+    saved = only_run(tmp_path / "runs") / "checkpoints" / "last.ckpt"
+    (optimizer,) = torch.load(saved, weights_only=True)["optimizer_states"]
+    groups = [(len(g["params"]), g["initial_lr"], g["weight_decay"], g["lr"]) for g in optimizer["param_groups"]]
+    # two factors of the slots of two layers, and the classifier's weight; the bias of each slot and of the classifier
+    assert groups == [(2 * 4 + 1, 2e-3, 0.25, 0.0), (4 + 1, 2e-3, 0.0, 0.0)]
+    assert metrics["parameters/head"] == 2 * 24 + 2  # without the pooler
     assert main(["report", str(only_run(tmp_path / "runs"))]) == 0
     (page,) = only_run(tmp_path / "runs").rglob("*.html")
     assert "Selection best_epoch_on_report" in page.read_text()
@@ -112,15 +125,37 @@ def test_note_counts_the_runs() -> None:
     assert '"as published" in 1 of 2 runs' in (selection_note([own, published]) or "")
 
 
-@pytest.mark.parametrize("task", ["stsb", "mnli"])
-def test_other_tasks_run(task: str, encoder: Callable[[str], Path], glue_folder: Path, tmp_path: Path) -> None:
-    """A regression, and three classes on the embedded rows with both reports, by a decoder with a new head."""
-    flags = arguments(encoder("bert"), glue_folder / task, tmp_path, task)
-    if task == "mnli":
-        flags = arguments(encoder("llama"), glue_folder / task, tmp_path, task)
-        flags = [flag for flag in flags if flag not in ("--data.path", str(glue_folder / task))]
-        flags[flags.index("--data.source") + 1] = "embedded"
-        flags += ["--data.limit_train_rows", "32", "--data.limit_report_rows", "16", "--trainer.max_epochs", "1"]
+@pytest.mark.parametrize("task", sorted(file.stem for file in GLUE.glob("*.yaml") if file.stem not in OVERLAYS))
+def test_every_task_runs_offline_with_the_embedded_encoder(
+    task: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without a hub, ``auto`` takes the encoder and the rows of the package, with a banner."""
+    short = [
+        "--trainer.max_steps",
+        "1",
+        "--trainer.log_every_n_steps",
+        "1",
+        "--data.limit_train_rows",
+        "32",
+        "--data.limit_report_rows",
+        "12",
+    ]
+    quiet = ["--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false", "--data.selection_rows", "8"]
+    assert main(["fit", "--config", str(GLUE / f"{task}.yaml"), "--run.root", str(tmp_path), *short, *quiet]) == 0
+    assert "embedded backbone and data. The scores say nothing about real data." in capsys.readouterr().out
+    record = record_of(tmp_path)
+    assert record["backbone"]["name"] == "smoa_lightning/embedded/encoder_backbone"
+    own = {"stsb": ("pearson", "spearman", "mse"), "mnli": ("acc", "mnli/acc", "mnli_mismatched/acc")}
+    names = own.get(task, ("acc", "mcc", "nll"))
+    assert {f"report/{name}" for name in names} <= record["metrics"].keys()
+
+
+def test_three_classes_by_a_decoder(encoder: Callable[[str], Path], tmp_path: Path) -> None:
+    """The head of a decoder reads the last token; both reports of MNLI."""
+    flags = arguments(encoder("llama"), Path("unused"), tmp_path, "mnli")
+    at = flags.index("--data.path")
+    flags[at - 1 : at + 2] = ["embedded"]
+    flags += ["--data.limit_train_rows", "32", "--data.limit_report_rows", "16", "--trainer.max_epochs", "1"]
     assert main(["fit", *flags, "--data.selection_rows", "8"]) == 0
-    names = {"stsb": ("pearson", "spearman", "mse"), "mnli": ("acc", "mnli/acc", "mnli_mismatched/acc")}[task]
+    names = ("acc", "mnli/acc", "mnli_mismatched/acc")
     assert {f"report/{name}" for name in names} <= record_of(tmp_path)["metrics"].keys()

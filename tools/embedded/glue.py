@@ -130,6 +130,26 @@ def mnli(source: random.Random, split: str) -> Row:
     return row
 
 
+def documents(count: int) -> list[str]:
+    """Return texts like the training rows, without labels, for the embedded encoder; the same at every call.
+
+    They are judgements, acceptable sentences, two sentences of the same meaning, and questions with their answers.
+    """
+    source = random.Random("glue documents")
+    return [_document(source, source.choice(("judgement", "sentence", "same", "answer"))) for _ in range(count)]
+
+
+def _document(source: random.Random, kind: str) -> str:
+    if kind == "judgement":
+        return str(sst2(source, "train")["sentence"])
+    if kind == "same":
+        return " ".join(_sentences(source, "train", "same"))
+    make = cola if kind == "sentence" else qnli
+    right = 1 if kind == "sentence" else 0
+    row = next(row for row in iter(lambda: make(source, "train"), None) if row["label"] == right)
+    return str(row["sentence"]) if kind == "sentence" else f"{row['question']} {row['sentence']}"
+
+
 _TWO = ("sentence1", "sentence2")
 _MAKERS: dict[str, tuple[Callable[[random.Random, str], Row], int]] = {
     "cola": (cola, 1),

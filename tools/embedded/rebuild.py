@@ -23,7 +23,7 @@ import torch
 import transformers
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from tqdm import tqdm
-from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from smoa_lightning.common.atomic_files import replacing, write_json
 from smoa_lightning.common.errors import UserError
@@ -124,10 +124,10 @@ def new_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaForCau
     return LlamaForCausalLM(config)
 
 
-def rate(step: int, recipe: Recipe) -> float:
+def rate(step: int, steps: int, warmup: float, peak: float) -> float:
     """Return the learning rate of a step (from 0): linear warm-up to the peak, then linear decay to 0."""
-    rising = max(1, round(recipe.warmup * recipe.steps))
-    return recipe.peak * min((step + 1) / rising, (recipe.steps - step) / max(1, recipe.steps - rising))
+    rising = max(1, round(warmup * steps))
+    return peak * min((step + 1) / rising, (steps - step) / max(1, steps - rising))
 
 
 def train_model(model: LlamaForCausalLM, encoded: list[list[int]], recipe: Recipe, pad: int) -> float:
@@ -154,7 +154,7 @@ def train_model(model: LlamaForCausalLM, encoded: list[list[int]], recipe: Recip
             master.grad, parameter.grad = parameter.grad.float(), None
         torch.nn.utils.clip_grad_norm_(masters, 1.0)
         for group in optimizer.param_groups:
-            group["lr"] = rate(step, recipe)
+            group["lr"] = rate(step, recipe.steps, recipe.warmup, recipe.peak)
         optimizer.step()
         with torch.no_grad():
             for master, parameter in zip(masters, model.parameters(), strict=True):
@@ -199,15 +199,38 @@ def rebuild(output: Path, recipe: Recipe) -> dict[str, Any]:
     model = new_model(recipe, tokenizer)
     loss = train_model(model, encoded, recipe, tokenizer.pad_token_id)
     settle(model, tokenizer, recipe)
-    provenance = {
+    facts = corpus_facts(texts, encoded)
+    facts["settling_sha256"] = corpus.checksum(corpus.settling(recipe.settling_documents))
+    ids = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
+    model.generation_config = GenerationConfig(**ids)
+    made = provenance(recipe, facts, model, loss)
+    write_folder(output, model, tokenizer, made)
+    print(f"{output}: {made['parameters']} parameters, loss {loss:.3f}, {time.monotonic() - started:.0f} s")
+    return made
+
+
+def corpus_facts(texts: list[str], encoded: list[list[int]]) -> dict[str, Any]:
+    """Return the checksum and the sizes of a training corpus."""
+    return {
+        "sha256": corpus.checksum(texts),
+        "documents": len(texts),
+        "characters": sum(map(len, texts)),
+        "tokens": sum(map(len, encoded)),
+    }
+
+
+def provenance(recipe: Any, facts: dict[str, Any], model: PreTrainedModel, loss: float) -> dict[str, Any]:
+    """Return everything that determines a rebuilt model, for ``provenance.json``.
+
+    Args:
+        recipe: The dataclass of the recipe.
+        facts: Those of the corpus.
+        model: The trained model.
+        loss: The mean loss of its last steps.
+    """
+    return {
         "recipe": asdict(recipe),
-        "corpus": {
-            "sha256": corpus.checksum(texts),
-            "documents": len(texts),
-            "characters": sum(map(len, texts)),
-            "tokens": sum(map(len, encoded)),
-            "settling_sha256": corpus.checksum(corpus.settling(recipe.settling_documents)),
-        },
+        "corpus": facts,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "final_loss": round(loss, 4),
         "versions": {
@@ -218,17 +241,12 @@ def rebuild(output: Path, recipe: Recipe) -> dict[str, Any]:
         },
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
     }
-    _write(output, model, tokenizer, provenance)
-    print(f"{output}: {provenance['parameters']} parameters, loss {loss:.3f}, {time.monotonic() - started:.0f} s")
-    return provenance
 
 
-def _write(
-    output: Path, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, provenance: dict[str, Any]
+def write_folder(
+    output: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, provenance: dict[str, Any]
 ) -> None:
-    """Write the folder, whole or not at all."""
-    ids = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
-    model.generation_config = GenerationConfig(**ids)
+    """Write the folder of a model, whole or not at all."""
     with replacing(output) as fresh:
         model.save_pretrained(fresh)
         tokenizer.save_pretrained(fresh)

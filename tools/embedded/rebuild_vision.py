@@ -27,7 +27,7 @@ from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPi
 
 from smoa_lightning.common.atomic_files import replacing, write_json
 from smoa_lightning.common.errors import UserError
-from smoa_lightning.embedded import image_backbone_folder
+from smoa_lightning.embedded import backbone_folder
 from tools.embedded.shapes import SIDE, TRAINED_MASKS, draw
 
 
@@ -156,7 +156,10 @@ def main(arguments: list[str] | None = None) -> None:
     summary = (__doc__ or "").partition("\n")[0]
     parser = argparse.ArgumentParser(prog="python -m tools.embedded.rebuild_vision", description=summary)
     parser.add_argument(
-        "--output", type=Path, default=image_backbone_folder(), help="folder to write (default: the shipped one)"
+        "--output",
+        type=Path,
+        default=backbone_folder("image_classification"),
+        help="folder to write (default: the shipped one)",
     )
     parser.add_argument("--steps", type=int, default=default.steps, help="training steps (default: %(default)s)")
     options = parser.parse_args(arguments)

@@ -83,8 +83,7 @@ def test_pack_keeps_documents_whole():
 
 
 def test_rate_rises_and_falls():
-    recipe = rebuild.Recipe(steps=100, warmup=0.1, peak=1.0)
-    rates = [rebuild.rate(step, recipe) for step in range(100)]
+    rates = [rebuild.rate(step, 100, 0.1, 1.0) for step in range(100)]
     assert max(rates) == rates[9] == rates[10] == 1.0
     assert rates[0] == pytest.approx(0.1)
     assert rates[-1] == pytest.approx(1 / 90)
