@@ -53,8 +53,9 @@ NOT_CONTENT = {
 }
 # Settings that earlier versions do not have: an empty one does not count, so that their runs keep their signatures.
 NOT_CONTENT_IF_EMPTY = {
-    "model.backbone.allow_missing", "model.distillation", "model.prompt", "data.first_label", "data.rules",
-}  # fmt: skip
+    *("model.backbone.allow_missing", "model.distillation", "model.no_weight_decay", "model.prompt"),
+    *("data.first_label", "data.rules"),
+}
 EMPTY_COUNTS_AS = {"data.num_beams": 1}  # the default of earlier versions, which have no empty value
 
 # Settings that later versions added to our strategies, with the value at which a strategy is what it was before.
@@ -62,6 +63,7 @@ ADDED_LATER: dict[str, Any] = {
     "after_dropout": False,
     "alpha_over_rank": False,
     "alpha_pattern": None,
+    "dropout_place": "all",
     "initial_std": None,
     "rank_pattern": None,
     "rounding": "floor",

@@ -61,7 +61,7 @@ def check_before_work(
         data.setup("test")  # an error in a report row comes before scores and training
         module.scores_report = trainer.limit_test_batches != 0
     if str(flat(config).get("model.optimizer.class_path")).startswith("torch."):
-        try_optimizer(module.optimizer_factory, trainer.strategy.root_device)
+        try_optimizer(module.optimizer_factory, trainer.strategy.root_device, module.no_weight_decay)
     if module.adapter_config is not None:
         module.resolve_budget()
         _check_adapter(load_skeleton(module.backbone_config, module.location), module)

@@ -37,7 +37,7 @@ from smoa_lightning.configuration.ranges import check_value
 from smoa_lightning.objectives import LANGUAGE_MODELING, DistillationConfig, objective_of
 from smoa_lightning.training.checkpoint import check_tensors
 from smoa_lightning.training.loss_scale import scaler_decides
-from smoa_lightning.training.optimizer import DEFAULT_OPTIMIZER, scheduled_optimizer, with_head_rate
+from smoa_lightning.training.optimizer import DEFAULT_OPTIMIZER, scheduled_optimizer, with_groups
 from smoa_lightning.training.packing_check import check_packing
 from smoa_lightning.training.random_states import random_state_of, random_states
 from smoa_lightning.training.reply_trial import try_replies
@@ -68,6 +68,7 @@ class FineTuneModule(ScoringModule):
         budget: str | int | float | dict[str, str] | None = None,
         budget_tolerance: float | None = None,
         head_lr: float | None = None,
+        no_weight_decay: list[str] | None = None,
         distillation: DistillationConfig | None = None,
         prompt: PromptLearningConfig | None = None,
     ) -> None:
@@ -88,6 +89,8 @@ class FineTuneModule(ScoringModule):
                 nearest size and reports the difference.
             head_lr: Learning rate of a new head, which is trained in full with any strategy; ``null`` takes that of
                 the optimizer.
+            no_weight_decay: Parts of names of parameters without weight decay, such as ``[bias, LayerNorm]``; ``null``
+                gives all trainable parameters that of the optimizer.
             distillation: The teacher of the run, and its share of the loss; ``null`` trains on the targets alone.
             prompt: A prompt method that is trained together with the adapter, by class path; ``null`` trains the
                 adapter alone. A prompt method without an adapter of weights is set as ``model.adapter``.
@@ -107,7 +110,7 @@ class FineTuneModule(ScoringModule):
         self.backbone_config = backbone or BackboneConfig()
         self.adapter_config, self.frozen_backbone, self.optimizer_factory = adapter, frozen, optimizer
         self.prompt_config = prompt
-        self.head_lr, self.distillation = head_lr, distillation
+        self.head_lr, self.no_weight_decay, self.distillation = head_lr, no_weight_decay, distillation
         self.teacher: Teacher | None = None  # no module, so that it is neither saved nor counted
         self.warmup, self.decay, self.adapter_seed = warmup, decay, adapter_seed or 0
         self.budget = None if budget is None else Budget.parse(budget)
@@ -301,7 +304,7 @@ class FineTuneModule(ScoringModule):
         total = int(self.trainer.estimated_stepping_batches)
         if self.allocation is not None:
             self.allocation.start(total)
-        factory = with_head_rate(self.optimizer_factory, self.network, self.head_lr)
+        factory = with_groups(self.optimizer_factory, self.network, self.head_lr, self.no_weight_decay)
         return scheduled_optimizer(self.network, factory, total, self.warmup, self.decay)
 
     # ------------------------------------------------------------------------------------------ adapter-only state

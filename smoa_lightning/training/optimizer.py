@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -47,31 +47,49 @@ def check_head_rate(rate: float | None, has_head: bool) -> None:
         raise UserError(f"model.head_lr is {rate:g}, but the task has no new head: remove it")
 
 
-def with_head_rate(factory: Factory, network: nn.Module, rate: float | None) -> Factory:
-    """Return a factory that puts the parameters of a new head into a group with a learning rate of its own.
+def with_groups(
+    factory: Factory, network: nn.Module, rate: float | None, no_weight_decay: Sequence[str] | None
+) -> Factory:
+    """Return a factory that puts parameters with a rate or a weight decay of their own into groups.
 
-    The schedule scales the rates of both groups alike.
+    The schedule scales the rates of all groups alike; that of the first group is logged.
 
     Args:
         factory: Parameters -> their optimizer.
         network: The backbone with its adapter.
-        rate: ``model.head_lr``; ``None`` changes nothing.
+        rate: ``model.head_lr``, the rate of a new head; ``None`` is that of the optimizer.
+        no_weight_decay: ``model.no_weight_decay``: parts of names of parameters without weight decay.
 
     Raises:
         UserError: There is a rate, but no new head.
     """
-    if rate is None:
+    head = {id(parameter) for parameter in head_parameters(network)}
+    check_head_rate(rate, bool(head))
+    words = no_weight_decay or ()
+    free = {id(p) for name, p in network.named_parameters() if any(word in name for word in words)}
+    if rate is None and not free:
         return factory
-    own = {id(parameter) for parameter in head_parameters(network)}
-    check_head_rate(rate, bool(own))
 
     def grouped(parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-        rest = [parameter for parameter in parameters if id(parameter) not in own]
-        groups: list[Any] = [{"params": rest}] if rest else []
-        groups.append({"params": [p for p in parameters if id(p) in own], "lr": rate})
-        return factory(groups)
+        groups: dict[tuple[bool, bool], list[Any]] = {}
+        for parameter in parameters:
+            groups.setdefault((rate is not None and id(parameter) in head, id(parameter) in free), []).append(parameter)
+        made: list[Any] = [
+            {"params": members, **({"lr": rate} if own_rate else {}), **({"weight_decay": 0.0} if undecayed else {})}
+            for (own_rate, undecayed), members in sorted(groups.items(), key=lambda item: item[0])
+        ]
+        return factory(made)
 
     return grouped
+
+
+def check_weight_decay(optimizer: torch.optim.Optimizer, no_weight_decay: Sequence[str] | None) -> None:
+    """Refuse ``model.no_weight_decay`` for an optimizer without a weight decay."""
+    if no_weight_decay and "weight_decay" not in optimizer.defaults:
+        raise UserError(
+            f"model.no_weight_decay is set, but {type(optimizer).__name__} has no weight decay: remove it, or take an "
+            "optimizer such as torch.optim.AdamW"
+        )
 
 
 def _trained_parameters(network: nn.Module) -> list[nn.Parameter]:
@@ -97,18 +115,20 @@ def make_optimizer(factory: Factory, parameters: list[nn.Parameter]) -> torch.op
         raise _refused(error) from error
 
 
-def try_optimizer(factory: Factory, device: torch.device) -> None:
+def try_optimizer(factory: Factory, device: torch.device, no_weight_decay: Sequence[str] | None = None) -> None:
     """Do one step on a small tensor.
 
     Args:
         factory: Parameters -> their optimizer.
         device: The device of the run.
+        no_weight_decay: ``model.no_weight_decay``.
 
     Raises:
         UserError: The optimizer refuses one of its settings, or cannot do this step.
     """
     weight = nn.Parameter(torch.zeros(2, 2, device=device))
     optimizer = make_optimizer(factory, [weight])
+    check_weight_decay(optimizer, no_weight_decay)
 
     def closure() -> float:
         weight.grad = torch.ones_like(weight)

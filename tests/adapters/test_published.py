@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from transformers import BertConfig, BertForSequenceClassification, LlamaForCausalLM
 
 from smoa_lightning.adapters import BottleneckConfig, MoraConfig, SurmConfig, SurmLinear, attach
+from smoa_lightning.adapters.targets import SLOT_DROPOUTS, SLOT_TARGETS
+from smoa_lightning.adapters.tuner.slot import is_after_attention
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.records.record import ADDED_LATER, content
 
@@ -116,6 +118,18 @@ def test_places_after_the_dropout(make: Any, llama: Maker, gpt2: Callable[..., n
         make(after_dropout=True, **more).default_targets("opt")
 
 
+def test_dropout_of_the_slots_after_attention_alone() -> None:
+    """In the authors' classes the dropout reaches the adapter of BertSelfOutput, and not that of BertOutput."""
+    for after_dropout in (False, True):
+        config = SurmConfig(slot="adapter", dropout=0.5, dropout_place="attention", after_dropout=after_dropout)
+        attention, feedforward = surm_layers(attach(bert(), config, 0))
+        assert isinstance(attention.dropouts["default"], nn.Dropout)
+        assert attention.dropouts["default"].p == 0.5
+        assert isinstance(feedforward.dropouts["default"], nn.Identity)
+    for places in (*SLOT_TARGETS.values(), *filter(None, SLOT_DROPOUTS.values())):
+        assert [[is_after_attention(name) for name in names] for names in places] == [[True], [False]]
+
+
 @pytest.mark.parametrize("kind", ["sharing", "rotation"])
 @pytest.mark.parametrize("shape", [(64, 64), (65, 65), (15, 15), (15, 16), (30, 8), (576, 192)])
 def test_side_of_mora(kind: Any, shape: tuple[int, int]) -> None:
@@ -155,6 +169,17 @@ def test_shipped_files_set_the_published_values() -> None:
             "alpha_over_rank is True, but has no effect under structure 'circulant'",
         ),
         (SurmConfig, {"after_dropout": True}, "after_dropout is True, but has no effect under slot 'update'"),
+        (
+            SurmConfig,
+            {"dropout_place": "attention"},
+            "dropout_place is 'attention', but has no effect under slot 'update'",
+        ),
+        (SurmConfig, {"slot": "adapter", "dropout_place": "mlp"}, "must be one of all, attention"),
+        (
+            SurmConfig,
+            {"slot": "adapter", "dropout_place": "attention", "placement": "pfeiffer"},
+            "dropout_place is 'attention', but has no effect under placement 'pfeiffer'",
+        ),
         (SurmConfig, {"initial_std": 0.0}, "initial_std is 0.0, but must be above 0, or absent"),
         (MoraConfig, {"rounding": "up"}, "rounding is 'up', but must be one of floor, nearest"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -12,11 +13,12 @@ from torch import nn
 from smoa_lightning.adapters.surm.structured import Structure, factor_shapes, tile_size
 from smoa_lightning.adapters.surm.weighted_sum import become_sum
 from smoa_lightning.adapters.tuner import PatternConfig, linear_shape
-from smoa_lightning.adapters.tuner.slot import Placement, activation_function, slot_targets
+from smoa_lightning.adapters.tuner.slot import Placement, activation_function, is_after_attention, slot_targets
 from smoa_lightning.common.errors import UserError
 
 Slot = Literal["update", "adapter"]
 Bias = Literal["none", "all", "surm_only"]
+DropoutPlace = Literal["all", "attention"]
 
 
 class SurmPeftType(str, Enum):  # noqa: UP042  (peft takes the name from "Class.NAME")
@@ -67,6 +69,8 @@ class SurmConfig(PatternConfig):
             Absent means 0.02, or Kaiming-uniform for ``kronecker``. The authors' code has 1 for ``circulant`` in the
             update slot and 0.02 for ``kronecker`` in the adapter slot.
         dropout: Dropout probability of D's inputs in training.
+        dropout_place: Adapter slots with dropout: ``all``, or those after ``attention`` alone, as in the authors' code.
+            There the other slots get it under a name that their adapter does not read.
         activation: act of the adapter slot, a function of transformers with act(0) = 0.
         placement: Place of the adapter slot: after attention and feed-forward (``houlsby``) or only after feed-forward
             (``pfeiffer``); sets the default of ``target_modules``.
@@ -86,6 +90,7 @@ class SurmConfig(PatternConfig):
     alpha_over_rank: bool = field(default=False)
     initial_std: float | None = field(default=None)
     dropout: float = field(default=0.0)
+    dropout_place: DropoutPlace = field(default="all")
     activation: str = field(default="gelu")
     placement: Placement = field(default="houlsby")
     after_dropout: bool = field(default=False)
@@ -98,6 +103,7 @@ class SurmConfig(PatternConfig):
             ("structure", Structure),
             ("slot", Slot),
             ("placement", Placement),
+            ("dropout_place", DropoutPlace),
             ("bias", Bias),
         ):
             self.require_choice(name, literal)
@@ -117,6 +123,8 @@ class SurmConfig(PatternConfig):
             ("activation", "gelu", "slot", "adapter"),
             ("placement", "houlsby", "slot", "adapter"),
             ("after_dropout", False, "slot", "adapter"),
+            ("dropout_place", "all", "slot", "adapter"),
+            ("dropout_place", "all", "placement", "houlsby"),
         ):
             if getattr(self, name) != default and getattr(self, other) != value:
                 raise UserError(
@@ -132,6 +140,15 @@ class SurmConfig(PatternConfig):
     def become_sum(self, configs: Sequence[Any], kind: str, svd_rank: int | None) -> None:
         """Change this copy of the first config to that of a weighted sum of updates."""
         become_sum(self, configs, kind)
+
+    def for_layer(self, name: str) -> SurmConfig:
+        """Return the config of one layer: without dropout where ``dropout_place`` leaves it out."""
+        config = super().for_layer(name)
+        if self.dropout_place == "all" or is_after_attention(name):
+            return config
+        config = copy.copy(config)
+        config.dropout = 0.0
+        return config
 
     def scaling_of(self, kronecker_rank: int) -> float:
         """Return s = alpha, or 1 if alpha is absent, divided by the Kronecker rank under ``alpha_over_rank``."""

@@ -128,6 +128,15 @@ def slot_targets(config: Any, model_type: str) -> list[str] | str | None:
     return f".*{''.join(f'(?<!{re.escape(word)})' for word in sorted(inner))}\\.({pattern})"
 
 
+def is_after_attention(name: str) -> bool:
+    """Return whether a slot is after attention, from the full name of its module.
+
+    >>> is_after_attention("model.layers.0.self_attn.o_proj"), is_after_attention("model.layers.0.mlp.down_proj")
+    (True, False)
+    """
+    return "attn" in name or "attention" in name
+
+
 def _after_dropout(config: Any, model_type: str) -> tuple[list[str], list[str]]:
     places = SLOT_DROPOUTS.get(model_type, SLOT_TARGETS[model_type])
     if places is None:

@@ -1,0 +1,68 @@
+"""What a run with a new head refuses in one sentence, before weights are read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import AutoModelForMaskedLM
+
+from smoa_lightning.__main__ import main
+
+from .test_run import arguments
+
+SETTINGS = {
+    "--data.packing true": "data.packing is True, but task 'cola' has no prompt and no reply, but a label",
+    "--data.num_fewshot 2": "data.num_fewshot is 2, but task 'cola' has no prompt and no reply, but a label",
+    "--data.task mixture --data.mixture [cola,sst2]": "need different heads of the model",
+    "--data.task mixture --data.mixture [rte,qnli] --data.report_tasks [rte]": "is trained on one task",
+    "--model.backbone.quantization nf4": "model.backbone.quantization is 'nf4', but a new head",
+    "--model.no_weight_decay [bias] --model.optimizer torch.optim.Rprop": "Rprop has no weight decay",
+}
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_settings_of_language_models_are_refused(
+    setting: str,
+    encoder: Callable[[str], Path],
+    glue_folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("smoa_lightning.training.module.load_model", lambda *_: pytest.fail("weights were read"))
+    rows = glue_folder if "mixture" in setting else glue_folder / "cola"
+    flags = arguments(encoder("bert"), rows, tmp_path / "runs")
+    assert main(["fit", *flags, *setting.split()]) == 2
+    assert SETTINGS[setting] in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_missing_pooler_is_refused_unless_it_is_trained(
+    encoder: Callable[[str], Path],
+    word_tokenizer: Any,
+    glue_folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A BERT that was trained to fill in masks only has no pooler; the settings of the message train one."""
+    folder = tmp_path / "masked"
+    AutoModelForMaskedLM.from_pretrained(encoder("bert")).save_pretrained(folder)
+    word_tokenizer.save_pretrained(folder)
+    flags = [*arguments(folder, glue_folder / "cola", tmp_path / "runs"), "--trainer.max_steps", "1"]
+    assert main(["fit", *flags, "--trainer.limit_test_batches", "1"]) == 2
+    message = capsys.readouterr().err
+    allowed, saved = "['bert.pooler.*']", "[pooler]"
+    assert (
+        f"model.backbone.allow_missing: {allowed} and train it with model.adapter.modules_to_save: {saved}" in message
+    )
+    more = ["--model.backbone.allow_missing", allowed, "--model.adapter.modules_to_save", saved]
+    assert main(["fit", *flags, *more, "--run.name", "allowed"]) == 0
+    record = json.loads((tmp_path / "runs" / "allowed" / "version_0" / "record.json").read_text())
+    capsys.readouterr()
+    assert main(["params", *flags, "--no_memory", "--json"]) == 0
+    adapter = json.loads(capsys.readouterr().out)["trainable_parameters"]
+    assert record["metrics"]["parameters/trainable"] == adapter + 24 * 24 + 24
