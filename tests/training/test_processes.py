@@ -12,15 +12,18 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from smoa_lightning.__main__ import main
 from smoa_lightning.common.machine import process_state
 from smoa_lightning.embedded import backbone_folder, rows
 from smoa_lightning.training.processes import ADVICE
 
+from . import losses_of_processes
+
 SLOW = pytest.mark.slow
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
-SCRIPT = Path(__file__).with_name("losses_of_processes.py")
+SCRIPT = Path(losses_of_processes.__file__)
 # Without dropout: the processes draw their own masks.
 SHORT = ["smoa_blocks"]
 STRATEGIES = sorted(p.stem for p in EXPERIMENTS.glob("adapters/*.yaml") if p.stem != "frozen")
@@ -75,21 +78,24 @@ def free_port() -> str:
 def losses(
     configurations: dict[str, list[str]], folder: Path, processes: int, stop_after: int = 0, strategy: str = "ddp"
 ) -> dict[str, list[float]]:
-    """Return the losses of each step of each configuration; the processes are started as torchrun starts them.
+    """Return the losses of each step of each configuration; several processes are started as torchrun starts them.
 
-    With ``stop_after``, the processes are killed after this number of steps.
+    A single process is this one. With ``stop_after``, the processes are killed after this number of steps.
     """
     folder.mkdir(exist_ok=True)
     several = ["--trainer.strategy", strategy] if processes > 1 else []
     size = ["--data.batch_size", str(8 // processes), "--trainer.devices", str(processes), *several]
     (folder / "cases.json").write_text(json.dumps({name: [*own, *size] for name, own in configurations.items()}))
+    if processes == 1:
+        torch.set_num_threads(1)
+        losses_of_processes.main(folder / "cases.json", folder / "losses.json")
+        return dict(json.loads((folder / "losses.json").read_text()))
     launched = []
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    if processes > 1:
-        environment |= {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes), "GROUP_RANK": "0"}
-        environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "TORCHELASTIC_RUN_ID": "test"}
+    environment |= {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes), "GROUP_RANK": "0"}
+    environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "TORCHELASTIC_RUN_ID": "test"}
     for rank in range(processes):
-        own = environment | ({"RANK": str(rank), "LOCAL_RANK": str(rank)} if processes > 1 else {})
+        own = environment | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
         command = [sys.executable, str(SCRIPT), str(folder / "cases.json"), str(folder / "losses.json")]
         command.append(str(stop_after))
         with (folder / f"log-{rank}.txt").open("wb") as log:
@@ -150,7 +156,7 @@ def test_all_processes_of_torchrun_use_one_folder(tmp_path: Path) -> None:
     [pytest.param(0, "ddp", marks=SLOW), (1, "ddp"), pytest.param(1, "fsdp2", marks=SLOW)],
 )
 def test_a_killed_process_ends_the_run_with_one_sentence(tmp_path: Path, rank: int, strategy: str) -> None:
-    rows, root = folder_of_rows(tmp_path / "rows", "piqa", 160), tmp_path / "runs"
+    rows, root = folder_of_rows(tmp_path / "rows", "piqa", 16), tmp_path / "runs"
     more = ["--trainer.max_epochs", "1000", "--trainer.strategy", strategy]
     whole = [sys.executable, "-m", "smoa_lightning", *command(rows, root, *more)]
     run = subprocess.Popen(

@@ -71,7 +71,7 @@ LORA = ["--model.adapter", "null", "--model.adapter", "peft.LoraConfig"]
     ("file", "change", "says"),
     [
         ("rows/train.jsonl", flip_label, "piqa/train"),
-        ("rows/train.jsonl", drop_row, "piqa/train"),
+        pytest.param("rows/train.jsonl", drop_row, "piqa/train", marks=pytest.mark.slow),
         ("rows/validation.jsonl", flip_label, "piqa/validation"),
         ("model/model.safetensors", change_weight, "model.safetensors"),
         ("model/pytorch_model.bin", change_bin, "pytorch_model.bin"),
