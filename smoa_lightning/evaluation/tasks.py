@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from smoa_lightning.data.tasks import Generation, Protocol
 from smoa_lightning.data.tasks.base import Labelling
-from smoa_lightning.evaluation.choice import ChoiceEvaluator
+from smoa_lightning.evaluation.choice import ChoiceEvaluator, gathered
 from smoa_lightning.evaluation.labels import LabelEvaluator
 from smoa_lightning.evaluation.reply import ReplyEvaluator
-from smoa_lightning.records.metric_table import COUNT, METRICS
+from smoa_lightning.evaluation.standard_errors import groups_of, with_stderr
+from smoa_lightning.records.metric_table import COUNT, METRICS, item_scores
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+
+Divergence = Callable[[Any, dict[str, Any]], list[dict[str, float]]]
 
 
 class TaskEvaluation(nn.Module):
@@ -31,6 +35,7 @@ class TaskEvaluation(nn.Module):
         num_beams: Width of the beam search, 1 is greedy; None follows the task.
         ends: Task -> tokens that end a reply; None: EOS.
         bert_score: Encoder for BERTScore; None leaves it out.
+        divergence: Model and batch -> further fields of the record of each item, its KL to a teacher; None: no teacher.
     """
 
     def __init__(
@@ -42,8 +47,10 @@ class TaskEvaluation(nn.Module):
         num_beams: int | None = None,
         ends: Mapping[str, list[int]] | None = None,
         bert_score: str | None = None,
+        divergence: Divergence | None = None,
     ) -> None:
         super().__init__()
+        self.divergence = divergence
         self.names = list(protocols)
 
         def evaluator(name: str, protocol: Protocol) -> nn.Module:
@@ -58,6 +65,9 @@ class TaskEvaluation(nn.Module):
     def score(self, network: Any, batch: dict[str, Any], position: int = 0) -> list[dict[str, Any]]:
         """Score a batch of a task and return a record of each item; with several tasks it names the task."""
         records = self.evaluators[position].score(network, batch, self.write[position])  # type: ignore[operator]
+        if self.divergence is not None:
+            for record, fields in zip(records, self.divergence(network, batch), strict=True):
+                record |= fields  # the evaluator keeps these records too
         return [{"task": self.names[position], **r} for r in records] if len(self.names) > 1 else records
 
     def compute(self, groups: Mapping[str, Any] | None = None) -> dict[str, float]:
@@ -70,11 +80,22 @@ class TaskEvaluation(nn.Module):
         """
         values: dict[str, dict[str, float]] = {}
         for name, evaluator in zip(self.names, self.evaluators, strict=True):
-            values[name] = evaluator.compute((groups or {}).get(name))  # type: ignore[operator]
+            own = (groups or {}).get(name)
+            taught = {} if self.divergence is None else _of_teacher(gathered(evaluator.records), own)  # type: ignore[arg-type]
+            values[name] = evaluator.compute(own) | taught  # type: ignore[operator]
         if len(self.names) == 1:
             return values[self.names[0]]
         single = {f"{name}/{metric}": value for name, own in values.items() for metric, value in own.items()}
         return means(list(values.values())) | {COUNT: sum(own[COUNT] for own in values.values())} | single
+
+
+def _of_teacher(records: list[dict[str, Any]], groups: Any) -> dict[str, float]:
+    """Return the metrics that compare a model with its teacher, with standard errors."""
+    found: dict[str, float] = {}
+    for name, metric in METRICS.items():
+        scores = item_scores(records, name) if "teacher" in metric.sources else None
+        found |= {} if scores is None else with_stderr(name, scores, groups_of(records, groups))
+    return found
 
 
 def means(tables: list[dict[str, float]]) -> dict[str, float]:

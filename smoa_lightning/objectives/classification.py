@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from smoa_lightning.data.encoding.items import IGNORED
 from smoa_lightning.evaluation.labels import head_outputs
-from smoa_lightning.objectives.distillation import DistillationConfig, DistilledLoss, distilled_loss
+from smoa_lightning.objectives.distillation import DistillationConfig, DistilledLoss, distilled_loss, item_divergences
 
 
 def loss(network: Any, batch: dict[str, Any]) -> tuple[Tensor, int]:
@@ -40,3 +40,12 @@ def distilled(network: Any, teacher: Any, batch: dict[str, Any], settings: Disti
     with torch.no_grad():
         wanted = head_outputs(teacher, batch)
     return distilled_loss(head_outputs(network, batch)[counted], wanted[counted], labels[counted], settings)
+
+
+@torch.no_grad()
+def divergence(
+    network: Any, teacher: Any, batch: dict[str, Any], settings: DistillationConfig
+) -> list[dict[str, float]]:
+    """Return ``kl`` over the classes and ``kl_positions`` (1) of each row, see ``distillation.item_divergences``."""
+    student, wanted = (head_outputs(model, batch) for model in (network, teacher))
+    return item_divergences(student, wanted, torch.arange(len(student), device=student.device), len(student))

@@ -38,12 +38,15 @@ class DistillationConfig:
             must be 1.
         positions: Which positions count. ``response``: those with a target. ``all``: every token but the first of a
             row, for language models only.
+        score: Whether report and selection rows are scored by the KL to the teacher at T = 1, as ``kl``. Then ``test``
+            needs the teacher too.
     """
 
     teacher: str
     weight: float = 0.5
     temperature: float = 1.0
     positions: Literal["response", "all"] = "response"
+    score: bool = False
 
     def __post_init__(self) -> None:
         """Check the numbers.
@@ -82,6 +85,23 @@ def divergences(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> T
     columns = min(student.shape[-1], teacher.shape[-1])
     log_p, log_q = (F.log_softmax(logits[:, :columns].float() / temperature, dim=-1) for logits in (teacher, student))
     return F.kl_div(log_q, log_p, reduction="none", log_target=True).sum(dim=-1)
+
+
+def item_divergences(student: Tensor, teacher: Tensor, items: Tensor, count: int) -> list[dict[str, float]]:
+    """Return ``kl``, the sum over the positions of an item of KL(p || q) at T = 1, and ``kl_positions``, their number.
+
+    Args:
+        student: (positions, vocabulary) logits.
+        teacher: (positions, vocabulary) logits.
+        items: (positions,) the item of each position, from 0 to ``count`` - 1.
+        count: The number of items.
+    """
+    rows = max(1, PIECE // max(student.shape[-1], 1))
+    each = torch.cat([divergences(*piece) for piece in zip(student.split(rows), teacher.split(rows), strict=True)])
+    sums = torch.zeros(count, dtype=torch.float64, device=each.device if each.device.type != "mps" else "cpu")
+    sums.index_add_(0, items.to(sums.device), each.to(sums))
+    numbers = torch.bincount(items, minlength=count)
+    return [{"kl": kl, "kl_positions": n} for kl, n in zip(sums.tolist(), numbers.tolist(), strict=True)]
 
 
 def distilled_loss(student: Tensor, teacher: Tensor, labels: Tensor, settings: DistillationConfig) -> DistilledLoss:

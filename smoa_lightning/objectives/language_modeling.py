@@ -9,7 +9,7 @@ from torch import Tensor
 
 from smoa_lightning.data.encoding.items import IGNORED
 from smoa_lightning.evaluation.scoring import logits_at, model_inputs, summed_cross_entropy, target_logits
-from smoa_lightning.objectives.distillation import DistillationConfig, DistilledLoss, distilled_loss
+from smoa_lightning.objectives.distillation import DistillationConfig, DistilledLoss, distilled_loss, item_divergences
 
 
 def loss(network: Any, batch: dict[str, Any]) -> tuple[Tensor, int]:
@@ -38,6 +38,30 @@ def distilled(network: Any, teacher: Any, batch: dict[str, Any], settings: Disti
     with torch.no_grad():
         wanted = logits_at(teacher, inputs, places)
     return distilled_loss(logits_at(network, inputs, places), wanted, labels[counted], settings)
+
+
+@torch.no_grad()
+def divergence(
+    network: Any, teacher: Any, batch: dict[str, Any], settings: DistillationConfig
+) -> list[dict[str, float]]:
+    """Return ``kl`` and ``kl_positions`` of each item, see ``distillation.item_divergences``.
+
+    The text of an item is its prompt with its gold reply, or with the choice of its label.
+
+    Args:
+        network: A causal language model.
+        teacher: A causal language model with the same tokenizer.
+        batch: A batch of scored items, see ``data.batches.collate``.
+        settings: The positions that count.
+    """
+    if "num_choices" in batch:
+        chosen = batch["num_choices"].cumsum(0) - batch["num_choices"] + batch["label"]
+        batch = {name: batch[name][chosen] for name in ("input_ids", "attention_mask", "labels")}
+    labels, inputs = batch["labels"][:, 1:], model_inputs(batch)
+    counted = labels != IGNORED if settings.positions == "response" else _real(batch)
+    rows, columns = counted.nonzero(as_tuple=True)
+    student, wanted = (logits_at(model, inputs, (rows, columns)) for model in (network, teacher))
+    return item_divergences(student, wanted, rows, len(labels))
 
 
 def _real(batch: dict[str, Any]) -> Tensor:

@@ -20,6 +20,7 @@ from smoa_lightning.objectives import classification, language_modeling, regress
 from smoa_lightning.objectives.distillation import DistillationConfig, DistilledLoss
 
 Loss = Callable[[Any, dict[str, Any]], tuple[Tensor, int]]
+Divergence = Callable[[Any, Any, dict[str, Any], DistillationConfig], list[dict[str, float]]]
 Distilled = Callable[[Any, Any, dict[str, Any], DistillationConfig], DistilledLoss]
 
 
@@ -34,15 +35,23 @@ class Objective:
         head: The head that the model needs.
         distilled: Model, teacher, batch and settings -> the loss with a teacher, see ``objectives.distillation``;
             ``None`` for an objective that takes no teacher.
+        divergence: Model, teacher, batch of scored items and settings -> ``kl`` and ``kl_positions`` of each item;
+            ``None`` for an objective without distributions.
     """
 
     name: str
     loss: Loss
     head: Head = LANGUAGE_MODEL
     distilled: Distilled | None = None
+    divergence: Divergence | None = None
 
 
-LANGUAGE_MODELING = Objective("language_modeling", language_modeling.loss, distilled=language_modeling.distilled)
+LANGUAGE_MODELING = Objective(
+    "language_modeling",
+    language_modeling.loss,
+    distilled=language_modeling.distilled,
+    divergence=language_modeling.divergence,
+)
 
 
 def objective_of(sets: TaskSets) -> Objective:
@@ -50,7 +59,8 @@ def objective_of(sets: TaskSets) -> Objective:
     protocol = next(iter(sets.trained.values())).protocol
     if isinstance(protocol, Classification):
         kind: HeadKind = "image_classification" if protocol.inputs == "images" else "sequence_classification"
-        return Objective(kind, classification.loss, Head(kind, protocol.names), classification.distilled)
+        own = classification
+        return Objective(kind, own.loss, Head(kind, protocol.names), own.distilled, own.divergence)
     if isinstance(protocol, Regression):
         return Objective("regression", regression.loss, Head("regression", protocol.names), regression.distilled)
     return LANGUAGE_MODELING
@@ -69,6 +79,8 @@ def check_distillation(objective: Objective, settings: DistillationConfig) -> No
         raise UserError(
             f"model.distillation.positions is 'all', but a row of {what} has one target: set it to response"
         )
+    if settings.score and objective.divergence is None:
+        raise UserError(f"model.distillation.score is true, but {what} has no distribution: set it to false")
     if settings.temperature != 1 and objective.head.kind == "regression":
         raise UserError(
             f"model.distillation.temperature is {settings.temperature:g}, but a number has no distribution: set it to 1"

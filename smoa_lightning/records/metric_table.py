@@ -15,8 +15,10 @@ Direction = Literal["maximize", "minimize"]
 Unit = Literal["share", "points of 100", "nats per token", "bits", "words", "cosine", ""]
 # What a metric is computed from: scored choices, the likelihood of gold replies, the answers in generated replies, the
 # texts of generated replies, the general text of the callback ``Forgetting``, the classes or numbers of a new head, or
-# the likelihood of random codes.
-Source = Literal["choices", "gold replies", "answers", "reply texts", "general text", "classes", "numbers", "codes"]
+# the likelihood of random codes, or the distributions of a teacher.
+Source = Literal[
+    "choices", "gold replies", "answers", "reply texts", "general text", "classes", "numbers", "codes", "teacher"
+]
 UNMEASURED = ("rank/", "cost/")  # metrics that are negative if they were not measured
 Item = Mapping[str, Any]  # a line of items.jsonl
 
@@ -119,6 +121,10 @@ def _squared_error(item: Item) -> float | None:
     return (item["prediction"] - item["label"]) ** 2 if "prediction" in item else None
 
 
+def _divergence(item: Item) -> float | None:
+    return item["kl"] / item["kl_positions"] if item.get("kl_positions") else None
+
+
 def _stored_bits(item: Item) -> float | None:
     return item["code_bits"] - item["nll"] / math.log(2) if "code_bits" in item else None
 
@@ -139,6 +145,7 @@ METRICS: dict[str, Metric] = {
         _correlation("pearson", "numbers"),
         _correlation("spearman", "numbers"),
         Metric("mse", "minimize", "", ("numbers",), _squared_error),
+        Metric("kl", "minimize", "nats per token", ("teacher",), _divergence, in_hparams=True),
         Metric("stored_bits", "maximize", "bits", ("codes",), _stored_bits, in_hparams=True, in_progress_bar=True),
         Metric("unparsed_rate", "minimize", "share", ("answers",), _unparsed),
         Metric("perplexity", "minimize", "", ("gold replies",), is_mean=False, in_hparams=True, in_progress_bar=True),

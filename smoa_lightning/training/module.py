@@ -34,6 +34,7 @@ from smoa_lightning.backbones.limits import Limits
 from smoa_lightning.backbones.processor import Processor, load_processor
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.configuration.ranges import check_value
+from smoa_lightning.evaluation.tasks import Divergence
 from smoa_lightning.objectives import LANGUAGE_MODELING, DistillationConfig, objective_of
 from smoa_lightning.training.checkpoint import check_tensors
 from smoa_lightning.training.loss_scale import scaler_decides
@@ -223,8 +224,7 @@ class FineTuneModule(ScoringModule):
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         networks = [self.network]
         if self.distillation is not None:
-            self.teacher = self.teacher or open_teacher(self, data.encoding.max_length)
-            networks.append(cast(Teacher, self.teacher).load(self.network, self.device, self.pad_id))
+            networks.append(self._load_teacher())
         for network in networks if getattr(data, "packing", False) else ():
             check_packing(network)
         try_replies(self)
@@ -232,6 +232,25 @@ class FineTuneModule(ScoringModule):
 
     def on_fit_end(self) -> None:
         """Release the teacher."""
+        self.teacher = None
+
+    def _load_teacher(self) -> nn.Module:
+        """Load the teacher; frozen weights that it has in common with the network are in memory once."""
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        self.teacher = self.teacher or open_teacher(self, data.encoding.max_length)
+        return cast(Teacher, self.teacher).load(self.network, self.device, self.pad_id)
+
+    def divergence(self) -> Divergence | None:
+        """Return what scores the items by the KL to the teacher, if ``model.distillation.score`` is set."""
+        settings, scored = self.distillation, self.objective.divergence
+        if settings is None or not settings.score or scored is None:
+            return None
+        loaded = None if self.teacher is None else self.teacher.network
+        teacher = self._load_teacher() if loaded is None else loaded
+        return lambda network, batch: scored(network, teacher, batch, settings)
+
+    def on_test_end(self) -> None:
+        """Release the teacher: its weights may be shared with a network that training changes."""
         self.teacher = None
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:

@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from smoa_lightning.adapters import without_adapter
 from smoa_lightning.backbones.processor import Processor
-from smoa_lightning.evaluation.tasks import TaskEvaluation
+from smoa_lightning.evaluation.tasks import Divergence, TaskEvaluation
 from smoa_lightning.records.metric_table import METRICS
 
 Batch = dict[str, Any]
@@ -63,8 +63,15 @@ class ScoringModule(L.LightningModule):
         ends = {name: rows.reply_ends() for name, rows in sets.items()}
         selecting = part == "selection" and self.trainer.state.fn == "fit"
         written = {"max_new_tokens": data.max_new_tokens, "num_beams": data.num_beams, "bert_score": data.bert_score}
-        evaluation = TaskEvaluation(protocols, self.tokenizer, selecting=selecting, ends=ends, **written)
+        taught = self.divergence()
+        evaluation = TaskEvaluation(
+            protocols, self.tokenizer, selecting=selecting, ends=ends, divergence=taught, **written
+        )
         self.evaluation = evaluation.to(self.device)
+
+    def divergence(self) -> Divergence | None:
+        """Return what scores the items by the KL to a teacher; None without one."""
+        return None
 
     def score_items(self, batch: Batch, position: int = 0) -> list[dict[str, Any]]:
         """Score a batch of items of the task at a position; return one record per item."""

@@ -159,7 +159,8 @@ class Teacher:
         Raises:
             UserError: The teacher cannot be read, or its files lack the head.
         """
-        with torch.random.fork_rng(devices=[]):
+        # a pass that scores may load the teacher, and training cannot use weights that were made in inference mode
+        with torch.random.fork_rng(devices=[]), torch.inference_mode(False):
             network: Any
             if self.adapter is not None:
                 network, _ = load_adapter(self.adapter)

@@ -23,6 +23,7 @@ from smoa_lightning.evaluation.choice import ChoiceEvaluator
 from smoa_lightning.evaluation.labels import LabelEvaluator
 from smoa_lightning.evaluation.reply import ReplyEvaluator
 from smoa_lightning.evaluation.scoring import ChoiceScores
+from smoa_lightning.evaluation.tasks import TaskEvaluation
 from smoa_lightning.evaluation.text import reply_metrics
 from smoa_lightning.records.metric_table import ACCURACIES, COMMON, COUNT, METRICS, Source, better
 from smoa_lightning.training.callbacks.forgetting import general_perplexity, text_rows
@@ -73,6 +74,14 @@ def evaluated(model: Any, tokenizer: Any, encoder: Path) -> dict[Source, Scored]
         found["codes"] = ({}, stored.score(model, batch))
     for source, evaluator in (("choices", choice), ("reply texts", replies), ("answers", asked), ("codes", stored)):
         found[source][0].update(evaluator.compute())  # type: ignore[index]
+    taught = TaskEvaluation(
+        {"one": TASKS["piqa"].protocol()},
+        tokenizer,
+        divergence=lambda network, batch: [{"kl": 2.0 * n, "kl_positions": 4} for n in range(3)],
+    )
+    with torch.no_grad():
+        taught_records = taught.score(model, collate_choices(items, tokenizer.pad_token_id))
+    found["teacher"] = (taught.compute(), taught_records)
     rows = text_rows(tokenizer, ["The cat sat on the mat.", "It then ran away."], 32)
     outputs = torch.tensor([[2.0, 0.5], [0.3, 0.4], [1.0, 3.0]])
     for task, width in (("rte", 2), ("stsb", 1)):
@@ -90,7 +99,7 @@ def test_every_metric_that_an_evaluator_returns_has_an_entry(evaluated: dict[Sou
     assert {source for metric in METRICS.values() for source in metric.sources} == measured
     for source, (values, _) in evaluated.items():
         sources = {source} if source not in ("answers", "reply texts", "codes") else {source, "gold replies"}
-        sources |= {"answers"} if source == "codes" else set()
+        sources |= {"codes": {"answers"}, "teacher": {"choices"}}.get(source, set())
         listed = {name: metric for name, metric in METRICS.items() if sources & {*metric.sources}}
         errors = {f"{name}_stderr" for name, metric in listed.items() if metric.has_stderr}
         assert values.keys() - {COUNT} == listed.keys() | errors
@@ -130,7 +139,7 @@ def test_accuracies_are_shares_of_right_items() -> None:
 
 def test_directions() -> None:
     lower = {name for name, metric in METRICS.items() if metric.direction == "minimize"}
-    assert lower == {"nll", "perplexity", "unparsed_rate", "general_perplexity", "mse"}
+    assert lower == {"nll", "perplexity", "unparsed_rate", "general_perplexity", "mse", "kl"}
     assert {name for name, metric in METRICS.items() if metric.direction is None} == {"reply_length"}
     assert better("nll", 1.0, 2.0)
     assert better("report/piqa/acc", 0.6, 0.5)

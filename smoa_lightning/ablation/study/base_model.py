@@ -34,7 +34,8 @@ def scored_with(study: Study) -> dict[str, str]:
         # a search of these settings gives the cells different best values, so each has a base model of its own
         searched = [p.key for p in cell.parameters if p.key.startswith(("data.", "model.backbone"))]
         own = cell.name if {key.removeprefix("data.") for key in searched} - ignored else ""
-        key = study.resolver.signature({"data": data, "model": {"backbone": backbone}}, own=own)
+        scored = {"data": data, "model": {"backbone": backbone}, "teacher": cell.scoring_teacher}
+        key = study.resolver.signature(scored, own=own)
         groups.setdefault(key, []).append(cell.name)
     baselines = set(study.baselines.values())
     found: dict[str, str] = {}

@@ -61,12 +61,13 @@ def baselines(tree: LocatedYaml, axes: Sequence[Axis], cells: Sequence[Cell], re
 
 
 def groups_by_rows(cells: Sequence[Cell], resolver: Composer) -> list[list[Cell]]:
-    """Return the groups of cells with the same report rows."""
+    """Return the groups of cells with the same report rows, and with the same teacher if it scores them."""
     groups: dict[str, list[Cell]] = {}
     for cell in cells:
         data = cell.settings.get("data") or {}
         keys = (*ROWS, "limit_train_rows") if data.get("selection") == ON_TRAINED else ROWS
-        groups.setdefault(resolver.signature({key: data.get(key) for key in keys}), []).append(cell)
+        shared = {key: data.get(key) for key in keys} | {"teacher": cell.scoring_teacher}
+        groups.setdefault(resolver.signature(shared), []).append(cell)
     return list(groups.values())
 
 

@@ -72,13 +72,14 @@ def tasks_of(settings: Mapping[str, Any], part: Part) -> dict[str, Protocol]:
     return {name: protocol_of(get_task(name), data.get("protocol"), data.get("rules")) for name in names}
 
 
-def measured_metrics(protocols: Sequence[Protocol], part: Part) -> tuple[str, ...]:
+def measured_metrics(protocols: Sequence[Protocol], part: Part, taught: bool = False) -> tuple[str, ...]:
     """Return the metrics with a better direction that all protocols measure in a part.
 
     On the selection rows replies are generated only if the metric that selects the checkpoint needs them. The
-    perplexity of general text is measured only with the report rows.
+    perplexity of general text is measured only with the report rows, and the KL to a teacher only if it is scored.
     """
-    sources_of = [_sources(protocol, part) for protocol in protocols]
+    teacher: set[Source] = {"teacher"} if taught else set()
+    sources_of = [_sources(protocol, part) | teacher for protocol in protocols]
     return tuple(
         name
         for name in DIRECTIONS
@@ -117,7 +118,8 @@ def metric_of(
     protocols = tasks_of(settings, part)
     if not protocols:
         return objective.metric or COMMON
-    known = measured_metrics(list(protocols.values()), part)
+    taught = bool(((settings.get("model") or {}).get("distillation") or {}).get("score"))
+    known = measured_metrics(list(protocols.values()), part, taught)
     if objective.metric is None:
         own = {p.metric if part == "report" else p.selection_metric for p in protocols.values()}
         return own.pop() if len(own) == 1 else COMMON

@@ -57,6 +57,12 @@ class Cell:
     search_metric: str = ""
     content: str = ""
 
+    @property
+    def scoring_teacher(self) -> dict[str, Any] | None:
+        """The teacher that the items are scored against, and the positions that count; None without one."""
+        settings = (self.settings.get("model") or {}).get("distillation") or {}
+        return {key: settings.get(key) for key in ("teacher", "positions")} if settings.get("score") else None
+
 
 @dataclass(frozen=True)
 class Run:
