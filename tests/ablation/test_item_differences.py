@@ -186,6 +186,8 @@ def test_groups_give_the_cluster_robust_error_of_the_difference() -> None:
     assert (found.n_items, found.n_groups, found.df) == (150, 25, 24)
     assert found.p == pytest.approx(2 * stats.t.sf(abs(found.value) / found.standard_error, 24))
     assert item_difference(first, second, groups=range(150)) == item_difference(first, second)
+    swapped = [*range(1, 9), 0], range(9)
+    assert item_difference(*swapped, groups=[0, 1, 2] * 3).value == 0  # not 1e-17, which would be better or worse
     alone = item_difference(first, second, groups=["one"] * 150)
     assert (alone.value, alone.p, alone.low, alone.n_groups) == (pytest.approx(d.mean()), None, None, 1)
 

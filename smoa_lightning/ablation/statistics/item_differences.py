@@ -50,7 +50,7 @@ def item_difference(first: ArrayLike, second: ArrayLike, confidence: float = 0.9
                        method="items", n_groups=1)  # fmt: skip
     if number is not None and groups is not None:
         one, two = (by_groups(np.asarray(side, dtype=np.float64), groups) for side in (first, second))
-        found = replace(paired_difference(one, two, confidence), n_groups=number)
+        found = replace(paired_difference(one, two, confidence), value=found.value, n_groups=number)
     if found.p is None and found.n_seeds > 1 and found.value == 0:
         found = replace(found, p=1.0, standard_error=0.0)
     return replace(found, n_seeds=1, n_items=items, method="items")
