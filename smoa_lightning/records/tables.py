@@ -86,7 +86,8 @@ def result_table(lines: Sequence[Line], bold: bool | None = None) -> str:
 def legend(bold: bool | None = None) -> str:
     """Return the line that explains the marks of a result table; ``bold`` as there."""
     bold = sys.stdout.isatty() if bold is None else bold
-    return f"{'bold' if bold else '*...*'}: the primary metric of the task; ±: one standard error over the items or their groups"
+    mark = "bold" if bold else "*...*"
+    return f"{mark}: the primary metric of the task; ±: one standard error over the items or their groups"
 
 
 def _value(metrics: Mapping[str, float], name: str) -> str:
