@@ -307,7 +307,8 @@ def _check_head_in_files(location: Location) -> None:
     with reading_errors(location):
         architecture: Any = AutoConfig.from_pretrained(**location.reading())
     made = architecture.architectures or []
-    if not any(name.endswith("ForSequenceClassification") for name in made):
+    ending = "ForImageClassification" if location.head.reads_images else "ForSequenceClassification"
+    if not any(name.endswith(ending) for name in made):
         what = ", ".join(made) or "a model without a head"
         raise UserError(f"{location.name!r} is {what}, which was not trained on a task with labels")
     names = [architecture.id2label[number] for number in sorted(architecture.id2label)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,18 +13,20 @@ import pytest
 import torch
 from scipy.special import rel_entr
 from torch.nn import functional as F
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+from transformers import AutoModelForCausalLM, AutoModelForImageClassification, AutoModelForSequenceClassification
 
 from smoa_lightning.adapters import SMoAConfig
 from smoa_lightning.backbones.backbone import BackboneConfig
+from smoa_lightning.common.errors import UserError
 from smoa_lightning.data.datamodule import TaskDataModule
 from smoa_lightning.objectives import DistillationConfig, objective_of
 from smoa_lightning.objectives.distillation import distilled_loss, divergences
 from smoa_lightning.training.module import FineTuneModule
-from smoa_lightning.training.teacher import share_weights
+from smoa_lightning.training.teacher import open_teacher, share_weights
 
 from ..training.test_module import Gradients, trainer
 from .conftest import head_teacher
+from .test_images import build as build_images
 
 # ----------------------------------------------------------------------------------------------------- the formula
 
@@ -197,3 +200,29 @@ def test_classes_and_numbers_follow_a_teacher(
         names, expected = ("ce", "kl"), 0.75 * first + 0.25 * 4 * second
     found = torch.stack([fitting.logged_metrics[f"train/{name}"] for name in ("loss", *names)]).double()
     torch.testing.assert_close(found, torch.stack([expected, first, second]), atol=1e-6, rtol=1e-4)
+
+
+def test_images_follow_a_teacher(vision_model: Callable[[str], Path], image_folder: Path, tmp_path: Path) -> None:
+    """The KL over the classes is that of torch; a teacher whose classes have another order is refused."""
+    names = {"id2label": dict(enumerate(("blue", "green", "red"))), "label2id": {"blue": 0, "green": 1, "red": 2}}
+    teacher = AutoModelForImageClassification.from_pretrained(vision_model("vit"), **names)
+    torch.nn.init.normal_(teacher.classifier.weight)
+    shutil.copytree(vision_model("vit"), tmp_path / "teacher")
+    teacher.save_pretrained(tmp_path / "teacher")
+    module, data = build_images(vision_model("vit"), image_folder, peft.LoraConfig(r=2))
+    module.distillation = DistillationConfig(str(tmp_path / "teacher"), weight=1.0, temperature=2.0)
+    seen = Gradients()
+    fitting = trainer(callbacks=[seen])
+    fitting.fit(module, datamodule=data)
+    reference, _ = build_images(vision_model("vit"), image_folder, peft.LoraConfig(r=2))
+    reference.configure_model()
+    with torch.no_grad():
+        pixels = seen.batches[0]["pixel_values"]
+        own, wanted = (m.eval()(pixel_values=pixels).logits.double() for m in (reference.network, teacher))
+    expected = F.kl_div((own / 2).log_softmax(-1), (wanted / 2).softmax(-1), reduction="batchmean")
+    torch.testing.assert_close(fitting.logged_metrics["train/kl"].double(), expected, atol=1e-6, rtol=1e-4)
+
+    teacher.config.id2label = {0: "red", 1: "green", 2: "blue"}
+    teacher.save_pretrained(tmp_path / "teacher")
+    with pytest.raises(UserError, match="has the outputs red, green, blue, but the run has blue, green, red"):
+        open_teacher(module, 1)
