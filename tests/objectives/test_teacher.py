@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from smoa_lightning.__main__ import main
 from smoa_lightning.backbones.backbone import BackboneConfig
+from smoa_lightning.common.checksums import sealed, sha256
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.data.datamodule import TaskDataModule
 from smoa_lightning.objectives import DistillationConfig, objective_of
@@ -82,18 +83,18 @@ def test_run_with_a_teacher_and_its_interruption(
         die_at_step(patch, 3)
         with pytest.raises(Killed):
             main([*arguments, "--run.root", str(tmp_path / "cut")])
-    weights = teacher / "adapter_model.safetensors"
-    saved, facts = weights.read_bytes(), (teacher / "smoa_lightning.json").read_bytes()
-    other = tmp_path / "other"
-    assert main([*run_arguments, "--seed_everything", "7", "--run.root", str(other)]) == 0
-    for file in (only_run(other) / "adapter" / "best").iterdir():
-        shutil.copy(file, teacher / file.name)
+    weights, facts = teacher / "adapter_model.safetensors", teacher / "smoa_lightning.json"
+    saved = weights.read_bytes(), facts.read_bytes()
+    save_file({name: value * 2 for name, value in load_file(weights).items()}, weights)
+    other = json.loads(facts.read_text())
+    other["sha256"][weights.name] = sha256(weights)
+    facts.write_text(json.dumps(sealed(other)))
     capsys.readouterr()
     assert main([*arguments, "--run.root", str(tmp_path / "cut")]) == 2
     error = capsys.readouterr().err
     assert f"began with different files of its teacher '{teacher}' (adapter_model.safetensors changed" in error
-    weights.write_bytes(saved)
-    (teacher / "smoa_lightning.json").write_bytes(facts)
+    weights.write_bytes(saved[0])
+    facts.write_bytes(saved[1])
     assert main([*arguments, "--run.root", str(tmp_path / "cut")]) == 0
     name = "adapter/last/adapter_model.safetensors"
     once, again = load_file(whole / name), load_file(only_run(tmp_path / "cut") / name)
