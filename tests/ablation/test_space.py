@@ -216,7 +216,7 @@ def test_metrics_are_those_that_are_measured() -> None:
             assert protocol.metric in found
             assert protocol.selection_metric in measured_metrics([protocol], "selection")
     assert {name for name in DIRECTIONS if DIRECTIONS[name] == "minimize"} == {
-        *("nll", "mse", "perplexity", "unparsed_rate", "general_perplexity")
+        *("nll", "mse", "perplexity", "unparsed_rate", "general_perplexity", "kl")
     }
 
 
