@@ -19,9 +19,11 @@ from smoa_lightning.ablation.report.analysis import Analysis, analyse
 from smoa_lightning.ablation.report.contents import seed_note
 from smoa_lightning.ablation.report.folder import read_study
 from smoa_lightning.ablation.report.paired_cells import SeedPools
+from smoa_lightning.ablation.report.searches import search_blocks
 from smoa_lightning.ablation.statistics import crossed_difference
 from smoa_lightning.ablation.statistics.seed_variance import Pooled
 from smoa_lightning.commands.report import write_report
+from smoa_lightning.records.page.document import Paragraph, Points, Table
 from tests.ablation.made_study import LR, make_study
 
 CELLS: dict[str, dict[str, Any]] = {
@@ -272,6 +274,31 @@ def test_failed_trials_and_values_at_an_end_of_the_range_are_reported(tmp_path: 
     }
     assert counts == {("4", "0", "1")}
     assert [row["reason"] for row in table(tmp_path / "out", "trials")].count("UserError: it broke") == 3
+
+
+def test_trials_beyond_the_ranges_are_counted_and_widen_the_range(tmp_path: Path) -> None:
+    make_study(tmp_path, CELLS, search=True)
+    description, trials = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("study", "trials"))
+    description["search"] |= {"common": 4, "extend": {"factor": 2.0, "trials": 2}}
+    for cell, value in (("method=lora", 0.9), ("method=better", 0.4)):  # worse and better than within the range
+        search = trials["searches"][cell]
+        more = {**search["trials"][0], "number": 5, "value": value, "parameters": {LR: 0.2}, "beyond": True}
+        search["trials"].append(more)
+        search["best"] = 3 if value > 0.5 else 5
+    for name, content in (("study", description), ("trials", trials)):
+        (tmp_path / f"{name}.json").write_text(json.dumps(content))
+    study = read_study(tmp_path)
+    table, points, note = search_blocks(study)[1:4]
+    assert isinstance(table, Table)
+    assert [row[-1] for row in table.rows] == ["1", "1", "0"]
+    assert isinstance(points, Points)
+    assert [sentence.split(";")[0] for sentence in points.sentences] == [
+        "method=better: the best lr, 0.2, is the largest of 5 tried values, at the upper end of its range",
+        "method=same: the best lr, 0.1, is the largest of 4 tried values, at the upper end of its range",
+    ]
+    assert isinstance(note, Paragraph)
+    assert "Every cell has the same number of trials. The first 4 trials have the same values" in note.text
+    assert "2 of 3 cells have some. So the cells have 5 to 6 trials." in note.text
 
 
 @pytest.mark.parametrize(

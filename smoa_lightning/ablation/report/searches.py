@@ -47,8 +47,10 @@ def _note(study: StudyFolder) -> str:
         outside = sum(beyond_ranges(each) > 0 for each in found)
         more += (
             f" Up to {extend['trials']} more trials follow in a cell whose best value is the smallest or largest tried "
-            f"one: {outside} of {len(found)} cells have some, so they had more trials than the others."
+            f"one: {outside} of {len(found)} cells have some."
         )
+        totals = {len(each["trials"]) for each in found}
+        more += f" So the cells have {min(totals)} to {max(totals)} trials." if len(totals) > 1 else ""
     return (
         f"Trials use separate seeds and never see the report rows. {same} the same number of trials.{more} The best "
         "score of a search is the best of several and therefore too good, so the cells are compared by separate final "
@@ -77,7 +79,7 @@ def edge_sentences(
     found = []
     for key, value in chosen.items():
         tried = {trial["parameters"][key] for trial in trials if key in trial["parameters"]}
-        extreme, end = _extreme(tried, value), _ends(search["parameters"].get(key, {}), value)
+        extreme, end = _extreme(tried, value), _ends(search["parameters"].get(key, {}), value, tried)
         at_end = "" if end is None else f"at the {end} end of its range"
         if extreme is not None:
             where = f"is the {extreme} of {len(tried)} tried values" + (at_end and f", {at_end}")
@@ -99,7 +101,8 @@ def _extreme(tried: Set[Any], value: Any) -> str | None:
     return "largest" if value == max(tried) else "smallest" if value == min(tried) else None
 
 
-def _ends(parameter: Mapping[str, Any], value: Any) -> str | None:
+def _ends(parameter: Mapping[str, Any], value: Any, tried: Set[Any]) -> str | None:
+    """Return the end of its range that a value is at; the range includes values that were tried beyond it."""
     if "choices" in parameter:
         numbers = parameter["choices"]
         if len(numbers) < 3 or not all(isinstance(n, int | float) and not isinstance(n, bool) for n in numbers):
@@ -107,7 +110,7 @@ def _ends(parameter: Mapping[str, Any], value: Any) -> str | None:
         return "lower" if value == min(numbers) else "upper" if value == max(numbers) else None
     if "low" not in parameter:
         return None
-    low, high = float(parameter["low"]), float(parameter["high"])
+    low, high = min(float(parameter["low"]), *tried), max(float(parameter["high"]), *tried)
     log = parameter.get("log")
     place = math.log(value / low) / math.log(high / low) if log else (value - low) / (high - low)
     return "lower" if place < 0.02 else "upper" if place > 0.98 else None
