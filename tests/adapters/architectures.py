@@ -48,10 +48,21 @@ _CAUSAL: dict[str, dict[str, Any]] = {
     "qwen3_moe": {**_EXPERTS_OF_QWEN, "head_dim": 12, "mlp_only_layers": [1]},
     "olmoe": {**_EXPERTS, "num_experts": 4},
 }
+_VISION = {**_ENCODER, "image_size": 8, "patch_size": 4, "num_channels": 3}
+_SWIN = {"image_size": 8, "patch_size": 2, "embed_dim": 20, "depths": [2], "num_heads": [2], "window_size": 2}
+_CLIP = {"vision_config": {**_VISION, "projection_dim": 12}, "text_config": {**_SIZES, "projection_dim": 12}}
 _CLASSIFIERS: dict[str, tuple[Any, dict[str, Any]]] = {
     "bert": (SequenceClassification, _ENCODER),
     "roberta": (SequenceClassification, _ENCODER),
-    "vit": (AutoModelForImageClassification, {**_ENCODER, "image_size": 8, "patch_size": 4, "num_channels": 3}),
+    "vit": (AutoModelForImageClassification, _VISION),
+    "deit": (AutoModelForImageClassification, {**_VISION, "architectures": ["DeiTForImageClassification"]}),
+    "beit": (AutoModelForImageClassification, {**_VISION, "drop_path_rate": 0.0}),
+    "dinov2": (AutoModelForImageClassification, {**_VISION, "mlp_ratio": 2}),
+    "swin": (
+        AutoModelForImageClassification,
+        {**_SWIN, "num_labels": 3, "mlp_ratio": 1.7, "drop_path_rate": 0.0, "initializer_range": 0.2},
+    ),
+    "clip": (AutoModelForImageClassification, {**_CLIP, "projection_dim": 12, "num_labels": 3}),
 }
 
 
@@ -66,12 +77,14 @@ def _build(name: str, **changes: Any) -> nn.Module:
 # Every one takes changes of its config as keywords, as in ARCHITECTURES["llama"](vocab_size=300).
 ARCHITECTURES: dict[str, Callable[[], nn.Module]] = {name: partial(_build, name) for name in (*_CAUSAL, *_CLASSIFIERS)}
 CAUSAL = tuple(_CAUSAL)
+VISION = ("vit", "deit", "beit", "dinov2", "swin", "clip")
 
 
 def inputs(model: nn.Module) -> dict[str, Tensor]:
     """Two rows of input: pictures for a vision model, else 12 token ids."""
     config: Any = model.config
-    if hasattr(config, "image_size"):
+    if model.main_input_name == "pixel_values":
+        config = getattr(config, "vision_config", config)
         generator = torch.Generator().manual_seed(1)
         reference = next(model.parameters())
         pixels = torch.randn(2, 3, config.image_size, config.image_size, generator=generator)

@@ -31,6 +31,8 @@ SHARED = {*EXPERTS, "mlp.shared_expert.up_proj", "mlp.shared_expert.down_proj"}
 BERT = {*(f"attention.self.{name}" for name in ("query", "key", "value"))}
 BERT |= {"attention.output.dense", "intermediate.dense", "output.dense"}
 
+SLOTS_OF_VIT = ("attention.o_proj", "mlp.fc2")
+
 # By family: the list of transformer layers, what is adapted in each of them, and after what the two slots stand.
 EXPECTED: dict[str, tuple[str, set[str], tuple[str, str]]] = {
     **dict.fromkeys(
@@ -50,7 +52,18 @@ EXPECTED: dict[str, tuple[str, set[str], tuple[str, str]]] = {
     "qwen2_moe": ("model.layers", SHARED, ("self_attn.o_proj", "mlp")),
     "bert": ("bert.encoder.layer", BERT, ("attention.output.dense", "output.dense")),
     "roberta": ("roberta.encoder.layer", BERT, ("attention.output.dense", "output.dense")),
-    "vit": ("vit.layers", {*(f"attention.{n}" for n in QKV), "mlp.fc1", "mlp.fc2"}, ("attention.o_proj", "mlp.fc2")),
+    **{
+        family: (f"{family}.{layers}", {*(f"attention.{n}" for n in QKV), "mlp.fc1", "mlp.fc2"}, SLOTS_OF_VIT)
+        for family, layers in (
+            *((name, "layers") for name in ("vit", "deit", "beit")),
+            *(("dinov2", "encoder.layer"), ("swin", "encoder.layers.0.blocks")),
+        )
+    },
+    "clip": (
+        "vision_model.encoder.layers",
+        {*(f"self_attn.{n}" for n in QKV), "mlp.fc1", "mlp.fc2"},
+        ("self_attn.out_proj", "mlp.fc2"),
+    ),
 }
 
 

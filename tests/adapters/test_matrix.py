@@ -26,7 +26,7 @@ from smoa_lightning.adapters import (
 from smoa_lightning.adapters.tuner import AdapterLayer, SlotLayer, UpdateLayer
 from smoa_lightning.common.errors import UserError
 
-from .architectures import ARCHITECTURES, inputs, logits
+from .architectures import ARCHITECTURES, VISION, inputs, logits
 
 METHODS: dict[str, Callable[..., PeftConfig]] = {
     "smoa_none": lambda **more: SMoAConfig(r=4, num_subspaces=1, partition="none", **more),
@@ -52,7 +52,8 @@ METHODS: dict[str, Callable[..., PeftConfig]] = {
 KINDS = {"llama": "norm", "gpt2": "ln_f", "bert": "classifier", "mixtral": "norm", "vit": "classifier"}
 ORDER = [*KINDS, *(name for name in ARCHITECTURES if name not in KINDS)]
 # Other settings of a method that is tried on every family. By default they are tried on one model of each kind: the
-# family decides which layers are found and with which shapes, the setting only what such a layer computes.
+# family decides which layers are found and with which shapes, the setting only what such a layer computes. Vision
+# models have the layers of ViT under other names.
 SETTINGS = (
     *("smoa_none", "smoa_energy", "smoa_noise", "smoa_grid", "mora_rotation"),
     *("surm_toeplitz", "surm_kronecker", "surm_ldr", "bottleneck_pfeiffer"),
@@ -67,7 +68,7 @@ def over(cells: list[tuple[str, str]]) -> pytest.MarkDecorator:
         pytest.param(
             (family, method),
             id=f"{family}-{method}",
-            marks=[pytest.mark.slow] if family not in KINDS and method in SETTINGS else [],
+            marks=[pytest.mark.slow] if family not in KINDS and (method in SETTINGS or family in VISION) else [],
         )
         for family, method in cells
     ]
