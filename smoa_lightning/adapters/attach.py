@@ -45,7 +45,8 @@ def attach(model: nn.Module, config: PeftConfig, seed: int) -> PeftModel:
     Raises:
         UserError: Targets match nothing, ranks or numbers of subspaces do not fit a layer, or peft refuses a setting.
     """
-    config = with_head(config, new_head(model), reads_tokens=getattr(model, "main_input_name", None) != "pixel_values")
+    check_reads_tokens(model, config)
+    config = with_head(config, new_head(model), tokens=reads_tokens(model))
     config = resolve_targets(model, config)
     check_saved_modules(model, config)
     check_token_indices(model, config)
@@ -69,24 +70,37 @@ def attach(model: nn.Module, config: PeftConfig, seed: int) -> PeftModel:
     return cast(PeftModel, adapted)
 
 
-def with_head(config: PeftConfig, head: Sequence[str], reads_tokens: bool = True) -> PeftConfig:
+def reads_tokens(model: nn.Module) -> bool:
+    """Whether a model reads token ids; else it reads images."""
+    return getattr(model, "main_input_name", None) != "pixel_values"
+
+
+def check_reads_tokens(model: nn.Module, config: PeftConfig) -> None:
+    """Refuse a prompt method for a model that reads images.
+
+    Raises:
+        UserError: The message names the method.
+    """
+    if config.is_prompt_learning and not reads_tokens(model):
+        raise UserError(
+            f"model.adapter: {type(config).__name__} puts virtual tokens before a text, but the model reads images: "
+            "choose a method that changes weights, such as peft.LoraConfig"
+        )
+
+
+def with_head(config: PeftConfig, head: Sequence[str], tokens: bool = True) -> PeftConfig:
     """Return a config that trains the modules of a new head in full and does not adapt them.
 
     Args:
         config: Configuration of any peft method; it is not changed.
         head: Names of the modules; without names the config is returned as it is.
-        reads_tokens: Whether the model reads token ids; else it reads images.
+        tokens: Whether the model reads token ids; else it reads images.
 
     Raises:
-        UserError: The method cannot train further modules, or it needs tokens and the model reads images.
+        UserError: The method cannot train further modules.
     """
     if not head:
         return config
-    if config.is_prompt_learning and not reads_tokens:
-        raise UserError(
-            f"model.adapter: {type(config).__name__} puts virtual tokens before a text, but the model reads images: "
-            "choose a method that changes weights, such as peft.LoraConfig"
-        )
     config = copy.deepcopy(config)
     settings: Any = config
     if not hasattr(config, "modules_to_save"):
@@ -94,7 +108,7 @@ def with_head(config: PeftConfig, head: Sequence[str], reads_tokens: bool = True
             f"model.adapter: {type(config).__name__} cannot train the new head ({', '.join(head)}) with the adapter: "
             "choose a method with modules_to_save"
         )
-    config.task_type = TaskType.SEQ_CLS if reads_tokens else None  # peft's class for images is the plain one
+    config.task_type = TaskType.SEQ_CLS if tokens else None  # peft's class for images is the plain one
     settings.modules_to_save = sorted({*(settings.modules_to_save or ()), *head})
     return config
 

@@ -12,6 +12,7 @@ import lightning as L
 from peft import PeftConfig
 from transformers import PreTrainedModel
 
+from smoa_lightning.adapters.attach import check_reads_tokens
 from smoa_lightning.adapters.budget import countable
 from smoa_lightning.adapters.combine import attach_strategy
 from smoa_lightning.adapters.targets import check_saved_modules, resolve_targets
@@ -91,6 +92,7 @@ def _check_adapter(skeleton: PreTrainedModel, module: FineTuneModule) -> None:
     """
     config = cast(PeftConfig, module.adapter_config)
     if config.is_prompt_learning:
+        check_reads_tokens(skeleton, config)
         check_saved_modules(skeleton, resolve_targets(skeleton, config))
         return
     try:

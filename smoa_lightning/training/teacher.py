@@ -229,7 +229,7 @@ def check_teacher(folder: Path, earlier: Mapping[str, Any] | None, now: Mapping[
 
 def image_difference(one: Any, other: Any) -> str:
     """Return in which setting two image processors differ; empty if in none."""
-    ours, theirs = one.to_dict(), other.to_dict()
+    ours, theirs = (json.loads(processor.to_json_string()) for processor in (one, other))
     names = [name for name in ours if ours[name] != theirs.get(name) and name != "image_processor_type"]
     return f"{names[0]} is {theirs.get(names[0])} there and {ours[names[0]]} here" if names else ""
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from transformers import AutoImageProcessor, AutoModelForImageClassification, pipeline
 
 from smoa_lightning.__main__ import main
@@ -88,6 +90,37 @@ def test_every_file_runs_a_step(vision_model: Callable[[str], Path], tmp_path: P
             arguments += ["--data.class_names", str(list("abcdefgh"))]
         assert main(["fit", *arguments]) == 0
         assert "report/acc" in record_of(tmp_path / task / "runs")["metrics"]
+
+
+def test_a_prompt_method_is_refused_before_anything_is_scored(
+    vision_model: Callable[[str], Path], image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = flags(vision_model("vit"), image_folder, tmp_path / "runs")
+    assert main(["fit", *arguments, "--config", str(EXPERIMENTS / "adapters" / "prompt.yaml")]) == 2
+    assert "PromptTuningConfig puts virtual tokens before a text, but the model reads images" in capsys.readouterr().err
+    assert not list((tmp_path / "runs").rglob("record.json"))
+
+
+def test_a_teacher_of_images(
+    vision_model: Callable[[str], Path], image_folder: Path, tmp_path: Path, capsys: Any
+) -> None:
+    """A model with a head teaches another one; a teacher that reads other pixels is refused."""
+    names = {"id2label": dict(enumerate(("blue", "green", "red"))), "label2id": {"blue": 0, "green": 1, "red": 2}}
+    shutil.copytree(vision_model("vit"), tmp_path / "teacher")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        AutoModelForImageClassification.from_pretrained(vision_model("vit"), **names).save_pretrained(
+            tmp_path / "teacher"
+        )
+    arguments = flags(vision_model("vit"), image_folder, tmp_path / "runs")
+    arguments += ["--model.distillation", json.dumps({"teacher": str(tmp_path / "teacher"), "weight": 1.0})]
+    assert main(["fit", *arguments, "--trainer.max_steps", "2", "--model.warmup", "0"]) == 0
+    assert record_of(tmp_path / "runs")["status"] == "finished"
+    file = tmp_path / "teacher" / "preprocessor_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"image_mean": [0.4, 0.5, 0.5]}))
+    assert main(["fit", *arguments, "--trainer.max_steps", "3", "--model.warmup", "0"]) == 2
+    assert "the image processor of" in (said := capsys.readouterr().err)
+    assert "image_mean is [0.4, 0.5, 0.5] there and [0.5, 0.5, 0.5] here" in said
 
 
 def test_few_shot_lora_of_pevit(vision_model: Callable[[str], Path], image_folder: Path, tmp_path: Path) -> None:
