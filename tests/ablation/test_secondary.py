@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ import pytest
 from scipy.special import softmax
 
 from smoa_lightning.ablation.report.analysis import analyse
-from smoa_lightning.ablation.report.folder import read_study
+from smoa_lightning.ablation.report.folder import BaseModelScore, Scored, mean_over_seeds, read_study
+from smoa_lightning.ablation.report.item_file import BASE, ITEM_FILE
 from smoa_lightning.ablation.report.paired_cells import SeedPools
 from smoa_lightning.ablation.report.secondary import sharpness
 from smoa_lightning.ablation.statistics import corrected, crossed_difference, holm, pooled_for_differences
@@ -94,6 +96,39 @@ def test_a_report_has_a_section_and_files_for_each_secondary_metric(study: Any, 
     ]
     assert f"{np.median(errors):.2f} of those by the objective for the differences" in text
     assert sharpness(analysis, analysis.secondary["nll"]) == ""  # nats and points cannot be compared
+
+
+def test_the_file_of_items_has_every_score_of_every_run(study: Any, tmp_path: Path) -> None:
+    folder, right, expected = study
+    write_report(folder, tmp_path, items=True)
+    file = tmp_path / "tables" / ITEM_FILE
+    lines = list(csv.DictReader(gzip.decompress(file.read_bytes()).decode().splitlines()))
+    assert len(lines) == (3 * 3 + 1) * 60  # runs and the base model
+    for line in (line for line in lines if line["run"] != BASE):
+        place = int(line["seed"]), int(line["row"])
+        assert float(line["acc"]) == right[line["cell"]][place]
+        assert float(line["expected_acc"]) == pytest.approx(expected[line["cell"]][place], rel=1e-6)
+    assert [float(line["acc"]) for line in lines if line["run"] == BASE] == right["base model"].tolist()
+    first = file.read_bytes()
+    write_report(folder, tmp_path, items=True)
+    assert file.read_bytes() == first
+
+
+def test_a_study_without_scores_of_items_has_no_file_of_them(tmp_path: Path) -> None:
+    make_study(tmp_path / "study", CELLS, items=10, metric="perplexity", direction="minimize")
+    with pytest.raises(UserError, match="--items needs scores of items, but perplexity of this study has none"):
+        write_report(tmp_path / "study", tmp_path / "report", items=True)
+    assert not (tmp_path / "report").exists()
+
+
+def test_a_base_model_with_prompts_of_each_seed_has_secondary_scores_of_each_seed() -> None:
+    def base(score: float, other: float) -> BaseModelScore:
+        return BaseModelScore(score, 0.1, (), np.empty(0), secondary={"nll": Scored(other, error=0.2)})
+
+    found = mean_over_seeds({0: base(0.5, 1.0), 1: base(0.7, 2.0)}).by_metric("nll")
+    assert (found.score, found.error) == (1.5, pytest.approx(0.2))
+    assert [found.of(seed).score for seed in (0, 1)] == [1.0, 2.0]
+    assert mean_over_seeds({0: base(0.5, 1.0)}).by_metric("expected_acc") is None
 
 
 @pytest.mark.parametrize(
