@@ -1,7 +1,8 @@
 """The time of ``report``, and how it grows with the number of runs of a study.
 
 The script makes artificial studies with 5 seeds for each cell, and runs the command on each in a new process. It prints
-the time, also relative to the import of numpy and matplotlib, which shows the speed of the machine.
+the CPU seconds (user and system), which vary less than the time on a machine with other load, and the time, also
+relative to the import of numpy and matplotlib, which shows the speed of the machine.
 
     python benchmarks/report_time.py                                  # 100 and 500 runs
     python benchmarks/report_time.py --runs 500 2000 10000 --items 100
@@ -10,16 +11,21 @@ the time, also relative to the import of numpy and matplotlib, which shows the s
 from __future__ import annotations
 
 import argparse
+import json
+import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from smoa_lightning.common.checksums import sha256, write_sealed
+from smoa_lightning.records.record import FILES, ITEMS, RECORD
 from tests.ablation.made_study import make_study
 
 SEEDS = 5
@@ -39,10 +45,21 @@ def cells(number: int) -> dict[str, dict[str, Any]]:
     return found
 
 
-def timed(command: list[str]) -> float:
-    began = time.perf_counter()
+def list_checksums(folder: Path) -> None:
+    """Write the checksums of the items into the records, as runs do."""
+    for file in folder.glob(f"runs/*/{RECORD}"):
+        items, record = file.with_name(ITEMS), json.loads(file.read_text(encoding="utf-8"))
+        if items.is_file():
+            write_sealed(file, record | {FILES: {ITEMS: sha256(items)}})
+
+
+def timed(command: list[str]) -> tuple[float, float]:
+    """Run a command; return its time and its CPU seconds."""
+    began, before = time.perf_counter(), os.times()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    return time.perf_counter() - began
+    after = os.times()
+    cpu = after.children_user + after.children_system - before.children_user - before.children_system
+    return time.perf_counter() - began, cpu
 
 
 def main() -> None:
@@ -57,19 +74,26 @@ def main() -> None:
         for runs in args.runs:
             folders[runs] = Path(root) / str(runs)
             make_study(folders[runs], cells(runs // SEEDS), range(SEEDS), items=args.items, search=True)
-        found: dict[int, list[float]] = {runs: [] for runs in args.runs}
-        imports: list[float] = []
+            list_checksums(folders[runs])
+        found: dict[int, list[tuple[float, float]]] = {runs: [] for runs in args.runs}
+        imports: list[tuple[float, float]] = []
         for _ in range(args.rounds):
             imports.append(timed(start))
             for runs, folder in folders.items():
                 found[runs].append(timed([sys.executable, "-m", "smoa_lightning", "report", str(folder)]))
-    unit = statistics.median(imports)
-    print(f"{args.items} items a run; importing numpy and matplotlib takes {unit:.2f} s\n")
-    print("| runs | seconds, median (least-most) | / imports | ms a run |\n|---:|---:|---:|---:|")
-    for runs, times in found.items():
-        middle = statistics.median(times)
-        spread = f"{min(times):.1f}-{max(times):.1f}"
-        print(f"| {runs:,} | {middle:.1f} ({spread}) | {middle / unit:.1f} | {1000 * middle / runs:.1f} |")
+    unit, unit_cpu = (statistics.median(values) for values in zip(*imports, strict=True))
+    print(f"{args.items} items a run; importing numpy and matplotlib takes {unit:.2f} s, {unit_cpu:.2f} CPU s\n")
+    print("| runs | CPU s, median (least-most) | / imports | seconds | / imports | ms a run |\n" + "|---:" * 6 + "|")
+    for runs, measured in found.items():
+        (middle, shown), (cpu, shown_cpu) = (summary(values) for values in zip(*measured, strict=True))
+        shown_all = [f"{runs:,}", shown_cpu, f"{cpu / unit_cpu:.1f}", shown, f"{middle / unit:.1f}"]
+        print(f"| {' | '.join(shown_all)} | {1000 * middle / runs:.1f} |")
+
+
+def summary(values: Sequence[float]) -> tuple[float, str]:
+    """Return the median, and the median with the least and most value as text."""
+    middle = statistics.median(values)
+    return middle, f"{middle:.1f} ({min(values):.1f}-{max(values):.1f})"
 
 
 if __name__ == "__main__":

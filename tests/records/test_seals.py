@@ -115,6 +115,13 @@ def test_files_of_earlier_versions_load(tmp_path: Path) -> None:
     assert SEAL not in record
 
 
+def test_lines_of_another_kind_are_refused_although_their_checksum_is_right(tmp_path: Path) -> None:
+    file = tmp_path / "items.jsonl"
+    file.write_text('{"label": 1}\n')
+    with pytest.raises(UserError, match=r"items.jsonl is damaged \('row'\): restore the file"):
+        read_right(file, "acc", sha256(file))
+
+
 def test_a_checksum_does_not_depend_on_the_order_of_keys(tmp_path: Path) -> None:
     write_json(tmp_path / "other.json", dict(reversed(sealed(RECORD).items())))
     assert read_sealed(tmp_path / "other.json") is not None
