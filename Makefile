@@ -6,7 +6,7 @@ ARGS ?=
 TORCH ?=
 CONFIG ?= experiments/piqa.yaml
 
-.PHONY: fit test check docs schema architecture methods backbone encoder rows clean
+.PHONY: fit test check docs schema architecture methods backbone encoder vision rows clean
 
 fit: $(VENV)/.installed
 	$(BIN)/python -m smoa_lightning fit --config $(CONFIG) $(ARGS)
@@ -37,6 +37,9 @@ backbone: $(VENV)/.installed
 
 encoder: $(VENV)/.installed
 	$(BIN)/python -m tools.embedded.rebuild_encoder $(ARGS)
+
+vision: $(VENV)/.installed
+	$(BIN)/python -m tools.embedded.rebuild_vision $(ARGS)
 
 rows: $(VENV)/.installed
 	$(BIN)/python -m tools.embedded.write_rows $(ARGS)

@@ -13,6 +13,8 @@ import torch
 from transformers import AutoImageProcessor, AutoModelForImageClassification, pipeline
 
 from smoa_lightning.__main__ import main
+from smoa_lightning.ablation.study.expand import load_study
+from smoa_lightning.configuration import check_arguments
 
 from ..data.made_rows import write_folder
 from ..runs import only_run
@@ -121,6 +123,33 @@ def test_a_teacher_of_images(
     assert main(["fit", *arguments, "--trainer.max_steps", "3", "--model.warmup", "0"]) == 2
     assert "the image processor of" in (said := capsys.readouterr().err)
     assert "image_mean is [0.4, 0.5, 0.5] there and [0.5, 0.5, 0.5] here" in said
+
+
+def test_the_study_of_digits_passes_the_early_check() -> None:
+    study = load_study([EXPERIMENTS.parent / "ablations" / "images" / "digits.yaml"])
+    runs = list(study.final_runs({}))
+    assert len(runs) == 3 * len(study.cells) == 39
+    for run in runs:
+        if run.seed == study.seeds[0]:
+            check_arguments("fit", list(run.arguments))
+    adapters = [cell.settings["model"]["adapter"] or {} for cell in study.cells]
+    made = [(a["init_args"]["structure"], a["init_args"].get("slot", "update")) for a in adapters if "Surm" in str(a)]
+    structures = ("circulant", "toeplitz", "kronecker", "ldr")
+    assert made == [(structure, slot) for slot in ("update", "adapter") for structure in structures]
+
+
+@pytest.mark.slow
+def test_a_study_on_digits(tmp_path: Path) -> None:
+    """Two methods run, and the report has their accuracies."""
+    file = EXPERIMENTS.parent / "ablations" / "images" / "digits.yaml"
+    short = ["--trainer.max_epochs=1", "--data.limit_report_rows=40", "--seeds=1", "--data.limit_train_rows=64"]
+    short.append("--trainer.check_val_every_n_epoch=1")
+    axes = '--axes.method=[{"head": {"frozen": true, "model.adapter": null}}, {"smoa": {"r": 4}}]'
+    assert main(["ablate", "--config", str(file), "--root", str(tmp_path), axes, *short]) == 0
+    assert main(["report", str(tmp_path / "digits")]) == 0
+    (table,) = (tmp_path / "digits").rglob("report.md")
+    assert "| **method=head** | " in (text := table.read_text())
+    assert "| method=smoa | " in text
 
 
 def test_few_shot_lora_of_pevit(vision_model: Callable[[str], Path], image_folder: Path, tmp_path: Path) -> None:
