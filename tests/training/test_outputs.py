@@ -103,7 +103,9 @@ def test_scores_by_published_rules_are_labelled_everywhere(
     run = tmp_path / "run"
     flags = ["--data.rules", "llm_adapters", "--data.limit_report_rows", "3", "--trainer.max_steps", "1"]
     assert main(["fit", *tiny_arguments, *flags, "--run.folder", str(run), "--forgetting.text", "null"]) == 0
-    assert "Published rules llm_adapters: replies, answers and beams" in capsys.readouterr().out
+    shown = capsys.readouterr()
+    assert "Published rules llm_adapters: replies, answers and beams" in shown.out
+    assert "Seed set to" not in shown.err
     record = json.loads((run / "record.json").read_text())
     assert (record["data"]["protocol"], record["data"]["rules"]) == ("generation", "llm_adapters")
     assert {"report/acc", "report/unparsed_rate"} <= record["metrics"].keys()
