@@ -159,7 +159,7 @@ def _filled(argument: str, places: dict[str, str]) -> str:
 def test_a_pair_of_adapters_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "weights").mkdir()
     (tmp_path / "weights" / "adapter_config.json").write_text("{}")
-    with pytest.raises(UserError, match="holds a pair of adapters, a prompt and weights, which cannot be exported"):
+    with pytest.raises(UserError, match="holds a prompt together with an adapter of weights, and no single folder"):
         export(tmp_path, tmp_path / "out", Options())
 
 

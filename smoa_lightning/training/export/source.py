@@ -19,6 +19,7 @@ from smoa_lightning.backbones.backbone import BackboneConfig, Location, load_mod
 from smoa_lightning.backbones.quantization import quantization, quantized_layers
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.common.paths import local_path
+from smoa_lightning.records.adapter_places import BEST
 from smoa_lightning.records.record import read_record
 from smoa_lightning.training.adapter_folder import (
     adapter_folder,
@@ -94,12 +95,13 @@ def open_source(run: str | Path, moved: str | None = None) -> Source:
         UserError: The folder holds no adapter, a file is damaged, or there is no backbone in its folder.
     """
     path = local_path(run)
-    folder = adapter_folder(run)
-    if is_pair(folder):
+    place = path / BEST if (path / BEST).is_dir() else path
+    if is_pair(place):
         raise UserError(
             f"{run} holds a prompt together with an adapter of weights, and no single folder of another format holds "
-            f"both: peft reads the prompt from {folder} and the weights from {folder / WEIGHTS}"
+            f"both: peft reads the prompt from {place} and the weights from {place / WEIGHTS}"
         )
+    folder = adapter_folder(run)
     backbone, location = saved_backbone(folder, moved)
     adapter = None
     if (folder / "adapter_config.json").is_file():
