@@ -21,19 +21,20 @@ def selection_of(record: Mapping[str, Any]) -> str:
     return str((record.get("data") or {}).get("selection") or HELD_OUT)
 
 
-def capacity(metrics: Mapping[str, float]) -> dict[str, float]:
-    """Return what a run stores of random codes: ``capacity/stored_bits`` of all items, and for each trained parameter.
+def capacity(metrics: Mapping[str, float], rows: int) -> dict[str, float]:
+    """Return what a run stores of random codes: ``capacity/stored_bits`` of all rows, and for each trained parameter.
 
     Args:
         metrics: The metrics of a run whose training rows are reported, with the number of its trained parameters.
+        rows: Number of trained rows; those that are scored stand for all of them.
 
-    >>> capacity({"report/stored_bits": 20.0, "report/num_items": 250, "parameters/trainable": 1000})
+    >>> capacity({"report/stored_bits": 20.0, "parameters/trainable": 1000}, 250)
     {'capacity/stored_bits': 5000.0, 'capacity/bits_per_parameter': 5.0}
     """
     bits, trained = metrics.get("report/stored_bits"), metrics.get("parameters/trainable")
     if bits is None or not trained:
         return {}
-    total = bits * metrics["report/num_items"]
+    total = bits * rows
     return {"capacity/stored_bits": total, "capacity/bits_per_parameter": total / trained}
 
 

@@ -296,7 +296,8 @@ class Run:
         if self.module.frozen:
             metrics |= {k.replace("base/", "report/"): v for k, v in metrics.items()}
         metrics |= {f"parameters/{k}": v for k, v in sizes(self.module.network).items()}
-        metrics |= capacity(metrics) if self.data.selection == ON_TRAINED else {}
+        if self.data.selection == ON_TRAINED:
+            metrics |= capacity(metrics, len(self.data.indices("train")))
         metrics |= {f"cost/{k}": v for k, v in callback_of(trainer, CostMonitor).summary().items()}
         self.record |= {
             "status": "finished",
