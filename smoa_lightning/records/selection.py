@@ -26,7 +26,7 @@ def capacity(metrics: Mapping[str, float], rows: int) -> dict[str, float]:
 
     Args:
         metrics: The metrics of a run whose training rows are reported, with the number of its trained parameters.
-        rows: Number of trained rows; those that are scored stand for all of them.
+        rows: Number of trained rows, of which all or some are scored.
 
     >>> capacity({"report/stored_bits": 20.0, "parameters/trainable": 1000}, 250)
     {'capacity/stored_bits': 5000.0, 'capacity/bits_per_parameter': 5.0}

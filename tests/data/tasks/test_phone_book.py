@@ -97,7 +97,7 @@ def test_stored_bits_of_a_run(tiny_backbone: Path, tmp_path: Path, capsys: pytes
         bits.append(10 * math.log2(10) - loss * len(rest) / math.log(2))
     assert metrics["report/stored_bits"] == pytest.approx(sum(bits) / 8, abs=1e-3)
     assert metrics["selection/stored_bits"] == pytest.approx(metrics["report/stored_bits"], abs=1e-3)
-    total = sum(bits) / 8 * 10  # the scored rows stand for all trained rows
+    total = sum(bits) / 8 * 10  # the trained rows, of which 8 are scored
     assert metrics["capacity/stored_bits"] == pytest.approx(total, abs=1e-2)
     assert metrics["capacity/bits_per_parameter"] * metrics["parameters/trainable"] == pytest.approx(total)
     assert metrics["report/acc"] == sum(item["answer"] == item["label"] for item in items) / 8
