@@ -3,11 +3,12 @@
 The values are those of torchmetrics. ``acc``, ``expected_acc``, ``nll`` and ``mse`` are means over items, with the
 standard error of a mean. For the others there is no simple formula: the standard error is that of a bootstrap over the
 items (1,000 resamples, a fixed seed), so that it is the same in every process and run. If items share groups, groups
-are resampled.
+are resampled. One item or group has no standard error.
 """
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from smoa_lightning.evaluation.standard_errors import Groups, with_stderr
+from smoa_lightning.evaluation.standard_errors import Groups, known_errors, with_stderr
 
 RESAMPLES = 1000
 Metrics = dict[str, float]
@@ -40,17 +41,22 @@ def class_metrics(log_probabilities: np.ndarray, labels: np.ndarray, groups: Gro
     found, gold = torch.from_numpy(best), torch.from_numpy(labels).long()
     one_class = len(np.unique(best)) == 1 or len(np.unique(labels)) == 1  # torchmetrics does not return 0 then
     resampled = _resampled(best, labels, classes, groups)
+    units = count if groups is None else len(set(groups))
+
+    def spread(scores: np.ndarray) -> float:
+        return float(np.std(scores, ddof=1)) if units > 1 else math.nan
+
     gold_scores = log_probabilities[np.arange(count), labels]
     values = {
         **with_stderr("acc", (best == labels).astype(float), groups),
         **with_stderr("expected_acc", np.exp(gold_scores), groups),
         **with_stderr("nll", -gold_scores, groups),
         "mcc": 0.0 if one_class else float(multiclass_matthews_corrcoef(found, gold, num_classes=classes)),
-        "mcc_stderr": float(np.std(resampled.mcc(), ddof=1)),
+        "mcc_stderr": spread(resampled.mcc()),
     }
     if classes == 2:
-        values |= {"f1": float(binary_f1_score(found, gold)), "f1_stderr": float(np.std(resampled.f1(), ddof=1))}
-    return values
+        values |= {"f1": float(binary_f1_score(found, gold)), "f1_stderr": spread(resampled.f1())}
+    return known_errors(values)
 
 
 def number_metrics(predictions: np.ndarray, labels: np.ndarray, groups: Groups | None = None) -> Metrics:
@@ -75,8 +81,8 @@ def number_metrics(predictions: np.ndarray, labels: np.ndarray, groups: Groups |
     }
     for name, (metric, change) in kinds.items():
         values[name] = 0.0 if constant else float(metric(found, gold))
-        values[f"{name}_stderr"] = 0.0 if constant else _correlation_stderr(predictions, labels, change, groups)
-    return values
+        values[f"{name}_stderr"] = _correlation_stderr(predictions, labels, change, groups)
+    return known_errors(values)
 
 
 def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
@@ -137,7 +143,7 @@ def _correlation_stderr(
 ) -> float:
     """Return the standard error of Pearson's correlation of two changed columns, by scipy's bootstrap over the units.
 
-    The units are the items, or the groups of items; one unit has no standard error, which counts as 0.
+    The units are the items, or the groups of items; of one unit it is nan.
     """
     from scipy.stats import bootstrap
 
@@ -150,7 +156,9 @@ def _correlation_stderr(
         return float(_ratio((a * b).sum(), np.sqrt((a**2).sum() * (b**2).sum())))
 
     if len(members) < 2:
-        return 0.0
+        return math.nan
+    if np.ptp(one) == 0 or np.ptp(two) == 0:
+        return 0.0  # the correlation counts as 0 in every resample
     settings = {"vectorized": False, "n_resamples": RESAMPLES, "method": "percentile"}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of two items, some resamples are constant

@@ -17,7 +17,7 @@ Groups = Sequence[Hashable]  # the group of each item
 def mean_and_stderr(values: ArrayLike, groups: Groups | None = None) -> tuple[float, float]:
     """Return the mean over items and its standard error, sd / sqrt(n) with n - 1 in the sd.
 
-    With groups it is the cluster-robust error of ``by_groups``, as in studies. It is 0 for a single item or group,
+    With groups it is the cluster-robust error of ``by_groups``, as in studies. It is nan for a single item or group,
     which does not show how others vary.
 
     Args:
@@ -35,13 +35,18 @@ def mean_and_stderr(values: ArrayLike, groups: Groups | None = None) -> tuple[fl
         scores = by_groups(scores, groups)
     elif groups is not None:
         scores = scores[:1]
-    return mean, float(scores.std(ddof=1)) / math.sqrt(len(scores)) if len(scores) > 1 else 0.0
+    return mean, float(scores.std(ddof=1)) / math.sqrt(len(scores)) if len(scores) > 1 else math.nan
 
 
 def with_stderr(name: str, values: ArrayLike, groups: Groups | None = None) -> dict[str, float]:
-    """Return a mean over items as ``name`` and its standard error as ``<name>_stderr``."""
+    """Return a mean over items as ``name`` and its standard error, if it is known, as ``<name>_stderr``."""
     mean, error = mean_and_stderr(values, groups)
-    return {name: mean, f"{name}_stderr": error}
+    return known_errors({name: mean, f"{name}_stderr": error})
+
+
+def known_errors(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Return metrics without the standard errors that are nan."""
+    return {name: value for name, value in metrics.items() if not (name.endswith("_stderr") and math.isnan(value))}
 
 
 def groups_of(records: Sequence[Mapping[str, Any]], groups: Any) -> list[int] | None:

@@ -24,7 +24,7 @@ from smoa_lightning.backbones.hub import cached_snapshot, hub_answers, hub_error
 from smoa_lightning.common.errors import UserError, one_line
 from smoa_lightning.common.item_statistics import perplexity_scores
 from smoa_lightning.common.paths import local_path
-from smoa_lightning.evaluation.standard_errors import Groups, mean_and_stderr, with_stderr
+from smoa_lightning.evaluation.standard_errors import Groups, known_errors, mean_and_stderr, with_stderr
 
 N_BOOTSTRAP = 500  # resamples for the standard errors of BLEU and chrF; with these they are exact to about 3 %
 
@@ -67,7 +67,8 @@ def reply_metrics(replies: Sequence[str], references: Sequence[str], groups: Gro
     metrics |= with_stderr("token_f1", [token_f1(*pair) for pair in pairs], groups)
     tokens = [_bleu_tokens()(reply.lower()).split() for reply in replies]
     metrics |= {"distinct_1": distinct(tokens, 1), "distinct_2": distinct(tokens, 2)}
-    return metrics | with_stderr("reply_length", [float(len(reply.split())) for reply in replies], groups)
+    metrics |= with_stderr("reply_length", [float(len(reply.split())) for reply in replies], groups)
+    return known_errors(metrics)
 
 
 def _corpus_score(metric: Any, replies: list[str], references: list[str], groups: Groups | None) -> tuple[float, float]:
@@ -87,7 +88,7 @@ def _corpus_score(metric: Any, replies: list[str], references: list[str], groups
         rows = [[n for n, own in enumerate(groups) if own == group] for group in dict.fromkeys(groups)]
         statistics = [np.sum([statistics[n] for n in row], axis=0).tolist() for row in rows]
     _, resampled = _bootstrap_resample(statistics, metric, N_BOOTSTRAP)
-    return score, stdev(float(each.score) for each in resampled)
+    return score, stdev(float(each.score) for each in resampled) if len(statistics) > 1 else math.nan
 
 
 def signatures() -> dict[str, str]:
@@ -201,7 +202,7 @@ def likelihood_metrics(nll: Sequence[float], tokens: Sequence[int], groups: Grou
     if perplexity < math.inf:  # relative first: the squares of scores would be too large for a float
         stderr = perplexity * mean_and_stderr(perplexity_scores(nll, tokens) / perplexity, groups)[1]
     metrics = with_stderr("nll", [a / t for a, t in zip(nll, tokens, strict=True)], groups)
-    return metrics | {"perplexity": perplexity, "perplexity_stderr": stderr}
+    return known_errors(metrics | {"perplexity": perplexity, "perplexity_stderr": stderr})
 
 
 def stored_bits(code_bits: Sequence[float], nll: Sequence[float], groups: Groups | None = None) -> dict[str, float]:

@@ -64,6 +64,19 @@ def test_the_base_model_is_scored_for_each_seed_that_chooses_the_prompts(
     assert base_seeds(study, study.cells[0]) == seeds
 
 
+@pytest.mark.parametrize(
+    ("overrides", "one_score"),
+    [({"data.num_fewshot": 2}, False), ({"data.num_fewshot": 2, "data.seed": 5}, True), ({}, True)],
+    ids=str,
+)
+def test_cells_with_other_seeds_share_a_score_if_their_prompts_are_the_same(
+    overrides: dict[str, Any], one_score: bool, made: Any
+) -> None:
+    axis = {"values": {"a": {"seed_offset": 0}, "b": {"seed_offset": 500}}}
+    found = scored_with(made(axes={"repeat": axis["values"]}, overrides=overrides))
+    assert (len(set(found.values())) == 1) == one_score
+
+
 def test_searched_prompts_give_each_cell_a_base_model_of_its_own(made: Any) -> None:
     search = {"parameters": {"num_fewshot": {"choices": [0, 2]}}, "trials": 2}
     found = scored_with(made(axes={"r": [4, 8]}, search=search))

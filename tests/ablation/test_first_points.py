@@ -108,6 +108,12 @@ WRONG = [
     ({"extend": 3}, {}, r"search\.extend is 3, but must be true, or \{factor: 2, trials: 4\}"),
     ({"extend": {"factor": 1}}, {}, r"search\.extend\.factor is 1, but must be a number above 1"),
     ({"extend": {"trials": 0}}, {}, r"search\.extend\.trials is 0, but must be a whole number of at least 1"),
+    ({"extend": True, "sampler": "gp"}, {}, "sampler gp needs the same ranges in all trials, so extend needs"),
+    (
+        {"extend": True, "sampler": "cmaes"},
+        {},
+        "sampler cmaes needs the same ranges in all trials, so extend needs",
+    ),
     ({"extend": True}, {"log": False}, r"search\.extend multiplies values by a factor, so it needs a range with log"),
 ]
 

@@ -19,7 +19,7 @@ from smoa_lightning.ablation.report.analysis import Analysis, analyse
 from smoa_lightning.ablation.report.contents import seed_note
 from smoa_lightning.ablation.report.folder import read_study
 from smoa_lightning.ablation.report.paired_cells import SeedPools
-from smoa_lightning.ablation.report.searches import search_blocks
+from smoa_lightning.ablation.report.searches import edge_sentences, search_blocks
 from smoa_lightning.ablation.statistics import crossed_difference
 from smoa_lightning.ablation.statistics.seed_variance import Pooled
 from smoa_lightning.commands.report import write_report
@@ -256,6 +256,27 @@ def test_effects_of_a_grid(tmp_path: Path) -> None:
 
 
 # ------------------------------------------------------------------------------------------ missing and damaged results
+
+
+@pytest.mark.parametrize(
+    ("best", "tried", "words"),
+    [
+        (0.2, [0.01, 0.1, 0.2, 0.4], None),  # beyond the range, and a larger value was worse
+        (0.1, [0.01, 0.1, 0.2], None),  # at the end of the range, which was not the end of what was tried
+        (0.4, [0.01, 0.1, 0.2, 0.4], "is the largest of 4 tried values"),
+        (0.0995, [0.01, 0.1], "is at the upper end of its range"),
+        (0.01, [0.005, 0.01, 0.1], None),
+        (0.01, [0.01, 0.1], "is at the lower end of its range"),
+    ],
+)
+def test_an_end_of_a_range_is_named_unless_values_beyond_it_were_worse(
+    best: float, tried: list[float], words: str | None
+) -> None:
+    search = {"parameters": {"model.lr": {"low": 0.01, "high": 0.1, "log": True}}}
+    trials = [{"parameters": {"model.lr": value}} for value in tried]
+    found = edge_sentences("a", {"model.lr": best}, search, trials)
+    assert len(found) == (words is not None)
+    assert all(str(words) in sentence for sentence in found)
 
 
 def test_failed_trials_and_values_at_an_end_of_the_range_are_reported(tmp_path: Path) -> None:

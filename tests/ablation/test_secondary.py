@@ -95,6 +95,11 @@ def test_a_report_has_a_section_and_files_for_each_secondary_metric(study: Any, 
         for main, own in zip(analysis.comparisons, analysis.secondary["expected_acc"].comparisons, strict=True)
     ]
     assert f"{np.median(errors):.2f} of those by the objective for the differences" in text
+    sizes = [
+        np.median([abs(each.difference.value) / each.difference.standard_error for each in own.comparisons])
+        for own in (analysis.secondary["expected_acc"], analysis)
+    ]
+    assert "which are {:.1f} of their standard errors from 0 instead of {:.1f}".format(*sizes) in text
     assert sharpness(analysis, analysis.secondary["nll"]) == ""  # nats and points cannot be compared
 
 

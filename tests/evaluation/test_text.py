@@ -150,7 +150,7 @@ def test_one_item_has_no_spread() -> None:
     found = reply_metrics(["the cat sat on the mat"], ["the cat sat on the mat"])
     assert found["bleu"] == pytest.approx(100)
     assert found["rouge_l"] == found["token_f1"] == 1
-    assert [value for name, value in found.items() if name.endswith("_stderr")] == [0.0] * 5
+    assert not [name for name in found if name.endswith("_stderr")]
 
 
 def test_different_numbers_are_refused() -> None:
@@ -168,7 +168,7 @@ def test_answers_by_hand() -> None:
     assert found["unparsed_rate"] == pytest.approx(1 / 5)
     assert found["unparsed_rate_stderr"] == pytest.approx(math.sqrt(0.2 * 0.8 / 4))
     assert answer_metrics([None], ["a"]) == {
-        "acc": 0.0, "acc_stderr": 0.0, "unparsed_rate": 1.0, "unparsed_rate_stderr": 0.0,
+        "acc": 0.0, "unparsed_rate": 1.0,
     }  # fmt: skip
 
 
@@ -208,7 +208,7 @@ def test_delta_method_equals_the_bootstrap_and_the_truth() -> None:
 
 def test_perplexity_of_one_item_and_of_a_broken_model() -> None:
     one = likelihood_metrics([math.log(4) * 3], [3])
-    assert one == pytest.approx({"nll": math.log(4), "nll_stderr": 0, "perplexity": 4, "perplexity_stderr": 0})
+    assert one == pytest.approx({"nll": math.log(4), "perplexity": 4})  # one item shows no spread
     assert likelihood_metrics([9000.0, 9500.0], [3, 3])["perplexity"] == math.inf
 
 

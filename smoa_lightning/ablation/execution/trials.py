@@ -21,7 +21,7 @@ from smoa_lightning.ablation.study.extension import beyond
 from smoa_lightning.ablation.study.first_points import first_points
 from smoa_lightning.ablation.study.objective import DIRECTIONS
 from smoa_lightning.ablation.study.optuna_objects import pruner, sampler, suggest
-from smoa_lightning.ablation.study.search_space import FIRST_SEARCH_SEED, Search
+from smoa_lightning.ablation.study.search_space import Search
 from smoa_lightning.ablation.study.space import Cell
 
 ORIGIN = "origin"  # number of a trial's first attempt
@@ -33,9 +33,9 @@ SEEDS = "/seeds="  # before the seeds in the name of an Optuna study
 def seeds_suffix(search: Search) -> str:
     """Return the end of the name of a search: a trial's score is a mean over seeds, so other seeds are another search.
 
-    It is empty for one seed with the default number, as in earlier versions.
+    Earlier versions had no such end, whatever their seeds were. Their trials are queued, and their runs are used again.
     """
-    return "" if search.seeds == (FIRST_SEARCH_SEED,) else SEEDS + ",".join(map(str, search.seeds))
+    return SEEDS + ",".join(map(str, search.seeds))
 
 
 @dataclass(frozen=True)

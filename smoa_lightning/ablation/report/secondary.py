@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from statistics import median
 
@@ -36,24 +37,32 @@ def secondary_blocks(analysis: Analysis) -> list[Block]:
 
 
 def sharpness(analysis: Analysis, own: Analysis) -> str:
-    """Return how large the standard errors of a secondary metric are, in shares of those of the objective.
+    """Return how large the standard errors of a secondary metric are, and how many of them a difference has.
 
-    It is empty if the metrics have different units, or no comparison has both errors.
+    Both are medians beside those of the objective. Smaller errors alone say nothing: a metric that changes less has
+    them too. It is empty if the metrics have different units, or no comparison has both errors.
     """
     kinds = {"differences from the baseline": (analysis.comparisons, own.comparisons)}
     kinds["gains over the base model"] = (analysis.gains, own.gains)
     parts = []
     for kind, (main, other) in kinds.items():
-        errors = {(each.cell, each.baseline): each.difference.standard_error for each in main if _is_share(each)}
-        ratios = [
-            each.difference.standard_error / before
-            for each in other
-            if each.difference.standard_error and _is_share(each) and (before := errors.get((each.cell, each.baseline)))
-        ]
-        if ratios:
-            parts.append(f"{median(ratios):.2f} of those by the objective for the {kind}")
-    return f"Its standard errors are (median) {' and '.join(parts)}." if parts else ""
+        found = _with_errors(main)
+        pairs = [(new, found[place]) for place, new in _with_errors(other).items() if place in found]
+        if pairs:
+            ratio = median(new[1] / old[1] for new, old in pairs)
+            sizes = [[abs(value) / error for value, error in pair] for pair in pairs]
+            own, of_objective = (median(side) for side in zip(*sizes, strict=True))
+            parts.append(
+                f"{ratio:.2f} of those by the objective for the {kind}, which are {own:.1f} of their standard errors "
+                f"from 0 instead of {of_objective:.1f}"
+            )
+    return f"Its standard errors are (medians) {'; '.join(parts)}." if parts else ""
 
 
-def _is_share(each: Comparison) -> bool:
-    return METRICS[each.metric].unit == "share"
+def _with_errors(compared: Iterable[Comparison]) -> dict[tuple[str, str], tuple[float, float]]:
+    """Return cell and baseline -> difference and standard error, of shares only: other units cannot be compared."""
+    return {
+        (each.cell, each.baseline): (each.difference.value, error)
+        for each in compared
+        if METRICS[each.metric].unit == "share" and (error := each.difference.standard_error)
+    }

@@ -30,6 +30,8 @@ def scored_with(study: Study) -> dict[str, str]:
         ignored = TRAINING - CHOOSE_SHOTS if given.get("num_fewshot") else TRAINING
         ignored = ignored - {"limit_train_rows"} if given.get("selection") == ON_TRAINED else ignored
         data = {key: value for key, value in given.items() if key not in ignored}
+        if prompts_follow_seed(cell.settings):
+            data["seed"] = cell.flags.get("seed_everything", 0)  # cells with a ``seed_offset`` have other prompts
         backbone = (cell.settings.get("model") or {}).get("backbone")
         # a search of these settings gives the cells different best values, so each has a base model of its own
         searched = [p.key for p in cell.parameters if p.key.startswith(("data.", "model.backbone"))]

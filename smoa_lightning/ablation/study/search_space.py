@@ -43,6 +43,7 @@ OWN_ARGUMENTS = ("search_space", "wrapped_pruner")  # set by this code, not by t
 MOST_TRIALS = 10_000  # of a cell
 SEARCH_KEYS = ("parameters", "trials", "common", "extend", "sampler", "pruner", "seeds", "objective")
 COMMON = 8  # first trials with the same values in all cells
+ONE_RANGE = ("gp", "cmaes")  # samplers that draw a parameter alone if its range differs between trials
 MODELS = ("tpe", "gp")  # samplers whose random trials the common points replace
 
 
@@ -158,7 +159,7 @@ def parse_search(
     parsed = tuple(found.values())
     where = tree.where("search", "sampler")
     sampler = parse_optuna_class(given.get("sampler"), SAMPLERS, "optuna.samplers", "tpe", where)
-    _check_sampler(sampler, parsed, where)
+    _check_sampler(sampler, parsed, given.get("extend"), where)
     return Search(
         parsed,
         _trials(given.get("trials"), sampler, parsed, tree.where("search", "trials")),
@@ -171,7 +172,7 @@ def parse_search(
     )
 
 
-def _check_sampler(sampler: OptunaClass, parsed: Sequence[Parameter], where: str) -> None:
+def _check_sampler(sampler: OptunaClass, parsed: Sequence[Parameter], extend: Any, where: str) -> None:
     for parameter in parsed:
         if sampler.name in FINITE and parameter.values is None:
             raise UserError(
@@ -179,6 +180,8 @@ def _check_sampler(sampler: OptunaClass, parsed: Sequence[Parameter], where: str
             )
         if sampler.name == "cmaes" and parameter.choices:
             raise UserError(f"{where}sampler cmaes needs ranges, but {parameter.name} has choices; tpe can search both")
+    if sampler.name in ONE_RANGE and extend not in (None, False):
+        raise UserError(f"{where}sampler {sampler.name} needs the same ranges in all trials, so extend needs tpe")
 
 
 def _trials(given: Any, sampler: OptunaClass, parsed: Sequence[Parameter], where: str) -> int:

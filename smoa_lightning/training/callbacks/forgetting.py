@@ -167,7 +167,7 @@ def general_perplexity(
             nll[i], tokens[i] = -value, number
         after_batch()
     found = likelihood_metrics(nll, tokens)
-    return {f"general_{name}": found[name] for name in ("perplexity", "perplexity_stderr")}
+    return {f"general_{name}": value for name, value in found.items() if name.startswith("perplexity")}
 
 
 def documents(text: str, limit: int) -> list[str]:
