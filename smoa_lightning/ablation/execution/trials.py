@@ -33,7 +33,7 @@ SEEDS = "/seeds="  # before the seeds in the name of an Optuna study
 def seeds_suffix(search: Search) -> str:
     """Return the end of the name of a search: a trial's score is a mean over seeds, so other seeds are another search.
 
-    Earlier versions had no such end, whatever their seeds were. Their trials are queued, and their runs are used again.
+    Earlier versions had no such end for any seeds. Their trials are queued, and their runs are used again.
     """
     return SEEDS + ",".join(map(str, search.seeds))
 
