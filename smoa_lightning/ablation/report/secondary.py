@@ -39,8 +39,8 @@ def secondary_blocks(analysis: Analysis) -> list[Block]:
 def sharpness(analysis: Analysis, own: Analysis) -> str:
     """Return how large the standard errors of a secondary metric are, and how many of them a difference has.
 
-    Both are medians, compared with those of the objective. Smaller errors alone say nothing: a metric that changes less has
-    them too. It is empty if the metrics have different units, or no comparison has both errors.
+    Both are medians, compared with those of the objective. Smaller errors alone say nothing: a metric that changes less
+    has them too. It is empty if the metrics have different units, or no comparison has both errors.
     """
     kinds = {"differences from the baseline": (analysis.comparisons, own.comparisons)}
     kinds["gains over the base model"] = (analysis.gains, own.gains)
