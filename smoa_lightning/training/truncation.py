@@ -23,12 +23,14 @@ from smoa_lightning.backbones.backbone import limits
 from smoa_lightning.backbones.processor import load_processor
 from smoa_lightning.common.console import no_bar
 from smoa_lightning.common.errors import UserError
+from smoa_lightning.records.metric_table import COMMON
 from smoa_lightning.training.export.lora import Update, difference, find_updates
 from smoa_lightning.training.export.merge import merged_model
 from smoa_lightning.training.export.probe import Probe, report_rows
 from smoa_lightning.training.export.source import Source, open_source
 
 logger = logging.getLogger(__name__)
+EXACT, ROUNDED = 1e-3, 0.03  # largest difference to the nll of the record: runs in float32, runs in other formats
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ def truncate(label: str, source: Source, probe: Probe) -> RunTruncation:
         probe: Its report rows.
 
     Raises:
-        UserError: The update changes no linear layer, or peft cannot merge it.
+        UserError: The update changes no linear layer, peft cannot merge it, or the merged model is not the run.
     """
     assert probe.data is not None
     whole = source.plain_model()
@@ -122,8 +124,22 @@ def truncate(label: str, source: Source, probe: Probe) -> RunTruncation:
         for name, value in source.record.get("metrics", {}).items()
         if name.startswith("report/")
     }
+    _check_whole(source, scores[-1], recorded)
     primary = probe.data.sets.primary("report")
     return RunTruncation(label, source.method, primary, len(updates.layers), bound, recorded, scores, updates.left_out)
+
+
+def _check_whole(source: Source, last: TruncatedScore, recorded: dict[str, float]) -> None:
+    """Refuse scores whose last rank is not the run: the largest rank of the method keeps the whole update."""
+    if COMMON not in recorded or COMMON not in last.metrics:
+        return
+    exact = source.backbone.dtype == "float32" and source.backbone.quantization is None
+    found, own = last.metrics[COMMON], recorded[COMMON]
+    if not abs(found - own) <= (EXACT if exact else ROUNDED) * max(1.0, abs(own)):
+        raise UserError(
+            f"rank: --truncate cannot cut the update of {source.method}: with all of it merged into the weights, "
+            f"{COMMON} is {found:.4f} at rank {last.rank}, but {own:.4f} in the record of the run"
+        )
 
 
 def ranks_up_to(bound: int) -> list[int]:

@@ -14,15 +14,18 @@ import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from smoa_lightning import FineTuneModule
 from smoa_lightning.__main__ import main
 from smoa_lightning.adapters import SMoAConfig
 from smoa_lightning.adapters.bottleneck import BottleneckConfig
 from smoa_lightning.backbones.backbone import BackboneConfig
+from smoa_lightning.common.errors import UserError
 from smoa_lightning.records.rank_figure import Panel, draw
 from smoa_lightning.records.tables import without_markup
 from smoa_lightning.training.adapter_folder import load_adapter, save_adapter
+from smoa_lightning.training.export import merge
 from smoa_lightning.training.export.source import open_source
 from smoa_lightning.training.truncation import open_rows, truncate
 from smoa_lightning.training.update_rank import measure
@@ -207,6 +210,33 @@ def _a_planted_update_is_flat_from_its_rank_on(folder: Folder, run: Path) -> Non
     assert all(abs(nll[rank] - nll[32]) < 1e-5 for rank in (4, 8, 16))
     assert all(abs(nll[rank] - nll[32]) > 1e-3 for rank in (0, 1, 2))
     assert result.not_cut == []
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # of peft, at every saving and loading of tied embeddings
+def test_the_last_rank_has_the_score_of_the_record(
+    tiny_arguments: list[str],
+    tiny_backbone: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A LoRA of an input embedding that is tied to the output embedding, and a merge that changes both."""
+    model = AutoModelForCausalLM.from_pretrained(tiny_backbone)
+    model.config.tie_word_embeddings = True
+    model.lm_head.weight = model.model.embed_tokens.weight
+    tied, run = tmp_path / "tied", tmp_path / "run"
+    model.save_pretrained(tied)
+    AutoTokenizer.from_pretrained(tiny_backbone).save_pretrained(tied)
+    lora = ["--config", str(EXPERIMENTS / "adapters" / "lora.yaml"), "--model.adapter.r", "2", "--lr", "0.05"]
+    targets = ["--model.adapter.target_modules", "[embed_tokens,q_proj]", "--model.backbone.path", str(tied)]
+    assert main(["fit", *tiny_arguments, *lora, *targets, "--run.folder", str(run)]) == 0
+    source, probe = open_rows(run)
+    result = truncate("run", source, probe)
+    assert result.scores[-1].metrics["nll"] == pytest.approx(result.recorded["nll"], abs=1e-5)
+    assert result.not_cut == ["model.embed_tokens.weight"]
+    monkeypatch.setattr(merge, "_untie_adapted", lambda model: None)
+    with pytest.raises(UserError, match=r"cannot cut the update of lora: with all of it merged .* in the record"):
+        truncate("run", source, probe)
 
 
 def test_truncate_needs_rows_and_an_update_of_weights(

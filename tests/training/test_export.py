@@ -27,6 +27,7 @@ from smoa_lightning.adapters.mora import MoraConfig
 from smoa_lightning.backbones.backbone import BackboneConfig
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.training.adapter_folder import load_adapter, save_adapter
+from smoa_lightning.training.export import merge
 from smoa_lightning.training.export.card import table
 from smoa_lightning.training.export.export import Options, export
 from smoa_lightning.training.export.lora import choose_rank, decompose, find_updates
@@ -191,6 +192,40 @@ def test_an_adapted_output_embedding_is_separated_from_the_input(
     else:
         model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tied_backbone), str(tmp_path / "out"))
     assert (logits(model) - logits(load_adapter(run)[0])).abs().max() < 1e-4
+
+
+TIED: dict[str, Any] = {
+    "lora": lambda: peft.LoraConfig(r=3, target_modules=["embed_tokens", "q_proj"]),
+    "dora": lambda: peft.LoraConfig(r=3, target_modules=["embed_tokens"], use_dora=True),
+    "both": lambda: peft.LoraConfig(r=3, target_modules=["embed_tokens", "lm_head"]),
+    "tokens": lambda: peft.TrainableTokensConfig(target_modules=["embed_tokens"], token_indices=[5, 9]),
+}
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # of peft, at every saving and loading of tied embeddings
+@pytest.mark.parametrize(
+    ("method", "backbone"), [*((method, "tied_backbone") for method in TIED), ("lora", "tiny_backbone")]
+)
+def test_an_adapted_input_embedding_is_merged_into_itself_only(
+    method: str, backbone: str, adapter: Made, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    run = adapter(request.getfixturevalue(backbone), TIED[method]())
+    facts = exported(run, tmp_path / "out", dtype="float32")
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    assert (logits(model) - logits(load_adapter(run)[0])).abs().max() < 1e-4
+    assert facts["tied_output"] is (backbone == "tied_backbone" and method == "tokens")
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # as above
+def test_an_export_with_other_logits_is_refused(
+    adapter: Made, tied_backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without the separation of tied embeddings, peft merges a wrong model."""
+    monkeypatch.setattr(merge, "_untie_adapted", lambda model: None)
+    run = adapter(tied_backbone, TIED["lora"]())
+    with pytest.raises(UserError, match=r"not the model of the run: two logits differ by .*, so nothing is written"):
+        export(run, tmp_path / "out", Options(dtype="float32"))
+    assert not (tmp_path / "out").exists()
 
 
 def test_trained_biases_are_merged_and_named_in_a_lora(adapter: Made, tied_backbone: Path, tmp_path: Path) -> None:

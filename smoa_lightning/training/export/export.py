@@ -29,7 +29,7 @@ from smoa_lightning.training.export.lora import (
     write_lora,
 )
 from smoa_lightning.training.export.merge import cast_once, merged_model, write_model
-from smoa_lightning.training.export.probe import compare, make_probe
+from smoa_lightning.training.export.probe import check_fidelity, compare, make_probe
 from smoa_lightning.training.export.push import check_push, push
 from smoa_lightning.training.export.source import Source, check_updates_weights, open_source, stored_format
 from smoa_lightning.version import __version__
@@ -93,6 +93,8 @@ def export(run: str | Path, output: Path, options: Options) -> str:
         facts = _description(source, options, quantised) | WRITERS[options.format](source, options, temporary, bound)
         logger.info("measuring the export")
         fidelity = compare(probe, _load(source, options.format, temporary), logits, before)
+        if options.format != "lora":  # the error of a LoRA is that of its rank, and the report states it
+            check_fidelity(fidelity, exact=_is_exact(source, facts))
         facts["fidelity"] = dataclasses.asdict(fidelity)
         (temporary / REPORT).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
         (temporary / CARD).write_text(card(facts), encoding="utf-8")
@@ -122,6 +124,12 @@ def _check_format(source: Source, options: Options) -> None:
         raise UserError("export: a LoRA does not hold the new head of the model: use --format merged or adapter")
     if options.format != "adapter":
         check_updates_weights(source, None, options.format)
+
+
+def _is_exact(source: Source, facts: Facts) -> bool:
+    """Return whether the run and its export are in float32, so that only the order of sums differs."""
+    formats = {source.backbone.dtype, facts.get("dtype", source.backbone.dtype)}
+    return formats == {"float32"} and facts["quantized"] is None
 
 
 def _bound(source: Source, model: Any) -> int | None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from peft import PeftModel
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 from transformers import AutoTokenizer, PreTrainedModel
 
@@ -49,6 +50,7 @@ def _widen(model: nn.Module) -> None:
 
 
 def _merged(model: PeftModel, source: Source, format: str) -> PreTrainedModel:
+    _untie_adapted(model.get_base_model())
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of tied weights, which _separate_output handles
@@ -59,6 +61,21 @@ def _merged(model: PeftModel, source: Source, format: str) -> PreTrainedModel:
             f"({one_line(error)}): use --format adapter"
         ) from error
     return merged
+
+
+def _untie_adapted(model: Any) -> None:
+    """Give the output embedding a weight of its own before an update of one of the tied embeddings is merged.
+
+    The update acts in one of them only, but peft adds it to the weight that both share.
+    """
+    inputs, outputs = model.get_input_embeddings(), model.get_output_embeddings()
+    if outputs is None or not (isinstance(inputs, BaseTunerLayer) or isinstance(outputs, BaseTunerLayer)):
+        return
+    if getattr(outputs, "tied_adapter", None) is not None:  # new embeddings of single tokens act in both
+        return
+    first, last = (m.get_base_layer() if isinstance(m, BaseTunerLayer) else m for m in (inputs, outputs))
+    if last.weight is first.weight:
+        last.weight = nn.Parameter(last.weight.detach().clone(), requires_grad=False)
 
 
 def _separate_output(model: PreTrainedModel) -> None:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 POSITIONS = 512  # whose logits are compared
 LOGIT_ROWS = 32  # rows that are read if no metric is measured
+EXACT, ROUNDED = 1e-3, 0.1  # largest difference of logits, as a share of the largest logit: float32, other formats
 TEXT = (
     "The weather was fine, and the two friends walked along the river. Question: how many bridges are there between "
     "the mill and the town? They counted 3 of stone and 4 of wood, so the answer is 7. def add(a, b): return a + b"
@@ -154,6 +155,27 @@ def compare(probe: Probe, model: Any, logits: list[Tensor], before: dict[str, fl
         primary=probe.data.sets.primary("report") if probe.data is not None and probe.rows else None,
         before=before,
         after=probe.metrics(model),
+    )
+
+
+def check_fidelity(fidelity: Fidelity, exact: bool) -> None:
+    """Refuse an export whose logits are not those of the run.
+
+    Args:
+        fidelity: The compared logits.
+        exact: Both models are in float32; otherwise one of them is in half precision or quantised.
+
+    Raises:
+        UserError: The logits differ by more than ``EXACT`` or ``ROUNDED`` of the largest logit.
+    """
+    share = EXACT if exact else ROUNDED
+    if fidelity.largest_difference <= share * fidelity.largest_logit:
+        return
+    advice = "" if exact else "; --dtype float32 writes the update without rounding"
+    raise UserError(
+        "export: the exported model is not the model of the run: two logits differ by "
+        f"{fidelity.largest_difference:.3g}, "
+        f"more than {share:g} of the largest logit, {fidelity.largest_logit:.3g}, so nothing is written{advice}"
     )
 
 
