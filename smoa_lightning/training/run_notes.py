@@ -74,6 +74,17 @@ def end_reason(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"
 
 
+def _capacity_line(bits: float, each: float) -> str:
+    """Return what a run stores; the nll of a model that knows less than uniform chance exceeds the bits of the codes.
+
+    >>> _capacity_line(1200.4, 0.5), _capacity_line(-300.0, -0.1)
+    ('1,200 bits stored, 0.500 for each trained parameter', 'the run stores nothing yet (-300 bits)')
+    """
+    if bits <= 0:
+        return f"the run stores nothing yet ({bits:,.0f} bits)"
+    return f"{bits:,.0f} bits stored, {each:.3f} for each trained parameter"
+
+
 def fit_result(run: Run, metrics: Mapping[str, float]) -> str:
     """Return the scores, the sizes and the folder of a finished run."""
     facts = run.data.sets.table_facts("report")
@@ -81,10 +92,7 @@ def fit_result(run: Run, metrics: Mapping[str, float]) -> str:
     lines += [] if run.module.frozen else result_lines("after training", metrics, "report", facts)
     table = f"{result_table(lines)}\n{legend()}\n" if lines else ""
     if "capacity/bits_per_parameter" in metrics:
-        table += (
-            f"{metrics['capacity/stored_bits']:,.0f} bits stored, "
-            f"{metrics['capacity/bits_per_parameter']:.3f} for each trained parameter\n"
-        )
+        table += f"{_capacity_line(metrics['capacity/stored_bits'], metrics['capacity/bits_per_parameter'])}\n"
     for note in (selection_note([run.record]), rules_note([run.record])):
         table += f"{note}\n" if note else ""
     trainable, size = (int(metrics[f"parameters/{name}"]) for name in ("trainable", "adapter_bytes"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from abc import abstractmethod
 from collections.abc import Iterator
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import lightning as L
 from torch import nn
@@ -13,10 +13,17 @@ from transformers import PreTrainedTokenizerBase
 
 from smoa_lightning.adapters import without_adapter
 from smoa_lightning.backbones.processor import Processor
+from smoa_lightning.data.encoding.task_sets import TaskSets
+from smoa_lightning.data.rows.task_rows import Part
 from smoa_lightning.evaluation.tasks import Divergence, TaskEvaluation
 from smoa_lightning.records.metric_table import METRICS
 
 Batch = dict[str, Any]
+
+
+def computed(evaluation: TaskEvaluation, sets: TaskSets, part: Part) -> dict[str, float]:
+    """Return the metrics of the scored rows of a part; the groups of its rows are the unit of standard errors."""
+    return evaluation.compute({name: sets.groups(part, name) for name in evaluation.names})
 
 
 class ScoringModule(L.LightningModule):
@@ -55,7 +62,7 @@ class ScoringModule(L.LightningModule):
         finally:
             self.scoring_base_model = False
 
-    def _new_evaluation(self, part: Literal["selection", "report"]) -> None:
+    def _new_evaluation(self, part: Part) -> None:
         """Begin a pass over the rows of a part, with an evaluator for each of its tasks."""
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         sets = data.sets.scored(part)
@@ -105,9 +112,8 @@ class ScoringModule(L.LightningModule):
 
     def _log_metrics(self, prefix: str) -> None:
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
-        part = "selection" if prefix == "selection" else "report"
-        groups = {name: data.sets.groups(part, name) for name in self.evaluation.names}
-        for name, value in self.evaluation.compute(groups).items():
+        part: Part = "selection" if prefix == "selection" else "report"
+        for name, value in computed(self.evaluation, data.sets, part).items():
             # the evaluators gather over the processes; sync_dist averages equal numbers
             shown = name in METRICS and METRICS[name].in_progress_bar
             self.log(f"{prefix}/{name}", value, prog_bar=shown, sync_dist=True)

@@ -17,6 +17,7 @@ from smoa_lightning.data.datamodule import TaskDataModule
 from smoa_lightning.data.rows.task_rows import Part
 from smoa_lightning.training.callbacks import Forgetting, RankMonitor
 from smoa_lightning.training.callbacks.forgetting import documents, general_perplexity
+from smoa_lightning.training.scoring_module import computed
 
 WARM_UP, TIMED = 1, 3  # number of optimizer steps, and of batches of a scoring
 TEXTS = 10  # number of scored documents of the general text
@@ -147,7 +148,8 @@ def score(trainer: L.Trainer, module: Any, loaders: Any, part: Part, limit: int 
             seconds += run(each[position], numbers, position) * share
             scored += sum(len(each[position].batches[n]) for n in numbers)
     seconds += _callback_seconds(trainer, module, part)
-    return Scored(seconds, scored, module.evaluation.compute() if scored else {})
+    data: Any = trainer.datamodule  # type: ignore[attr-defined]
+    return Scored(seconds, scored, computed(module.evaluation, data.sets, part) if scored else {})
 
 
 def _callback_seconds(trainer: L.Trainer, module: Any, part: Part) -> float:

@@ -73,6 +73,8 @@ def _untie_adapted(model: Any) -> None:
         return
     if getattr(outputs, "tied_adapter", None) is not None:  # new embeddings of single tokens act in both
         return
+    first: Any
+    last: Any
     first, last = (m.get_base_layer() if isinstance(m, BaseTunerLayer) else m for m in (inputs, outputs))
     if last.weight is first.weight:
         last.weight = nn.Parameter(last.weight.detach().clone(), requires_grad=False)

@@ -24,6 +24,7 @@ from smoa_lightning.evaluation.labels import INPUTS, head_outputs
 from smoa_lightning.evaluation.scoring import logits_at
 from smoa_lightning.evaluation.tasks import TaskEvaluation
 from smoa_lightning.training.export.source import Source
+from smoa_lightning.training.scoring_module import computed
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -81,7 +82,7 @@ class Probe:
             for batch in loader:
                 here = {name: v.to(device) if isinstance(v, Tensor) else v for name, v in batch.items()}
                 evaluation.score(model, here, position)
-        return {name: float(value) for name, value in evaluation.compute().items()}
+        return {name: float(value) for name, value in computed(evaluation, self.data.sets, "report").items()}
 
 
 @dataclass(frozen=True)
