@@ -107,7 +107,7 @@ STRATEGIES: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("family", ["vit", "swin", "clip"])
+@pytest.mark.parametrize("family", ["vit", *(pytest.param(name, marks=pytest.mark.slow) for name in ("swin", "clip"))])
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_strategies_move_on_every_kind_of_family(
     name: str, family: str, vision_model: Callable[[str], Path], image_folder: Path
