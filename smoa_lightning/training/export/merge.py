@@ -68,8 +68,11 @@ def _untie_adapted(model: Any) -> None:
 
     The update acts in one of them only, but peft adds it to the weight that both share.
     """
-    inputs, outputs = model.get_input_embeddings(), model.get_output_embeddings()
-    if outputs is None or not (isinstance(inputs, BaseTunerLayer) or isinstance(outputs, BaseTunerLayer)):
+    outputs = model.get_output_embeddings()
+    if outputs is None:  # models of images have neither
+        return
+    inputs = model.get_input_embeddings()
+    if not (isinstance(inputs, BaseTunerLayer) or isinstance(outputs, BaseTunerLayer)):
         return
     if getattr(outputs, "tied_adapter", None) is not None:  # new embeddings of single tokens act in both
         return
