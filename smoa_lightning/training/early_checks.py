@@ -22,7 +22,8 @@ from smoa_lightning.data.datamodule import TaskDataModule
 from smoa_lightning.records.record import flat
 from smoa_lightning.training.module import FineTuneModule
 from smoa_lightning.training.optimizer import check_head_rate, try_optimizer
-from smoa_lightning.training.teacher import open_teacher
+from smoa_lightning.training.packing_check import check_no_virtual_tokens
+from smoa_lightning.training.teacher import SETTING, open_teacher
 from smoa_lightning.training.trainer_checks import check_observers, check_share
 
 logger = logging.getLogger(__name__)
@@ -50,6 +51,11 @@ def check_before_work(
         UserError: The message names the setting and its valid range.
     """
     module.teacher = open_teacher(module, data.encoding.max_length)
+    if data.packing:
+        for config_of in (module.adapter_config, module.prompt_config):
+            check_no_virtual_tokens(config_of)
+        if module.teacher is not None:
+            check_no_virtual_tokens(module.teacher.adapter_config, f"{SETTING}: ")
     if module.frozen:
         _check_scoring(trainer, data)
         return

@@ -19,6 +19,23 @@ from smoa_lightning.evaluation.prefix_trees import KERNELS
 from smoa_lightning.evaluation.scoring import target_logits
 
 
+def check_no_virtual_tokens(config: Any, where: str = "") -> None:
+    """Refuse a prompt method.
+
+    Args:
+        config: The configuration of an adapter; None without one.
+        where: What has the adapter, for the message.
+
+    Raises:
+        UserError: The method puts virtual tokens before a sequence.
+    """
+    if getattr(config, "is_prompt_learning", False):
+        raise UserError(
+            f"{where}data.packing: {config.peft_type.value} puts virtual tokens before a sequence, so only the first"
+            " packed row would follow them; set data.packing: false."
+        )
+
+
 def check_packing(model: nn.Module) -> None:
     """Refuse a model in which the rows of a packed sequence affect each other.
 
@@ -35,11 +52,7 @@ def check_packing(model: nn.Module) -> None:
     """
     network: Any = model
     config: Any = getattr(network, "active_peft_config", None)
-    if getattr(config, "is_prompt_learning", False):
-        raise UserError(
-            f"data.packing: {config.peft_type.value} puts virtual tokens before a sequence, so only the first packed"
-            " row would follow them; set data.packing: false."
-        )
+    check_no_virtual_tokens(config)
     base: Any = network.get_base_model() if hasattr(network, "get_base_model") else network
     name = type(base).__name__
     if "position_ids" not in inspect.signature(base.forward).parameters:

@@ -90,8 +90,13 @@ class Teacher:
     @property
     def limits(self) -> Limits:
         """What the teacher can be fed, with its adapter."""
+        return limits_with(self.adapter_config, limits(self.location))
+
+    @property
+    def adapter_config(self) -> PeftConfig | None:
+        """The configuration of its adapter, of a pair that of the prompt; None without an adapter."""
         adapted = self.adapter is not None and not self.is_whole
-        return limits_with(PeftConfig.from_pretrained(str(self.adapter)) if adapted else None, limits(self.location))
+        return PeftConfig.from_pretrained(str(self.adapter)) if adapted else None
 
     def skeleton(self) -> PreTrainedModel:
         """Build the teacher on the meta device, without its adapter: shapes, without weights."""

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from peft import PromptTuningConfig
 from safetensors.torch import load_file, save_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -19,6 +20,7 @@ from smoa_lightning.common.checksums import sealed, sha256
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.data.datamodule import TaskDataModule
 from smoa_lightning.objectives import DistillationConfig, objective_of
+from smoa_lightning.training.adapter_folder import save_adapter
 from smoa_lightning.training.module import FineTuneModule
 from smoa_lightning.training.teacher import open_teacher
 
@@ -191,3 +193,25 @@ def test_wrong_settings_are_refused(flags: list[str], words: str, run_arguments:
 def test_settings_without_a_teacher_are_refused(run_arguments: list[str], capsys: Any) -> None:
     assert main([*run_arguments, "--model.distillation.weight", "0.3"]) == 2
     assert "model.distillation.weight is set, but model.distillation.teacher is not" in capsys.readouterr().err
+
+
+def test_virtual_tokens_with_packing_are_refused_before_scores(
+    run_arguments: list[str], tiny_backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    """A teacher with a prompt, a prompt as the strategy, and a prompt next to an adapter."""
+    prompt = tmp_path / "prompt"
+    module = FineTuneModule(BackboneConfig("local", path=str(tiny_backbone)), PromptTuningConfig(num_virtual_tokens=2))
+    module.configure_model()
+    facts = {"task": "piqa", "which": "best", "step": 1, "data_source": "local"}
+    save_adapter(module, prompt, {**facts, "selection": {"metric": "acc", "score": None}})
+    monkeypatch.setattr(FineTuneModule, "configure_model", lambda module: pytest.fail("a weight was loaded"))
+    teacher = ["--config", "overlays/distillation", "--model.distillation.teacher", str(prompt)]
+    for flags, start in (
+        (teacher, "model.distillation.teacher: data.packing: PROMPT_TUNING puts virtual tokens"),
+        (["--config", "adapters/prompt"], "data.packing: PROMPT_TUNING puts virtual tokens"),
+        (["--config", "overlays/with_prompt"], "data.packing: "),
+    ):
+        own = [flag for flag in run_arguments if flag not in ("--model.adapter.r", "4")]
+        arguments = [*own, *flags, "--data.packing", "true", "--run.root", str(tmp_path / "runs")]
+        assert main(arguments) == 2
+        assert start in capsys.readouterr().err
