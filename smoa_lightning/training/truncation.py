@@ -17,17 +17,19 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers.pytorch_utils import Conv1D
 
+from smoa_lightning.adapters.combine import is_pair
 from smoa_lightning.adapters.inspect import adapted_layers
 from smoa_lightning.adapters.virtual_tokens import limits_with
 from smoa_lightning.backbones.backbone import limits
 from smoa_lightning.backbones.processor import load_processor
 from smoa_lightning.common.console import no_bar
 from smoa_lightning.common.errors import UserError
+from smoa_lightning.records.adapter_places import BEST
 from smoa_lightning.records.metric_table import COMMON
 from smoa_lightning.training.export.lora import Update, difference, find_updates
 from smoa_lightning.training.export.merge import merged_model
 from smoa_lightning.training.export.probe import Probe, report_rows
-from smoa_lightning.training.export.source import Source, open_source
+from smoa_lightning.training.export.source import TRUNCATED, Source, open_source
 
 logger = logging.getLogger(__name__)
 EXACT, ROUNDED = 1e-3, 0.03  # largest difference to the nll of the record: runs in float32, runs in other formats
@@ -38,7 +40,7 @@ class TruncatedScore:
     """The scores at one rank.
 
     Attributes:
-        rank: R; 0 is the model without the update of its weights.
+        rank: R; 0 is the model without the update of the layers that are cut.
         error: ||D_R - D||_F / ||D||_F over all layers.
         metrics: Metric -> value on the report rows, with the standard errors.
     """
@@ -59,6 +61,7 @@ class RunTruncation:
         layers: Number of layers that are cut.
         bound: The largest rank of an update that the method allows, at most the smaller side of a layer.
         recorded: Metric -> value of the run itself, from its record.
+        base: Metric -> value of the base model, from the record; empty if it was not scored.
         scores: From rank 0 to ``bound``.
         not_cut: Names of other trained parameters, which are the same at each rank.
     """
@@ -69,6 +72,7 @@ class RunTruncation:
     layers: int
     bound: int
     recorded: dict[str, float]
+    base: dict[str, float]
     scores: list[TruncatedScore]
     not_cut: list[str]
 
@@ -79,6 +83,11 @@ def open_rows(run: Path, backbone_folder: str | None = None) -> tuple[Source, Pr
     Raises:
         UserError: The method changes no weight, or the rows cannot be read.
     """
+    if is_pair(run / BEST if (run / BEST).is_dir() else run):
+        raise UserError(
+            f"rank: {run} holds a prompt together with an adapter of weights, and --truncate cannot cut one of them: "
+            "leave --truncate out"
+        )
     source = open_source(run, backbone_folder)
     if source.adapter is not None and source.adapter.is_prompt_learning:
         raise UserError(f"rank: {source.method} changes no weight, so {run} has no update that --truncate can cut")
@@ -107,11 +116,11 @@ def truncate(label: str, source: Source, probe: Probe) -> RunTruncation:
     whole = source.plain_model()
     bounds = [layer.rank_bound for layer in adapted_layers(whole)] if source.adapter is not None else []  # type: ignore[arg-type]
     del whole
-    merged, backbone = merged_model(source, "truncated").to("cpu"), source.plain_backbone().to("cpu")  # type: ignore[arg-type]
+    merged, backbone = merged_model(source, TRUNCATED).to("cpu"), source.plain_backbone().to("cpu")  # type: ignore[arg-type]
     updates = find_updates(backbone, merged)
     if not updates.layers:
         raise UserError(f"rank: the update of {source.method} changes no linear layer, so --truncate has none to cut")
-    deltas = {name: difference(backbone.get_submodule(name), merged.get_submodule(name)) for name in updates.layers}
+    deltas = {n: difference(backbone.get_submodule(n), merged.get_submodule(n)).float() for n in updates.layers}
     bound = min(updates.largest_rank, max(bounds, default=updates.largest_rank))
     scores = []
     for rank in tqdm(ranks_up_to(bound), desc="truncate", unit="rank", leave=False, disable=no_bar()):
@@ -119,14 +128,18 @@ def truncate(label: str, source: Source, probe: Probe) -> RunTruncation:
             cut = truncated(update, deltas[name], rank)
             _set_weight(merged.get_submodule(name), backbone.get_submodule(name), cut)
         scores.append(TruncatedScore(rank, updates.error(rank), probe.metrics(merged)))
-    recorded = {
-        name.removeprefix("report/"): value
-        for name, value in source.record.get("metrics", {}).items()
-        if name.startswith("report/")
-    }
+    recorded, base = _recorded(source, "report/"), _recorded(source, "base/")
     _check_whole(source, scores[-1], recorded)
     primary = probe.data.sets.primary("report")
-    return RunTruncation(label, source.method, primary, len(updates.layers), bound, recorded, scores, updates.left_out)
+    return RunTruncation(
+        label, source.method, primary, len(updates.layers), bound, recorded, base, scores, updates.left_out
+    )
+
+
+def _recorded(source: Source, part: str) -> dict[str, float]:
+    """Return the metrics of the record whose names begin with a part, without it."""
+    metrics = source.record.get("metrics", {})
+    return {name.removeprefix(part): value for name, value in metrics.items() if name.startswith(part)}
 
 
 def _check_whole(source: Source, last: TruncatedScore, recorded: dict[str, float]) -> None:
@@ -154,7 +167,7 @@ def ranks_up_to(bound: int) -> list[int]:
 
 def truncated(update: Update, delta: Tensor, rank: int) -> Tensor:
     """Return D_R, (d_out, d_in) float64, for D = ``delta`` with its decomposition ``update``."""
-    a, b = update.factors(delta, min(rank, update.smaller_side))
+    a, b = update.factors(delta.double(), min(rank, update.smaller_side))
     return b @ a
 
 

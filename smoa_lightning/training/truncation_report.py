@@ -31,7 +31,7 @@ def markdown(runs: list[RunTruncation]) -> str:
 
 
 _EXPLANATION = """In each layer, D = W' - W is replaced by its best approximation D_R of rank R (Eckart and Young).
-The report rows are scored with W + D_R. Rank 0 is the model without the update. The last rank is the largest that the
+The report rows are scored with W + D_R. Rank 0 is the model without any D. The last rank is the largest that the
 method allows.
 error: ||D_R - D|| / ||D|| over all layers. kept of the gain: the share of the change of nll from the first line to the
 last one that a rank keeps. ±: one standard error over the items.
@@ -42,13 +42,21 @@ def _section(run: RunTruncation) -> str:
     names = _metrics([run])
     header = ["rank", "error", *names, *(["kept of the gain"] if _has_gain(run) else [])]
     lines = [[*_row(run, score, names)] for score in run.scores]
-    recorded = ", ".join(f"{name} {run.recorded[name]:.4f}" for name in names if name in run.recorded)
-    notes = [f"The run itself, by its record: {recorded}."] if recorded else []
+    notes = _by_record("The run itself", run.recorded, names)
     if run.not_cut:
-        notes.append(f"{len(run.not_cut)} other trained parameters are not cut, such as {run.not_cut[0]}.")
+        notes += _by_record("The base model", run.base, names)
+        notes.append(
+            f"{len(run.not_cut)} other trained parameters are not cut, such as {run.not_cut[0]}. Rank 0 keeps them, so "
+            "it is not the base model, and the gain is that of the layers alone."
+        )
     table = "\n".join(f"| {' | '.join(line)} |" for line in [header, ["--:"] * len(header), *lines])
     title = f"## {run.label}: {run.method}, {run.layers} layers, largest rank {run.bound:,}"
     return "\n".join([title, "", table, "", *notes, ""])
+
+
+def _by_record(model: str, recorded: dict[str, float], names: list[str]) -> list[str]:
+    shown = ", ".join(f"{name} {recorded[name]:.4f}" for name in names if name in recorded)
+    return [f"{model}, by the record: {shown}."] if shown else []
 
 
 def _row(run: RunTruncation, score: TruncatedScore, names: list[str]) -> list[str]:

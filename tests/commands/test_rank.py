@@ -26,8 +26,9 @@ from smoa_lightning.records.rank_figure import Panel, draw
 from smoa_lightning.records.tables import without_markup
 from smoa_lightning.training.adapter_folder import load_adapter, save_adapter
 from smoa_lightning.training.export import merge
-from smoa_lightning.training.export.source import open_source
+from smoa_lightning.training.export.source import TRUNCATED, check_updates_weights, open_source
 from smoa_lightning.training.truncation import open_rows, truncate
+from smoa_lightning.training.truncation_report import markdown
 from smoa_lightning.training.update_rank import measure
 
 Folder = Callable[..., Path]
@@ -229,11 +230,18 @@ def test_the_last_rank_has_the_score_of_the_record(
     AutoTokenizer.from_pretrained(tiny_backbone).save_pretrained(tied)
     lora = ["--config", str(EXPERIMENTS / "adapters" / "lora.yaml"), "--model.adapter.r", "2", "--lr", "0.05"]
     targets = ["--model.adapter.target_modules", "[embed_tokens,q_proj]", "--model.backbone.path", str(tied)]
-    assert main(["fit", *tiny_arguments, *lora, *targets, "--run.folder", str(run)]) == 0
+    assert main(["fit", *tiny_arguments, *lora, *targets, "--run.folder", str(run), "--run.score_base", "true"]) == 0
     source, probe = open_rows(run)
     result = truncate("run", source, probe)
     assert result.scores[-1].metrics["nll"] == pytest.approx(result.recorded["nll"], abs=1e-5)
     assert result.not_cut == ["model.embed_tokens.weight"]
+    text = markdown([result])
+    base = json.loads((run / "record.json").read_text())["metrics"]["base/nll"]
+    assert f"nll {base:.4f}" in next(
+        line for line in text.splitlines() if line.startswith("The base model, by the record")
+    )
+    assert "Rank 0 keeps them" in text
+    assert abs(result.scores[0].metrics["nll"] - base) > 1e-5
     monkeypatch.setattr(merge, "_untie_adapted", lambda model: None)
     with pytest.raises(UserError, match=r"cannot cut the update of lora: with all of it merged .* in the record"):
         truncate("run", source, probe)
@@ -250,6 +258,12 @@ def test_truncate_needs_rows_and_an_update_of_weights(
         assert main(["rank", str(run), "--truncate"]) == 2
         assert match in capsys.readouterr().err
         assert not list(run.glob("rank.*"))
+    with pytest.raises(UserError, match=r"^rank: prompt_tuning puts virtual tokens .* leave --truncate out"):
+        check_updates_weights(open_source(prompt), None, TRUNCATED)
+    (tmp_path / "pair" / "weights").mkdir(parents=True)
+    (tmp_path / "pair" / "weights" / "adapter_config.json").write_text("{}")
+    with pytest.raises(UserError, match=r"^rank: .*pair holds a prompt together with .* leave --truncate out"):
+        open_rows(tmp_path / "pair")
 
 
 def test_the_same_figure_is_the_same_file(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from transformers import AutoTokenizer, PreTrainedModel
 from smoa_lightning.backbones.backbone import read_architecture, reading_errors
 from smoa_lightning.backbones.processor import load_image_processor
 from smoa_lightning.common.errors import UserError, one_line
-from smoa_lightning.training.export.source import Source, check_updates_weights
+from smoa_lightning.training.export.source import Source, check_updates_weights, no_form
 
 HALF = (torch.bfloat16, torch.float16)
 
@@ -56,10 +56,7 @@ def _merged(model: PeftModel, source: Source, format: str) -> PreTrainedModel:
             warnings.simplefilter("ignore")  # of tied weights, which _separate_output handles
             merged: PreTrainedModel = model.merge_and_unload()
     except (NotImplementedError, AttributeError, ValueError, TypeError) as error:
-        raise UserError(
-            f"export: peft cannot merge {source.method} into the weights, so it has no {format} form "
-            f"({one_line(error)}): use --format adapter"
-        ) from error
+        raise no_form(source, f"cannot be merged into the weights by peft ({one_line(error)})", format) from error
     return merged
 
 

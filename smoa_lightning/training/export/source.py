@@ -29,6 +29,8 @@ from smoa_lightning.training.adapter_folder import (
     saved_backbone,
 )
 
+TRUNCATED = "truncated"  # the form of weights that rank --truncate scores
+
 
 @dataclass(frozen=True)
 class Source:
@@ -129,9 +131,14 @@ def check_updates_weights(source: Source, model: nn.Module | None, format: str) 
     elif model is not None and any(isinstance(module, SlotLayer) for module in model.modules()):
         reason = "adds a nonlinear map after a block"
     if reason is not None:
-        raise UserError(
-            f"export: {source.method} {reason} and changes no weight, so it has no {format} form: use --format adapter"
-        )
+        raise no_form(source, f"{reason} and changes no weight", format)
+
+
+def no_form(source: Source, reason: str, format: str) -> UserError:
+    """Return the refusal of a format that a method cannot have; ``truncated`` is that of ``rank --truncate``."""
+    if format == TRUNCATED:
+        return UserError(f"rank: {source.method} {reason}, so its update cannot be cut: leave --truncate out")
+    return UserError(f"export: {source.method} {reason}, so it has no {format} form: use --format adapter")
 
 
 def stored_format(model: nn.Module) -> str | None:
