@@ -289,7 +289,7 @@ def _settings_of(name: str, backbone: BackboneConfig) -> BackboneConfig:
     plain = BackboneConfig(dtype=backbone.dtype, attn_implementation=backbone.attn_implementation)
     if local_path(name).exists():
         return dataclasses.replace(plain, source="local", path=name)
-    if not HUB_NAME.fullmatch(name):
+    if name.startswith(".") or not HUB_NAME.fullmatch(name):
         raise UserError(f"the folder {name!r} does not exist: name a run, an adapter folder or a model folder")
     repository, _, revision = name.partition("@")
     where = dataclasses.replace(plain, source="hub", name=repository, revision=revision or None)

@@ -215,3 +215,18 @@ def test_virtual_tokens_with_packing_are_refused_before_scores(
         arguments = [*own, *flags, "--data.packing", "true", "--run.root", str(tmp_path / "runs")]
         assert main(arguments) == 2
         assert start in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("teacher", ["runs/no/such", "./nothing"])
+def test_params_refuses_a_teacher_that_does_not_exist(teacher: str, run_arguments: list[str], capsys: Any) -> None:
+    """In the sentence of fit, and without a table."""
+    flags = [*run_arguments[1:], "--config", "overlays/distillation", "--model.distillation.teacher", teacher]
+    found = []
+    for command in (["params", *flags, "--no_memory"], ["fit", *flags]):
+        assert main(command) == 2
+        shown = capsys.readouterr()
+        assert "trainable parameters" not in shown.out
+        found.append(next(line for line in shown.err.splitlines() if "model.distillation.teacher" in line))
+    assert found[0] == found[1]
+    assert f"folder '{teacher}'" in found[0]
+    assert "cache" not in found[0]  # the path is no name on the hub
