@@ -34,8 +34,7 @@ from smoa_lightning.backbones.limits import Limits
 from smoa_lightning.backbones.processor import Processor, load_processor
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.configuration.ranges import check_value
-from smoa_lightning.evaluation.tasks import Divergence
-from smoa_lightning.objectives import LANGUAGE_MODELING, DistillationConfig, objective_of
+from smoa_lightning.objectives import DistillationConfig, objective_of
 from smoa_lightning.training.checkpoint import check_tensors
 from smoa_lightning.training.loss_scale import scaler_decides
 from smoa_lightning.training.optimizer import DEFAULT_OPTIMIZER, scheduled_optimizer, with_groups
@@ -43,12 +42,12 @@ from smoa_lightning.training.packing_check import check_packing
 from smoa_lightning.training.random_states import random_state_of, random_states
 from smoa_lightning.training.reply_trial import try_replies
 from smoa_lightning.training.schedule import Decay
-from smoa_lightning.training.scoring_module import Batch, ScoringModule
+from smoa_lightning.training.scoring_module import Batch
 from smoa_lightning.training.sharding import average_gradients, shard, whole_norm
-from smoa_lightning.training.teacher import Teacher, open_teacher
+from smoa_lightning.training.taught_module import TaughtModule
 
 
-class FineTuneModule(ScoringModule):
+class FineTuneModule(TaughtModule):
     """A backbone with the head of the objective, an adapter strategy, and the optimizer.
 
     The loss of an optimizer step is the mean of the objective's loss over all its targets, such as the cross-entropy of
@@ -96,7 +95,7 @@ class FineTuneModule(ScoringModule):
             prompt: A prompt method that is trained together with the adapter, by class path; ``null`` trains the
                 adapter alone. A prompt method without an adapter of weights is set as ``model.adapter``.
         """
-        super().__init__()
+        super().__init__(distillation)
         if frozen and adapter is not None:
             raise UserError("model.frozen is true but model.adapter is set; a frozen run needs 'model.adapter: null'")
         check_pair(adapter, prompt, budget is not None)
@@ -107,12 +106,10 @@ class FineTuneModule(ScoringModule):
         numbers["head_lr"] = head_lr
         for name, number in numbers.items():
             check_value(f"model.{name}", number)
-        self.objective = LANGUAGE_MODELING
         self.backbone_config = backbone or BackboneConfig()
         self.adapter_config, self.frozen_backbone, self.optimizer_factory = adapter, frozen, optimizer
         self.prompt_config = prompt
-        self.head_lr, self.no_weight_decay, self.distillation = head_lr, no_weight_decay, distillation
-        self.teacher: Teacher | None = None  # no module, so that it is neither saved nor counted
+        self.head_lr, self.no_weight_decay = head_lr, no_weight_decay
         self.warmup, self.decay, self.adapter_seed = warmup, decay, adapter_seed or 0
         self.budget = None if budget is None else Budget.parse(budget)
         self.budget_tolerance = budget_tolerance
@@ -224,52 +221,21 @@ class FineTuneModule(ScoringModule):
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         networks = [self.network]
         if self.distillation is not None:
-            networks.append(self._load_teacher())
+            networks.append(self.load_teacher())
         for network in networks if getattr(data, "packing", False) else ():
             check_packing(network)
         try_replies(self)
         self.network.train()
 
-    def on_fit_end(self) -> None:
-        """Release the teacher."""
-        self.teacher = None
-
-    def _load_teacher(self) -> nn.Module:
-        """Load the teacher; frozen weights that it has in common with the network are in memory once."""
-        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
-        self.teacher = self.teacher or open_teacher(self, data.encoding.max_length)
-        return cast(Teacher, self.teacher).load(self.network, self.device, self.pad_id)
-
-    def divergence(self) -> Divergence | None:
-        """Return what scores the items by the KL to the teacher, if ``model.distillation.score`` is set."""
-        settings, scored = self.distillation, self.objective.divergence
-        if settings is None or not settings.score or scored is None:
-            return None
-        loaded = None if self.teacher is None else self.teacher.network
-        teacher = self._load_teacher() if loaded is None else loaded
-        return lambda network, batch: scored(network, teacher, batch, settings)
-
-    def on_test_end(self) -> None:
-        """Release the teacher: its weights may be shared with a network that training changes."""
-        self.teacher = None
-
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the summed loss of a micro-batch; the optimizer step divides by its number of targets."""
-        loss, targets, terms = self._loss(batch)
+        loss, targets, terms = self.summed_loss(batch)
         self.step_targets += targets
         for name, term in terms.items():
             self._step_terms[name] = term + self._step_terms.get(name, 0)
         self.seen_tokens += int(batch["num_tokens"] if "num_tokens" in batch else batch["attention_mask"].sum())
         self._step_loss = loss.detach() + (0 if self._step_loss is None else self._step_loss)
         return loss * self.trainer.accumulate_grad_batches  # undoes Lightning's division
-
-    def _loss(self, batch: Batch) -> tuple[Tensor, int, Mapping[str, Tensor]]:
-        """Return the summed loss of a micro-batch, the number of its targets, and the sums of its terms for the log."""
-        if self.distillation is None:
-            return *self.objective.loss(self.network, batch), {}
-        assert self.teacher is not None
-        assert self.objective.distilled is not None
-        return self.objective.distilled(self.network, self.teacher.network, batch, self.distillation)
 
     @property
     def within_step(self) -> bool:
