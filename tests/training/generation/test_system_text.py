@@ -57,7 +57,7 @@ def test_only_a_text_of_all_rows_counts(
     assert CHAT.generation is not None
     tasks = [EncodedTask(CHAT, CHAT.generation, settings) for _ in range(2)]
     for task in tasks:
-        task.tokenizer = byte_tokenizer
+        task.processor = byte_tokenizer
     task, again = tasks
     task.items("train")
     with monkeypatch.context() as patch:
@@ -69,7 +69,7 @@ def test_only_a_text_of_all_rows_counts(
     assert shared_system_text([task, again]) == expected
     assert PIQA.likelihood is not None
     choices = EncodedTask(PIQA, PIQA.likelihood, RowSettings(source="embedded", limit_train_rows=4))
-    choices.tokenizer = byte_tokenizer
+    choices.processor = byte_tokenizer
     assert shared_system_text([task, choices]) is None
 
 
