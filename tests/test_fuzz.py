@@ -64,7 +64,7 @@ CLASSES = {
         *(f"peft.{n}Config" for n in ("Lora", "IA3", "PrefixTuning")),
     ],
     "model.optimizer": ["torch.optim.AdamW", "torch.optim.SGD", "torch.optim.LBFGS"],
-    "model.prompt": [f"peft.{n}Config" for n in ("PromptTuning", "PromptEncoder", "PrefixTuning", "Lora")],
+    "model.prompt": [f"peft.{n}Config" for n in ("PromptTuning", "PromptEncoder", "PrefixTuning")],
 }
 
 
