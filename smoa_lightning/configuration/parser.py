@@ -36,12 +36,15 @@ class OneSentenceParser(LightningArgumentParser):
         """Parse, then refuse values without a meaning, with the rules of the early check.
 
         Raises:
-            UserError: A value is out of its range, or contradicts another one.
+            UserError: A value is out of its range, has too many digits for a float, or contradicts another one.
         """
         for action in self._actions:  # typing may return `float | int` for `int | float`, and 3 batches become 3.0
             if action.dest in SHARES:
                 action._typehint = int | float | None  # type: ignore[attr-defined]
-        parsed = super().parse_args(*args, **kwargs)
+        try:
+            parsed = super().parse_args(*args, **kwargs)
+        except OverflowError as error:  # jsonargparse does not say which value
+            raise UserError("a whole number has too many digits: it must be below 2^63") from error
         chosen = parsed.get("subcommand")
         settings = parsed if chosen is None else parsed[chosen]
         for key, value in vars(settings.as_flat()).items():
