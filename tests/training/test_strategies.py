@@ -61,7 +61,6 @@ def untouched() -> torch.Tensor:
     return logits(AutoModelForCausalLM.from_pretrained(backbone_folder(), dtype=torch.float32))
 
 
-@pytest.mark.filterwarnings("ignore:Sparse invariant checks:UserWarning")  # torch, about FRoD's sparse product
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in STRATEGIES]
 )

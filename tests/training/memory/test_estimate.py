@@ -80,7 +80,6 @@ def real_peak(network: Any, folder: Path, loss_of: Callable[[Any, dict[str, Any]
 QUICK = ("full", "lora", "smoa_energy")
 
 
-@pytest.mark.filterwarnings("ignore:Sparse invariant checks:UserWarning")  # torch, about FRoD's sparse product
 @pytest.mark.parametrize(
     "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in STRATEGIES]
 )
