@@ -9,7 +9,6 @@ the folder names all of these.
 
 from __future__ import annotations
 
-import argparse
 import platform
 import random
 import time
@@ -26,9 +25,9 @@ from tqdm import tqdm
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from smoa_lightning.common.atomic_files import replacing, write_json
-from smoa_lightning.common.errors import UserError
 from smoa_lightning.embedded import backbone_folder
 from tools.embedded import corpus
+from tools.embedded.recipe_options import rebuild_as_asked, run
 
 PAD, BOS, EOS = "<pad>", "<s>", "</s>"
 # the split of Llama 3, so that words carry their leading space and digits come in threes at most
@@ -257,24 +256,9 @@ def write_folder(
 
 def main(arguments: list[str] | None = None) -> None:
     """Read the command line and rebuild."""
-    default = Recipe()
-    summary = (__doc__ or "").partition("\n")[0]
-    parser = argparse.ArgumentParser(prog="python -m tools.embedded.rebuild", description=summary)
-    parser.add_argument(
-        "--output", type=Path, default=backbone_folder(), help="folder to write (default: the shipped one)"
-    )
-    parser.add_argument("--steps", type=int, default=default.steps, help="training steps (default: %(default)s)")
-    threads_help = "CPU threads; part of what determines the bytes (default: %(default)s)"
-    parser.add_argument("--threads", type=int, default=default.threads, help=threads_help)
-    options = parser.parse_args(arguments)
-    for name in ("steps", "threads"):
-        if getattr(options, name) < 1:
-            raise UserError(f"--{name} is {getattr(options, name)}; the least valid value is 1")
-    rebuild(options.output, Recipe(steps=options.steps, threads=options.threads))
+    folder = backbone_folder()
+    rebuild_as_asked("tools.embedded.rebuild", __doc__, folder, Recipe(), rebuild, arguments)
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except UserError as error:
-        raise SystemExit(f"error: {error}") from None
+    run(main)

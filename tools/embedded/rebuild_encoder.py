@@ -8,7 +8,6 @@ tell whether one text follows another one. Bytes depend on the same things as th
 
 from __future__ import annotations
 
-import argparse
 import random
 import re
 import time
@@ -22,10 +21,10 @@ from tokenizers import Tokenizer, processors
 from tqdm import tqdm
 from transformers import BertConfig, BertForPreTraining, DataCollatorForLanguageModeling, PreTrainedTokenizerFast
 
-from smoa_lightning.common.errors import UserError
 from smoa_lightning.embedded import backbone_folder
 from tools.embedded import corpus, glue
 from tools.embedded.rebuild import BOS, EOS, PAD, corpus_facts, provenance, rate, write_folder
+from tools.embedded.recipe_options import rebuild_as_asked, run
 
 MASK = "<mask>"
 # kinds of the corpus without the formats of the other tasks
@@ -190,23 +189,9 @@ def rebuild(output: Path, recipe: EncoderRecipe) -> dict[str, Any]:
 
 def main(arguments: list[str] | None = None) -> None:
     """Read the command line and rebuild."""
-    default = EncoderRecipe()
-    summary = (__doc__ or "").partition("\n")[0]
-    parser = argparse.ArgumentParser(prog="python -m tools.embedded.rebuild_encoder", description=summary)
-    where = backbone_folder("sequence_classification")
-    parser.add_argument("--output", type=Path, default=where, help="folder to write (default: the shipped one)")
-    parser.add_argument("--steps", type=int, default=default.steps, help="training steps (default: %(default)s)")
-    threads_help = "CPU threads; part of what determines the bytes (default: %(default)s)"
-    parser.add_argument("--threads", type=int, default=default.threads, help=threads_help)
-    options = parser.parse_args(arguments)
-    for name in ("steps", "threads"):
-        if getattr(options, name) < 1:
-            raise UserError(f"--{name} is {getattr(options, name)}; the least valid value is 1")
-    rebuild(options.output, EncoderRecipe(steps=options.steps, threads=options.threads))
+    folder = backbone_folder("sequence_classification")
+    rebuild_as_asked("tools.embedded.rebuild_encoder", __doc__, folder, EncoderRecipe(), rebuild, arguments)
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except UserError as error:
-        raise SystemExit(f"error: {error}") from None
+    run(main)

@@ -8,7 +8,6 @@ shapes. As for the language model, the same versions and the same kind of CPU gi
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import platform
 import random
@@ -26,8 +25,8 @@ from transformers import ViTConfig, ViTForImageClassification
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
 from smoa_lightning.common.atomic_files import replacing, write_json
-from smoa_lightning.common.errors import UserError
 from smoa_lightning.embedded import backbone_folder
+from tools.embedded.recipe_options import rebuild_as_asked, run
 from tools.embedded.shapes import SIDE, TRAINED_MASKS, draw
 
 
@@ -152,24 +151,9 @@ def rebuild(output: Path, recipe: Recipe) -> dict[str, Any]:
 
 def main(arguments: list[str] | None = None) -> None:
     """Read the command line and rebuild."""
-    default = Recipe()
-    summary = (__doc__ or "").partition("\n")[0]
-    parser = argparse.ArgumentParser(prog="python -m tools.embedded.rebuild_vision", description=summary)
-    parser.add_argument(
-        "--output",
-        type=Path,
-        default=backbone_folder("image_classification"),
-        help="folder to write (default: the shipped one)",
-    )
-    parser.add_argument("--steps", type=int, default=default.steps, help="training steps (default: %(default)s)")
-    options = parser.parse_args(arguments)
-    if options.steps < 1:
-        raise UserError(f"--steps is {options.steps}; the least valid value is 1")
-    rebuild(options.output, Recipe(steps=options.steps))
+    folder = backbone_folder("image_classification")
+    rebuild_as_asked("tools.embedded.rebuild_vision", __doc__, folder, Recipe(), rebuild, arguments)
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except UserError as error:
-        raise SystemExit(f"error: {error}") from None
+    run(main)
