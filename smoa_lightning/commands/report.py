@@ -68,8 +68,10 @@ def main(args: list[str]) -> None:
         logger.warning("%s", sentence)
     finished, planned = len(analysis.study.finished), len(analysis.cells) * len(analysis.study.description["seeds"])
     established = sum(each.verdict.established for each in analysis.comparisons)
-    print(f"{document.title}: {finished} of {planned} final runs, ", end="")
-    print(f"{established} of {len(analysis.comparisons)} differences from the baseline established")
+    tested = f"{established} of {len(analysis.comparisons)} differences from the baseline established"
+    if not analysis.comparisons:
+        tested = "no baseline or no pair of finished cells, so no difference was tested"
+    print(f"{document.title}: {finished} of {planned} final runs, {tested}")
     print(out / "report.html")
 
 

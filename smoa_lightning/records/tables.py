@@ -111,7 +111,10 @@ def part_table(summary: Mapping[str, Any]) -> str:
 
 
 def _ignored(summary: Mapping[str, Any], task: str = "") -> Iterable[str]:
-    """Yield a line about the columns that a task does not read."""
+    """Yield lines about the columns that a task does not read, and about rows that break its schema."""
+    left_out = [f"{count:,} of {split}" for split, count in summary.get("bad_rows", {}).items() if count]
+    if left_out:
+        yield f"bad rows{task and f' of {task}'} that were left out: {', '.join(left_out)}"
     if names := summary.get("ignored_columns"):
         more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
         yield f"ignored columns{task and f' of {task}'}: {', '.join(names[:SHOWN])}{more}"

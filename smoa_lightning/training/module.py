@@ -18,7 +18,7 @@ from smoa_lightning.adapters.budget import Budget, BudgetFit, fit_budget
 from smoa_lightning.adapters.combine import attach_strategy, check_pair, weights_of
 from smoa_lightning.adapters.parameters import adapter_state_names
 from smoa_lightning.adapters.unsupported import check_supported
-from smoa_lightning.adapters.virtual_tokens import limits_with
+from smoa_lightning.adapters.virtual_tokens import check_virtual_tokens, limits_with
 from smoa_lightning.backbones.attention import follow_kernel, kernel_of
 from smoa_lightning.backbones.backbone import (
     BackboneConfig,
@@ -99,9 +99,10 @@ class FineTuneModule(TaughtModule):
         if frozen and adapter is not None:
             raise UserError("model.frozen is true but model.adapter is set; a frozen run needs 'model.adapter: null'")
         check_pair(adapter, prompt, budget is not None)
-        for config in (adapter, prompt):
+        for key, config in (("model.adapter", adapter), ("model.prompt", prompt)):
             if config is not None:
                 check_supported(config)
+                check_virtual_tokens(config, key)
         numbers = {"warmup": warmup, "adapter_seed": adapter_seed, "budget_tolerance": budget_tolerance}
         numbers["head_lr"] = head_lr
         for name, number in numbers.items():
@@ -151,7 +152,10 @@ class FineTuneModule(TaughtModule):
     @cached_property
     def limits(self) -> Limits:
         """What the model can be fed with its adapter: every text obeys these limits."""
-        return limits_with(self.prompt_config or self.adapter_config, limits(self.location))
+        own = limits(self.location)
+        if self.prompt_config is not None:
+            return limits_with(self.prompt_config, own, "model.prompt")
+        return limits_with(self.adapter_config, own)
 
     @property
     def network(self) -> nn.Module:

@@ -198,7 +198,28 @@ def test_turned_and_transparent_images_are_read_as_datasets_reads_them(
     np.testing.assert_allclose(first.pixels, expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("kind", [np.uint16, np.uint8])
+def test_images_of_16_bits_have_the_pixels_of_8_bits(
+    kind: type, vision_model: Callable[[str], Path], tmp_path: Path
+) -> None:
+    write_images(tmp_path / "train", {"blue": 2, "green": 2})
+    values = np.arange(64, dtype=np.uint8).reshape(8, 8) * 4
+    scaled = values if kind is np.uint8 else values.astype(kind) * 257
+    Image.fromarray(scaled).save(tmp_path / "train" / "blue" / "00.png")
+    _, data = build(vision_model("vit"), tmp_path, data={"selection_rows": 0})
+    first = data.sets.training_items()[0]
+    np.testing.assert_allclose(first.pixels, np.repeat(values[None] / 127.5 - 1, 3, axis=0), atol=1e-5)
+
+
 # ------------------------------------------------------------------------------------------------------- bad input
+
+
+@pytest.mark.parametrize("values", [np.full((8, 8), 70000, np.int32), np.ones((8, 8), np.float32)], ids=["I", "F"])
+def test_values_of_32_bits_are_refused(values: np.ndarray, image_folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(image_folder, tmp_path / "images")
+    Image.fromarray(values).save(tmp_path / "images" / "train" / "green" / "00.tiff")
+    with pytest.raises(UserError, match=r"00\.tiff: field 'image' .*its values have 32 bits"):
+        TaskDataModule("image_classification", "local", path=str(tmp_path / "images")).rows("train")
 
 
 @pytest.mark.parametrize("content", [b"", b"no image", b"\x89PNG\r\n\x1a\n cut"])
@@ -228,6 +249,8 @@ def test_labels_outside_of_the_names_and_one_class_only_are_refused(
     _, data = build(vision_model("vit"), tmp_path, data={"class_names": ["blue", "red"], "selection_rows": 0})
     with pytest.raises(UserError, match=r"all 8 training rows of image_classification have the label 'blue'"):
         data.setup("fit")
+    with pytest.raises(UserError, match=r"the training images in .* have one class, blue; two are needed"):
+        TaskDataModule("image_classification", "local", path=str(tmp_path))
     for wrong, message in ((["blue"], r"has 1 name\(s\)"), (["a", "b", "a"], "has 'a' twice")):
         with pytest.raises(UserError, match=f"data.class_names {message}"):
             TaskDataModule("image_classification", "local", path=str(tmp_path), class_names=wrong)

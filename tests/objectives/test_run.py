@@ -76,6 +76,9 @@ def test_fit_test_params_and_page_of_a_classifier(
     assert json.loads(capsys.readouterr().out)["trainable_parameters"] == metrics["parameters/trainable"]
     assert main(["report", str(run)]) == 0
 
+    assert main(["generate", str(run), "--prompt", "A cat."]) == 2
+    assert "has a head for sequence classification, which writes no text: use predict" in capsys.readouterr().err
+
     assert main(["export", str(run), "--output", str(tmp_path / "merged")]) == 0
     facts = json.loads((tmp_path / "merged" / "export.json").read_text())
     assert facts["fidelity"]["largest_difference"] < 1e-4

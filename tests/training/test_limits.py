@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from peft import PrefixTuningConfig, PromptEncoderConfig, PromptTuningConfig
+from peft import LoraConfig, PrefixTuningConfig, PromptEncoderConfig, PromptTuningConfig
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from smoa_lightning.__main__ import main
@@ -99,6 +99,30 @@ def test_virtual_tokens_that_leave_no_room_are_refused(kind: str, short: Path) -
     config: Any = PROMPTS[kind](num_virtual_tokens=63)
     module = FineTuneModule(BackboneConfig("local", path=str(short)), config)
     with pytest.raises(UserError, match=r"num_virtual_tokens is 63, .* 64 positions.*at most 62"):
+        _ = module.limits
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (PromptTuningConfig(num_virtual_tokens=-3), "num_virtual_tokens is -3, but must be at least 1"),
+        (PrefixTuningConfig(num_virtual_tokens=0), "num_virtual_tokens is 0, but must be at least 1"),
+        (PromptEncoderConfig(num_virtual_tokens=2, encoder_hidden_size=0), "encoder_hidden_size is 0, but must be at"),
+    ],
+)
+def test_sizes_below_one_are_refused_with_their_key(config: Any, message: str, short: Path) -> None:
+    backbone = BackboneConfig("local", path=str(short))
+    with pytest.raises(UserError, match=f"model.adapter.{message}"):
+        FineTuneModule(backbone, config)
+    with pytest.raises(UserError, match=f"model.prompt.{message}"):
+        FineTuneModule(backbone, LoraConfig(), prompt=config)
+
+
+def test_the_prompt_of_a_pair_that_leaves_no_room_has_its_own_key(short: Path) -> None:
+    module = FineTuneModule(
+        BackboneConfig("local", path=str(short)), LoraConfig(), prompt=PromptTuningConfig(num_virtual_tokens=63)
+    )
+    with pytest.raises(UserError, match=r"model\.prompt\.num_virtual_tokens is 63, .* 64 positions.*at most 62"):
         _ = module.limits
 
 

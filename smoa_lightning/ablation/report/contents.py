@@ -108,7 +108,7 @@ def _cost_note(analysis: Analysis) -> str:
     if analysis.study.description.get("search") is not None:
         text += "Each cell ran with the best values of its own search. "
     if len({run.record[STUDY_FACTS].get("worker") for run in analysis.study.finished}) > 1:
-        text += "Several workers ran this study. They may have shared a machine, so times are not exact."
+        text += "Several workers ran this study. If they shared a machine at a time, times are not exact."
     return text.strip()
 
 

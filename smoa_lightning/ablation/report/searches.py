@@ -28,7 +28,7 @@ def search_blocks(study: StudyFolder) -> list[Block]:
         rows.append((cell, search["metric"], chosen, weights, score, counts, *outside))
         edges += [] if best is None else edge_sentences(cell, best["parameters"], study.description["search"], trials)
     titles = ["cell", "metric", "best values", "importance (PED-ANOVA)", "best score", "complete / pruned / failed"]
-    titles += [] if extend is None else ["of these beyond the ranges"]
+    titles += [] if extend is None else ["of these added by extend"]
     table = Table("searches", "The search of each cell, on held-out training rows.", columns(titles, 4), tuple(rows))
     ends = Points(tuple(edges)).folded("sentences") if edges else []
     return [Heading("Searches"), table, *ends, Paragraph(_note(study)), trial_table(study)]
@@ -59,7 +59,7 @@ def _note(study: StudyFolder) -> str:
 
 
 def beyond_ranges(search: Mapping[str, Any]) -> int:
-    """Return the number of a cell's trials beyond the ends of its ranges."""
+    """Return the number of a cell's trials that ``extend`` has added, most of them beyond the ends of its ranges."""
     return sum(bool(trial.get("beyond")) for trial in search["trials"])
 
 

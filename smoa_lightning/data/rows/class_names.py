@@ -35,6 +35,8 @@ def named_classes(settings: RowSettings, given: Sequence[str] | None) -> list[st
     if settings.source == "local":
         first = split_files(settings.path, "train")[0]
         names = class_names(first) if is_image_folder(first) else _in_parquet(first)
+        if len(names) == 1:
+            raise UserError(f"data.path: the training images in {first} have one class, {names[0]}; two are needed")
         if names:
             return names
     raise UserError(

@@ -107,7 +107,8 @@ def _split_files(path: LocalPath | None, split: str) -> list[str]:
     present = sorted(name for name, is_folder in entries(path).items() if not is_folder and is_data(name))
     wanted = f"{SPLIT_NAMES.get(split, (split,))[0]}.jsonl"
     seen = f"nearest: {nearest(wanted, present, 3)}" if present else "it holds no data file"
-    raise UserError(f"data.path: no file for split {split!r} (such as {wanted}) in {path}; {seen}.")
+    hint = "" if split == "train" else "; name the training file itself to train without report rows"
+    raise UserError(f"data.path: no file for split {split!r} (such as {wanted}) in {path}; {seen}{hint}.")
 
 
 def _is_pattern(place: str) -> bool:

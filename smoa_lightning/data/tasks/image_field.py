@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from smoa_lightning.common.errors import one_line
 from smoa_lightning.data.tasks.fields import RowError, kind
 
@@ -67,13 +69,32 @@ def _content(value: Any) -> bytes:
 
 
 def decode(content: bytes) -> Image:
-    """Return the image of a file, turned as its EXIF entry says (as the library ``datasets`` does)."""
+    """Return the image of a file, turned as its EXIF entry says (as the library ``datasets`` does).
+
+    An image of one channel with 16 bits is scaled to 8 bits: Pillow's conversion would make all values above 255 white.
+    """
     from PIL import Image, ImageOps
 
     with Image.open(io.BytesIO(content)) as image:
         turned = ImageOps.exif_transpose(image)
         turned.load()
-        return turned
+        return eight_bits(turned)
+
+
+def eight_bits(image: Image) -> Image:
+    """Return an image whose 16-bit values are divided by 257, so that 65,535 becomes 255; others as they are.
+
+    Raises:
+        ValueError: Values of 32 bits, which have no largest value.
+    """
+    from PIL import Image as pillow
+
+    if image.mode not in ("I", "F") and not image.mode.startswith("I;16"):
+        return image
+    values = np.asarray(image)
+    if image.mode == "F" or values.min() < 0 or values.max() > 65535:
+        raise ValueError("its values have 32 bits, and the largest one is not known; save it with 8 or 16 bits")
+    return pillow.fromarray((values / 257).round().astype(np.uint8))
 
 
 def image_key(text: str) -> str:

@@ -145,6 +145,10 @@ def _opened(run: str | Path, moved: str | None, system: str | None) -> Speaker:
     folder = adapter_folder(run)
     is_full = not (folder / "adapter_config.json").is_file()
     config, location = saved_backbone(folder, moved, weights=not is_full)
+    if location.head.is_new:
+        raise UserError(
+            f"{run} has a head for {location.head.kind.replace('_', ' ')}, which writes no text: use predict"
+        )
     adapter = None
     if not is_full:
         with reading(folder):
