@@ -210,7 +210,11 @@ def open_teacher(module: FineTuneModule, max_length: int) -> Teacher | None:
         )
     check_distillation(module.objective, settings)
     teacher = Teacher(settings, module.backbone_config, module.objective.head)
-    teacher.check(module.processor, module.limits, max_length)
+    processor, own = module.processor, module.limits
+    try:
+        teacher.check(processor, own, max_length)
+    except UserError as error:
+        raise UserError(str(error) if SETTING in str(error) else f"{SETTING}: {error}") from error
     return teacher
 
 

@@ -19,6 +19,7 @@ from smoa_lightning.backbones.backbone import BackboneConfig
 from smoa_lightning.common.checksums import sealed, sha256
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.data.datamodule import TaskDataModule
+from smoa_lightning.embedded import backbone_folder
 from smoa_lightning.objectives import DistillationConfig, objective_of
 from smoa_lightning.training.adapter_folder import save_adapter
 from smoa_lightning.training.module import FineTuneModule
@@ -128,6 +129,9 @@ def test_teachers_that_do_not_fit_are_refused_before_weights_are_read(
     )
     assert "neither a run with an adapter nor" in refusal(DistillationConfig(str(piqa_folder)))
     assert "model.frozen is true" in refusal(DistillationConfig(str(teacher_run)), frozen=True)
+    encoder = refusal(DistillationConfig(str(backbone_folder("sequence_classification"))))
+    assert encoder.startswith("model.distillation.teacher: ")
+    assert "is an encoder" in encoder
     assert "set data.max_length to at most 2048" in refusal(DistillationConfig(str(teacher_folder)), max_length=4000)
 
     for name, change, words in (
