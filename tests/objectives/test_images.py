@@ -214,7 +214,11 @@ def test_images_of_16_bits_have_the_pixels_of_8_bits(
 # ------------------------------------------------------------------------------------------------------- bad input
 
 
-@pytest.mark.parametrize("values", [np.full((8, 8), 70000, np.int32), np.ones((8, 8), np.float32)], ids=["I", "F"])
+@pytest.mark.parametrize(
+    "values",
+    [np.full((8, 8), 70000, np.int32), np.full((8, 8), 200, np.int32), np.ones((8, 8), np.float32)],
+    ids=["I", "I of small values", "F"],
+)
 def test_values_of_32_bits_are_refused(values: np.ndarray, image_folder: Path, tmp_path: Path) -> None:
     shutil.copytree(image_folder, tmp_path / "images")
     Image.fromarray(values).save(tmp_path / "images" / "train" / "green" / "00.tiff")

@@ -78,23 +78,26 @@ def decode(content: bytes) -> Image:
     with Image.open(io.BytesIO(content)) as image:
         turned = ImageOps.exif_transpose(image)
         turned.load()
-        return eight_bits(turned)
+        return eight_bits(turned, is_png=image.format == "PNG")
 
 
-def eight_bits(image: Image) -> Image:
+def eight_bits(image: Image, is_png: bool) -> Image:
     """Return an image whose 16-bit values are divided by 257, so that 65,535 becomes 255; others as they are.
 
+    Args:
+        image: The image; a mode ``I`` holds 32 bits, except in some versions of Pillow that read PNG files into it.
+        is_png: Whether it is from a PNG file, which has at most 16 bits.
+
     Raises:
-        ValueError: Values of 32 bits, which have no largest value.
+        ValueError: Values of 32 bits, whose largest value is not known.
     """
     from PIL import Image as pillow
 
     if image.mode not in ("I", "F") and not image.mode.startswith("I;16"):
         return image
-    values = np.asarray(image)
-    if image.mode == "F" or values.min() < 0 or values.max() > 65535:
+    if image.mode == "F" or (image.mode == "I" and not is_png):
         raise ValueError("its values have 32 bits, and the largest one is not known; save it with 8 or 16 bits")
-    return pillow.fromarray((values / 257).round().astype(np.uint8))
+    return pillow.fromarray((np.asarray(image) / 257).round().astype(np.uint8))
 
 
 def image_key(text: str) -> str:
