@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import io
@@ -10,6 +11,7 @@ import pty
 import re
 import select
 import sys
+import termios
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +29,13 @@ from tests.training.generation.conftest import TEMPLATE
 Saved = Callable[..., Path]
 
 
+def keep_output_at_interrupt() -> None:
+    """Set NOFLSH: the terminal then keeps what the command prints while Ctrl-C arrives, as a test waits for it."""
+    settings = termios.tcgetattr(0)
+    settings[3] |= termios.NOFLSH
+    termios.tcsetattr(0, termios.TCSANOW, settings)
+
+
 class Terminal:
     """A pseudo-terminal whose other side runs a command in a forked process."""
 
@@ -37,6 +46,7 @@ class Terminal:
             status = 99
             try:
                 torch.set_num_threads(1)
+                keep_output_at_interrupt()
                 sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w"), open(2, "w")  # noqa: SIM115
                 status = main(arguments)
             finally:
@@ -54,6 +64,18 @@ class Terminal:
                 self.seen += os.read(self.handle, 4096).decode(errors="replace")
         text, self.seen = self.seen[: found.end()], self.seen[found.end() :]
         return text
+
+    def interrupt_line(self) -> None:
+        """Press Ctrl-C until a new prompt appears.
+
+        CPython with readline sees a Ctrl-C that arrives between two waits for a key only at the next key or signal.
+        """
+        for _ in range(30):
+            self.write("\x03")
+            with contextlib.suppress(AssertionError):
+                self.until(r"\n> ", 2)
+                return
+        raise AssertionError(f"no prompt after Ctrl-C in {self.seen!r}")
 
     def status(self) -> int:
         return os.waitstatus_to_exitcode(os.waitpid(self.process, 0)[1])
@@ -80,8 +102,7 @@ def test_a_chat_in_a_terminal(saved: Saved) -> None:
     terminal.until(r"\(stopped\)\r\n> ")
     terminal.write("half a line")
     terminal.until("half a line")
-    terminal.write("\x03")  # the terminal may drop what is printed now, so the next line shows that this one is gone
-    time.sleep(0.3)
+    terminal.interrupt_line()
     terminal.write("/help\n")
     terminal.until(r"\(/exit: end the chat.*\)\r\n> ")
     terminal.write("\x04")
