@@ -9,6 +9,7 @@ from typing import Any
 
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.configuration.trainer_options import check_flags
+from smoa_lightning.configuration.yaml_files import read_flag
 from smoa_lightning.records.selection import HELD_OUT, ON_TRAINED
 
 Value = Callable[[str], Any]
@@ -27,7 +28,7 @@ def check_combinations(value: Value) -> None:
     Raises:
         UserError: The message names the settings and what they must be.
     """
-    of_data = (_two_selections, _two_limits, _rules, _padding)
+    of_data = (_two_selections, _two_limits, _rules, _padding, _augmentation)
     of_trainer = (_endless, _never_selected, _launcher, _half_precision)
     for rule in (*of_data, *of_trainer, _short_warmup, _kernel, check_flags):
         rule(value)
@@ -108,6 +109,22 @@ def _two_limits(value: Value) -> None:
             f"data.limit_train_rows is {rows} and data.train_per_class is {each}, but both choose training rows: "
             "remove one of them"
         )
+
+
+def _augmentation(value: Value) -> None:
+    """Refuse changes of images that are not in the form of classes with their arguments."""
+    specs = value("data.augmentation")
+    specs = read_flag(specs, "data.augmentation").value if isinstance(specs, str) else specs
+    entries = specs if isinstance(specs, list) else [] if specs is None else [specs]
+    for number, spec in enumerate(entries, start=1):
+        keys = set(spec) if isinstance(spec, Mapping) else set()
+        known = isinstance(specs, list) and {"class_path"} <= keys <= {"class_path", "init_args"}
+        if not (known and isinstance(spec["class_path"], str) and isinstance(spec.get("init_args") or {}, Mapping)):
+            raise UserError(
+                f"data.augmentation: entry {number} is {spec!r}, but the setting takes a list of mappings with "
+                "class_path and init_args, such as "
+                "[{class_path: torchvision.transforms.v2.RandomHorizontalFlip, init_args: {p: 0.5}}]"
+            )
 
 
 def _short_warmup(value: Value) -> None:

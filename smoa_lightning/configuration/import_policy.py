@@ -9,10 +9,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from jsonargparse import Namespace, set_parsing_settings
-from jsonargparse._common import parsing_settings  # the public interface can add rules, but cannot remove them
+from jsonargparse._common import ImportDenied, parsing_settings  # the public interface cannot remove rules
+from jsonargparse._util import import_object  # there is no public one
 
 from smoa_lightning.common.allowed_classes import allowed_packages
-from smoa_lightning.common.errors import UserError
+from smoa_lightning.common.errors import UserError, nearest, one_line
 
 
 @contextlib.contextmanager
@@ -35,6 +36,36 @@ def import_policy(allowed_only: bool) -> Iterator[None]:
         yield
     finally:
         parsing_settings.update(before)
+
+
+def import_class(path: str, key: str, extras: Mapping[str, str]) -> type:
+    """Import a class that a setting names, by the rules of the parser.
+
+    Args:
+        path: Its path.
+        key: The setting, for messages.
+        extras: Package -> the extra of this package that installs it.
+
+    Raises:
+        UserError: It cannot be imported, may not be imported, or is no class.
+    """
+    try:
+        with import_policy(allowed_only=False):
+            found = import_object(path)
+    except ImportDenied:
+        raise UserError(f"{key}: {path!r} is not allowed as the class of a setting") from None
+    except Exception as error:  # a module may raise anything when it is imported
+        module, _, name = path.rpartition(".")
+        if isinstance(error, AttributeError) and module in sys.modules:
+            known = [word for word, member in vars(sys.modules[module]).items() if isinstance(member, type)]
+            close = f"; the nearest are {nearest(name, known, 3)}" if known else ""
+            raise UserError(f"{key}: there is no class {path!r}{close}") from None
+        extra = extras.get(path.split(".")[0])
+        remedy = f"; it comes with: pip install 'smoa-lightning[{extra}]'" if extra else ""
+        raise UserError(f"{key}: cannot import {path!r}: {one_line(error)}{remedy}") from error
+    if not isinstance(found, type):
+        raise UserError(f"{key}: {path!r} is not a class; it takes a class")
+    return found
 
 
 def check_only_classes(value: Any, key: str = "", owner: type | None = None) -> None:

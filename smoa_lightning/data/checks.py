@@ -9,14 +9,20 @@ from smoa_lightning.backbones.hub import SOURCES
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.configuration.combinations import check_combinations
 from smoa_lightning.configuration.ranges import check_value
-from smoa_lightning.data.tasks.base import Labelling, Protocol
+from smoa_lightning.data.tasks.base import Labelling, Protocol, reads_images
 
 NUMBERS = (
     *("batch_size", "eval_batch_size", "eval_max_tokens", "limit_train_rows", "limit_report_rows", "bucket_batches"),
     *("pad_multiple", "max_new_tokens", "num_beams", "selection_rows", "num_workers", "num_fewshot", "max_length"),
     *("seed", "first_label", "train_per_class"),
 )
-OTHERS = ("selection", "rules", "protocol", "chat_template")  # that may contradict numbers or each other
+OTHERS = (
+    "augmentation",
+    "selection",
+    "rules",
+    "protocol",
+    "chat_template",
+)  # that may contradict numbers or each other
 
 
 def check_labelling(protocols: Mapping[str, Protocol], trained: Sequence[str], settings: Mapping[str, Any]) -> None:
@@ -25,11 +31,15 @@ def check_labelling(protocols: Mapping[str, Protocol], trained: Sequence[str], s
     Args:
         protocols: Task -> its protocol, for all tasks of a run.
         trained: The tasks that are trained on.
-        settings: ``packing``, ``num_fewshot`` and ``bert_score``.
+        settings: ``augmentation``, ``packing``, ``num_fewshot`` and ``bert_score``.
 
     Raises:
         UserError: names the setting.
     """
+    if settings["augmentation"] and not reads_images(protocols[trained[0]]):
+        raise UserError(
+            f"data.augmentation changes images, but the rows of the task {trained[0]!r} are texts: remove it"
+        )
     labelled = [name for name, protocol in protocols.items() if isinstance(protocol, Labelling)]
     if not labelled:
         return

@@ -62,6 +62,9 @@ class TaskDataModule(LightningDataModule):
             letters or texts.
         class_names: With task ``image_classification``: the names of the classes in the order of their labels. ``null``
             takes the names of the folders of the training images, or those in a Parquet file.
+        augmentation: Random changes of training images, one after the other: a list of ``{class_path, init_args}`` of
+            any callable on a PIL image, such as ``torchvision.transforms.v2.RandomHorizontalFlip`` (from the extra
+            ``images``). Only training uses it; scoring never does. ``null`` changes no image.
         batch_size: Rows in a training batch of each process; with packing, sequences. N processes share batches of N
             times as many rows.
         eval_batch_size: Largest number of items (each with all its choices) in a scoring batch.
@@ -117,6 +120,7 @@ class TaskDataModule(LightningDataModule):
         fields: dict[str, str | list[str]] | None = None,
         first_label: int | None = None,
         class_names: list[str] | None = None,
+        augmentation: list[dict[str, Any]] | None = None,
         batch_size: int = 32,
         eval_batch_size: int = 16,
         eval_max_tokens: int | None = None,
@@ -156,7 +160,7 @@ class TaskDataModule(LightningDataModule):
         self.train_per_class = train_per_class
         self.num_fewshot, self.selection_rows, self.packing = num_fewshot, selection_rows, packing
         self.selection: Selection = selection
-        self.num_workers, self.pin_memory = num_workers, pin_memory
+        self.num_workers, self.pin_memory, self.augmentation = num_workers, pin_memory, augmentation
         streams = zip(STREAMING, (streaming, stream_buffer_rows, stream_epoch_batches), strict=True)
         self.ignored_settings = [f"data.{name}" for name, value in streams if value != STREAMING[name]]
         others = {"rules": rules, "protocol": protocol, "chat_template": chat_template}
@@ -178,7 +182,7 @@ class TaskDataModule(LightningDataModule):
             cache=cache,
         )
         encoding = Encoding(max_length, loss_on, overlong, add_bos)
-        encoded = EncodingSettings(num_fewshot, chat_template, max_new_tokens, encoding)
+        encoded = EncodingSettings(num_fewshot, chat_template, max_new_tokens, encoding, augmentation)
         self.sets = TaskSets(task, rows, encoded, mixture, report_tasks, protocol, fields, rules, class_names)
         protocols = {name: rows.protocol for name, rows in self.sets.all.items()}
         check_labelling(protocols, list(self.sets.trained), vars(self))

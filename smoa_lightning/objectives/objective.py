@@ -16,6 +16,7 @@ from smoa_lightning.backbones.heads import LANGUAGE_MODEL, Head, HeadKind
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.data.encoding.task_sets import TaskSets
 from smoa_lightning.data.tasks import Classification, Regression
+from smoa_lightning.data.tasks.base import reads_images
 from smoa_lightning.objectives import classification, language_modeling, regression
 from smoa_lightning.objectives.distillation import DistillationConfig, DistilledLoss
 
@@ -58,7 +59,7 @@ def objective_of(sets: TaskSets) -> Objective:
     """Return the objective of the tasks of a run; the data module has checked that they agree."""
     protocol = next(iter(sets.trained.values())).protocol
     if isinstance(protocol, Classification):
-        kind: HeadKind = "image_classification" if protocol.inputs == "images" else "sequence_classification"
+        kind: HeadKind = "image_classification" if reads_images(protocol) else "sequence_classification"
         own = classification
         return Objective(kind, own.loss, Head(kind, protocol.names), own.distilled, own.divergence)
     if isinstance(protocol, Regression):

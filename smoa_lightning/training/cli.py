@@ -55,6 +55,7 @@ from smoa_lightning.training.sharding import check_shardable, own_strategy
 from smoa_lightning.training.trainer_checks import check_trainer
 
 logger = logging.getLogger(__name__)
+SAVED_SETTINGS = ("seed_everything", "model", "data")  # that an evaluation takes from a checkpoint
 
 
 @dataclass
@@ -322,10 +323,10 @@ def _flag(args: list[str], name: str) -> str | None:
 def _config_file_of(checkpoint: Path) -> Iterator[Path]:
     """Write the model and data settings of a checkpoint to a temporary file."""
     saved = read_checkpoint(checkpoint)["config"]
+    if "data" in saved:  # an evaluation changes no image, so it imports no class that does
+        saved = {**saved, "data": {key: value for key, value in saved["data"].items() if key != "augmentation"}}
     check_checkpoint_settings(saved, str(checkpoint))
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "checkpoint.yaml"
-        file.write_text(
-            yaml.safe_dump({key: saved[key] for key in ("seed_everything", "model", "data") if key in saved})
-        )
+        file.write_text(yaml.safe_dump({key: saved[key] for key in SAVED_SETTINGS if key in saved}))
         yield file

@@ -304,7 +304,7 @@ def time_cell(built: BuiltCell) -> Timing:
 def _mean_tokens(built: BuiltCell) -> float:
     """Return the mean tokens of a step over an epoch."""
     loader = built.data.train_dataloader()
-    tokens = loader.order.identity()["num_tokens"]
+    tokens: int = loader.order.identity()["num_tokens"]
     return tokens / math.ceil(len(loader) / built.trainer.accumulate_grad_batches)
 
 

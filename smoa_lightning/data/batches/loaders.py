@@ -28,6 +28,7 @@ from smoa_lightning.data.batches.collate import (
 )
 from smoa_lightning.data.batches.order import BucketOrder, longest_first
 from smoa_lightning.data.batches.packing import collate_packed, pack_rows
+from smoa_lightning.data.encoding.image_items import ImageItems, ImagesOfEpochs
 from smoa_lightning.data.encoding.items import (
     ChoiceItem,
     ImageItem,
@@ -83,7 +84,7 @@ class BatchLoader:
         if self.num_workers == 0 and not self.pin_memory:
             yield from (self.collate([self.rows[i] for i in batch]) for batch in batches)
             return
-        yield from DataLoader(
+        loader: DataLoader[Any] = DataLoader(
             self.rows,  # type: ignore[arg-type]  # a sequence is a map-style data set
             batch_sampler=batches,
             collate_fn=self.collate,
@@ -92,6 +93,10 @@ class BatchLoader:
             # with its own generator, the seed of the workers changes nothing in torch's global one, which dropout uses
             generator=torch.Generator().manual_seed(0),
         )
+        try:
+            yield from loader
+        except UserError as error:  # torch adds the traceback of the worker
+            raise UserError(str(error).rpartition("UserError: ")[2].strip()) from error
 
 
 class ResumableLoader(BatchLoader):
@@ -141,7 +146,8 @@ class ResumableLoader(BatchLoader):
                 "the checkpoint is of a run with data.streaming, and that order of batches does not exist any more:"
                 " start a new run."
             )
-        changed = [f"{name} {other.get(name)} -> {own[name]}" for name in own if other.get(name) != own[name]]
+        names = dict.fromkeys([*own, *other])
+        changed = [f"{name} {other.get(name)} -> {own.get(name)}" for name in names if other.get(name) != own.get(name)]
         if changed:
             raise UserError(
                 f"the checkpoint has a different order of batches than this run ({', '.join(changed)}):"
@@ -222,5 +228,8 @@ def training_loader(
     if place[1] > 1:
         collate = functools.partial(collate_part, collate=collate)
     items = pack_rows(rows, settings.max_length, settings.seed) if settings.packing else rows
-    order = BucketOrder(items.lengths, settings.batch_size, settings.seed, settings.bucket_batches, *place)
-    return ResumableLoader(items, order, collate, settings.num_workers, settings.pin_memory)
+    changes = rows.augmentation if isinstance(rows, ImageItems) else None
+    text = None if changes is None else changes.text
+    order = BucketOrder(items.lengths, settings.batch_size, settings.seed, settings.bucket_batches, *place, text)
+    images = ImagesOfEpochs(rows) if isinstance(rows, ImageItems) and changes is not None else items
+    return ResumableLoader(images, order, collate, settings.num_workers, settings.pin_memory)

@@ -8,6 +8,7 @@ import random
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -134,6 +135,8 @@ class BucketOrder:
         bucket: How many batches are sorted by length together.
         rank: This process.
         world_size: How many processes there are.
+        augmentation: What changes the rows at random in each epoch, as text. With it, row i of N has the number i + e N
+            in epoch e.
     """
 
     lengths: Sequence[int] | np.ndarray
@@ -142,6 +145,7 @@ class BucketOrder:
     bucket: int = 32
     rank: int = 0
     world_size: int = 1
+    augmentation: str | None = None
 
     def __len__(self) -> int:
         """Batches of one epoch, the same number for all processes."""
@@ -155,13 +159,19 @@ class BucketOrder:
     def upcoming(self, position: int) -> Iterator[list[int]]:
         """Yield ``len(self)`` batches of the stream, from a position on."""
         epoch, start = divmod(position, len(self))
-        yield from itertools.islice(self.epoch(epoch), start, None)
+        yield from self._numbered(epoch, start, None)
         if start:
-            yield from itertools.islice(self.epoch(epoch + 1), start)
+            yield from self._numbered(epoch + 1, 0, start)
 
-    def identity(self) -> dict[str, int]:
+    def _numbered(self, epoch: int, start: int, stop: int | None) -> Iterator[list[int]]:
+        batches = itertools.islice(self.epoch(epoch), start, stop)
+        if self.augmentation is None:
+            return batches
+        return ([row + epoch * len(self.lengths) for row in batch] for batch in batches)
+
+    def identity(self) -> dict[str, Any]:
         """Return what the order depends on: a position means the same batch only in the same order."""
-        identity = {
+        identity: dict[str, Any] = {
             "num_rows": len(self.lengths),
             "num_tokens": int(np.sum(self.lengths)),
             "batch_size": self.batch_size,
@@ -171,4 +181,6 @@ class BucketOrder:
         }
         if self.world_size > 1:  # earlier versions gave each process whole batches, in another order
             identity["rows_of_a_shared_batch"] = self.batch_size * self.world_size
+        if self.augmentation is not None:
+            identity["augmentation"] = self.augmentation
         return identity

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ import numpy as np
 from smoa_lightning.backbones.limits import Limits
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.data.encoding import shots
+from smoa_lightning.data.encoding.augmentation import Augmentation
 from smoa_lightning.data.encoding.encode_examples import Encoding
 from smoa_lightning.data.encoding.encoding_job import EncodingJob
 from smoa_lightning.data.encoding.image_items import ImageItems
@@ -17,7 +19,7 @@ from smoa_lightning.data.encoding.item_table import ItemTable
 from smoa_lightning.data.encoding.render import end_ids, uses_template
 from smoa_lightning.data.rows.task_rows import Part, RowSettings, TaskRows
 from smoa_lightning.data.tasks import Classification, Generation, Protocol, Task
-from smoa_lightning.data.tasks.base import Labelling
+from smoa_lightning.data.tasks.base import Labelling, reads_images
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -33,6 +35,7 @@ class EncodingSettings:
     chat_template: bool | None = None
     max_new_tokens: int | None = None
     encoding: Encoding = field(default_factory=Encoding)
+    augmentation: Sequence[Mapping[str, Any]] | None = None
 
 
 class EncodedTask(TaskRows):
@@ -72,7 +75,7 @@ class EncodedTask(TaskRows):
         if part not in self._items:
             if self.processor is None:
                 raise RuntimeError("set datamodule.processor before setup()")
-            items = self._images(part) if self.reads_images else self._tokens(part)
+            items = self._images(part) if reads_images(self.protocol) else self._tokens(part)
             if not len(items):
                 skipped = items.statistics["skipped_overlong"]
                 raise UserError(f"{self.task.name}: all {skipped} {part} rows are longer than data.max_length.")
@@ -81,18 +84,15 @@ class EncodedTask(TaskRows):
             self._items[part] = items
         return self._items[part]
 
-    @property
-    def reads_images(self) -> bool:
-        """Whether the rows are images."""
-        return isinstance(self.protocol, Classification) and self.protocol.inputs == "images"
-
     def _tokens(self, part: Part) -> ItemTable:
         return self._job(part).run(self.tokenizer, self.settings.cache)
 
     def _images(self, part: Part) -> ImageItems:
         processor: Any = self.processor
         assert isinstance(self.protocol, Classification)
-        return ImageItems(self.rows(self.split_of(part)), self.indices(part), self.protocol, processor)
+        specs = self.encoding_settings.augmentation if part == "train" else None
+        changes = Augmentation(specs, self.settings.seed) if specs else None  # its errors come before the rows
+        return ImageItems(self.rows(self.split_of(part)), self.indices(part), self.protocol, processor, changes)
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:

@@ -117,6 +117,11 @@ class Classification:
         return self.metric
 
 
+def reads_images(protocol: Protocol) -> bool:
+    """Whether the rows of a protocol are images."""
+    return isinstance(protocol, Classification) and protocol.inputs == "images"
+
+
 @dataclass(frozen=True)
 class Regression:
     """Predict a number for a text or a pair with a head of one output on the model.
