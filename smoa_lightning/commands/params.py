@@ -7,7 +7,7 @@ import logging
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from smoa_lightning.commands.params_flags import ParamsFlags, row_lengths, split_flags
+from smoa_lightning.commands.params_flags import ParamsFlags, check_flags, row_lengths, split_flags
 from smoa_lightning.common.allowed_classes import allowing, split_packages
 from smoa_lightning.common.console import ON_STDERR
 from smoa_lightning.common.fast_imports import import_command
@@ -65,6 +65,8 @@ def main(args: list[str]) -> None:
     with allowing(packages):
         cli = FineTuneCLI(expand_bases(args), run=False)
     announce_sources(cli.model)
+    head = cli.model.objective.head
+    check_flags(flags, head.is_new, head.reads_images)
     lengths = row_lengths(flags, cli.config["data.max_length"], cli.model.limits.context)
     if flags.memory:
         logger.info("estimating memory (--no_memory leaves it out)", extra=ON_STDERR)
@@ -88,7 +90,6 @@ def text(result: Report, flags: ParamsFlags) -> str:
     lines.append(f"trainable parameters: {result.trainable:,} ({share})")
     if result.head:
         lines.append(f"parameters of the new head, trained with the strategy: {result.head:,}")
-        lines.append("memory and disk are estimated for language models only")
     if result.teacher is not None:
         lines.append(teacher_text(*result.teacher))
     lines.append(f"adapter file: about {result.adapter_bytes:,} bytes")

@@ -55,6 +55,20 @@ def _number(flag: str, value: str) -> int:
     return int(value)
 
 
+def check_flags(flags: ParamsFlags, has_label: bool, reads_images: bool) -> None:
+    """Refuse the length of rows that are images, and the targets of rows with a label.
+
+    Raises:
+        UserError: The message names the flag.
+    """
+    if flags.targets is not None and has_label:
+        raise UserError(
+            "params: --targets counts tokens that are predicted, but the rows have one label each: remove it"
+        )
+    if flags.length is not None and reads_images:
+        raise UserError("params: --length counts tokens, but the rows are images: remove it")
+
+
 def row_lengths(flags: ParamsFlags, max_length: int, context: int | None) -> tuple[int, int]:
     """Return the tokens of a row and its targets.
 

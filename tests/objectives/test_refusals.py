@@ -68,11 +68,11 @@ def test_a_missing_pooler_is_refused_unless_it_is_trained(
     assert record["metrics"]["parameters/trainable"] == adapter + 24 * 24 + 24
 
 
-def test_params_says_that_it_estimates_no_memory(
+def test_params_counts_the_head_and_estimates_memory(
     encoder: Callable[[str], Path], glue_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     flags = arguments(encoder("bert"), glue_folder / "cola", tmp_path / "runs")
     assert main(["params", *flags]) == 0
     printed = capsys.readouterr().out
     assert "parameters of the new head, trained with the strategy: 50" in printed
-    assert "memory and disk are estimated for language models only" in printed
+    assert "memory of a training step, " in printed

@@ -12,7 +12,7 @@ from torch._subclasses import FakeTensorMode
 from smoa_lightning.common.errors import UserError, one_line
 from smoa_lightning.training.memory.fake_model import fake_copy, meta_model
 from smoa_lightning.training.memory.live_bytes import ACTIVATIONS, WEIGHTS
-from smoa_lightning.training.memory.step import StepMemory, StepShape, TaughtStep, trace_step
+from smoa_lightning.training.memory.step import HeadStep, StepMemory, StepShape, TaughtStep, trace_step
 from smoa_lightning.training.module import FineTuneModule
 from smoa_lightning.training.teacher import Teacher
 
@@ -76,10 +76,13 @@ def _step(
     else:
         copied = fake_copy(network, mode, checkpointing)
     taught: dict[str, Any] = {}
+    model = None
     if module.distillation is not None and teacher is not None:
         model = None if teacher.shares_weights_of(module) else fake_copy(teacher.skeleton(), mode).eval()
-        taught["loss"] = TaughtStep(model, module.distillation)
         taught["further"] = [] if model is None else [*model.parameters(), *model.buffers()]
+        taught["loss"] = TaughtStep(model, module.distillation)
+    if shape.outputs:
+        taught["loss"] = HeadStep(module.objective, module.distillation, model)
     memory = trace_step(copied, module.optimizer_factory, shape, mode, **taught)
     if config.quantization is None:
         return memory

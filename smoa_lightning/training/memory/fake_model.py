@@ -15,6 +15,7 @@ from smoa_lightning.adapters.budget import countable
 from smoa_lightning.adapters.combine import attach_strategy
 from smoa_lightning.adapters.tuner import BoundLayer
 from smoa_lightning.backbones.backbone import enable_checkpointing, load_skeleton
+from smoa_lightning.backbones.heads import new_head
 from smoa_lightning.training.module import FineTuneModule
 
 DEVICE = "cpu"  # its attention kernel keeps no matrix of attention weights, like those of GPUs
@@ -38,6 +39,8 @@ def meta_model(
     network: Any = load_skeleton(module.backbone_config, module.location) if skeleton is None else skeleton
     network.config.use_cache = False
     network.requires_grad_(module.adapter_config is None and not module.frozen_backbone)
+    for name in new_head(network):
+        network.get_submodule(name).requires_grad_(True)
     if checkpointing:
         enable_checkpointing(network)
     if module.adapter_config is not None:

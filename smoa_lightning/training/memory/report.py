@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import lightning as L
 import torch
 from peft import PeftModel
+from PIL import Image
 
 from smoa_lightning.adapters.budget import BudgetFit
 from smoa_lightning.adapters.inspect import AdaptedLayer, adapted_layers, sizes
 from smoa_lightning.adapters.method_names import strategy_name
 from smoa_lightning.backbones.backbone import load_skeleton
 from smoa_lightning.backbones.heads import new_head
+from smoa_lightning.backbones.processor import channels_of
 from smoa_lightning.data.datamodule import TaskDataModule
 from smoa_lightning.training.memory.disk import DiskEstimate, estimate_disk
 from smoa_lightning.training.memory.estimate import MemoryEstimate, estimate_memory
@@ -74,7 +77,7 @@ def report(
         data: The data.
         trainer: The trainer.
         lengths: Tokens of a row, and its targets.
-        memory: Whether to estimate memory and disk; this is done for language models only.
+        memory: Whether to estimate memory and disk.
 
     Raises:
         UserError: The strategy does not fit the backbone.
@@ -89,8 +92,8 @@ def report(
     counts = sizes(network)
     teacher = open_teacher(module, data.encoding.max_length)
     estimate = None
-    if memory and not head:
-        estimate = estimate_memory(module, step_shape(data, trainer, lengths), network, teacher)
+    if memory:
+        estimate = estimate_memory(module, step_shape(module, data, trainer, lengths), network, teacher)
     disk = None
     if estimate is not None:
         known = next((step for step in estimate.steps.values() if isinstance(step, StepMemory)), None)
@@ -120,11 +123,21 @@ def _teacher(module: FineTuneModule, teacher: Teacher) -> tuple[str, int, int]:
     return teacher.settings.teacher, sum(p.numel() for p in parameters), size
 
 
-def step_shape(data: TaskDataModule, trainer: L.Trainer, lengths: tuple[int, int]) -> StepShape:
-    """Return the shape of the batch of a process, from the settings."""
-    precision = str(trainer.precision)
-    accumulates = int(trainer.accumulate_grad_batches) > 1
-    return StepShape(data.batch_size, *lengths, data.packing, accumulates, MIXED.get(precision))
+def step_shape(module: FineTuneModule, data: TaskDataModule, trainer: L.Trainer, lengths: tuple[int, int]) -> StepShape:
+    """Return the shape of the batch of a process, from the settings; a new head has one target in each row."""
+    mixed, accumulates = MIXED.get(str(trainer.precision)), int(trainer.accumulate_grad_batches) > 1
+    head = module.objective.head
+    length, targets = lengths if not head.is_new else (lengths[0], 1)
+    pixels = pixels_of(module.processor) if head.reads_images else None
+    shape = StepShape(data.batch_size, length, targets, data.packing, accumulates, mixed)
+    return replace(shape, outputs=len(head.names), pixels=pixels)
+
+
+def pixels_of(processor: Any) -> tuple[int, int, int]:
+    """Return channels, height and width that an image processor makes of a gray image of 224 x 224 pixels."""
+    image = Image.new("L" if channels_of(processor) == 1 else "RGB", (224, 224))
+    depth, height, width = processor(image, return_tensors="pt")["pixel_values"][0].shape
+    return depth, height, width
 
 
 def optimizer_name(module: FineTuneModule) -> str:

@@ -16,7 +16,9 @@ from torch.nn import functional as F
 from smoa_lightning.adapters import without_adapter
 from smoa_lightning.adapters.smoa.layer import SmoaLinear
 from smoa_lightning.adapters.smoa.scratch import separate_scratch
+from smoa_lightning.evaluation.labels import head_outputs
 from smoa_lightning.evaluation.scoring import logits_at
+from smoa_lightning.objectives import Objective
 from smoa_lightning.objectives.distillation import DistillationConfig, distilled_loss
 from smoa_lightning.training.memory.fake_model import DEVICE
 from smoa_lightning.training.memory.live_bytes import ACTIVATIONS, GRADIENTS, KINDS, OPTIMIZER, LiveBytes
@@ -32,10 +34,12 @@ class StepShape:
     Attributes:
         rows: R, rows of a micro-batch (of one process).
         length: T, tokens of a row, with padding.
-        targets: Tokens of a row that the loss reads, at most T - 1.
+        targets: Tokens of a row that the loss reads, at most T - 1; 1 with a new head.
         packed: Whether the rows are packed, so that positions separate them and there is no attention mask.
         accumulates: Whether an optimizer step has several micro-batches, so that gradients exist in the next forward.
         autocast: The dtype of a mixed precision; None without.
+        outputs: Outputs of a new head; 0 for a language model.
+        pixels: Channels, height and width of an image, for a model that reads images; None for tokens.
     """
 
     rows: int
@@ -44,6 +48,21 @@ class StepShape:
     packed: bool = False
     accumulates: bool = False
     autocast: torch.dtype | None = None
+    outputs: int = 0
+    pixels: tuple[int, int, int] | None = None
+
+    def __str__(self) -> str:
+        """Return the shape in words.
+
+        >>> str(StepShape(8, 128, 10)), str(StepShape(8, 128, 1, outputs=2))
+        ('8 rows of 128 tokens with 10 targets each', '8 rows of 128 tokens with a label each')
+        >>> str(StepShape(8, 1, 1, outputs=2, pixels=(3, 224, 224)))
+        '8 images of 3 x 224 x 224 with a label each'
+        """
+        if self.pixels is not None:
+            return f"{self.rows} images of {' x '.join(map(str, self.pixels))} with a label each"
+        each = "a label" if self.outputs else f"{self.targets} targets"
+        return f"{self.rows} rows of {self.length} tokens with {each} each"
 
 
 @dataclass(frozen=True)
@@ -92,6 +111,35 @@ class TaughtStep:
         return distilled_loss(logits_at(network, inputs, places), wanted, labels, self.settings).loss
 
 
+@dataclass(frozen=True)
+class HeadStep:
+    """The loss of a model with a new head, with a teacher or without.
+
+    Attributes:
+        objective: The objective of the run.
+        settings: The settings of the distillation; None without a teacher.
+        teacher: The teacher, a model of fake tensors; None if its frozen weights are those of the student.
+    """
+
+    objective: Objective
+    settings: DistillationConfig | None = None
+    teacher: nn.Module | None = None
+
+    def __call__(
+        self, network: nn.Module, inputs: dict[str, Any], places: tuple[Tensor, Tensor], labels: Tensor
+    ) -> Tensor:
+        """Return the summed loss of the rows."""
+        batch, teacher = inputs | {"labels": labels.double()}, self.teacher or network
+        if self.settings is None:
+            return self.objective.loss(network, batch)[0]
+        if self.objective.head.kind == "regression":
+            assert self.objective.distilled is not None
+            return self.objective.distilled(network, teacher, batch, self.settings).loss
+        with torch.no_grad():
+            wanted = head_outputs(teacher, inputs)
+        return distilled_loss(head_outputs(network, inputs), wanted, labels, self.settings).loss
+
+
 def trace_step(
     network: nn.Module,
     optimizer: Factory,
@@ -114,9 +162,11 @@ def trace_step(
         further: Weights that exist in addition to those of the model.
     """
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    head: Any = network.get_output_embeddings()  # type: ignore[operator]
-    vocabulary = int(head.weight.shape[0])
-    with separate_scratch(), LiveBytes((shape.rows * shape.targets, vocabulary)) as live:
+    columns = shape.outputs
+    if not columns:
+        head: Any = network.get_output_embeddings()  # type: ignore[operator]
+        columns = int(head.weight.shape[0])
+    with separate_scratch(), LiveBytes((shape.rows * shape.targets, columns)) as live:
         live.add([*network.parameters(), *network.buffers(), *further])
         _build_plans(network, mode)
         live.phase = GRADIENTS
@@ -171,7 +221,9 @@ def _batch(shape: StepShape) -> tuple[dict[str, Any], tuple[Tensor, Tensor], Ten
     """Return the inputs of the model, the places of the targets, and their labels."""
     ids = torch.zeros(shape.rows, shape.length, dtype=torch.long, device=DEVICE)
     inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-    if shape.packed:
+    if shape.pixels is not None:
+        inputs = {"pixel_values": torch.zeros(shape.rows, *shape.pixels, device=DEVICE)}
+    elif shape.packed:
         inputs = {"input_ids": ids, "position_ids": torch.zeros_like(ids), "use_cache": False}
     labels = torch.zeros(shape.rows * shape.targets, dtype=torch.long, device=DEVICE)
     return inputs, (torch.zeros_like(labels), torch.zeros_like(labels)), labels

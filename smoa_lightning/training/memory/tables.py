@@ -28,10 +28,7 @@ def size_text(size: float) -> str:
 
 def memory_text(estimate: MemoryEstimate, optimizer: str) -> str:
     """Return the table of a step, with a line for each kind of memory."""
-    shape = estimate.shape
-    lines = [
-        f"memory of a training step, {shape.rows} rows of {shape.length} tokens with {shape.targets} targets each:"
-    ]
+    lines = [f"memory of a training step, {estimate.shape}:"]
     known = {on: step for on, step in estimate.steps.items() if isinstance(step, StepMemory)}
     if known:
         order = sorted(known)
@@ -65,6 +62,8 @@ def memory_facts(estimate: MemoryEstimate, optimizer: str) -> dict[str, Any]:
         "optimizer": optimizer,
         "gradient_checkpointing": estimate.checkpointing,
     }
+    if shape.pixels is not None:
+        facts["pixels"] = list(shape.pixels)
     for on, step in sorted(estimate.steps.items()):
         if isinstance(step, str):
             facts[NAMES[on]] = {"unknown": step}
