@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,7 @@ from smoa_lightning.adapters.method_names import method_name
 from smoa_lightning.adapters.parameters import head_parameters
 from smoa_lightning.adapters.targets import matched_modules, resolve_targets
 from smoa_lightning.adapters.tuner import SlotLayer, UpdateLayer
+from smoa_lightning.backbones.fused import SplitLinear
 from smoa_lightning.backbones.heads import new_head
 
 
@@ -188,6 +190,19 @@ _BOUNDS: dict[str, Callable[[Any, str, Any], int | None]] = {  # by the name of 
     # the real part (Z + conj Z) / 2 of the transform Z of n entries; Z has at most rank n
     "FOURIERFT": lambda layer, adapter, config: 2 * layer.fourierft_spectrum[adapter].numel(),
 }
+
+
+def largest_rank(model: PeftModel) -> int | None:
+    """Return the largest rank that the method allows in a layer; None without adapted layers.
+
+    The parts of a split layer are joined again, and their ranks add up.
+    """
+    base, bounds = model.get_base_model(), Counter[str]()
+    for layer in adapted_layers(model):
+        around = layer.name.rpartition(".")[0]
+        split = isinstance(base.get_submodule(around), SplitLinear)
+        bounds[around if split else layer.name] += layer.rank_bound
+    return max(bounds.values(), default=None)
 
 
 def sizes(network: nn.Module) -> dict[str, int]:

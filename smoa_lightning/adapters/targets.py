@@ -13,6 +13,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from smoa_lightning.adapters.linear_layers import all_linear, is_special
+from smoa_lightning.backbones.fused import SplitLinear, split_targets
 from smoa_lightning.common.errors import UserError, nearest
 
 # The attention inputs and both feed-forward layers (q, k, v, up, down), as the SMoA authors choose them. In an encoder
@@ -38,6 +39,7 @@ DEFAULT_TARGETS: dict[str, list[str]] = {
     "qwen2_moe": [*_LLAMA[:3], "shared_expert.up_proj", "shared_expert.down_proj"],
     **dict.fromkeys(["gpt_neox", "bloom", "falcon"], _FUSED_QKV),
     **dict.fromkeys(["opt", "phi", *_LIKE_VIT, *_LIKE_CLIP], _FC),
+    "timm_wrapper": ["attn.qkv", "mlp.fc1", "mlp.fc2"],  # of its vision transformers; others have other names
     **dict.fromkeys(["gpt2", "gpt_bigcode"], _GPT2),
     "phi3": ["qkv_proj", "gate_up_proj", "down_proj"],
     "gptj": ["q_proj", "k_proj", "v_proj", "fc_in", "fc_out"],
@@ -64,6 +66,7 @@ SLOT_TARGETS: dict[str, tuple[list[str], list[str]]] = {
     **dict.fromkeys(_LIKE_BERT, (["attention.output.dense"], ["output.dense"])),
     "modernbert": (["attn.Wo"], ["mlp.Wo"]),
     **dict.fromkeys(_LIKE_VIT, (["attention.o_proj"], ["mlp.fc2"])),
+    "timm_wrapper": (["attn.proj"], ["mlp.fc2"]),
     **dict.fromkeys(_LIKE_CLIP, (["self_attn.out_proj"], ["mlp.fc2"])),
 }
 # The backbone's dropouts after these projections, for slots with ``after_dropout``; None if the dropout is no module of
@@ -74,7 +77,9 @@ SLOT_DROPOUTS: dict[str, tuple[list[str], list[str]] | None] = {
     "gpt_neo": (["attn.attention.resid_dropout"], ["mlp.dropout"]),
     "gpt_neox": (["post_attention_dropout"], ["post_mlp_dropout"]),
     "phi3": (["resid_attn_dropout"], ["resid_mlp_dropout"]),
-    **dict.fromkeys(["opt", "bloom", "falcon", "phi", *_LIKE_VIT, *_LIKE_CLIP, "stablelm", "modernbert"]),
+    **dict.fromkeys(
+        ["opt", "bloom", "falcon", "phi", *_LIKE_VIT, *_LIKE_CLIP, "stablelm", "modernbert", "timm_wrapper"]
+    ),
 }
 _FEEDFORWARD = {"up_proj", "down_proj", "dense_h_to_4h", "dense_4h_to_h", "fc1", "fc2", "fc_in", "fc_out", "c_fc"}
 _FEEDFORWARD |= {"c_proj", "gate_up_proj", "intermediate.dense", "output.dense"}
@@ -118,6 +123,10 @@ def resolve_targets(model: nn.Module, config: PeftConfig) -> PeftConfig:
             settings.feedforward_modules = names  # IA3 needs the names of the feed-forward targets
     if isinstance(settings.target_modules, str) and settings.target_modules.lower() == "all-linear":
         settings.target_modules = all_linear(model, config)
+    if not isinstance(settings.target_modules, str):
+        settings.target_modules = split_targets(model, list(settings.target_modules))
+        if getattr(settings, "feedforward_modules", None):
+            settings.feedforward_modules = split_targets(model, list(settings.feedforward_modules))
     _check_targets(model, config)
     if getattr(settings, "fan_in_fan_out", None) is False:
         matched = [module for _, module in matched_modules(model, config)]
@@ -153,12 +162,18 @@ def _default_targets(model: nn.Module, config: PeftConfig) -> list[str] | str:
         targets = config.default_targets(kind)
     else:
         targets = list(DEFAULT_TARGETS.get(kind, [])) or "all-linear"
+    if kind == "timm_wrapper" and targets == DEFAULT_TARGETS[kind] and not all(_has(model, name) for name in targets):
+        targets = "all-linear"
     if targets is None:
         raise UserError(
             f"{type(config).__name__} has no default targets for {type(model).__name__}: set target_modules; its "
             f"modules have names like {_nearest_names(model, 'out_proj')}."
         )
     return targets_of_layers(model, config) if targets == "all-linear" else targets
+
+
+def _has(model: nn.Module, target: str) -> bool:
+    return any(_matches([target], name) for name, _ in model.named_modules())
 
 
 def targets_of_layers(model: nn.Module, config: PeftConfig) -> list[str] | str:
@@ -218,7 +233,7 @@ def _adapts_linear_layers(model: nn.Module, config: PeftConfig) -> bool:
     if default is None:
         return config.peft_type not in ("TRAINABLE_TOKENS", "LN_TUNING", "SHADOW")
     for name, module in model.named_modules():
-        if _matches(default, name) and not isinstance(module, nn.Linear | Conv1D):
+        if _matches(default, name) and not isinstance(module, nn.Linear | Conv1D | SplitLinear):
             return False
     return True
 
@@ -250,7 +265,7 @@ def _check_targets(model: nn.Module, config: PeftConfig) -> None:
         raise UserError(f"target_modules is empty; name modules of {where}, such as {_nearest_names(model, '')}.")
     else:
         for target in targets:
-            if not any(_matches([target], name) for name in names):
+            if not _has(model, target):
                 raise UserError(
                     f"target_modules entry {target!r} matches no module of {where}; nearest names: "
                     f"{_nearest_names(model, target)}."

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from transformers.pytorch_utils import Conv1D
 
 from smoa_lightning.adapters.combine import is_pair
-from smoa_lightning.adapters.inspect import adapted_layers
+from smoa_lightning.adapters.inspect import largest_rank
 from smoa_lightning.adapters.virtual_tokens import limits_with
 from smoa_lightning.backbones.backbone import limits
 from smoa_lightning.backbones.processor import load_processor
@@ -114,14 +114,14 @@ def truncate(label: str, source: Source, probe: Probe) -> RunTruncation:
     """
     assert probe.data is not None
     whole = source.plain_model()
-    bounds = [layer.rank_bound for layer in adapted_layers(whole)] if source.adapter is not None else []  # type: ignore[arg-type]
+    most = None if source.adapter is None else largest_rank(whole)  # type: ignore[arg-type]
     del whole
     merged, backbone = merged_model(source, TRUNCATED).to("cpu"), source.plain_backbone().to("cpu")  # type: ignore[arg-type]
     updates = find_updates(backbone, merged)
     if not updates.layers:
         raise UserError(f"rank: the update of {source.method} changes no linear layer, so --truncate has none to cut")
     deltas = {n: difference(backbone.get_submodule(n), merged.get_submodule(n)).float() for n in updates.layers}
-    bound = min(updates.largest_rank, max(bounds, default=updates.largest_rank))
+    bound = min(updates.largest_rank, updates.largest_rank if most is None else most)
     scores = []
     for rank in tqdm(ranks_up_to(bound), desc="truncate", unit="rank", leave=False, disable=no_bar()):
         for name, update in updates.layers.items():

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from smoa_lightning.adapters.inspect import adapted_layers
+from smoa_lightning.adapters.inspect import largest_rank
 from smoa_lightning.backbones.backbone import Location, complete_model
 from smoa_lightning.common.atomic_files import replacing
 from smoa_lightning.common.errors import UserError
@@ -122,6 +122,11 @@ def _check_format(source: Source, options: Options) -> None:
         raise UserError("export: full fine-tuning has no adapter: use --format merged or --format lora")
     if options.format == "lora" and source.location.head.is_new:
         raise UserError("export: a LoRA does not hold the new head of the model: use --format merged or adapter")
+    if options.format != "adapter" and source.location.head.texts:
+        raise UserError(
+            "export: transformers has no class for a head that starts from texts (model.head_init), and would compute "
+            "other logits: use --format adapter"
+        )
     if options.format != "adapter":
         check_updates_weights(source, None, options.format)
 
@@ -136,7 +141,7 @@ def _bound(source: Source, model: Any) -> int | None:
     """Return the largest rank that the method allows in a layer; None after full fine-tuning."""
     if source.adapter is None or source.adapter.is_prompt_learning:
         return None
-    return max((layer.rank_bound for layer in adapted_layers(model)), default=None)
+    return largest_rank(model)
 
 
 def _description(source: Source, options: Options, quantised: str | None) -> Facts:
@@ -150,7 +155,7 @@ def _description(source: Source, options: Options, quantised: str | None) -> Fac
         "task": source.facts.get("task"),
         "data_source": source.facts.get("data_source"),
         "step": source.facts.get("step"),
-        "auto_class": location.head.auto_class.__name__,
+        "auto_class": location.head.auto_name,
         "backbone": {"source": location.source, "name": source.facts["location"]["name"], "commit": location.commit},
         "quantized": quantised,
         "dequantized": quantised is not None and options.format != "adapter",

@@ -14,7 +14,8 @@ from torch import nn
 from transformers import AutoTokenizer, PreTrainedModel
 
 from smoa_lightning.backbones.backbone import read_architecture, reading_errors
-from smoa_lightning.backbones.processor import load_image_processor
+from smoa_lightning.backbones.fused import join_fused
+from smoa_lightning.backbones.processor import TIMM, load_image_processor
 from smoa_lightning.common.errors import UserError, one_line
 from smoa_lightning.training.export.source import Source, check_updates_weights, no_form
 
@@ -37,6 +38,7 @@ def merged_model(source: Source, format: str = "merged") -> PreTrainedModel:
     _widen(model)
     if isinstance(model, PeftModel):
         model = _merged(model, source, format)
+    join_fused(model)
     _separate_output(model)
     model.config.use_cache = getattr(read_architecture(source.location), "use_cache", True)  # training switches it off
     return model
@@ -110,7 +112,8 @@ def write_model(model: PreTrainedModel, source: Source, folder: Path) -> None:
     """Write a model with the backbone's own tokenizer or image processor, and its generation settings."""
     model.save_pretrained(folder)
     if source.location.head.reads_images:
-        load_image_processor(source.location).save_pretrained(folder)
+        if model.config.model_type != TIMM:  # there the config has the settings of the image processor
+            load_image_processor(source.location).save_pretrained(folder)
         return
     with reading_errors(source.location):
         tokenizer = AutoTokenizer.from_pretrained(**source.location.reading())

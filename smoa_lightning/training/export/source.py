@@ -73,7 +73,7 @@ class Source:
 
     def plain_backbone(self) -> PreTrainedModel:
         """Load the backbone without an adapter; 8-bit and 4-bit weights are dequantised to the run's number format."""
-        model = load_model(self.backbone, self.location)
+        model = load_model(dataclasses.replace(self.backbone, split_fused=False), self.location)
         model.eval()
         if getattr(model, "is_quantized", False):
             return _dequantised(model, getattr(torch, self.backbone.dtype), self.location.name)
