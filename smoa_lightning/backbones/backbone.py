@@ -21,6 +21,7 @@ from transformers import (
 from transformers.quantizers.auto import get_hf_quantizer
 
 from smoa_lightning.backbones.attention import choose_kernel, kernel_of
+from smoa_lightning.backbones.fused import SETTING, split_fused
 from smoa_lightning.backbones.heads import LANGUAGE_MODEL, Head, mark_head, mark_missing, no_load_report, without_head
 from smoa_lightning.backbones.hub import commit_of, hub_answers, hub_errors, remember_commit, resolve_source
 from smoa_lightning.backbones.kernels import check_kernels
@@ -61,6 +62,9 @@ class BackboneConfig:
             ``dtype``: faster, but with the memory of a backbone that is not quantised.
         allow_missing: Names of parameters that the files may lack, or patterns with ``*``. They get random values, the
             same in every run. ``null`` refuses files that lack a parameter.
+        split_fused: Whether fused layers (``qkv`` of timm, ``c_attn`` of GPT-2, ``qkv_proj`` and ``gate_up_proj`` of
+            Phi-3, ``Wqkv`` and ``Wi`` of ModernBERT) become one layer for each part, so that adapters can change single
+            parts: ``target_modules: [qkv.q, qkv.v]``.
     """
 
     source: Literal["auto", "hub", "local", "embedded"] = "auto"
@@ -73,6 +77,7 @@ class BackboneConfig:
     quantization: Literal["int8", "nf4"] | None = None
     dequantize: Literal["per_forward", "cached"] = "per_forward"
     allow_missing: list[str] | None = None
+    split_fused: bool = False
 
 
 @dataclass(frozen=True)
@@ -115,6 +120,11 @@ def locate(config: BackboneConfig, head: Head = LANGUAGE_MODEL) -> Location:
         raise UserError(
             f"model.backbone.quantization is {config.quantization!r}, but a new head for {head.kind.replace('_', ' ')} "
             "is trained on floating-point weights only: set it to null"
+        )
+    if config.split_fused and config.quantization is not None:
+        raise UserError(
+            f"{SETTING} is true and model.backbone.quantization is {config.quantization!r}, but only floating-point "
+            "layers are split: remove one of them"
         )
     if config.path is not None and config.source != "local":
         raise UserError(
@@ -191,7 +201,8 @@ def load_model(config: BackboneConfig, location: Location) -> PreTrainedModel:
     if not is_active() or config.quantization is not None:  # packed weights hold state of bitsandbytes
         return _read_model(config, location)
     missing = tuple(config.allow_missing or ())
-    key = config.dtype, config.gradient_checkpointing, config.attn_implementation, missing, content(location)
+    own = config.dtype, config.gradient_checkpointing, config.attn_implementation, config.split_fused
+    key = (*own, missing, content(location))
     return copy.deepcopy(cached("backbone", key, lambda: _read_model(config, location), most=1))
 
 
@@ -213,6 +224,8 @@ def _read_model(config: BackboneConfig, location: Location) -> PreTrainedModel:
     model = complete_model(location, config.allow_missing or (), **kwargs)
     if config.attn_implementation is None:
         choose_kernel(model)
+    if config.split_fused:
+        split_fused(model, location.name)
     prepare_quantized(model, dtype, keep=config.dequantize == "cached")
     model.config.use_cache = False
     if config.gradient_checkpointing:
@@ -282,6 +295,8 @@ def load_skeleton(config: BackboneConfig, location: Location) -> PreTrainedModel
             architecture, dtype=getattr(torch, config.dtype), trust_remote_code=False
         )
     mark_head(model, location.head)
+    if config.split_fused:
+        split_fused(model, location.name)
     return model
 
 

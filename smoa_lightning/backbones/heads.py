@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-import torch
 from torch import nn
 from transformers import (
     AutoModelForCausalLM,
@@ -19,6 +18,8 @@ from transformers import (
 from transformers.utils import logging
 
 from smoa_lightning.backbones.causal import check_causal
+from smoa_lightning.backbones.class_texts import SETTING as HEAD_INIT
+from smoa_lightning.backbones.class_texts import ClipWithClassTexts, check_clip
 from smoa_lightning.common.errors import UserError
 
 HeadKind = Literal["language_model", "sequence_classification", "regression", "image_classification"]
@@ -37,10 +38,12 @@ class Head:
     Args:
         kind: ``language_model`` is in the files of the backbone. The others are new, and are trained in full.
         names: The names of the classes, in the order of the labels; for a regression the name of the number.
+        texts: Texts with ``{}`` for the name of a class, from which a head of CLIP starts; empty for a random start.
     """
 
     kind: HeadKind = "language_model"
     names: tuple[str, ...] = ()
+    texts: tuple[str, ...] = ()
 
     @property
     def is_new(self) -> bool:
@@ -54,8 +57,30 @@ class Head:
 
     @property
     def auto_class(self) -> Any:
-        """The auto-model class of transformers."""
-        return AUTO_CLASSES[self.kind]
+        """The class that loads the model: an auto-model class of transformers, or ours for a head from texts."""
+        return ClipWithClassTexts if self.texts else AUTO_CLASSES[self.kind]
+
+    @property
+    def auto_name(self) -> str:
+        """The name of the auto-model class of transformers."""
+        return str(AUTO_CLASSES[self.kind].__name__)
+
+    def with_texts(self, texts: tuple[str, ...]) -> Head:
+        """Return the same head, which starts from texts.
+
+        Raises:
+            UserError: The model does not read images.
+        """
+        if texts and not self.reads_images:
+            what = self.kind.replace("_", " ")
+            raise UserError(
+                f"{HEAD_INIT} is for images with a class, but the task needs a head for {what}: set it to null"
+            )
+        return replace(self, texts=texts)
+
+    def same_outputs(self, other: Head) -> bool:
+        """Whether two heads have the same outputs; they may start from different values."""
+        return (self.kind, self.names) == (other.kind, other.names)
 
     def settings(self) -> dict[str, Any]:
         """Return what the config of the model says about the head; empty for a language model."""
@@ -63,11 +88,13 @@ class Head:
             return {}
         problem = "regression" if self.kind == "regression" else "single_label_classification"
         names = dict(enumerate(self.names))
-        return {"id2label": names, "label2id": {name: n for n, name in names.items()}, "problem_type": problem}
+        labels = {"id2label": names, "label2id": {name: n for n, name in names.items()}}
+        return {**labels, "num_labels": len(names), "problem_type": problem}  # the config of timm needs the number too
 
     def facts(self) -> dict[str, Any]:
         """Return the head as a JSON-safe dictionary, which ``head_of`` reads."""
-        return {"kind": self.kind, "names": list(self.names)}
+        facts = {"kind": self.kind, "names": list(self.names)}
+        return facts | ({"texts": list(self.texts)} if self.texts else {})
 
     def check(self, architecture: PretrainedConfig, name: str) -> None:
         """Refuse an architecture that cannot have this head.
@@ -86,6 +113,8 @@ class Head:
         what = self.kind.replace("_", " ")
         if getattr(settings, "is_encoder_decoder", False):
             fault = f"is an encoder-decoder ({settings.model_type!r}), which this package does not train for {what}"
+        elif self.texts:
+            return check_clip(architecture, name)
         elif type(architecture) not in self.auto_class._model_mapping:
             fault = f"is of the kind {settings.model_type!r}, which has no head for {what} in transformers"
         else:
@@ -101,7 +130,9 @@ LANGUAGE_MODEL = Head()
 
 def head_of(facts: dict[str, Any] | None) -> Head:
     """Return the head of a record or an adapter folder; without facts, that of a language model."""
-    return LANGUAGE_MODEL if facts is None else Head(facts["kind"], tuple(facts["names"]))
+    return (
+        LANGUAGE_MODEL if facts is None else Head(facts["kind"], *(tuple(facts.get(k, ())) for k in ("names", "texts")))
+    )
 
 
 def processor_name(head: Head) -> str:
@@ -117,10 +148,17 @@ def mark_head(model: Any, head: Head) -> None:
     """Write the names of the modules of a new head on the model, for ``new_head``.
 
     They are all parts of the model with parameters but the backbone itself. BERT has ``classifier`` (its pooler belongs
-    to the backbone), DeBERTa ``pooler`` and ``classifier``, Llama ``score``.
+    to the backbone), DeBERTa ``pooler`` and ``classifier``, Llama ``score``. A model of timm has its head inside.
     """
+    if head.is_new and hasattr(model, "timm_model"):
+        found = model.timm_model.get_classifier()  # several ones if it was distilled
+        heads = {id(part) for part in (found if isinstance(found, tuple) else (found,))}
+        model.new_head = tuple(name for name, module in model.named_modules() if id(module) in heads)
+        model.config.label_names = list(head.names)  # otherwise it is saved with the names in the files
+        return
+    backbone = {backbone_part(model), *getattr(model, "parts_of_backbone", ())}
     parts = [name for name, child in model.named_children() if any(True for _ in child.parameters())]
-    model.new_head = tuple(name for name in parts if name != backbone_part(model)) if head.is_new else ()
+    model.new_head = tuple(name for name in parts if name not in backbone) if head.is_new else ()
 
 
 def backbone_part(model: Any) -> str:
@@ -141,16 +179,11 @@ def new_head(model: nn.Module) -> tuple[str, ...]:
     return names
 
 
-def is_head_weight(name: str, prefix: str) -> bool:
-    """Return whether a weight of a classification model is outside of its backbone."""
-    return not name.startswith(f"{prefix}.")
-
-
 def without_head(model: Any, report: Mapping[str, Any]) -> tuple[list[str], dict[str, Any]]:
     """Return the weights of a new head that the files lack or have in a different shape, and the rest of a report."""
-    prefix = backbone_part(model)
+    own = tuple(f"{name}." for name in new_head(model))
     shapes, missing = report["mismatched_keys"], report["missing_keys"]
-    absent = sorted(name for name in {*missing, *(entry[0] for entry in shapes)} if is_head_weight(name, prefix))
+    absent = sorted(name for name in {*missing, *(entry[0] for entry in shapes)} if name.startswith(own))
     rest = {
         "missing_keys": [name for name in missing if name not in absent],
         "mismatched_keys": [entry for entry in shapes if entry[0] not in absent],
@@ -159,41 +192,8 @@ def without_head(model: Any, report: Mapping[str, Any]) -> tuple[list[str], dict
 
 
 def mark_missing(model: Any, names: Sequence[str]) -> None:
-    """Write the names of the weights of a new head that the files lack on the model, for ``initialise``."""
+    """Write the names of the weights of a new head that the files lack on the model, for ``head_start``."""
     model.missing_head = tuple(names)
-
-
-@torch.no_grad()
-def initialise(model: PreTrainedModel, seed: int) -> None:
-    """Draw the weights of a head that the files lack, by the rule of the model's class in transformers.
-
-    Args:
-        model: The loaded model; it is changed in place.
-        seed: Seed of the values.
-    """
-    missing: tuple[str, ...] = getattr(model, "missing_head", ())
-    modules = dict.fromkeys(name.rpartition(".")[0] for name in missing)
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        for module in map(model.get_submodule, modules):
-            for parameter in module.parameters(recurse=False):
-                parameter._is_hf_initialized = False  # type: ignore[attr-defined]
-            model._init_weights(module)
-
-
-def prepare_head(model: PreTrainedModel, head: Head, seed: int, pad_id: int | None) -> None:
-    """Draw a new head where the files lack it, and let it be trained.
-
-    Args:
-        model: The loaded model; it is changed in place.
-        head: Its head.
-        seed: Seed of the values.
-        pad_id: The pad token.
-    """
-    initialise(model, seed)
-    follow_padding(model, head, pad_id)
-    for name in new_head(model):
-        model.get_submodule(name).requires_grad_(True)
 
 
 @contextlib.contextmanager

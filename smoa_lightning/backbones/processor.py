@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
+from typing import Any
 
 from transformers import AutoImageProcessor, BaseImageProcessor, PreTrainedTokenizerBase
 
@@ -13,6 +14,7 @@ from smoa_lightning.common.errors import UserError
 from smoa_lightning.common.process_cache import cached
 
 FILES = ("preprocessor_config.json", "processor_config.json")
+TIMM = "timm_wrapper"  # models of timm have the settings of their image processor in config.json
 Processor = PreTrainedTokenizerBase | BaseImageProcessor
 
 
@@ -28,7 +30,8 @@ def load_processor(location: Location) -> Processor:
 def load_image_processor(location: Location) -> BaseImageProcessor:
     """Load the image processor: it resizes, crops and normalises images as in pretraining.
 
-    Always that of Pillow: torchvision resizes to slightly different pixels, and it may or may not be installed.
+    Always that of Pillow: torchvision resizes to slightly different pixels, and it may or may not be installed. Models
+    of timm have that of timm, which resizes with Pillow too.
 
     Raises:
         UserError: There is none, or it cannot be read.
@@ -37,8 +40,8 @@ def load_image_processor(location: Location) -> BaseImageProcessor:
 
 
 def _read(location: Location) -> BaseImageProcessor:
-    read_architecture(location)  # refuses a model that reads texts, which has no image processor
-    if location.source != "hub" and not any((Path(location.name) / name).is_file() for name in FILES):
+    kind = read_architecture(location).model_type  # refuses a model that reads texts, which has no image processor
+    if location.source != "hub" and kind != TIMM and not any((Path(location.name) / name).is_file() for name in FILES):
         raise UserError(
             f"the backbone {location.name!r} has no image processor: copy the file preprocessor_config.json of the "
             "model into its folder"
@@ -46,3 +49,9 @@ def _read(location: Location) -> BaseImageProcessor:
     with reading_errors(location):
         processor: BaseImageProcessor = AutoImageProcessor.from_pretrained(**location.reading(), backend="pil")
     return processor
+
+
+def channels_of(processor: Any) -> int:
+    """Return how many channels the images of a model have: 3 unless its image processor normalises one."""
+    settings = getattr(processor, "data_config", {})  # of timm
+    return len(getattr(processor, "image_mean", None) or settings.get("mean") or (0, 0, 0))

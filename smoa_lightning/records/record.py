@@ -29,7 +29,8 @@ FILES = "files"  # key of the checksums of a run's other files: name -> SHA-256
 STUDY, TRIALS = "study.json", "trials.json"  # in the folder of a study
 ADAPTER_FACTS = "smoa_lightning.json"  # in every adapter folder
 SECTIONS = ("config", "hyperparameters", "backbone", "data", "metrics", "environment")  # of every record
-PACKAGES = ("smoa-lightning", "torch", "lightning", "peft", "transformers", "datasets", "torchmetrics", "tokenizers")
+PACKAGES = ("smoa-lightning", "torch", "lightning", "peft", "transformers", "datasets", "torchmetrics", "tokenizers",
+            "pillow", "torchvision", "timm")  # fmt: skip
 
 # Settings that change the folder or the speed of a run, but not its result.
 NOT_CONTENT = {
@@ -53,8 +54,15 @@ NOT_CONTENT = {
 }
 # Settings that earlier versions do not have: an empty one does not count, so that their runs keep their signatures.
 NOT_CONTENT_IF_EMPTY = {
-    *("model.backbone.allow_missing", "model.distillation", "model.no_weight_decay", "model.prompt"),
-    *("data.first_label", "data.rules"),
+    *(
+        "model.backbone.allow_missing",
+        "model.backbone.split_fused",
+        "model.distillation",
+        "model.head_init",
+        "model.no_weight_decay",
+        "model.prompt",
+    ),
+    *("data.augmentation", "data.first_label", "data.rules"),
 }
 EMPTY_COUNTS_AS = {"data.num_beams": 1}  # the default of earlier versions, which have no empty value
 

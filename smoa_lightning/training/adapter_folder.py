@@ -29,6 +29,7 @@ from smoa_lightning.backbones.backbone import (
     provenance,
     size_name,
 )
+from smoa_lightning.backbones.fused import split_fused
 from smoa_lightning.backbones.heads import follow_padding, head_of, processor_name
 from smoa_lightning.backbones.processor import Processor, load_processor
 from smoa_lightning.common.checksums import is_intact, sealed, sha256
@@ -194,7 +195,8 @@ def load_adapter(
 
     Args:
         run_or_folder: A run folder (its best adapter is used) or an adapter folder.
-        backbone: A loaded model or the folder of a model; by default the backbone that the adapter was trained on. The
+        backbone: A loaded model or the folder of a model; by default the backbone that the adapter was trained on.
+            Fused layers of a loaded model are split if they were in training (``model.backbone.split_fused``). The
             flag ``--model.backbone.path`` of the commands names a folder.
             The files of a folder must be those in training. A loaded model is not compared with them.
             Strategies that save fingerprints refuse a backbone with different weights.
@@ -208,7 +210,10 @@ def load_adapter(
     folder = adapter_folder(run_or_folder)
     full = not (folder / "adapter_config.json").is_file()
     if isinstance(backbone, PreTrainedModel):
-        head = head_of(read_adapter_facts(folder)["location"].get("head"))
+        facts = read_adapter_facts(folder)
+        if facts["backbone"].get("split_fused"):
+            split_fused(backbone, str(backbone.name_or_path))
+        head = head_of(facts["location"].get("head"))
         name = str(backbone.name_or_path)
         location = Location("local" if Path(name).is_dir() else "hub", name, head=head)
     else:

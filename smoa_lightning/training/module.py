@@ -29,7 +29,9 @@ from smoa_lightning.backbones.backbone import (
     locate,
     provenance,
 )
-from smoa_lightning.backbones.heads import prepare_head
+from smoa_lightning.backbones.class_texts import texts_of
+from smoa_lightning.backbones.fused import SETTING as SPLIT
+from smoa_lightning.backbones.head_start import prepare_head
 from smoa_lightning.backbones.limits import Limits
 from smoa_lightning.backbones.processor import Processor, load_processor
 from smoa_lightning.common.errors import UserError
@@ -68,6 +70,7 @@ class FineTuneModule(TaughtModule):
         budget: str | int | float | dict[str, str] | None = None,
         budget_tolerance: float | None = None,
         head_lr: float | None = None,
+        head_init: str | list[str] | None = None,
         no_weight_decay: list[str] | None = None,
         distillation: DistillationConfig | None = None,
         prompt: PromptLearningConfig | None = None,
@@ -89,6 +92,8 @@ class FineTuneModule(TaughtModule):
                 nearest size and reports the difference.
             head_lr: Learning rate of a new head, which is trained in full with any strategy; ``null`` takes that of
                 the optimizer.
+            head_init: Texts from which the head of a CLIP model starts, with ``{}`` for the name of a class, such as
+                ``a photo of a {}.``: the untrained model is then zero-shot CLIP. ``null`` starts from random values.
             no_weight_decay: Parts of names of parameters without weight decay, such as ``[bias, LayerNorm]``; ``null``
                 gives all trainable parameters that of the optimizer.
             distillation: The teacher of the run, and its share of the loss; ``null`` trains on the targets alone.
@@ -103,6 +108,10 @@ class FineTuneModule(TaughtModule):
             if config is not None:
                 check_supported(config)
                 check_virtual_tokens(config, key)
+        if backbone is not None and backbone.split_fused and adapter is None:
+            raise UserError(
+                f"{SPLIT} is true, but model.adapter is null: only adapters need the parts; set it to false"
+            )
         numbers = {"warmup": warmup, "adapter_seed": adapter_seed, "budget_tolerance": budget_tolerance}
         numbers["head_lr"] = head_lr
         for name, number in numbers.items():
@@ -111,6 +120,7 @@ class FineTuneModule(TaughtModule):
         self.adapter_config, self.frozen_backbone, self.optimizer_factory = adapter, frozen, optimizer
         self.prompt_config = prompt
         self.head_lr, self.no_weight_decay = head_lr, no_weight_decay
+        self.head_texts = texts_of(head_init)
         self.warmup, self.decay, self.adapter_seed = warmup, decay, adapter_seed or 0
         self.budget = None if budget is None else Budget.parse(budget)
         self.budget_tolerance = budget_tolerance
@@ -132,7 +142,7 @@ class FineTuneModule(TaughtModule):
     @cached_property
     def location(self) -> Location:
         """Where the backbone is read from, with the head of the objective."""
-        return locate(self.backbone_config, self.objective.head)
+        return locate(self.backbone_config, self.objective.head.with_texts(self.head_texts))
 
     @cached_property
     def backbone_facts(self) -> dict[str, Any]:
@@ -206,7 +216,7 @@ class FineTuneModule(TaughtModule):
             model = load_model(self.backbone_config, self.location)
             self.model = model.requires_grad_(self.adapter_config is None and not self.frozen_backbone)
             if self.objective.head.is_new:
-                prepare_head(model, self.objective.head, self.adapter_seed, self.pad_id)
+                prepare_head(model, self.location, self.adapter_seed, self.pad_id)
         if self.adapter_config is not None and not self.scoring_base_model and not isinstance(self.model, PeftModel):
             self.model = attach_strategy(self.model, self.adapter_config, self.prompt_config, self.adapter_seed)
             if self.adapter_config.peft_type == PeftType.ADALORA:

@@ -76,7 +76,7 @@ class Teacher:
                 _check_head_in_files(self.location)
         except UserError as error:
             raise UserError(f"{SETTING}: {error}") from error
-        if self.location.head != head:
+        if not self.location.head.same_outputs(head):
             raise UserError(
                 f"{SETTING}: {settings.teacher!r} has the head {_words(self.location.head)}, but the run has "
                 f"{_words(head)}: name a teacher that was trained on the same task"

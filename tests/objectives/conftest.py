@@ -15,6 +15,8 @@ from transformers import (
     AutoConfig,
     AutoModel,
     AutoModelForSequenceClassification,
+    CLIPConfig,
+    CLIPModel,
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedTokenizerFast,
@@ -23,10 +25,28 @@ from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPi
 
 from smoa_lightning.embedded import rows
 
+from .image_models import FAMILIES as VISION_FAMILIES
 from .image_models import SIZE, build_model, write_images
 
 TASKS = ("cola", "sst2", "rte", "stsb", "mnli")
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
+CLIP_WORDS = [
+    "[PAD]",
+    "[UNK]",
+    "[BOS]",
+    "[EOS]",
+    "a",
+    "photo",
+    "of",
+    "the",
+    "color",
+    "drawing",
+    "blue",
+    "green",
+    "red",
+    "sky",
+    "The",
+]
 SIZES: dict[str, Any] = {
     **{"hidden_size": 24, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2},
     **{"max_position_embeddings": 64, "pad_token_id": 0, "initializer_range": 0.2},
@@ -144,3 +164,24 @@ def image_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_images(root / "train", {"blue": 16, "green": 16, "red": 16})
     write_images(root / "validation", {"blue": 6, "green": 6, "red": 6}, seed=1)
     return root
+
+
+@pytest.fixture(scope="session")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random CLIP with both towers, a tokenizer of whole words and an image processor."""
+    folder = tmp_path_factory.mktemp("clip")
+    vision = VISION_FAMILIES["clip"]["vision_config"] | {"initializer_range": 0.5}
+    text = {"vocab_size": len(CLIP_WORDS), "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2,
+            "intermediate_size": 32, "max_position_embeddings": 10, "projection_dim": 12, "pad_token_id": 0,
+            "bos_token_id": 2, "eos_token_id": 3, "initializer_range": 0.5}  # fmt: skip
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        CLIPModel(CLIPConfig(vision_config=vision, text_config=text, projection_dim=12)).save_pretrained(folder)
+    tokenizer = Tokenizer(models.WordLevel({word: n for n, word in enumerate(CLIP_WORDS)}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    ends = {"special_tokens": [("[BOS]", 2), ("[EOS]", 3)]}
+    tokenizer.post_processor = processors.TemplateProcessing(single="[BOS] $A [EOS]", **ends)
+    names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "bos_token": "[BOS]", "eos_token": "[EOS]"}
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names).save_pretrained(folder)
+    ViTImageProcessorPil(size={"height": SIZE, "width": SIZE}).save_pretrained(folder)
+    return folder

@@ -82,7 +82,8 @@ def test_fit_test_params_rank_and_export(
 
 
 def test_every_file_runs_a_step(vision_model: Callable[[str], Path], tmp_path: Path) -> None:
-    tasks = [file.stem for file in (EXPERIMENTS / "images").glob("*.yaml") if file.stem not in ("base", "pevit")]
+    others = ("base", "pevit", "augmented")  # the overlays have tests of their own
+    tasks = [file.stem for file in (EXPERIMENTS / "images").glob("*.yaml") if file.stem not in others]
     assert len(tasks) == 7
     for task in tasks:
         write_folder(tmp_path / task / "rows", task)
@@ -138,6 +139,23 @@ def test_the_study_of_digits_passes_the_early_check() -> None:
     assert made == [(structure, slot) for slot in ("update", "adapter") for structure in structures]
 
 
+def test_the_study_of_pevit_has_their_grid() -> None:
+    study = load_study([EXPERIMENTS.parent / "ablations" / "images" / "pevit.yaml"])
+    assert [cell.name for cell in study.cells] == ["method=head", "method=lora", "method=smoa"]
+    rate, decay = (list(parameter.choices) for parameter in study.cells[0].parameters)
+    assert rate == [10.0**power for power in range(-6, 0)]
+    assert decay == [10.0**power for power in range(-6, 7, 2)]
+    values = {c.name: {p.key: p.example for p in c.parameters} for c in study.cells}
+    for run in study.final_runs(values):
+        check_arguments("fit", list(run.arguments))
+        settings = run.cell.settings
+        assert (settings["data"]["train_per_class"], settings["data"]["batch_size"]) == (5, 64)
+        assert settings["model"]["optimizer"]["class_path"] == "torch.optim.SGD"
+    lora, smoa = (cell.settings["model"]["adapter"]["init_args"] for cell in study.cells[1:])
+    assert (lora["r"], lora["lora_alpha"], lora["target_modules"]) == (4, 128, ["q_proj", "v_proj"])
+    assert smoa["target_modules"] == ["q_proj", "v_proj"]
+
+
 @pytest.mark.slow
 def test_a_study_on_digits(tmp_path: Path) -> None:
     """Two methods run, and the report has their accuracies."""
@@ -152,9 +170,9 @@ def test_a_study_on_digits(tmp_path: Path) -> None:
     assert "| method=smoa | " in text
 
 
-def test_few_shot_lora_of_pevit(vision_model: Callable[[str], Path], image_folder: Path, tmp_path: Path) -> None:
+def test_few_shot_lora_of_pevit(clip: Path, image_folder: Path, tmp_path: Path) -> None:
     overlay = EXPERIMENTS / "images" / "pevit.yaml"
-    arguments = flags(vision_model("clip"), image_folder, tmp_path / "runs")
+    arguments = flags(clip, image_folder, tmp_path / "runs")
     assert main(["fit", *arguments, "--config", str(overlay), "--trainer.max_epochs", "2"]) == 0
     record = record_of(tmp_path / "runs")
     assert record["data"]["parts"]["train"]["rows"] == 15

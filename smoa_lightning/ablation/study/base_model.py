@@ -11,8 +11,8 @@ from smoa_lightning.records.selection import ON_TRAINED
 
 # Data settings that only affect training and speed: the base model has the same score for all their values.
 TRAINING = {
-    "batch_size", "bucket_batches", "cache", "limit_train_rows", "num_workers", "packing", "pad_multiple", "pin_memory",
-    "train_per_class",
+    "augmentation", "batch_size", "bucket_batches", "cache", "limit_train_rows", "num_workers", "packing",
+    "pad_multiple", "pin_memory", "train_per_class",
     "seed", "selection_rows", "stream_buffer_rows", "stream_epoch_batches", "streaming",
 }  # fmt: skip
 # They also choose the solved rows before each prompt, so that with few-shot prompts the base model depends on them.
@@ -32,11 +32,12 @@ def scored_with(study: Study) -> dict[str, str]:
         data = {key: value for key, value in given.items() if key not in ignored}
         if prompts_follow_seed(cell.settings):
             data["seed"] = cell.flags.get("seed_everything", 0)  # cells with a ``seed_offset`` have other prompts
-        backbone = (cell.settings.get("model") or {}).get("backbone")
+        model = cell.settings.get("model") or {}
+        model = {key: model.get(key) for key in ("backbone", "head_init")}
         # a search of these settings gives the cells different best values, so each has a base model of its own
-        searched = [p.key for p in cell.parameters if p.key.startswith(("data.", "model.backbone"))]
+        searched = [p.key for p in cell.parameters if p.key.startswith(("data.", "model.backbone", "model.head_init"))]
         own = cell.name if {key.removeprefix("data.") for key in searched} - ignored else ""
-        scored = {"data": data, "model": {"backbone": backbone}, "teacher": cell.scoring_teacher}
+        scored = {"data": data, "model": model, "teacher": cell.scoring_teacher}
         key = study.resolver.signature(scored, own=own)
         groups.setdefault(key, []).append(cell.name)
     baselines = set(study.baselines.values())
