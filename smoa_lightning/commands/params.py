@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from dataclasses import asdict
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from smoa_lightning.records.tables import text_table
 
 if TYPE_CHECKING:
     from smoa_lightning.adapters.inspect import AdaptedLayer
-    from smoa_lightning.training.memory.report import Report
+    from smoa_lightning.training.memory.report import Report, TeacherSize
 
 logger = logging.getLogger(__name__)
 TITLES = ("layers", "kind", "out", "in", "trainable", "rank bound", "count")
@@ -91,7 +92,7 @@ def text(result: Report, flags: ParamsFlags) -> str:
     if result.head:
         lines.append(f"parameters of the new head, trained with the strategy: {result.head:,}")
     if result.teacher is not None:
-        lines.append(teacher_text(*result.teacher))
+        lines.append(teacher_text(result.teacher))
     lines.append(f"adapter file: about {result.adapter_bytes:,} bytes")
     if result.disk is not None and result.trainable:
         lines.append(disk_text(result.disk))
@@ -102,12 +103,14 @@ def text(result: Report, flags: ParamsFlags) -> str:
     return "\n".join(lines)
 
 
-def teacher_text(name: str, parameters: int, size: int) -> str:
-    """Return one line about a teacher, whose weights are a part of the estimated memory."""
+def teacher_text(teacher: TeacherSize) -> str:
+    """Return one line about a teacher, whose weights are a part of the estimated memory if there is no cache."""
     from smoa_lightning.training.memory.tables import size_text
 
+    size = teacher.bytes
     memory = f"{size_text(size)} of weights" if size else "its weights are those of the backbone, in memory once"
-    return f"teacher: {name}, {parameters:,} parameters without its adapter, {memory}"
+    when = ", in memory only while its cache is filled, which is not estimated" if teacher.cached else ""
+    return f"teacher: {teacher.name}, {teacher.parameters:,} parameters without its adapter, {memory}{when}"
 
 
 def facts(result: Report) -> dict[str, Any]:
@@ -115,7 +118,6 @@ def facts(result: Report) -> dict[str, Any]:
     from smoa_lightning.training.memory.tables import disk_facts, memory_facts
 
     layers = None if result.layers is None else kinds_of_layers(result.layers)
-    names = ("name", "parameters", "bytes")
     budget = result.budget
     return {
         "backbone": {"source": result.source, "name": result.name, "dtype": result.dtype, "parameters": result.total},
@@ -124,7 +126,7 @@ def facts(result: Report) -> dict[str, Any]:
         "layers": None if layers is None else [dict(zip(KEYS, kind, strict=True)) for kind in layers],
         "trainable_parameters": result.trainable,
         "head_parameters": result.head,
-        "teacher": None if result.teacher is None else dict(zip(names, result.teacher, strict=True)),
+        "teacher": None if result.teacher is None else asdict(result.teacher),
         "adapter_bytes": result.adapter_bytes,
         "memory": None if result.memory is None else memory_facts(result.memory, result.optimizer),
         "disk": None if result.disk is None else disk_facts(result.disk),

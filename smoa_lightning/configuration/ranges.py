@@ -77,6 +77,7 @@ RANGES: Mapping[str, Range] = {
     "model.budget_tolerance": Range(0, 1, without_high=True),
     "model.distillation.weight": Range(0, 1),
     "model.distillation.temperature": Range(0, without_low=True),
+    "model.distillation.cache_top": COUNT,
     "model.optimizer.init_args.lr": Range(0, without_low=True),
     "model.optimizer.init_args.weight_decay": Range(0),
     "data.seed": SEED,

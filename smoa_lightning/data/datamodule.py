@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 from lightning.pytorch import LightningDataModule
 
 from smoa_lightning.backbones.hub import Source
@@ -13,6 +14,7 @@ from smoa_lightning.data.batches.loaders import (
     BatchLoader,
     ResumableLoader,
     TrainingSettings,
+    plain_loader,
     scoring_loader,
     training_loader,
 )
@@ -308,6 +310,18 @@ class TaskDataModule(LightningDataModule):
             self._train_loader.load_state_dict(self._train_state)
             self._train_state = None
         return self._train_loader
+
+    def plain_batches(self, rows: np.ndarray | None = None, place: tuple[int, int] = (0, 1)) -> BatchLoader:
+        """Return batches of training rows without packing, the longest first, to compute something for each row.
+
+        Args:
+            rows: The numbers of the rows; None: all training rows.
+            place: This process, and the number of processes that share the batches.
+        """
+        items = self.sets.training_items()
+        rows = np.arange(len(items)) if rows is None else rows
+        sizes, padding = (self.eval_batch_size, self.eval_max_tokens), (self._pad_id(), self.pad_multiple)
+        return plain_loader(items, rows, sizes, padding, place)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of the training batches for a checkpoint.

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from smoa_lightning.data.encoding.items import IGNORED
 from smoa_lightning.evaluation.labels import head_outputs
 from smoa_lightning.objectives.distillation import DistillationConfig, DistilledLoss, distilled_loss, item_divergences
+from smoa_lightning.objectives.top_distributions import TOP
 
 
 def loss(network: Any, batch: dict[str, Any]) -> tuple[Tensor, int]:
@@ -31,15 +32,31 @@ def distilled(network: Any, teacher: Any, batch: dict[str, Any], settings: Disti
 
     Args:
         network: A model with a classification head.
-        teacher: A model with a head for the same classes, in the same order.
+        teacher: A model with a head for the same classes, in the same order; None if the batch has its distributions.
         batch: A batch of labelled rows, see ``data.batches.collate.collate_labels``; a label of -100 does not count.
         settings: Weight and temperature.
     """
-    labels = batch["labels"].long()
-    counted = labels != IGNORED
     with torch.no_grad():
-        wanted = head_outputs(teacher, batch)
-    return distilled_loss(head_outputs(network, batch)[counted], wanted[counted], labels[counted], settings)
+        wanted = batch[TOP] if teacher is None else counted_logits(teacher, batch, settings)
+    labels = batch["labels"].long()
+    return distilled_loss(counted_logits(network, batch, settings), wanted, labels[labels != IGNORED], settings)
+
+
+def counted_logits(network: Any, batch: dict[str, Any], settings: DistillationConfig) -> Tensor:
+    """Return the logits (rows that count, classes)."""
+    return head_outputs(network, batch)[batch["labels"] != IGNORED]
+
+
+def row_contents(batch: dict[str, Any], settings: DistillationConfig) -> list[tuple[bytes, int]]:
+    """Return what decides the logits of each row, its tokens or pixels, and 1 if it counts."""
+    inputs = [batch[name].cpu().numpy() for name in ("pixel_values", "input_ids", "token_type_ids") if name in batch]
+    mask = batch.get("attention_mask")
+    ends = [None] * len(inputs[0]) if mask is None else mask.sum(1).tolist()
+    counted = (batch["labels"] != IGNORED).tolist()
+    return [
+        (b"".join(each[line][: ends[line]].tobytes() for each in inputs), int(counted[line]))
+        for line in range(len(counted))
+    ]
 
 
 @torch.no_grad()

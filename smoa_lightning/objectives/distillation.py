@@ -21,7 +21,9 @@ from torch.utils.checkpoint import checkpoint
 
 from smoa_lightning.configuration.ranges import check_value
 from smoa_lightning.data.encoding.items import IGNORED
+from smoa_lightning.objectives.top_distributions import TopDistributions, top_divergences
 
+TOP = 64  # probabilities in a cache, if no number is set
 PIECE = 2**24  # logits of a model that are in float32 at a time: 64 MB for each tensor
 
 
@@ -40,6 +42,11 @@ class DistillationConfig:
             row, for language models only.
         score: Whether report and selection rows are scored by the KL to the teacher at T = 1, as ``kl``. Then ``test``
             needs the teacher too.
+        cache_folder: Folder of the teacher's distributions of the training rows. They are computed once before
+            training, and runs that find all of them there do not load the teacher; ``null`` computes them with each
+            batch.
+        cache_top: k, the number of largest probabilities that are saved; the others count as one token. ``null`` means
+            64.
     """
 
     teacher: str
@@ -47,6 +54,13 @@ class DistillationConfig:
     temperature: float = 1.0
     positions: Literal["response", "all"] = "response"
     score: bool = False
+    cache_folder: str | None = None
+    cache_top: int | None = None
+
+    @property
+    def top(self) -> int:
+        """k, the number of largest probabilities in a cache."""
+        return self.cache_top or TOP
 
     def __post_init__(self) -> None:
         """Check the numbers.
@@ -54,7 +68,7 @@ class DistillationConfig:
         Raises:
             UserError: A number is out of its range.
         """
-        for name in ("weight", "temperature"):
+        for name in ("weight", "temperature", "cache_top"):
             check_value(f"model.distillation.{name}", getattr(self, name))
 
 
@@ -104,7 +118,9 @@ def item_divergences(student: Tensor, teacher: Tensor, items: Tensor, count: int
     return [{"kl": kl, "kl_positions": n} for kl, n in zip(sums.tolist(), numbers.tolist(), strict=True)]
 
 
-def distilled_loss(student: Tensor, teacher: Tensor, labels: Tensor, settings: DistillationConfig) -> DistilledLoss:
+def distilled_loss(
+    student: Tensor, teacher: Tensor | TopDistributions, labels: Tensor, settings: DistillationConfig
+) -> DistilledLoss:
     """Return the loss of distributions over classes or tokens.
 
     The logits go through float32 in pieces, and the pieces are computed again for the gradient. So no more than
@@ -112,14 +128,16 @@ def distilled_loss(student: Tensor, teacher: Tensor, labels: Tensor, settings: D
 
     Args:
         student: (positions, vocabulary) logits with a gradient.
-        teacher: (positions, vocabulary) logits without one.
+        teacher: (positions, vocabulary) logits without one, or the distributions of a cache, made with the same T.
         labels: (positions,) the targets; -100 at a position without one, which has no cross-entropy.
         settings: Weight and temperature.
     """
 
-    def sums(student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
+    def sums(student: Tensor, teacher: Tensor | TopDistributions, labels: Tensor) -> Tensor:
         entropy = F.cross_entropy(student.float(), labels, ignore_index=IGNORED, reduction="sum")
-        return torch.stack([entropy, divergences(student, teacher, settings.temperature).sum()])
+        whole = isinstance(teacher, Tensor)
+        kl = (divergences if whole else top_divergences)(student, teacher, settings.temperature)  # type: ignore[arg-type]
+        return torch.stack([entropy, kl.sum()])
 
     rows = max(1, PIECE // max(student.shape[-1], 1))
     pieces = zip(student.split(rows), teacher.split(rows), labels.split(rows), strict=True)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from smoa_lightning.data.encoding.items import IGNORED
 from smoa_lightning.evaluation.scoring import logits_at, model_inputs, summed_cross_entropy, target_logits
 from smoa_lightning.objectives.distillation import DistillationConfig, DistilledLoss, distilled_loss, item_divergences
+from smoa_lightning.objectives.top_distributions import TOP
 
 
 def loss(network: Any, batch: dict[str, Any]) -> tuple[Tensor, int]:
@@ -27,17 +29,36 @@ def distilled(network: Any, teacher: Any, batch: dict[str, Any], settings: Disti
 
     Args:
         network: A causal language model.
-        teacher: A causal language model with the same tokenizer.
+        teacher: A causal language model with the same tokenizer; None if the batch has its distributions.
         batch: A batch of training rows, see ``data.batches.collate.pad_rows``.
         settings: Weight, temperature and positions.
     """
-    labels, inputs = batch["labels"][:, 1:], model_inputs(batch)
-    counted = labels != IGNORED if settings.positions == "response" else _real(batch)
-    rows, columns = counted.nonzero(as_tuple=True)
-    places = rows, columns
     with torch.no_grad():
-        wanted = logits_at(teacher, inputs, places)
-    return distilled_loss(logits_at(network, inputs, places), wanted, labels[counted], settings)
+        wanted = batch[TOP] if teacher is None else counted_logits(teacher, batch, settings)
+    labels = batch["labels"][:, 1:][_counted(batch, settings)]
+    return distilled_loss(counted_logits(network, batch, settings), wanted, labels, settings)
+
+
+def counted_logits(network: Any, batch: dict[str, Any], settings: DistillationConfig) -> Tensor:
+    """Return the logits (positions, vocabulary) of the positions that count, in the order of rows and columns."""
+    return logits_at(network, model_inputs(batch), _counted(batch, settings).nonzero(as_tuple=True))
+
+
+def row_contents(batch: dict[str, Any], settings: DistillationConfig) -> list[tuple[bytes, int]]:
+    """Return what decides the logits of each row, and its number of positions that count, in their order.
+
+    A row that is packed has the same content as alone: its tokens, and which of them count.
+    """
+    counted, ids = _counted(batch, settings).cpu().numpy(), batch["input_ids"].cpu().numpy()
+    packed = batch.get("position_ids")
+    ends = [[int(n)] for n in batch["attention_mask"].sum(1)] if packed is None else None
+    contents = []
+    for line in range(len(ids)):
+        starts = [0] if packed is None else np.flatnonzero(packed[line].cpu().numpy() == 0).tolist()
+        for start, end in zip(starts, ends[line] if ends else [*starts[1:], ids.shape[1]], strict=True):
+            chosen = counted[line, start : end - 1]
+            contents.append((ids[line, start:end].tobytes() + chosen.tobytes(), int(chosen.sum())))
+    return contents
 
 
 @torch.no_grad()
@@ -57,11 +78,14 @@ def divergence(
     if "num_choices" in batch:
         chosen = batch["num_choices"].cumsum(0) - batch["num_choices"] + batch["label"]
         batch = {name: batch[name][chosen] for name in ("input_ids", "attention_mask", "labels")}
-    labels, inputs = batch["labels"][:, 1:], model_inputs(batch)
-    counted = labels != IGNORED if settings.positions == "response" else _real(batch)
-    rows, columns = counted.nonzero(as_tuple=True)
-    student, wanted = (logits_at(model, inputs, (rows, columns)) for model in (network, teacher))
-    return item_divergences(student, wanted, rows, len(labels))
+    student, wanted = (counted_logits(model, batch, settings) for model in (network, teacher))
+    rows = _counted(batch, settings).nonzero(as_tuple=True)[0]
+    return item_divergences(student, wanted, rows, len(batch["labels"]))
+
+
+def _counted(batch: dict[str, Any], settings: DistillationConfig) -> Tensor:
+    """Return (rows, length - 1), whether the next token counts."""
+    return batch["labels"][:, 1:] != IGNORED if settings.positions == "response" else _real(batch)
 
 
 def _real(batch: dict[str, Any]) -> Tensor:

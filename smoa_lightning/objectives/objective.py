@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -23,6 +23,20 @@ from smoa_lightning.objectives.distillation import DistillationConfig, Distilled
 Loss = Callable[[Any, dict[str, Any]], tuple[Tensor, int]]
 Divergence = Callable[[Any, Any, dict[str, Any], DistillationConfig], list[dict[str, float]]]
 Distilled = Callable[[Any, Any, dict[str, Any], DistillationConfig], DistilledLoss]
+Logits = Callable[[Any, dict[str, Any], DistillationConfig], Tensor]
+Contents = Callable[[dict[str, Any], DistillationConfig], list[tuple[bytes, int]]]
+
+
+class Cacheable(NamedTuple):
+    """How the distributions of a teacher are computed for a cache, and found again.
+
+    logits: Model, batch and settings -> (positions, columns) of the positions that count.
+    contents: Batch and settings -> for each row in the order of these positions what decides its logits, and how many
+        of the positions are its own.
+    """
+
+    logits: Logits
+    contents: Contents
 
 
 @dataclass(frozen=True)
@@ -38,6 +52,7 @@ class Objective:
             ``None`` for an objective that takes no teacher.
         divergence: Model, teacher, batch of scored items and settings -> ``kl`` and ``kl_positions`` of each item;
             ``None`` for an objective without distributions.
+        cacheable: How its teacher is cached; ``None`` for an objective without distributions.
     """
 
     name: str
@@ -45,6 +60,7 @@ class Objective:
     head: Head = LANGUAGE_MODEL
     distilled: Distilled | None = None
     divergence: Divergence | None = None
+    cacheable: Cacheable | None = None
 
 
 LANGUAGE_MODELING = Objective(
@@ -52,6 +68,7 @@ LANGUAGE_MODELING = Objective(
     language_modeling.loss,
     distilled=language_modeling.distilled,
     divergence=language_modeling.divergence,
+    cacheable=Cacheable(language_modeling.counted_logits, language_modeling.row_contents),
 )
 
 
@@ -61,7 +78,8 @@ def objective_of(sets: TaskSets) -> Objective:
     if isinstance(protocol, Classification):
         kind: HeadKind = "image_classification" if reads_images(protocol) else "sequence_classification"
         own = classification
-        return Objective(kind, own.loss, Head(kind, protocol.names), own.distilled, own.divergence)
+        cacheable = Cacheable(own.counted_logits, own.row_contents)
+        return Objective(kind, own.loss, Head(kind, protocol.names), own.distilled, own.divergence, cacheable)
     if isinstance(protocol, Regression):
         return Objective("regression", regression.loss, Head("regression", protocol.names), regression.distilled)
     return LANGUAGE_MODELING
@@ -82,6 +100,11 @@ def check_distillation(objective: Objective, settings: DistillationConfig) -> No
         )
     if settings.score and objective.divergence is None:
         raise UserError(f"model.distillation.score is true, but {what} has no distribution: set it to false")
+    if settings.cache_folder is not None and objective.cacheable is None:
+        raise UserError(
+            f"model.distillation.cache_folder is set, but {what} has no distribution: set it to null, and the teacher "
+            "is computed with each batch"
+        )
     if settings.temperature != 1 and objective.head.kind == "regression":
         raise UserError(
             f"model.distillation.temperature is {settings.temperature:g}, but a number has no distribution: set it to 1"

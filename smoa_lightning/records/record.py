@@ -58,6 +58,8 @@ NOT_CONTENT_IF_EMPTY = {
         "model.backbone.allow_missing",
         "model.backbone.split_fused",
         "model.distillation",
+        "model.distillation.cache_folder",
+        "model.distillation.cache_top",
         "model.head_init",
         "model.no_weight_decay",
         "model.prompt",

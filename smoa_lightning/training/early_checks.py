@@ -24,6 +24,7 @@ from smoa_lightning.training.module import FineTuneModule
 from smoa_lightning.training.optimizer import check_head_rate, try_optimizer
 from smoa_lightning.training.packing_check import check_no_virtual_tokens
 from smoa_lightning.training.teacher import SETTING, open_teacher
+from smoa_lightning.training.teacher_cache import open_cache
 from smoa_lightning.training.trainer_checks import check_observers, check_share
 
 logger = logging.getLogger(__name__)
@@ -54,13 +55,14 @@ def check_before_work(
     if data.packing:
         for config_of in (module.adapter_config, module.prompt_config):
             check_no_virtual_tokens(config_of)
-        if module.teacher is not None:
+        if module.teacher is not None and module.teacher.settings.cache_folder is None:
             check_no_virtual_tokens(module.teacher.adapter_config, f"{SETTING}: ")
     if module.frozen:
         _check_scoring(trainer, data)
         return
     check_head_rate(module.head_lr, module.objective.head.is_new)
     data.setup("fit")
+    module.teacher_cache = open_cache(module, data, str(trainer.precision))
     scores_base, scores_report = (flat(config).get(f"run.{name}", True) for name in ("score_base", "score_report"))
     if scored := data.has_report and (scores_base or scores_report):
         data.sets.report_overlaps()

@@ -233,9 +233,7 @@ class FineTuneModule(TaughtModule):
                 cannot be loaded.
         """
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
-        networks = [self.network]
-        if self.distillation is not None:
-            networks.append(self.load_teacher())
+        networks = [self.network, *self.prepare_teacher()]
         for network in networks if getattr(data, "packing", False) else ():
             check_packing(network)
         try_replies(self)

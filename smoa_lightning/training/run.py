@@ -312,6 +312,8 @@ class Run:
             "metrics": metrics,
         }
         self.record[FILES] = self._checksums(BASE_ITEMS, ITEMS)
+        if self.module.teacher_cache is not None:
+            self.record["teacher"] |= {"cache": self.module.teacher_cache.statistics}
         if "report/bleu" in metrics:
             self.record["metric_signatures"] = signatures()
         results.log_final(trainer, self.record, metrics)

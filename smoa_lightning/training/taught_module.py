@@ -10,8 +10,10 @@ from torch import Tensor, nn
 
 from smoa_lightning.evaluation.tasks import Divergence
 from smoa_lightning.objectives import LANGUAGE_MODELING, DistillationConfig
+from smoa_lightning.objectives.top_distributions import TOP
 from smoa_lightning.training.scoring_module import Batch, ScoringModule
 from smoa_lightning.training.teacher import Teacher, open_teacher
+from smoa_lightning.training.teacher_cache import TeacherCache, open_cache
 
 if TYPE_CHECKING:
     from smoa_lightning.training.module import FineTuneModule
@@ -28,6 +30,8 @@ class TaughtModule(ScoringModule):
         self.objective = LANGUAGE_MODELING
         self.distillation = distillation
         self.teacher: Teacher | None = None  # no module, so that it is neither saved nor counted
+        self.teacher_cache: TeacherCache | None = None
+        self.is_rehearsal = False  # whether a plan times this fit, so that no cache is written
 
     @property
     @abstractmethod
@@ -38,11 +42,36 @@ class TaughtModule(ScoringModule):
         """Release the teacher."""
         self.teacher = None
 
-    def load_teacher(self) -> nn.Module:
-        """Load the teacher; frozen weights that it has in common with the network are in memory once."""
+    def find_teacher(self) -> Teacher:
+        """Return the teacher, found and checked; no weight is read."""
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         self.teacher = self.teacher or open_teacher(cast("FineTuneModule", self), data.encoding.max_length)
-        return cast(Teacher, self.teacher).load(self.network, self.device, self.pad_id)
+        return cast(Teacher, self.teacher)
+
+    def load_teacher(self) -> nn.Module:
+        """Load the teacher; frozen weights that it has in common with the network are in memory once."""
+        return self.find_teacher().load(self.network, self.device, self.pad_id)
+
+    def prepare_teacher(self) -> list[nn.Module]:
+        """Load the teacher of a fit, which may compute packed rows; with a cache, add the rows that it lacks.
+
+        A cache needs the teacher no longer than that.
+        """
+        if self.distillation is None:
+            return []
+        if self.distillation.cache_folder is None:
+            return [self.load_teacher()]
+        teacher, trainer = self.find_teacher(), self.trainer
+        if self.teacher_cache is None:
+            data: Any = trainer.datamodule  # type: ignore[attr-defined]
+            self.teacher_cache = open_cache(cast("FineTuneModule", self), data, str(trainer.precision))
+        cache = cast(TeacherCache, self.teacher_cache)
+        if self.is_rehearsal:
+            cache.rehearse(self.load_teacher)
+        else:
+            cache.fill(trainer, self.load_teacher)
+            teacher.network = None
+        return []
 
     def divergence(self) -> Divergence | None:
         """Return what scores the items by the KL to the teacher, if ``model.distillation.score`` is set."""
@@ -63,4 +92,7 @@ class TaughtModule(ScoringModule):
             return *self.objective.loss(self.network, batch), {}
         assert self.teacher is not None
         assert self.objective.distilled is not None
-        return self.objective.distilled(self.network, self.teacher.network, batch, self.distillation)
+        teacher = self.teacher.network
+        if self.teacher_cache is not None:
+            teacher, batch = None, batch | {TOP: self.teacher_cache.of(batch, self.device)}
+        return self.objective.distilled(self.network, teacher, batch, self.distillation)

@@ -111,6 +111,31 @@ def test_run_with_a_teacher_and_its_interruption(
     assert main(["export", str(whole), "--output", str(tmp_path / "merged")]) == 0
 
 
+def test_run_with_a_cache_and_its_page(
+    run_arguments: list[str],
+    teacher_run: Path,
+    tiny_backbone: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Any,
+) -> None:
+    """Record and page have the mass; the cache of another teacher is refused before a weight is read."""
+    cache = ["--model.distillation.cache_folder", str(tmp_path / "cache"), "--model.distillation.cache_top", "16"]
+    arguments = [*run_arguments, *cache, "--trainer.max_steps", "1", "--run.root", str(tmp_path / "runs")]
+    assert main([*arguments, "--model.distillation.teacher", str(teacher_run)]) == 0
+    found = record_of(tmp_path / "runs")["teacher"]["cache"]
+    assert (found["top"], found["rows"], found["computed_rows"]) == (16, 48, 48)
+    assert 0 < found["smallest_mass"] < found["mean_mass"] < 1
+    assert main(["report", str(only_run(tmp_path / "runs"))]) == 0
+    page = (only_run(tmp_path / "runs") / "report" / "run.html").read_text()
+    assert f"{found['smallest_mass']:.4%}" in page
+    capsys.readouterr()
+    monkeypatch.setattr(FineTuneModule, "configure_model", lambda module: pytest.fail("a weight was loaded"))
+    assert main([*arguments, "--model.distillation.teacher", str(tiny_backbone)]) == 2
+    assert "has distributions of another teacher (adapter" in capsys.readouterr().err
+    assert len(list((tmp_path / "runs").iterdir())) == 1
+
+
 # ----------------------------------------------------------------------------------------------------------- refusals
 
 

@@ -198,6 +198,24 @@ def scoring_loader(
     return BatchLoader(items, own, collate, num_workers, pin_memory)
 
 
+def plain_loader(
+    items: LazyItems, rows: np.ndarray, sizes: tuple[int, int | None], padding: tuple[int, int], place: tuple[int, int]
+) -> BatchLoader:
+    """Return this process's batches of training rows without packing, the longest first; it may have none.
+
+    Args:
+        items: The encoded training rows.
+        rows: The numbers of those to take.
+        sizes: Largest number of rows in a batch, and of tokens with padding (None: no limit).
+        padding: Token to pad with, and the multiple of tokens to pad to.
+        place: This process, and the number of processes.
+    """
+    order = longest_first(items.lengths[rows], np.ones(len(rows), np.int64), *sizes)
+    batches = [rows[batch].tolist() for batch in order]
+    collate = functools.partial(COLLATE[type(items[0])], pad_id=padding[0], pad_multiple=padding[1])
+    return BatchLoader(items, batches[place[0] :: place[1]], collate)
+
+
 @dataclass(frozen=True)
 class TrainingSettings:
     """The settings that decide the training batches. ``TaskDataModule`` explains the fields."""

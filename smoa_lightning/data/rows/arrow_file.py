@@ -232,7 +232,7 @@ def in_cache(folder: Path, key: str, schema: pa.Schema, fill: Fill) -> ArrowTabl
     else:
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            with _locked(path):
+            with locked(path):
                 table = _cached_table(path, schema)  # a different process may have made it while this one waited
                 table = _new_table(path, schema, fill) if table is None else table
         except OSError as error:
@@ -267,7 +267,7 @@ def _new_table(path: Path, schema: pa.Schema, fill: Fill) -> ArrowTable:
 
 
 @contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[None]:
     """Let one process at a time make a file; on a file system without locks, all of them at once."""
     lock = FileLock(f"{path}.lock")
     try:

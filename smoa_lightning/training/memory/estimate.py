@@ -78,7 +78,8 @@ def _step(
     taught: dict[str, Any] = {}
     model = None
     if module.distillation is not None and teacher is not None:
-        model = None if teacher.shares_weights_of(module) else fake_copy(teacher.skeleton(), mode).eval()
+        absent = module.distillation.cache_folder is not None or teacher.shares_weights_of(module)
+        model = None if absent else fake_copy(teacher.skeleton(), mode).eval()
         taught["further"] = [] if model is None else [*model.parameters(), *model.buffers()]
         taught["loss"] = TaughtStep(model, module.distillation)
     if shape.outputs:

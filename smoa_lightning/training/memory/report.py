@@ -30,6 +30,23 @@ MIXED = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
 
 @dataclass(frozen=True)
+class TeacherSize:
+    """The size of a teacher without its adapter.
+
+    Attributes:
+        name: Its name in the settings.
+        parameters: Number of its parameters.
+        bytes: Bytes of those that the backbone does not share.
+        cached: Whether it is in memory only while a cache is filled, before training.
+    """
+
+    name: str
+    parameters: int
+    bytes: int
+    cached: bool
+
+
+@dataclass(frozen=True)
 class Report:
     """The facts about the settings of a run.
 
@@ -47,8 +64,7 @@ class Report:
         adapter_bytes: Bytes of the adapter's file.
         memory: The memory of a training step; None if it was not asked for.
         disk: The disk space of the run; None if it was not asked for, or if the optimizer's state is not known.
-        teacher: Name of the teacher, number of its parameters, and bytes of those that the backbone does not share;
-            None without a teacher.
+        teacher: The size of the teacher; None without one.
     """
 
     source: str
@@ -64,7 +80,7 @@ class Report:
     adapter_bytes: int
     memory: MemoryEstimate | None
     disk: DiskEstimate | None
-    teacher: tuple[str, int, int] | None = None
+    teacher: TeacherSize | None = None
 
 
 def report(
@@ -117,10 +133,11 @@ def report(
     )
 
 
-def _teacher(module: FineTuneModule, teacher: Teacher) -> tuple[str, int, int]:
+def _teacher(module: FineTuneModule, teacher: Teacher) -> TeacherSize:
     parameters = list(teacher.skeleton().parameters())
     size = 0 if teacher.shares_weights_of(module) else sum(p.numel() * p.element_size() for p in parameters)
-    return teacher.settings.teacher, sum(p.numel() for p in parameters), size
+    cached = teacher.settings.cache_folder is not None
+    return TeacherSize(teacher.settings.teacher, sum(p.numel() for p in parameters), size, cached)
 
 
 def step_shape(module: FineTuneModule, data: TaskDataModule, trainer: L.Trainer, lengths: tuple[int, int]) -> StepShape:

@@ -20,6 +20,7 @@ from smoa_lightning.evaluation.labels import head_outputs
 from smoa_lightning.evaluation.scoring import logits_at
 from smoa_lightning.objectives import Objective
 from smoa_lightning.objectives.distillation import DistillationConfig, distilled_loss
+from smoa_lightning.objectives.top_distributions import TopDistributions
 from smoa_lightning.training.memory.fake_model import DEVICE
 from smoa_lightning.training.memory.live_bytes import ACTIVATIONS, GRADIENTS, KINDS, OPTIMIZER, LiveBytes
 from smoa_lightning.training.optimizer import Factory, make_optimizer
@@ -94,7 +95,8 @@ class TaughtStep:
     """The loss of a language model with a teacher, see ``objectives.distillation``.
 
     Attributes:
-        teacher: The teacher, a model of fake tensors; None if its frozen weights are those of the student.
+        teacher: The teacher, a model of fake tensors; None if its frozen weights are those of the student, or if a
+            cache has its distributions.
         settings: The settings of the distillation.
     """
 
@@ -104,7 +106,12 @@ class TaughtStep:
     def __call__(
         self, network: nn.Module, inputs: dict[str, Any], places: tuple[Tensor, Tensor], labels: Tensor
     ) -> Tensor:
-        """Return the loss, after the forward of the teacher."""
+        """Return the loss, after the forward of the teacher or with the distributions of its cache."""
+        if self.settings.cache_folder is not None:
+            logits = logits_at(network, inputs, places)
+            top = torch.zeros(len(logits), self.settings.top, device=logits.device)
+            cached = TopDistributions(top.int(), top, top[:, 0], logits.shape[-1])
+            return distilled_loss(logits, cached, labels, self.settings).loss
         own = without_adapter(network) if self.teacher is None else contextlib.nullcontext(self.teacher)
         with torch.no_grad(), own as teacher:
             wanted = logits_at(teacher, inputs, places)
