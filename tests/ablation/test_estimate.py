@@ -222,6 +222,25 @@ def test_a_search_counts_its_trials_and_its_final_runs_after_them(make: Callable
     assert (found.search, found.final.keys()) == (3, {0})
 
 
+def test_a_teacher_that_fills_a_cache_counts_once(
+    make: Callable[..., Study], tiny_backbone: Path, tmp_path: Path
+) -> None:
+    """The plan writes no cache; cells that share one count its pass once; a complete cache costs nothing."""
+    teacher = {"teacher": str(tiny_backbone), "cache_folder": str(tmp_path / "cache"), "cache_top": 8}
+    flags = {f"model.distillation.{name}": value for name, value in teacher.items()}
+    study = make({"r": [2, 4]}, flags)
+    first, second = measured(study, tmp_path / "study")
+    assert first.timing is not None
+    assert first.timing.teacher == first.teacher_seconds > 0 == second.teacher_seconds
+    runs = 2 * run_seconds(first.timing, first.work, report=True)
+    assert first.seconds_left == pytest.approx(runs + first.base_seconds + first.teacher_seconds)
+    assert "a teacher computes the rows that its cache lacks" in render(plan(study), [first, second])
+    assert not (tmp_path / "cache").exists()
+    cells = [estimate.build(cell, study, tmp_path) for cell in study.cells[:1]]
+    cells[0].trainer.fit(cells[0].module, datamodule=cells[0].data)
+    assert [cost.teacher_seconds for cost in measured(study, tmp_path / "study")] == [0, 0]
+
+
 # ---------------------------------------------------------------------------------------------------------- detectable
 
 

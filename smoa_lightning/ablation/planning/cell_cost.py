@@ -26,6 +26,8 @@ class Timing:
         steps: Number of timed optimizer steps.
         accuracy: Report metric on the rows scored for the timing; ``None`` if it is not an accuracy.
         scored: Number of report rows scored for the timing.
+        cache: Folder of the distributions of the teacher; empty without one.
+        teacher: The teacher's pass over the training rows that this folder lacks, with the reading of its weights.
     """
 
     start: float
@@ -35,6 +37,8 @@ class Timing:
     steps: int
     accuracy: float | None = None
     scored: int = 0
+    cache: str = ""
+    teacher: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,7 @@ class CellCost:
         final_seconds: Seconds of a final run.
         search_seconds: Seconds of a search run, 0 without a search.
         base_seconds: Seconds of all scorings of the base model; 0 if this cell does not score it.
+        teacher_seconds: Seconds of the teacher's pass; 0 if its cache is complete, or another cell fills it.
         final_done: Number of finished final runs.
         search_done: Number of finished or pruned search runs.
         final_left: Number of remaining final runs.
@@ -87,6 +92,7 @@ class CellCost:
     final_seconds: float
     search_seconds: float
     base_seconds: float
+    teacher_seconds: float
     final_done: int
     search_done: int
     final_left: int
@@ -105,6 +111,7 @@ class CellCost:
             self.final_left * self.final_seconds
             + self.search_left * self.search_seconds
             + (self.base_seconds if self.final_left else 0.0)
+            + (self.teacher_seconds if self.final_left + self.search_left else 0.0)
         )
 
 
@@ -209,6 +216,7 @@ def cost_of(
         final_seconds=seconds(done.seconds, report=True),
         search_seconds=seconds(done.search_seconds, report=False) if study.search else 0.0,
         base_seconds=timing.report_pass * base_due if timing is not None else 0.0,
+        teacher_seconds=timing.teacher if timing is not None else 0.0,
         final_done=len(done.final),
         search_done=done.search,
         final_left=left.final,

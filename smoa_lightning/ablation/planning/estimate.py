@@ -7,6 +7,7 @@ cover that workers on one machine slow each other down beyond their share of the
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import math
 import tempfile
@@ -102,6 +103,7 @@ def measure(study: Study, folder: Path, workers: int) -> list[CellCost]:
         found = read_finished(study, folder)
         varies = variations(study, folder, found)
         built = deque(_each(study.cells, lambda cell: build(cell, study, Path(temporary))))
+        caches: set[str] = set()  # folders that an earlier cell fills
         to_time = [cell.name for cell in study.cells if RemainingRuns.of(study, found[cell.name]).needs_timing]
 
         def cost(cell: BuiltCell) -> CellCost:
@@ -111,6 +113,8 @@ def measure(study: Study, folder: Path, workers: int) -> list[CellCost]:
                 position = to_time.index(name) + 1
                 logger.info("timing %s (%d of %d)", name, position, len(to_time), extra=ON_STDERR)
                 timing = time_cell(cell)
+                timing = dataclasses.replace(timing, teacher=0.0) if timing.cache in caches else timing
+                caches.add(timing.cache)
             size = CellSize(cell.parameters, cell.total, torch.get_num_threads(), workers)
             mine = varies[name]
             return cost_of(study, cell.cell, found[name], work, timing, mine, size)
@@ -279,6 +283,7 @@ def time_cell(built: BuiltCell) -> Timing:
     probe = Probe(trainer.limit_val_batches, trainer.limit_test_batches)
     trainer.callbacks.append(probe)  # type: ignore[attr-defined]
     trainer.limit_val_batches = 0  # the probe scores those rows
+    module.is_rehearsal = True
     began = time.monotonic()
     with contextlib.suppress(ProbeFinished):
         if module.frozen:
@@ -290,14 +295,19 @@ def time_cell(built: BuiltCell) -> Timing:
     selection, report = probe.selection, probe.report
     step = 0.0 if module.frozen else probe.step_seconds * _mean_tokens(built) / probe.step_tokens
     metric = built.cell.report_metric
+    cache = module.teacher_cache
+    taught = None if cache is None else cache.rehearsal
+    loaded = 0.0 if taught is None else taught.load_seconds
     return Timing(
-        start=built.seconds + probe.begun - began,
+        start=built.seconds + probe.begun - began - loaded,
         step=step if probe.total_steps else 0.0,
         selection_pass=selection.seconds if selection else 0.0,
         report_pass=report.seconds if report else 0.0,
         steps=len(probe.steps[WARM_UP:] or probe.steps),
         accuracy=report.metrics.get(metric) if report and metric in ACCURACIES else None,
         scored=report.scored if report else 0,
+        cache="" if cache is None else str(cache.files.folder),
+        teacher=0.0 if taught is None else loaded + probe.teacher_seconds / probe.step_tokens * taught.tokens,
     )
 
 

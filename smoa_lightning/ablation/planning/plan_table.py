@@ -116,5 +116,7 @@ def _times(plan: Plan, costs: Sequence[CellCost]) -> Iterator[str]:
     base = sum(cost.base_seconds for cost in costs if cost.final_left)
     if base:
         yield f"the base model is scored once for each baseline: {clock(base)} of the time left"
+    if teacher := sum(cost.teacher_seconds for cost in costs if cost.final_left + cost.search_left):
+        yield f"a teacher computes the rows that its cache lacks, once for a cache: {clock(teacher)} of the time left"
     if any("median" in cost.source for cost in costs):
         yield "median of runs: the remaining runs of a cell are expected to take the median of its finished runs"

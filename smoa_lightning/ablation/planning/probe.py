@@ -46,7 +46,8 @@ class Probe(Callback):
         test_limit: The trainer's ``limit_test_batches``.
 
     Attributes:
-        steps: Seconds of each optimizer step, including the first.
+        steps: Seconds of each optimizer step, including the first, without those of a teacher that fills a cache.
+        teacher: Seconds of this teacher in each of these steps.
         tokens: Tokens of each of these steps.
         begun: Time at the start of the first batch; ``None`` before it.
         total_steps: Optimizer steps of the whole run, from the trainer.
@@ -57,6 +58,7 @@ class Probe(Callback):
     def __init__(self, val_limit: int | float | None, test_limit: int | float | None) -> None:
         self.limits: dict[Part, int | float | None] = {"selection": val_limit, "report": test_limit}
         self.steps: list[float] = []
+        self.teacher: list[float] = []
         self.tokens: list[int] = []
         self.begun: float | None = None
         self.total_steps = 0
@@ -75,7 +77,9 @@ class Probe(Callback):
         self._seconds += _now() - self._since
         if trainer.global_step == len(self.steps):
             return  # within an accumulated step
-        self.steps.append(self._seconds)
+        rehearsal = None if pl_module.teacher_cache is None else pl_module.teacher_cache.rehearsal
+        self.teacher.append(0.0 if rehearsal is None else rehearsal.batch_seconds - sum(self.teacher))
+        self.steps.append(self._seconds - self.teacher[-1])
         self.tokens.append(pl_module.seen_tokens - self._seen)
         self._seconds, self._seen = 0.0, pl_module.seen_tokens
         if len(self.steps) >= min(WARM_UP + TIMED, self.total_steps):
@@ -100,6 +104,11 @@ class Probe(Callback):
     def step_seconds(self) -> float:
         """Mean seconds of the steps after the first; of the first step if it is the only one."""
         return fmean(self.steps[WARM_UP:] or self.steps)
+
+    @property
+    def teacher_seconds(self) -> float:
+        """Mean seconds of the teacher in the same steps."""
+        return fmean(self.teacher[WARM_UP:] or self.teacher)
 
     @property
     def step_tokens(self) -> float:
