@@ -329,6 +329,8 @@ def test_two_seeds_detect_no_margin(make: Callable[..., Study], tmp_path: Path) 
     study = make({"r": [2, 4]}, seeds=[0, 1], margin=50)
     answered(study, tmp_path / "study", rows=400)
     text = planned(study, tmp_path / "study", rows=400)
+    assert "the study has no baseline, so the report tests no cell against another one" in text
+    assert "smallest difference between r=2 and another cell that is detected" in text
     assert "with 2 seeds the report establishes no difference: plan at least 3 seeds" in text
     assert text.count("the margin of 50 points: a difference of this size needs 3 seeds with 400 items\n") == 1
     assert "this study detects" not in text

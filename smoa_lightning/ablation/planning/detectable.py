@@ -81,23 +81,30 @@ def detectable_lines(plan: Plan, costs: Sequence[CellCost]) -> Iterator[str]:
         )
     found, by_name = detectable(plan, costs), {cost.cell: cost for cost in costs}
     metrics = {row.cell: row.metric for row in plan.rows}
+    has_baseline = any(row.baseline for row in plan.rows)
+    if not has_baseline:
+        yield (
+            "the study has no baseline, so the report tests no cell against another one, except in contrasts: set one "
+            "with baseline: {AXIS: VALUE}"
+        )
     for name, smallest in found.items():
+        what = f"from {name}" if has_baseline else f"between {name} and another cell"
         if smallest is None:
             yield (
-                f"smallest detectable difference from {name}: not computed, since {metrics[name]} is not an accuracy "
+                f"smallest detectable difference {what}: not computed, since {metrics[name]} is not an accuracy "
                 "and no finished runs show how it varies"
             )
         else:
-            yield from _of_baseline(plan, name, metrics[name], by_name[name].work.report_rows, smallest)
+            yield from _of_baseline(plan, what, metrics[name], by_name[name].work.report_rows, smallest)
     known = [by_name[name] for name, smallest in found.items() if smallest is not None]
     if known:
         yield from _sources(known)
 
 
-def _of_baseline(plan: Plan, name: str, metric: str, items: int, smallest: Detectable) -> Iterator[str]:
+def _of_baseline(plan: Plan, what: str, metric: str, items: int, smallest: Detectable) -> Iterator[str]:
     if smallest.difference is None:
         enough = f"plan at least {MINIMUM_SEEDS} seeds, better five"
-        yield f"one seed cannot establish a difference from {name}: {enough}"
+        yield f"one seed cannot establish a difference {what}: {enough}"
         return
     assert smallest.with_more_seeds is not None
     assert smallest.with_more_items is not None
@@ -105,7 +112,7 @@ def _of_baseline(plan: Plan, name: str, metric: str, items: int, smallest: Detec
     best = min(smallest.with_more_items, smallest.with_more_seeds)
     n = len(plan.seeds)
     yield (
-        f"smallest difference from {name} that is detected with a chance of {smallest.test.power:.0%}: "
+        f"smallest difference {what} that is detected with a chance of {smallest.test.power:.0%}: "
         f"{_size(smallest.difference, metric)} of {metric}, with {counted(n, 'seed')}, {items:,} items and "
         f"{counted(smallest.test.comparisons, 'comparison')} at a total level of {smallest.test.alpha:.0%}; twice the "
         f"{more} would help most ({_size(best, metric)})"
