@@ -102,7 +102,9 @@ def open_rows(run: Path, backbone_folder: str | None = None) -> tuple[Source, Pr
 
 @torch.no_grad()
 def truncate(label: str, source: Source, probe: Probe) -> RunTruncation:
-    """Score the report rows with the update cut to each rank.
+    """Score the report rows with the update cut to each rank, from the largest down: then no D is kept.
+
+    The best approximation of D is also that of D cut to a larger rank.
 
     Args:
         label: Name of the run.
@@ -120,16 +122,16 @@ def truncate(label: str, source: Source, probe: Probe) -> RunTruncation:
     updates = find_updates(backbone, merged)
     if not updates.layers:
         raise UserError(f"rank: the update of {source.method} changes no linear layer, so --truncate has none to cut")
-    deltas = {n: difference(backbone.get_submodule(n), merged.get_submodule(n)).float() for n in updates.layers}
     bound = min(updates.largest_rank, updates.largest_rank if most is None else most)
-    scores = []
-    for rank in tqdm(ranks_up_to(bound), desc="truncate", unit="rank", leave=False, disable=no_bar()):
-        for name, update in updates.layers.items():
-            cut = truncated(update, deltas[name], rank)
-            _set_weight(merged.get_submodule(name), backbone.get_submodule(name), cut)
-        scores.append(TruncatedScore(rank, updates.error(rank), probe.metrics(merged)))
     recorded, base = _recorded(source, "report/"), _recorded(source, "base/")
-    _check_whole(source, scores[-1], recorded)
+    scores: list[TruncatedScore] = []
+    for rank in tqdm(ranks_up_to(bound)[::-1], desc="truncate", unit="rank", leave=False, disable=no_bar()):
+        for name, update in updates.layers.items():
+            before, after = backbone.get_submodule(name), merged.get_submodule(name)
+            _set_weight(after, before, truncated(update, difference(before, after), rank))
+        scores.insert(0, TruncatedScore(rank, updates.error(rank), probe.metrics(merged)))
+        if rank == bound:
+            _check_whole(source, scores[0], recorded)
     primary = probe.data.sets.primary("report")
     return RunTruncation(
         label, source.method, primary, len(updates.layers), bound, recorded, base, scores, updates.left_out
@@ -166,8 +168,14 @@ def ranks_up_to(bound: int) -> list[int]:
 
 
 def truncated(update: Update, delta: Tensor, rank: int) -> Tensor:
-    """Return D_R, (d_out, d_in) float64, for D = ``delta`` with its decomposition ``update``."""
-    a, b = update.factors(delta.double(), min(rank, update.smaller_side))
+    """Return D_R, (d_out, d_in) float64, for D with its decomposition ``update``.
+
+    Args:
+        update: The decomposition of D.
+        delta: D, or D cut to a larger rank.
+        rank: R.
+    """
+    a, b = update.factors(delta, min(rank, update.smaller_side))
     return b @ a
 
 

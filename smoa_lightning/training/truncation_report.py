@@ -45,10 +45,10 @@ def _section(run: RunTruncation) -> str:
     notes = _by_record("The run itself", run.recorded, names)
     if run.not_cut:
         notes += _by_record("The base model", run.base, names)
-        notes.append(
-            f"{len(run.not_cut)} other trained parameters are not cut, such as {run.not_cut[0]}. Rank 0 keeps them, so "
-            "it is not the base model, and the gain is that of the layers alone."
-        )
+        others = f"{len(run.not_cut)} other trained parameters are not cut, such as {run.not_cut[0]}. Rank 0 keeps them"
+        if len(run.not_cut) == 1:
+            others = f"1 other trained parameter is not cut: {run.not_cut[0]}. Rank 0 keeps it"
+        notes.append(f"{others}, so rank 0 is not the base model, and the gain is that of the layers alone.")
     table = "\n".join(f"| {' | '.join(line)} |" for line in [header, ["--:"] * len(header), *lines])
     title = f"## {run.label}: {run.method}, {run.layers} layers, largest rank {run.bound:,}"
     return "\n".join([title, "", table, "", *notes, ""])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from collections.abc import Callable
@@ -240,7 +241,10 @@ def test_the_last_rank_has_the_score_of_the_record(
     assert f"nll {base:.4f}" in next(
         line for line in text.splitlines() if line.startswith("The base model, by the record")
     )
-    assert "Rank 0 keeps them" in text
+    assert "1 other trained parameter is not cut: model.embed_tokens.weight. Rank 0 keeps it, so" in text
+    assert "2 other trained parameters are not cut, such as a. Rank 0 keeps them" in markdown(
+        [dataclasses.replace(result, not_cut=["a", "b"])]
+    )
     assert abs(result.scores[0].metrics["nll"] - base) > 1e-5
     monkeypatch.setattr(merge, "_untie_adapted", lambda model: None)
     with pytest.raises(UserError, match=r"cannot cut the update of lora: with all of it merged .* in the record"):
