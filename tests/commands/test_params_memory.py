@@ -50,7 +50,7 @@ def test_json_is_all_of_the_standard_output(tiny_backbone: Path, capsys: pytest.
 def test_the_table_and_its_flags(tiny_backbone: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["params", *FILES, *on(tiny_backbone), "--length=32", "--targets", "4"]) == 0
     shown = capsys.readouterr().out
-    assert "memory of a training step, 32 rows of 32 tokens with 4 targets each:" in shown
+    assert "memory of a training step, 32 rows of 32 tokens with 4 targets each (data.batch_size, data.max_" in shown
     assert "optimizer (AdamW)" in shown
     assert "every token counts as a target" not in shown
     assert main(["params", *FILES, *on(tiny_backbone), "--no_memory"]) == 0

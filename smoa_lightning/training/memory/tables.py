@@ -28,7 +28,9 @@ def size_text(size: float) -> str:
 
 def memory_text(estimate: MemoryEstimate, optimizer: str) -> str:
     """Return the table of a step, with a line for each kind of memory."""
-    lines = [f"memory of a training step, {estimate.shape}:"]
+    shape = estimate.shape
+    decides = "data.batch_size" if shape.pixels else "data.batch_size, data.max_length; --length changes the tokens"
+    lines = [f"memory of a training step, {shape} ({decides}):"]
     known = {on: step for on, step in estimate.steps.items() if isinstance(step, StepMemory)}
     if known:
         order = sorted(known)

@@ -142,7 +142,7 @@ def test_params_has_memory_and_disk_of_a_head(
     ]
     assert main(["params", *images]) == 0
     shown = capsys.readouterr().out
-    assert f"memory of a training step, 4 images of 3 x {SIZE} x {SIZE} with a label each:" in shown
+    assert f"memory of a training step, 4 images of 3 x {SIZE} x {SIZE} with a label each (data.batch_size):" in shown
     assert "disk: checkpoint about " in shown
     assert main(["params", *images, "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
