@@ -22,6 +22,7 @@ from smoa_lightning.ablation.run_page.figures import curve_figure, finite
 from smoa_lightning.ablation.run_page.samples import sample_blocks
 from smoa_lightning.ablation.run_page.update import update_blocks
 from smoa_lightning.ablation.statistics import counted
+from smoa_lightning.records.embedded_note import embedded_note
 from smoa_lightning.records.metric_table import COMMON, METRICS
 from smoa_lightning.records.page.document import (
     Block,
@@ -117,7 +118,7 @@ def _score_blocks(run: ScoredRun, base: ScoredRun | None) -> Iterator[Block]:
         main = next(iter(run.metrics(task)), "")
     found = Compared(sides, rows, compared, main, {}, Disagreements((), ()))
     yield Paragraph(_headline(run, task, main, rows), lead=True)
-    for note in (selection_note([run.record]), rules_note([run.record])):
+    for note in (embedded_note(run.record), selection_note([run.record]), rules_note([run.record])):
         if note:
             yield Paragraph(note)
     for each in found.main:
