@@ -31,7 +31,7 @@ from smoa_lightning.backbones.weights import check_complete, check_finite, same_
 from smoa_lightning.common.checksums import sha256
 from smoa_lightning.common.errors import UserError, one_line
 from smoa_lightning.common.known_checksums import known_sha256
-from smoa_lightning.common.paths import local_path
+from smoa_lightning.common.paths import check_model_folder, local_path
 from smoa_lightning.common.process_cache import cached, is_active
 from smoa_lightning.embedded import backbone_folder
 
@@ -135,10 +135,7 @@ def locate(config: BackboneConfig, head: Head = LANGUAGE_MODEL) -> Location:
     if source == "local":
         if config.path is None:
             raise UserError("model.backbone.source is 'local' but model.backbone.path is not set: name a model folder")
-        if not local_path(config.path).exists():
-            raise UserError(f"model.backbone.path: {config.path} does not exist")
-        if not (local_path(config.path) / "config.json").is_file():
-            raise UserError(f"model.backbone.path: no config.json in {config.path!r}, so it is not a model folder")
+        check_model_folder(config.path)
         _check_files(local_path(config.path))
         return Location("local", str(local_path(config.path).resolve()), head=head)
     if source == "embedded":

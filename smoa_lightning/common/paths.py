@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from smoa_lightning.common.errors import UserError
+
+HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?(@[\w./-]+)?")
 
 
 def local_path(text: str | Path) -> Path:
@@ -13,6 +16,50 @@ def local_path(text: str | Path) -> Path:
         return Path(text).expanduser()
     except RuntimeError:
         return Path(text)
+
+
+def check_model_folder(path: str) -> None:
+    """Refuse a path that is not a folder of a model of transformers.
+
+    Raises:
+        UserError: There is no such folder, or it has no ``config.json``.
+    """
+    if not local_path(path).exists():
+        raise UserError(f"model.backbone.path: {path} does not exist")
+    if not (local_path(path) / "config.json").is_file():
+        raise UserError(f"model.backbone.path: no config.json in {path!r}, so it is not a model folder")
+
+
+def check_rows(place: str, exists: bool) -> None:
+    """Refuse a place of rows where nothing is, unless it is a pattern.
+
+    Args:
+        place: The place, as the settings have it.
+        exists: Whether a file or folder is there.
+
+    Raises:
+        UserError: Nothing is there.
+    """
+    if not exists and not is_pattern(place):
+        raise UserError(f"data.path: {place} does not exist.")
+
+
+def is_pattern(place: str) -> bool:
+    """Return whether a place may stand for several files."""
+    return any(sign in place for sign in "*?[")
+
+
+def check_teacher_name(name: str) -> None:
+    """Refuse a name that can only be that of a folder, if there is no such folder.
+
+    Raises:
+        UserError: It is no name on the hub either.
+    """
+    if not local_path(name).exists() and (name.startswith(".") or not HUB_NAME.fullmatch(name)):
+        raise UserError(
+            f"model.distillation.teacher: the folder {name!r} does not exist: name a run, an adapter folder or a model "
+            "folder"
+        )
 
 
 def check_output_folder(folder: Path, flag: str) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -30,7 +29,7 @@ from smoa_lightning.backbones.heads import Head, follow_padding
 from smoa_lightning.backbones.limits import Limits
 from smoa_lightning.backbones.processor import load_processor
 from smoa_lightning.common.errors import UserError
-from smoa_lightning.common.paths import local_path
+from smoa_lightning.common.paths import check_teacher_name, local_path
 from smoa_lightning.objectives.distillation import DistillationConfig
 from smoa_lightning.objectives.objective import check_distillation
 from smoa_lightning.records.record import ADAPTER_FACTS
@@ -41,7 +40,6 @@ if TYPE_CHECKING:
     from smoa_lightning.training.module import FineTuneModule
 
 SETTING = "model.distillation.teacher"
-HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?(@[\w./-]+)?")
 PARTS = ("model", "normalizer", "pre_tokenizer")  # of a fast tokenizer, which decide its tokens
 logger = logging.getLogger(__name__)
 
@@ -65,6 +63,7 @@ class Teacher:
         self.settings, self.head = settings, head
         self.network: nn.Module | None = None
         self.adapter: Path | None = None
+        check_teacher_name(settings.teacher)
         folder = local_path(settings.teacher)
         try:
             if folder.exists() and ((folder / ADAPTER_FACTS).is_file() or not (folder / "config.json").is_file()):
@@ -293,8 +292,6 @@ def _settings_of(name: str, backbone: BackboneConfig) -> BackboneConfig:
     plain = BackboneConfig(dtype=backbone.dtype, attn_implementation=backbone.attn_implementation)
     if local_path(name).exists():
         return dataclasses.replace(plain, source="local", path=name)
-    if name.startswith(".") or not HUB_NAME.fullmatch(name):
-        raise UserError(f"the folder {name!r} does not exist: name a run, an adapter folder or a model folder")
     repository, _, revision = name.partition("@")
     where = dataclasses.replace(plain, source="hub", name=repository, revision=revision or None)
     try:

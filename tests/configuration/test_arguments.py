@@ -289,6 +289,44 @@ def test_missing_tasks_and_checkpoints_are_refused() -> None:
         check_arguments("test", ["--ckpt_pat", "/nowhere"])
 
 
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (
+            ["--model.backbone.source", "local", "--model.backbone.path", "no/where"],
+            "model.backbone.path: no/where does",
+        ),
+        (
+            ["--model.backbone.source", "local", "--model.backbone.path", "."],
+            "no config.json in '.'",
+        ),
+        (["--data.source", "local", "--data.path", "no/where"], "data.path: no/where does not exist."),
+        (["--data.source", "local", "--data.path", "{train: ., test: no/file.csv}"], None),  # for the parser
+        (["--data.source", "local", "--data.path", "s3://no/where"], None),
+        (["--data.source", "local", "--data.path", "no/*.jsonl"], None),
+        (["--data.path", "no/where"], None),  # not a local source, which has its own sentence
+        (["--model.distillation.teacher", "./nothing"], "model.distillation.teacher: the folder './nothing' does not"),
+        (["--model.distillation.teacher", "some/model"], None),
+    ],
+)
+def test_places_where_nothing_is_are_refused_without_torch(
+    flags: list[str], words: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if words is None:
+        check_arguments("fit", flags)
+        return
+    with pytest.raises(UserError) as error:
+        check_arguments("fit", flags)
+    assert words in str(error.value)
+
+
+def test_places_of_a_file_are_looked_for(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("data: {source: local, path: {train: no/train.csv, validation: [no/other.csv]}}\n")
+    with pytest.raises(UserError, match=r"data\.path: no/train\.csv does not exist\."):
+        check_arguments("fit", ["--config", str(tmp_path / "a.yaml")])
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_shows_every_setting(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([command, "--help"]) == 0

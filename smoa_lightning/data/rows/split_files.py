@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from smoa_lightning.common.errors import UserError, nearest
+from smoa_lightning.common.paths import check_rows, is_pattern
 from smoa_lightning.data.rows.columnar_readers import is_saved
 from smoa_lightning.data.rows.image_folders import is_image_folder
 from smoa_lightning.data.rows.located import split_ending
@@ -40,18 +41,17 @@ def check_path(path: LocalPath | None) -> None:
         raise UserError("data.path: source local needs a file or a folder of split files such as train.jsonl.")
     for value in [path] if isinstance(path, str) else path.values():
         for place in [value] if isinstance(value, str) else value:
-            if not exists(place):
-                if not _is_pattern(place):
-                    raise UserError(f"data.path: {place} does not exist.")
-                if not matches(place):
-                    raise UserError(f"data.path: no file matches {place}.")
+            there = exists(place)
+            check_rows(place, there)
+            if not there and not matches(place):
+                raise UserError(f"data.path: no file matches {place}.")
             check_regular(place)
 
 
 def is_training_rows(path: LocalPath | None) -> bool:
     """Return whether a path names training rows directly; else it is a folder or mapping of splits."""
     return isinstance(path, str) and (
-        is_file(path) or (not exists(path) and _is_pattern(path)) or is_saved(path) or is_image_folder(path)
+        is_file(path) or (not exists(path) and is_pattern(path)) or is_saved(path) or is_image_folder(path)
     )
 
 
@@ -109,10 +109,6 @@ def _split_files(path: LocalPath | None, split: str) -> list[str]:
     seen = f"nearest: {nearest(wanted, present, 3)}" if present else "it holds no data file"
     hint = "" if split == "train" else "; name the training file itself to train without report rows"
     raise UserError(f"data.path: no file for split {split!r} (such as {wanted}) in {path}; {seen}{hint}.")
-
-
-def _is_pattern(place: str) -> bool:
-    return any(sign in place for sign in "*?[")
 
 
 def _natural(name: str) -> list[Any]:
