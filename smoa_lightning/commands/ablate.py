@@ -9,9 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from smoa_lightning.ablation.execution.options import Options, parse_options, usage
+from smoa_lightning.ablation.planning.extension_check import check_extension
 from smoa_lightning.ablation.planning.search_check import check_search
 from smoa_lightning.ablation.study.expand import load_study
 from smoa_lightning.ablation.study.optuna_objects import try_search
+from smoa_lightning.ablation.study.reach import with_stored_reach
 from smoa_lightning.ablation.study.sources import lines, with_sources
 from smoa_lightning.ablation.study.space import Study
 from smoa_lightning.ablation.study.study_compatibility import check_folder, describe_study
@@ -47,7 +49,7 @@ def main(args: list[str]) -> None:
     if options.worker is not None:
         from smoa_lightning.ablation.execution.worker import be_worker
 
-        be_worker(study, folder, options)
+        be_worker(with_stored_reach(study, folder), folder, options)
     elif options.plan:
         check_folder(folder, study)
         _plan(study, folder, options)
@@ -108,6 +110,7 @@ def run_study(study: Study, folder: Path, options: Options, args: list[str]) -> 
 
     check_program()
     check_search(study, folder)
+    study = check_extension(study)
     for line in lines(study.sources):
         logger.info("%s", line)
     changes = check_folder(folder, study)

@@ -154,6 +154,17 @@ def _check_scored(cell: Cell, study: Study, temporary: Path) -> None:
         raise refused
 
 
+def refusal(cell: Cell, study: Study, values: Mapping[str, Any]) -> str:
+    """Return why a cell cannot be built with values of its searched settings; empty if it can."""
+    examples = {parameter.key: parameter.example for parameter in cell.parameters}
+    with tempfile.TemporaryDirectory() as temporary, _silence(), process_cache():
+        try:
+            build(cell, study, Path(temporary), {**examples, **values})
+        except (UserError, ValueError) as error:
+            return one_line(error)
+    return ""
+
+
 def _each(cells: Iterable[Any], function: Callable[[Any], Any]) -> list[Any]:
     """Apply a function to all cells; report all cells for which it fails in one message."""
     results, refused = [], []

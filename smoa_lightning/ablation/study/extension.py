@@ -14,7 +14,7 @@ def beyond(
     """Return the values of the next trial beyond what was tried; ``None`` if no best value is at an end.
 
     A parameter with a logarithmic range moves by the factor if its best value is the largest or the smallest that was
-    tried. The other parameters keep their best values.
+    tried, but not beyond its reach. The other parameters keep their best values.
 
     Args:
         best: Values of the best trial.
@@ -31,12 +31,27 @@ def beyond(
         if not parameter.log:
             continue
         value, values = best[parameter.key], [each[parameter.key] for each in tried]
-        if value == max(values):
-            moved[parameter.key] = step(parameter, value, factor)
-        elif value == min(values):
-            moved[parameter.key] = step(parameter, value, 1 / factor)
+        if value in (max(values), min(values)):
+            further = step(parameter, value, factor if value == max(values) else 1 / factor)
+            if parameter.reach[0] <= further <= parameter.reach[1]:
+                moved[parameter.key] = further
     found = {**best, **moved}
     return found if found != dict(best) else None
+
+
+def outside(parameter: Parameter, factor: float, trials: int) -> tuple[list[float], list[float]]:
+    """Return the values below and above a range that so many trials may try, from the range outwards.
+
+    >>> outside(Parameter("r", "r", low=2, high=8, log=True, integer=True), 2.0, 2)
+    ([1], [16, 32])
+    """
+    found: list[list[float]] = []
+    for value, by in ((parameter.low, 1 / factor), (parameter.high, factor)):
+        values = [value]
+        for _ in range(trials):
+            values.append(step(parameter, values[-1], by))
+        found.append(list(dict.fromkeys(values))[1:])
+    return found[0], found[1]
 
 
 def step(parameter: Parameter, value: float, factor: float) -> float:

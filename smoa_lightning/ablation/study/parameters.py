@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from decimal import Decimal
@@ -30,6 +31,7 @@ class Parameter:
         integer: Whether the range has only whole numbers.
         points: Values of the first trials of every cell; empty for evenly spread values.
         only: The cells that the parameter applies to; ``None`` for all cells.
+        reach: Smallest and largest value that a trial beyond the range may have.
     """
 
     key: str
@@ -42,6 +44,7 @@ class Parameter:
     integer: bool = False
     points: tuple[float, ...] = ()
     only: Condition | None = None
+    reach: tuple[float, float] = (0.0, math.inf)
 
     @property
     def values(self) -> tuple[Any, ...] | None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from smoa_lightning.ablation.study.conditions import Condition
-from smoa_lightning.ablation.study.extension import step
+from smoa_lightning.ablation.study.extension import outside
 from smoa_lightning.ablation.study.objective import Objective
 from smoa_lightning.ablation.study.parameters import Parameter, parse_parameter
 from smoa_lightning.ablation.study.study_file import seed_list
@@ -242,10 +242,8 @@ def _extension(given: Any, parsed: Sequence[Parameter], keys: Keys, where: str) 
     if not wide:
         raise UserError(f"{where}search.extend multiplies values by a factor, so it needs a range with log: true")
     for parameter in wide:
-        for value, factor in ((parameter.low, 1 / extend.factor), (parameter.high, extend.factor)):
-            for _ in range(extend.trials):
-                value = step(parameter, value, factor)
-            keys.check(parameter.key, value, f"{where}search.extend: ")
+        for values in outside(parameter, extend.factor, extend.trials):
+            keys.check(parameter.key, (values or [parameter.low])[-1], f"{where}search.extend: ")
     return extend
 
 

@@ -12,6 +12,7 @@ from smoa_lightning.ablation.study.base_model import scored_with
 from smoa_lightning.ablation.study.conditions import Condition
 from smoa_lightning.ablation.study.objective import Objective
 from smoa_lightning.ablation.study.parameters import Parameter
+from smoa_lightning.ablation.study.reach import REACH, describe_reach
 from smoa_lightning.ablation.study.search_space import Search
 from smoa_lightning.ablation.study.space import Contrast, Study
 from smoa_lightning.common.checksums import read_sealed
@@ -60,6 +61,8 @@ def describe_study(study: Study) -> dict[str, Any]:
         description["contrasts"] = {each.name: _contrast(each) for each in study.contrasts}
     if study.sources is not None:
         description["sources"] = study.sources
+    if reach := describe_reach(study):
+        description[REACH] = reach
     if study.contents:
         description["contents"] = study.contents
     return dict(json.loads(json.dumps(description, default=str)))
