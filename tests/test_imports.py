@@ -28,7 +28,7 @@ ROOMS = [  # from the lowest floor to the highest: a room imports from lower flo
 ]
 LAYERS = {room: floor for floor, rooms in enumerate(ROOMS) for room in rooms}
 # What only a worker of a study, or its plan, imports.
-WORKERS = {"ablation/planning/estimate.py", "ablation/planning/probe.py"} | {
+WORKERS = {f"ablation/planning/{name}.py" for name in ("build_cell", "estimate", "probe")} | {
     f"ablation/execution/{name}.py" for name in ("aggregate", "devices", "fitting", "pruning", "worker")
 }
 FORBIDDEN = {

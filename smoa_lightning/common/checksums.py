@@ -20,6 +20,11 @@ def sha256(file: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def checksums_in(folder: Path, *names: str) -> dict[str, str]:
+    """Return name -> SHA-256 of those files that are in a folder."""
+    return {name: sha256(folder / name) for name in names if (folder / name).is_file()}
+
+
 def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
     """Return a JSON-safe object with the checksum of its other entries.
 

@@ -42,6 +42,7 @@ from smoa_lightning.training.callbacks import (
     SamplePredictions,
 )
 from smoa_lightning.training.checkpoint import read_checkpoint
+from smoa_lightning.training.evaluate import evaluate
 from smoa_lightning.training.loggers.place import check_loggers
 from smoa_lightning.training.module import FineTuneModule
 from smoa_lightning.training.processes import check_distributed_strategy
@@ -280,7 +281,7 @@ class FineTuneCLI(LightningCLI):
             raise UserError(needs_checkpoint(str(self.subcommand)))
         assert self.run is not None
         with _refused_by_lightning():
-            self.run.evaluate(self.trainer, function, ckpt_path, **kwargs)
+            evaluate(self.run, self.trainer, function, ckpt_path, **kwargs)
 
 
 def _sentence(error: Exception) -> str:

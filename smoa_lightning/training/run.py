@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ import yaml
 from smoa_lightning.adapters.inspect import sizes
 from smoa_lightning.backbones.backbone import check_loadable, provenance
 from smoa_lightning.common.atomic_files import replacing
-from smoa_lightning.common.checksums import sha256, write_sealed
+from smoa_lightning.common.checksums import checksums_in, write_sealed
 from smoa_lightning.common.console import is_first_process
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.configuration.class_names import other_classes
@@ -27,10 +27,8 @@ from smoa_lightning.evaluation.text import signatures
 from smoa_lightning.records.claim import Claim
 from smoa_lightning.records.record import (
     BASE_ITEMS,
-    EVALUATION,
     FILES,
     ITEMS,
-    PREDICTIONS,
     RECORD,
     RunFolder,
     check_files,
@@ -51,7 +49,7 @@ from smoa_lightning.training.module import FineTuneModule
 from smoa_lightning.training.processes import ending_together, stop_if_terminated
 from smoa_lightning.training.run_checkpoints import BEST, publish, resume_point, run_of
 from smoa_lightning.training.run_names import earlier_names, flat_hyperparameters
-from smoa_lightning.training.run_notes import end_reason, evaluation_result, fit_result
+from smoa_lightning.training.run_notes import end_reason, fit_result
 from smoa_lightning.training.run_place import base_of, claim_recovered, shared_folder
 from smoa_lightning.training.trained_on import read_fitting
 from smoa_lightning.training.unchanged import ROWS, check_commits, check_rows, identity, read_digests, rows_to_continue
@@ -242,10 +240,6 @@ class Run:
         self.record["data"][ROWS] = rows
         self._write()
 
-    def _checksums(self, *names: str) -> dict[str, str]:
-        """Return the checksums of complete files of this run, for the record."""
-        return {name: sha256(self.folder / name) for name in names if (self.folder / name).is_file()}
-
     def _write(self) -> None:
         if is_first_process():
             write_sealed(self.folder / RECORD, self.record)
@@ -268,7 +262,7 @@ class Run:
         metrics = floats(trainer.callback_metrics, "base/")
         self._log_base_points(trainer, metrics, again=False)
         self.record["metrics"] = metrics
-        self.record[FILES] = self._checksums(BASE_ITEMS, *([ITEMS] if self.module.frozen else []))
+        self.record[FILES] = checksums_in(self.folder, BASE_ITEMS, *([ITEMS] if self.module.frozen else []))
         self._write()
         return metrics
 
@@ -311,7 +305,7 @@ class Run:
             | {"parts": self.data.summary()},
             "metrics": metrics,
         }
-        self.record[FILES] = self._checksums(BASE_ITEMS, ITEMS)
+        self.record[FILES] = checksums_in(self.folder, BASE_ITEMS, ITEMS)
         if self.module.teacher_cache is not None:
             self.record["teacher"] |= {"cache": self.module.teacher_cache.statistics}
         if "report/bleu" in metrics:
@@ -322,33 +316,3 @@ class Run:
         logger.debug("the run took %.1f s, training %.1f s", self.record["seconds"], metrics["cost/train_seconds"])
         if is_first_process():
             self.result = fit_result(self, metrics)
-
-    # ------------------------------------------------------------------------------------------------- evaluate
-
-    def evaluate(self, trainer: L.Trainer, function: Callable[..., Any], checkpoint: str | None, **kwargs: Any) -> None:
-        """Run an evaluation of the trainer, and write its metrics.
-
-        Args:
-            trainer: A trainer that writes to this folder.
-            function: ``trainer.validate``, ``trainer.test`` or ``trainer.predict``.
-            checkpoint: The checkpoint to evaluate; ``None`` for the base model.
-            kwargs: Further arguments of ``function``.
-        """
-        began = time.monotonic()
-        if checkpoint is not None:
-            log_differences(self.config, read_fitting(checkpoint, self.module)["config"])
-            kwargs["ckpt_path"] = checkpoint
-        self.data.setup(function.__name__)  # reads and encodes the rows, so that a refused row leaves no folder
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with ending_together(trainer):
-            function(self.module, datamodule=self.data, weights_only=True, **kwargs)
-        metrics = floats(trainer.callback_metrics, "")
-        if not metrics and function != trainer.predict:
-            raise UserError("there are no rows to score: the data do not have this split, or data.selection_rows is 0")
-        if not is_first_process():
-            return
-        facts: dict[str, Any] = {"name": self.name, "checkpoint": checkpoint, "config": self.config, "metrics": metrics}
-        facts |= {"other_classes": self.other_classes, FILES: self._checksums(BASE_ITEMS, ITEMS, PREDICTIONS)}
-        seconds = time.monotonic() - began
-        write_sealed(self.folder / EVALUATION, {**facts, "seconds": seconds, "environment": environment()})
-        self.result = evaluation_result(self, metrics, "selection" if function == trainer.validate else "report")
