@@ -18,6 +18,7 @@ from transformers import AutoModelForCausalLM
 from smoa_lightning.ablation.execution.durations import remaining_seconds
 from smoa_lightning.ablation.execution.folders import MARK
 from smoa_lightning.ablation.planning import estimate, finished_runs
+from smoa_lightning.ablation.planning.build_cell import build, work_of
 from smoa_lightning.ablation.planning.cell_cost import CellCost, run_seconds
 from smoa_lightning.ablation.planning.detectable import detectable, detectable_lines
 from smoa_lightning.ablation.planning.plan import plan
@@ -130,7 +131,7 @@ def test_steps_and_selections_are_those_of_a_real_run(
     counting = Counting()
     quiet = ["--trainer.enable_progress_bar=false", f"--run.folder={tmp_path}/run", "--run.score_base=false"]
     FineTuneCLI(["fit", *run.arguments, *quiet, "--run.score_report=false"], callbacks=[counting])
-    work = estimate.work_of(estimate.build(study.cells[0], study, tmp_path))
+    work = work_of(build(study.cells[0], study, tmp_path))
     assert work.steps == counting.expected == counting.steps
     assert work.selection_passes == counting.passes > 0
     assert work.selection_rows == min(10, 16 * settings.get("trainer.limit_val_batches", 1))
@@ -236,7 +237,7 @@ def test_a_teacher_that_fills_a_cache_counts_once(
     assert first.seconds_left == pytest.approx(runs + first.base_seconds + first.teacher_seconds)
     assert "a teacher computes the rows that its cache lacks" in render(plan(study), [first, second])
     assert not (tmp_path / "cache").exists()
-    cells = [estimate.build(cell, study, tmp_path) for cell in study.cells[:1]]
+    cells = [build(cell, study, tmp_path) for cell in study.cells[:1]]
     cells[0].trainer.fit(cells[0].module, datamodule=cells[0].data)
     assert [cost.teacher_seconds for cost in measured(study, tmp_path / "study")] == [0, 0]
 
