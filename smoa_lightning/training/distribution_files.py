@@ -129,7 +129,10 @@ class DistributionFiles:
 
     def lacking(self, keys: np.ndarray) -> np.ndarray:
         """Return the numbers of the keys that the folder lacks."""
-        return np.flatnonzero(~np.isin(keys, self._keys))
+        if not len(self._keys):
+            return np.arange(len(keys))
+        place = np.searchsorted(self._keys, keys).clip(max=len(self._keys) - 1)
+        return np.flatnonzero(self._keys[place] != keys)
 
     def find(self, keys: np.ndarray) -> TopDistributions | None:
         """Return the distributions of rows, one row after the other; None if a row is not there."""

@@ -62,15 +62,15 @@ class TaughtModule(ScoringModule):
         if self.distillation.cache_folder is None:
             return [self.load_teacher()]
         teacher, trainer = self.find_teacher(), self.trainer
-        if self.teacher_cache is None:
-            data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        if self.teacher_cache is None or self.teacher_cache.data is not data:
             self.teacher_cache = open_cache(cast("FineTuneModule", self), data, str(trainer.precision))
         cache = cast(TeacherCache, self.teacher_cache)
         if self.is_rehearsal:
             cache.rehearse(self.load_teacher)
         else:
             cache.fill(trainer, self.load_teacher)
-            teacher.network = None
+            teacher.network = teacher.network if self.distillation.score else None
         return []
 
     def divergence(self) -> Divergence | None:

@@ -71,7 +71,10 @@ def test_metrics_and_loss_are_those_of_all_processes(records: dict[int, Path]) -
 
 
 @pytest.mark.slow
-def test_loss_with_a_teacher_is_that_of_all_processes(tiny_backbone: Path, piqa_folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("cached", [False, True])
+def test_loss_with_a_teacher_is_that_of_all_processes(
+    cached: bool, tiny_backbone: Path, piqa_folder: Path, tmp_path: Path
+) -> None:
     """47 rows in batches of 16: a process has fewer rows than the other in the last step of an epoch."""
     teacher, points = tmp_path / "teacher", []
     shutil.copytree(tiny_backbone, teacher)
@@ -88,7 +91,12 @@ def test_loss_with_a_teacher_is_that_of_all_processes(tiny_backbone: Path, piqa_
         command += ["--trainer.accelerator", "cpu", "--trainer.strategy", "ddp" if processes > 1 else "auto"]
         command += ["--trainer.max_epochs", "1", "--trainer.enable_progress_bar", "false", "--run.folder", str(folder)]
         command += ["--run.score_base", "false", "--run.score_report", "false", "--forgetting.text", "null"]
+        command += ["--model.distillation.cache_folder", str(folder) + "_cache"] if cached else []
         run(command, processes)
+        if cached:  # each process has computed a part of the rows
+            cache = json.loads((folder / "record.json").read_text())["teacher"]["cache"]
+            assert cache["rows"] == cache["computed_rows"] == 47
+            assert len(list((tmp_path / f"{processes}_cache").rglob("*.safetensors"))) == processes
         scalars = EventAccumulator(str(folder)).Reload()
         names = ("train/loss", "train/ce", "train/kl")
         points.append([[event.value for event in scalars.Scalars(name)] for name in names])
