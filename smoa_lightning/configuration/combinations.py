@@ -17,6 +17,8 @@ Value = Callable[[str], Any]
 LAUNCHERS = ("TORCHELASTIC_RUN_ID", "SLURM_JOB_ID", "LSB_JOBID", "OMPI_COMM_WORLD_SIZE", "NODE_RANK", "GROUP_RANK")
 KERNELS = {"flash_attention_2": "flash_attn", "flash_attention_3": "flash_attn_interface"}
 HALF = (16, "16", "16-mixed")
+CACHE = "model.distillation.cache"
+NOTHING = (None, "", "null")
 
 
 def check_combinations(value: Value) -> None:
@@ -35,7 +37,7 @@ def check_combinations(value: Value) -> None:
 
 
 def check_teacher(given: Mapping[str, Any]) -> None:
-    """Refuse settings of a distillation without a teacher.
+    """Refuse settings of a distillation without a teacher, and those of a cache without a folder.
 
     Args:
         given: Full key -> value of the settings in files and flags.
@@ -44,12 +46,14 @@ def check_teacher(given: Mapping[str, Any]) -> None:
         UserError: The message names the missing setting.
     """
     own = [key for key in given if key.startswith("model.distillation.")]
-    if own and given.get("model.distillation.teacher") in (None, "", "null"):
+    if own and given.get("model.distillation.teacher") in NOTHING:
         other = next((key for key in own if not key.endswith(".teacher")), own[0])
         raise UserError(
             f"{other} is set, but model.distillation.teacher is not: name a run, a folder of a model or a model on the "
             "hub, or set model.distillation to null"
         )
+    if given.get(f"{CACHE}_top") not in NOTHING and given.get(f"{CACHE}_folder") in NOTHING:
+        raise UserError(f"{CACHE}_top is set, but {CACHE}_folder is not: name a folder of the cache, or remove it")
 
 
 def _is_whole(value: Any) -> bool:

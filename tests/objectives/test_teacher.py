@@ -211,6 +211,8 @@ def test_heads_of_other_tasks_are_refused(
         ),
         (["--model.distillation.temperature", "0"], "model.distillation.temperature is 0, but must be above 0"),
         (["--model.distillation.weigth", "0.5"], "unknown key"),
+        (["--model.distillation.cache_top", "8"], "cache_top is set, but model.distillation.cache_folder is not"),
+        (["--model.distillation.cache_top", "0"], "model.distillation.cache_top is 0, but must be at least 1"),
         (["--model.distillation.positions", "prompt"], "model.distillation.positions is 'prompt', but takes"),
     ],
 )
