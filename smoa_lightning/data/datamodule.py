@@ -29,7 +29,7 @@ from smoa_lightning.records.selection import HELD_OUT, Selection
 STREAMING = {"streaming": False, "stream_buffer_rows": 10_000, "stream_epoch_batches": 1000}  # settings of old versions
 
 
-class TaskDataModule(SetsAccess, LightningDataModule):
+class TaskDataModule(SetsAccess, LightningDataModule):  # type: ignore[misc]  # both have a name; Lightning's may be None
     """Rows of one task or of a mixture from hub, local files or the package, as batches for training and scoring.
 
     The rows that select the checkpoint are held out from the training rows. They are never report rows.

@@ -25,7 +25,7 @@ class SetsAccess:
     sets: TaskSets
 
     @property
-    def name(self) -> str:  # type: ignore[override]  # LightningDataModule has one too, which may be None
+    def name(self) -> str:
         """Name of the task, or ``mixture``."""
         return self.sets.name
 

@@ -41,7 +41,8 @@ def distilled(network: Any, teacher: Any, batch: dict[str, Any], settings: Disti
 
 def counted_logits(network: Any, batch: dict[str, Any], settings: DistillationConfig) -> Tensor:
     """Return the logits (positions, vocabulary) of the positions that count, in the order of rows and columns."""
-    return logits_at(network, model_inputs(batch), _counted(batch, settings).nonzero(as_tuple=True))
+    rows, columns = _counted(batch, settings).nonzero(as_tuple=True)
+    return logits_at(network, model_inputs(batch), (rows, columns))
 
 
 def row_contents(batch: dict[str, Any], settings: DistillationConfig) -> list[tuple[bytes, int]]:

@@ -42,8 +42,8 @@ class TopDistributions(NamedTuple):
 
     def split(self, rows: int) -> list[TopDistributions]:
         """Return pieces of at most ``rows`` positions."""
-        parts = (part.split(rows) for part in (self.tokens, self.log_p, self.log_rest))
-        return [TopDistributions(*each, self.columns) for each in zip(*parts, strict=True)]
+        tokens, log_p, log_rest = (part.split(rows) for part in (self.tokens, self.log_p, self.log_rest))
+        return [TopDistributions(*each, self.columns) for each in zip(tokens, log_p, log_rest, strict=True)]
 
 
 def joined(parts: list[TopDistributions]) -> TopDistributions:

@@ -141,8 +141,8 @@ class DistributionFiles:
         pieces, columns = list(self._pieces.values()), int(self.facts["vocabulary"])
         found = []
         for piece, start, end in self._places[np.searchsorted(self._keys, keys)].tolist():
-            parts = (pieces[piece][name][start:end] for name in ("tokens", "log_p", "log_rest"))
-            found.append(TopDistributions(*parts, columns))
+            tokens, log_p, log_rest = (pieces[piece][name][start:end] for name in ("tokens", "log_p", "log_rest"))
+            found.append(TopDistributions(tokens, log_p, log_rest, columns))
         return joined(found)
 
     def masses(self, keys: np.ndarray) -> tuple[int, float, float]:
