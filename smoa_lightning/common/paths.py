@@ -45,7 +45,7 @@ def check_rows(place: str, exists: bool) -> None:
 
 
 def is_pattern(place: str) -> bool:
-    """Return whether a place may stand for several files."""
+    """Return whether a place may mean several files."""
     return any(sign in place for sign in "*?[")
 
 

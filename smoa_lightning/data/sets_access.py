@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class SetsAccess:
-    """What a data module tells about its ``sets``.
+    """What a data module has of its ``sets``.
 
     Attributes:
         sets: The rows of the tasks.
