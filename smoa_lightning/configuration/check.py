@@ -20,7 +20,6 @@ from smoa_lightning.configuration.composition import Leaf, Settings, leaves, lea
 from smoa_lightning.configuration.ignored_settings import check_ignored
 from smoa_lightning.configuration.kept_settings import KeptSettings
 from smoa_lightning.configuration.key_names import near_keys, unknown_key
-from smoa_lightning.configuration.local_places import check_places
 from smoa_lightning.configuration.ranges import check_value
 from smoa_lightning.configuration.settings import (
     ABSENT,
@@ -326,7 +325,6 @@ def check_arguments(command: str, args: list[str]) -> Settings | None:
         check_ignored(check.value, check.default, check.order)
         check.kept.report(check.settings)
         check_teacher(check.values)
-        check_places(check.value)
     if command == "fit":
         check_combinations(check.value)
     name = check.values.get("run.name")

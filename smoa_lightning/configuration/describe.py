@@ -16,6 +16,7 @@ from smoa_lightning.common.console import HELP
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.configuration.check import Check, check_arguments, check_strategy
 from smoa_lightning.configuration.composition import value_at
+from smoa_lightning.configuration.local_places import check_places
 from smoa_lightning.configuration.settings import (
     ABSENT,
     CLASS_SETTINGS,
@@ -58,6 +59,7 @@ def help_or_check(command: str, args: list[str]) -> bool:
     settings = check_arguments(command, args)
     if command in ("fit", "params") and settings is not None:
         check_strategy(settings)
+        check_places(settings)
     return False
 
 

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from smoa_lightning.common.paths import check_model_folder, check_rows, check_teacher_name, local_path
+from smoa_lightning.configuration.composition import Settings, value_at
 
 
-def check_places(value: Callable[[str], Any]) -> None:
+def check_places(settings: Settings) -> None:
     """Refuse a backbone, rows or a teacher where nothing is. URLs and names on the hub are not looked up.
 
     Args:
-        value: Returns the value of a key, or its default.
+        settings: The settings of files and flags; a value of a flag may be its text.
 
     Raises:
         UserError: The message names the setting and the place.
     """
+
+    def value(key: str) -> Any:
+        return value_at(settings, key)
+
     if value("model.backbone.source") == "local" and isinstance(path := value("model.backbone.path"), str):
         check_model_folder(path)
     if value("data.source") == "local":
