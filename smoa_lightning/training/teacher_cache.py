@@ -207,10 +207,14 @@ def open_cache(module: FineTuneModule, data: TaskDataModule, precision: str) -> 
     """Return the cache of a run, ``None`` for a run without one; its rows are read, and no weight is.
 
     Raises:
-        UserError: The folder is that of another teacher or of other rows.
+        UserError: The folder is that of another teacher or of other rows, or the rows change in each epoch.
     """
     if module.distillation is None or module.distillation.cache_folder is None:
         return None
+    if data.augmentation:
+        raise UserError(
+            f"{SETTING} is set, but data.augmentation changes the images in each epoch: set one of them to null"
+        )
     assert module.teacher is not None
     cache = TeacherCache(module, module.teacher, data, precision)
     cache.files.check()

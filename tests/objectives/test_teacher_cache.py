@@ -26,6 +26,7 @@ from smoa_lightning.training import teacher_cache
 from smoa_lightning.training.distribution_files import DistributionFiles
 from smoa_lightning.training.module import FineTuneModule
 from smoa_lightning.training.teacher import Teacher
+from smoa_lightning.training.teacher_cache import open_cache
 
 from ..runs import Killed
 from ..training.test_module import Gradients, trainer
@@ -257,3 +258,8 @@ def test_images_are_found_by_their_pixels(
         module.distillation = DistillationConfig(str(tmp_path / "teacher"), 1.0, 2.0, cache_folder=folder)
         found.append(fit(module, data)[0])
     assert found[1] == pytest.approx(found[0], rel=1e-5)
+    data.augmentation = [{"class_path": "torchvision.transforms.RandomHorizontalFlip"}]
+    with pytest.raises(
+        UserError, match=r"cache_folder is set, but data\.augmentation changes the images in each epoch"
+    ):
+        open_cache(module, data, "32-true")

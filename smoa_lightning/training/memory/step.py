@@ -108,10 +108,7 @@ class TaughtStep:
     ) -> Tensor:
         """Return the loss, after the forward of the teacher or with the distributions of its cache."""
         if self.settings.cache_folder is not None:
-            logits = logits_at(network, inputs, places)
-            top = torch.zeros(len(logits), self.settings.top, device=logits.device)
-            cached = TopDistributions(top.int(), top, top[:, 0], logits.shape[-1])
-            return distilled_loss(logits, cached, labels, self.settings).loss
+            return _with_cache(logits_at(network, inputs, places), labels, self.settings)
         own = without_adapter(network) if self.teacher is None else contextlib.nullcontext(self.teacher)
         with torch.no_grad(), own as teacher:
             wanted = logits_at(teacher, inputs, places)
@@ -142,9 +139,17 @@ class HeadStep:
         if self.objective.head.kind == "regression":
             assert self.objective.distilled is not None
             return self.objective.distilled(network, teacher, batch, self.settings).loss
+        if self.settings.cache_folder is not None:
+            return _with_cache(head_outputs(network, inputs), labels, self.settings)
         with torch.no_grad():
             wanted = head_outputs(teacher, inputs)
         return distilled_loss(head_outputs(network, inputs), wanted, labels, self.settings).loss
+
+
+def _with_cache(logits: Tensor, labels: Tensor, settings: DistillationConfig) -> Tensor:
+    """Return the loss with distributions of a cache, which have the shape of real ones."""
+    top = torch.zeros(len(logits), min(settings.top, logits.shape[-1]), device=logits.device)
+    return distilled_loss(logits, TopDistributions(top.int(), top, top[:, 0], logits.shape[-1]), labels, settings).loss
 
 
 def trace_step(
