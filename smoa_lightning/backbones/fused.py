@@ -42,6 +42,15 @@ class SplitLinear(nn.Module):
         """Return the outputs of all parts, (..., d_1 + d_2 + ...), of x (..., d_in)."""
         return torch.cat([part(x) for part in self.children()], dim=-1)
 
+    @property
+    def weight(self) -> Tensor:
+        """Refuse a model that multiplies with the fused weight itself, as timm's BEiT does.
+
+        Raises:
+            UserError: Always.
+        """
+        raise UserError(f"{SETTING} is true, but the model reads the weight of a fused layer itself: set it to false")
+
     def joined(self) -> nn.Linear | Conv1D:
         """Return the fused layer; the parts have no adapters any more."""
         parts: list[Any] = list(self.children())

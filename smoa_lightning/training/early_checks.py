@@ -15,11 +15,13 @@ from transformers import PreTrainedModel
 from smoa_lightning.adapters.attach import check_reads_tokens
 from smoa_lightning.adapters.budget import countable
 from smoa_lightning.adapters.combine import attach_strategy
+from smoa_lightning.adapters.idle_layers import check_not_idle, idle_layers
 from smoa_lightning.adapters.targets import check_saved_modules, resolve_targets
 from smoa_lightning.backbones.backbone import load_skeleton
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.data.datamodule import TaskDataModule
 from smoa_lightning.records.record import flat
+from smoa_lightning.training.memory.report import pixels_of
 from smoa_lightning.training.module import FineTuneModule
 from smoa_lightning.training.optimizer import check_head_rate, try_optimizer
 from smoa_lightning.training.packing_check import check_no_virtual_tokens
@@ -106,8 +108,9 @@ def _check_adapter(skeleton: PreTrainedModel, module: FineTuneModule) -> None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the real adapter warns again
+            idle = idle_layers(skeleton, pixels_of(module.processor)) if module.location.head.reads_images else ()
             prompt = None if module.prompt_config is None else countable(module.prompt_config)
-            attach_strategy(skeleton, config, prompt, seed=0)
+            check_not_idle(attach_strategy(skeleton, config, prompt, seed=0), idle)
     except UserError:
         raise
     except Exception as error:

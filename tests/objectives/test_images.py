@@ -15,9 +15,11 @@ from PIL import Image
 from transformers import AutoModelForImageClassification, ViTForImageClassification
 
 from smoa_lightning.adapters import BottleneckConfig, SMoAConfig, SurmConfig
+from smoa_lightning.adapters.idle_layers import check_not_idle, idle_layers
 from smoa_lightning.adapters.inspect import adapted_layers
 from smoa_lightning.adapters.parameters import head_parameters
-from smoa_lightning.backbones.backbone import BackboneConfig
+from smoa_lightning.backbones.backbone import BackboneConfig, load_skeleton, locate
+from smoa_lightning.backbones.heads import Head
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.data.datamodule import TaskDataModule
 from smoa_lightning.objectives import objective_of
@@ -294,3 +296,35 @@ def test_a_head_in_the_files_is_loaded(vision_model: Callable[[str], Path], imag
         module, _ = build(tmp_path / family, image_folder)
         module.configure_model()
         assert torch.equal(module.network.classifier.weight, model.classifier.weight)  # type: ignore[union-attr,arg-type]
+
+
+class ReadsWeights(torch.nn.Module):
+    """A model with one layer that it calls, and one whose weight it reads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.called, self.read = torch.nn.Linear(4, 4), torch.nn.Linear(4, 4)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return torch.float32
+
+    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.linear(self.called(pixel_values.flatten(1)), self.read.weight)
+
+
+def test_an_adapter_on_a_layer_that_is_never_called_is_refused(vision_model: Callable[[str], Path]) -> None:
+    with torch.device("meta"):
+        model = ReadsWeights()
+    idle = idle_layers(model, (1, 2, 2))
+    assert idle == {"read"}
+    check_not_idle(peft.get_peft_model(model, peft.LoraConfig(r=2, target_modules=["called"])), idle)
+    with torch.device("meta"):
+        model = ReadsWeights()
+    with pytest.raises(UserError, match=r"target_modules matches read, but the model reads the weight of this layer"):
+        check_not_idle(peft.get_peft_model(model, peft.LoraConfig(r=2, target_modules="all-linear")), idle)
+    assert idle_layers(model, (1, 3, 3)) == set()  # the trial fails
+    for family in FAMILIES:
+        config = BackboneConfig("local", path=str(vision_model(family)))
+        skeleton = load_skeleton(config, locate(config, Head("image_classification", ("a", "b"))))
+        assert idle_layers(skeleton, (3, 8, 8)) == set()

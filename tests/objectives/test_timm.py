@@ -91,6 +91,28 @@ def test_default_targets_are_those_of_other_vision_transformers(
     assert {layer.name.rpartition("mlp.")[2] for layer in adapted_layers(module.network)} == {"fc1", "fc2"}
 
 
+@pytest.mark.parametrize(
+    ("more", "sentence"),
+    [
+        ([], "blocks.0.attn.qkv, but the model reads the weight of this layer itself and never calls it"),
+        (
+            ["--model.backbone.split_fused", "true"],
+            "split_fused is true, but the model reads the weight of a fused layer",
+        ),
+        (["--model.adapter.exclude_modules", r".*\.qkv"], ""),
+    ],
+)
+def test_a_layer_that_is_never_called_is_refused(
+    more: list[str], sentence: str, timm_model: Callable[..., Path], image_folder: Path, tmp_path: Path, capsys: Any
+) -> None:
+    """timm's BEiT has a bias of queries and values only, and multiplies with the weight itself."""
+    folder = timm_model("beit_base_patch16_224", **SIZES)
+    arguments = [*flags(folder, image_folder, tmp_path / "runs"), "--trainer.max_steps", "1", "--model.warmup", "0"]
+    arguments += ["--model.adapter", "peft.LoraConfig", "--model.adapter.target_modules", "all-linear"]
+    assert main(["fit", *arguments, *more]) == (2 if sentence else 0)
+    assert sentence in capsys.readouterr().err
+
+
 def test_a_run_is_exported_for_timm(timm_model: Callable[..., Path], image_folder: Path, tmp_path: Path) -> None:
     from transformers import AutoModelForImageClassification
 
