@@ -1,10 +1,10 @@
-"""Read the item scores of a run from ``items.jsonl``, for paired comparisons and plans."""
+"""Read the item scores of a run from ``items.jsonl`` and ``general_items.jsonl``, for paired comparisons and plans."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
@@ -12,21 +12,40 @@ from typing import Any
 
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.records.metric_table import METRICS, item_scores, prediction_field
-from smoa_lightning.records.record import shortened
+from smoa_lightning.records.record import FILES, GENERAL_ITEMS, ITEMS, shortened
 
 Place = tuple[str, int]  # task and row
 Scores = dict[Place, float]
 
 
 def read_right(file: Path, metric: str, checksum: str | None = None) -> Scores:
-    """Return the scores of ``read_scores`` without the groups."""
-    return read_scores(file, metric, checksum)[0]
+    """Return the scores of one metric without the groups, see ``read_metrics``."""
+    return read_metrics(file, [metric], checksum)[0][metric]
 
 
-def read_scores(file: Path, metric: str, checksum: str | None = None) -> tuple[Scores, dict[Place, Place]]:
-    """Return the scores of one metric and the groups, see ``read_metrics``."""
-    found, groups = read_metrics(file, [metric], checksum)
-    return found[metric], groups
+def read_run(
+    folder: Path, metrics: Sequence[str], record: Mapping[str, Any], base: bool = False
+) -> tuple[dict[str, Scores], dict[Place, Place]]:
+    """Return the scores of a run by metrics of report rows and of general text, and the groups, see ``read_metrics``.
+
+    Args:
+        folder: Folder of the run.
+        metrics: Names of metrics, without the part.
+        record: Record of the run.
+        base: Whether to read the scores of the base model.
+
+    Raises:
+        UserError: A file is damaged or was changed.
+    """
+    of_text = [name in METRICS and METRICS[name].of_general_text for name in metrics]
+    scores: dict[str, Scores] = {}
+    groups: dict[Place, Place] = {}
+    for is_text, name in ((False, ITEMS), (True, GENERAL_ITEMS)):
+        file = f"base_{name}" if base else name
+        own = [metric for metric, each in zip(metrics, of_text, strict=True) if each == is_text]
+        found, more = read_metrics(folder / file, own, record.get(FILES, {}).get(file))
+        scores, groups = scores | found, groups | more
+    return {name: scores[name] for name in metrics}, groups
 
 
 def read_metrics(
@@ -123,7 +142,11 @@ def _fault(items: Sequence[dict[str, Any]]) -> str:
     """Return what is wrong with lines of the same fields; empty if they are lines of scores."""
     columns = dict(zip(items[0], zip(*map(dict.values, items), strict=True), strict=True))
     is_choice = "log_likelihood" in columns or any(name.startswith(PREDICTION) for name in columns)
-    for name in ("row", *(["label"] if is_choice else []), *(["tokens"] if "nll" in columns else [])):
+    for name in (
+        "row",
+        *(["label"] if is_choice else []),
+        *(["tokens"] if columns.keys() & {"nll", "general_nll"} else []),
+    ):
         if name not in columns:
             return f"it has no {name!r}"
     for name, values in columns.items():
@@ -160,6 +183,7 @@ KINDS: dict[str, Kind] = {
     "reference": TEXT,
     "tokens": (lambda values: _are(values, {int}, 1), "a whole number from 1"),
     "nll": (lambda values: _are(values, NUMBERS), "a number"),
+    "general_nll": (lambda values: _are(values, NUMBERS), "a number"),
     "correct": (lambda values: all(value in (0, 1) for value in values), "true or false"),
     "log_likelihood": (
         lambda values: _are(values, {list}) and _are([*chain.from_iterable(values)], NUMBERS),

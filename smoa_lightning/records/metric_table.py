@@ -20,8 +20,9 @@ Source = Literal[
     "choices", "gold replies", "answers", "reply texts", "general text", "classes", "numbers", "codes", "teacher"
 ]
 UNMEASURED = ("rank/", "cost/")  # metrics that are negative if they were not measured
-Item = Mapping[str, Any]  # a line of items.jsonl
+Item = Mapping[str, Any]  # a line of items.jsonl, or of general_items.jsonl
 
+GENERAL_TEXT: tuple[Source, ...] = ("general text",)
 COUNT = "num_items"  # saved with the metrics: the number of items
 COMMON = "nll"  # every task has it: the primary metric of several tasks with different primary metrics
 
@@ -40,6 +41,7 @@ class Metric:
         is_accuracy: Whether it is the share of right items.
         is_mean: Whether it is a mean over items.
         has_stderr: Whether ``<name>_stderr`` is saved with it.
+        in_tables: Whether the tables of a run have a column for it.
         in_hparams: Whether TensorBoard's HPARAMS tab has a column for it.
         in_progress_bar: Whether the progress bar shows it.
     """
@@ -52,13 +54,19 @@ class Metric:
     is_accuracy: bool = False
     is_mean: bool = True
     has_stderr: bool = True
+    in_tables: bool = True
     in_hparams: bool = False
     in_progress_bar: bool = False
 
     @property
     def selects(self) -> bool:
         """Whether it can select a checkpoint: it has a direction, and selection rows have it."""
-        return self.direction is not None and self.sources != ("general text",)
+        return self.direction is not None and not self.of_general_text
+
+    @property
+    def of_general_text(self) -> bool:
+        """Whether its items are the documents of the general text."""
+        return self.sources == GENERAL_TEXT
 
     @property
     def needs_reply(self) -> bool:
@@ -125,6 +133,10 @@ def _divergence(item: Item) -> float | None:
     return item["kl"] / item["kl_positions"] if item.get("kl_positions") else None
 
 
+def _of_document(item: Item) -> float | None:
+    return item["general_nll"] / item["tokens"] if "general_nll" in item else None
+
+
 def _stored_bits(item: Item) -> float | None:
     return item["code_bits"] - item["nll"] / math.log(2) if "code_bits" in item else None
 
@@ -160,7 +172,8 @@ METRICS: dict[str, Metric] = {
         Metric("distinct_1", "maximize", "share", ("reply texts",), is_mean=False, has_stderr=False),
         Metric("distinct_2", "maximize", "share", ("reply texts",), is_mean=False, has_stderr=False),
         Metric("reply_length", None, "words", ("reply texts",)),
-        Metric("general_perplexity", "minimize", "", ("general text",), is_mean=False),
+        Metric("general_perplexity", "minimize", "", GENERAL_TEXT, is_mean=False),
+        Metric("general_nll", "minimize", "nats per token", GENERAL_TEXT, _of_document, in_tables=False),
     )
 }
 # In the order of the fields of ``evaluation.scoring.ChoiceScores``: by the sum, per byte, per token.

@@ -73,7 +73,8 @@ def result_table(lines: Sequence[Line], bold: bool | None = None) -> str:
     """
     bold = sys.stdout.isatty() if bold is None else bold
     names = {name for line in lines for name in line.metrics if not name.endswith("_stderr") and name != COUNT}
-    columns = [name for name in METRICS if name in names] + sorted(names - METRICS.keys())
+    columns = [name for name, metric in METRICS.items() if name in names and metric.in_tables]
+    columns += sorted(names - METRICS.keys())
     rows = []
     for line in lines:
         values = [(_value(line.metrics, name), name == line.primary) for name in columns]

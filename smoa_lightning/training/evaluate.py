@@ -11,7 +11,7 @@ import lightning as L
 from smoa_lightning.common.checksums import checksums_in, write_sealed
 from smoa_lightning.common.console import is_first_process
 from smoa_lightning.common.errors import UserError
-from smoa_lightning.records.record import BASE_ITEMS, EVALUATION, FILES, ITEMS, PREDICTIONS, environment
+from smoa_lightning.records.record import EVALUATION, FILES, PREDICTIONS, SCORES, environment
 from smoa_lightning.training.checkpoint import log_differences
 from smoa_lightning.training.lookups import floats
 from smoa_lightning.training.processes import ending_together
@@ -48,7 +48,7 @@ def evaluate(run: Run, trainer: L.Trainer, function: Callable[..., Any], checkpo
     facts: dict[str, Any] = {"name": run.name, "checkpoint": checkpoint, "config": run.config, "metrics": metrics}
     facts |= {
         "other_classes": run.other_classes,
-        FILES: checksums_in(run.folder, BASE_ITEMS, ITEMS, PREDICTIONS),
+        FILES: checksums_in(run.folder, *SCORES, PREDICTIONS),
         "seconds": time.monotonic() - began,
         "environment": environment(),
     }

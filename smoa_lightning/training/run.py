@@ -27,9 +27,10 @@ from smoa_lightning.evaluation.text import signatures
 from smoa_lightning.records.claim import Claim
 from smoa_lightning.records.record import (
     BASE_ITEMS,
+    BASE_SCORES,
     FILES,
-    ITEMS,
     RECORD,
+    SCORES,
     RunFolder,
     check_files,
     content,
@@ -262,7 +263,7 @@ class Run:
         metrics = floats(trainer.callback_metrics, "base/")
         self._log_base_points(trainer, metrics, again=False)
         self.record["metrics"] = metrics
-        self.record[FILES] = checksums_in(self.folder, BASE_ITEMS, *([ITEMS] if self.module.frozen else []))
+        self.record[FILES] = checksums_in(self.folder, *(SCORES if self.module.frozen else BASE_SCORES))
         self._write()
         return metrics
 
@@ -305,7 +306,7 @@ class Run:
             | {"parts": self.data.summary()},
             "metrics": metrics,
         }
-        self.record[FILES] = checksums_in(self.folder, BASE_ITEMS, ITEMS)
+        self.record[FILES] = checksums_in(self.folder, *SCORES)
         if self.module.teacher_cache is not None:
             self.record["teacher"] |= {"cache": self.module.teacher_cache.statistics}
         if "report/bleu" in metrics:

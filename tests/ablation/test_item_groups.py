@@ -23,7 +23,7 @@ from smoa_lightning.ablation.statistics import (
     variances_of,
 )
 from smoa_lightning.common.errors import UserError
-from smoa_lightning.records.items import read_right, read_scores
+from smoa_lightning.records.items import read_metrics, read_right
 
 from .made_study import make_study
 from .test_report import CELLS
@@ -123,9 +123,9 @@ def test_groups_of_an_item_file(tmp_path: Path) -> None:
     file = tmp_path / "items.jsonl"
     lines = [{"row": row, "label": 1, "prediction_acc": 1, "group": row // 2 * 2} for row in range(4)]
     file.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    scores, groups = read_scores(file, "acc")
-    assert scores == read_right(file, "acc") == {("", row): 1.0 for row in range(4)}
+    scores, groups = read_metrics(file, ["acc"])
+    assert scores["acc"] == read_right(file, "acc") == {("", row): 1.0 for row in range(4)}
     assert groups == {("", 0): ("", 0), ("", 1): ("", 0), ("", 2): ("", 2), ("", 3): ("", 2)}
     file.write_text(json.dumps(lines[0] | {"group": "a"}) + "\n")
     with pytest.raises(UserError, match="'group' is 'a' and not a whole number"):
-        read_scores(file, "acc")
+        read_metrics(file, ["acc"])

@@ -26,7 +26,7 @@ from smoa_lightning.evaluation.scoring import ChoiceScores
 from smoa_lightning.evaluation.tasks import TaskEvaluation
 from smoa_lightning.evaluation.text import reply_metrics
 from smoa_lightning.records.metric_table import ACCURACIES, COMMON, COUNT, METRICS, Source, better
-from smoa_lightning.training.callbacks.forgetting import general_perplexity, text_rows
+from smoa_lightning.training.callbacks.forgetting import document_scores, general_metrics, text_rows
 
 PACKAGE = Path(smoa_lightning.__file__).parent
 CHOICES = [
@@ -90,7 +90,8 @@ def evaluated(model: Any, tokenizer: Any, encoder: Path) -> dict[Source, Scored]
         network = SimpleNamespace(logits=outputs[:, :width])
         records = labels.score(lambda network=network, **inputs: network, collate_labels(items_of, 0))
         found["classes" if width == 2 else "numbers"] = (labels.compute(), records)
-    found["general text"] = (general_perplexity(model, rows, 64), [])
+    documents = document_scores(model, rows, 64)
+    found["general text"] = (general_metrics(documents), documents)
     return found
 
 
@@ -139,7 +140,7 @@ def test_accuracies_are_shares_of_right_items() -> None:
 
 def test_directions() -> None:
     lower = {name for name, metric in METRICS.items() if metric.direction == "minimize"}
-    assert lower == {"nll", "perplexity", "unparsed_rate", "general_perplexity", "mse", "kl"}
+    assert lower == {"nll", "perplexity", "unparsed_rate", "general_perplexity", "general_nll", "mse", "kl"}
     assert {name for name, metric in METRICS.items() if metric.direction is None} == {"reply_length"}
     assert better("nll", 1.0, 2.0)
     assert better("report/piqa/acc", 0.6, 0.5)
@@ -151,7 +152,8 @@ def test_every_task_is_reported_and_selected_by_a_metric_of_the_table() -> None:
     assert all(METRICS[protocol.metric].direction for protocol in protocols)
     assert all(METRICS[protocol.selection_metric].selects for protocol in protocols)
     assert {*METRICS[COMMON].sources} == {"choices", "gold replies", "classes"}  # all that can be mixed have it
-    assert {name for name, metric in METRICS.items() if not metric.selects} == {"reply_length", "general_perplexity"}
+    unselective = {"reply_length", "general_perplexity", "general_nll"}
+    assert {name for name, metric in METRICS.items() if not metric.selects} == unselective
 
 
 # ----------------------------------------------------------------------------------------------- nobody else lists them

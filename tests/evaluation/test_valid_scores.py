@@ -14,7 +14,7 @@ from smoa_lightning.data.batches.collate import collate_choices, collate_replies
 from smoa_lightning.data.encoding.items import IGNORED, ChoiceItem, ReplyItem, TokenRow
 from smoa_lightning.data.tasks import get_task
 from smoa_lightning.evaluation.tasks import TaskEvaluation
-from smoa_lightning.training.callbacks.forgetting import general_perplexity
+from smoa_lightning.training.callbacks.forgetting import document_scores
 
 BAD = 40  # a token whose embedding is not finite
 
@@ -61,4 +61,4 @@ def test_an_infinite_score_is_refused_too(model: Any, byte_tokenizer: PreTrained
 
 def test_a_document_of_general_text_is_named(model: Any) -> None:
     with pytest.raises(UserError, match=r"forgetting\.text, document 2: the log-likelihood is nan"):
-        general_perplexity(model, [row([5, 6, 7], 2), row([5, BAD, 7], 2)], 64)
+        document_scores(model, [row([5, 6, 7], 2), row([5, BAD, 7], 2)], 64)

@@ -16,7 +16,7 @@ from smoa_lightning.data.batches.loaders import BatchLoader
 from smoa_lightning.data.datamodule import TaskDataModule
 from smoa_lightning.data.rows.task_rows import Part
 from smoa_lightning.training.callbacks import Forgetting, RankMonitor
-from smoa_lightning.training.callbacks.forgetting import documents, general_perplexity
+from smoa_lightning.training.callbacks.forgetting import document_scores, documents
 from smoa_lightning.training.scoring_module import computed
 
 WARM_UP, TIMED = 1, 3  # number of optimizer steps, and of batches of a scoring
@@ -174,7 +174,7 @@ def _callback_seconds(trainer: L.Trainer, module: Any, part: Part) -> float:
             rows = callback.encoded(documents(callback.text, callback.max_documents), module, bos)
             some = rows[:: max(1, len(rows) // TEXTS)]
             began = _now()
-            general_perplexity(module.network, some, callback.batch_tokens)
+            document_scores(module.network, some, callback.batch_tokens)
             seconds += (_now() - began) * sum(map(len, rows)) / sum(map(len, some))
     return seconds
 

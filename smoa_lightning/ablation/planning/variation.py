@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +24,9 @@ from smoa_lightning.ablation.statistics import (
 from smoa_lightning.ablation.study.space import Cell, Study
 from smoa_lightning.common.checksums import read_sealed
 from smoa_lightning.common.errors import UserError
-from smoa_lightning.records.items import read_scores
+from smoa_lightning.records.items import read_run
 from smoa_lightning.records.metric_table import METRICS
-from smoa_lightning.records.record import FILES, ITEMS, STUDY, STUDY_FACTS
+from smoa_lightning.records.record import STUDY, STUDY_FACTS
 
 # Assumed values before runs are finished. One point over seeds is usual for a few thousand training rows, and adapters
 # of one backbone agree on most items. The plan says that both values are assumed.
@@ -43,10 +43,12 @@ class Variation:
     Attributes:
         variances: Variances of a difference of two cells; ``None`` if no finished runs show them.
         source: Their source.
+        secondary: Secondary metric -> the same by it.
     """
 
     variances: Variances | None = None
     source: str = "assumed, since no study in this root has two cells with two finished seeds each whose answers differ"
+    secondary: Mapping[str, Variation] = field(default_factory=dict)
 
     def of(self, accuracy: float | None, n_items: int) -> Variances | None:
         """Return the measured variances, else the assumed ones of an accuracy; ``None`` without both.
@@ -73,8 +75,8 @@ def variations(study: Study, folder: Path, found: Mapping[str, FinishedRuns]) ->
     """Return for each cell how its scores vary in finished runs: of the study, else of another study in its root.
 
     The variances are those of differences between a cell and its baseline (without baselines: the first cell) with the
-    same seeds on the same items, averaged over all such pairs with the metric and the tasks of the cell. Another study
-    counts if it also has the same backbone, so its cells may differ. Only metrics that are means over items have
+    same seeds on the same items, averaged over all such pairs with the tasks of the cell. Another study counts if it
+    also has the same backbone, so its cells may differ. Only metrics that are means over items have
     scores of items. Variances of zero do not show how scores vary, so they do not count.
 
     Args:
@@ -89,26 +91,35 @@ def variations(study: Study, folder: Path, found: Mapping[str, FinishedRuns]) ->
     several = len({tasks for tasks, _ in groups}) > 1
     varied: dict[str, Variation] = {}
     for cells in groups.values():
-        item = METRICS[cells[0].report_metric].item
-        own = Variation() if item is None else _of_cells(study, folder, found, cells, several)
+        main, *others = (
+            _of_cells(study, folder, found, cells, metric, several)
+            for metric in (cells[0].report_metric, *study.secondary)
+        )
+        own = replace(main, secondary=dict(zip(study.secondary, others, strict=True)))
         varied |= dict.fromkeys((cell.name for cell in cells), own)
     return varied
 
 
 def _of_cells(
-    study: Study, folder: Path, found: Mapping[str, FinishedRuns], cells: Sequence[Cell], several: bool
+    study: Study,
+    folder: Path,
+    found: Mapping[str, FinishedRuns],
+    cells: Sequence[Cell],
+    metric: str,
+    several: bool,
 ) -> Variation:
-    """Return how cells with the same metric and tasks vary; ``several`` names the first of them in the source."""
-    metric, rows = cells[0].report_metric, _rows(study.resolver.content(cells[0].settings))
+    """Return how cells with the same tasks vary by a metric; ``several`` names the first of them in the source."""
+    if METRICS[metric].item is None:
+        return Variation()
+    rows = _rows(study.resolver.content(cells[0].settings))
     mine = {cell.name: found[cell.name].final for cell in cells}
     if own := _variances(_squares(mine, study.baselines, metric)):
         where = f" like {cells[0].name}" if several else ""
         return Variation(own, f"from {sum(map(len, mine.values()))} finished runs of {len(mine)} cells{where}")
-    wanted = (rows, metric)
     for file in sorted(folder.parent.glob(f"*/{STUDY}")):
         try:
             description = read_sealed(file) or {}
-            other = _of_study(file.parent, description, wanted) if file.parent != folder else None
+            other = _of_study(file.parent, description, rows, metric) if file.parent != folder else None
         except (UserError, ValueError, KeyError, TypeError, AttributeError):  # damaged: as if it were not there
             continue
         if other is not None:
@@ -128,18 +139,16 @@ def _rows(settings: Mapping[str, Any]) -> tuple[Any, Any, Any]:
     return data.get("task"), data.get("report_tasks"), (settings.get("model") or {}).get("backbone")
 
 
-def _of_study(folder: Path, description: Mapping[str, Any], wanted: tuple[Any, str]) -> Variances | None:
-    """Return the variances of another study, of its cells with the wanted rows and metric."""
+def _of_study(folder: Path, description: Mapping[str, Any], rows: tuple[Any, ...], metric: str) -> Variances | None:
+    """Return the variances of another study by a metric, of its cells with these rows."""
     runs: dict[str, dict[int, Path]] = {
-        name: {}
-        for name, cell in description["cells"].items()
-        if (_rows(cell["settings"]), cell["report_metric"]) == wanted
+        name: {} for name, cell in description["cells"].items() if _rows(cell["settings"]) == rows
     }
     for run in run_folders(folder / "runs"):
         facts = (finished_record(run) or {}).get(STUDY_FACTS, {})
         if facts.get("cell") in runs:
             runs[facts["cell"]][facts["seed"]] = run
-    return _variances(_squares(runs, description["baselines"], wanted[1]))
+    return _variances(_squares(runs, description["baselines"], metric))
 
 
 def _squares(runs: Runs, baselines: Mapping[str, str], metric: str) -> list[tuple[MeanSquares, int, int]]:
@@ -156,8 +165,8 @@ def _squares(runs: Runs, baselines: Mapping[str, str], metric: str) -> list[tupl
         for seed in seeds:
             for folder in (mine[seed], theirs[seed]):
                 if folder not in items:
-                    items[folder], known = read_scores(folder / ITEMS, metric, _checksum(folder))
-                    groups |= known
+                    scores, known = read_run(folder, [metric], finished_record(folder) or {})
+                    items[folder], groups = scores[metric], groups | known
         shared = _common([items[side[seed]] for side in (mine, theirs) for seed in seeds])
         names = [groups.get(item, item) for item in shared]
         if len(set(names)) < 2:
@@ -176,9 +185,3 @@ def _per_item(table: NDArray[np.float64], groups: Sequence[Any]) -> MeanSquares:
 def _common(scores: Iterable[Mapping[tuple[str, int], float]]) -> list[tuple[str, int]]:
     first, *others = scores
     return [item for item in first if all(item in each for each in others)]
-
-
-def _checksum(folder: Path) -> str | None:
-    """Return the checksum of a run's items; ``None`` for a run of an earlier version."""
-    checksum: str | None = (finished_record(folder) or {}).get(FILES, {}).get(ITEMS)
-    return checksum

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from smoa_lightning.common.checksums import read_sealed
 from smoa_lightning.common.errors import UserError, one_line
 from smoa_lightning.records.few_shot import prompts_follow_seed
-from smoa_lightning.records.items import Place, read_metrics
+from smoa_lightning.records.items import Place, read_run
 from smoa_lightning.records.metric_table import METRICS
-from smoa_lightning.records.record import BASE_ITEMS, FILES, ITEMS, RECORD, STUDY, STUDY_FACTS, TRIALS, read_record
+from smoa_lightning.records.record import RECORD, STUDY, STUDY_FACTS, TRIALS, read_record
 
 FORMAT = 1  # of the description of a study
 
@@ -147,11 +147,11 @@ class StudyFolder:
         return tuple(run for runs in self.runs.values() for run in runs)
 
     def by_metric(self, metric: str) -> StudyFolder:
-        """Return the same study with a secondary metric in the place of its objective; a margin holds for that only.
+        """Return the same study with a secondary metric in the place of its objective, and with its margin.
 
         Runs without this metric are left out.
         """
-        described = {key: value for key, value in self.description.items() if key != "margin"}
+        described = {**self.description, "margin": self.description.get("secondary_margins", {}).get(metric)}
         described["objective"] = {"metric": metric, "direction": METRICS[metric].direction}
         described["cells"] = {
             name: {**cell, "report_metric": metric} for name, cell in self.description["cells"].items()
@@ -251,10 +251,8 @@ def _of_seeds(
 def _base_of(folder: Path, run: FinishedRun, metric: str, damaged: list[str]) -> BaseModelScore | None:
     if run.metrics.get(f"base/{metric}") is None:
         return None
-    checksum = run.record.get(FILES, {}).get(BASE_ITEMS)
-    names = [metric, *run.secondary]
     try:
-        scores, _ = read_metrics(folder / "runs" / run.name / BASE_ITEMS, names, checksum)
+        scores, _ = read_run(folder / "runs" / run.name, [metric, *run.secondary], run.record, base=True)
     except UserError as fault:
         damaged.append(f"the score of the base model in {run.name} is left out: {fault}")
         return None
@@ -278,7 +276,7 @@ def _run(folder: Path, description: Mapping[str, Any]) -> FinishedRun | None:
     if cell is None or place["stage"] != "final":
         return None
     metric, names = cell["report_metric"], description.get("secondary", [])
-    scores, groups = read_metrics(folder / ITEMS, [metric, *names], record.get(FILES, {}).get(ITEMS))
+    scores, groups = read_run(folder, [metric, *names], record)
     found = _scored(record, "report", scores)
     if metric not in found:
         raise KeyError(f"report/{metric}")

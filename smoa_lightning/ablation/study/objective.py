@@ -123,6 +123,9 @@ def metric_of(
     if objective.metric is None:
         own = {p.metric if part == "report" else p.selection_metric for p in protocols.values()}
         return own.pop() if len(own) == 1 else COMMON
+    without_text = (settings.get("forgetting") or {}).get("text", "") is None
+    if METRICS[objective.metric].of_general_text and without_text:
+        raise UserError(f"{where}the {what} {objective.metric} needs a general text, but forgetting.text is null")
     if objective.metric not in known:
         rows = "report rows" if part == "report" else "selection rows"
         hint = "" if part == "report" else "; set search.objective to one of them"

@@ -1,4 +1,4 @@
-"""Forgetting: the perplexity of general text before and after training."""
+"""Forgetting: the likelihood of general text before and after training."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from lightning.pytorch.callbacks import Callback
 
 from smoa_lightning.adapters import without_adapter
 from smoa_lightning.backbones.limits import check_ids
+from smoa_lightning.common.atomic_files import write_jsonl
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.common.paths import local_path
 from smoa_lightning.data.batches.collate import pad_rows
@@ -26,21 +27,25 @@ from smoa_lightning.embedded import held_out_text
 from smoa_lightning.evaluation.scoring import row_log_likelihoods, target_logits
 from smoa_lightning.evaluation.text import likelihood_metrics
 from smoa_lightning.evaluation.valid_scores import check_scores
+from smoa_lightning.records.record import BASE_GENERAL_ITEMS, GENERAL_ITEMS
 from smoa_lightning.training.processes import stop_if_terminated
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 EMBEDDED = "embedded"
+TASK = "general text"  # in the place of a task, so that no document is taken for a row of a task
 logger = logging.getLogger(__name__)
 
 
 class Forgetting(Callback):
-    """Log ``general_perplexity`` and its standard error with the metrics of the report rows.
+    """Log ``general_perplexity`` and ``general_nll`` with the metrics of the report rows.
 
-    The perplexity is exp(-sum of log p(token) / number of tokens) over documents, each read from its start.
+    The perplexity is exp(-sum of log p(token) / number of tokens) over documents, each read from its start. The nll is
+    the mean over documents of -log p per token, in nats, so that runs can be compared document by document.
     ``base/general_perplexity`` is the value of the base model, ``report/general_perplexity`` of the trained model. Only
-    values with the same tokenizer can be compared.
+    values with the same tokenizer can be compared. ``general_items.jsonl`` in the folder of the run has the summed nll
+    and the tokens of each document (``base_general_items.jsonl``: of the base model).
     """
 
     def __init__(
@@ -106,7 +111,7 @@ class Forgetting(Callback):
         return rows
 
     def on_test_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
-        """Log the perplexity."""
+        """Log the metrics, and write the scores of the documents."""
         if self.text is None:
             return
         rows = self._rows
@@ -117,9 +122,12 @@ class Forgetting(Callback):
             len(rows),
         )
         with without_adapter(network) if is_base else contextlib.nullcontext(network) as scored:
-            values = general_perplexity(scored, rows, self.batch_tokens, lambda: stop_if_terminated(trainer))
+            found = document_scores(scored, rows, self.batch_tokens, lambda: stop_if_terminated(trainer))
+        if trainer.is_global_zero:
+            for name in (BASE_GENERAL_ITEMS,) * is_base + (GENERAL_ITEMS,) * (pl_module.frozen or not is_base):
+                write_jsonl(Path(trainer.default_root_dir) / name, found)
         prefix = "base" if is_base else "report"
-        for name, value in values.items():
+        for name, value in general_metrics(found).items():
             # every process reads the whole text, so equal numbers are averaged
             pl_module.log(f"{prefix}/{name}", value, sync_dist=True)
 
@@ -137,10 +145,10 @@ def text_rows(
 
 
 @torch.no_grad()
-def general_perplexity(
+def document_scores(
     network: Any, rows: list[TokenRow], batch_tokens: int, after_batch: Callable[[], None] = lambda: None
-) -> dict[str, float]:
-    """Return the perplexity per token over rows, and its standard error over documents (delta method).
+) -> list[dict[str, Any]]:
+    """Return the score of each document as a line of ``general_items.jsonl``.
 
     Args:
         network: A causal language model in evaluation mode, with or without its adapter.
@@ -149,7 +157,7 @@ def general_perplexity(
         after_batch: Called after each batch; it may end the work with an exception.
 
     Returns:
-        ``general_perplexity`` and ``general_perplexity_stderr``.
+        Lines with ``task``, ``row``, ``general_nll`` (summed over tokens, in nats) and ``tokens``.
 
     Raises:
         UserError: The likelihood of a document is not finite.
@@ -166,8 +174,18 @@ def general_perplexity(
             check_scores([value], f"forgetting.text, document {i + 1}")
             nll[i], tokens[i] = -value, number
         after_batch()
-    found = likelihood_metrics(nll, tokens)
-    return {f"general_{name}": value for name, value in found.items() if name.startswith("perplexity")}
+    lines = zip(nll, tokens, strict=True)
+    return [{"task": TASK, "row": row, "general_nll": a, "tokens": t} for row, (a, t) in enumerate(lines)]
+
+
+def general_metrics(found: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Return perplexity per token and mean nll over documents, with their standard errors over documents.
+
+    Args:
+        found: The scores of documents, from ``document_scores``.
+    """
+    metrics = likelihood_metrics([line["general_nll"] for line in found], [line["tokens"] for line in found])
+    return {f"general_{name}": value for name, value in metrics.items()}
 
 
 def documents(text: str, limit: int) -> list[str]:

@@ -1,4 +1,4 @@
-"""Perplexity of general text against transformers' own loss; before and after, adapter on and off."""
+"""Likelihood of general text against transformers' own loss; before and after, adapter on and off."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Trainer
@@ -19,13 +20,25 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 from smoa_lightning.backbones.backbone import BackboneConfig
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.data.datamodule import TaskDataModule
+from smoa_lightning.data.encoding.items import TokenRow
 from smoa_lightning.embedded import backbone_folder, held_out_text
 from smoa_lightning.evaluation.scoring import target_logits
+from smoa_lightning.records.items import read_run
 from smoa_lightning.training.callbacks import forgetting
-from smoa_lightning.training.callbacks.forgetting import Forgetting, documents, general_perplexity, text_rows
+from smoa_lightning.training.callbacks.forgetting import (
+    Forgetting,
+    document_scores,
+    documents,
+    general_metrics,
+    text_rows,
+)
 from smoa_lightning.training.module import FineTuneModule
 
 TEXTS = ["A stone sinks.", "The quick brown fox jumps over the lazy dog, and then it sleeps.", "x", "Näh!\nTwo lines."]
+
+
+def general_perplexity(model: Any, rows: list[TokenRow], batch_tokens: int) -> dict[str, float]:
+    return general_metrics(document_scores(model, rows, batch_tokens))
 
 
 def reference(model: Any, tokenizer: Any, texts: list[str], start: int, max_length: int) -> float:
@@ -75,7 +88,12 @@ def test_an_empty_document_is_left_out(byte_tokenizer: Any) -> None:
 
 
 def logged(
-    callback: Forgetting, backbone: Path, rows: Path, change: bool = False, base_model: bool = False
+    callback: Forgetting,
+    backbone: Path,
+    rows: Path,
+    change: bool = False,
+    base_model: bool = False,
+    folder: Path | None = None,
 ) -> dict[str, float]:
     """Score the report rows and return what was logged."""
     module = FineTuneModule(
@@ -92,6 +110,7 @@ def logged(
     module.scoring_base_model = base_model
     trainer = Trainer(
         accelerator="cpu",
+        default_root_dir=folder,
         callbacks=[callback],
         logger=False,
         enable_progress_bar=False,
@@ -106,17 +125,27 @@ workers = pytest.mark.filterwarnings("ignore:The 'test_dataloader' does not have
 
 
 @workers
-def test_it_is_logged_before_and_after(tiny_backbone: Path, piqa_folder: Path, byte_tokenizer: Any) -> None:
+def test_it_is_logged_before_and_after(
+    tiny_backbone: Path, piqa_folder: Path, byte_tokenizer: Any, tmp_path: Path
+) -> None:
     model = LlamaForCausalLM.from_pretrained(tiny_backbone).double().eval()
     expected = reference(model, byte_tokenizer, held_out_text()[:9], byte_tokenizer.bos_token_id, 40)
     callback = Forgetting(max_documents=9, max_length=40)
-    before = logged(callback, tiny_backbone, piqa_folder, change=True, base_model=True)
-    assert before.keys() == {"base/general_perplexity", "base/general_perplexity_stderr"}
+    before = logged(callback, tiny_backbone, piqa_folder, change=True, base_model=True, folder=tmp_path)
+    assert before.keys() == {
+        f"base/general_{name}" for name in ("perplexity", "perplexity_stderr", "nll", "nll_stderr")
+    }
+    each = [reference(model, byte_tokenizer, [text], byte_tokenizer.bos_token_id, 40) for text in held_out_text()[:9]]
+    scores = read_run(tmp_path, ["acc", "general_nll"], {}, base=True)[0]["general_nll"]
+    assert list(scores.values()) == pytest.approx(np.log(each), rel=1e-4)  # document by document
+    assert before["base/general_nll"] == pytest.approx(np.mean(np.log(each)), rel=1e-4)
     assert before["base/general_perplexity"] == pytest.approx(expected, rel=1e-4)
-    after = logged(callback, tiny_backbone, piqa_folder, change=True)
-    assert after.keys() == {"report/general_perplexity", "report/general_perplexity_stderr"}
+    after = logged(callback, tiny_backbone, piqa_folder, change=True, folder=tmp_path)
+    trained = read_run(tmp_path, ["general_nll"], {})[0]["general_nll"]
+    assert after["report/general_nll"] == pytest.approx(np.mean(list(trained.values())), rel=1e-6)
+    assert trained.keys() == scores.keys()
     assert abs(after["report/general_perplexity"] / expected - 1) > 0.001
-    same = logged(callback, tiny_backbone, piqa_folder)  # an adapter that starts at zero
+    same = logged(callback, tiny_backbone, piqa_folder, folder=tmp_path)  # an adapter that starts at zero
     assert same["report/general_perplexity"] == pytest.approx(expected, rel=1e-4)
 
 
