@@ -69,6 +69,22 @@ def test_a_contrast_of_some_cells_and_of_axes_that_change_together(made: Any) ->
     assert (contrast.above, contrast.below) == ("2 x r (partition=none)", "r (partition=none)")
 
 
+def test_labels_with_numbers_have_a_trend(made: Any) -> None:
+    sizes = [{"small": {"r": 2}}, {"other": {"r": 3}}, {"middle": {"r": 4}}, {"large": {"r": 16}}]
+    numbers = {"small": 2, "middle": 4, "large": 16}
+    study = made(axes={"size": sizes}, contrasts={"rank": {"size": {"log": numbers}}})
+    (contrast,) = study.contrasts
+    x = np.log2(list(numbers.values()))
+    expected = (x - x.mean()) / ((x - x.mean()) ** 2).sum()
+    assert contrast.weights == pytest.approx(dict(zip((f"size={n}" for n in numbers), expected, strict=True)))
+    assert len(contrast.cells) == 4  # the seed variance is that of all cells
+    assert contrast.above == "2 x size (small: 2, middle: 4, large: 16)"
+    for wrong, words in (({"log": 2}, "must be like"), ({"log": {"big": 2}}, "no value 'big'"),
+                         ({"log": {"small": "x", "large": 2}}, "a trend needs numbers, but size has x")):  # fmt: skip
+        with pytest.raises(UserError, match=words):
+            made(axes={"size": sizes}, contrasts={"rank": {"size": wrong}})
+
+
 def test_each_set_of_rows_has_its_own_contrast(made: Any) -> None:
     study = made(axes={"data.task": ["piqa", "boolq"], "r": [4, 8]}, contrasts={"rank": {"r": [8, 4]}})
     assert [each.name for each in study.contrasts] == ["rank, task=piqa", "rank, task=boolq"]

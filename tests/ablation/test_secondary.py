@@ -33,7 +33,8 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, np.
     """A study of an earlier version whose records have no `expected_acc`, and its answers and expected accuracies."""
     folder = tmp_path_factory.mktemp("study")
     right = make_study(folder, CELLS, items=60)
-    described = json.loads((folder / "study.json").read_text()) | {"secondary": ["expected_acc", "nll"], "margin": 2.0}
+    described = json.loads((folder / "study.json").read_text()) | {"secondary": ["expected_acc", "nll"]}
+    described |= {"margin": 2.0, "secondary_margins": {"nll": 0.5}}
     (folder / "study.json").write_text(json.dumps(described))
     source, expected = np.random.default_rng(4), {name: np.zeros((3, 60)) for name in CELLS}
     for name in CELLS:
@@ -67,7 +68,7 @@ def test_a_secondary_metric_is_computed_like_the_objective(study: Any) -> None:
     gain = {c.cell: c.difference.value for c in found.gains}  # the base model's items have the probability .223
     assert gain[BASELINE] == pytest.approx(expected[BASELINE].mean() - softmax([-1.25, -2.5])[1])
     nll = analysis.secondary["nll"]
-    assert nll.direction == "minimize"
+    assert (nll.direction, nll.margin, analysis.margin) == ("minimize", 0.5, 2.0)
     assert next(c for c in nll.comparisons if c.cell == "method=better").verdict.better
     assert nll.gains == ()  # the base model's items have none
 
@@ -90,6 +91,7 @@ def test_a_report_has_a_section_and_files_for_each_secondary_metric(study: Any, 
     text = (tmp_path / "report.md").read_text()
     assert "## Secondary metric: expected_acc" in text
     assert "Its tests are a family of their own" in text
+    assert "Scored by nll (lower is better). Its margin is 0.5. " in text
     errors = [
         own.difference.standard_error / main.difference.standard_error
         for main, own in zip(analysis.comparisons, analysis.secondary["expected_acc"].comparisons, strict=True)
@@ -149,6 +151,19 @@ def test_a_base_model_with_prompts_of_each_seed_has_secondary_scores_of_each_see
 def test_impossible_secondary_metrics_are_refused(given: Any, message: str, made: Any) -> None:
     with pytest.raises(UserError, match=message):
         made(axes={"r": [4, 8]}, objective="acc", secondary=given)
+
+
+def test_each_metric_has_a_margin_of_its_own(made: Any) -> None:
+    keys = {"axes": {"r": [4, 8]}, "objective": "acc", "secondary": ["expected_acc", "nll"]}
+    described = describe_study(made(**keys, margin={"acc": 1, "nll": 0.01}))
+    assert (described["margin"], described["secondary_margins"]) == (1.0, {"nll": 0.01})
+    assert "margin" not in describe_study(made(**keys, margin={"nll": 0.01}))
+    for given, message in (
+        ({"nl": 1}, "the nearest is nll"),
+        ({"nll": 0}, "margin is 0, but must be a number above 0"),
+    ):
+        with pytest.raises(UserError, match=message):
+            made(**keys, margin=given)
 
 
 def test_secondary_metrics_may_change_in_a_folder(made: Any, tmp_path: Path) -> None:

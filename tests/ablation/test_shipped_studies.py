@@ -11,6 +11,7 @@ import pytest
 
 from smoa_lightning.ablation.planning.plan import plan
 from smoa_lightning.ablation.study.expand import load_study
+from smoa_lightning.ablation.study.study_compatibility import compare_descriptions, describe_study
 from smoa_lightning.configuration import check_arguments
 
 from ..configuration.test_arguments import full_parser
@@ -19,6 +20,7 @@ ROOT = Path(__file__).parents[2]
 STUDIES = sorted((ROOT / "ablations").glob("*.yaml"))
 OVERLAYS = sorted((ROOT / "ablations/overlays").glob("*.yaml"))
 CALIBRATION = sorted((ROOT / "ablations/calibration").glob("*.yaml"))
+SMOLLM2 = ROOT / "ablations/smollm2"
 EXPERIMENTS = ROOT / "experiments"
 
 
@@ -67,6 +69,38 @@ def test_a_calibration_is_a_study_of_embedded_models(file: Path) -> None:
             run = study.final_run(cell, study.seeds[0], {p.key: p.example for p in cell.parameters})
             check_arguments("fit", list(run.arguments))
             assert cell.settings["model"]["backbone"]["source"] == cell.settings["data"]["source"] == "embedded"
+
+
+# A study, its overlays, and the flags of its first piece
+REAL: list[tuple[str, list[str], list[tuple[str, str]]]] = [
+    ("does_rank_help", [], [("seeds", "3")]),
+    ("does_rank_help", ["openbookqa"], [("seeds", "3")]),
+    ("does_rank_help", ["convai2", "rows_4000"], [("seeds", "3")]),
+    ("do_subspaces_help", [], [("axes.model.budget", "[1658880]"), ("contrasts.size", "null"), ("seeds", "3")]),
+    ("what_does_it_forget", [], []),
+]
+
+
+@pytest.mark.parametrize(("name", "overlays", "flags"), REAL)
+def test_a_study_on_a_real_model_keeps_the_runs_of_its_first_piece(
+    name: str, overlays: list[str], flags: list[tuple[str, str]]
+) -> None:
+    files = [SMOLLM2 / f"{name}.yaml", *(SMOLLM2 / f"overlays/{overlay}.yaml" for overlay in overlays)]
+    first = [SMOLLM2 / "overlays/forget_first.yaml"] if name == "what_does_it_forget" else []
+    piece, whole = load_study([*files, *first], flags), load_study(files)
+    assert compare_descriptions(describe_study(piece), describe_study(whole), "x")  # changes, and no contradiction
+    assert len(piece.cells) * len(piece.seeds) < len(whole.cells) * len(whole.seeds)
+    assert whole.baselines.keys() == {cell.name for cell in whole.cells}
+    assert whole.margins.keys() == {whole.objective.metric, *whole.secondary}
+    for cell in whole.cells:
+        run = whole.final_run(cell, 0, {p.key: p.example for p in cell.parameters})
+        check_arguments("fit", list(run.arguments))
+        model = cell.settings["model"]
+        assert model["backbone"]["name"] == "HuggingFaceTB/SmolLM2-135M"
+        if model.get("adapter") is None:
+            assert model["backbone"]["dtype"] == "float32"
+        elif "SMoA" in model["adapter"]["class_path"]:
+            assert model["adapter"]["init_args"]["forward"] == "split"
 
 
 def test_smoke_is_two_by_two_with_two_seeds() -> None:

@@ -189,6 +189,10 @@ WRONG: list[tuple[dict[str, Any], str]] = [
         {"budget": "80k", "axes": {"r": [4, 8]}},
         "axis 'r' sets model.adapter.init_args.r, but the budget 80k decides the size",
     ),
+    (
+        {"axes": {"x": {"a": {"model.budget": "80k", "r": 4}, "b": {"model.budget": None, "r": 8}}}},
+        "axis 'x' sets model.adapter.init_args.r, but axis 'x' decides the size",
+    ),
     ({"budget": "80k", "overrides": {"r": 4}}, "an override sets model.adapter.init_args.r, but the budget 80k"),
     ({"budget": "80k", "overrides": {"model.budget": "90k"}}, "the overrides set model.budget to '90k'"),
     ({"budget": "80k", "axes": {"model.budget": ["80k"]}}, "sets model.budget, but the study has one budget"),

@@ -43,9 +43,10 @@ class Detectable:
     test: PlannedTest
 
 
-def detectable(plan: Plan, costs: Sequence[CellCost]) -> dict[str, Detectable | None]:
+def detectable(plan: Plan, costs: Sequence[CellCost], secondary: str = "") -> dict[str, Detectable | None]:
     """Return what can be detected from each baseline; ``None`` if it is not known how its scores vary.
 
+    The metric is that of the cells, or a secondary one, whose variances must come from finished runs.
     Without baselines the first cell is used as the baseline. The number of comparisons is that of the whole table: all
     cells but the baselines. The cells that share a seed variance are those of the baseline.
     """
@@ -53,7 +54,9 @@ def detectable(plan: Plan, costs: Sequence[CellCost]) -> dict[str, Detectable | 
     found: dict[str, Detectable | None] = {}
     for name in _baselines(plan):
         rows, n = by_name[name].work.report_rows, len(plan.seeds)
-        variances = by_name[name].variation.of(by_name[name].accuracy, rows) if rows >= 2 else None
+        varies = by_name[name].variation
+        variances = varies.secondary[secondary].variances if secondary else varies.of(by_name[name].accuracy, rows)
+        variances = variances if rows >= 2 else None
         if variances is None:
             found[name] = None
             continue
@@ -99,6 +102,19 @@ def detectable_lines(plan: Plan, costs: Sequence[CellCost]) -> Iterator[str]:
     known = [by_name[name] for name, smallest in found.items() if smallest is not None]
     if known:
         yield from _sources(known)
+    for metric in plan.secondary:
+        if not METRICS[metric].of_general_text:  # the documents are not the report rows
+            yield from _of_secondary(plan, metric, costs)
+
+
+def _of_secondary(plan: Plan, metric: str, costs: Sequence[CellCost]) -> Iterator[str]:
+    by_name = {cost.cell: cost for cost in costs}
+    for name, smallest in detectable(plan, costs, metric).items():
+        if smallest is not None:
+            yield from _of_baseline(plan, name, metric, by_name[name].work.report_rows, smallest)
+        elif metric in plan.margins:
+            margin = _margin(plan.margins[metric], metric)
+            yield f"the margin of {margin} of {metric}: no finished runs show how it varies"
 
 
 def _of_baseline(plan: Plan, what: str, metric: str, items: int, smallest: Detectable) -> Iterator[str]:
@@ -117,9 +133,10 @@ def _of_baseline(plan: Plan, what: str, metric: str, items: int, smallest: Detec
         f"{counted(smallest.test.comparisons, 'comparison')} at a total level of {smallest.test.alpha:.0%}; twice the "
         f"{more} would help most ({_size(best, metric)})"
     )
-    if plan.margin is not None:
-        needs = _needs(plan.margin / _scale(metric), n, items, smallest)
-        yield f"the margin of {_margin(plan.margin, metric)}: {needs}"
+    margin = plan.margins.get(metric, plan.margins.get("") if metric not in plan.secondary else None)
+    if margin is not None:
+        needs = _needs(margin / _scale(metric), n, items, smallest)
+        yield f"the margin of {_margin(margin, metric)}: {needs}"
 
 
 def _needs(margin: float, n: int, items: int, smallest: Detectable) -> str:

@@ -51,7 +51,8 @@ class Plan:
         trials: Trials of each cell, 0 without a search.
         budget: Required trainable parameters of every cell, ``None`` without a budget.
         direction: Better direction of the metric: ``maximize`` or ``minimize``.
-        margin: Largest difference that does not matter, in the unit of reports; ``None`` without one.
+        margins: Metric -> largest difference that does not matter, in the unit of reports.
+        secondary: Further metrics of the report.
         beyond: Most trials of a cell beyond the ends of its ranges.
     """
 
@@ -64,7 +65,8 @@ class Plan:
     trials: int
     budget: Any
     direction: str
-    margin: float | None = None
+    margins: Mapping[str, float] = field(default_factory=dict)
+    secondary: tuple[str, ...] = ()
     beyond: int = 0
 
     @property
@@ -114,5 +116,6 @@ def plan(study: Study) -> Plan:
         beyond=search.extend.trials if search and search.extend else 0,
         budget=study.budget,
         direction=str(study.objective.direction),
-        margin=study.margin,
+        margins=study.margins,
+        secondary=study.secondary,
     )

@@ -9,6 +9,7 @@ from smoa_lightning.ablation.report.cells import CellResult, cell_result
 from smoa_lightning.ablation.report.comparisons import Comparison, Judgement, with_base_model, with_baselines
 from smoa_lightning.ablation.report.contrasts import PlannedContrast, planned_contrasts
 from smoa_lightning.ablation.report.folder import BaseModelScore, StudyFolder
+from smoa_lightning.ablation.report.trade_off import ByMetric, TradeOffResult, trade_off
 from smoa_lightning.ablation.statistics import GridEffects, grid_effects
 
 
@@ -26,6 +27,7 @@ class Analysis:
         gains: Comparisons of cells with the base model, if the base model was scored.
         contrasts: Planned contrasts of the study.
         secondary: Secondary metric -> the same numbers by it, with corrections of their own.
+        trade_off: A cost at equal scores; ``None`` if the study declares none, or its metrics were not measured.
     """
 
     study: StudyFolder
@@ -37,6 +39,7 @@ class Analysis:
     gains: tuple[Comparison, ...]
     contrasts: tuple[PlannedContrast, ...] = ()
     secondary: Mapping[str, Analysis] = field(default_factory=dict)
+    trade_off: TradeOffResult | None = None
 
     @property
     def margin(self) -> float | None:
@@ -67,7 +70,19 @@ class Analysis:
 def analyse(study: StudyFolder) -> Analysis:
     """Compute all numbers of a report."""
     found = {name: _by_objective(study.by_metric(name)) for name in study.description.get("secondary", [])}
-    return replace(_by_objective(study), secondary={name: each for name, each in found.items() if each.scored})
+    main = replace(_by_objective(study), secondary={name: each for name, each in found.items() if each.scored})
+    return replace(main, trade_off=_trade_off(main))
+
+
+def _trade_off(main: Analysis) -> TradeOffResult | None:
+    """Return the trade-off of the study, from its objective and its secondary metrics."""
+    described = main.study.description
+    own = {main.scored[0].metric: main, **main.secondary}
+    plan = described.get("trade_off")
+    if plan is None or not {plan["cost"], plan["at"]} <= own.keys():
+        return None
+    cost, at = (ByMetric(own[plan[key]].cells, own[plan[key]].study.base_models) for key in ("cost", "at"))
+    return trade_off(described, cost, at)
 
 
 def _by_objective(study: StudyFolder) -> Analysis:

@@ -20,6 +20,7 @@ from smoa_lightning.ablation.report.tables import (
     gain_table,
     grid_tables,
 )
+from smoa_lightning.ablation.report.trade_off_page import trade_off_blocks
 from smoa_lightning.ablation.statistics.seed_variance import UNEQUAL
 from smoa_lightning.ablation.statistics.verdict import p_text
 from smoa_lightning.records.page.document import (
@@ -83,7 +84,7 @@ def contents(analysis: Analysis, pictures: Sequence[Picture], made_by: str) -> D
             gain_table(analysis),
             Paragraph(GAIN_NOTE + seed_note(analysis.gains)),
         ]
-    blocks += secondary_blocks(analysis)
+    blocks += [*secondary_blocks(analysis), *trade_off_blocks(analysis)]
     if analysis.grid is not None:
         blocks += [Heading("Effects of the axes"), *grid_tables(analysis), Paragraph(GRID_NOTE)]
     others = tuple(picture for picture in pictures if picture.name != FIRST)

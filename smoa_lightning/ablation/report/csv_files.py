@@ -50,6 +50,7 @@ def data_files(analysis: Analysis) -> dict[str, Data]:
         "differences": differences(analysis, analysis.comparisons),
         "gains": differences(analysis, analysis.gains),
         "contrasts": contrasts(analysis),
+        "trade_off": trade_off(analysis),
         "effects": effects(analysis),
         "levels": levels(analysis),
         "searches": searches(analysis),
@@ -133,6 +134,30 @@ def contrasts(analysis: Analysis) -> Data:
             each.name, each.above, each.below, each.n_above, each.n_below, each.metric, unit_of(each.metric), d.value,
             d.low, d.high, d.p, each.adjusted, d.n_seeds, d.n_items, each.verdict.outcome, each.interval.low,
             each.interval.high, no_difference_interval(d), *pooled_entries(each.pooled), d.n_groups,
+        ))  # fmt: skip
+    return Data(titles, tuple(rows))
+
+
+def trade_off(analysis: Analysis) -> Data:
+    """Return one row for each curve: its cost at the level, and its differences from base model and baseline."""
+    sides = ("from_base_model", "from_baseline")
+    ends = [f"{name}_{side}" for side in sides for name in ("difference", "low", "high", "p_holm", "verdict")]
+    titles = ("curve", "metric", "unit", "at", "level", "between", "and", "mean", "low", "high", "n", *ends)
+    found = analysis.trade_off
+    rows: list[tuple[Entry, ...]] = []
+    for curve in () if found is None else found.curves:
+        if found is None or curve.cost is None or curve.cost.estimate is None:
+            continue
+        metric, mean = curve.cost.metric, curve.cost.estimate
+        entries: list[Entry] = []
+        for side in (found.gains, found.comparisons):
+            each = next((c for c in side if c.cell == curve.name), None)
+            entries += [None] * 5 if each is None else [
+                each.difference.value, each.interval.low, each.interval.high, each.adjusted, each.verdict.outcome
+            ]  # fmt: skip
+        rows.append((
+            curve.name, metric, unit_of(metric), found.plan["at"], curve.level, *curve.place, mean.value, mean.low,
+            mean.high, mean.n, *entries,
         ))  # fmt: skip
     return Data(titles, tuple(rows))
 

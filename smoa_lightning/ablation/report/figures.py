@@ -21,6 +21,7 @@ from smoa_lightning.ablation.report.drawing import (
 from smoa_lightning.ablation.report.figures_axes import costs_by_subspaces, line_figures
 from smoa_lightning.ablation.report.figures_heat import heat_maps
 from smoa_lightning.ablation.report.figures_search import sensitivity
+from smoa_lightning.ablation.report.figures_trade_off import trade_off_curves
 from smoa_lightning.ablation.report.forest import forest
 from smoa_lightning.ablation.report.front import established_front
 from smoa_lightning.ablation.report.labels import label_points
@@ -38,7 +39,7 @@ def all_figures(analysis: Analysis) -> list[Maker]:
     """Return functions that each draw a figure, or return ``None`` without numbers for it; the forest is the first."""
     styles = Styles(analysis)
     by_axis = [*line_figures(analysis, styles), *heat_maps(analysis, styles)]
-    first, last = [forest, sensitivity], [parameters, update_rank, costs, costs_by_subspaces]
+    first, last = [forest, trade_off_curves, sensitivity], [parameters, update_rank, costs, costs_by_subspaces]
     return [
         *(functools.partial(make, analysis, styles) for make in first),
         *by_axis,

@@ -7,6 +7,7 @@ from dataclasses import replace
 from statistics import median
 
 from smoa_lightning.ablation.report.analysis import Analysis
+from smoa_lightning.ablation.report.cells import unit
 from smoa_lightning.ablation.report.comparisons import Comparison
 from smoa_lightning.ablation.report.summary import headline
 from smoa_lightning.ablation.report.tables import cell_table, contrast_table, difference_table, gain_table
@@ -26,7 +27,8 @@ def secondary_blocks(analysis: Analysis) -> list[Block]:
     blocks: list[Block] = []
     for name, own in analysis.secondary.items():
         better = "higher is better" if own.direction == "maximize" else "lower is better"
-        sentences = [f"Scored by {name} ({better}).", headline(own), sharpness(analysis, own), NOTE]
+        margin = "" if own.margin is None else f"Its margin is {own.margin:g} {unit(name)[1]}".strip() + "."
+        sentences = [f"Scored by {name} ({better}).", margin, headline(own), sharpness(analysis, own), NOTE]
         blocks += [Heading(f"Secondary metric: {name}"), Paragraph(" ".join(filter(None, sentences)))]
         tables = [cell_table(own)]
         tables += [difference_table(own)] if own.comparisons else []

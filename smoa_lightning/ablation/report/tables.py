@@ -88,18 +88,20 @@ def _with_columns(table: Table, places: Sequence[int]) -> Table:
 
 def difference_table(analysis: Analysis) -> Table:
     """Return the table of differences from the baseline."""
-    rows = tuple(_difference_row(comparison) for comparison in analysis.comparisons)
-    table = Table("differences", "Differences from the baseline.", columns(DIFFERENCE_TITLES, 4), rows)
-    return without_constant_columns(table, MOVED)
+    return compared_table("differences", "Differences from the baseline.", analysis.comparisons)
 
 
 def gain_table(analysis: Analysis) -> Table:
     """Return the table of differences from the base model."""
-    rows = tuple(_difference_row(gain) for gain in analysis.gains)
-    caption = f"Differences from {BASE_MODEL}, on the same items."
-    table = Table("gains", caption, columns(DIFFERENCE_TITLES, 4), rows)
-    others = [n for n, title in enumerate(DIFFERENCE_TITLES) if title != "baseline"]
-    return without_constant_columns(_with_columns(table, others), MOVED)
+    return compared_table("gains", f"Differences from {BASE_MODEL}, on the same items.", analysis.gains)
+
+
+def compared_table(name: str, caption: str, comparisons: Sequence[Comparison]) -> Table:
+    """Return a table of comparisons; the base model has no column for the baseline."""
+    table = Table(name, caption, columns(DIFFERENCE_TITLES, 4), tuple(map(_difference_row, comparisons)))
+    if all(each.baseline == BASE_MODEL for each in comparisons):
+        table = _with_columns(table, [n for n, title in enumerate(DIFFERENCE_TITLES) if title != "baseline"])
+    return without_constant_columns(table, MOVED)
 
 
 def _difference_row(comparison: Comparison) -> tuple[str, ...]:

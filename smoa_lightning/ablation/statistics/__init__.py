@@ -20,6 +20,7 @@ from smoa_lightning.ablation.statistics.differences import (
     standard_error,
 )
 from smoa_lightning.ablation.statistics.effects import SeedEffect, seed_effect
+from smoa_lightning.ablation.statistics.equal_level import at_level, common_level
 from smoa_lightning.ablation.statistics.grid import GridEffects, LevelEffect, Term, grid_effects
 from smoa_lightning.ablation.statistics.intervals import Estimate, mean_interval
 from smoa_lightning.ablation.statistics.iqm import interquartile_mean
@@ -66,8 +67,10 @@ __all__ = [
     "Verdict",
     "accuracy_difference",
     "assumed_variances",
+    "at_level",
     "by_groups",
     "common_groups",
+    "common_level",
     "corrected",
     "counted",
     "crossed_difference",

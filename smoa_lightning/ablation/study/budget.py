@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from smoa_lightning.ablation.study.axes import Axis, label_of
+from smoa_lightning.ablation.study.axes import Axis, Value, label_of
 from smoa_lightning.ablation.study.search_space import Search
 from smoa_lightning.ablation.study.study_file import find_file
 from smoa_lightning.common.errors import UserError
@@ -46,7 +46,7 @@ def check_budget(
 ) -> None:
     """Refuse a study that has a budget and also sets the size of its strategies.
 
-    Files may set a size, since the budget replaces it.
+    Files may set a size, since the budget replaces it. So may a value of an axis that sets ``model.budget: null``.
 
     Args:
         tree: The study.
@@ -63,7 +63,9 @@ def check_budget(
         return
     budget = f"axis {budgets[0]!r}" if budgets else f"the budget {label_of(overrides[BUDGET])}"
     setters = [
-        (key, f"axis {axis.name!r}", tree.where("axes", axis.name)) for axis in axes for key in sorted(axis.keys)
+        (key, f"axis {axis.name!r}", tree.where("axes", axis.name))
+        for axis in axes
+        for key in sorted({key for value in axis.values if _has_budget(value) for key in value.settings})
     ]
     setters += [(key, "an override", places.get(key, "")) for key in overrides]
     if search is not None:
@@ -74,3 +76,8 @@ def check_budget(
             raise UserError(
                 f"{where}{what} sets {key}, but {budget} decides the size of every strategy: remove one of them"
             )
+
+
+def _has_budget(value: Value) -> bool:
+    """Whether cells with a value of an axis may have a budget."""
+    return BUDGET not in value.settings or value.settings[BUDGET] is not None

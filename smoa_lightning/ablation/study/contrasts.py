@@ -5,6 +5,7 @@ contrasts:
   structure: {partition: [[blocks, random], none]}      # several values on a side
   rank: {r: log}                                        # change for each doubling of r, other axes fixed
   rank_of_blocks: {r: log, partition: spectral_blocks}  # only cells with this value
+  rank_of_lora: {method: {log: {lora_r2: 2, lora_r8: 8}}}  # a trend over labels, at these numbers
 """
 
 from __future__ import annotations
@@ -40,6 +41,8 @@ def parse_contrasts(tree: LocatedYaml, axes: Sequence[Axis], groups: Sequence[Se
         raise UserError(f"{tree.where('contrasts')}contrasts must be names with axes, {EXAMPLE}")
     found: list[Contrast] = []
     for name, entry in given.items():
+        if entry is None:  # a later file or a flag has removed it
+            continue
         reader = _Reader(str(name), entry, tree.where("contrasts", name), {axis.name: axis for axis in axes})
         made = [contrast for group in groups if (contrast := reader.contrast(group, several=len(groups) > 1))]
         if not made:
@@ -64,7 +67,10 @@ class _Reader:
             raise UserError(f"{self.where}it {many}, but must have one axis with two sides or a trend, {EXAMPLE}")
         self.axis, value = axes[compared[0]], entry[compared[0]]
         self.only = {axis: self._label(axis, value) for axis, value in entry.items() if axis != self.axis.name}
-        self.trend = value if isinstance(value, str) else None
+        self.trend, self.numbers = (value, None) if isinstance(value, str) else (None, None)
+        if isinstance(value, Mapping):
+            ((self.trend, listed),) = value.items()
+            self.numbers = {self._label(self.axis.name, label): number for label, number in listed.items()}
         self.sides: list[list[str]] = []
         if self.trend is None:
             listed = [side if isinstance(side, list) else [side] for side in value]
@@ -76,10 +82,14 @@ class _Reader:
     def contrast(self, group: Sequence[Cell], several: bool) -> Contrast | None:
         """Return the contrast of cells with the same rows; None if they do not have it."""
         cells = [c for c in group if all(c.labels[axis] == label for axis, label in self.only.items())]
+        if self.numbers is not None:
+            cells = [c for c in cells if c.labels[self.axis.name] in self.numbers]
         weights = self._slope(cells) if self.trend else self._difference(cells)
         if not weights:
             return None
         shown, only = self.axis.shown, ",".join(f"{self.axes[a].shown}={label}" for a, label in self.only.items())
+        if self.numbers is not None:
+            shown = f"{shown} ({', '.join(f'{label}: {number:g}' for label, number in self.numbers.items())})"
         above, below = TRENDS.get(str(self.trend), "").format(shown), shown
         if self.trend is None:
             above, below = (f"{shown}={'+'.join(side)}" for side in self.sides)
@@ -92,6 +102,10 @@ class _Reader:
         if isinstance(value, list):
             if len(value) != 2 or [] in value:
                 raise UserError(f"{self.where}{axis} has {len(value)} sides, but must have two, {EXAMPLE}")
+            return True
+        if isinstance(value, Mapping):
+            if len(value) != 1 or not {*value} <= {*TRENDS} or not isinstance(next(iter(value.values())), Mapping):
+                raise UserError(f"{self.where}{axis} is {value!r}, but must be like {{log: {{small: 2, large: 8}}}}")
             return True
         labels = [each.label for each in self.axes[axis].values]
         return isinstance(value, str) and value in TRENDS and value not in labels
@@ -126,10 +140,11 @@ class _Reader:
 
     def _place(self, cell: Cell) -> float:
         """Return the number of a cell on the axis, or its logarithm to the base 2."""
-        value = cell.values[self.axis.name]
+        label = cell.labels[self.axis.name]
+        value = cell.values[self.axis.name] if self.numbers is None else self.numbers[label]
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             raise UserError(
-                f"{self.where}a trend needs numbers, but {self.axis.name} has {cell.labels[self.axis.name]}"
+                f"{self.where}a trend needs numbers, but {self.axis.name} has {value if self.numbers else label}"
             )
         if self.trend == "linear":
             return float(value)

@@ -20,12 +20,13 @@ from smoa_lightning.ablation.study.study_file import (
     STUDY_KEYS,
     base_files,
     keep,
-    margin_of,
+    margins_of,
     read_study,
     retries,
     seed_list,
     study_name,
 )
+from smoa_lightning.ablation.study.trade_off import parse_trade_off
 from smoa_lightning.common.errors import UserError, nearest
 from smoa_lightning.common.folder_names import LONGEST
 from smoa_lightning.configuration import check_arguments, check_strategy
@@ -78,6 +79,9 @@ class _Expansion:
             else:
                 cells.append(self._complete(cell, chosen))
         self._check_cells(cells, dropped)
+        settings, where = [cell.settings for cell in cells], self.tree.where("secondary")
+        secondary = parse_secondary(self.tree.value.get("secondary"), self.objective, settings, where)
+        metrics = {cell.report_metric for cell in cells}
         return Study(
             name=self.name,
             axes=self.axes,
@@ -91,14 +95,10 @@ class _Expansion:
             retries=retries(self.tree),
             keep=keep(self.tree),
             resolver=self.resolver,
-            margin=margin_of(self.tree),
-            secondary=parse_secondary(
-                self.tree.value.get("secondary"),
-                self.objective,
-                [cell.settings for cell in cells],
-                self.tree.where("secondary"),
-            ),
+            margins=margins_of(self.tree, metrics.pop() if len(metrics) == 1 else "", secondary),
+            secondary=secondary,
             contrasts=parse_contrasts(self.tree, self.axes, groups_by_rows(cells, self.resolver)),
+            trade_off=parse_trade_off(self.tree, self.axes, [*(cell.report_metric for cell in cells), *secondary]),
         )
 
     # ------------------------------------------------------------------------------------------------------- overrides

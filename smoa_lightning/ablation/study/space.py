@@ -18,6 +18,7 @@ from smoa_lightning.ablation.study.objective import Objective
 from smoa_lightning.ablation.study.parameters import Parameter
 from smoa_lightning.ablation.study.search_space import Search
 from smoa_lightning.ablation.study.study_file import Keep
+from smoa_lightning.ablation.study.trade_off import TradeOff
 from smoa_lightning.common.errors import UserError, nearest
 from smoa_lightning.configuration.composition import Composer, Settings
 
@@ -127,9 +128,11 @@ class Study:
         retries: How often a failed run is tried again.
         keep: Whether finished runs keep their best adapter: ``best`` or ``none``.
         resolver: Composes settings.
-        margin: Largest difference that does not matter, in the unit of reports; ``None`` without one.
+        margins: Metric -> largest difference that does not matter, in the unit of reports; the name of the objective is
+            empty if the cells have different metrics.
         secondary: Further metrics of the report, without the part.
         contrasts: Planned contrasts, from ``contrasts.parse_contrasts``.
+        trade_off: What is compared at equal scores; ``None`` for nothing.
         sources: The sources that were decided for the cells, see ``sources``; ``None`` if each run decides.
         contents: Digests of the local files that the cells read, see ``local_files``.
     """
@@ -146,9 +149,10 @@ class Study:
     retries: int
     keep: Keep
     resolver: Composer = field(repr=False)
-    margin: float | None = None
+    margins: Mapping[str, float] = field(default_factory=dict)
     secondary: tuple[str, ...] = ()
     contrasts: tuple[Contrast, ...] = ()
+    trade_off: TradeOff | None = None
     sources: Mapping[str, Mapping[str, Any]] | None = None
     contents: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict, repr=False)
 

@@ -53,12 +53,17 @@ def describe_study(study: Study) -> dict[str, Any]:
         "retries": study.retries,
         "keep": study.keep,
     }
-    if study.margin is not None:
-        description["margin"] = study.margin
+    secondary = {metric: margin for metric, margin in study.margins.items() if metric in study.secondary}
+    if len(secondary) < len(study.margins):
+        description["margin"] = next(m for metric, m in study.margins.items() if metric not in secondary)
+    if secondary:
+        description["secondary_margins"] = secondary
     if study.secondary:
         description["secondary"] = list(study.secondary)
     if study.contrasts:
         description["contrasts"] = {each.name: _contrast(each) for each in study.contrasts}
+    if study.trade_off is not None:
+        description["trade_off"] = asdict(study.trade_off)
     if study.sources is not None:
         description["sources"] = study.sources
     if reach := describe_reach(study):
@@ -171,7 +176,17 @@ def _changes(stored: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]
         yield f"search.trials was {stored['search']['trials']} and is {new['search']['trials']}"
     if new["search"] is not None and (after := new["search"].get("extend")) != stored["search"].get("extend"):
         yield f"search.extend was {json.dumps(stored['search'].get('extend'))} and is {json.dumps(after)}"
-    for key in ("objective", "baselines", "retries", "keep", "secondary", "margin", "contrasts"):
+    for key in (
+        "objective",
+        "baselines",
+        "retries",
+        "keep",
+        "secondary",
+        "margin",
+        "secondary_margins",
+        "contrasts",
+        "trade_off",
+    ):
         before, after = stored.get(key), new.get(key)
         if key == "baselines":  # baselines of new cells are not a change
             before, after = (

@@ -13,8 +13,10 @@
     baseline: {mechanism: hira, r: 8}
     objective: {metric: acc, direction: maximize}
     secondary: [expected_acc]                    # further metrics of the report, each a family of tests of its own
-    margin: 1.0                                  # differences below 1.0 points (of an accuracy) do not matter
+    margin: 1.0                                  # differences below 1.0 points (of an accuracy) do not matter;
+                                                 # or {acc: 1.0, nll: 0.01}
     contrasts: {subspaces: {partition: [spectral_blocks, none]}, rank: {r: log}}  # see contrasts.py
+    trade_off: {cost: general_nll, at: nll, along: lr}  # see trade_off.py
     seeds: 3                                     # or a list
     budget: 300k                                 # size of every strategy; or {like: FILE}
     overrides: {data.batch_size: 16}             # configuration keys for all runs
@@ -65,6 +67,7 @@ STUDY_KEYS = {
     "secondary": "further metrics of the report",
     "margin": "largest difference that does not matter, in the unit of reports",
     "contrasts": "name -> axis with two sides or a trend",
+    "trade_off": "a metric that is compared where another one is equal",
     "budget": "trainable parameters of every cell",
     "overrides": "configuration keys -> values for all runs",
     "search": "an Optuna study for each cell",
@@ -88,8 +91,9 @@ def is_study_key(key: str) -> bool:
 def read_study(files: Sequence[Path], flags: Iterable[tuple[str, str | None]] = ()) -> LocatedYaml:
     """Read study files and flags: each file changes the files before it, and flags change all files.
 
-    Axes, overrides and the parameters of a search are merged key by key; other keys are replaced. ``null`` removes an
-    axis, a parameter or the search. ``overrides`` stays a list of mappings, one for each file or flag.
+    Axes, overrides, contrasts and the parameters of a search are merged key by key; other keys are replaced. ``null``
+    removes an axis, a parameter, a contrast or the search. ``overrides`` stays a list of mappings, one for each file or
+    flag.
 
     Args:
         files: Study files; at least one.
@@ -207,21 +211,31 @@ def retries(tree: LocatedYaml) -> int:
     return given
 
 
-def margin_of(tree: LocatedYaml) -> float | None:
-    """Return the largest difference that does not matter, in the unit of reports: points of an accuracy.
+def margins_of(tree: LocatedYaml, objective: str, secondary: Sequence[str]) -> dict[str, float]:
+    """Return metric -> largest difference that does not matter, in the unit of reports: points of an accuracy.
+
+    Args:
+        tree: The study.
+        objective: The metric that a plain number belongs to.
+        secondary: The other metrics of the report, which a mapping may name too.
 
     Raises:
-        UserError: The value is not a positive number.
+        UserError: A value is not a positive number, or the report has no such metric.
     """
-    given = tree.value.get("margin")
+    given, where = tree.value.get("margin"), tree.where("margin")
     if given is None:
-        return None
-    if isinstance(given, bool) or not isinstance(given, int | float) or not 0 < given < math.inf:
-        raise UserError(
-            f"{tree.where('margin')}margin is {given!r}, but must be a number above 0 in the unit of the report, such "
-            "as 1.0 for one point of an accuracy"
-        )
-    return float(given)
+        return {}
+    found = dict(given) if isinstance(given, Mapping) else {objective: given}
+    for metric, margin in found.items():
+        if metric not in (objective, *secondary):
+            near = nearest(str(metric), (objective, *secondary), 1)
+            raise UserError(f"{where}margin: {metric!r} is not a metric of the report; the nearest is {near}")
+        if isinstance(margin, bool) or not isinstance(margin, int | float) or not 0 < margin < math.inf:
+            raise UserError(
+                f"{where}margin is {margin!r}, but must be a number above 0 in the unit of the report, such as 1.0 for "
+                "one point of an accuracy, or {acc: 1.0, nll: 0.01}"
+            )
+    return {metric: float(margin) for metric, margin in found.items()}
 
 
 def keep(tree: LocatedYaml) -> Keep:
