@@ -47,8 +47,8 @@ def place(request: pytest.FixtureRequest, elsewhere: Path, monkeypatch: pytest.M
         ("adapters/lora", "experiments", "experiments/adapters/lora.yaml"),
         ("lora", "experiments", "experiments/adapters/lora.yaml"),
         ("rank", "ablations", "ablations/rank.yaml"),
-        ("methods", "ablations", "ablations/methods.yaml"),  # and not smollm2/methods
-        ("smollm2/methods", "ablations", "ablations/smollm2/methods.yaml"),
+        ("methods", "ablations", "ablations/methods.yaml"),
+        ("smollm2/does_rank_help", "ablations", "ablations/smollm2/does_rank_help.yaml"),
     ],
 )
 def test_names_of_shipped_files(name: str, kind: shipped_files.Kind, file: str, place: Path) -> None:
