@@ -145,7 +145,7 @@ def _fault(items: Sequence[dict[str, Any]]) -> str:
     for name in (
         "row",
         *(["label"] if is_choice else []),
-        *(["tokens"] if columns.keys() & {"nll", "general_nll"} else []),
+        *(["tokens"] if columns.keys() & {"nll", "text_nll"} else []),
     ):
         if name not in columns:
             return f"it has no {name!r}"
@@ -183,7 +183,7 @@ KINDS: dict[str, Kind] = {
     "reference": TEXT,
     "tokens": (lambda values: _are(values, {int}, 1), "a whole number from 1"),
     "nll": (lambda values: _are(values, NUMBERS), "a number"),
-    "general_nll": (lambda values: _are(values, NUMBERS), "a number"),
+    "text_nll": (lambda values: _are(values, NUMBERS), "a number"),
     "correct": (lambda values: all(value in (0, 1) for value in values), "true or false"),
     "log_likelihood": (
         lambda values: _are(values, {list}) and _are([*chain.from_iterable(values)], NUMBERS),

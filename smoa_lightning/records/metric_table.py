@@ -134,7 +134,7 @@ def _divergence(item: Item) -> float | None:
 
 
 def _of_document(item: Item) -> float | None:
-    return item["general_nll"] / item["tokens"] if "general_nll" in item else None
+    return item["text_nll"] / item["tokens"] if "text_nll" in item else None
 
 
 def _stored_bits(item: Item) -> float | None:

@@ -128,7 +128,7 @@ def rewrite(run: Path, part: str, nll: float, cost: np.ndarray) -> None:
     texts = (run / f"{part}items.jsonl").read_text().splitlines()
     lines = [json.loads(line) | {"nll": 2 * nll, "tokens": 2} for line in texts]
     (run / f"{part}items.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    texts = [{"task": "general text", "row": n, "general_nll": 4 * value, "tokens": 4} for n, value in enumerate(cost)]
+    texts = [{"task": "general text", "row": n, "text_nll": 4 * value, "tokens": 4} for n, value in enumerate(cost)]
     (run / f"{part}general_items.jsonl").write_text("".join(json.dumps(line) + "\n" for line in texts))
 
 

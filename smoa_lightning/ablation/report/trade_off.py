@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -156,16 +156,17 @@ def _at_level(
     """
     shared = shared_scores([scores_of(cell) for cell in curve.cells])
     known = {} if base is None else dict(zip(base.items, base.values.tolist(), strict=True))
-    columns = [n for n, item in enumerate(shared.items) if item in known]
+    seeds, every = cast("tuple[int, ...]", shared.seeds), cast("tuple[tuple[str, int], ...]", shared.items)
+    columns = [n for n, item in enumerate(every) if item in known]
     if not columns:
         raise UserError("the base model has no score of its items")
-    items = tuple(shared.items[n] for n in columns)
+    items = tuple(every[n] for n in columns)
     values = shared.values[:, :, columns]
     before = np.broadcast_to([known[item] for item in items], values.shape[1:])
     by_seed = [{run.seed: run.score for run in scores[cell.name].runs} for cell in curve.cells]
-    if any(seed not in own for seed in shared.seeds for own in by_seed):
+    if any(seed not in own for seed in seeds for own in by_seed):
         raise UserError(f"a run has no {plan['at']}")
-    x = np.array([[start] * len(shared.seeds), *([own[seed] for seed in shared.seeds] for own in by_seed)])
+    x = np.array([[start] * len(seeds), *([own[seed] for seed in seeds] for own in by_seed)])
     higher = METRICS[plan["at"]].direction == "maximize"
     cost, reached, _ = at_level(x, np.concatenate([before[None], values]), level, higher)
     places = [START, *(cell.labels[plan["along"]] for cell in curve.cells)]
@@ -174,7 +175,7 @@ def _at_level(
     means = cost.mean(axis=1)
     made = tuple(
         replace(runs[seed], cell=curve.name, score=float(mean), items=items, values=own, secondary={})
-        for seed, own, mean in zip(shared.seeds, cost, means, strict=True)
+        for seed, own, mean in zip(seeds, cost, means, strict=True)
     )
     result = replace(last, name=curve.name, runs=made, estimate=mean_interval(means), iqm=None, costs={})
     return replace(curve, level=level, place=(places[reached - 1], places[reached]), cost=result)

@@ -67,7 +67,8 @@ class _Reader:
             raise UserError(f"{self.where}it {many}, but must have one axis with two sides or a trend, {EXAMPLE}")
         self.axis, value = axes[compared[0]], entry[compared[0]]
         self.only = {axis: self._label(axis, value) for axis, value in entry.items() if axis != self.axis.name}
-        self.trend, self.numbers = (value, None) if isinstance(value, str) else (None, None)
+        self.trend: str | None = value if isinstance(value, str) else None
+        self.numbers: dict[str, Any] | None = None
         if isinstance(value, Mapping):
             ((self.trend, listed),) = value.items()
             self.numbers = {self._label(self.axis.name, label): number for label, number in listed.items()}

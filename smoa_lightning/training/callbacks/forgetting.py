@@ -157,7 +157,7 @@ def document_scores(
         after_batch: Called after each batch; it may end the work with an exception.
 
     Returns:
-        Lines with ``task``, ``row``, ``general_nll`` (summed over tokens, in nats) and ``tokens``.
+        Lines with ``task``, ``row``, ``text_nll`` (summed over tokens, in nats) and ``tokens``.
 
     Raises:
         UserError: The likelihood of a document is not finite.
@@ -175,7 +175,7 @@ def document_scores(
             nll[i], tokens[i] = -value, number
         after_batch()
     lines = zip(nll, tokens, strict=True)
-    return [{"task": TASK, "row": row, "general_nll": a, "tokens": t} for row, (a, t) in enumerate(lines)]
+    return [{"task": TASK, "row": row, "text_nll": a, "tokens": t} for row, (a, t) in enumerate(lines)]
 
 
 def general_metrics(found: Sequence[Mapping[str, Any]]) -> dict[str, float]:
@@ -184,7 +184,7 @@ def general_metrics(found: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     Args:
         found: The scores of documents, from ``document_scores``.
     """
-    metrics = likelihood_metrics([line["general_nll"] for line in found], [line["tokens"] for line in found])
+    metrics = likelihood_metrics([line["text_nll"] for line in found], [line["tokens"] for line in found])
     return {f"general_{name}": value for name, value in metrics.items()}
 
 
