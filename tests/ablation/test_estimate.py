@@ -329,7 +329,7 @@ def test_runs_that_do_not_show_how_scores_vary_leave_the_plan_as_it_was(
 
 
 def test_secondary_metrics_have_their_own_lines(make: Callable[..., Study], tmp_path: Path) -> None:
-    keys: Any = {"objective": "acc", "secondary": ["acc_norm", "nll"], "margin": {"acc_norm": 50, "nll": 0.01}}
+    keys: Any = {"objective": "acc", "secondary": ["acc_norm", "nll"], "margin": {"acc_norm": 80, "nll": 0.01}}
     study, folder = make({"r": [2, 4]}, seeds=[0, 1, 2], **keys), tmp_path / "study"
     answered(study, folder)
     for file in folder.glob("runs/*/items.jsonl"):
@@ -340,7 +340,7 @@ def test_secondary_metrics_have_their_own_lines(make: Callable[..., Study], tmp_
     acc, norm = (next(line for line in lines if f" of {name}, with" in line) for name in ("acc", "acc_norm"))
     assert norm == acc.replace("of acc,", "of acc_norm,")  # the answers are the same by both
     after = lines[lines.index(norm) + 1]
-    assert after == "the margin of 50 points: this study detects a difference of this size"
+    assert after == "the margin of 80 points: this study detects a difference of this size"
     assert lines[-1] == "the margin of 0.01 of nll: no finished runs show how it varies"
 
 

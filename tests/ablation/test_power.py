@@ -97,6 +97,14 @@ def test_seeds_and_items_that_a_margin_needs() -> None:
     assert items_to_detect(0.001, 3, PLAIN, test) is None
 
 
+def test_every_small_number_of_items_is_found() -> None:
+    """Between 44 and 46 the middle was 44 for ever."""
+    variances = Variances(0.0, 0.2, 0.25)
+    for margin in np.linspace(0.4, 1.5, 40):
+        m = items_to_detect(float(margin), 3, variances, PlannedTest(1, 2))
+        assert detectable_difference(3, m, variances, PlannedTest(1, 2)) <= margin + 1e-9
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [

@@ -196,7 +196,7 @@ def items_to_detect(difference: float, n_seeds: int, variances: Variances, test:
     if power_of(difference, n_seeds, high, variances, test) < test.power:
         return None
     while high > 1.02 * low + 1:
-        middle = int(math.sqrt(low * high))
+        middle = max(low + 1, int(math.sqrt(low * high)))  # else 44 is between 44 and 46 for ever
         enough = power_of(difference, n_seeds, middle, variances, test) >= test.power
         low, high = (low, middle) if enough else (middle, high)
     return high
