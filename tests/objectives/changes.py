@@ -66,6 +66,16 @@ class Fails:
         raise ZeroDivisionError("no pixels\nin two lines")
 
 
+class Crop:
+    """The left upper corner."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def __call__(self, image: Image.Image) -> Image.Image:
+        return image.crop((0, 0, self.size, self.size))
+
+
 class FailsOnBlue:
     """Fails on the images of one class; the first row is of another class."""
 

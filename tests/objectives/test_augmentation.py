@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -200,6 +201,23 @@ def test_an_error_in_a_later_row_is_one_sentence(workers: int, vision_model: Mod
     assert "FailsOnBlue cannot change the image of row " in str(caught.value)
     assert str(caught.value).endswith(": ValueError: too blue")
     assert "\n" not in str(caught.value)
+
+
+def test_images_of_different_sizes_are_refused(vision_model: Model, image_folder: Path, tmp_path: Path) -> None:
+    """With an image processor that does not resize: those that a change makes, and those in the files."""
+    model, images = tmp_path / "model", tmp_path / "images"
+    shutil.copytree(vision_model("vit"), model)
+    settings = json.loads((model / "preprocessor_config.json").read_text())
+    (model / "preprocessor_config.json").write_text(json.dumps(settings | {"do_resize": False}))
+    sentence = (
+        r"^data.augmentation: a changed image has pixels of the shape \(3, 6, 6\), and without changes \(3, 10, 12\)"
+    )
+    with pytest.raises(UserError, match=sentence):
+        data_of(model, image_folder, [{"class_path": f"{OWN}.Crop", "init_args": {"size": 6}}])
+    shutil.copytree(image_folder, images)
+    Image.open(images / "train" / "red" / "03.png").resize((5, 5)).save(images / "train" / "red" / "03.png")
+    with pytest.raises(UserError, match=r"row \d+ has pixels of the shape .* and row \d+ has pixels of .* not resize"):
+        batches_of(data_of(model, images, None, selection_rows=0).train_dataloader())
 
 
 def test_changes_are_for_images() -> None:

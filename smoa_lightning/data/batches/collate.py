@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from smoa_lightning.common.errors import UserError
 from smoa_lightning.data.encoding.items import IGNORED, ChoiceItem, ImageItem, LabelledItem, ReplyItem, TokenRow
 
 Batch = dict[str, Any]
@@ -95,7 +96,18 @@ def collate_images(items: Sequence[ImageItem], pad_id: int = 0, pad_multiple: in
     Returns:
         ``pixel_values`` (B, channels, height, width) float32, ``labels`` (B,) float64, ``row`` (B,), and
         ``num_tokens``, the number of images, which costs count.
+
+    Raises:
+        UserError: The images have different shapes.
     """
+    first = items[0]
+    other = next((item for item in items if item.pixels.shape != first.pixels.shape), None)
+    if other is not None:
+        shapes = [f"row {item.row + 1} has pixels of the shape {item.pixels.shape}" for item in (first, other)]
+        raise UserError(
+            f"{' and '.join(shapes)}: the image processor of the model does not resize, so save images of one size, or "
+            "set do_resize and size in its preprocessor_config.json"
+        )
     return {
         "pixel_values": torch.from_numpy(np.stack([item.pixels for item in items])),
         "labels": torch.tensor([item.label for item in items], dtype=torch.float64),

@@ -9,7 +9,7 @@ import numpy as np
 
 from smoa_lightning.backbones.processor import channels_of
 from smoa_lightning.common.errors import UserError
-from smoa_lightning.data.encoding.augmentation import Augmentation
+from smoa_lightning.data.encoding.augmentation import SETTING, Augmentation
 from smoa_lightning.data.encoding.encode_examples import PartStatistics
 from smoa_lightning.data.encoding.items import ImageItem, LazyItems
 from smoa_lightning.data.rows.lazy_sequence import LazySequence
@@ -56,13 +56,21 @@ class ImageItems(LazyItems):
         self.labels = np.array([self._example(number).label for number in range(len(indices))], dtype=np.float64)
         self.statistics = self._statistics()
         if len(indices):  # errors of the processor and of the augmentation come before the weights are read
-            self.item(0)
+            shape = self.item(0).pixels.shape
             if augmentation is not None:
                 augmentation.check(self._image(self._example(0)), int(indices[0]))
-                self.in_epoch(0, 0)
+                self._check_shape(self.in_epoch(0, 0).pixels.shape, shape)
 
     def __len__(self) -> int:
         return len(self._indices)
+
+    def _check_shape(self, changed: tuple[int, ...], whole: tuple[int, ...]) -> None:
+        """Refuse changes after which the model reads other sizes than in scores."""
+        if changed != whole:
+            raise UserError(
+                f"{SETTING}: a changed image has pixels of the shape {changed}, and without changes {whole}: the image "
+                "processor of the model does not resize, so the last change must give the size of the images"
+            )
 
     def _example(self, number: int) -> Any:
         example = self._protocol.example(self._rows[int(self._indices[number])])
