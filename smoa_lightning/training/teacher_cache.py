@@ -18,7 +18,7 @@ from lightning.fabric.utilities import move_data_to_device
 from torch import nn
 from tqdm import tqdm
 
-from smoa_lightning.common.console import no_bar
+from smoa_lightning.common.console import ON_STDOUT, no_bar
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.common.paths import local_path
 from smoa_lightning.data.batches.loaders import BatchLoader
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from smoa_lightning.training.teacher import Teacher
 
 SETTING = "model.distillation.cache_folder"
+LITTLE = 0.8  # mean mass below which a cache leaves out much of the teacher
 BYTES, SECONDS = 64 << 20, 60.0  # of a piece: a run that is killed loses at most one
 logger = logging.getLogger(__name__)
 Loaded = Callable[[], nn.Module]
@@ -144,7 +145,10 @@ class TeacherCache:
                     self._add(rows[lacking], load(), trainer)
                 strategy.barrier()
             self.files.read()
-        seconds = time.monotonic() - began if computed else 0.0
+        self._describe(keys, computed, time.monotonic() - began if computed else 0.0, trainer.is_global_zero)
+
+    def _describe(self, keys: np.ndarray, computed: int, seconds: float, is_first: bool) -> None:
+        """Set the statistics for the record, and say how much of the teacher the cache has."""
         positions, mean, smallest = self.files.masses(keys)
         self.statistics = {
             "folder": str(self.files.folder),
@@ -157,6 +161,14 @@ class TeacherCache:
             "smallest_mass": smallest,
         }
         logger.info("%s", cache_text(self.statistics))
+        if mean < LITTLE and is_first:
+            logger.warning(
+                "the distributions of the teacher in the cache have %.0f %% of its mass (mean at temperature %g): raise "
+                "model.distillation.cache_top, or lower model.distillation.temperature",
+                100 * mean,
+                self.settings.temperature,
+                extra=ON_STDOUT,
+            )
 
     def rehearse(self, load: Loaded) -> None:
         """Prepare a fit that is timed: nothing is written, and a teacher whose rows lack computes each batch."""

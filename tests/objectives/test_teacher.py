@@ -129,7 +129,7 @@ def test_run_with_a_cache_and_its_page(
     assert main(["report", str(only_run(tmp_path / "runs"))]) == 0
     page = (only_run(tmp_path / "runs") / "report" / "run.html").read_text()
     assert f"{found['smallest_mass']:.4%}" in page
-    capsys.readouterr()
+    assert f"in the cache have {100 * found['mean_mass']:.0f} % of its mass" in capsys.readouterr().out
     monkeypatch.setattr(FineTuneModule, "configure_model", lambda module: pytest.fail("a weight was loaded"))
     assert main([*arguments, "--model.distillation.teacher", str(tiny_backbone)]) == 2
     assert "has distributions of another teacher (adapter" in capsys.readouterr().err
