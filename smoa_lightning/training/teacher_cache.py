@@ -163,8 +163,8 @@ class TeacherCache:
         logger.info("%s", cache_text(self.statistics))
         if mean < LITTLE and is_first:
             logger.warning(
-                "the distributions of the teacher in the cache have %.0f %% of its mass (mean at temperature %g): raise "
-                "model.distillation.cache_top, or lower model.distillation.temperature",
+                "the distributions of the teacher in the cache have %.0f %% of its mass (mean at temperature %g): "
+                "raise model.distillation.cache_top, or lower model.distillation.temperature",
                 100 * mean,
                 self.settings.temperature,
                 extra=ON_STDOUT,
