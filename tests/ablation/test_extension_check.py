@@ -28,13 +28,13 @@ def search(**parameters: Any) -> dict[str, Any]:
 def test_a_rank_grows_to_the_last_value_that_the_adapter_takes(
     make: Callable[..., Study], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The layers have 32 rows and 2 subspaces; workers read the end from the description of the study."""
+    """The smallest layer is 16 x 32, so its blocks allow r = 16; workers read the end from the study folder."""
     axes = {"num_subspaces": [2, 4]}
     study = make(axes, search=search(r={"low": 4, "high": 16, "log": True}))
     checked = check_extension(study)
     ends = {cell.name: cell.parameters[0].reach for cell in checked.cells}
-    assert ends["num_subspaces=2"][1] < 128
-    assert "search.extend: r of cell num_subspaces=2 stops at" in caplog.text
+    assert ends["num_subspaces=2"][1] == 16
+    assert "the search of cell num_subspaces=2: r 32 is refused, so search.extend stops at 16: " in caplog.text
     stored = json.loads(json.dumps(describe_study(checked)))
     write_sealed(tmp_path / "out" / STUDY, stored)
     worker = with_stored_reach(study, tmp_path / "out")
@@ -48,6 +48,15 @@ def test_a_rank_grows_to_the_last_value_that_the_adapter_takes(
         assert (beyond({RANK: last}, tried, [parameter], 2.0) is None) == bool(
             estimate.refusal(cell, study, {RANK: 2 * last})
         )
+
+
+def test_an_end_of_a_range_that_is_refused_is_reported(
+    make: Callable[..., Study], caplog: pytest.LogCaptureFixture
+) -> None:
+    checked = check_extension(make({"num_subspaces": [2]}, search=search(r={"low": 1, "high": 80, "log": True})))
+    assert checked.cells[0].parameters[0].reach == (1, 80)
+    for end in (1, 80):  # one rank for two subspaces, and more than a layer has
+        assert f"r {end} is refused, so trials near it will fail: SMoAConfig" in caplog.text
 
 
 def test_a_learning_rate_is_not_tried(make: Callable[..., Study], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,8 @@ logger = logging.getLogger(__name__)
 def check_extension(study: Study) -> Study:
     """Return a study whose trials beyond the ends of ranges stop where the adapter refuses a value, and say so.
 
-    Studies that widen no range of an adapter import nothing here.
+    An end of a range that is refused is reported too: other values of the range may still be right. Studies that widen
+    no range of an adapter import nothing here.
     """
     if study.search is None or study.search.extend is None:
         return study
@@ -32,16 +33,13 @@ def check_extension(study: Study) -> Study:
     for cell, parameter in searched:
         ends = [0.0, math.inf]
         for number, values in enumerate(outside(parameter, factor, trials)):
-            last = parameter.low if number == 0 else parameter.high
-            for value in values:
-                reason = refusal(cell, study, {parameter.key: value})
-                if reason:
-                    logger.warning(
-                        "search.extend: %s of cell %s stops at %s, since %s is refused: %s",
-                        *(parameter.name, cell.name, last, value, reason),
-                        extra=ON_STDOUT,
-                    )
+            end = last = parameter.low if number == 0 else parameter.high
+            for value in (end, *values):
+                if reason := refusal(cell, study, {parameter.key: value}):
                     ends[number] = last
+                    what = "so trials near it will fail" if value == end else f"so search.extend stops at {last}"
+                    text = f"the search of cell {cell.name}: {parameter.name} {value} is refused, {what}: {reason}"
+                    logger.warning("%s", text, extra=ON_STDOUT)
                     break
                 last = value
         reach.setdefault(cell.name, {})[parameter.key] = (ends[0], ends[1])
