@@ -76,12 +76,17 @@ def reads_tokens(model: nn.Module) -> bool:
 
 
 def check_reads_tokens(model: nn.Module, config: PeftConfig) -> None:
-    """Refuse a prompt method for a model that reads images.
+    """Refuse a prompt method, and new embeddings of tokens, for a model that reads images.
 
     Raises:
-        UserError: The message names the method.
+        UserError: The message names the method or the setting.
     """
-    if config.is_prompt_learning and not reads_tokens(model):
+    if reads_tokens(model):
+        return
+    tokens = next((name for name in ("trainable_token_indices", "token_indices") if getattr(config, name, None)), None)
+    if tokens is not None:
+        raise UserError(f"{tokens} names tokens, but the model reads images: remove it")
+    if config.is_prompt_learning:
         raise UserError(
             f"model.adapter: {type(config).__name__} puts virtual tokens before a text, but the model reads images: "
             "choose a method that changes weights, such as peft.LoraConfig"

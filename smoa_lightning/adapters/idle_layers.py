@@ -25,9 +25,6 @@ def idle_layers(model: Any, pixels: tuple[int, int, int]) -> set[str]:
     Args:
         model: A model on the meta device, without an adapter.
         pixels: Channels, height and width of an image.
-
-    Raises:
-        UserError: The model reads the weight of a layer that was split into its parts.
     """
     linear = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D)}
     called: set[str] = set()
@@ -36,8 +33,6 @@ def idle_layers(model: Any, pixels: tuple[int, int, int]) -> set[str]:
     try:
         with torch.no_grad():
             model.eval()(pixel_values=image)
-    except UserError:
-        raise
     except Exception as error:  # what a model raises for tensors without values has no common class
         logger.debug("layers that are not called are not known: %s: %s", type(error).__name__, error)
         return set()

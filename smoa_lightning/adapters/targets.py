@@ -13,7 +13,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from smoa_lightning.adapters.linear_layers import all_linear, is_special
-from smoa_lightning.backbones.fused import SplitLinear, split_targets
+from smoa_lightning.backbones.fused import SplitLinear, split_names, split_patterns
 from smoa_lightning.common.errors import UserError, nearest
 
 # The attention inputs and both feed-forward layers (q, k, v, up, down), as the SMoA authors choose them. In an encoder
@@ -123,15 +123,24 @@ def resolve_targets(model: nn.Module, config: PeftConfig) -> PeftConfig:
             settings.feedforward_modules = names  # IA3 needs the names of the feed-forward targets
     if isinstance(settings.target_modules, str) and settings.target_modules.lower() == "all-linear":
         settings.target_modules = all_linear(model, config)
-    if not isinstance(settings.target_modules, str):
-        settings.target_modules = split_targets(model, list(settings.target_modules))
-        if getattr(settings, "feedforward_modules", None):
-            settings.feedforward_modules = split_targets(model, list(settings.feedforward_modules))
+    _follow_split(model, config)
     _check_targets(model, config)
     if getattr(settings, "fan_in_fan_out", None) is False:
         matched = [module for _, module in matched_modules(model, config)]
         settings.fan_in_fan_out = bool(matched) and all(isinstance(module, Conv1D) for module in matched)
     return config
+
+
+def _follow_split(model: nn.Module, config: Any) -> None:
+    """Let settings that name a split layer mean all its parts."""
+    if not any(isinstance(module, SplitLinear) for module in model.modules()):
+        return
+    for setting in ("target_modules", "exclude_modules", "feedforward_modules"):
+        if names := getattr(config, setting, None):
+            setattr(config, setting, split_names(model, names if isinstance(names, str) else list(names)))
+    for setting in ("rank_pattern", "alpha_pattern"):
+        if patterns := getattr(config, setting, None):
+            setattr(config, setting, split_patterns(model, patterns))
 
 
 def check_saved_modules(model: nn.Module, config: PeftConfig) -> None:

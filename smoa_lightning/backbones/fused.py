@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,6 +22,13 @@ FUSED: dict[str, dict[str, tuple[str, ...]]] = {
     "modernbert": {"attn.Wqkv": QKV, "mlp.Wi": ("input", "gate")},
     "timm_wrapper": {"attn.qkv": QKV},
 }
+# Modules of timm whose attention has queries, keys and values one after the other. Others mix them head by head
+# (TinyViT, MaxViT), have two parts (GCViT) or multiply with the weight themselves (BEiT, EVA, Swin v2).
+TIMM = {"timm.layers.attention"} | {
+    f"timm.models.{name}"
+    for name in ("cait", "davit", "hiera", "mvitv2", "swin_transformer", "swin_transformer_v2_cr", "vision_transformer",
+                 "vision_transformer_relpos", "vision_transformer_sam", "xcit")
+}  # fmt: skip
 
 
 class SplitLinear(nn.Module):
@@ -41,15 +49,6 @@ class SplitLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return the outputs of all parts, (..., d_1 + d_2 + ...), of x (..., d_in)."""
         return torch.cat([part(x) for part in self.children()], dim=-1)
-
-    @property
-    def weight(self) -> Tensor:
-        """Refuse a model that multiplies with the fused weight itself, as timm's BEiT does.
-
-        Raises:
-            UserError: Always.
-        """
-        raise UserError(f"{SETTING} is true, but the model reads the weight of a fused layer itself: set it to false")
 
     def joined(self) -> nn.Linear | Conv1D:
         """Return the fused layer; the parts have no adapters any more."""
@@ -91,14 +90,22 @@ def split_fused(model: Any, name: str) -> None:
     found = 0
     for path, module in list(model.named_modules()):
         ending = next((end for end in known if path.endswith(f".{end}")), None)
-        found += ending is not None
-        if ending is not None and isinstance(module, nn.Linear | Conv1D):
+        if ending is None or not _is_in_order(model, path):
+            continue
+        found += 1
+        if isinstance(module, nn.Linear | Conv1D):
             model.set_submodule(path, SplitLinear(module, _sizes(module, known[ending], model.config)))
     if not found:
         raise UserError(
             f"{SETTING} is true, but {name!r} is of the kind {model.config.model_type!r}, which has no fused layer "
             f"whose outputs lie one part after the other: set it to false; such layers are known of {', '.join(FUSED)}"
         )
+
+
+def _is_in_order(model: Any, path: str) -> bool:
+    """Whether the outputs of a fused layer lie one part after the other; timm has models where they do not."""
+    owner = type(model.get_submodule(path.rpartition(".")[0])).__module__
+    return not owner.startswith("timm.") or owner in TIMM
 
 
 def join_fused(model: nn.Module) -> None:
@@ -108,14 +115,54 @@ def join_fused(model: nn.Module) -> None:
             model.set_submodule(path, module.joined())
 
 
-def split_targets(model: nn.Module, targets: list[str]) -> list[str]:
-    """Return targets with the parts of a split layer in the place of its name."""
+def split_names(model: nn.Module, names: list[str] | str) -> list[str] | str:
+    """Return names of layers with the parts of a split layer in the place of its name.
+
+    Args:
+        model: The model.
+        names: Full names or endings of names, or a regular expression of full names. One that matches no split layer
+            is returned as it is.
+    """
+    modules = dict(model.named_modules())
+    if isinstance(names, str):
+        matched = [path for path in modules if _matches(names, path)]
+        if not any(isinstance(modules[path], SplitLinear) for path in matched):
+            return names
+        names = matched
     found: list[str] = []
-    for target in targets:
-        modules = [m for path, m in model.named_modules() if path == target or path.endswith(f".{target}")]
-        split = next((m for m in modules if isinstance(m, SplitLinear)), None)
-        found += [target] if split is None else [f"{target}.{part}" for part, _ in split.named_children()]
+    for name in names:
+        named = [module for path, module in modules.items() if path == name or path.endswith(f".{name}")]
+        split = next((module for module in named if isinstance(module, SplitLinear)), None)
+        found += [name] if split is None else [f"{name}.{part}" for part, _ in split.named_children()]
+    return list(dict.fromkeys(found))
+
+
+def split_patterns(model: nn.Module, patterns: Mapping[str, Any]) -> dict[str, Any]:
+    """Return values of layers, such as ``rank_pattern``, with the parts of a split layer in the place of its name.
+
+    Args:
+        model: The model.
+        patterns: Ending of a full name, or a regular expression of such endings -> value; the first one decides.
+    """
+    found: dict[str, Any] = {}
+    for pattern, value in patterns.items():
+        matched = [(path, m) for path, m in model.named_modules() if _matches(rf"(.*\.)?({pattern})", path)]
+        split = {path: module for path, module in matched if isinstance(module, SplitLinear)}
+        for path, module in split.items():
+            found |= {
+                name: found.get(name, value) for name in (f"{path}.{part}" for part, _ in module.named_children())
+            }
+        if len(split) < len(matched) or not split:
+            found.setdefault(pattern, value)
     return found
+
+
+def _matches(pattern: str, name: str) -> bool:
+    """Whether a regular expression matches; one that is not valid matches nothing, and is refused elsewhere."""
+    try:
+        return re.fullmatch(pattern, name) is not None
+    except re.error:
+        return False
 
 
 def _sizes(layer: Any, parts: tuple[str, ...], config: Any) -> dict[str, int]:

@@ -214,6 +214,11 @@ def load_adapter(
         if facts["backbone"].get("split_fused"):
             split_fused(backbone, str(backbone.name_or_path))
         head = head_of(facts["location"].get("head"))
+        if head.texts and not isinstance(backbone, head.auto_class):
+            raise UserError(
+                f"the adapter in {folder} has a head that starts from texts (model.head_init), which a "
+                f"{type(backbone).__name__} computes in another way: name the folder of the backbone, or leave it out"
+            )
         name = str(backbone.name_or_path)
         location = Location("local" if Path(name).is_dir() else "hub", name, head=head)
     else:

@@ -105,7 +105,8 @@ class Teacher:
         """Return whether the teacher has an adapter on the same frozen weights as its student."""
         config = student.backbone_config
         frozen = student.adapter_config is not None and config.quantization is None
-        same = (self.location, self.config.dtype) == (student.location, config.dtype)
+        own, theirs = ((c.dtype, c.split_fused) for c in (self.config, config))
+        same = (self.location, own) == (student.location, theirs)
         return self.adapter is not None and not self.is_whole and frozen and same
 
     def facts(self) -> dict[str, Any]:

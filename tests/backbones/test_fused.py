@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import peft
@@ -112,6 +113,50 @@ def test_the_name_of_the_layer_means_all_its_parts(tmp_path: Path) -> None:
             network = attach(load_model(config, locate(config)), SMoAConfig(r=2, target_modules=targets), 0)
             split = [layer for layer in adapted_layers(network) if layer.name.rpartition(".")[2] in PARTS]
             assert len(split) == 2 * parts
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_other_settings_name_the_whole_layer_too(name: str) -> None:
+    """An exclusion, ranks of single layers and a regular expression mean all parts, as for the fused layer."""
+    ending = QKV[name].rpartition(".")[2]
+
+    def adapted(**settings: Any) -> dict[str, int]:
+        model = MODELS[name]()
+        whole = {layer.name: layer.rank_bound for layer in adapted_layers(attach(MODELS[name](), config(settings), 0))}
+        split_fused(model, name)
+        found = {layer.name: layer.rank_bound for layer in adapted_layers(attach(model, config(settings), 0))}
+        assert {key.rpartition(".")[0] if key.rpartition(".")[2] in (*PARTS, "input") else key for key in found} == {
+            *whole
+        }
+        for key, rank in found.items():
+            assert rank == whole.get(key, whole.get(key.rpartition(".")[0]))
+        return found
+
+    def config(settings: dict[str, Any]) -> peft.LoraConfig:
+        return peft.LoraConfig(r=2, **settings)
+
+    layers = "h|layers"
+    assert not [key for key in adapted(exclude_modules=[ending]) if ending in key]
+    assert [key for key in adapted(exclude_modules=rf".*({layers})\.0\..*{ending}") if ending in key]
+    assert {*adapted(target_modules=[ending], rank_pattern={ending: 3}).values()} == {3}
+    assert {*adapted(rank_pattern={rf"({layers})\.0\..*{ending}": 5}).values()} == {2, 5}
+    assert len(adapted(target_modules=rf".*\.0\..*{ending}")) == 3
+
+
+@pytest.mark.parametrize("owner", ["timm.models.tiny_vit", "timm.models.gcvit", "timm.models.maxxvit"])
+def test_layers_of_timm_whose_parts_are_mixed_are_not_split(owner: str) -> None:
+    def model(module: str) -> Any:
+        attention = type("Attention", (nn.Module,), {"__module__": module})()
+        attention.qkv = nn.Linear(4, 12)
+        network: Any = nn.ModuleDict({"block": nn.ModuleDict({"attn": attention})})
+        network.config = SimpleNamespace(model_type="timm_wrapper")
+        return network
+
+    with pytest.raises(UserError, match=r"is of the kind 'timm_wrapper', which has no fused layer whose outputs lie"):
+        split_fused(model(owner), "mixed")
+    split = model("timm.layers.attention")
+    split_fused(split, "in order")
+    assert [part.out_features for part in split["block"]["attn"].qkv.children()] == [4, 4, 4]
 
 
 def test_a_run_is_exported_with_its_fused_layers(

@@ -47,13 +47,34 @@ class Each:
 
 
 class OwnGenerator:
-    """Draws from a generator that nobody seeds again."""
+    """Draws from a generator that nobody seeds again; the first eight images come in four pairs of equal ones."""
 
     def __init__(self) -> None:
-        self.source = np.random.default_rng(0)
+        self.source = np.random.default_rng(3)
 
     def __call__(self, image: Image.Image) -> Image.Image:
-        return image.rotate(self.source.uniform(0, 360))
+        return ImageOps.mirror(image) if self.source.random() < 0.5 else image
+
+
+class InPlace:
+    """Changes the image that it is given."""
+
+    def __call__(self, image: Image.Image) -> Image.Image:
+        image.paste(ImageOps.invert(image))
+        return image
+
+
+class Wide:
+    """Returns values of more than 8 bits, or no pixel."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+
+    def __call__(self, image: Image.Image) -> Image.Image:
+        gray = np.asarray(image.convert("L"))
+        if self.kind == "none":
+            return image.crop((0, 0, 0, 0))
+        return Image.fromarray(gray / np.float32(255) if self.kind == "float" else gray.astype(np.uint16) * 257)
 
 
 class ToArray:

@@ -90,6 +90,14 @@ def test_processes_see_the_images_of_one_process(vision_model: Model, image_fold
             assert torch.equal(part["pixel_values"], whole["pixel_values"][rank::2])
 
 
+def test_a_change_in_place_is_repeatable(vision_model: Model, image_folder: Path) -> None:
+    data = data_of(vision_model("vit"), image_folder, [{"class_path": f"{OWN}.InPlace"}])
+    plain, changed = (by_row(batches_of(each.train_dataloader()))
+                      for each in (data_of(vision_model("vit"), image_folder, None), data))  # fmt: skip
+    for row, pixels in plain.items():
+        torch.testing.assert_close(changed[row], -pixels, atol=1 / 32, rtol=0)  # inverted before it is resized
+
+
 def test_a_change_is_made_before_the_image_processor(vision_model: Model, image_folder: Path) -> None:
     always = [{"class_path": f"{OWN}.Flip", "init_args": {"p": 1.0}}]
     data = data_of(vision_model("vit"), image_folder, always)
@@ -163,6 +171,13 @@ def test_a_run_records_its_changes_and_evaluations_import_none(
         ({"class_path": f"{OWN}.NotCallable"}, r"NotCallable makes an object that cannot be called with an image"),
         ({"class_path": f"{OWN}.ToArray"}, r"ToArray returns numpy.ndarray for an image, but must return an image"),
         ({"class_path": f"{OWN}.Fails"}, r"cannot change the image of row \d+: ZeroDivisionError: no pixels in"),
+        ({"class_path": f"{OWN}.Wide", "init_args": {"kind": "float"}}, r"returns an image of the mode 'F', whose"),
+        ({"class_path": f"{OWN}.Wide", "init_args": {"kind": "16 bits"}}, r"returns an image of the mode 'I;16'"),
+        ({"class_path": f"{OWN}.Wide", "init_args": {"kind": "none"}}, r"Wide returns an image without pixels"),
+        ({"class_path": f"{OWN}.Each", "init_args": {"changes": [{"class_path": f"{OWN}.Flip", "p": 1}]}},
+         r"{'class_path': '.*Flip', 'p': 1} must be a mapping with class_path and the mapping init_args alone"),
+        ({"class_path": f"{OWN}.Each", "init_args": {"changes": [{"class_path": f"{OWN}.Flip", "init_args": [1]}]}},
+         r"'init_args': \[1\]} must be a mapping with class_path and the mapping init_args alone"),
         ({"class_path": f"{OWN}.OwnGenerator"}, r"OwnGenerator change one image in two ways with the same seed"),
     ],
 )  # fmt: skip

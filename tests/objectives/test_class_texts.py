@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 from torch.nn import functional as F
-from transformers import AutoTokenizer, CLIPModel
+from transformers import AutoTokenizer, CLIPForImageClassification, CLIPModel
 
 from smoa_lightning.__main__ import main
 from smoa_lightning.backbones.backbone import BackboneConfig
@@ -121,6 +121,10 @@ def test_a_run_scores_zero_shot_first_and_trains_head_and_adapter_alone(
     capsys.readouterr()
     assert main(["params", *arguments, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["head_parameters"] == 39
+    assert main(["rank", str(run), "--truncate"]) == 0
+    plain = CLIPForImageClassification.from_pretrained(clip, num_labels=3)
+    with pytest.raises(UserError, match=r"head that starts from texts .* which a CLIPForImageClassification computes"):
+        load_adapter(run, plain)
     assert main(["export", str(run), "--output", str(tmp_path / "adapter"), "--format", "adapter"]) == 0
     assert main(["export", str(run), "--output", str(tmp_path / "merged")]) == 2
     assert "transformers has no class for a head that starts from texts" in capsys.readouterr().err

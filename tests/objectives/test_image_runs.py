@@ -61,7 +61,7 @@ def test_fit_test_params_rank_and_export(
     capsys.readouterr()
     assert main(["params", *arguments, "--json", "--model.budget", "2k"]) == 0
     assert abs(json.loads(capsys.readouterr().out)["trainable_parameters"] - 2000) < 400
-    assert main(["rank", str(run)]) == 0
+    assert main(["rank", str(run), "--truncate"]) == 0
     assert main(["report", str(run)]) == 0
 
     assert main(["export", str(run), "--output", str(tmp_path / "merged")]) == 0

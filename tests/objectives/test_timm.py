@@ -97,7 +97,7 @@ def test_default_targets_are_those_of_other_vision_transformers(
         ([], "blocks.0.attn.qkv, but the model reads the weight of this layer itself and never calls it"),
         (
             ["--model.backbone.split_fused", "true"],
-            "split_fused is true, but the model reads the weight of a fused layer",
+            "of the kind 'timm_wrapper', which has no fused layer whose outputs",
         ),
         (["--model.adapter.exclude_modules", r".*\.qkv"], ""),
     ],

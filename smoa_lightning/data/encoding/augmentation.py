@@ -17,6 +17,7 @@ from smoa_lightning.common.errors import UserError, one_line
 from smoa_lightning.configuration.import_policy import import_class
 
 SETTING = "data.augmentation"
+TRIED = 8  # epochs in which the first image is changed twice
 
 
 class Augmentation:
@@ -51,7 +52,7 @@ class Augmentation:
             row: Index of the row in its split.
 
         Raises:
-            UserError: A change fails, or returns no image.
+            UserError: A change fails, or returns no image, or one that has no pixels or more than 8 bits.
         """
         with seeded_draws(self._seed, epoch, row):
             for name, change in zip(self._names, self._changes, strict=True):
@@ -68,20 +69,26 @@ class Augmentation:
                         "return an image (PIL.Image.Image); the image processor of the model makes the tensor"
                     )
                 image = changed
+        if image.mode in ("I", "F") or image.mode.startswith("I;16") or 0 in image.size:
+            fault = (
+                "without pixels" if 0 in image.size else f"of the mode {image.mode!r}, whose largest value is unknown"
+            )
+            raise UserError(f"{SETTING}: {name} returns an image {fault}, but must return one with 8 bits, such as RGB")
         return image
 
     def check(self, image: Image.Image, row: int) -> None:
-        """Try the changes on an image, twice.
+        """Try the changes on an image in some epochs, twice in each.
 
         Raises:
             UserError: A change fails, or draws from a generator of its own, so that no run could be repeated.
         """
-        first, second = (np.asarray(self(image, 0, row)) for _ in range(2))
-        if first.shape != second.shape or not np.array_equal(first, second):
-            raise UserError(
-                f"{SETTING}: {', '.join(self._names)} change one image in two ways with the same seed; changes must "
-                "draw from the global generators of torch, NumPy or Python, which are seeded for each image"
-            )
+        for epoch in range(TRIED):
+            first, second = (np.asarray(self(image.copy(), epoch, row)) for _ in range(2))
+            if not np.array_equal(first, second):
+                raise UserError(
+                    f"{SETTING}: {', '.join(self._names)} change one image in two ways with the same seed; changes "
+                    "must draw from the global generators of torch, NumPy or Python, which are seeded for each image"
+                )
 
 
 def _plain(value: Any) -> Any:
@@ -99,9 +106,11 @@ def _made(spec: Any) -> Any:
         return spec
     if "class_path" not in spec:
         return {name: _made(inner) for name, inner in spec.items()}
-    path = str(spec["class_path"])
+    path, given = str(spec["class_path"]), spec.get("init_args") or {}
+    if not (spec.keys() <= {"class_path", "init_args"} and isinstance(given, Mapping)):
+        raise UserError(f"{SETTING}: {dict(spec)} must be a mapping with class_path and the mapping init_args alone")
     kind = import_class(path, SETTING, {"torchvision": "images"})
-    arguments = {name: _made(inner) for name, inner in (spec.get("init_args") or {}).items()}
+    arguments = {name: _made(inner) for name, inner in given.items()}
     try:
         return kind(**arguments)
     except Exception as error:  # each library has its own

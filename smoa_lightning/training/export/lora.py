@@ -118,7 +118,8 @@ def find_updates(backbone: PreTrainedModel, merged: PreTrainedModel) -> Updates:
         UserError: An update has a value that is not finite.
     """
     layers, seen = {}, set()
-    shared = getattr(merged.get_input_embeddings(), "weight", None)
+    has_outputs = merged.get_output_embeddings() is not None  # models of images have neither
+    shared = getattr(merged.get_input_embeddings(), "weight", None) if has_outputs else None
     linear = [(n, m) for n, m in backbone.named_modules() if isinstance(m, nn.Linear | Conv1D)]
     for name, module in tqdm(linear, desc="decompose", unit="layer", leave=False, delay=2, disable=no_bar()):
         layer: Any = merged.get_submodule(name)
