@@ -84,14 +84,13 @@ def detectable_lines(plan: Plan, costs: Sequence[CellCost]) -> Iterator[str]:
         )
     found, by_name = detectable(plan, costs), {cost.cell: cost for cost in costs}
     metrics = {row.cell: row.metric for row in plan.rows}
-    has_baseline = any(row.baseline for row in plan.rows)
-    if not has_baseline:
+    if not any(row.baseline for row in plan.rows):
         yield (
             "the study has no baseline, so the report tests no cell against another one, except in contrasts: set one "
             "with baseline: {AXIS: VALUE}"
         )
     for name, smallest in found.items():
-        what = f"from {name}" if has_baseline else f"between {name} and another cell"
+        what = _compared(plan, name)
         if smallest is None:
             yield (
                 f"smallest detectable difference {what}: not computed, since {metrics[name]} is not an accuracy "
@@ -111,10 +110,16 @@ def _of_secondary(plan: Plan, metric: str, costs: Sequence[CellCost]) -> Iterato
     by_name = {cost.cell: cost for cost in costs}
     for name, smallest in detectable(plan, costs, metric).items():
         if smallest is not None:
-            yield from _of_baseline(plan, name, metric, by_name[name].work.report_rows, smallest)
+            rows = by_name[name].work.report_rows
+            yield from _of_baseline(plan, _compared(plan, name), metric, rows, smallest)
         elif metric in plan.margins:
             margin = _margin(plan.margins[metric], metric)
             yield f"the margin of {margin} of {metric}: no finished runs show how it varies"
+
+
+def _compared(plan: Plan, name: str) -> str:
+    """Return which differences a baseline stands for, in words."""
+    return f"from {name}" if any(row.baseline for row in plan.rows) else f"between {name} and another cell"
 
 
 def _of_baseline(plan: Plan, what: str, metric: str, items: int, smallest: Detectable) -> Iterator[str]:
