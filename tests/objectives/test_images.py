@@ -286,6 +286,11 @@ def test_models_that_do_not_fit_are_refused(
         UserError, match=r"PromptTuningConfig puts virtual tokens before a text, but the model reads images"
     ):
         module.configure_model()
+    tokens = [peft.LoraConfig(trainable_token_indices=[1]), peft.TrainableTokensConfig(token_indices=[1])]
+    for config in tokens:
+        module, _ = build(vision_model("clip"), image_folder, config)
+        with pytest.raises(UserError, match=r"token_indices names tokens, but the model reads images: remove it"):
+            module.configure_model()
 
 
 def test_a_head_in_the_files_is_loaded(vision_model: Callable[[str], Path], image_folder: Path, tmp_path: Path) -> None:
