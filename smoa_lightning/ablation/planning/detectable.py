@@ -118,7 +118,7 @@ def _of_secondary(plan: Plan, metric: str, costs: Sequence[CellCost]) -> Iterato
 
 
 def _compared(plan: Plan, name: str) -> str:
-    """Return which differences a baseline stands for, in words."""
+    """Return what is compared with a cell, in words."""
     return f"from {name}" if any(row.baseline for row in plan.rows) else f"between {name} and another cell"
 
 
