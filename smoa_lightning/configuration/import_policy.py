@@ -60,8 +60,10 @@ def import_class(path: str, key: str, extras: Mapping[str, str]) -> type:
             known = [word for word, member in vars(sys.modules[module]).items() if isinstance(member, type)]
             close = f"; the nearest are {nearest(name, known, 3)}" if known else ""
             raise UserError(f"{key}: there is no class {path!r}{close}") from None
-        extra = extras.get(path.split(".")[0])
-        remedy = f"; it comes with: pip install 'smoa-lightning[{extra}]'" if extra else ""
+        package = path.split(".")[0]
+        remedy = f"; it comes with: pip install 'smoa-lightning[{extras[package]}]'" if package in extras else ""
+        if not remedy and isinstance(error, ModuleNotFoundError) and error.name == package:
+            remedy = "; for a file of yours, put its folder into the environment variable PYTHONPATH"
         raise UserError(f"{key}: cannot import {path!r}: {one_line(error)}{remedy}") from error
     if not isinstance(found, type):
         raise UserError(f"{key}: {path!r} is not a class; it takes a class")

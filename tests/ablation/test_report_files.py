@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import re
 import subprocess
 import sys
@@ -13,8 +14,11 @@ from typing import Any
 
 import pytest
 
+from smoa_lightning.ablation.report.analysis import analyse
+from smoa_lightning.ablation.report.folder import read_study
 from smoa_lightning.ablation.report.latex import latex
 from smoa_lightning.ablation.report.markdown import markdown
+from smoa_lightning.ablation.report.summary import opening
 from smoa_lightning.commands.report import FORMATS, write_report
 from smoa_lightning.records.page.document import Table, columns
 from smoa_lightning.records.page.html import page
@@ -192,3 +196,22 @@ def test_a_browser_shows_all_figures_within_the_page(study: Path, tmp_path: Path
     assert all(int(side) > 100 for size in sizes.split() for side in size.split("x"))
     lines = {f.stem: len(f.read_text().splitlines()) - 1 for f in study.glob("tables/*.csv")}
     assert int(rows) == sum(lines.values()) + lines["cells"]  # the page has two tables of cells
+
+
+@pytest.mark.parametrize(
+    ("part", "facts", "note"),
+    [
+        ("data", {"source": "embedded", "task": "piqa"}, "The rows of piqa are generated rows of this package:"),
+        ("data", {"source": "embedded", "task": "digits"}, None),
+        ("backbone", {"source": "embedded"}, "The base model is the small one of this package:"),
+    ],
+)
+def test_a_report_says_what_is_embedded(tmp_path: Path, part: str, facts: dict[str, str], note: str | None) -> None:
+    make_study(tmp_path, {"method=lora": {"labels": {"method": "lora"}, "accuracy": 0.5, "parameters": 10}})
+    for file in (tmp_path / "runs").glob("*/record.json"):
+        record = json.loads(file.read_text())
+        record[part] |= facts
+        file.write_text(json.dumps(record))
+    text = opening(analyse(read_study(tmp_path)))
+    assert ("of this package" in text) == (note is not None)
+    assert note is None or note in text

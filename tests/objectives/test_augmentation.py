@@ -163,7 +163,7 @@ def test_a_run_records_its_changes_and_evaluations_import_none(
 @pytest.mark.parametrize(
     ("entry", "sentence"),
     [
-        ({"class_path": "torchvisio.transforms.Flip"}, r"cannot import 'torchvisio.transforms.Flip': No module named"),
+        ({"class_path": "torchvisio.Flip"}, r"cannot import .torchvisio.Flip.: No module .*; for a file .* PYTHONPATH"),
         ({"class_path": f"{OWN}.Filp"}, r"there is no class 'tests.objectives.changes.Filp'; the nearest are Flip"),
         ({"class_path": f"{OWN}.random"}, r"'tests.objectives.changes.random' is not a class"),
         ({"class_path": "subprocess.Popen", "init_args": {"args": []}}, r"'subprocess.Popen' is not allowed as"),

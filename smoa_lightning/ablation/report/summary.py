@@ -10,6 +10,7 @@ from smoa_lightning.ablation.report.cells import CellResult, decimals, unit
 from smoa_lightning.ablation.report.comparisons import BASE_MODEL, Comparison
 from smoa_lightning.ablation.statistics import MINIMUM_SEEDS, counted
 from smoa_lightning.ablation.statistics.verdict import EQUIVALENT, NOT_ESTABLISHED
+from smoa_lightning.records.embedded_note import embedded_note
 from smoa_lightning.records.published_rules import rules_note
 from smoa_lightning.records.selection import selection_note
 
@@ -78,7 +79,8 @@ def opening(analysis: Analysis) -> str:
         prompts = counted(len(base.by_seed), "seed")
         text += f"{where}, the mean over the few-shot prompts of {prompts}." if base.by_seed else f"{where}."
     records = [run.record for run in analysis.study.finished]
-    return " ".join([text, *(note for note in (selection_note(records), rules_note(records)) if note)])
+    notes = embedded_note(records), selection_note(records), rules_note(records)
+    return " ".join([text, *filter(None, notes)])
 
 
 def summary(analysis: Analysis) -> list[str]:

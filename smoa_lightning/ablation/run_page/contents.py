@@ -118,7 +118,7 @@ def _score_blocks(run: ScoredRun, base: ScoredRun | None) -> Iterator[Block]:
         main = next(iter(run.metrics(task)), "")
     found = Compared(sides, rows, compared, main, {}, Disagreements((), ()))
     yield Paragraph(_headline(run, task, main, rows), lead=True)
-    for note in (embedded_note(run.record), selection_note([run.record]), rules_note([run.record])):
+    for note in (embedded_note([run.record]), selection_note([run.record]), rules_note([run.record])):
         if note:
             yield Paragraph(note)
     for each in found.main:
