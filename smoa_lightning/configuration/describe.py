@@ -59,7 +59,7 @@ def help_or_check(command: str, args: list[str]) -> bool:
     settings = check_arguments(command, args)
     if command in ("fit", "params") and settings is not None:
         check_strategy(settings)
-        check_places(settings)
+        check_places(settings, command)
     return False
 
 

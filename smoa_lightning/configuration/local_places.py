@@ -9,11 +9,14 @@ from smoa_lightning.common.paths import check_model_folder, check_rows, check_te
 from smoa_lightning.configuration.composition import Settings, value_at
 
 
-def check_places(settings: Settings) -> None:
+def check_places(settings: Settings, command: str) -> None:
     """Refuse a backbone, rows or a teacher where nothing is. URLs and names on the hub are not looked up.
+
+    ``params`` counts without rows, so it does not look for them.
 
     Args:
         settings: The settings of files and flags; a value of a flag may be its text.
+        command: ``fit`` or ``params``.
 
     Raises:
         UserError: The message names the setting and the place.
@@ -24,7 +27,7 @@ def check_places(settings: Settings) -> None:
 
     if value("model.backbone.source") == "local" and isinstance(path := value("model.backbone.path"), str):
         check_model_folder(path)
-    if value("data.source") == "local":
+    if command == "fit" and value("data.source") == "local":
         for place in _places(value("data.path")):
             check_rows(place, local_path(place).exists())
     if isinstance(teacher := value("model.distillation.teacher"), str):
