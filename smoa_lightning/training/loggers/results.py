@@ -83,7 +83,7 @@ def log_final(trainer: L.Trainer, record: Mapping[str, Any], metrics: Mapping[st
         if isinstance(logger, TensorBoardLogger):
             tags = map(tag_of, CURVES) if isinstance(logger, RunLogger) else CURVES
             for summary in entry(columns_of(record) | final, tags):
-                logger.experiment.file_writer.add_summary(summary, step)  # a resumed run forgets points from its step on
+                logger.experiment.file_writer.add_summary(summary, step)  # resuming forgets the points from its step on
         elif isinstance(logger, WandbLogger):
             logger.experiment.summary.update(measured)  # a point of its own would be a chart
         else:
