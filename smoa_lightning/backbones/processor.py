@@ -6,6 +6,7 @@ import copy
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
 from transformers import AutoImageProcessor, BaseImageProcessor, PreTrainedTokenizerBase
 
 from smoa_lightning.backbones.backbone import Location, content, read_architecture, reading_errors
@@ -55,3 +56,10 @@ def channels_of(processor: Any) -> int:
     """Return how many channels the images of a model have: 3 unless its image processor normalises one."""
     settings = getattr(processor, "data_config", {})  # of timm
     return len(getattr(processor, "image_mean", None) or settings.get("mean") or (0, 0, 0))
+
+
+def pixels_of(processor: Any) -> tuple[int, int, int]:
+    """Return channels, height and width that an image processor makes of a gray image of 224 x 224 pixels."""
+    image = Image.new("L" if channels_of(processor) == 1 else "RGB", (224, 224))
+    depth, height, width = processor(image, return_tensors="pt")["pixel_values"][0].shape
+    return depth, height, width

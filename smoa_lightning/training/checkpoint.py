@@ -126,6 +126,15 @@ def file_digest(file: str | None) -> str | None:
     return sha256(Path(file))
 
 
+def evaluated(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a checkpoint that an evaluation takes.
+
+    It changes no image, so it takes no augmentation, and imports no class that changes images.
+    """
+    data = {key: value for key, value in config.get("data", {}).items() if key != "augmentation"}
+    return {**config, **({"data": data} if "data" in config else {})}
+
+
 def log_differences(now: dict[str, Any], then: dict[str, Any]) -> None:
     """Log each model or data setting in which this call differs from the checkpoint.
 

@@ -41,7 +41,7 @@ from smoa_lightning.training.callbacks import (
     RankMonitor,
     SamplePredictions,
 )
-from smoa_lightning.training.checkpoint import read_checkpoint
+from smoa_lightning.training.checkpoint import evaluated, read_checkpoint
 from smoa_lightning.training.evaluate import evaluate
 from smoa_lightning.training.loggers.place import check_loggers
 from smoa_lightning.training.module import FineTuneModule
@@ -323,9 +323,7 @@ def _flag(args: list[str], name: str) -> str | None:
 @contextlib.contextmanager
 def _config_file_of(checkpoint: Path) -> Iterator[Path]:
     """Write the model and data settings of a checkpoint to a temporary file."""
-    saved = read_checkpoint(checkpoint)["config"]
-    if "data" in saved:  # an evaluation changes no image, so it imports no class that does
-        saved = {**saved, "data": {key: value for key, value in saved["data"].items() if key != "augmentation"}}
+    saved = evaluated(read_checkpoint(checkpoint)["config"])
     check_checkpoint_settings(saved, str(checkpoint))
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "checkpoint.yaml"

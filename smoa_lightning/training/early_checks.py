@@ -18,10 +18,10 @@ from smoa_lightning.adapters.combine import attach_strategy
 from smoa_lightning.adapters.idle_layers import check_not_idle, idle_layers
 from smoa_lightning.adapters.targets import check_saved_modules, resolve_targets
 from smoa_lightning.backbones.backbone import load_skeleton
+from smoa_lightning.backbones.processor import pixels_of
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.data.datamodule import TaskDataModule
 from smoa_lightning.records.record import flat
-from smoa_lightning.training.memory.report import pixels_of
 from smoa_lightning.training.module import FineTuneModule
 from smoa_lightning.training.optimizer import check_head_rate, try_optimizer
 from smoa_lightning.training.packing_check import check_no_virtual_tokens

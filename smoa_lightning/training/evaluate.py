@@ -12,7 +12,7 @@ from smoa_lightning.common.checksums import checksums_in, write_sealed
 from smoa_lightning.common.console import is_first_process
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.records.record import EVALUATION, FILES, PREDICTIONS, SCORES, environment
-from smoa_lightning.training.checkpoint import log_differences
+from smoa_lightning.training.checkpoint import evaluated, log_differences
 from smoa_lightning.training.lookups import floats
 from smoa_lightning.training.processes import ending_together
 from smoa_lightning.training.run_notes import evaluation_result
@@ -34,7 +34,7 @@ def evaluate(run: Run, trainer: L.Trainer, function: Callable[..., Any], checkpo
     """
     began = time.monotonic()
     if checkpoint is not None:
-        log_differences(run.config, read_fitting(checkpoint, run.module)["config"])
+        log_differences(run.config, evaluated(read_fitting(checkpoint, run.module)["config"]))
         kwargs["ckpt_path"] = checkpoint
     run.data.setup(function.__name__)  # reads and encodes the rows, so that a refused row leaves no folder
     run.folder.mkdir(parents=True, exist_ok=True)

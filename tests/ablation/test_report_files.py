@@ -203,6 +203,7 @@ def test_a_browser_shows_all_figures_within_the_page(study: Path, tmp_path: Path
     [
         ("data", {"source": "embedded", "task": "piqa"}, "The rows of piqa are generated rows of this package:"),
         ("data", {"source": "embedded", "task": "digits"}, None),
+        ("data", {"source": "embedded", "task": "phone_book"}, None),
         ("backbone", {"source": "embedded"}, "The base model is the small one of this package:"),
     ],
 )

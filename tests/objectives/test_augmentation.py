@@ -142,7 +142,7 @@ def test_a_checkpoint_of_other_changes_is_refused(vision_model: Model, image_fol
 
 
 def test_a_run_records_its_changes_and_evaluations_import_none(
-    vision_model: Model, image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    vision_model: Model, image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     arguments = flags(vision_model("vit"), image_folder, tmp_path / "runs")
     arguments += ["--data.augmentation", json.dumps(CHANGES), "--data.selection_rows", "9", "--trainer.max_epochs", "2"]
@@ -152,7 +152,10 @@ def test_a_run_records_its_changes_and_evaluations_import_none(
     assert f"{OWN}.Flip" in record["other_classes"]
     monkeypatch.setattr("smoa_lightning.data.encoding.augmentation.import_class", None)
     checkpoint = str(run / "checkpoints" / "best.ckpt")
+    capsys.readouterr()
     assert main(["test", "--ckpt_path", checkpoint, "--run.folder", str(tmp_path / "test")]) == 0
+    shown = capsys.readouterr()
+    assert "differs from the checkpoint" not in shown.out + shown.err
     again = json.loads((tmp_path / "test" / "evaluation.json").read_text())["metrics"]
     assert again["report/nll"] == pytest.approx(record["metrics"]["report/nll"], abs=1e-6)
 

@@ -6,12 +6,14 @@ import csv
 import importlib.util
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import lightning as L
 import pytest
 import yaml
 from lightning.pytorch.loggers import CSVLogger, Logger
+from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
 
 from smoa_lightning.__main__ import main
 from smoa_lightning.common.errors import UserError
@@ -20,6 +22,7 @@ from smoa_lightning.training.loggers import csv_points, results
 from smoa_lightning.training.loggers.contents import Table
 from smoa_lightning.training.loggers.csv_points import continue_csv, read_points
 from smoa_lightning.training.loggers.place import check_loggers, places
+from smoa_lightning.training.run_logger import RunLogger
 
 from ..runs import Killed, die_at_step, interrupt_in_last_scoring, only_run
 
@@ -285,3 +288,16 @@ def test_wandb_offline_has_one_run_with_all_of_it(
     assert any(name.startswith("report_") for name in media)
     assert any(name.startswith("rank_") for name in media)
     assert wandb.run is None  # the next run of this process gets its own entry
+
+
+def test_final_metrics_that_are_written_again_are_one_entry_of_the_hparams_tab(tmp_path: Path) -> None:
+    """A run that is killed before its record says that it is finished writes them again, from its last step on."""
+    for purge_step in (None, 3):
+        logger = RunLogger(tmp_path, purge_step)
+        trainer: Any = SimpleNamespace(loggers=[logger], global_step=3)
+        results.log_final(trainer, {"hyperparameters": {"lr": 0.1}}, {"report/acc": 0.5, "report/acc_stderr": 0.1})
+        logger.experiment.close()
+    log = EventAccumulator(str(tmp_path), size_guidance={"tensors": 0}).Reload()
+    points = {tag: len(log.Tensors(tag)) for tag in log.Tags()["tensors"]}
+    assert {"_hparams_/experiment", "_hparams_/session_start_info"} <= points.keys()
+    assert set(points.values()) == {1}

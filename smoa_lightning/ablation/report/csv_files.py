@@ -145,8 +145,10 @@ def trade_off(analysis: Analysis) -> Data:
     titles = ("curve", "metric", "unit", "at", "level", "between", "and", "mean", "low", "high", "n", *ends)
     found = analysis.trade_off
     rows: list[tuple[Entry, ...]] = []
-    for curve in () if found is None else found.curves:
-        if found is None or curve.cost is None or curve.cost.estimate is None:
+    if found is None:
+        return Data(titles, ())
+    for curve in found.curves:
+        if curve.cost is None or curve.cost.estimate is None:
             continue
         metric, mean = curve.cost.metric, curve.cost.estimate
         entries: list[Entry] = []

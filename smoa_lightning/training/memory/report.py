@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import lightning as L
 import torch
 from peft import PeftModel
-from PIL import Image
 
 from smoa_lightning.adapters.budget import BudgetFit
 from smoa_lightning.adapters.inspect import AdaptedLayer, adapted_layers, sizes
 from smoa_lightning.adapters.method_names import strategy_name
 from smoa_lightning.backbones.backbone import load_skeleton
 from smoa_lightning.backbones.heads import new_head
-from smoa_lightning.backbones.processor import channels_of
+from smoa_lightning.backbones.processor import pixels_of
 from smoa_lightning.data.datamodule import TaskDataModule
 from smoa_lightning.training.memory.disk import DiskEstimate, estimate_disk
 from smoa_lightning.training.memory.estimate import MemoryEstimate, estimate_memory
@@ -148,13 +146,6 @@ def step_shape(module: FineTuneModule, data: TaskDataModule, trainer: L.Trainer,
     pixels = pixels_of(module.processor) if head.reads_images else None
     shape = StepShape(data.batch_size, length, targets, data.packing, accumulates, mixed)
     return replace(shape, outputs=len(head.names), pixels=pixels)
-
-
-def pixels_of(processor: Any) -> tuple[int, int, int]:
-    """Return channels, height and width that an image processor makes of a gray image of 224 x 224 pixels."""
-    image = Image.new("L" if channels_of(processor) == 1 else "RGB", (224, 224))
-    depth, height, width = processor(image, return_tensors="pt")["pixel_values"][0].shape
-    return depth, height, width
 
 
 def optimizer_name(module: FineTuneModule) -> str:

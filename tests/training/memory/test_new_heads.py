@@ -17,9 +17,9 @@ from smoa_lightning.__main__ import main
 from smoa_lightning.adapters import SMoAConfig
 from smoa_lightning.backbones.backbone import BackboneConfig
 from smoa_lightning.backbones.heads import Head
+from smoa_lightning.backbones.processor import pixels_of
 from smoa_lightning.objectives import DistillationConfig, Objective, classification, regression
 from smoa_lightning.training.memory.estimate import estimate_memory
-from smoa_lightning.training.memory.report import pixels_of
 from smoa_lightning.training.memory.step import StepMemory, StepShape
 from smoa_lightning.training.module import FineTuneModule
 
