@@ -14,7 +14,7 @@ from transformers.pytorch_utils import Conv1D
 
 from smoa_lightning.adapters.linear_layers import all_linear, is_special
 from smoa_lightning.backbones.fused import SplitLinear, split_names, split_patterns
-from smoa_lightning.common.errors import UserError, nearest
+from smoa_lightning.common.errors import UserError, nearest, the_nearest
 
 # The attention inputs and both feed-forward layers (q, k, v, up, down), as the SMoA authors choose them. In an encoder
 # output.dense also matches the attention output, since no ending distinguishes the two.
@@ -153,10 +153,8 @@ def check_saved_modules(model: nn.Module, config: PeftConfig) -> None:
     for saved in getattr(config, "modules_to_save", None) or ():
         if not any(name.endswith(saved) for name in names):
             short = list(dict.fromkeys(name.rpartition(".")[2] for name in names))
-            near = nearest(saved, [name for name in short if not name.isdigit()])
-            raise UserError(
-                f"modules_to_save entry {saved!r} matches no module of {type(model).__name__}; nearest names: {near}."
-            )
+            near = the_nearest(nearest(saved, [name for name in short if not name.isdigit()]), "name")
+            raise UserError(f"modules_to_save entry {saved!r} matches no module of {type(model).__name__}; {near}.")
 
 
 def _default_targets(model: nn.Module, config: PeftConfig) -> list[str] | str:
@@ -276,8 +274,8 @@ def _check_targets(model: nn.Module, config: PeftConfig) -> None:
         for target in targets:
             if not _has(model, target):
                 raise UserError(
-                    f"target_modules entry {target!r} matches no module of {where}; nearest names: "
-                    f"{_nearest_names(model, target)}."
+                    f"target_modules entry {target!r} matches no module of {where}; "
+                    f"{the_nearest(_nearest_names(model, target), 'name')}."
                 )
     matched = matched_modules(model, config)
     special = next((name for name, module in matched if is_special(module)), None)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from smoa_lightning.commands.arguments import ArgumentParser
 from smoa_lightning.common.atomic_files import replacing
-from smoa_lightning.common.errors import UserError, nearest
+from smoa_lightning.common.errors import UserError, nearest, the_nearest
 from smoa_lightning.common.paths import local_path
 from smoa_lightning.configuration.settings import SCHEMA_FILE
 from smoa_lightning.configuration.shipped_files import KINDS, description, full_name, only_shipped, shipped_files
@@ -60,7 +60,7 @@ def named(name: str) -> Path:
     if found is not None:
         return found
     known = [known for kind in KINDS for known in shipped_files(kind)]
-    raise UserError(f"the package has no configuration {name!r}; the nearest are {nearest(name, known, 3)}")
+    raise UserError(f"the package has no configuration {name!r}; {the_nearest(nearest(name, known, 3))}")
 
 
 def copied(file: Path, folder: Path) -> Path:

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from smoa_lightning.commands.arguments import ArgumentParser
-from smoa_lightning.common.errors import UserError, nearest
+from smoa_lightning.common.errors import UserError, nearest, the_nearest
 from smoa_lightning.configuration.describe import setting_lines
 from smoa_lightning.configuration.methods import Method, methods
 from smoa_lightning.configuration.settings import class_group
@@ -59,7 +59,7 @@ def main(args: list[str]) -> None:
         return
     name = options.name.removeprefix("experiments/").removeprefix("adapters/").removesuffix(".yaml")
     if name not in known:
-        raise UserError(f"there is no strategy {options.name!r}; the nearest are {_nearest(name, known)}")
+        raise UserError(f"there is no strategy {options.name!r}; {the_nearest(_nearest(name, known))}")
     if options.json:
         facts = known[name].facts() | {"settings": known[name].settings, "file": str(known[name].file)}
         print(json.dumps(facts, indent=2, ensure_ascii=False))

@@ -46,6 +46,19 @@ def nearest(word: str, options: Iterable[str], count: int = 5) -> str:
     return ", ".join((most_alike(word, {option: (option,) for option in known}, count) or known)[:count])
 
 
+def the_nearest(found: str, kind: str = "") -> str:
+    """Return the words that announce what :func:`nearest` found, as one or as several.
+
+    >>> the_nearest("piqa"), the_nearest("q_proj, k_proj", "name"), the_nearest("r", "axis")
+    ('the nearest is piqa', 'the nearest names are q_proj, k_proj', 'the nearest axis is r')
+    """
+    several = "," in found
+    noun, *rest = kind.split(" ", 1)  # the noun is the first word, as in "key of a study"
+    if several and noun:
+        noun = {"axis": "axes", "class": "classes"}.get(noun, f"{noun}s")
+    return " ".join(filter(None, ["the nearest", noun, *rest, "are" if several else "is", found]))
+
+
 def most_alike(word: str, names: Mapping[str, Iterable[str]], count: int) -> list[str]:
     """Return the options of which a name looks most like a word, the best first; empty if none is similar.
 

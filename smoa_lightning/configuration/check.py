@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from smoa_lightning.common.console import FLAGS
-from smoa_lightning.common.errors import UserError, nearest
+from smoa_lightning.common.errors import UserError, nearest, the_nearest
 from smoa_lightning.common.folder_names import check_folder_name
 from smoa_lightning.common.paths import local_path
 from smoa_lightning.configuration.class_names import check_class, class_paths_in
@@ -158,7 +158,7 @@ class Check:
             if setting is None and all(known.matches_schema for known in accepted.values()):
                 close = ", ".join(near_keys(f"{owner}.{first}", [key.replace(".init_args.", ".") for key in accepted]))
                 raise UserError(
-                    f"{where}unknown key {f'{owner}.{first}'!r} of {class_path}; the nearest valid keys are {close}"
+                    f"{where}unknown key {f'{owner}.{first}'!r} of {class_path}; {the_nearest(close, 'key')}"
                 )
             if setting is not None and first == name:
                 self._value(setting, leaf, where, from_flag)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from smoa_lightning.common.allowed_classes import FLAG, TRUSTED, is_allowed
-from smoa_lightning.common.errors import UserError, nearest
+from smoa_lightning.common.errors import UserError, nearest, the_nearest
 from smoa_lightning.configuration.settings import CLASS_SETTINGS, matches_schema, schema
 from smoa_lightning.configuration.trainer_options import check_callback_name
 
@@ -50,9 +50,7 @@ def check_class(key: str, class_path: Any, where: str = "") -> None:
     shown = schema()["x-classes"][key].values() if key in CLASS_SETTINGS else names
     places = [known for known in dict.fromkeys(shown) if known.rpartition(".")[0] == package]
     close = nearest(name, [known.rpartition(".")[2] for known in places], 3) if places else ""
-    near = (
-        f"the nearest classes in {package} are {close}" if places else f"the nearest is {nearest(class_path, names, 1)}"
-    )
+    near = the_nearest(close, f"class in {package}") if places else f"the nearest is {nearest(class_path, names, 1)}"
     raise UserError(f"{where}{key}: there is no {what} {class_path!r}; {near}")
 
 
@@ -63,7 +61,7 @@ def _check_short_name(key: str, name: str, what: str, where: str) -> None:
     if not classes or name in classes or not all(map(matches_schema, tops)):
         return
     short = [known for known in classes if "." not in known]
-    raise UserError(f"{where}{key}: there is no {what} {name!r}; the nearest are {nearest(name, short, 3)}")
+    raise UserError(f"{where}{key}: there is no {what} {name!r}; {the_nearest(nearest(name, short, 3))}")
 
 
 def _is_described(package: str, key: str) -> bool:

@@ -13,7 +13,7 @@ from jsonargparse._common import ImportDenied, parsing_settings  # the public in
 from jsonargparse._util import import_object  # there is no public one
 
 from smoa_lightning.common.allowed_classes import allowed_packages
-from smoa_lightning.common.errors import UserError, nearest, one_line
+from smoa_lightning.common.errors import UserError, nearest, one_line, the_nearest
 
 
 @contextlib.contextmanager
@@ -58,7 +58,7 @@ def import_class(path: str, key: str, extras: Mapping[str, str]) -> type:
         module, _, name = path.rpartition(".")
         if isinstance(error, AttributeError) and module in sys.modules:
             known = [word for word, member in vars(sys.modules[module]).items() if isinstance(member, type)]
-            close = f"; the nearest are {nearest(name, known, 3)}" if known else ""
+            close = f"; {the_nearest(nearest(name, known, 3))}" if known else ""
             raise UserError(f"{key}: there is no class {path!r}{close}") from None
         package = path.split(".")[0]
         remedy = f"; it comes with: pip install 'smoa-lightning[{extras[package]}]'" if package in extras else ""

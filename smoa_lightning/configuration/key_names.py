@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from smoa_lightning.common.errors import most_alike
+from smoa_lightning.common.errors import most_alike, the_nearest
 
 # The last word of a setting in other programs -> its last words here.
 OTHER_WORDS = {
@@ -29,6 +29,7 @@ OTHER_WORDS = {
     "model_name_or_path": ("path", "name"),
     "dataset": ("task", "path"),
     "output_dir": ("root", "folder"),
+    "output": ("root", "folder"),
 }
 
 
@@ -65,7 +66,7 @@ def unknown_key(key: str, known: Iterable[str], where: str = "") -> str:
         full = ends[0].replace(".init_args.", ".")
         return f"unknown key {key!r}; it is {full} here, or --{full.rpartition('.')[2]}"
     short = " (a flag cannot be shortened)" if not where and any(name.startswith(key) for name in known) else ""
-    return f"{where}unknown key {key!r}{short}; the nearest valid keys are {', '.join(near_keys(key, known))}"
+    return f"{where}unknown key {key!r}{short}; {the_nearest(', '.join(near_keys(key, known)), 'key')}"
 
 
 def ending_with(name: str, keys: Iterable[str], spellings: Sequence[str] = ()) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from smoa_lightning.common.errors import UserError
+from smoa_lightning.common.errors import UserError, the_nearest
 from smoa_lightning.configuration.check import wrong_value
 from smoa_lightning.configuration.key_names import ending_with, near_keys
 from smoa_lightning.configuration.ranges import check_value
@@ -80,7 +80,7 @@ class Keys:
         if len(ends) > 1:
             raise UserError(f"{where}{name!r} may mean {' or '.join(ends)}: write the full key")
         if not ends:
-            raise UserError(f"{where}unknown key {name!r}; the nearest valid keys are {self.near(name)}")
+            raise UserError(f"{where}unknown key {name!r}; {the_nearest(self.near(name), 'key')}")
         return ends[0]
 
     def near(self, name: str) -> str:

@@ -11,7 +11,7 @@ from jsonargparse import add_instantiator
 from lightning.pytorch.cli import LightningArgumentParser
 from peft import PeftConfig
 
-from smoa_lightning.common.errors import UserError, nearest
+from smoa_lightning.common.errors import UserError, nearest, the_nearest
 from smoa_lightning.configuration import unknown_key
 from smoa_lightning.configuration.combinations import check_combinations
 from smoa_lightning.configuration.ranges import SHARES, check_value
@@ -75,7 +75,7 @@ def _unknown_strategy(class_path: str) -> str:
     if not configs:
         return f"model.adapter: {class_path!r} is not a class of a strategy, such as peft.LoraConfig"
     close = nearest(class_path.rpartition(".")[2], configs, 3)
-    return f"model.adapter: there is no strategy {class_path!r}; the nearest classes in {package} are {close}"
+    return f"model.adapter: there is no strategy {class_path!r}; {the_nearest(close, f'class in {package}')}"
 
 
 _refused: list[UserError] = []  # errors of a strategy's own checks; the parser wraps them beyond recognition

@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from smoa_lightning.common.errors import UserError, nearest
+from smoa_lightning.common.errors import UserError, nearest, the_nearest
 from smoa_lightning.embedded import digits
 
 __all__ = [
@@ -72,11 +72,11 @@ def rows(task: str, split: str) -> list[dict[str, Any]]:
     ['goal', 'label', 'sol1', 'sol2']
     """
     if task not in TASKS:
-        raise UserError(f"task {task!r} has no embedded rows; the nearest tasks with rows are {nearest(task, TASKS)}")
+        raise UserError(f"task {task!r} has no embedded rows; {the_nearest(nearest(task, TASKS), 'task with rows')}")
     split = ALIASES.get(split, split)
     if split not in SPLITS:
         near = nearest(split, SPLITS)
-        raise UserError(f"the embedded rows of {task!r} have no split {split!r}; the nearest splits are {near}")
+        raise UserError(f"the embedded rows of {task!r} have no split {split!r}; {the_nearest(near, 'split')}")
     return digits.rows(split) if task == "digits" else _read(f"{task}/{split}.jsonl.gz")
 
 

@@ -11,7 +11,7 @@ from lightning.pytorch.plugins import CheckpointIO
 from lightning.pytorch.profilers import PyTorchProfiler
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 
-from smoa_lightning.common.errors import UserError, nearest
+from smoa_lightning.common.errors import UserError, nearest, the_nearest
 from smoa_lightning.configuration.trainer_options import CALLBACKS, LIGHTNING, PRECISIONS, PROFILER, refused_callback
 from smoa_lightning.records.metric_table import METRICS
 
@@ -102,8 +102,8 @@ def _check_monitor(name: str, monitor: str, validates: bool, tasks: Sequence[str
     known = [*TRAINED, *(f"{part}/{metric}" for part in parts for metric in METRICS)]
     if own and monitor not in known and monitor.removesuffix("_stderr") not in known:
         raise UserError(
-            f"trainer.callbacks: {name} monitors {monitor!r}, which no run logs during training; the nearest are "
-            f"{nearest(monitor, known, 3)}"
+            f"trainer.callbacks: {name} monitors {monitor!r}, which no run logs during training; "
+            f"{the_nearest(nearest(monitor, known, 3))}"
         )
     if monitor.startswith("selection/") and not validates:
         raise UserError(

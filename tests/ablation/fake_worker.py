@@ -35,9 +35,15 @@ def score(run: Run) -> float:
 
 
 def fit(run: Run, folder: Path, facts: Mapping[str, Any], base: bool, callbacks: Sequence[Any] = ()) -> None:
-    """Write a finished record after a pause; the seed ``FAIL_SEED`` raises; ``LOG`` gets a line at begin and end."""
+    """Write a finished record after a pause; the seed ``FAIL_SEED`` raises.
+
+    ``LOG`` gets a line at the beginning, and another one if the run was finished already. A line at the end could not
+    be relied on: a worker can be killed between the record and that line.
+    """
     log(f"begin {run.signature}")
     with run_lock(folder):
+        if (folder / RECORD).is_file():
+            log(f"again {run.signature}")
         time.sleep(random.Random(os.getpid() + time.time_ns()).uniform(0.5, 1.5) * SECONDS)
         if os.environ.get("FAIL_SEED") == str(run.seed):
             raise UserError("this seed always fails")
@@ -48,7 +54,6 @@ def fit(run: Run, folder: Path, facts: Mapping[str, Any], base: bool, callbacks:
         record = {"name": run.name, "signature": "x", "status": "finished", "metrics": metrics}
         times = dict.fromkeys(("started", "finished"), "2026-01-01T00:00:00+00:00")
         write_json(folder / RECORD, record | times | {"ablation": {**facts, "seconds": SECONDS}})
-    log(f"end {run.signature}")
 
 
 def log(line: str) -> None:

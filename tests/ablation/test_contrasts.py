@@ -96,7 +96,7 @@ def test_each_set_of_rows_has_its_own_contrast(made: Any) -> None:
     [
         ({"contrasts": [1]}, "contrasts must be names with axes, such as"),
         ({"contrasts": {"a": 3}}, "contrast 'a': it is 3, but must be axes and values"),
-        ({"contrasts": {"a": {"rr": "log"}}}, "'rr' is not an axis; the nearest axes are r"),
+        ({"contrasts": {"a": {"rr": "log"}}}, "'rr' is not an axis; the nearest axis is r"),
         ({"contrasts": {"a": {"r": 4}}}, "compares no axis, but must have one axis with two sides or a trend"),
         ({"contrasts": {"a": {"r": "log", "partition": ["none", "spectral_blocks"]}}}, "it compares r, partition, but"),
         ({"contrasts": {"a": {"r": [4, 8, 16]}}}, "r has 3 sides, but must have two"),

@@ -141,7 +141,7 @@ def test_a_base_model_with_prompts_of_each_seed_has_secondary_scores_of_each_see
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ("expectedacc", "unknown metric 'expectedacc'; the nearest are expected_acc"),
+        ("expectedacc", "unknown metric 'expectedacc'; the nearest is expected_acc"),
         (["nll", "nll"], "secondary names nll twice"),
         (["acc"], "secondary names acc, which is the objective"),
         ({"nll": 1}, r"must be a list of metrics, such as \[expected_acc\]"),

@@ -113,20 +113,20 @@ def test_numbers_are_the_same_in_all_notations(tmp_path: Path) -> None:
 
 
 WRONG: list[tuple[dict[str, Any], str]] = [
-    ({"axis": {}}, ": a study has no key 'axis'; the nearest keys are axes"),
+    ({"axis": {}}, ": a study has no key 'axis'; the nearest key is axes"),
     ({"name": "a/b"}, "name is 'a/b', but may have only letters"),
     ({"base": None}, "base must be a list of experiment files"),
     ({"base": ["piqqa.yaml"]}, "base: the file 'piqqa.yaml' does not exist"),
     ({"axes": None}, "a study needs axes"),
     (
         {"axes": {"num_subspace": [1]}},
-        "unknown key 'num_subspace'; the nearest valid keys are model.adapter.init_args.num",
+        "unknown key 'num_subspace'; the nearest key is model.adapter.init_args.num",
     ),
     (
         {"axes": {"model.adapter.init_args.rr": [1]}},
-        "unknown key 'model.adapter.init_args.rr'; the nearest valid keys are",
+        "unknown key 'model.adapter.init_args.rr'; the nearest keys are",
     ),
-    ({"axes": {"data.protocl": ["x"]}}, "unknown key 'data.protocl'; the nearest valid keys are data.protocol"),
+    ({"axes": {"data.protocl": ["x"]}}, "unknown key 'data.protocl'; the nearest key is data.protocol"),
     ({"axes": {"seed": [1, 2]}}, "'seed' may mean data.seed or model.adapter.init_args.seed"),
     ({"axes": {"seed_everything": [1, 2]}}, "seed_everything cannot be set in a study: the study's 'seeds' decide it"),
     ({"axes": {"x": [{"a": {"seed_offset": -1}}]}}, "seed_offset is -1, but must be a whole number from 0 on"),
@@ -160,14 +160,14 @@ WRONG: list[tuple[dict[str, Any], str]] = [
         {"zip": [["partition", "num_subspaces"], ["num_subspaces", "partition"]]},
         "axis 'num_subspaces' is in zip twice",
     ),
-    ({"drop": [{"partitoin": "none"}]}, "is not an axis or a configuration key; the nearest axes are partition"),
+    ({"drop": [{"partitoin": "none"}]}, "is not an axis or a configuration key; the nearest axis is partition"),
     ({"drop": [{"partition": "nne"}]}, "axis 'partition' has no value 'nne'; the nearest is none"),
     ({"drop": [{"num_subspaces": ">x"}]}, "'x' is not an axis"),
     ({"drop": [{"num_subspaces": "=1"}]}, "'=1' is not a comparison"),
     ({"drop": [{"partition": ">1"}]}, "partition is 'none' in a cell, but '>' can compare only numbers"),
     ({"drop": ["partition"]}, "a condition must be {KEY: VALUE}"),
     ({"drop": [{"num_subspaces": [1, 2]}]}, "no cell is left: the conditions drop all 4 cells"),
-    ({"baseline": {"partitions": "none"}}, "baseline: 'partitions' is not an axis; the nearest axes are partition"),
+    ({"baseline": {"partitions": "none"}}, "baseline: 'partitions' is not an axis; the nearest axis is partition"),
     ({"baseline": {"partition": "non"}}, "baseline: axis 'partition' has no value 'non'; the nearest is none"),
     (
         {"baseline": {"partition": "none", "num_subspaces": 2}},
@@ -204,7 +204,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
         {"overrides": {"partition": "none"}},
         "axis 'partition' and the overrides both set model.adapter.init_args.partition",
     ),
-    ({"overrides": {"data.batch_siz": 4}}, "unknown key 'data.batch_siz'; the nearest valid keys are data.batch_size"),
+    ({"overrides": {"data.batch_siz": 4}}, "unknown key 'data.batch_siz'; the nearest keys are data.batch_size"),
     ({"overrides": {"data.batch_size": 4.5}}, "data.batch_size is 4.5, but takes a whole number"),
     ({"overrides": {"run.name": "x"}}, "run.name cannot be set in a study"),
     ({"overrides": ["x"]}, "overrides must be configuration keys and values"),
@@ -217,8 +217,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
 ]
 LR = {"lr": {"low": 1e-4, "high": 1e-1, "log": True}}
 WRONG_SEARCHES: list[tuple[dict[str, Any], str]] = [
-    ({"parameters": LR, "trials": 2, "sampler": "tpee"}, "unknown sampler 'tpee'; the nearest are tpe"),
-    ({"parameters": LR, "trials": 2, "pruner": "hyperbnd"}, "unknown pruner 'hyperbnd'; the nearest are hyperband"),
+    ({"parameters": LR, "trials": 2, "sampler": "tpee"}, "unknown sampler 'tpee'; the nearest is tpe"),
+    ({"parameters": LR, "trials": 2, "pruner": "hyperbnd"}, "unknown pruner 'hyperbnd'; the nearest is hyperband"),
     (
         {"parameters": LR, "trials": 2, "sampler": {"name": "tpe", "n_start_trials": 3}},
         "no option 'n_start_trials'; the near",
@@ -289,9 +289,7 @@ def test_a_message_names_the_line_of_the_error(tmp_path: Path) -> None:
         load_study([written(tmp_path, BASE), over])
     with pytest.raises(UserError, match=r"^--seeds: seeds is 'x'"):
         load_study([written(tmp_path, BASE)], [("seeds", "x")])
-    with pytest.raises(
-        UserError, match=r"^--data\.tsk: unknown key 'data\.tsk'; .* the nearest configuration keys are data\.task"
-    ):
+    with pytest.raises(UserError, match=r"^--data\.tsk: unknown key 'data\.tsk'; the nearest setting is data\.task"):
         load_study([written(tmp_path, BASE)], [("data.tsk", "x")])
     with pytest.raises(UserError, match=r"^--sedes: unknown key 'sedes'; the nearest keys of a study are seeds"):
         load_study([written(tmp_path, BASE)], [("sedes", "3")])

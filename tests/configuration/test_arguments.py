@@ -170,10 +170,10 @@ def test_files_that_the_full_parser_takes_pass(text: str, fit_parser: Any, tmp_p
 
 
 REFUSED = [
-    (["--data.protoc", "generation"], "'data.protoc' (a flag cannot be shortened); the nearest valid keys are data.p"),
-    (["--trainer.max_epoch", "1"], "(a flag cannot be shortened); the nearest valid keys are trainer.max_epochs"),
-    (["--data.batch=4"], "'data.batch' (a flag cannot be shortened); the nearest valid keys are data.batch_size"),
-    (["--data.protocl", "x"], "unknown key 'data.protocl'; the nearest valid keys are data.protocol"),
+    (["--data.protoc", "generation"], "'data.protoc' (a flag cannot be shortened); the nearest key is data.p"),
+    (["--trainer.max_epoch", "1"], "(a flag cannot be shortened); the nearest keys are trainer.max_epochs"),
+    (["--data.batch=4"], "'data.batch' (a flag cannot be shortened); the nearest keys are data.batch_size"),
+    (["--data.protocl", "x"], "unknown key 'data.protocl'; the nearest key is data.protocol"),
     (
         ["--data.protocol", "likelyhood"],
         "data.protocol is 'likelyhood', but takes likelihood, generation, classification, regression or null; the",
@@ -185,7 +185,7 @@ REFUSED = [
     (["--model.warmup", "1/2"], "model.warmup is '1/2', but takes a number"),
     (["--trainer.max_epochs", "one"], "trainer.max_epochs is 'one', but takes a whole number or null"),
     (["--trainer.precision", "17"], "16-mixed"),
-    (["--model.backbone.sourc", "auto"], "nearest valid keys are model.backbone.source"),
+    (["--model.backbone.sourc", "auto"], "nearest keys are model.backbone.source"),
     (["--model.backbone.source", "web"], "takes auto, hub, local or embedded"),
     (["--model.backbone", "{sourc: auto}"], "model.backbone.source"),
     (["--model.adapter", "peft.LorraConfig"], "no strategy 'peft.LorraConfig'; the nearest classes in peft are LoraC"),
@@ -210,7 +210,7 @@ def test_what_is_refused_early_the_full_parser_refuses_too(arguments: list[str],
 REFUSED_FILES = [
     (
         "data:\n  task: piqa\n  batch_siz: 3\n",
-        "line 3: unknown key 'data.batch_siz'; the nearest valid keys are data.ba",
+        "line 3: unknown key 'data.batch_siz'; the nearest keys are data.ba",
     ),
     ("data:\n  batch_size: 3.0\n", "line 2: data.batch_size is 3.0, but takes a whole number"),
     ("data:\n  packing: 1\n", "line 2: data.packing is 1"),
@@ -218,7 +218,7 @@ REFUSED_FILES = [
     ("model:\n  decay: 5\n", "line 2: model.decay is 5"),
     ("trainer:\n  max_epochs: 1.5\n", "line 2: trainer.max_epochs is 1.5"),
     ("run:\n  name: 5\n", "line 2: run.name is 5"),
-    ("trainr:\n  max_epochs: 1\n", "line 1: unknown key 'trainr'; the nearest valid keys are trainer"),
+    ("trainr:\n  max_epochs: 1\n", "line 1: unknown key 'trainr'; the nearest key is trainer"),
     ("- 1\n", "holds no settings"),
     ("", "holds no settings"),
     ("# nothing\n", "holds no settings"),
@@ -285,7 +285,7 @@ def test_missing_tasks_and_checkpoints_are_refused() -> None:
     with pytest.raises(UserError, match="test needs --ckpt_path"):
         check_arguments("test", ["--data.task", "piqa"])
     check_arguments("test", ["--data.task", "piqa", "--model.frozen", "true"])
-    with pytest.raises(UserError, match=r"unknown key 'ckpt_pat' .*; the nearest valid keys are ckpt_path"):
+    with pytest.raises(UserError, match=r"unknown key 'ckpt_pat' .*; the nearest key is ckpt_path"):
         check_arguments("test", ["--ckpt_pat", "/nowhere"])
 
 

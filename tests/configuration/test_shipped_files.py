@@ -155,7 +155,7 @@ def test_configs_lists_shows_and_copies(elsewhere: Path, capsys: pytest.CaptureF
     schema = Path("mine/piqa.yaml").read_text().partition("$schema=")[2].splitlines()[0]
     assert Path(schema).is_file()
     assert main(["configs", "show", "pika"]) == 2
-    assert "the package has no configuration 'pika'; the nearest are piqa" in capsys.readouterr().err
+    assert "the package has no configuration 'pika'; the nearest is piqa" in capsys.readouterr().err
 
 
 def test_a_copied_study_finds_its_base_in_the_package(elsewhere: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,7 +17,7 @@ from ..configuration.commands import refused
 
 STOP = "--trainer.callbacks+=lightning.pytorch.callbacks.EarlyStopping --trainer.callbacks.monitor"
 SETTINGS = {
-    f"{STOP}=val_loss": "EarlyStopping monitors 'val_loss', which no run logs during training; the nearest are",
+    f"{STOP}=val_loss": "EarlyStopping monitors 'val_loss', which no run logs during training; the nearest is ",
     f"{STOP}=selection/blue": "EarlyStopping monitors 'selection/blue'",
     "--trainer.callbacks+=LearningRateMonitor --trainer.logger=false": "LearningRateMonitor needs a logger",
     "--model.adapter.r=5000": "between 1 and",

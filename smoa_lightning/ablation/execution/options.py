@@ -7,9 +7,10 @@ from pathlib import Path
 
 from smoa_lightning.ablation.study.study_file import STUDY_KEYS
 from smoa_lightning.common.console import FLAGS, HELP
-from smoa_lightning.common.errors import UserError, nearest
+from smoa_lightning.common.errors import UserError, nearest, the_nearest
 from smoa_lightning.common.paths import local_path
 from smoa_lightning.configuration.check import flags
+from smoa_lightning.configuration.key_names import OTHER_WORDS
 from smoa_lightning.configuration.shipped_files import config_file
 
 OPTIONS = {
@@ -71,7 +72,7 @@ def parse_options(args: list[str]) -> Options:
         elif name in OPTIONS:
             given[name] = text
         elif "." not in name and name not in STUDY_KEYS and (near := _near(name)):
-            raise UserError(f"ablate has no option --{key}; the nearest is --{near}")
+            raise UserError(f"ablate has no option --{key}; {the_nearest(near)}")
         else:
             for_study.append((key, text))
     if not files:
@@ -89,11 +90,13 @@ def parse_options(args: list[str]) -> Options:
     )
 
 
-def _near(name: str) -> str | None:
-    """Return the option that a word probably misspells; other words may be last words of configuration keys."""
+def _near(name: str) -> str:
+    """Return the options that a word probably means; empty if it may be the last word of a configuration key."""
+    if words := [word for word in OTHER_WORDS.get(name, ()) if word in OPTIONS]:
+        return ", ".join(f"--{word}" for word in words)
     option = nearest(name, [*OPTIONS, *FLAGS], 1)
     equal_letters = sum(a == b for a, b in zip(name, option, strict=False))
-    return option if equal_letters >= max(3, len(option) - 2) else None
+    return f"--{option}" if equal_letters >= max(3, len(option) - 2) else ""
 
 
 def _text(name: str, text: str | None) -> str:

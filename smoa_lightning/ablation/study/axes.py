@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from smoa_lightning.ablation.study.study_file import find_file
-from smoa_lightning.common.errors import UserError, nearest
+from smoa_lightning.common.errors import UserError, nearest, the_nearest
 from smoa_lightning.configuration.keys import Keys
 from smoa_lightning.configuration.settings import CLASS_SETTINGS
 from smoa_lightning.configuration.yaml_files import LocatedYaml, read_flag
@@ -226,8 +226,8 @@ def parse_zip(tree: LocatedYaml, axes: Sequence[Axis]) -> tuple[tuple[str, ...],
         for name in group:
             if name not in by_name:
                 raise UserError(
-                    f"{where}zip has {name!r}, which is not an axis; the nearest axes are "
-                    f"{nearest(str(name), by_name, 3)}"
+                    f"{where}zip has {name!r}, which is not an axis; "
+                    f"{the_nearest(nearest(str(name), by_name, 3), 'axis')}"
                 )
             if name in seen:
                 raise UserError(f"{where}axis {name!r} is in zip twice")

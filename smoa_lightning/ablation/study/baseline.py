@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from smoa_lightning.ablation.study.axes import Axis, label_of
 from smoa_lightning.ablation.study.space import Cell
-from smoa_lightning.common.errors import UserError, nearest
+from smoa_lightning.common.errors import UserError, nearest, the_nearest
 from smoa_lightning.configuration.composition import Composer
 from smoa_lightning.configuration.yaml_files import LocatedYaml
 from smoa_lightning.records.selection import ON_TRAINED
@@ -45,7 +45,7 @@ def baselines(tree: LocatedYaml, axes: Sequence[Axis], cells: Sequence[Cell], re
         where = tree.where("baseline", name)
         if name not in by_name:
             raise UserError(
-                f"{where}baseline: {name!r} is not an axis; the nearest axes are {nearest(name, by_name, 3)}"
+                f"{where}baseline: {name!r} is not an axis; {the_nearest(nearest(name, by_name, 3), 'axis')}"
             )
         found = by_name[name].find(value)
         if found is None:

@@ -16,7 +16,7 @@ from typing import Any
 
 from smoa_lightning.ablation.study.axes import Axis, label_of
 from smoa_lightning.ablation.study.space import Cell, Contrast
-from smoa_lightning.common.errors import UserError, nearest
+from smoa_lightning.common.errors import UserError, nearest, the_nearest
 from smoa_lightning.configuration.yaml_files import LocatedYaml
 
 TRENDS = {"log": "2 x {}", "linear": "{} + 1"}  # what one unit of the slope is
@@ -60,7 +60,7 @@ class _Reader:
             raise UserError(f"{self.where}it is {entry!r}, but must be axes and values, {EXAMPLE}")
         for axis in entry:
             if axis not in axes:
-                raise UserError(f"{self.where}{axis!r} is not an axis; the nearest axes are {nearest(axis, axes, 3)}")
+                raise UserError(f"{self.where}{axis!r} is not an axis; {the_nearest(nearest(axis, axes, 3), 'axis')}")
         compared = [axis for axis, value in entry.items() if self._compares(axis, value)]
         if len(compared) != 1:
             many = f"compares {', '.join(compared)}" if compared else "compares no axis"

@@ -27,7 +27,7 @@ from smoa_lightning.ablation.study.study_file import (
     study_name,
 )
 from smoa_lightning.ablation.study.trade_off import parse_trade_off
-from smoa_lightning.common.errors import UserError, nearest
+from smoa_lightning.common.errors import UserError, nearest, the_nearest
 from smoa_lightning.common.folder_names import LONGEST
 from smoa_lightning.configuration import check_arguments, check_strategy
 from smoa_lightning.configuration.composition import Composer, Settings, value_at
@@ -133,8 +133,8 @@ class _Expansion:
     def _check_flag(self, name: str, where: str) -> None:
         """Refuse an unknown flag, and name the nearest study keys too, since the flag may be a study key."""
         if where.startswith("--") and not self.keys.is_key(name):
-            near = f"{nearest(name, STUDY_KEYS, 2)}; the nearest configuration keys are {self.keys.near(name)}"
-            raise UserError(f"{where}unknown key {name!r}; the nearest keys of a study are {near}")
+            own = "" if "." in name else f"{the_nearest(nearest(name, STUDY_KEYS, 2), 'key of a study')}; "
+            raise UserError(f"{where}unknown key {name!r}; {own}{the_nearest(self.keys.near(name), 'setting')}")
 
     # -------------------------------------------------------------------------------------------------- contradictions
 
@@ -169,10 +169,8 @@ class _Expansion:
         except UserError as error:
             if " may mean " in str(error):
                 raise UserError(f"{where}{error}") from None
-            near = f"{nearest(name, self.by_name, 2)}; the nearest keys are {self.keys.near(name)}"
-            raise UserError(
-                f"{where}{name!r} is not an axis or a configuration key; the nearest axes are {near}"
-            ) from None
+            near = f"{the_nearest(nearest(name, self.by_name, 2), 'axis')}; {the_nearest(self.keys.near(name), 'key')}"
+            raise UserError(f"{where}{name!r} is not an axis or a configuration key; {near}") from None
 
     def _check_value(self, name: str, value: Any, where: str) -> Any:
         """Refuse a value that no cell can have: it is not on the axis, and the setting cannot take it.

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from smoa_lightning.common.errors import UserError, nearest
+from smoa_lightning.common.errors import UserError, nearest, the_nearest
 from smoa_lightning.data.tasks import Classification, Generation, Protocol, Regression, get_task, protocol_of
 from smoa_lightning.records.metric_table import COMMON, METRICS, Direction, Source
 
@@ -42,7 +42,7 @@ class Objective:
                 raise UserError(f"{where}unknown key {key!r} of the objective; its keys are 'metric' and 'direction'")
         metric, direction = given.get("metric"), given.get("direction")
         if metric is not None and metric not in DIRECTIONS:
-            raise UserError(f"{where}unknown metric {metric!r}; the nearest are {nearest(str(metric), DIRECTIONS, 3)}")
+            raise UserError(f"{where}unknown metric {metric!r}; {the_nearest(nearest(str(metric), DIRECTIONS, 3))}")
         if direction not in (None, "maximize", "minimize"):
             near = nearest(str(direction), ("maximize", "minimize"), 1)
             raise UserError(

@@ -12,7 +12,7 @@ from smoa_lightning.ablation.study.extension import outside
 from smoa_lightning.ablation.study.objective import Objective
 from smoa_lightning.ablation.study.parameters import Parameter, parse_parameter
 from smoa_lightning.ablation.study.study_file import seed_list
-from smoa_lightning.common.errors import UserError, nearest
+from smoa_lightning.common.errors import UserError, nearest, the_nearest
 from smoa_lightning.configuration.keys import Keys
 from smoa_lightning.configuration.settings import options_of
 from smoa_lightning.configuration.yaml_files import LocatedYaml
@@ -105,13 +105,11 @@ def parse_optuna_class(given: Any, table: Mapping[str, str], module: str, defaul
     options = dict(given) if isinstance(given, Mapping) else {"name": default if given is None else given}
     name = options.pop("name", None)
     if name not in table:
-        raise UserError(f"{where}unknown {kind} {name!r}; the nearest are {nearest(str(name), table, 3)}")
+        raise UserError(f"{where}unknown {kind} {name!r}; {the_nearest(nearest(str(name), table, 3))}")
     known = options_of(f"{module}.{table[name]}")
     for option in options:
         if known is not None and option not in known:
-            raise UserError(
-                f"{where}{kind} {name} has no option {option!r}; the nearest are {nearest(option, known, 3)}"
-            )
+            raise UserError(f"{where}{kind} {name} has no option {option!r}; {the_nearest(nearest(option, known, 3))}")
     return OptunaClass(name, table[name], options, where)
 
 

@@ -43,7 +43,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from smoa_lightning.common.errors import UserError, nearest
+from smoa_lightning.common.errors import UserError, nearest, the_nearest
 from smoa_lightning.common.folder_names import check_folder_name
 from smoa_lightning.configuration.shipped_files import config_file
 from smoa_lightning.configuration.yaml_files import (
@@ -129,7 +129,7 @@ def _check_keys(tree: LocatedYaml, file: str) -> None:
     for key in tree.value:
         if key not in STUDY_KEYS:
             raise UserError(
-                f"{tree.where(key)}a study has no key {key!r}; the nearest keys are {nearest(key, STUDY_KEYS, 3)}"
+                f"{tree.where(key)}a study has no key {key!r}; {the_nearest(nearest(key, STUDY_KEYS, 3), 'key')}"
             )
 
 

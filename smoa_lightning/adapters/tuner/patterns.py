@@ -11,7 +11,7 @@ from typing import Any, Self
 from peft.utils.other import get_pattern_key
 
 from smoa_lightning.adapters.tuner.config import TunerConfig
-from smoa_lightning.common.errors import UserError, nearest
+from smoa_lightning.common.errors import UserError, nearest, the_nearest
 
 
 @dataclass
@@ -95,5 +95,5 @@ class PatternConfig(TunerConfig):
                     near = nearest(pattern, dict.fromkeys(name.rpartition(".")[2] for name in names), 3)
                     raise UserError(
                         f"{type(self).__name__}.{pattern_name} has the entry {pattern!r}, which matches no adapted "
-                        f"layer; nearest names: {near}."
+                        f"layer; {the_nearest(near, 'name')}."
                     )

@@ -10,6 +10,7 @@ import os
 import pty
 import re
 import select
+import signal
 import sys
 import termios
 import time
@@ -47,6 +48,8 @@ class Terminal:
             try:
                 torch.set_num_threads(1)
                 keep_output_at_interrupt()
+                # a shell starts a command in the background, such as a whole test run, with SIGINT ignored
+                signal.signal(signal.SIGINT, signal.default_int_handler)
                 sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w"), open(2, "w")  # noqa: SIM115
                 status = main(arguments)
             finally:
@@ -70,10 +73,10 @@ class Terminal:
 
         CPython with readline sees a Ctrl-C that arrives between two waits for a key only at the next key or signal.
         """
-        for _ in range(30):
+        for _ in range(5):
             self.write("\x03")
             with contextlib.suppress(AssertionError):
-                self.until(r"\n> ", 2)
+                self.until(r"\n> ", 12)
                 return
         raise AssertionError(f"no prompt after Ctrl-C in {self.seen!r}")
 
