@@ -14,7 +14,7 @@ from smoa_lightning.common.errors import UserError
         ("--output", "ablate has no option --output; the nearest are --root, --folder"),
         ("--output-dir", "ablate has no option --output-dir; the nearest are --root, --folder"),
         ("--workrs", "ablate has no option --workrs; the nearest is --workers"),
-        ("--storag", "ablate has no option --storag; the nearest is --storage"),
+        ("--storge", "ablate has no option --storge; the nearest is --storage"),
     ],
 )
 def test_an_unknown_option_names_what_was_meant(flag: str, message: str) -> None:

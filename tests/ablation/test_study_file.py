@@ -291,7 +291,7 @@ def test_a_message_names_the_line_of_the_error(tmp_path: Path) -> None:
         load_study([written(tmp_path, BASE)], [("seeds", "x")])
     with pytest.raises(UserError, match=r"^--data\.tsk: unknown key 'data\.tsk'; the nearest setting is data\.task"):
         load_study([written(tmp_path, BASE)], [("data.tsk", "x")])
-    with pytest.raises(UserError, match=r"^--sedes: unknown key 'sedes'; the nearest keys of a study are seeds"):
+    with pytest.raises(UserError, match=r"^--sedes: unknown key 'sedes'; the nearest key of a study is seeds; "):
         load_study([written(tmp_path, BASE)], [("sedes", "3")])
     with pytest.raises(UserError, match=r"^--seeds needs a value"):
         load_study([written(tmp_path, BASE)], [("seeds", None)])

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import dataclass
 from pathlib import Path
 
 from smoa_lightning.ablation.study.study_file import STUDY_KEYS
 from smoa_lightning.common.console import FLAGS, HELP
-from smoa_lightning.common.errors import UserError, nearest, the_nearest
+from smoa_lightning.common.errors import UserError, the_nearest
 from smoa_lightning.common.paths import local_path
 from smoa_lightning.configuration.check import flags
 from smoa_lightning.configuration.key_names import OTHER_WORDS
@@ -94,9 +95,7 @@ def _near(name: str) -> str:
     """Return the options that a word probably means; empty if it may be the last word of a configuration key."""
     if words := [word for word in OTHER_WORDS.get(name, ()) if word in OPTIONS]:
         return ", ".join(f"--{word}" for word in words)
-    option = nearest(name, [*OPTIONS, *FLAGS], 1)
-    equal_letters = sum(a == b for a, b in zip(name, option, strict=False))
-    return f"--{option}" if equal_letters >= max(3, len(option) - 2) else ""
+    return "".join(f"--{option}" for option in difflib.get_close_matches(name, [*OPTIONS, *FLAGS], 1, cutoff=0.8))
 
 
 def _text(name: str, text: str | None) -> str:
