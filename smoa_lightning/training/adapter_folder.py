@@ -29,7 +29,7 @@ from smoa_lightning.backbones.backbone import (
     provenance,
     size_name,
 )
-from smoa_lightning.backbones.fused import split_fused
+from smoa_lightning.backbones.fused import KEY_FOR_PEFT, split_fused
 from smoa_lightning.backbones.heads import follow_padding, head_of, processor_name
 from smoa_lightning.backbones.processor import Processor, load_processor
 from smoa_lightning.common.checksums import is_intact, sealed, sha256
@@ -74,6 +74,8 @@ def save_adapter(
     else:
         with _quiet_peft():
             network.save_pretrained(folder, state_dict=weights)  # type: ignore[operator]
+        if module.backbone_config.split_fused:
+            _warn_peft_alone(folder)
     path = module.location.name if module.location.source == "local" else module.backbone_config.path
     facts = {
         "version": __version__,
@@ -86,6 +88,13 @@ def save_adapter(
     facts["sha256"] = {file.relative_to(folder).as_posix(): sha256(file) for file in files}
     (folder / ADAPTER_FACTS).write_text(json.dumps(sealed(facts), indent=2) + "\n", encoding="utf-8")
     (folder / CARD).write_text(_card(module, facts), encoding="utf-8")
+
+
+def _warn_peft_alone(folder: Path) -> None:
+    """Let peft warn if it loads an adapter of split layers without this package."""
+    for file in folder.rglob("adapter_config.json"):
+        config = json.loads(file.read_text(encoding="utf-8"))
+        file.write_text(json.dumps(config | {KEY_FOR_PEFT: True}, indent=2, sort_keys=True), encoding="utf-8")
 
 
 @contextlib.contextmanager
@@ -243,6 +252,7 @@ def reading(folder: Path) -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Detected pickle protocol", category=UserWarning)
+            warnings.filterwarnings("ignore", message=f".*{KEY_FOR_PEFT}", category=UserWarning)  # for peft alone
             yield
     except (SafetensorError, pickle.UnpicklingError, OSError, ValueError, LookupError, TypeError, AttributeError,
             RuntimeError) as error:  # fmt: skip

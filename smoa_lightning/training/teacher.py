@@ -33,7 +33,13 @@ from smoa_lightning.common.paths import check_teacher_name, local_path
 from smoa_lightning.objectives.distillation import DistillationConfig
 from smoa_lightning.objectives.objective import check_distillation
 from smoa_lightning.records.record import ADAPTER_FACTS
-from smoa_lightning.training.adapter_folder import adapter_folder, load_adapter, read_adapter_facts, saved_backbone
+from smoa_lightning.training.adapter_folder import (
+    adapter_folder,
+    load_adapter,
+    read_adapter_facts,
+    reading,
+    saved_backbone,
+)
 from smoa_lightning.training.trained_on import changes
 
 if TYPE_CHECKING:
@@ -94,8 +100,10 @@ class Teacher:
     @property
     def adapter_config(self) -> PeftConfig | None:
         """The configuration of its adapter, of a pair that of the prompt; None without an adapter."""
-        adapted = self.adapter is not None and not self.is_whole
-        return PeftConfig.from_pretrained(str(self.adapter)) if adapted else None
+        if self.adapter is None or self.is_whole:
+            return None
+        with reading(self.adapter):
+            return PeftConfig.from_pretrained(str(self.adapter))
 
     def skeleton(self) -> PreTrainedModel:
         """Build the teacher on the meta device, without its adapter: shapes, without weights."""

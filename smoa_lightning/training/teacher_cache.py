@@ -79,9 +79,11 @@ class TeacherCache:
         assert module.distillation is not None
         self.settings, self.data = module.distillation, data
         self.cacheable = cast(Cacheable, module.objective.cacheable)
-        name = f"top{self.settings.top}-temperature{float(self.settings.temperature)}"  # each has a folder of its own
-        folder = local_path(str(self.settings.cache_folder)) / name
-        self.files = DistributionFiles(folder, _facts(module, teacher, data, precision), SETTING)
+        facts = _facts(module, teacher, data, precision)
+        self.columns = int(facts["vocabulary"])
+        self.top = min(self.settings.top, self.columns)
+        name = f"top{self.top}-temperature{float(self.settings.temperature)}"  # each has a folder of its own
+        self.files = DistributionFiles(local_path(str(self.settings.cache_folder)) / name, facts, SETTING)
         self.statistics: dict[str, Any] = {}
         self.rehearsal: Rehearsal | None = None
 
@@ -107,16 +109,14 @@ class TeacherCache:
 
     def _none(self) -> TopDistributions:
         """Return the distributions of a batch without a counted position."""
-        kept = min(self.settings.top, int(self.files.facts["vocabulary"]))
-        empty = torch.zeros(0, kept)
-        return TopDistributions(empty.int(), empty, empty[:, 0], int(self.files.facts["vocabulary"]))
+        empty = torch.zeros(0, self.top)
+        return TopDistributions(empty.int(), empty, empty[:, 0], self.columns)
 
     def _computed(self, teacher: nn.Module, batch: dict[str, Any]) -> TopDistributions:
         """Return the distributions of a batch on the device of the teacher, on the CPU."""
         with torch.no_grad():
             logits = self.cacheable.logits(teacher, batch, self.settings)
-            columns = int(self.files.facts["vocabulary"])
-            top = top_distributions(logits, columns, self.settings.top, self.settings.temperature, PIECE)
+            top = top_distributions(logits, self.columns, self.top, self.settings.temperature, PIECE)
         return cast(TopDistributions, move_data_to_device(top, torch.device("cpu")))
 
     # ---------------------------------------------------------------------------------------------------- the pass
@@ -152,7 +152,7 @@ class TeacherCache:
         positions, mean, smallest = self.files.masses(keys)
         self.statistics = {
             "folder": str(self.files.folder),
-            "top": min(self.settings.top, int(self.files.facts["vocabulary"])),
+            "top": self.top,
             "rows": len(keys),
             "positions": positions,
             "computed_rows": computed,

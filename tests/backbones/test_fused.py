@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -182,13 +183,17 @@ def test_a_run_is_exported_with_its_fused_layers(
         assert not moved[20:40].any()
         assert moved[40:].any()
     merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
-    given = load_adapter(run, AutoModelForCausalLM.from_pretrained(folder))[0]  # a plain model gets its parts
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*Unexpected keyword")
+        given = load_adapter(run, AutoModelForCausalLM.from_pretrained(folder))[0]  # a plain model gets its parts
+        assert main(["rank", str(run), "--truncate"]) == 0  # the whole update has twice the rank of one part
+    with pytest.warns(UserWarning, match=r"load this adapter with smoa_lightning\.load_adapter, its fused layers were"):
+        peft.PeftConfig.from_pretrained(str(run / "adapter" / "best"))
     ids = {"input_ids": torch.arange(10).view(1, 10) + 5}
     torch.testing.assert_close(given(**ids).logits, merged(**ids).logits, atol=1e-4, rtol=1e-4)
     assert main(["export", str(run), "--output", str(tmp_path / "lora"), "--format", "lora"]) == 0
     lora = peft.PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(folder), str(tmp_path / "lora"))
     torch.testing.assert_close(lora(**ids).logits, merged(**ids).logits, atol=1e-3, rtol=1e-3)
-    assert main(["rank", str(run), "--truncate"]) == 0  # the whole update has twice the rank of one part
 
 
 def test_what_cannot_be_split_is_refused(tiny_backbone: Path) -> None:
