@@ -13,8 +13,8 @@ from transformers.pytorch_utils import Conv1D
 from smoa_lightning.common.errors import UserError
 
 SETTING = "model.backbone.split_fused"
-# A key of adapter_config.json that peft does not know and shows in a warning. Without it, peft alone would leave out the
-# split layers and say nothing.
+# A key of adapter_config.json that peft does not know and shows in a warning. Without it, peft alone would leave out
+# the split layers and say nothing.
 KEY_FOR_PEFT = "load this adapter with smoa_lightning.load_adapter, its fused layers were split"
 QKV = ("q", "k", "v")
 # Architecture -> ending of a fused layer -> its parts, in the order of its outputs. GPT-NeoX, BLOOM, Falcon and DeBERTa

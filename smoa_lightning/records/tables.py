@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -101,14 +101,28 @@ def _value(metrics: Mapping[str, float], name: str) -> str:
 
 def part_table(summary: Mapping[str, Any]) -> str:
     """Return a table of a data summary: rows, lengths, truncated and skipped rows of each part; and ignored columns."""
-    titles = ("data", "rows", "tokens", "targets", "mean length", "median", "longest", "truncated", "skipped", "merged")
-    rows = []
-    for name, facts in data_parts(summary):
-        numbers = [facts[key] for key in ("rows", "tokens", "target_tokens")]
-        lengths = [f"{facts['length_mean']:.1f}", *(f"{facts[key]:,}" for key in ("length_median", "length_max"))]
-        lost = [f"{facts['share_truncated']:.1%}", f"{facts['skipped_overlong']:,}", f"{facts['prefix_mismatches']:,}"]
-        rows.append([name, *(f"{number:,}" for number in numbers), *lengths, *lost])
+    titles, rows = part_rows(summary)
     return "\n".join([text_table(titles, rows, words=1), *_ignored(summary)])
+
+
+def part_rows(summary: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Return titles and rows of the table of a data summary; that of images has no columns about tokens."""
+    shown: dict[str, Callable[[Mapping[str, Any]], str]] = {
+        "rows": lambda facts: f"{facts['rows']:,}",
+        "tokens": lambda facts: f"{facts['tokens']:,}",
+        "targets": lambda facts: f"{facts['target_tokens']:,}",
+        "mean length": lambda facts: f"{facts['length_mean']:.1f}",
+        "median": lambda facts: f"{facts['length_median']:,}",
+        "longest": lambda facts: f"{facts['length_max']:,}",
+        "truncated": lambda facts: f"{facts['share_truncated']:.1%}",
+        "skipped": lambda facts: f"{facts['skipped_overlong']:,}",
+        "merged": lambda facts: f"{facts['prefix_mismatches']:,}",
+    }
+    parts = list(data_parts(summary))
+    if parts and all(facts.get("unit") == "images" for _, facts in parts):
+        shown = {"images": shown["rows"]}
+    rows = [[name, *(text(facts) for text in shown.values())] for name, facts in parts]
+    return ["data", *shown], rows
 
 
 def _ignored(summary: Mapping[str, Any], task: str = "") -> Iterable[str]:

@@ -103,7 +103,8 @@ class Teacher:
         if self.adapter is None or self.is_whole:
             return None
         with reading(self.adapter):
-            return PeftConfig.from_pretrained(str(self.adapter))
+            config: PeftConfig = PeftConfig.from_pretrained(str(self.adapter))
+            return config
 
     def skeleton(self) -> PreTrainedModel:
         """Build the teacher on the meta device, without its adapter: shapes, without weights."""

@@ -47,6 +47,8 @@ def test_parts_of_one_task_and_of_several():
     assert row.split() == ["train", "1,200", "9,000", "800", "7.5", "7", "31", "25.0%", "3", "0"]
     line = part_table({"train": part, "bad_rows": {"train": 0, "validation": 10}}).splitlines()[-1]
     assert line == "bad rows that were left out: 10 of validation"
+    images = part_table({"train": part | {"unit": "images"}, "report": part | {"unit": "images", "rows": 1234}})
+    assert images.split() == ["data", "images", "train", f"{part['rows']:,}", "report", "1,234"]  # no tokens
     rows = part_table({"piqa": {"train": part}, "boolq": {"train": part}}).splitlines()
     assert [row.split()[:2] for row in rows[1:]] == [["piqa", "train"], ["boolq", "train"]]
 

@@ -38,7 +38,7 @@ from smoa_lightning.records.page.document import (
 )
 from smoa_lightning.records.published_rules import rules_note
 from smoa_lightning.records.selection import ON_REPORT, ON_TRAINED, selection_note, selection_of
-from smoa_lightning.records.tables import data_parts
+from smoa_lightning.records.tables import part_rows
 
 TRAINED = "trained model"
 ONE_MODEL = (
@@ -186,13 +186,9 @@ def _costs(record: Mapping[str, Any]) -> Iterator[Block]:
 
 def _data(record: Mapping[str, Any]) -> Iterator[Block]:
     """Yield the table of data parts, if the record has it."""
-    rows = []
-    for name, facts in data_parts((record.get("data") or {}).get("parts") or {}):
-        numbers = [f"{facts[key]:,}" for key in ("rows", "tokens", "target_tokens", "length_max")]
-        rows.append((name, *numbers, f"{facts['share_truncated']:.1%}"))
+    titles, rows = part_rows((record.get("data") or {}).get("parts") or {})
     if rows:
-        titles = ["part", "rows", "tokens", "targets", "longest", "truncated"]
-        yield Table("data", "The rows as the model read them.", columns(titles), tuple(rows))
+        yield Table("data", "The rows as the model read them.", columns(titles), tuple(map(tuple, rows)))
 
 
 def _record_blocks(record: Mapping[str, Any], command: str) -> Iterator[Block]:

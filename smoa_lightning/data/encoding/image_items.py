@@ -113,7 +113,7 @@ class ImageItems(LazyItems):
     def _statistics(self) -> dict[str, Any]:
         counts = PartStatistics(num_rows=len(self), target_tokens=len(self))
         counts.lengths.extend(self.lengths.tolist())
-        return counts.as_dict()
+        return {**counts.as_dict(), "unit": "images"}
 
 
 class ImagesOfEpochs(LazySequence[ImageItem]):
