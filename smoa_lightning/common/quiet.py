@@ -14,6 +14,9 @@ DETAILS = (
     "TPU available:",
     "HPU available:",
     "Seed set to",
+    "Restoring states from the checkpoint path",
+    "Loaded model weights from the checkpoint",
+    "`Trainer.fit` stopped: `max_",
 )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -160,7 +161,15 @@ def test_finished_runs_are_used_and_not_run_again(
     ]
     assert costs[0].source == "median of 2 runs"
     assert (costs[0].accuracy, costs[0].accuracy_source) == (0.75, "mean of 2 finished runs")
-    assert "1:40 with 1 worker;" in render(plan(study), costs, width=200)
+    text = render(plan(study), costs, width=200)
+    assert "1:40 with 1 worker;" in text
+    sizes = [cost.parameters for cost in costs]
+    assert f"sizes differ: {sizes[0]:,} parameters in r=2, {sizes[1]:,} in r=4." in text
+    assert "sizes differ" not in render(plan(study), [costs[0], replace(costs[1], parameters=sizes[0])], width=200)
+    assert "beyond the ends" not in text
+    longer = replace(plan(study), beyond=2, search_seeds=(0, 1, 2))
+    searched = [replace(cost, search_seconds=10.0) for cost in costs]  # 2 cells x 2 trials x 3 seeds
+    assert "not counted: at most 2:00 more" in render(longer, searched, width=200)
 
 
 def test_a_run_of_other_settings_does_not_count(make: Callable[..., Study], tmp_path: Path) -> None:
