@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,6 +12,13 @@ import numpy as np
 
 LR = "model.optimizer.init_args.lr"
 RATES = (1e-3, 1e-2, 3e-2, 1e-1)  # of each search; the last is the best
+
+
+CELLS: dict[str, dict[str, Any]] = {
+    "method=lora": {"labels": {"method": "lora"}, "accuracy": 0.5, "parameters": 1000, "r": 8, "rank": 8.0},
+    "method=better": {"labels": {"method": "better"}, "accuracy": 0.8, "parameters": 1000, "r": 8, "rank": 300.0},
+    "method=same": {"labels": {"method": "same"}, "accuracy": 0.5, "parameters": 4000, "r": 8, "rank": 90.0},
+}
 
 
 def make_study(
@@ -139,3 +147,9 @@ def _trials(folder: Path, names: Sequence[str]) -> None:
         searches[name] = {"metric": "nll", "direction": "minimize", "best": 3, "importances": {}, "trials": trials}
     failed = [{"run": f"{names[-1]},seed=9", "cell": names[-1], "attempts": 2, "reason": "UserError: no memory"}]
     (folder / "trials.json").write_text(json.dumps({"format": 1, "searches": searches, "failed": failed}))
+
+
+def table(out: Path, name: str) -> list[dict[str, str]]:
+    """Return the rows of a CSV table of a report."""
+    with (out / "tables" / f"{name}.csv").open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))

@@ -25,8 +25,7 @@ from smoa_lightning.ablation.statistics import (
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.records.items import read_metrics, read_right
 
-from .made_study import make_study
-from .test_report import CELLS
+from .made_study import CELLS, make_study
 
 
 @pytest.fixture
