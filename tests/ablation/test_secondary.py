@@ -22,8 +22,7 @@ from smoa_lightning.ablation.study.study_compatibility import check_folder, desc
 from smoa_lightning.commands.report import write_report
 from smoa_lightning.common.errors import UserError
 
-from .made_study import make_study
-from .test_report import CELLS
+from .made_study import CELLS, make_study
 
 BASELINE, OTHERS = "method=lora", ("method=better", "method=same")
 
