@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import json
 import pickle
+import re
 import shutil
 import warnings
 from collections.abc import Iterator
@@ -252,7 +253,8 @@ def reading(folder: Path) -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Detected pickle protocol", category=UserWarning)
-            warnings.filterwarnings("ignore", message=f".*{KEY_FOR_PEFT}", category=UserWarning)  # for peft alone
+            only = re.escape(f"Unexpected keyword arguments {[KEY_FOR_PEFT]}")  # which is for peft alone
+            warnings.filterwarnings("ignore", message=only, category=UserWarning)
             yield
     except (SafetensorError, pickle.UnpicklingError, OSError, ValueError, LookupError, TypeError, AttributeError,
             RuntimeError) as error:  # fmt: skip

@@ -169,7 +169,7 @@ def test_finished_runs_are_used_and_not_run_again(
     assert "beyond the ends" not in text
     longer = replace(plan(study), beyond=2, search_seeds=(0, 1, 2))
     searched = [replace(cost, search_seconds=10.0) for cost in costs]  # 2 cells x 2 trials x 3 seeds
-    assert "not counted: at most 2:00 more" in render(longer, searched, width=200)
+    assert "not counted: about 2:00 if all cells need all" in render(longer, searched, width=200)
 
 
 def test_a_run_of_other_settings_does_not_count(make: Callable[..., Study], tmp_path: Path) -> None:

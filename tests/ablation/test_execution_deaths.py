@@ -206,6 +206,7 @@ def test_killed_workers_lose_nothing_and_repeat_nothing(
         assert record["metrics"]["report/acc"] == fake_worker.score(run)
     assert len(list((tmp_path / "out" / "runs").iterdir())) == 12
     assert "again" not in (tmp_path / "log").read_text()  # no finished run was run once more
+    assert not (tmp_path / "out" / "superseded").exists()  # nor moved away and run once more
 
 
 @pytest.fixture

@@ -24,5 +24,5 @@ def test_an_unknown_option_names_what_was_meant(flag: str, message: str) -> None
 
 
 def test_the_last_word_of_a_setting_is_no_option() -> None:
-    options = parse_options(["--config", "ablations/smoke.yaml", "--lr", "1e-3", "--data.seed", "1"])
-    assert options.study_flags == (("lr", "1e-3"), ("data.seed", "1"))
+    options = parse_options(["--config", "ablations/smoke.yaml", "--lr", "1e-3", "--config_C", "vector"])
+    assert options.study_flags == (("lr", "1e-3"), ("config_C", "vector"))

@@ -218,6 +218,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
 LR = {"lr": {"low": 1e-4, "high": 1e-1, "log": True}}
 WRONG_SEARCHES: list[tuple[dict[str, Any], str]] = [
     ({"parameters": LR, "trials": 2, "sampler": "tpee"}, "unknown sampler 'tpee'; the nearest is tpe"),
+    ({"parameters": LR, "trials": 2, "pruner": {"name": "none", "x": 1}}, "none has no option 'x'; it has no options"),
     ({"parameters": LR, "trials": 2, "pruner": "hyperbnd"}, "unknown pruner 'hyperbnd'; the nearest is hyperband"),
     (
         {"parameters": LR, "trials": 2, "sampler": {"name": "tpe", "n_start_trials": 3}},
@@ -293,6 +294,10 @@ def test_a_message_names_the_line_of_the_error(tmp_path: Path) -> None:
         load_study([written(tmp_path, BASE)], [("data.tsk", "x")])
     with pytest.raises(UserError, match=r"^--sedes: unknown key 'sedes'; the nearest key of a study is seeds; "):
         load_study([written(tmp_path, BASE)], [("sedes", "3")])
+    with pytest.raises(
+        UserError, match=r"^--serach\.trials: .*'serach.trials'; the nearest key of a study is search; "
+    ):
+        load_study([written(tmp_path, BASE)], [("serach.trials", "3")])
     with pytest.raises(UserError, match=r"^--seeds needs a value"):
         load_study([written(tmp_path, BASE)], [("seeds", None)])
     twice = r"study\.yaml, line 9: the key 'seeds' appears twice; the first is in line 8"

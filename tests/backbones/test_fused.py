@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import warnings
 from pathlib import Path
@@ -21,7 +22,7 @@ from smoa_lightning.adapters.inspect import adapted_layers
 from smoa_lightning.backbones.backbone import BackboneConfig, load_model, load_skeleton, locate
 from smoa_lightning.backbones.fused import FUSED, SplitLinear, join_fused, split_fused
 from smoa_lightning.common.errors import UserError
-from smoa_lightning.training.adapter_folder import load_adapter
+from smoa_lightning.training.adapter_folder import load_adapter, reading
 from smoa_lightning.training.module import FineTuneModule
 
 from ..adapters.architectures import ARCHITECTURES, inputs, logits
@@ -187,8 +188,14 @@ def test_a_run_is_exported_with_its_fused_layers(
         warnings.filterwarnings("error", message=".*Unexpected keyword")
         given = load_adapter(run, AutoModelForCausalLM.from_pretrained(folder))[0]  # a plain model gets its parts
         assert main(["rank", str(run), "--truncate"]) == 0  # the whole update has twice the rank of one part
+    best = run / "adapter" / "best"
     with pytest.warns(UserWarning, match=r"load this adapter with smoa_lightning\.load_adapter, its fused layers were"):
-        peft.PeftConfig.from_pretrained(str(run / "adapter" / "best"))
+        peft.PeftConfig.from_pretrained(str(best))
+    newer = shutil.copytree(best, tmp_path / "newer")
+    config = json.loads((newer / "adapter_config.json").read_text())
+    (newer / "adapter_config.json").write_text(json.dumps(config | {"of_a_newer_peft": 1}))
+    with pytest.warns(UserWarning, match=r"of_a_newer_peft"), reading(newer):  # other unknown keys are not hidden
+        peft.PeftConfig.from_pretrained(str(newer))
     ids = {"input_ids": torch.arange(10).view(1, 10) + 5}
     torch.testing.assert_close(given(**ids).logits, merged(**ids).logits, atol=1e-4, rtol=1e-4)
     assert main(["export", str(run), "--output", str(tmp_path / "lora"), "--format", "lora"]) == 0

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import termios
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -263,3 +264,35 @@ def test_workers_of_a_study_are_quiet_too(tiny_backbone: Path, piqa_folder: Path
     assert "study small: 2 cells" in out
     for line in ("running r=2,seed=0", "run folder: ", "after training", "cached by an earlier run"):
         assert line in log
+
+
+@pytest.mark.parametrize(
+    ("note", "in_normal_mode"),
+    [
+        ("Seed set to 0", False),
+        ("Restoring states from the checkpoint path at best.ckpt", False),
+        ("Loaded model weights from the checkpoint at best.ckpt", False),
+        ("`Trainer.fit` stopped: `max_epochs=1` reached.", False),
+        ("`Trainer.fit` stopped: No training batches.", True),
+        ("Restored all states from the checkpoint at last.ckpt", True),
+    ],
+)
+@pytest.mark.usefixtures("lightning_filters")
+def test_details_of_lightning_are_for_verbose(note: str, in_normal_mode: bool) -> None:
+    logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+    record = logger.makeRecord(logger.name, logging.INFO, "", 0, note, (), None)
+    for mode, shown in ((console.NORMAL, in_normal_mode), (console.VERBOSE, True)):
+        with console.console(mode):
+            quiet_libraries()
+            assert bool(logger.filter(record)) == shown
+
+
+@pytest.fixture
+def lightning_filters() -> Iterator[None]:
+    """Restore the filters of Lightning's loggers after a test."""
+    names = ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.seed")
+    before = {name: list(logging.getLogger(name).filters) for name in names}
+    with warnings.catch_warnings():
+        yield
+    for name, filters in before.items():
+        logging.getLogger(name).filters = filters

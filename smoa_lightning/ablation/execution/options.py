@@ -95,7 +95,7 @@ def _near(name: str) -> str:
     """Return the options that a word probably means; empty if it may be the last word of a configuration key."""
     if words := [word for word in OTHER_WORDS.get(name, ()) if word in OPTIONS]:
         return ", ".join(f"--{word}" for word in words)
-    return "".join(f"--{option}" for option in difflib.get_close_matches(name, [*OPTIONS, *FLAGS], 1, cutoff=0.8))
+    return "".join(f"--{option}" for option in difflib.get_close_matches(name, [*OPTIONS, *FLAGS], 1, cutoff=0.87))
 
 
 def _text(name: str, text: str | None) -> str:

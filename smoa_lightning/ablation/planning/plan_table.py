@@ -37,7 +37,7 @@ def render(plan: Plan, costs: Sequence[CellCost], width: int | None = None) -> s
     console.print()
     console.print(_table(plan, costs))
     console.print()
-    for line in (*_times(plan, costs), *_sizes(costs), *detectable_lines(plan, costs)):
+    for line in (*_times(plan, costs), *_sizes(plan, costs), *detectable_lines(plan, costs)):
         console.print(f"* {line}")
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
 
@@ -85,15 +85,17 @@ def _table(plan: Plan, costs: Sequence[CellCost]) -> Table:
     return table
 
 
-def _sizes(costs: Sequence[CellCost]) -> Iterator[str]:
-    """Yield a line if cells that train an adapter have different sizes."""
-    trained = [cost for cost in costs if cost.parameters]
-    least, most = (pick(trained, key=lambda cost: cost.parameters, default=None) for pick in (min, max))
-    if least and most and most.parameters > SAME_SIZE * least.parameters:
-        yield (
-            f"sizes differ: {least.parameters:,} parameters in {least.cell}, {most.parameters:,} in {most.cell}. So a "
-            "difference between these cells may come from their sizes; the key budget makes sizes equal"
-        )
+def _sizes(plan: Plan, costs: Sequence[CellCost]) -> Iterator[str]:
+    """Yield a line for each baseline whose cells, those that train something, have different sizes."""
+    trained = [(row.baseline, cost) for row, cost in zip(plan.rows, costs, strict=True) if cost.parameters]
+    for baseline in dict.fromkeys(baseline for baseline, _ in trained):
+        cells = [cost for compared_with, cost in trained if compared_with == baseline]
+        least, most = (pick(cells, key=lambda cost: cost.parameters) for pick in (min, max))
+        if most.parameters > SAME_SIZE * least.parameters:
+            yield (
+                f"sizes differ: {least.parameters:,} parameters in {least.cell}, {most.parameters:,} in {most.cell}. "
+                "So a difference between these cells may come from their sizes"
+            )
 
 
 def _times(plan: Plan, costs: Sequence[CellCost]) -> Iterator[str]:
@@ -104,9 +106,9 @@ def _times(plan: Plan, costs: Sequence[CellCost]) -> Iterator[str]:
         text += f" ({clock(total)} of one worker, divided by {workers}; workers on one machine also share memory and "
         text += "caches, which is not measured, so expect more)"
     yield f"{text}; timed with {counted(threads, 'thread')}"
-    more = sum(plan.beyond * len(plan.search_seeds) * cost.search_seconds for cost in costs) / workers
-    if more:
-        yield f"trials beyond the ends of the ranges are not counted: at most {clock(more)} more"
+    searching = sum(cost.search_seconds for cost in costs if cost.search_left or cost.final_left)
+    if more := plan.beyond * len(plan.search_seeds) * searching / workers:
+        yield f"trials beyond the ends of the ranges are not counted: about {clock(more)} if all cells need all of them"
     yield (
         "parameters: trainable parameters, and their share of the backbone's parameters; every cell was built with its "
         "adapter, so every cell can be built"

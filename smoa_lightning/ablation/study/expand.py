@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -131,9 +132,10 @@ class _Expansion:
         return found
 
     def _check_flag(self, name: str, where: str) -> None:
-        """Refuse an unknown flag, and name the nearest study keys too, since the flag may be a study key."""
+        """Refuse an unknown flag, and name study keys that look like its first word, since the flag may be one."""
         if where.startswith("--") and not self.keys.is_key(name):
-            own = "" if "." in name else f"{the_nearest(nearest(name, STUDY_KEYS, 2), 'key of a study')}; "
+            close = difflib.get_close_matches(name.split(".")[0], STUDY_KEYS, 2, cutoff=0.8)
+            own = f"{the_nearest(', '.join(close), 'key of a study')}; " if close else ""
             raise UserError(f"{where}unknown key {name!r}; {own}{the_nearest(self.keys.near(name), 'setting')}")
 
     # -------------------------------------------------------------------------------------------------- contradictions

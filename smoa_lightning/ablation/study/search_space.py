@@ -109,7 +109,8 @@ def parse_optuna_class(given: Any, table: Mapping[str, str], module: str, defaul
     known = options_of(f"{module}.{table[name]}")
     for option in options:
         if known is not None and option not in known:
-            raise UserError(f"{where}{kind} {name} has no option {option!r}; {the_nearest(nearest(option, known, 3))}")
+            near = the_nearest(nearest(option, known, 3)) if known else "it has no options"
+            raise UserError(f"{where}{kind} {name} has no option {option!r}; {near}")
     return OptunaClass(name, table[name], options, where)
 
 
