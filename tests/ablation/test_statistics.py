@@ -251,6 +251,10 @@ def test_verdicts() -> None:
     worse = verdict("smoa", "lora", difference(0.5, 3), 0.0001, higher_is_better=False, scale=1, unit="")
     assert worse.better is False
     assert worse.sentence.startswith("smoa is worse than lora by 0.50, 95 % interval [0.01, 0.99], adjusted p < 0.001,")
+    fine = verdict("smoa", "lora", difference(0.0071, 3, low=0.0038), 0.002, scale=1, unit="", digits=4, margin=0.02)
+    assert fine.sentence.startswith(
+        "smoa is better than lora by 0.0071, by less than the margin of 0.0200, 95 % interval [0.0038, 0.0104], "
+    )
     weak = verdict("smoa", "lora", difference(0.02, 3), 0.05)
     assert weak.label == "not established"
     assert weak.sentence.startswith("smoa is not shown to differ from lora: its mean is 2.00 points better, ")

@@ -13,7 +13,7 @@ from smoa_lightning.ablation.comparison.common_rows import CommonRows
 from smoa_lightning.ablation.comparison.scored_run import MEAN, ScoredRun
 from smoa_lightning.ablation.comparison.shared_seeds import paired_sides, run_pairs
 from smoa_lightning.ablation.comparison.sides import Side
-from smoa_lightning.ablation.report.cells import unit
+from smoa_lightning.ablation.report.cells import decimals, unit
 from smoa_lightning.ablation.statistics import (
     MINIMUM_SEEDS,
     Difference,
@@ -219,7 +219,7 @@ def _verdict(each: Comparison, p: float | None) -> Verdict:
         return Verdict(False, None, f"{sizes} {each.baseline}: not tested, since single rows have no {each.metric}.")
     judged = verdict(
         each.side, each.baseline, each.difference, p, higher_is_better=metric.direction == "maximize", scale=scale,
-        unit=name, minimum_seeds=1 if one else MINIMUM_SEEDS,
+        unit=name, digits=decimals(each.metric), minimum_seeds=1 if one else MINIMUM_SEEDS,
     )  # fmt: skip
     sentence = ROWS.sub(r"\1 row\2", judged.sentence)
     sentence = sentence.replace(", 1 seed,", ",") if one else sentence

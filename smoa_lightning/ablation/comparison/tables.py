@@ -13,7 +13,7 @@ from smoa_lightning.ablation.comparison.disagreements import Disagreement, Disag
 from smoa_lightning.ablation.comparison.scored_run import MEAN
 from smoa_lightning.ablation.comparison.settings import FACTS, fact, fact_text
 from smoa_lightning.ablation.comparison.sides import Side
-from smoa_lightning.ablation.report.cells import unit
+from smoa_lightning.ablation.report.cells import decimals, unit
 from smoa_lightning.ablation.statistics import counted
 from smoa_lightning.ablation.statistics.verdict import p_text
 from smoa_lightning.records.metric_table import METRICS, measured
@@ -136,7 +136,7 @@ def differences(found: Compared) -> Table:
 
 def _difference(each: Comparison) -> list[str]:
     found, (scale, name) = each.difference, unit(each.metric)
-    digits = 2 if scale > 1 or abs(found.value) >= 1 else 4
+    digits = decimals(each.metric)
     interval = ""
     if found.low is not None and found.high is not None:
         interval = f"[{found.low * scale:+.{digits}f}, {found.high * scale:+.{digits}f}]"

@@ -112,9 +112,10 @@ def unit(metric: str) -> tuple[float, str]:
 
 
 def decimals(metric: str) -> int:
-    """Return the decimals of a difference in the unit of reports.
+    """Return the decimals of a difference in the unit of reports: four for correlations, losses and other small scores.
 
-    >>> decimals("acc"), decimals("nll")
-    (2, 4)
+    >>> decimals("acc"), decimals("nll"), decimals("mcc"), decimals("perplexity")
+    (2, 4, 4, 2)
     """
-    return 4 if metric in METRICS and METRICS[metric].unit == "nats per token" else 2
+    fine = metric in METRICS and METRICS[metric].unit in ("", "cosine", "nats per token")
+    return 4 if fine and not metric.endswith("perplexity") else 2

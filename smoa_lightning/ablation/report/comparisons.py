@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from smoa_lightning.ablation.report.cells import CellResult, unit
+from smoa_lightning.ablation.report.cells import CellResult, decimals, unit
 from smoa_lightning.ablation.report.folder import BaseModelScore
 from smoa_lightning.ablation.report.paired_cells import Found, SeedPools, cell_difference, hedges_g
 from smoa_lightning.ablation.statistics import (
@@ -72,7 +72,8 @@ class Judgement:
         scale, name = unit(metric)
         return verdict(
             cell, baseline, found.interval, found.p, higher_is_better=self.direction == "maximize", scale=scale,
-            unit=name, margin=None if self.margin is None else self.margin / scale, joint=found.joint,
+            unit=name, digits=decimals(metric), margin=None if self.margin is None else self.margin / scale,
+            joint=found.joint,
         )  # fmt: skip
 
 

@@ -153,10 +153,11 @@ def grid_tables(analysis: Analysis) -> list[Table]:
         "effects", "Main effects and two-way interactions (least squares, seeds as blocks).",
         columns(["term", "estimable", "df", "F", "p", "partial eta²"], 2), rows,
     )  # fmt: skip
-    scale, _ = unit(analysis.scored[0].metric)
+    metric = analysis.scored[0].metric
+    scale, digits = unit(metric)[0], decimals(metric)
     levels = tuple(
-        (e.axis, str(e.level), str(e.against), "not estimable" if e.value is None else f"{e.value * scale:+.2f}",
-         "" if e.low is None or e.high is None else f"[{e.low * scale:+.2f}, {e.high * scale:+.2f}]")
+        (e.axis, str(e.level), str(e.against), "not estimable" if e.value is None else f"{e.value * scale:+.{digits}f}",
+         "" if e.low is None or e.high is None else f"[{e.low * scale:+.{digits}f}, {e.high * scale:+.{digits}f}]")
         for e in grid.levels
     )  # fmt: skip
     effects = Table(

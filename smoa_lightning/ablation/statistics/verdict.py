@@ -52,6 +52,7 @@ def verdict(
     higher_is_better: bool = True,
     scale: float = 100.0,
     unit: str = "points",
+    digits: int = 2,
     minimum_seeds: int = MINIMUM_SEEDS,
     margin: float | None = None,
     joint: Difference | None = None,
@@ -73,6 +74,7 @@ def verdict(
         higher_is_better: Direction of the metric.
         scale: Factor to the unit: 100 turns accuracies into points.
         unit: Unit of the scaled difference; empty for none.
+        digits: Decimals of the scaled difference.
         minimum_seeds: Number of seeds that a verdict needs. The interval of two seeds may cover only 90 %.
         margin: Largest difference that does not matter, in the unit of ``difference``; None for no test of equivalence.
         joint: The difference with the interval that holds for the whole table (``corrected``), which is compared with
@@ -88,11 +90,17 @@ def verdict(
     inside = margin is not None and _is_inside(joint or difference, margin)
     within = enough and inside
     better = None if difference.value == 0 else (difference.value > 0) == higher_is_better
-    bound = f"{scale * (margin or 0):.2f}" + (f" {unit}" if unit else "")
-    start = _start(cell, baseline, (abs(difference.value) * scale, unit), established, better, within)
+    word = f" {unit}" if unit else ""
+    bound, by = (f"{scale * size:.{digits}f}{word}" for size in (margin or 0, abs(difference.value)))
+    start = _start(cell, baseline, by, established, better, within)
     start += f", by less than the margin of {bound}" if within and established else ""
     start += f" of {bound}" if within and not established else ""
-    parts = [start, _interval(difference, scale, alpha), _p_value(adjusted_p), counted(difference.n_seeds, "seed")]
+    parts = [
+        start,
+        _interval(difference, scale, alpha, digits),
+        _p_value(adjusted_p),
+        counted(difference.n_seeds, "seed"),
+    ]
     if difference.n_items is not None:
         groups = "" if difference.n_groups is None else f" in {counted(difference.n_groups, 'group')}"
         parts.append(counted(difference.n_items, "item") + groups)
@@ -101,11 +109,8 @@ def verdict(
     return Verdict(established, better, f"{', '.join(parts)}: {ending}.", within)
 
 
-def _start(
-    cell: str, baseline: str, size: tuple[float, str], established: bool, better: bool | None, within: bool
-) -> str:
+def _start(cell: str, baseline: str, by: str, established: bool, better: bool | None, within: bool) -> str:
     """Return the beginning of the sentence; of an equivalence without the margin."""
-    by = f"{size[0]:.2f}" + (f" {size[1]}" if size[1] else "")
     if established:
         return f"{cell} is {'better' if better else 'worse'} than {baseline} by {by}"
     if within:
@@ -123,10 +128,10 @@ def _is_inside(difference: Difference, margin: float) -> bool:
     return -margin < difference.low and difference.high < margin
 
 
-def _interval(difference: Difference, scale: float, alpha: float) -> str:
+def _interval(difference: Difference, scale: float, alpha: float, digits: int) -> str:
     if difference.low is None or difference.high is None:
         return "no interval"
-    ends = f"[{difference.low * scale:.2f}, {difference.high * scale:.2f}]"
+    ends = f"[{difference.low * scale:.{digits}f}, {difference.high * scale:.{digits}f}]"
     if difference.confidence > 1 - alpha + 1e-9:
         return f"corrected {100 * (1 - alpha):g} % interval {ends}"
     return f"{100 * difference.confidence:g} % interval {ends}"
