@@ -14,6 +14,7 @@ from smoa_lightning.common.errors import UserError
         ("--output", "ablate has no option --output; the nearest are --root, --folder"),
         ("--output-dir", "ablate has no option --output-dir; the nearest are --root, --folder"),
         ("--workrs", "ablate has no option --workrs; the nearest is --workers"),
+        ("--stor", "ablate has no option --stor; the nearest is --storage"),
         ("--storge", "ablate has no option --storge; the nearest is --storage"),
     ],
 )

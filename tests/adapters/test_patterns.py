@@ -120,7 +120,7 @@ def test_refused_settings(make: Any, message: str) -> None:
 @pytest.mark.parametrize("entry", [lambda m, c: attach(m, c, 0), get_peft_model])
 def test_refused_for_this_model(entry: Any, llama: Maker) -> None:
     for config, message in (
-        (SMoAConfig(rank_pattern={"q_prj": 2}), r"rank_pattern has the entry 'q_prj', which matches no .*: q_proj"),
+        (SMoAConfig(rank_pattern={"q_prj": 2}), r"rank_pattern has the entry 'q_prj', which matches no .* q_proj, "),
         (MoraConfig(alpha_pattern={"o_proj": 2.0}), "alpha_pattern has the entry 'o_proj', which matches no adapted"),
         (SMoAConfig(rank_pattern={"q_proj": 1}), r"does not fit layer .*q_proj: SMoAConfig.r is 1, but with"),
         (SMoAConfig(rank_pattern={"q_proj": 30}), "rank 15, but it must be between 1 and 10 for layer .*q_proj"),

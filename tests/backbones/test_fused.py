@@ -62,7 +62,7 @@ def test_the_parts_are_the_layer(name: str) -> None:
     first = model.get_submodule(next(path for path in split if path.endswith(QKV[name])))
     outputs = [part(torch.zeros(1, QUERY[name])).shape[-1] for part in first.children()]
     assert outputs == [QUERY[name], VALUE[name], VALUE[name]]
-    torch.testing.assert_close(logits(model, **inputs(model)), expected, atol=1e-6, rtol=0)
+    torch.testing.assert_close(logits(model, **inputs(model)), expected, atol=1e-6, rtol=1e-5)
     split_fused(model, name)  # once more changes nothing
     assert len([m for m in model.modules() if isinstance(m, SplitLinear)]) == len(split)
     join_fused(model)

@@ -93,9 +93,11 @@ def parse_options(args: list[str]) -> Options:
 
 def _near(name: str) -> str:
     """Return the options that a word probably means; empty if it may be the last word of a configuration key."""
-    if words := [word for word in OTHER_WORDS.get(name, ()) if word in OPTIONS]:
-        return ", ".join(f"--{word}" for word in words)
-    return "".join(f"--{option}" for option in difflib.get_close_matches(name, [*OPTIONS, *FLAGS], 1, cutoff=0.87))
+    options = [*OPTIONS, *FLAGS]
+    meant = [word for word in OTHER_WORDS.get(name, ()) if word in OPTIONS]
+    longer = [option for option in options if option.startswith(name) and len(name) > 2]
+    found = meant or longer or difflib.get_close_matches(name, options, 1, cutoff=0.87)
+    return ", ".join(f"--{option}" for option in found)
 
 
 def _text(name: str, text: str | None) -> str:
