@@ -99,7 +99,11 @@ class Teacher:
 
     @property
     def adapter_config(self) -> PeftConfig | None:
-        """The configuration of its adapter, of a pair that of the prompt; None without an adapter."""
+        """The configuration of its adapter, of a pair that of the prompt; None without an adapter.
+
+        Raises:
+            UserError: Its file cannot be read.
+        """
         if self.adapter is None or self.is_whole:
             return None
         with reading(self.adapter):

@@ -37,8 +37,8 @@ def score(run: Run) -> float:
 def fit(run: Run, folder: Path, facts: Mapping[str, Any], base: bool, callbacks: Sequence[Any] = ()) -> None:
     """Write a finished record after a pause; the seed ``FAIL_SEED`` raises.
 
-    ``LOG`` gets a line at the beginning, and another one if the run was finished already. A line at the end could not
-    be relied on: a worker can be killed between the record and that line.
+    ``LOG`` gets a line at the beginning and the end, and one if the run was finished already. A worker that is killed
+    after the record writes no line at the end.
     """
     log(f"begin {run.signature}")
     with run_lock(folder):
@@ -54,6 +54,7 @@ def fit(run: Run, folder: Path, facts: Mapping[str, Any], base: bool, callbacks:
         record = {"name": run.name, "signature": "x", "status": "finished", "metrics": metrics}
         times = dict.fromkeys(("started", "finished"), "2026-01-01T00:00:00+00:00")
         write_json(folder / RECORD, record | times | {"ablation": {**facts, "seconds": SECONDS}})
+    log(f"end {run.signature}")
 
 
 def log(line: str) -> None:

@@ -195,7 +195,8 @@ def test_killed_workers_lose_nothing_and_repeat_nothing(
 ) -> None:
     url = "" if kind == "journal" else request.getfixturevalue("database")(kind)
     monkeypatch.setenv("FAKE_SECONDS", "0.8")
-    worker = run_study_with_kills(tmp_path, url, 10 if kind == "journal" else 3, monkeypatch, request)
+    kills = 10 if kind == "journal" else 3
+    worker = run_study_with_kills(tmp_path, url, kills, monkeypatch, request)
     complete = [t for t in worker.status.final.attempts() if t.state == TrialState.COMPLETE]
     assert len(complete) == 12
     assert len({t.user_attrs["signature"] for t in complete}) == 12
@@ -205,7 +206,11 @@ def test_killed_workers_lose_nothing_and_repeat_nothing(
         assert record is not None
         assert record["metrics"]["report/acc"] == fake_worker.score(run)
     assert len(list((tmp_path / "out" / "runs").iterdir())) == 12
-    assert "again" not in (tmp_path / "log").read_text()  # no finished run was run once more
+    lines = (tmp_path / "log").read_text().splitlines()
+    ends = [line for line in lines if line.startswith("end")]
+    assert len(ends) == len(set(ends))  # no run ended twice
+    assert len(ends) >= 12 - kills  # a kill after the record costs the line, and no run
+    assert not [line for line in lines if line.startswith("again")]  # no finished run was run once more
     assert not (tmp_path / "out" / "superseded").exists()  # nor moved away and run once more
 
 

@@ -105,6 +105,7 @@ def test_scores_by_published_rules_are_labelled_everywhere(
     assert main(["fit", *tiny_arguments, *flags, "--run.folder", str(run), "--forgetting.text", "null"]) == 0
     shown = capsys.readouterr()
     assert "Published rules llm_adapters: replies, answers and beams" in shown.out
+    assert not any(line in shown.err for line in ("Seed set to", "Restoring states", "Loaded model", "`Trainer.fit`"))
     record = json.loads((run / "record.json").read_text())
     assert (record["data"]["protocol"], record["data"]["rules"]) == ("generation", "llm_adapters")
     assert {"report/acc", "report/unparsed_rate"} <= record["metrics"].keys()
