@@ -126,6 +126,34 @@ def test_secondary_metrics_have_their_own_lines(make: Callable[..., Study], tmp_
     assert lines[-1] == "the margin of 0.01 of nll: no finished runs show how it varies"
 
 
+def test_general_text_has_its_own_number_of_items(make: Callable[..., Study], tmp_path: Path) -> None:
+    keys: Any = {"objective": "acc", "secondary": ["general_nll"], "margin": {"general_nll": 0.5}, "seeds": [0, 1, 2]}
+    study = make({"r": [4, 2]}, overrides={"forgetting.text": "embedded"}, **keys)
+    folder = tmp_path / "study"
+    answered(study, folder)
+    assert planned(study, folder).splitlines()[-1].endswith("of general_nll: no finished runs show how it varies")
+    rng, scores = np.random.default_rng(1), {}
+    for cell in study.cells:
+        for seed in study.seeds:
+            scores[cell.name, seed] = nll = rng.normal(3, 0.1, 7)
+            lines = [{"row": row, "text_nll": 10 * value, "tokens": 10} for row, value in enumerate(nll.tolist())]
+            place = folder / "runs" / study.final_run(cell, seed).name / "general_items.jsonl"
+            place.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    table = np.array([scores["r=2", s] - scores["r=4", s] for s in study.seeds])
+    variances = variances_of([(mean_squares(table), *table.shape)])
+    expected = detectable_difference(3, 7, variances, PlannedTest(comparisons=1, cells=2))
+    *_, line, margin = planned(study, folder).splitlines()
+    assert f": {expected:.3g} of general_nll, with 3 seeds, 7 documents and 1 comparison " in line
+    assert margin == "the margin of 0.5: this study detects a difference of this size"
+    (tmp_path / "study" / "study.json").write_text(json.dumps(describe_study(study)))
+    for more, documents in (
+        ({}, 7),
+        ({"forgetting.max_length": 64}, 0),
+    ):  # another study that reads the same text or not
+        other = make({"r": [4, 2]}, overrides={"forgetting.text": "embedded", **more}, **keys)
+        assert varies(other, tmp_path / "other")["r=2"].secondary["general_nll"].documents == documents
+
+
 def test_two_seeds_detect_no_margin(make: Callable[..., Study], tmp_path: Path) -> None:
     study = make({"r": [2, 4]}, seeds=[0, 1], margin=50)
     answered(study, tmp_path / "study", rows=400)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
 from torch.nn import functional as F
+from transformers.models.llama.modeling_llama import LlamaMLP
 
 from smoa_lightning.adapters import SMoAConfig
 from smoa_lightning.adapters.parameters import adapter_parameter_names
@@ -123,6 +125,29 @@ def test_gradient_checkpointing_gives_the_same_gradients(strategy: str, tiny_bac
     assert any(g.abs().max() > 0 for g in gradients[0].values())
     for name, gradient in gradients[0].items():
         torch.testing.assert_close(gradients[1][name], gradient, atol=1e-7, rtol=1e-5)
+
+
+@pytest.mark.parametrize("used", [True, False])
+@pytest.mark.parametrize("strategy", ["lora", "smoa", "full"])
+def test_a_layer_that_the_first_step_does_not_reach_is_named(
+    strategy: str,
+    used: bool,
+    tiny_backbone: Path,
+    piqa_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    if not used:  # gate_proj is trained, but never called
+        monkeypatch.setattr(LlamaMLP, "forward", lambda self, x: self.down_proj(self.act_fn(self.up_proj(x))))
+    monkeypatch.setitem(STRATEGIES, "lora", lambda: peft.LoraConfig(r=4, target_modules=["gate_proj", "up_proj"]))
+    targets = ["gate_proj", "up_proj"]
+    monkeypatch.setitem(STRATEGIES, "smoa", lambda: SMoAConfig(r=4, num_subspaces=2, target_modules=targets))
+    module, data = build(tiny_backbone, piqa_folder, strategy)
+    trainer(max_steps=2).fit(module, data)
+    told = [line for line in caplog.messages if "got no gradient" in line]
+    assert len(told) == (0 if used else 1)  # once, not at each step
+    if told:
+        assert re.search(r"no gradient in the first step, such as \S*layers\.0\.mlp\.gate_proj", told[0])
 
 
 def test_foreign_trainable_parameters_are_refused(tiny_backbone: Path, piqa_folder: Path) -> None:

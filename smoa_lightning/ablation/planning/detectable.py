@@ -29,6 +29,7 @@ class Detectable:
     """What the comparisons with a baseline can detect.
 
     Attributes:
+        items: Number of report rows, or of documents of the general text.
         difference: Smallest difference that is established with the power of ``test``; ``None`` for one seed.
         with_more_seeds: The same with twice the seeds.
         with_more_items: The same with twice the items.
@@ -36,6 +37,7 @@ class Detectable:
         test: How differences will be tested.
     """
 
+    items: int
     difference: float | None
     with_more_seeds: float | None
     with_more_items: float | None
@@ -46,7 +48,8 @@ class Detectable:
 def detectable(plan: Plan, costs: Sequence[CellCost], secondary: str = "") -> dict[str, Detectable | None]:
     """Return what can be detected from each baseline; ``None`` if it is not known how its scores vary.
 
-    The metric is that of the cells, or a secondary one, whose variances must come from finished runs.
+    The metric is that of the cells, or a secondary one, whose variances must come from finished runs. The items of a
+    metric of general text are the documents of these runs, not the report rows.
     Without baselines the first cell is used as the baseline. The number of comparisons is that of the whole table: all
     cells but the baselines. The cells that share a seed variance are those of the baseline.
     """
@@ -55,14 +58,17 @@ def detectable(plan: Plan, costs: Sequence[CellCost], secondary: str = "") -> di
     for name in _baselines(plan):
         rows, n = by_name[name].work.report_rows, len(plan.seeds)
         varies = by_name[name].variation
-        variances = varies.secondary[secondary].variances if secondary else varies.of(by_name[name].accuracy, rows)
-        variances = variances if rows >= 2 else None
-        if variances is None:
+        variances = varies.of(by_name[name].accuracy, rows)
+        if secondary:
+            variances = varies.secondary[secondary].variances
+            rows = varies.secondary[secondary].documents or rows
+        if variances is None or rows < 2:
             found[name] = None
             continue
         cells = sum(row.baseline == name for row in plan.rows) or len(plan.rows)
         test = PlannedTest(comparisons=_comparisons(plan), cells=max(2, cells))
         found[name] = Detectable(
+            items=rows,
             difference=detectable_difference(n, rows, variances, test),
             with_more_seeds=detectable_difference(2 * n, rows, variances, test),
             with_more_items=detectable_difference(n, 2 * rows, variances, test),
@@ -97,21 +103,18 @@ def detectable_lines(plan: Plan, costs: Sequence[CellCost]) -> Iterator[str]:
                 "and no finished runs show how it varies"
             )
         else:
-            yield from _of_baseline(plan, what, metrics[name], by_name[name].work.report_rows, smallest)
+            yield from _of_baseline(plan, what, metrics[name], smallest)
     known = [by_name[name] for name, smallest in found.items() if smallest is not None]
     if known:
         yield from _sources(known)
     for metric in plan.secondary:
-        if not METRICS[metric].of_general_text:  # the documents are not the report rows
-            yield from _of_secondary(plan, metric, costs)
+        yield from _of_secondary(plan, metric, costs)
 
 
 def _of_secondary(plan: Plan, metric: str, costs: Sequence[CellCost]) -> Iterator[str]:
-    by_name = {cost.cell: cost for cost in costs}
     for name, smallest in detectable(plan, costs, metric).items():
         if smallest is not None:
-            rows = by_name[name].work.report_rows
-            yield from _of_baseline(plan, _compared(plan, name), metric, rows, smallest)
+            yield from _of_baseline(plan, _compared(plan, name), metric, smallest)
         elif metric in plan.margins:
             margin = _margin(plan.margins[metric], metric)
             yield f"the margin of {margin} of {metric}: no finished runs show how it varies"
@@ -122,39 +125,40 @@ def _compared(plan: Plan, name: str) -> str:
     return f"from {name}" if any(row.baseline for row in plan.rows) else f"between {name} and another cell"
 
 
-def _of_baseline(plan: Plan, what: str, metric: str, items: int, smallest: Detectable) -> Iterator[str]:
+def _of_baseline(plan: Plan, what: str, metric: str, smallest: Detectable) -> Iterator[str]:
     if smallest.difference is None:
         enough = f"plan at least {MINIMUM_SEEDS} seeds, better five"
         yield f"one seed cannot establish a difference {what}: {enough}"
         return
     assert smallest.with_more_seeds is not None
     assert smallest.with_more_items is not None
-    more = "items" if smallest.with_more_items < smallest.with_more_seeds else "seeds"
+    noun = "documents" if METRICS[metric].of_general_text else "items"
+    more = noun if smallest.with_more_items < smallest.with_more_seeds else "seeds"
     best = min(smallest.with_more_items, smallest.with_more_seeds)
     n = len(plan.seeds)
     yield (
         f"smallest difference {what} that is detected with a chance of {smallest.test.power:.0%}: "
-        f"{_size(smallest.difference, metric)} of {metric}, with {counted(n, 'seed')}, {items:,} items and "
+        f"{_size(smallest.difference, metric)} of {metric}, with {counted(n, 'seed')}, {smallest.items:,} {noun} and "
         f"{counted(smallest.test.comparisons, 'comparison')} at a total level of {smallest.test.alpha:.0%}; twice the "
         f"{more} would help most ({_size(best, metric)})"
     )
     margin = plan.margins.get(metric, plan.margins.get("") if metric not in plan.secondary else None)
     if margin is not None:
-        needs = _needs(margin / _scale(metric), n, items, smallest)
+        needs = _needs(margin / _scale(metric), n, noun, smallest)
         yield f"the margin of {_margin(margin, metric)}: {needs}"
 
 
-def _needs(margin: float, n: int, items: int, smallest: Detectable) -> str:
+def _needs(margin: float, n: int, noun: str, smallest: Detectable) -> str:
     """Return whether a margin is detected, and the seeds or items that it needs."""
     enough = n >= MINIMUM_SEEDS  # with fewer the report establishes nothing, however many items there are
     if enough and smallest.difference is not None and smallest.difference <= margin:
         return "this study detects a difference of this size"
-    seeds = seeds_to_detect(margin, items, smallest.variances, smallest.test, least=max(n, MINIMUM_SEEDS))
+    seeds = seeds_to_detect(margin, smallest.items, smallest.variances, smallest.test, least=max(n, MINIMUM_SEEDS))
     rows = items_to_detect(margin, n, smallest.variances, smallest.test) if enough else None
-    ways = [f"{seeds} seeds with {items:,} items"] if seeds else []
-    ways += [f"{rows:,} items with {counted(n, 'seed')}"] if rows else []
+    ways = [f"{seeds} seeds with {smallest.items:,} {noun}"] if seeds else []
+    ways += [f"{rows:,} {noun} with {counted(n, 'seed')}"] if rows else []
     if not ways:
-        return "neither more seeds nor more items alone detect a difference of this size: plan more of both"
+        return f"neither more seeds nor more {noun} alone detect a difference of this size: plan more of both"
     return f"a difference of this size needs {' or '.join(ways)}"
 
 

@@ -33,6 +33,7 @@ from smoa_lightning.records.record import STUDY, STUDY_FACTS
 DEFAULT_SEED_SD, DEFAULT_ITEM_CORRELATION = 0.01, 0.5
 MOST_ACCURATE = 0.95  # even if all of a few rows are right, a task has errors
 
+Pairs = Sequence[tuple[MeanSquares, int, int]]  # of two cells; numbers of seeds and of items
 Runs = Mapping[str, Mapping[int, Path]]  # name of a cell -> seed -> folder of a finished final run
 
 
@@ -43,11 +44,13 @@ class Variation:
     Attributes:
         variances: Variances of a difference of two cells; ``None`` if no finished runs show them.
         source: Their source.
+        documents: For a metric of general text: the documents that the finished runs share.
         secondary: Secondary metric -> the same by it.
     """
 
     variances: Variances | None = None
     source: str = "assumed, since no study in this root has two cells with two finished seeds each whose answers differ"
+    documents: int = 0
     secondary: Mapping[str, Variation] = field(default_factory=dict)
 
     def of(self, accuracy: float | None, n_items: int) -> Variances | None:
@@ -111,47 +114,53 @@ def _of_cells(
     """Return how cells with the same tasks vary by a metric; ``several`` names the first of them in the source."""
     if METRICS[metric].item is None:
         return Variation()
-    rows = _rows(study.resolver.content(cells[0].settings))
+    rows = _rows(study.resolver.content(cells[0].settings), metric)
     mine = {cell.name: found[cell.name].final for cell in cells}
-    if own := _variances(_squares(mine, study.baselines, metric)):
+    if own := _varying(_squares(mine, study.baselines, metric)):
         where = f" like {cells[0].name}" if several else ""
-        return Variation(own, f"from {sum(map(len, mine.values()))} finished runs of {len(mine)} cells{where}")
+        source = f"from {sum(map(len, mine.values()))} finished runs of {len(mine)} cells{where}"
+        return _variation(own, source, metric)
     for file in sorted(folder.parent.glob(f"*/{STUDY}")):
         try:
             description = read_sealed(file) or {}
-            other = _of_study(file.parent, description, rows, metric) if file.parent != folder else None
+            other = _of_study(file.parent, description, rows, metric) if file.parent != folder else ()
         except (UserError, ValueError, KeyError, TypeError, AttributeError):  # damaged: as if it were not there
             continue
-        if other is not None:
-            return Variation(other, f"from finished runs of the study {description['name']}")
+        if other:
+            return _variation(other, f"from finished runs of the study {description['name']}", metric)
     return Variation()
 
 
-def _variances(squares: Sequence[tuple[MeanSquares, int, int]]) -> Variances | None:
-    """Return the variances of pairs; None without a pair, or if nothing varies."""
-    found = variances_of(squares) if squares else None
-    return found if found is not None and found.of_mean(1, 1) > 0 else None
+def _variation(pairs: Pairs, source: str, metric: str) -> Variation:
+    documents = min(items for _, _, items in pairs) if METRICS[metric].of_general_text else 0
+    return Variation(variances_of(pairs), source, documents)
 
 
-def _rows(settings: Mapping[str, Any]) -> tuple[Any, Any, Any]:
-    """Return what decides how difficult items are: tasks and backbone."""
+def _varying(pairs: Pairs) -> Pairs:
+    """Return the pairs, or an empty sequence if nothing varies."""
+    return pairs if pairs and variances_of(pairs).of_mean(1, 1) > 0 else ()
+
+
+def _rows(settings: Mapping[str, Any], metric: str = "") -> tuple[Any, ...]:
+    """Return what decides how difficult items are: tasks and backbone, and for a metric of general text this text."""
     data = settings.get("data") or {}
-    return data.get("task"), data.get("report_tasks"), (settings.get("model") or {}).get("backbone")
+    text = settings.get("forgetting") if metric and METRICS[metric].of_general_text else None
+    return data.get("task"), data.get("report_tasks"), (settings.get("model") or {}).get("backbone"), text
 
 
-def _of_study(folder: Path, description: Mapping[str, Any], rows: tuple[Any, ...], metric: str) -> Variances | None:
-    """Return the variances of another study by a metric, of its cells with these rows."""
+def _of_study(folder: Path, description: Mapping[str, Any], rows: tuple[Any, ...], metric: str) -> Pairs:
+    """Return the pairs of another study by a metric, of its cells with these rows."""
     runs: dict[str, dict[int, Path]] = {
-        name: {} for name, cell in description["cells"].items() if _rows(cell["settings"]) == rows
+        name: {} for name, cell in description["cells"].items() if _rows(cell["settings"], metric) == rows
     }
     for run in run_folders(folder / "runs"):
         facts = (finished_record(run) or {}).get(STUDY_FACTS, {})
         if facts.get("cell") in runs:
             runs[facts["cell"]][facts["seed"]] = run
-    return _variances(_squares(runs, description["baselines"], metric))
+    return _varying(_squares(runs, description["baselines"], metric))
 
 
-def _squares(runs: Runs, baselines: Mapping[str, str], metric: str) -> list[tuple[MeanSquares, int, int]]:
+def _squares(runs: Runs, baselines: Mapping[str, str], metric: str) -> Pairs:
     """Return the mean squares of each pair of a cell and its baseline with two shared seeds and groups of items."""
     items: dict[Path, dict[tuple[str, int], float]] = {}
     groups: dict[tuple[str, int], tuple[str, int]] = {}
