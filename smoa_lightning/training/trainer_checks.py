@@ -17,7 +17,7 @@ from smoa_lightning.records.metric_table import METRICS
 
 TRAINED = (  # logged while training
     *("train/loss", "train/gradient_norm", "train/learning_rate", "train/mean_rank", "train/orthogonality_penalty"),
-    *("cost/tokens_per_second", "cost/step_seconds", "cost/peak_memory_mb"),
+    *("cost/tokens_per_second", "cost/images_per_second", "cost/step_seconds", "cost/peak_memory_mb"),
 )
 NEED_LOGGER = (LearningRateMonitor, DeviceStatsMonitor, ThroughputMonitor)
 

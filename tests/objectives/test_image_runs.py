@@ -47,6 +47,9 @@ def test_fit_test_params_rank_and_export(
     metrics, parts = record["metrics"], record["data"]["parts"]
     assert (parts["train"]["rows"], parts["selection"]["rows"], parts["report"]["rows"]) == (39, 9, 18)
     assert metrics["parameters/head"] == 3 * 24 + 3
+    assert metrics["cost/train_images"] == 2 * 39
+    assert metrics["cost/images_per_second"] == pytest.approx(78 / metrics["cost/train_seconds"])
+    assert not [name for name in metrics if name.startswith("cost/") and "tokens" in name]
     assert record["backbone"]["head"] == {"kind": "image_classification", "names": ["blue", "green", "red"]}
     assert "preprocessor_config.json" in record["backbone"]["files"]
     assert {f"{part}/{name}" for part in ("base", "report", "selection") for name in ("acc", "mcc", "nll")} <= {

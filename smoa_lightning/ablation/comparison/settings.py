@@ -35,6 +35,7 @@ FACTS: dict[str, Callable[[Mapping[str, Any]], Any]] = {
     "whole run, s": lambda record: record.get("seconds"),
     "step, s": lambda record: _measured(record, "cost/step_seconds"),
     "tokens/s": lambda record: _measured(record, "cost/tokens_per_second"),
+    "images/s": lambda record: _measured(record, "cost/images_per_second"),
     "peak memory, MB": lambda record: _measured(record, "cost/peak_memory_mb"),
     "effective rank": lambda record: _measured(record, "rank/effective_mean"),
     "device": lambda record: record.get("device"),

@@ -71,6 +71,7 @@ COSTS: dict[str, Callable[[Mapping[str, Any]], Any]] = {
     "rank": lambda record: _positive(record["metrics"].get("rank/effective_mean")),
     "step": lambda record: _positive(record["metrics"].get("cost/step_seconds")),
     "tokens_per_second": lambda record: _positive(record["metrics"].get("cost/tokens_per_second")),
+    "images_per_second": lambda record: _positive(record["metrics"].get("cost/images_per_second")),
     "memory": lambda record: _positive(record["metrics"].get("cost/peak_memory_mb")),
     "seconds": lambda record: record[STUDY_FACTS].get("seconds"),
 }

@@ -25,7 +25,8 @@ Entry = str | float | int | bool | None
 
 COST_NAMES = {
     "parameters": "parameters", "bytes": "adapter_bytes", "rank": "effective_rank", "step": "step_seconds",
-    "tokens_per_second": "tokens_per_second", "memory": "peak_memory_mb", "seconds": "run_seconds",
+    "tokens_per_second": "tokens_per_second", "images_per_second": "images_per_second",
+    "memory": "peak_memory_mb", "seconds": "run_seconds",
 }  # fmt: skip
 
 

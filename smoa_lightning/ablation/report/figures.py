@@ -82,7 +82,8 @@ def update_rank(analysis: Analysis, styles: Styles) -> NamedFigure | None:
 
 def costs(analysis: Analysis, styles: Styles) -> NamedFigure | None:
     """Draw score against training speed and memory."""
-    panels = [("tokens_per_second", "training tokens per second"), ("memory", "peak memory of the run, MB")]
+    panels = [(f"{unit}_per_second", f"training {unit} per second") for unit in ("tokens", "images")]
+    panels.append(("memory", "peak memory of the run, MB"))
     panels = [(name, title) for name, title in panels if _differ(_with(analysis, name), name)]
     if not panels:
         return None

@@ -22,7 +22,8 @@ MOVED = ("baseline", "test", "seeds", "items")  # columns that move to the capti
 # Name of a cost -> its title and how it is shown.
 COST_COLUMNS = {
     "parameters": ("trainable", ",.0f"), "bytes": ("adapter, kB", ",.0f"), "rank": ("effective rank", ".1f"),
-    "step": ("s a step", ".3f"), "tokens_per_second": ("tokens/s", ",.0f"), "memory": ("peak memory, MB", ",.0f"),
+    "step": ("s a step", ".3f"), "tokens_per_second": ("tokens/s", ",.0f"),
+    "images_per_second": ("images/s", ",.0f"), "memory": ("peak memory, MB", ",.0f"),
     "seconds": ("s a run", ".0f"),
 }  # fmt: skip
 

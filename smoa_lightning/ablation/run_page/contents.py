@@ -50,8 +50,8 @@ SELECTING: dict[str, str] = {
     ON_TRAINED: "training rows, which select and are reported",
 }
 COSTS = (
-    "trainable parameters", "adapter, bytes", "training, s", "whole run, s", "step, s", "tokens/s", "peak memory, MB",
-    "device",
+    "trainable parameters", "adapter, bytes", "training, s", "whole run, s", "step, s", "tokens/s", "images/s",
+    "peak memory, MB", "device",
 )  # fmt: skip
 
 

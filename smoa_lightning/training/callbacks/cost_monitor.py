@@ -39,7 +39,8 @@ def reset_peak_memory() -> None:
 class CostMonitor(Callback):
     """Log ``cost/tokens_per_second``, ``cost/step_seconds`` and ``cost/peak_memory_mb`` over windows of steps.
 
-    The windows have only training batches, without validation and the writing of checkpoints.
+    The windows have only training batches, without validation and the writing of checkpoints. A model that reads images
+    has ``cost/images_per_second`` instead.
     """
 
     def __init__(self, every_n_steps: int = 10) -> None:
@@ -49,6 +50,7 @@ class CostMonitor(Callback):
             every_n_steps: Optimizer steps of a window.
         """
         self.every_n_steps = every_n_steps
+        self.unit = "tokens"
         self.seconds = 0.0  # of the current window
         self.total_seconds = 0.0
         self.total_tokens = 0
@@ -60,6 +62,7 @@ class CostMonitor(Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Begin the first window."""
+        self.unit = "images" if pl_module.location.head.reads_images else "tokens"
         self._window_step = trainer.global_step
 
     def on_train_batch_start(self, trainer: L.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
@@ -79,7 +82,7 @@ class CostMonitor(Callback):
         if steps >= self.every_n_steps:
             pl_module.log_dict(
                 {
-                    "cost/tokens_per_second": self._window_tokens / self.seconds,
+                    f"cost/{self.unit}_per_second": self._window_tokens / self.seconds,
                     "cost/step_seconds": self.seconds / steps,
                     "cost/peak_memory_mb": peak_memory_megabytes(),
                 }
@@ -100,8 +103,8 @@ class CostMonitor(Callback):
         """Return the costs of the whole training for the record."""
         return {
             "train_seconds": self.total_seconds,
-            "train_tokens": self.total_tokens,
+            f"train_{self.unit}": self.total_tokens,
             "step_seconds": self.total_seconds / self._steps if self._steps else 0.0,
-            "tokens_per_second": self.total_tokens / self.total_seconds if self.total_seconds else 0.0,
+            f"{self.unit}_per_second": self.total_tokens / self.total_seconds if self.total_seconds else 0.0,
             "peak_memory_mb": peak_memory_megabytes(),
         }
