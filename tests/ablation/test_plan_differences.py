@@ -145,11 +145,10 @@ def test_general_text_has_its_own_number_of_items(make: Callable[..., Study], tm
     *_, line, margin = planned(study, folder).splitlines()
     assert f": {expected:.3g} of general_nll, with 3 seeds, 7 documents and 1 comparison " in line
     assert margin == "the margin of 0.5: this study detects a difference of this size"
+    main = make({"r": [4, 2]}, overrides={"forgetting.text": "embedded"}, objective="general_nll", seeds=[0, 1, 2])
+    assert line.partition(" of general_nll")[0] in planned(main, folder)  # also as the metric of the study
     (tmp_path / "study" / "study.json").write_text(json.dumps(describe_study(study)))
-    for more, documents in (
-        ({}, 7),
-        ({"forgetting.max_length": 64}, 0),
-    ):  # another study that reads the same text or not
+    for more, documents in (({}, 7), ({"forgetting.max_length": 64}, 0)):  # another study reads the same text or not
         other = make({"r": [4, 2]}, overrides={"forgetting.text": "embedded", **more}, **keys)
         assert varies(other, tmp_path / "other")["r=2"].secondary["general_nll"].documents == documents
 

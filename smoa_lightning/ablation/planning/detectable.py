@@ -58,10 +58,9 @@ def detectable(plan: Plan, costs: Sequence[CellCost], secondary: str = "") -> di
     for name in _baselines(plan):
         rows, n = by_name[name].work.report_rows, len(plan.seeds)
         varies = by_name[name].variation
-        variances = varies.of(by_name[name].accuracy, rows)
-        if secondary:
-            variances = varies.secondary[secondary].variances
-            rows = varies.secondary[secondary].documents or rows
+        varies = varies.secondary[secondary] if secondary else varies
+        variances = varies.of(None if secondary else by_name[name].accuracy, rows)
+        rows = varies.documents or rows
         if variances is None or rows < 2:
             found[name] = None
             continue
