@@ -10,13 +10,14 @@ from pathlib import Path
 
 from smoa_lightning.ablation.execution.options import Options, parse_options, usage
 from smoa_lightning.ablation.planning.extension_check import check_extension
+from smoa_lightning.ablation.planning.finished_runs import count_final
 from smoa_lightning.ablation.planning.search_check import check_search
 from smoa_lightning.ablation.study.expand import load_study
 from smoa_lightning.ablation.study.optuna_objects import try_search
 from smoa_lightning.ablation.study.reach import with_stored_reach
 from smoa_lightning.ablation.study.sources import lines, with_sources
 from smoa_lightning.ablation.study.space import Study
-from smoa_lightning.ablation.study.study_compatibility import check_folder, describe_study
+from smoa_lightning.ablation.study.study_compatibility import LATE, check_folder, describe_study, late_changes
 from smoa_lightning.common import console
 from smoa_lightning.common.checksums import write_sealed
 from smoa_lightning.common.errors import UserError
@@ -119,7 +120,8 @@ def run_study(study: Study, folder: Path, options: Options, args: list[str]) -> 
     storage = open_storage(options.storage, folder)
     try:
         supervisor = Supervisor(study, folder, storage, options.workers, args)
-        write_sealed(folder / STUDY, describe_study(study))
+        late = late_changes(folder, changes, count_final(folder) if changes else 0)
+        write_sealed(folder / STUDY, describe_study(study) | ({LATE: late} if late else {}))
         if options.retry_failed:
             supervisor.reset_failures()
         for name in supervisor.reopen_lost():

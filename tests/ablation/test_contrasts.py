@@ -105,6 +105,9 @@ def test_each_set_of_rows_has_its_own_contrast(made: Any) -> None:
         ({"contrasts": {"a": {"partition": "log"}}}, "a trend needs numbers, but partition has none"),
         ({"contrasts": {"a": {"r": "log", "num_subspaces": 2, "partition": "none"}}}, "no cells .* a trend over r"),
         ({"margin": -1}, "margin is -1, but must be a number above 0"),
+        ({"margin": 500}, "margin is 500 points of acc, but all differences are below 100 points"),
+        ({"margin": {"nll": 0.01}}, "'nll' is not a metric of the report; name it in secondary: .nll."),
+        ({"margin": {"ac": 1}}, "'ac' is not a metric of the report; the nearest is acc"),
         ({"margin": "small"}, "margin is 'small', but must be a number above 0"),
     ],
 )
@@ -184,6 +187,6 @@ def test_a_margin_makes_cells_equivalent(tmp_path: Path) -> None:
     found = analysis.comparison("partition=none,r=8")
     assert found.verdict.outcome == "equivalent within the margin"
     assert -0.25 < found.interval.low < 0 < found.interval.high < 0.25
-    assert "established to be equivalent to the baseline partition=none,r=4 within the margin" in headline(analysis)
+    assert "equivalent to the baseline partition=none,r=4 within the margin of 25 points" in headline(analysis)
     document = contents(analysis, [], "report")
     assert any("Equivalent means an interval within ±25 points." in str(block) for block in document.blocks)

@@ -84,7 +84,9 @@ def test_words_of_other_programs_get_the_setting(words: str, near: str, capsys: 
         (["export", "/nowhere", "--output=x"], "--form=lora", "--format"),
         (["rank", "/nowhere"], "--layer=3", "--layers"),
         (["report", "/nowhere"], "--ou=x", "--out"),
-        (["ablate", "--config=rank"], "--work=2", "--worker"),
+        (["ablate", "--config=rank"], "--work=2", "--workers"),
+        (["ablate", "--config=rank"], "--worker=2", "--workers"),
+        (["ablate", "--config=rank"], "--trials=5", "search.trials"),
     ],
 )
 def test_no_command_takes_shortened_flags(

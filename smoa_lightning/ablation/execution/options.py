@@ -22,7 +22,7 @@ OPTIONS = {
     "root": "folder of all studies (default: studies); a finished run of one study is copied by the others",
     "folder": "exact folder of the study (default: ROOT/NAME)",
     "retry_failed": "try runs again that have failed too often",
-    "worker": "run only one worker of the study; --workers starts such processes",
+    "worker_number": "run only one worker of the study; --workers starts such processes",
 }
 
 
@@ -87,7 +87,7 @@ def parse_options(args: list[str]) -> Options:
         root=local_path(_text("root", given["root"])) if "root" in given else Path("studies"),
         folder=local_path(_text("folder", given["folder"])) if "folder" in given else None,
         retry_failed=_switch("retry_failed", given),
-        worker=_number("worker", given["worker"], 0) if "worker" in given else None,
+        worker=_number("worker_number", given["worker_number"], 0) if "worker_number" in given else None,
     )
 
 

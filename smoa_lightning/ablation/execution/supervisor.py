@@ -185,7 +185,15 @@ class Supervisor:
 
     def command(self, number: int) -> list[str]:
         """Return the command of a worker."""
-        return [sys.executable, "-m", "smoa_lightning", "ablate", *self.args, *console.flags(), f"--worker={number}"]
+        return [
+            sys.executable,
+            "-m",
+            "smoa_lightning",
+            "ablate",
+            *self.args,
+            *console.flags(),
+            f"--worker_number={number}",
+        ]
 
     def _start(self, number: int) -> None:
         log = self.log(number)

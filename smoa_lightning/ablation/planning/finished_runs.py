@@ -68,6 +68,11 @@ def _folders(folder: Path, stage: str) -> Iterator[Path]:
         yield from run_folders(study / STAGES[stage])
 
 
+def count_final(folder: Path) -> int:
+    """Return the number of finished final runs in a study folder, of all cells and seeds."""
+    return sum(finished_record(run) is not None for run in run_folders(folder / STAGES["final"]))
+
+
 def finished_record(run: Path) -> dict[str, Any] | None:
     """Return the record of a finished run; ``None`` if it is unfinished, damaged or missing."""
     try:

@@ -15,10 +15,10 @@ from smoa_lightning.ablation.planning.cell_cost import CellCost, run_seconds
 from smoa_lightning.ablation.planning.detectable import detectable_lines
 from smoa_lightning.ablation.planning.plan import Plan
 from smoa_lightning.ablation.statistics import counted
+from smoa_lightning.ablation.study.sizes import different_sizes
 
 WIDTH = 140  # of text that is not printed to a terminal
 DROPPED = 10  # most dropped combinations that are listed
-SAME_SIZE = 1.1  # largest ratio of the parameters of two cells that count as equal
 
 
 def render(plan: Plan, costs: Sequence[CellCost], width: int | None = None) -> str:
@@ -87,15 +87,10 @@ def _table(plan: Plan, costs: Sequence[CellCost]) -> Table:
 
 def _sizes(plan: Plan, costs: Sequence[CellCost]) -> Iterator[str]:
     """Yield a line for each baseline whose cells, those that train something, have different sizes."""
-    trained = [(row.baseline, cost) for row, cost in zip(plan.rows, costs, strict=True) if cost.parameters]
-    for baseline in dict.fromkeys(baseline for baseline, _ in trained):
-        cells = [cost for compared_with, cost in trained if compared_with == baseline]
-        least, most = (pick(cells, key=lambda cost: cost.parameters) for pick in (min, max))
-        if most.parameters > SAME_SIZE * least.parameters:
-            yield (
-                f"sizes differ: {least.parameters:,} parameters in {least.cell}, {most.parameters:,} in {most.cell}. "
-                "So a difference between these cells may come from their sizes"
-            )
+    for baseline in dict.fromkeys(row.baseline for row in plan.rows):
+        cells = [cost for row, cost in zip(plan.rows, costs, strict=True) if row.baseline == baseline]
+        if sentence := different_sizes({cost.cell: cost.parameters for cost in cells}):
+            yield sentence
 
 
 def _times(plan: Plan, costs: Sequence[CellCost]) -> Iterator[str]:

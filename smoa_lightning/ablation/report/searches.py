@@ -73,7 +73,7 @@ def edge_sentences(
 ) -> list[str]:
     """Return one sentence for each best value that may have a better one outside of what was tried.
 
-    It is the largest or the smallest of at least three tried values, or at an end of its range: within 2 % of the
+    It is the largest or the smallest of at least two tried values, or at an end of its range: within 2 % of the
     range's width from the end. Pruned and failed trials have tried their values too.
     """
     found = []
@@ -96,7 +96,7 @@ def edge_sentences(
 
 
 def _extreme(tried: Set[Any], value: Any) -> str | None:
-    if len(tried) < 3 or not all(isinstance(n, int | float) and not isinstance(n, bool) for n in tried):
+    if len(tried) < 2 or not all(isinstance(n, int | float) and not isinstance(n, bool) for n in tried):
         return None
     return "largest" if value == max(tried) else "smallest" if value == min(tried) else None
 

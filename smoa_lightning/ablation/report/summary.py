@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from smoa_lightning.ablation.report.analysis import Analysis
 from smoa_lightning.ablation.report.cells import CellResult, decimals, unit
 from smoa_lightning.ablation.report.comparisons import BASE_MODEL, Comparison
 from smoa_lightning.ablation.statistics import MINIMUM_SEEDS, counted
 from smoa_lightning.ablation.statistics.verdict import EQUIVALENT, NOT_ESTABLISHED
+from smoa_lightning.ablation.study.sizes import different_sizes
+from smoa_lightning.ablation.study.study_compatibility import LATE
 from smoa_lightning.records.embedded_note import embedded_note
 from smoa_lightning.records.published_rules import rules_note
 from smoa_lightning.records.selection import selection_note
@@ -37,7 +39,9 @@ def headline(analysis: Analysis) -> str:
             if kind in kinds
         ]
         if EQUIVALENT in kinds:
-            parts.append(f"{_cells_are(kinds[EQUIVALENT])} established to be equivalent to {name} within the margin")
+            word = unit(kinds[EQUIVALENT][0].metric)[1]
+            margin = f"the margin of {analysis.margin:g}{f' {word}' if word else ''}"
+            parts.append(f"{_cells_are(kinds[EQUIVALENT])} established to be equivalent to {name} within {margin}")
         if rest:
             parts.append(f"for {counted(rest, 'cell')} no difference is established")
         text = "; ".join(parts)
@@ -86,7 +90,19 @@ def opening(analysis: Analysis) -> str:
 def summary(analysis: Analysis) -> list[str]:
     """Return one sentence for each comparison, the established ones first."""
     planned = [f"Planned contrast {each.name}: {each.verdict.sentence}" for each in analysis.contrasts]
-    return [*_gain_summary(analysis), *planned, *_difference_summary(analysis)]
+    late = analysis.study.description.get(LATE, [])
+    changed = [f"The study was changed when it had results, which p and intervals do not know: {'; '.join(late)}."]
+    found = [*_gain_summary(analysis), *planned, *_difference_summary(analysis), *_sizes(analysis)]
+    return [*changed, *found] if late else found
+
+
+def _sizes(analysis: Analysis) -> Iterator[str]:
+    """Yield a sentence for each baseline whose cells have different sizes."""
+    baselines: Mapping[str, str] = analysis.study.description["baselines"]
+    for baseline in dict.fromkeys(baselines.values()):
+        cells = [cell for cell in analysis.cells if baselines.get(cell.name) == baseline]
+        if sentence := different_sizes({cell.name: cell.costs.get("parameters", 0) for cell in cells}):
+            yield f"{sentence[0].upper()}{sentence[1:]}."
 
 
 def _gain_summary(analysis: Analysis) -> list[str]:

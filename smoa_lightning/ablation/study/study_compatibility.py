@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,8 @@ from smoa_lightning.common.errors import UserError
 from smoa_lightning.records.record import STUDY, flat
 
 FORMAT = 1
+LATE = "changed_after_results"  # changes of a study that already had results, a sentence each
+NOT_TESTED = ("retries", "keep")  # changes that no number of a report depends on
 
 
 def describe_study(study: Study) -> dict[str, Any]:
@@ -102,6 +104,22 @@ def check_folder(folder: Path, study: Study) -> list[str]:
         return compare_descriptions(stored, describe_study(study), str(folder))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{file} is damaged ({error}): {remedy}") from error
+
+
+def late_changes(folder: Path, changes: Sequence[str], finished: int) -> list[str]:
+    """Return the changes of a study that were made when it had results, those of earlier starts first.
+
+    A margin, a contrast or a seed that is chosen after the results are known is no longer planned, so reports name it.
+
+    Args:
+        folder: The study folder, whose description has the earlier ones.
+        changes: The changes of this start, from :func:`check_folder`.
+        finished: The number of final runs that are finished.
+    """
+    stored: list[str] = (read_sealed(folder / STUDY) or {}).get(LATE, []) if (folder / STUDY).is_file() else []
+    runs = f"{finished} final run{'s' if finished > 1 else ''}"
+    new = [f"after {runs}: {change}" for change in changes if finished and not change.startswith(NOT_TESTED)]
+    return list(dict.fromkeys([*stored, *new]))
 
 
 def compare_descriptions(stored: Mapping[str, Any], new: Mapping[str, Any], folder: str) -> list[str]:

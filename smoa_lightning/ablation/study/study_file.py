@@ -54,6 +54,7 @@ from smoa_lightning.configuration.yaml_files import (
     read_flag,
     read_yaml,
 )
+from smoa_lightning.records.metric_table import METRICS
 
 STUDY_KEYS = {
     "name": "name of the study and of its folder (default: the name of the file)",
@@ -228,13 +229,16 @@ def margins_of(tree: LocatedYaml, objective: str, secondary: Sequence[str]) -> d
     found = dict(given) if isinstance(given, Mapping) else {objective: given}
     for metric, margin in found.items():
         if metric not in (objective, *secondary):
-            near = nearest(str(metric), (objective, *secondary), 1)
-            raise UserError(f"{where}margin: {metric!r} is not a metric of the report; the nearest is {near}")
+            remedy = f"the nearest is {nearest(str(metric), (objective, *secondary), 1)}"
+            remedy = f"name it in secondary: [{metric}]" if metric in METRICS else remedy
+            raise UserError(f"{where}margin: {metric!r} is not a metric of the report; {remedy}")
         if isinstance(margin, bool) or not isinstance(margin, int | float) or not 0 < margin < math.inf:
             raise UserError(
                 f"{where}margin is {margin!r}, but must be a number above 0 in the unit of the report, such as 1.0 for "
                 "one point of an accuracy, or {acc: 1.0, nll: 0.01}"
             )
+        if metric in METRICS and METRICS[metric].unit == "share" and margin >= 100:
+            raise UserError(f"{where}margin is {margin!r} points of {metric}, but all differences are below 100 points")
     return {metric: float(margin) for metric, margin in found.items()}
 
 
