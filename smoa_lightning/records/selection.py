@@ -21,6 +21,21 @@ def selection_of(record: Mapping[str, Any]) -> str:
     return str((record.get("data") or {}).get("selection") or HELD_OUT)
 
 
+def best_checkpoint(record: Mapping[str, Any]) -> str | None:
+    """Return which checkpoint a run reports; None if no rows selected it, and for records of earlier versions.
+
+    >>> best_checkpoint({"best": {"step": 2, "selection_score": 0.75, "ties": 1, "steps": 20}})
+    'The best checkpoint is reported: step 2 of 20. 1 later one has the same score; the first one counts.'
+    """
+    best = record.get("best") or {}
+    if best.get("selection_score") is None or "ties" not in best:
+        return None
+    text = f"The best checkpoint is reported: step {best['step']:,} of {best['steps']:,}."
+    if ties := best["ties"]:
+        text += f" {ties} later {'one has' if ties == 1 else 'ones have'} the same score; the first one counts."
+    return text
+
+
 def capacity(metrics: Mapping[str, float], rows: int) -> dict[str, float]:
     """Return what a run stores of random codes: ``capacity/stored_bits`` of all rows, and for each trained parameter.
 

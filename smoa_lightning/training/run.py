@@ -278,7 +278,7 @@ class Run:
         """Return the selection metrics of the best adapter, and its scores on the report rows."""
         checkpoint = callback_of(trainer, AdapterCheckpoint)
         metrics = dict(checkpoint.best_metrics)
-        self.record["best"] = {"step": checkpoint.best_step, "selection_score": checkpoint.best_score}
+        self.record["best"] = checkpoint.facts(trainer.global_step)
         if not (self.score_report and self.data.has_report):
             return metrics
         best = self.folder / "checkpoints" / BEST

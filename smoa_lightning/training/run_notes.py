@@ -10,7 +10,7 @@ from smoa_lightning.common.console import ON_STDOUT, is_first_process
 from smoa_lightning.data.rows.task_rows import Part
 from smoa_lightning.records.published_rules import rules_note
 from smoa_lightning.records.record import PREDICTIONS
-from smoa_lightning.records.selection import selection_note
+from smoa_lightning.records.selection import best_checkpoint, selection_note
 from smoa_lightning.records.tables import legend, result_lines, result_table
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def fit_result(run: Run, metrics: Mapping[str, float]) -> str:
     table = f"{result_table(lines)}\n{legend()}\n" if lines else ""
     if "capacity/bits_per_parameter" in metrics:
         table += f"{_capacity_line(metrics['capacity/stored_bits'], metrics['capacity/bits_per_parameter'])}\n"
-    for note in (selection_note([run.record]), rules_note([run.record])):
+    for note in (best_checkpoint(run.record), selection_note([run.record]), rules_note([run.record])):
         table += f"{note}\n" if note else ""
     trainable, size = (int(metrics[f"parameters/{name}"]) for name in ("trainable", "adapter_bytes"))
     head = f" and {int(metrics['parameters/head']):,} of the head" if "parameters/head" in metrics else ""

@@ -12,7 +12,7 @@ import pytest
 from smoa_lightning.__main__ import main
 from smoa_lightning.ablation.report.analysis import analyse
 from smoa_lightning.ablation.report.folder import read_study
-from smoa_lightning.ablation.report.searches import edge_sentences, search_blocks
+from smoa_lightning.ablation.report.searches import edge_sentences, search_blocks, tie_sentences
 from smoa_lightning.commands.report import write_report
 from smoa_lightning.records.page.document import Paragraph, Points, Table
 from tests.ablation.made_study import CELLS, LR, make_study, table
@@ -26,7 +26,8 @@ from tests.ablation.made_study import CELLS, LR, make_study, table
         (0.4, [0.01, 0.1, 0.2, 0.4], "is the largest of 4 tried values"),
         (0.0995, [0.01, 0.1], "is at the upper end of its range"),
         (0.01, [0.005, 0.01, 0.1], None),
-        (0.01, [0.01, 0.1], "is at the lower end of its range"),
+        (0.01, [0.01, 0.1], "is the smallest of 2 tried values, at the lower end of its range"),
+        (0.01, [0.01], "is at the lower end of its range"),
     ],
 )
 def test_an_end_of_a_range_is_named_unless_values_beyond_it_were_worse(
@@ -37,6 +38,18 @@ def test_an_end_of_a_range_is_named_unless_values_beyond_it_were_worse(
     found = edge_sentences("a", {"model.lr": best}, search, trials)
     assert len(found) == (words is not None)
     assert all(str(words) in sentence for sentence in found)
+
+
+def test_equal_scores_of_other_values_are_named() -> None:
+    trials = [
+        {"value": score, "parameters": {"model.lr": lr}} for score, lr in ((0.3, 1), (0.5, 2), (0.5, 2), (0.5, 4))
+    ]
+    assert tie_sentences("a", trials[0], trials) == []
+    assert tie_sentences("a", trials[1], trials) == [
+        "a: lr 4 scored the same as the best values, lr 2; the first counts."
+    ]
+    sentence = tie_sentences("a", trials[3], trials)
+    assert sentence == ["a: lr 2 and 1 more scored the same as the best values, lr 4; the first counts."]
 
 
 def test_failed_trials_and_values_at_an_end_of_the_range_are_reported(tmp_path: Path) -> None:

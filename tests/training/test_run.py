@@ -150,7 +150,7 @@ def test_run_interrupted_in_its_last_evaluation_ends_with_the_same_record(
     assert main(["fit", *tiny_arguments]) == 0
     records = [json.loads((f / "record.json").read_text()) for f in (finished, only_run(tmp_path / "runs"))]
     measured = [
-        {k: v for k, v in record["metrics"].items() if not k.startswith("cost/")} | {"best": record["best"]["step"]}
+        {k: v for k, v in record["metrics"].items() if not k.startswith("cost/")} | {"best": record["best"]}
         for record in records
     ]
     assert measured[0] == measured[1]
@@ -159,7 +159,7 @@ def test_run_interrupted_in_its_last_evaluation_ends_with_the_same_record(
 
 
 def test_costs_are_those_of_the_whole_training_although_an_earlier_state_is_the_best(
-    tiny_arguments: list[str], tmp_path: Path
+    tiny_arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     flags = ["--trainer.max_epochs", "3", "--model.optimizer.lr", "1e-12"]  # so the first validation is the best one
     assert main(["fit", *tiny_arguments, *flags]) == 0
@@ -167,7 +167,10 @@ def test_costs_are_those_of_the_whole_training_although_an_earlier_state_is_the_
     record = json.loads((run / "record.json").read_text())
     states = [torch.load(run / "checkpoints" / f"{name}.ckpt", weights_only=True) for name in ("best", "last")]
     costs = [next(v for k, v in state["callbacks"].items() if "CostMonitor" in k) for state in states]
-    assert 3 * record["best"]["step"] == states[1]["global_step"]
+    steps = states[1]["global_step"]
+    assert 3 * record["best"]["step"] == steps == record["best"]["steps"]
+    text = f"The best checkpoint is reported: step {steps // 3} of {steps}. 2 later ones have the same score; the first"
+    assert text in " ".join(capsys.readouterr().out.split())
     assert record["metrics"]["cost/train_tokens"] == costs[1]["total_tokens"] == 3 * costs[0]["total_tokens"]
     assert record["metrics"]["cost/train_seconds"] == pytest.approx(costs[1]["total_seconds"])
     step_seconds = costs[1]["total_seconds"] / states[1]["global_step"]
@@ -261,7 +264,7 @@ def test_without_selection_rows_all_are_trained_on_and_the_last_step_is_reported
     run = only_run(tmp_path / "runs")
     record = json.loads((run / "record.json").read_text())
     assert record["data"]["parts"]["train"]["rows"] == 160
-    assert record["best"] == {"step": 20, "selection_score": None}
+    assert record["best"] == {"step": 20, "selection_score": None, "ties": 0, "steps": 20}
     best, last = (load_file(run / "adapter" / which / "adapter_model.safetensors") for which in ("best", "last"))
     assert all(torch.equal(best[name], last[name]) for name in best)
     assert record["metrics"]["rank/effective_mean"] > 1

@@ -26,6 +26,7 @@ def search_blocks(study: StudyFolder) -> list[Block]:
         weights = ", ".join(f"{short(k)} {v:.2f}" for k, v in search["importances"].items())
         outside = () if extend is None else (str(beyond_ranges(search)),)
         rows.append((cell, search["metric"], chosen, weights, score, counts, *outside))
+        edges += [] if best is None else tie_sentences(cell, best, trials)
         edges += [] if best is None else edge_sentences(cell, best["parameters"], study.description["search"], trials)
     titles = ["cell", "metric", "best values", "importance (PED-ANOVA)", "best score", "complete / pruned / failed"]
     titles += [] if extend is None else ["of these added by extend"]
@@ -66,6 +67,17 @@ def beyond_ranges(search: Mapping[str, Any]) -> int:
 def best_trial(search: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """Return the best trial of a search from ``trials.json``."""
     return next((trial for trial in search["trials"] if trial["number"] == search["best"]), None)
+
+
+def tie_sentences(cell: str, best: Mapping[str, Any], trials: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return a sentence if other values have the best score too."""
+    equal = [t for t in trials if t["value"] == best["value"] and t["parameters"] != best["parameters"]]
+    if not equal:
+        return []
+    other = f"{short_values(equal[0]['parameters'])}" + (f" and {len(equal) - 1} more" if len(equal) > 1 else "")
+    return [
+        f"{cell}: {other} scored the same as the best values, {short_values(best['parameters'])}; the first counts."
+    ]
 
 
 def edge_sentences(

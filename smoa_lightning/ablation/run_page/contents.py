@@ -37,7 +37,7 @@ from smoa_lightning.records.page.document import (
     columns,
 )
 from smoa_lightning.records.published_rules import rules_note
-from smoa_lightning.records.selection import ON_REPORT, ON_TRAINED, selection_note, selection_of
+from smoa_lightning.records.selection import ON_REPORT, ON_TRAINED, best_checkpoint, selection_note, selection_of
 from smoa_lightning.records.tables import part_rows
 
 TRAINED = "trained model"
@@ -165,6 +165,7 @@ def _curve_blocks(record: Mapping[str, Any], curves: Mapping[str, Curve]) -> Ite
         points = finite(curves[f"selection/{name}"])
         if points is not None:
             best = "" if step is None else f" The dashed line is the best checkpoint, step {step:,}."
+            best = f" {note} It is the dashed line." if (note := best_checkpoint(record)) else best
             rows = "selection rows, which are held out of the training rows"
             rows = SELECTING.get(selection_of(record), rows)
             caption = f"{name} on the {rows}.{best}"

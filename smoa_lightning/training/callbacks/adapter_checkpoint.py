@@ -42,8 +42,9 @@ class WholeFileIO(TorchCheckpointIO):
 class AdapterCheckpoint(Checkpoint):
     """Commit the resume point often, and the best checkpoint and adapter at each new best score.
 
-    The best score is the best value of the task's selection metric on the selection rows. Each commit is one folder
-    (:mod:`smoa_lightning.training.run_checkpoints`), so that a killed run has the state before or after the commit.
+    The best score is the best value of the task's selection metric on the selection rows, and of equal ones the first.
+    Each commit is one folder (:mod:`smoa_lightning.training.run_checkpoints`), so a killed run has the state before or
+    after the commit.
     """
 
     def __init__(self, every_n_steps: int = 50) -> None:
@@ -56,6 +57,7 @@ class AdapterCheckpoint(Checkpoint):
         self.every_n_steps = every_n_steps
         self.best_score: float | None = None
         self.best_step: int | None = None
+        self.ties = 0  # later validations with the best score
         self.best_metrics: dict[str, float] = {}  # selection scores, loss and ranks of the best state
         self._last_saved = 0
 
@@ -87,6 +89,7 @@ class AdapterCheckpoint(Checkpoint):
         metric = _data(trainer).sets.primary("selection")
         score = float(trainer.callback_metrics[f"selection/{metric}"])
         improved = self.best_score is None or better(metric, score, self.best_score)
+        self.ties = 0 if improved else self.ties + (score == self.best_score)
         if improved:
             self.best_score = score
         self._commit(trainer, pl_module, best=improved)
@@ -98,12 +101,17 @@ class AdapterCheckpoint(Checkpoint):
     def state_dict(self) -> dict[str, Any]:
         """Return the facts about the best state for a resumed run."""
         best = {"best_score": self.best_score, "best_step": self.best_step, "best_metrics": self.best_metrics}
-        return best | {"last_saved": self._last_saved}
+        return best | {"ties": self.ties, "last_saved": self._last_saved}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the facts about the best state of the interrupted run."""
         self.best_score, self.best_step = state_dict["best_score"], state_dict["best_step"]
         self.best_metrics, self._last_saved = state_dict["best_metrics"], state_dict["last_saved"]
+        self.ties = state_dict.get("ties", 0)  # without them in checkpoints before version 0.3
+
+    def facts(self, steps: int) -> dict[str, Any]:
+        """Return the facts about the best state for the record of a run of so many steps."""
+        return {"step": self.best_step, "selection_score": self.best_score, "ties": self.ties, "steps": steps}
 
     def _commit(self, trainer: L.Trainer, pl_module: Any, best: bool = False, ended: bool = False) -> None:
         resumable = not pl_module.within_step  # within an accumulated step, the gradients so far would be lost
