@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import itertools
 import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
-from torch import nn
+from torch import Tensor, nn
 from transformers import AutoTokenizer, PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 from smoa_lightning.backbones.backbone import read_architecture, reading_errors
 from smoa_lightning.backbones.fused import join_fused
@@ -19,6 +22,8 @@ from smoa_lightning.backbones.processor import TIMM, load_image_processor
 from smoa_lightning.common.errors import UserError, one_line
 from smoa_lightning.training.export.source import Source, check_updates_weights, no_form
 
+ROWS = 4  # random inputs of each layer
+SHARE, ROUNDING = 0.01, 1e-5  # largest difference of a merged layer: of the effect of its adapter, of its outputs
 HALF = (torch.bfloat16, torch.float16)
 
 
@@ -53,13 +58,68 @@ def _widen(model: nn.Module) -> None:
 
 def _merged(model: PeftModel, source: Source, format: str) -> PreTrainedModel:
     _untie_adapted(model.get_base_model())
+    outputs = layer_outputs(model)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of tied weights, which _separate_output handles
             merged: PreTrainedModel = model.merge_and_unload()
     except (NotImplementedError, AttributeError, ValueError, TypeError) as error:
         raise no_form(source, f"cannot be merged into the weights by peft ({one_line(error)})", format) from error
+    check_merged(merged, outputs, source.method)
     return merged
+
+
+@dataclass(frozen=True)
+class LayerOutput:
+    """What an adapted layer makes of random inputs, in float32.
+
+    Args:
+        inputs: Random inputs (rows, in_features).
+        adapted: Its outputs with the adapter (rows, out_features).
+        base: Its outputs without the adapter.
+    """
+
+    inputs: Tensor
+    adapted: Tensor
+    base: Tensor
+
+
+@torch.no_grad()
+def layer_outputs(model: PeftModel) -> dict[str, LayerOutput]:
+    """Return name -> outputs of each adapted linear layer, before the update is merged."""
+    generator = torch.Generator().manual_seed(0)
+    found = {}
+    for name, layer in model.get_base_model().named_modules():
+        base = layer.get_base_layer() if isinstance(layer, BaseTunerLayer) else None
+        if not isinstance(base, nn.Linear | Conv1D) or not base.weight.is_floating_point():
+            continue
+        size = base.weight.shape[0 if isinstance(base, Conv1D) else 1]
+        inputs = torch.randn(ROWS, size, generator=generator).to(base.weight)
+        found[name] = LayerOutput(inputs, layer(inputs), base(inputs))
+    return found
+
+
+@torch.no_grad()
+def check_merged(merged: nn.Module, outputs: Mapping[str, LayerOutput], method: str) -> None:
+    """Refuse a merged layer that computes something other than the layer with its adapter.
+
+    Args:
+        merged: The model with the updates in its weights.
+        outputs: The outputs before, from :func:`layer_outputs`.
+        method: Name of the method, for the message.
+
+    Raises:
+        UserError: The outputs of a layer differ by more than ``SHARE`` of what the adapter adds, and by more than the
+            rounding of float32.
+    """
+    for name, before in outputs.items():
+        error = float((merged.get_submodule(name)(before.inputs) - before.adapted).norm())
+        effect, size = float((before.adapted - before.base).norm()), float(before.adapted.norm())
+        if error > SHARE * effect + ROUNDING * size:
+            raise UserError(
+                f"export: the merged weight of {name} is wrong: its outputs differ from those of the layer with the "
+                f"adapter by {error / max(effect, 1e-30):.0%} of what {method} adds, so nothing is written"
+            )
 
 
 def _untie_adapted(model: Any) -> None:

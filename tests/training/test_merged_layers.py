@@ -1,0 +1,59 @@
+"""A merged layer computes what the layer with its adapter computes, or nothing is written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import peft
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from smoa_lightning.adapters import SMoAConfig, SurmConfig
+from smoa_lightning.common.errors import UserError
+from smoa_lightning.training.export.merge import check_merged, layer_outputs
+
+CONFIGS: dict[str, Any] = {
+    "lora": lambda: peft.LoraConfig(r=4, target_modules=["q_proj", "down_proj"]),
+    "dora": lambda: peft.LoraConfig(r=4, use_dora=True, target_modules=["q_proj", "down_proj"]),
+    "smoa": lambda: SMoAConfig(r=4, num_subspaces=2, target_modules=["q_proj", "down_proj"]),
+    "surm": lambda: SurmConfig(structure="circulant", target_modules=["q_proj", "down_proj"]),
+}
+
+
+def moved(backbone: Path, name: str, dtype: torch.dtype = torch.float32, size: float = 0.1) -> Any:
+    """Return an adapted model whose parameters have left their start, in evaluation mode."""
+    torch.manual_seed(0)
+    model = peft.get_peft_model(AutoModelForCausalLM.from_pretrained(backbone, dtype=dtype).float(), CONFIGS[name]())
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn_like(parameter), alpha=size)
+    return model.eval()
+
+
+@pytest.mark.parametrize("size", [0.1, 1e-4])
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_right_merge_passes(name: str, size: float, tiny_backbone: Path) -> None:
+    model = moved(tiny_backbone, name, torch.bfloat16, size)  # a merge is in float32, whatever the weights were
+    outputs = layer_outputs(model)
+    assert len(outputs) == 2 * model.config.num_hidden_layers
+    check_merged(model.merge_and_unload(), outputs, name)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_wrong_merge_is_refused(name: str, tiny_backbone: Path) -> None:
+    model = moved(tiny_backbone, name)
+    outputs = layer_outputs(model)
+    merged = model.merge_and_unload()
+    weight = merged.get_submodule("model.layers.1.mlp.down_proj").weight
+    frozen = AutoModelForCausalLM.from_pretrained(tiny_backbone).get_submodule("model.layers.1.mlp.down_proj").weight
+    with torch.no_grad():
+        weight.add_(weight - frozen, alpha=0.05)  # a twentieth too much
+    with pytest.raises(UserError) as refused:
+        check_merged(merged, outputs, name)
+    assert str(refused.value) == (
+        "export: the merged weight of model.layers.1.mlp.down_proj is wrong: its outputs differ from those of the "
+        f"layer with the adapter by 5% of what {name} adds, so nothing is written"
+    )
