@@ -12,6 +12,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 from peft import PeftConfig
 
 from smoa_lightning.common.errors import UserError, nearest, the_nearest
+from smoa_lightning.common.registered import require_registered
 from smoa_lightning.configuration import unknown_key
 from smoa_lightning.configuration.combinations import check_combinations
 from smoa_lightning.configuration.ranges import SHARES, check_value
@@ -92,7 +93,9 @@ def _make_strategy(class_type: type[PeftConfig], *args: Any, **kwargs: Any) -> P
         if not (dataclasses.is_dataclass(value) and not isinstance(value, type) and value == type(value)())
     }
     try:
-        return class_type(*args, **set_by_user)
+        made = class_type(*args, **set_by_user)
+        require_registered(made)
+        return made
     except Exception as error:
         _refused.append(error if isinstance(error, UserError) else UserError(f"{class_type.__name__}: {error}"))
         raise
