@@ -8,7 +8,6 @@ from typing import Any
 
 from peft import PeftConfig, PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
-from torch import nn
 
 from smoa_lightning.common.errors import UserError
 
@@ -35,11 +34,11 @@ def refuse_zero_scale(model: PeftModel, config: PeftConfig) -> None:
             )
 
 
-def _scales(layer: nn.Module) -> Iterator[float]:
+def _scales(layer: BaseTunerLayer) -> Iterator[float]:
     """Yield the scales of the active adapters of a layer."""
     for name, held in vars(layer).items():
         if name.endswith(HELD) and isinstance(held, Mapping):
-            values = (held.get(adapter) for adapter in layer.active_adapters)  # type: ignore[union-attr]
+            values = (held.get(adapter) for adapter in layer.active_adapters)
             yield from (value for value in values if isinstance(value, int | float))
 
 

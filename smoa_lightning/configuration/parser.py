@@ -24,6 +24,8 @@ UNKNOWN_KEY = re.compile(
 )
 LONGEST = 1500  # characters of a message
 DENIED = re.compile(r"Importing '([^']+)' is not allowed")
+UNION = re.compile(r"Does not validate against any of the Union subtypes .*? Errors: - (.*?)(?: - | Given val).*")
+PATH = re.compile(r"- Expected a path but .*? either not accessible or invalid - ")
 GIVEN_VALUE = re.compile(r"model\.adapter.*Given value: ([A-Za-z_][\w.]*)$")
 
 
@@ -65,6 +67,7 @@ class OneSentenceParser(LightningArgumentParser):
             raise UserError(f"{denied[1]!r} is not allowed as the class of a setting") from ex
         if given := GIVEN_VALUE.search(text):
             raise UserError(_unknown_strategy(given[1])) from ex
+        text = re.sub(r'^Parser key "([\w.]+)":', r"\1:", UNION.sub(r"\1", PATH.sub("", text)))
         raise UserError(text if len(text) <= LONGEST else f"{text[: LONGEST - 200]} ... {text[-200:]}") from ex
 
 
