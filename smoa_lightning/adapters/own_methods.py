@@ -33,22 +33,26 @@ def try_own_layers(model: PeftModel) -> None:
     (adapter, *_), name = layer.own_adapters(), type(layer).__name__
     with torch.no_grad():
         update = layer.checked_update(adapter)
+        if not update.is_meta and update.any():
+            logger.warning(
+                "%s has an effect before training: the update of layer %s has norm %.3g. Choose initial_parameters "
+                "with an update of zero, so that training starts at the base model",
+                name,
+                layer.name,
+                float(update.norm()),
+            )
         product = layer.product(torch.ones(2, layer.in_features, dtype=update.dtype, device=update.device), adapter)
     if product.shape != (2, layer.out_features):
         raise UserError(
             f"{name}.product returns shape {tuple(product.shape)} for inputs of shape {(2, layer.in_features)} at "
             f"layer {layer.name}, but must return {(2, layer.out_features)}"
         )
-    if not update.is_meta and update.any():
-        logger.warning(
-            "%s has an effect before training: the update of layer %s has norm %.3g. Choose initial_parameters with an "
-            "update of zero, so that training starts at the base model",
-            name,
-            layer.name,
-            float(update.norm()),
-        )
 
 
 def _is_own(layer: Any) -> bool:
-    """Whether a layer is of a class outside of this package whose update does not depend on the weight."""
-    return not isinstance(layer, BoundLayer) and not type(layer).__module__.startswith("smoa_lightning.")
+    """Whether a linear layer is of a class outside of this package whose update does not depend on the weight."""
+    return (
+        layer.is_linear
+        and not isinstance(layer, BoundLayer)
+        and not type(layer).__module__.startswith("smoa_lightning.")
+    )

@@ -150,9 +150,8 @@ class Check:
     def _class_keys(self) -> Iterator[str]:
         """Yield the keys of the classes that are set so far, as users write them."""
         for owner in CLASS_SETTINGS:
-            class_path = value_at(self.settings, f"{owner}.class_path")
-            if isinstance(class_path, str):
-                yield from (key.replace(".init_args.", ".") for key in class_settings(owner, class_path))
+            accepted = self._accepted(owner, value_at(self.settings, f"{owner}.class_path"))
+            yield from (key.replace(".init_args.", ".") for key in accepted or ())
 
     def _argument(self, owner: str, leaf: Leaf, where: str, from_flag: bool) -> None:
         """Check a setting of a class; a class that the schema does not describe takes any setting."""

@@ -135,6 +135,7 @@ def test_flags_are_checked_too_and_may_be_short() -> None:
     for flag, words in [
         ("--model.adapter.r=x", "r is 'x', but"),
         ("--model.adapter.knd=thin", "model.adapter.kind"),
+        ("--knd=thin", "model.adapter.kind"),
     ]:
         with pytest.raises(UserError, match=words):
             check_arguments("fit", [*own, flag])

@@ -98,15 +98,17 @@ def _changed(tmp_path: Path, old: str, new: str) -> None:
 @pytest.mark.parametrize(
     ("name", "meaning"),
     [
-        ("rank_bound", "Return an upper bound of the rank of D"),
-        ("dense_update", r"Return the additive update D of shape \(out_features, in_features\)"),
-        ("product", "Return ``x D"),
-        ("initial_parameters", "Return container -> initial values"),
+        ("rank_bound", "an upper bound of the rank of D"),
+        ("dense_update", r"the additive update D of shape \(out_features, in_features\)"),
+        ("product", "``x D"),
+        ("initial_parameters", "container -> initial values"),
     ],
 )
 def test_a_method_that_is_missing_is_named(name: str, meaning: str, tmp_path: Path) -> None:
     _changed(tmp_path, f"def {name}(", f"def _not_{name}(")
-    with pytest.raises(UserError, match=f"CoreLinear has no method {name}, which every UpdateLayer needs: {meaning}"):
+    with pytest.raises(
+        UserError, match=f"CoreLinear has no method {name}, which every UpdateLayer needs: it returns {meaning}"
+    ):
         importlib.import_module("core_adapter")
 
 

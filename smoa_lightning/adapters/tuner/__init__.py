@@ -73,8 +73,10 @@ def _require_complete(layer: type[AdapterLayer]) -> None:
     needless = {"product"} if _is_written(layer, "adapted_forward") or _is_written(layer, "forward") else set()
     for name in layer.supplied:
         if name not in needless and not _is_written(layer, name):
-            meaning = str(inspect.getdoc(getattr(layer, name))).split("\n")[0]
-            raise UserError(f"{layer.__name__} has no method {name}, which every {_kind(layer)} needs: {meaning}")
+            meaning = str(inspect.getdoc(getattr(layer, name))).split("\n")[0].removeprefix("Return ").rstrip(".")
+            raise UserError(
+                f"{layer.__name__} has no method {name}, which every {_kind(layer)} needs: it returns {meaning}"
+            )
     if not layer.adapter_layer_names:
         raise UserError(f"{layer.__name__}.adapter_layer_names is empty: list the names of its trained tensors there")
 
