@@ -18,8 +18,10 @@ from smoa_lightning.adapters.targets import check_saved_modules, matched_modules
 from smoa_lightning.adapters.token_indices import check_token_indices
 from smoa_lightning.adapters.tuner import AdapterModel, TunerConfig
 from smoa_lightning.adapters.weightless import decompositions_without_values, without_values
+from smoa_lightning.adapters.zero_scale import refuse_zero_scale
 from smoa_lightning.backbones.heads import new_head
 from smoa_lightning.common.errors import UserError, one_line
+from smoa_lightning.common.registered import require_registered
 
 # What peft raises for settings that it cannot follow. A RuntimeError may be a full memory, or the meta device.
 REFUSALS = (ValueError, ImportError, TypeError, LookupError, AttributeError, AssertionError, ArithmeticError, re.error)
@@ -43,8 +45,10 @@ def attach(model: nn.Module, config: PeftConfig, seed: int) -> PeftModel:
         The adapted model.
 
     Raises:
-        UserError: Targets match nothing, ranks or numbers of subspaces do not fit a layer, or peft refuses a setting.
+        UserError: Targets match nothing, ranks or numbers of subspaces do not fit a layer, a scale is 0, or peft
+            refuses a setting.
     """
+    require_registered(config)
     check_reads_tokens(model, config)
     config = with_head(config, new_head(model), tokens=reads_tokens(model))
     config = resolve_targets(model, config)
@@ -67,6 +71,7 @@ def attach(model: nn.Module, config: PeftConfig, seed: int) -> PeftModel:
         for adapter_name in adapted.active_adapters:
             adapted.base_model.prepare(adapter_name)
     refuse_ignored_names(cast(PeftModel, adapted))
+    refuse_zero_scale(cast(PeftModel, adapted), config)
     return cast(PeftModel, adapted)
 
 

@@ -110,7 +110,7 @@ def layer_update(layer: nn.Module, adapter: str = "default", original: Tensor | 
     if layer.merged and not isinstance(layer, UpdateLayer):
         raise UserError(f"the {type(layer).__name__} layer is merged: unmerge it before you compute its update.")
     if isinstance(layer, UpdateLayer):
-        delta = layer.dense_update(adapter).detach().float()
+        delta = layer.checked_update(adapter).detach().float()
     else:
         delta = _merged_minus_base(layer, adapter)
     shift = None if original is None else base_shift(layer, original)

@@ -1,17 +1,17 @@
 """The early check: refuse wrong settings in files and flags before heavy libraries are imported.
 
-The full parser reads everything again afterwards. Settings that only the full parser can judge pass here: classes that
-the schema does not describe, libraries of a different version.
+The full parser reads everything again afterwards. Settings that only the full parser can judge pass here: those of
+libraries of a different version. Classes of the user are imported, and so are the libraries that they need.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from smoa_lightning.common.console import FLAGS
-from smoa_lightning.common.errors import UserError, nearest, the_nearest
+from smoa_lightning.common.errors import UserError, nearest
 from smoa_lightning.common.folder_names import check_folder_name
 from smoa_lightning.common.paths import local_path
 from smoa_lightning.configuration.class_names import check_class, class_paths_in
@@ -19,7 +19,8 @@ from smoa_lightning.configuration.combinations import check_combinations, check_
 from smoa_lightning.configuration.composition import Leaf, Settings, leaves, leaves_of, put, settings_of, value_at
 from smoa_lightning.configuration.ignored_settings import check_ignored
 from smoa_lightning.configuration.kept_settings import KeptSettings
-from smoa_lightning.configuration.key_names import near_keys, unknown_key
+from smoa_lightning.configuration.key_names import unknown_key
+from smoa_lightning.configuration.own_classes import check_mappings, own_settings, unknown_argument
 from smoa_lightning.configuration.ranges import check_value
 from smoa_lightning.configuration.settings import (
     ABSENT,
@@ -33,6 +34,7 @@ from smoa_lightning.configuration.settings import (
     matches_schema,
     owner_of,
     schema,
+    wrong_value,
 )
 from smoa_lightning.configuration.yaml_files import expand_bases, read_flag
 
@@ -43,19 +45,25 @@ FLAGS_LAST = 2**31
 class Check:
     """Checks the arguments of a command from left to right.
 
+    Args:
+        command: The command.
+        imports: Whether classes that the schema does not describe are imported, to check their settings.
+
     Attributes:
         values: Key -> its last value: a text from flags, a YAML value from files.
         settings: The settings that files and flags compose so far.
         unclear: Whether only the full parser can read some argument, so that ``values`` may be wrong.
     """
 
-    def __init__(self, command: str) -> None:
+    def __init__(self, command: str, imports: bool = False) -> None:
         command_groups = groups(command)
         self.groups = {group.name for group in command_groups if group.name}
         self.known: dict[str, Setting] = {s.key: s for group in command_groups for s in group.settings}
         self.values: dict[str, Any] = {}
         self.settings: Settings = {}
         self.unclear = False
+        self.imports = imports
+        self.own: dict[tuple[str, str], Mapping[str, Setting]] = {}  # class setting and own class -> its settings
         self.order: dict[str, int] = {}  # key -> number of the last file that sets it; flags have the largest number
         self.kept = KeptSettings()
         self._files = 0
@@ -142,9 +150,8 @@ class Check:
     def _class_keys(self) -> Iterator[str]:
         """Yield the keys of the classes that are set so far, as users write them."""
         for owner in CLASS_SETTINGS:
-            class_path = value_at(self.settings, f"{owner}.class_path")
-            if isinstance(class_path, str):
-                yield from (key.replace(".init_args.", ".") for key in class_settings(owner, class_path))
+            accepted = self._accepted(owner, value_at(self.settings, f"{owner}.class_path"))
+            yield from (key.replace(".init_args.", ".") for key in accepted or ())
 
     def _argument(self, owner: str, leaf: Leaf, where: str, from_flag: bool) -> None:
         """Check a setting of a class; a class that the schema does not describe takes any setting."""
@@ -152,18 +159,23 @@ class Check:
         if class_path in (ABSENT, None):
             class_path = self.default_classes.get(owner)
         part, _, name = leaf.key.removeprefix(f"{owner}.").partition(".")
-        if part == "init_args" and isinstance(class_path, str) and class_group(owner, class_path) is not None:
-            accepted, first = class_settings(owner, class_path), name.split(".")[0]
+        accepted = self._accepted(owner, class_path) if part == "init_args" else None
+        if accepted is not None:
+            first = name.split(".")[0]
             setting = accepted.get(f"{owner}.init_args.{first}")
             if setting is None and all(known.matches_schema for known in accepted.values()):
-                close = ", ".join(near_keys(f"{owner}.{first}", [key.replace(".init_args.", ".") for key in accepted]))
-                raise UserError(
-                    f"{where}unknown key {f'{owner}.{first}'!r} of {class_path}; {the_nearest(close, 'key')}"
-                )
+                raise unknown_argument(f"{owner}.{first}", class_path, accepted, where)
             if setting is not None and first == name:
                 self._value(setting, leaf, where, from_flag)
                 return
         put(self.settings, leaf)
+
+    def _accepted(self, owner: str, class_path: Any) -> Mapping[str, Setting] | None:
+        """Return the settings of a class; ``None`` if they are not known."""
+        if not isinstance(class_path, str):
+            return None
+        described = class_group(owner, class_path) is not None
+        return class_settings(owner, class_path) if described else self.own.get((owner, class_path))
 
     def _value(self, setting: Setting, leaf: Leaf, where: str, from_flag: bool) -> None:
         self.values[setting.key] = value = leaf.value
@@ -201,6 +213,8 @@ class Check:
             value = read_flag(value, key).value if from_flag and isinstance(value, str) else value
             for class_path in class_paths_in(value):
                 check_class(setting, class_path, where)
+            if self.imports:
+                check_mappings(setting, value, where)
 
     def _class(self, key: str, value: Any, where: str) -> None:
         class_path = value.strip() if isinstance(value, str) else value
@@ -209,6 +223,8 @@ class Check:
         before = value_at(self.settings, f"{key}.class_path")
         put(self.settings, Leaf(key, class_path))
         check_class(key, class_path, where)
+        if self.imports and isinstance(class_path, str) and (own := own_settings(key, class_path, where)) is not None:
+            self.own[key, class_path] = own
         current = self._files if where else FLAGS_LAST
         recent = {name for name, order in self.order.items() if order == current}
         self.kept.class_changed(key, before, self.settings, recent)
@@ -225,15 +241,6 @@ def read_value(text: str, setting: Setting | None) -> Any:
     if setting is None or not setting.type.plain & {"int", "float", "bool"}:
         return None if text == "null" else text
     return read_flag(text, setting.key).value
-
-
-def wrong_value(setting: Setting, value: Any) -> str:
-    """Return the message about a wrong value: what the setting takes, and the nearest listed value."""
-    kind = setting.type
-    listed = kind.values and not isinstance(value, list | dict)
-    close = f"; the nearest is {nearest(str(value), kind.words(), 1)}" if listed else ""
-    given = repr(value) if len(repr(value)) <= 200 else f"{repr(value)[:200]}..."
-    return f"{setting.key} is {given}, but takes {kind.describe()}{close}"
 
 
 def flags(args: list[str]) -> Iterator[tuple[str, str | None]]:
@@ -306,7 +313,7 @@ def check_arguments(command: str, args: list[str]) -> Settings | None:
     """
     if any(word.partition("=")[0].endswith(".help") or word.startswith("--help=") for word in args):
         return None
-    check = Check(command)
+    check = Check(command, imports=True)
     check.arguments(args)
     if check.unclear or any(word.startswith("--print_config") for word in args):
         return None

@@ -6,6 +6,7 @@ import contextlib
 import inspect
 import sys
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from jsonargparse import Namespace, set_parsing_settings
@@ -13,7 +14,7 @@ from jsonargparse._common import ImportDenied, parsing_settings  # the public in
 from jsonargparse._util import import_object  # there is no public one
 
 from smoa_lightning.common.allowed_classes import allowed_packages
-from smoa_lightning.common.errors import UserError, nearest, one_line, the_nearest
+from smoa_lightning.common.errors import UserError, most_alike, nearest, one_line, the_nearest
 
 
 @contextlib.contextmanager
@@ -57,17 +58,34 @@ def import_class(path: str, key: str, extras: Mapping[str, str]) -> type:
     except Exception as error:  # a module may raise anything when it is imported
         module, _, name = path.rpartition(".")
         if isinstance(error, AttributeError) and module in sys.modules:
-            known = [word for word, member in vars(sys.modules[module]).items() if isinstance(member, type)]
+            known = _classes_of(module)
             close = f"; {the_nearest(nearest(name, known, 3))}" if known else ""
             raise UserError(f"{key}: there is no class {path!r}{close}") from None
         package = path.split(".")[0]
         remedy = f"; it comes with: pip install 'smoa-lightning[{extras[package]}]'" if package in extras else ""
         if not remedy and isinstance(error, ModuleNotFoundError) and error.name == package:
-            remedy = "; for a file of yours, put its folder into the environment variable PYTHONPATH"
+            remedy = _missing_module(package)
+        if isinstance(error, UserError):  # of ``register_method``
+            raise UserError(f"{key}: {error}") from error
         raise UserError(f"{key}: cannot import {path!r}: {one_line(error)}{remedy}") from error
     if not isinstance(found, type):
         raise UserError(f"{key}: {path!r} is not a class; it takes a class")
     return found
+
+
+def _classes_of(module: str) -> list[str]:
+    """Return the classes of a module: those of its own package, or all of them if there are none."""
+    classes = {word: member for word, member in vars(sys.modules[module]).items() if isinstance(member, type)}
+    package = module.split(".")[0]
+    return [word for word, member in classes.items() if member.__module__.split(".")[0] == package] or list(classes)
+
+
+def _missing_module(package: str) -> str:
+    """Return what to do about a module that Python does not find."""
+    files = {file.stem: (file.stem,) for file in Path.cwd().glob("*.py")}
+    near = most_alike(package, files, 1)
+    close = f"; the nearest file here is {near[0]}.py" if near else ""
+    return f"{close}; for a file of yours, put its folder into the environment variable PYTHONPATH"
 
 
 def check_only_classes(value: Any, key: str = "", owner: type | None = None) -> None:

@@ -6,10 +6,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from smoa_lightning.common.errors import UserError, the_nearest
-from smoa_lightning.configuration.check import wrong_value
 from smoa_lightning.configuration.key_names import ending_with, near_keys
 from smoa_lightning.configuration.ranges import check_value
-from smoa_lightning.configuration.settings import CLASS_SETTINGS, Setting, class_group, groups, owner_of
+from smoa_lightning.configuration.settings import CLASS_SETTINGS, Setting, class_group, groups, owner_of, wrong_value
 
 # Keys that a study decides itself, with the reason or the replacement.
 DECIDED = {

@@ -12,6 +12,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 from peft import PeftConfig
 
 from smoa_lightning.common.errors import UserError, nearest, the_nearest
+from smoa_lightning.common.registered import require_registered
 from smoa_lightning.configuration import unknown_key
 from smoa_lightning.configuration.combinations import check_combinations
 from smoa_lightning.configuration.ranges import SHARES, check_value
@@ -23,6 +24,8 @@ UNKNOWN_KEY = re.compile(
 )
 LONGEST = 1500  # characters of a message
 DENIED = re.compile(r"Importing '([^']+)' is not allowed")
+UNION = re.compile(r"Does not validate against any of the Union subtypes .*? Errors: - (.*?)(?: - | Given val).*")
+PATH = re.compile(r"- Expected a path but .*? either not accessible or invalid - ")
 GIVEN_VALUE = re.compile(r"model\.adapter.*Given value: ([A-Za-z_][\w.]*)$")
 
 
@@ -64,6 +67,7 @@ class OneSentenceParser(LightningArgumentParser):
             raise UserError(f"{denied[1]!r} is not allowed as the class of a setting") from ex
         if given := GIVEN_VALUE.search(text):
             raise UserError(_unknown_strategy(given[1])) from ex
+        text = re.sub(r'^Parser key "([\w.]+)":', r"\1:", UNION.sub(r"\1", PATH.sub("", text)))
         raise UserError(text if len(text) <= LONGEST else f"{text[: LONGEST - 200]} ... {text[-200:]}") from ex
 
 
@@ -92,7 +96,9 @@ def _make_strategy(class_type: type[PeftConfig], *args: Any, **kwargs: Any) -> P
         if not (dataclasses.is_dataclass(value) and not isinstance(value, type) and value == type(value)())
     }
     try:
-        return class_type(*args, **set_by_user)
+        made = class_type(*args, **set_by_user)
+        require_registered(made)
+        return made
     except Exception as error:
         _refused.append(error if isinstance(error, UserError) else UserError(f"{class_type.__name__}: {error}"))
         raise

@@ -15,6 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from smoa_lightning.common.errors import nearest
 from smoa_lightning.configuration.value_type import Node, ValueType
 
 SCHEMA_FILE = Path(__file__).with_name("settings.schema.json")
@@ -124,6 +125,15 @@ def options_of(class_path: str) -> list[str] | None:
 def owner_of(key: str) -> str | None:
     """Return the class setting around a key, ``None`` for a key outside of class settings."""
     return next((name for name in CLASS_SETTINGS if key.startswith(f"{name}.")), None)
+
+
+def wrong_value(setting: Setting, value: Any) -> str:
+    """Return the message about a wrong value: what the setting takes, and the nearest listed value."""
+    kind = setting.type
+    listed = kind.values and not isinstance(value, list | dict)
+    close = f"; the nearest is {nearest(str(value), kind.words(), 1)}" if listed else ""
+    given = repr(value) if len(repr(value)) <= 200 else f"{repr(value)[:200]}..."
+    return f"{setting.key} is {given}, but takes {kind.describe()}{close}"
 
 
 def _settings(node: Node, prefix: str, matches: bool) -> tuple[Setting, ...]:

@@ -28,7 +28,7 @@ def with_full_keys(command: str, args: list[str]) -> list[str]:
     Raises:
         UserError: A word may mean several keys.
     """
-    check = Check(command)
+    check = Check(command, imports={"-h", "--help"}.isdisjoint(args))
     short = [word for word in args if _is_short(word, check)]
     if not short:
         return args
@@ -37,6 +37,8 @@ def with_full_keys(command: str, args: list[str]) -> list[str]:
     except UserError:
         return args  # the check of all arguments repeats the error, and begins with the first one
     keys = Keys({owner: _class_of(check, owner) for owner in CLASS_SETTINGS}, command, decided={})
+    for setting in (each for own in check.own.values() for each in own.values()):
+        keys.settings.setdefault(setting.key, []).append(setting)
     return [_full(word, keys) if word in short else word for word in args]
 
 

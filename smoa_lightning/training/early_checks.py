@@ -16,6 +16,7 @@ from smoa_lightning.adapters.attach import check_reads_tokens
 from smoa_lightning.adapters.budget import countable
 from smoa_lightning.adapters.combine import attach_strategy
 from smoa_lightning.adapters.idle_layers import check_not_idle, idle_layers
+from smoa_lightning.adapters.own_methods import try_own_layers
 from smoa_lightning.adapters.targets import check_saved_modules, resolve_targets
 from smoa_lightning.backbones.backbone import load_skeleton
 from smoa_lightning.backbones.processor import pixels_of
@@ -110,7 +111,9 @@ def _check_adapter(skeleton: PreTrainedModel, module: FineTuneModule) -> None:
             warnings.simplefilter("ignore")  # the real adapter warns again
             idle = idle_layers(skeleton, pixels_of(module.processor)) if module.location.head.reads_images else ()
             prompt = None if module.prompt_config is None else countable(module.prompt_config)
-            check_not_idle(attach_strategy(skeleton, config, prompt, seed=0), idle)
+            network = attach_strategy(skeleton, config, prompt, seed=0)
+            check_not_idle(network, idle)
+            try_own_layers(network)
     except UserError:
         raise
     except Exception as error:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from smoa_lightning.__main__ import main
 
 from ..runs import only_run
+from .commands import full_parser
 
 PLANTED = """
 import pathlib
@@ -46,3 +48,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory, tiny_backbone: Path, piqa_
     ]
     assert main(arguments) == 0
     return only_run(root)
+
+
+@pytest.fixture(scope="module")
+def fit_parser() -> Any:
+    return full_parser("fit")

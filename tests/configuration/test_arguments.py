@@ -6,7 +6,7 @@ import inspect
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import peft
 import pytest
@@ -18,34 +18,12 @@ from smoa_lightning.common.errors import UserError
 from smoa_lightning.configuration import COMMANDS, check_arguments, describe, expand_bases
 from smoa_lightning.configuration.check import flags
 from smoa_lightning.configuration.settings import class_group, groups
-from smoa_lightning.training.cli import FineTuneCLI
 
 from ..pinned import pinned_versions_only
+from .commands import full_parser
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 FILES = sorted(EXPERIMENTS.rglob("*.yaml"))
-
-
-class ParserMade(Exception):
-    pass
-
-
-class ParserOnly(FineTuneCLI):
-    """Stops where the parser is complete."""
-
-    def parse_arguments(self, parser: Any, args: Any) -> NoReturn:
-        raise ParserMade(parser)
-
-
-def full_parser(command: str) -> Any:
-    with pytest.raises(ParserMade) as made:
-        ParserOnly([command] if command != "params" else [], run=command != "params")
-    return made.value.args[0]
-
-
-@pytest.fixture(scope="module")
-def fit_parser() -> Any:
-    return full_parser("fit")
 
 
 def keys(parser: Any, command: str) -> set[str]:

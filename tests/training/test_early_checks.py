@@ -38,6 +38,8 @@ REFUSED = [
     ("--model.adapter.r 5000", "between 1 and"),
     ("--model.adapter.r 999 --model.adapter.num_subspaces 999", "num_subspaces is 999, but"),
     ("--model.adapter peft.VBLoRAConfig --model.adapter.vector_length 7", "peft refuses this VBLoRAConfig"),
+    ("--model.adapter peft.LoraConfig --model.adapter.lora_alpha 0", "LoraConfig.lora_alpha is 0, which multiplies the"),
+    ("--model.adapter peft.LoHaConfig --model.adapter.alpha 0", "LoHaConfig.alpha is 0, which multiplies the update of"),
     ("--model.optimizer.betas [2.0,0.9]", "model.optimizer: Invalid beta parameter at index 0: 2.0"),
     ("--model.optimizer torch.optim.SparseAdam", "SparseAdam cannot do a step: SparseAdam does not support dense"),
     ("--model.optimizer.capturable true", "AdamW cannot do a step: If capturable=True"),

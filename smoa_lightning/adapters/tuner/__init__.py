@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from enum import Enum
 from typing import Any
 
@@ -41,14 +42,15 @@ def register_method(name: str, config: type[TunerConfig], layer: type[AdapterLay
             small letters and ``_``.
 
     Raises:
-        UserError: The name has small letters or is that of another method, or a name of the layer begins differently,
-            so that peft would not save it.
+        UserError: The name has small letters or is that of another method, a method of the layer is missing, or a name
+            of the layer begins differently, so that peft would not save it.
     """
     if name != name.upper():
         raise UserError(f"register_method: the name {name!r} must be in capital letters: {name.upper()!r}")
     known = PEFT_TYPE_TO_CONFIG_MAPPING.get(name)  # type: ignore[call-overload]
     if known is not None and _path(known) != _path(config):  # a notebook may define its class again
         raise UserError(f"register_method: {name!r} is the name of the method of {_path(known)}: choose another name")
+    _require_complete(layer)
     prefix = f"{name.lower()}_"
     for container in (*layer.adapter_layer_names, *layer.frozen_state):
         if not container.startswith(prefix):
@@ -64,6 +66,30 @@ def register_method(name: str, config: type[TunerConfig], layer: type[AdapterLay
     names = {"prefix": prefix, "tuner_layer_cls": layer, "layer_class": layer, "__doc__": AdapterModel.__doc__}
     layer.Model = type("Model", (AdapterModel,), names | {f"__{key}__": value for key, value in where.items()})
     register(config.Type[name], config, layer.Model)
+
+
+def _require_complete(layer: type[AdapterLayer]) -> None:
+    """Refuse a class of layers that lacks a part which every method must supply."""
+    needless = {"product"} if _is_written(layer, "adapted_forward") or _is_written(layer, "forward") else set()
+    for name in layer.supplied:
+        if name not in needless and not _is_written(layer, name):
+            meaning = str(inspect.getdoc(getattr(layer, name))).split("\n")[0].removeprefix("Return ").rstrip(".")
+            raise UserError(
+                f"{layer.__name__} has no method {name}, which every {_kind(layer)} needs: it returns {meaning}"
+            )
+    if not layer.adapter_layer_names:
+        raise UserError(f"{layer.__name__}.adapter_layer_names is empty: list the names of its trained tensors there")
+
+
+def _is_written(layer: type, name: str) -> bool:
+    """Whether a class has a method of its own in the place of the one of the base classes here."""
+    module = str(getattr(getattr(layer, name, None), "__module__", ""))
+    return hasattr(layer, name) and not module.startswith(f"{__name__}.")
+
+
+def _kind(layer: type) -> str:
+    """Return the name of the base class here."""
+    return next(each.__name__ for each in layer.__mro__ if each.__module__.startswith(f"{__name__}."))
 
 
 def _path(cls: type) -> str:

@@ -31,6 +31,7 @@ class AdapterLayer(nn.Module, BaseTunerLayer):
     adapter_layer_names: tuple[str, ...] = ()
     other_param_names: tuple[str, ...] = ("dropouts", "configs")
     frozen_state: tuple[str, ...] = ()
+    supplied: ClassVar[tuple[str, ...]] = ("initial_parameters",)  # the methods that every method must write
     Model: ClassVar[Any]  # of ``register_method``
 
     def __init_subclass__(cls, **kwargs: Any) -> None:

@@ -33,6 +33,7 @@ class SlotLayer(AdapterLayer):
     """
 
     other_param_names = ("dropouts", "configs", "activations")
+    supplied = ("initial_parameters", "residual")
 
     def __init__(self, base_layer: nn.Module, name: str, width: int) -> None:
         super().__init__(base_layer, name)

@@ -38,6 +38,7 @@ class UpdateLayer(AdapterLayer):
     """
 
     other_layers = False
+    supplied = ("initial_parameters", "product", "dense_update", "rank_bound")
 
     def __init__(self, base_layer: nn.Module, name: str = "") -> None:
         super().__init__(base_layer, name)
@@ -67,6 +68,21 @@ class UpdateLayer(AdapterLayer):
     def rank_bound(self, adapter: str) -> int:
         """Return an upper bound of the rank of D; needs no weights."""
         raise NotImplementedError
+
+    def checked_update(self, adapter: str) -> Tensor:
+        """Return :meth:`dense_update`.
+
+        Raises:
+            UserError: Its shape is not that of the weight.
+        """
+        update = self.dense_update(adapter)
+        if update.shape != (self.out_features, self.in_features):
+            hint = "; it may be transposed" if update.shape == (self.in_features, self.out_features) else ""
+            raise UserError(
+                f"{type(self).__name__}.dense_update returns shape {tuple(update.shape)} for layer {self.name}, but "
+                f"must return (out_features, in_features) = {(self.out_features, self.in_features)}{hint}"
+            )
+        return update
 
     # ----------------------------------------------------------------------------------------------------- weights
 
@@ -99,12 +115,12 @@ class UpdateLayer(AdapterLayer):
         weight = self.unmerged_weight().detach()
         total = weight.to(torch.promote_types(weight.dtype, torch.float32))
         for name in adapters:
-            total = total + self.dense_update(name).detach().to(total.dtype)
+            total = total + self.checked_update(name).detach().to(total.dtype)
         return total.to(weight.dtype)
 
     def get_delta_weight(self, adapter: str) -> Tensor:
         """Return the update as the layer stores its weight, as peft expects: D, or D^T for a Conv1D."""
-        return as_stored(self._base(), self.dense_update(adapter))
+        return as_stored(self._base(), self.checked_update(adapter))
 
     def supports_lora_conversion(self, adapter_name: str = "default") -> bool:
         """Tell peft that ``get_delta_weight`` is the additive update of a linear layer."""
@@ -196,4 +212,4 @@ class UpdateLayer(AdapterLayer):
         inputs = self.dropouts[adapter](x.to(dtype)) if x.is_floating_point() else x  # token ids stay as they are
         if self.is_linear:
             return self.product(inputs, adapter)
-        return product_with_update(self._base(), self.dense_update(adapter).to(dtype), inputs)
+        return product_with_update(self._base(), self.checked_update(adapter).to(dtype), inputs)

@@ -93,7 +93,7 @@ def refuse_rank_patterns(configs: Sequence[Any]) -> None:
 def truncated_sum(layer: Any, weights: dict[str, float], r: int) -> tuple[Tensor, Tensor]:
     """Return A (r, d_in) and B (d_out, r), where B A is the nearest matrix of rank r to ``sum_i w_i D_i``."""
     zero = torch.zeros(layer.out_features, layer.in_features, dtype=torch.float64)
-    total = sum((w * layer.dense_update(name).double().cpu() for name, w in weights.items()), zero)
+    total = sum((w * layer.checked_update(name).double().cpu() for name, w in weights.items()), zero)
     U, S, Vh = torch.linalg.svd(total, full_matrices=False)
     root = S[:r].sqrt()
     return root[:, None] * Vh[:r], U[:, :r] * root
