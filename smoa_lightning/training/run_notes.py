@@ -53,7 +53,7 @@ def announce(run: Run) -> None:
         logger.info("classes of other packages: %s", ", ".join(run.other_classes))
     logger.info("%s: %s", "resuming" if run.target.resume else "run folder", run.folder)
     if not data.has_report:
-        warn(f"no {data.sets.report_split} rows, so nothing will be reported; data.report_tasks can name more tasks")
+        warn(f"no {data.sets.report_split} rows, so nothing will be reported; {data.sets.without_report}")
 
 
 def warn(text: str) -> None:

@@ -199,6 +199,19 @@ class TaskSets:
         """Whether there are report rows; a single local file holds training rows only."""
         return all(rows.has_report for rows in self.reported.values())
 
+    @property
+    def without_report(self) -> str:
+        """What a user can set to have report rows where there are none."""
+        train, report, path = self.task.train_split, self.report_split, self._settings.path
+        if self.source != "local" or len(self.all) > 1:
+            return "data.report_tasks can name more tasks"
+        if isinstance(path, dict):
+            return f"to have a report, add {report!r} to data.path"
+        return (
+            f"to have a report, set data.path to a folder with {train} and {report}, or to "
+            f"{{{train}: {path}, {report}: PLACE}}"
+        )
+
     def rows(self, split: str) -> RowTable:
         """Return the checked rows of a split of the only (or first) task."""
         return self._first.rows(split)

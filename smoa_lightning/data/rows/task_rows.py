@@ -12,17 +12,11 @@ import numpy as np
 from smoa_lightning import embedded
 from smoa_lightning.backbones.hub import Source, commit_of, resolve_source
 from smoa_lightning.common.errors import UserError, nearest
+from smoa_lightning.data.rows.locations import SPLIT_NAMES
 from smoa_lightning.data.rows.overlap import Overlap, overlap
 from smoa_lightning.data.rows.row_table import RowTable
 from smoa_lightning.data.rows.sources import Origin, Provenance, has_split, known_splits, load_split
-from smoa_lightning.data.rows.split_files import (
-    SPLIT_NAMES,
-    LocalPath,
-    check_path,
-    has_files,
-    is_training_rows,
-    split_files,
-)
+from smoa_lightning.data.rows.split_files import LocalPath, check_path, has_files, is_training_rows, split_files
 from smoa_lightning.data.rows.splits import default_selection_rows, hold_out, not_held_out, subset
 from smoa_lightning.data.tasks import Classification, Protocol, Task
 from smoa_lightning.records.selection import HELD_OUT, ON_REPORT, ON_TRAINED, Selection
