@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from smoa_lightning.common.console import FLAGS
@@ -20,7 +21,7 @@ from smoa_lightning.configuration.composition import Leaf, Settings, leaves, lea
 from smoa_lightning.configuration.ignored_settings import check_ignored
 from smoa_lightning.configuration.kept_settings import KeptSettings
 from smoa_lightning.configuration.key_names import near_keys, unknown_key
-from smoa_lightning.configuration.ranges import check_value
+from smoa_lightning.configuration.ranges import LARGEST, RANGES, check_value
 from smoa_lightning.configuration.settings import (
     ABSENT,
     CLASS_SETTINGS,
@@ -34,6 +35,7 @@ from smoa_lightning.configuration.settings import (
     owner_of,
     schema,
 )
+from smoa_lightning.configuration.shipped_files import is_config
 from smoa_lightning.configuration.yaml_files import expand_bases, read_flag
 
 SPECIAL = ("help", "print_config")
@@ -232,8 +234,10 @@ def wrong_value(setting: Setting, value: Any) -> str:
     kind = setting.type
     listed = kind.values and not isinstance(value, list | dict)
     close = f"; the nearest is {nearest(str(value), kind.words(), 1)}" if listed else ""
+    valid = RANGES.get(setting.key)
+    valid = replace(valid, high=None) if valid is not None and valid.high == LARGEST else valid
     given = repr(value) if len(repr(value)) <= 200 else f"{repr(value)[:200]}..."
-    return f"{setting.key} is {given}, but takes {kind.describe()}{close}"
+    return f"{setting.key} is {given}, but takes {kind.describe(valid)}{close}"
 
 
 def flags(args: list[str]) -> Iterator[tuple[str, str | None]]:
@@ -249,7 +253,8 @@ def flags(args: list[str]) -> Iterator[tuple[str, str | None]]:
         if not word.startswith("--"):
             if word.startswith("-"):
                 continue  # a short flag, for the full parser
-            hint = f"; did you mean --config {word}?" if word.endswith((".yaml", ".yml", ".json")) else ""
+            is_file = word.endswith((".yaml", ".yml", ".json")) or is_config(word)
+            hint = f": write --config {word}" if is_file else ""
             best = local_path(word) / "checkpoints" / "best.ckpt"
             hint = f"; did you mean --ckpt_path {best}?" if best.is_file() else hint
             raise UserError(f"{word!r} is not the value of a flag{hint or ': write --KEY VALUE'}")

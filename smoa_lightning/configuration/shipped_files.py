@@ -104,6 +104,12 @@ def _in_working_directory(name: str, kind: Kind) -> list[Path]:
     return [own, Path(kind) / own]
 
 
+def is_config(word: str) -> bool:
+    """Return whether a word without suffix names a file of your own or of the package, as ``--config`` finds it."""
+    own = [place for kind in KINDS for place in _in_working_directory(word, kind)]
+    return any(place.is_file() for place in own) or bool(shipped_named(word))
+
+
 @functools.cache
 def _say_once(name: str) -> None:
     logger.info("using %s of the package", name)
