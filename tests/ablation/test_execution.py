@@ -180,7 +180,7 @@ def test_failures_are_printed_when_they_happen(tmp_path: Path, monkeypatch: pyte
         display.refresh()
         display.refresh()
     lines = output.getvalue().splitlines()
-    assert [line for line in lines if "failed" in line] == [
+    assert [line for line in lines if " failed: " in line] == [
         f"r={r},seed=0 failed: this seed always fails." for r in (2, 4)
     ]
 
