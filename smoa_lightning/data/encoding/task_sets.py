@@ -96,7 +96,9 @@ class TaskSets:
             raise UserError(f"data.first_label is for the task 'choice', but data.task is {name!r}: remove it.")
         if class_names is not None and IMAGE_CLASSIFICATION.name not in (*names, *reported):
             raise UserError(
-                f"data.class_names is for the task 'image_classification', but data.task is {name!r}: remove it."
+                f"data.class_names is for the task 'image_classification', but data.task is {name!r}: remove it; texts "
+                "with classes of your own are rows of the task 'choice', with the classes as choices "
+                "(docs/tutorials/own_rows.md)."
             )
         sets = {name: rows_of(name) for name in dict.fromkeys([*names, *reported])}
         self.trained = {name: sets[name] for name in names}
