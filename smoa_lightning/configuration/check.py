@@ -14,7 +14,7 @@ from typing import Any
 from smoa_lightning.common.console import FLAGS
 from smoa_lightning.common.errors import UserError, nearest, the_nearest
 from smoa_lightning.common.folder_names import check_folder_name
-from smoa_lightning.common.paths import local_path
+from smoa_lightning.common.paths import local_path, near_place
 from smoa_lightning.configuration.class_names import check_class, class_paths_in
 from smoa_lightning.configuration.combinations import check_combinations, check_teacher
 from smoa_lightning.configuration.composition import Leaf, Settings, leaves, leaves_of, put, settings_of, value_at
@@ -320,7 +320,7 @@ def check_arguments(command: str, args: list[str]) -> Settings | None:
     if isinstance(checkpoint, str) and not local_path(checkpoint).is_file():
         inside = local_path(checkpoint) / "checkpoints" / "best.ckpt"
         hint = f"; did you mean {inside}?" if inside.is_file() else ""
-        fault = "is a folder" if local_path(checkpoint).is_dir() else "does not exist"
+        fault = "is a folder" if local_path(checkpoint).is_dir() else f"does not exist{near_place(checkpoint)}"
         raise UserError(f"the checkpoint {checkpoint!r} {fault}{hint}")
     frozen = str(check.values.get("model.frozen", False)).lower() in ("true", "yes", "on")
     if command in SUBCOMMANDS[1:] and checkpoint is None and not frozen:

@@ -264,8 +264,9 @@ def test_labels_outside_of_the_names_and_one_class_only_are_refused(
         with pytest.raises(UserError) as error:
             TaskDataModule(task, class_names=["a", "b"])
         assert str(error.value) == (
-            f"data.class_names is for the task 'image_classification', but data.task is {task!r}: remove it; texts with "
-            "classes of your own are rows of the task 'choice', with the classes as choices (docs/tutorials/own_rows.md)."
+            f"data.class_names is for the task 'image_classification', but data.task is {task!r}: remove it; texts "
+            "with classes of your own are rows of the task 'choice', with the classes as choices "
+            "(docs/tutorials/own_rows.md)."
         )
     (tmp_path / "rows").mkdir()
     (tmp_path / "rows" / "train.jsonl").write_text('{"image": "x", "label": 0}\n')
