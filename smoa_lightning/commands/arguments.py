@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import re
 from pathlib import Path
 from typing import Any, NoReturn
@@ -15,7 +16,7 @@ from smoa_lightning.common.errors import UserError, nearest
 from smoa_lightning.configuration.class_names import check_adapter_files
 from smoa_lightning.records.adapter_places import adapter_in
 
-UNKNOWN = re.compile(r"unrecognized arguments: (--[\w.-]+)")
+UNKNOWN = re.compile("unrecognized arguments: --")
 
 
 def add_allow_classes(parser: argparse.ArgumentParser) -> None:
@@ -40,6 +41,12 @@ class ArgumentParser(argparse.ArgumentParser):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs, allow_abbrev=False)
+        self._words: list[str] = []
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse words; an unknown flag is named even if a required flag is missing, which it may be a typo of."""
+        self._words = list(args or ())
+        return super().parse_args(args, namespace)
 
     def format_help(self) -> str:
         """Return the help with the flags of every command."""
@@ -48,9 +55,12 @@ class ArgumentParser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raise the error with the name of the command and the way to its help."""
         command = self.prog.rpartition(" ")[2]
-        if unknown := UNKNOWN.match(message):
-            flags = [flag for action in self._actions for flag in action.option_strings if flag.startswith("--")]
-            message += f": the nearest flag is {nearest(unknown[1], flags, 1)}"
+        flags = [flag for flag in self._option_string_actions if flag.startswith("--")]
+        words = itertools.takewhile(lambda word: word != "--", self._words)
+        unknown = [word for word in words if re.match(r"--[\w.-]+(=|$)", word) and word.partition("=")[0] not in flags]
+        if unknown:
+            message = message if UNKNOWN.match(message) else f"unrecognized arguments: {unknown[0]}"
+            message += f": the nearest flag is {nearest(unknown[0].partition('=')[0], flags, 1)}"
         raise UserError(f"{command}: {message}; see {command} --help")
 
 

@@ -17,7 +17,7 @@ from smoa_lightning.ablation.report.markdown import markdown
 from smoa_lightning.commands.arguments import ArgumentParser
 from smoa_lightning.common.atomic_files import replacing
 from smoa_lightning.common.errors import UserError, nearest
-from smoa_lightning.common.paths import check_output_folder, local_path
+from smoa_lightning.common.paths import check_output_folder, local_path, near_place
 from smoa_lightning.records.csv_text import csv_text
 from smoa_lightning.records.page.document import FIGURES, Document
 from smoa_lightning.records.page.html import page
@@ -81,7 +81,9 @@ def _check_run(folder: Path) -> None:
     from smoa_lightning.ablation.comparison.scored_run import near
 
     meant = near(folder, STUDY, RECORD)
-    hint = f"; did you mean {meant}?" if meant else "; name a folder that ablate or fit has written"
+    hint = (
+        f"; did you mean {meant}?" if meant else near_place(folder) or "; name a folder that ablate or fit has written"
+    )
     exists = f"{folder} is not a study folder: it has no {STUDY}, nor a run: it has no {RECORD}"
     raise UserError((exists if folder.is_dir() else f"{folder} does not exist") + hint)
 

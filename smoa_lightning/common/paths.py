@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
+import itertools
 import re
 from pathlib import Path
 
 from smoa_lightning.common.errors import UserError
 
+MOST_ENTRIES = 10_000  # of a folder that are compared with a name
 HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?(@[\w./-]+)?")
 
 
@@ -18,6 +21,25 @@ def local_path(text: str | Path) -> Path:
         return Path(text)
 
 
+def near_place(place: str | Path) -> str:
+    """Return the words about what a place where nothing is may mean, such as ``; the nearest is rows/my_rows``.
+
+    Only the first part of the path that is missing is looked for, next to it. The text is empty if nothing is similar.
+    """
+    path = local_path(place)
+    missing = next((part for part in reversed((path, *path.parents)) if not part.exists()), None)
+    if missing is None or "://" in str(place) or not missing.parent.is_dir():
+        return ""
+    try:
+        names = {
+            entry.name.casefold(): entry.name for entry in itertools.islice(missing.parent.iterdir(), MOST_ENTRIES)
+        }
+    except OSError:  # the folder cannot be read
+        return ""
+    close = difflib.get_close_matches(missing.name.casefold(), names, 1)
+    return f"; the nearest is {missing.parent / names[close[0]]}" if close else ""
+
+
 def check_model_folder(path: str) -> None:
     """Refuse a path that is not a folder of a model of transformers.
 
@@ -25,7 +47,7 @@ def check_model_folder(path: str) -> None:
         UserError: There is no such folder, or it has no ``config.json``.
     """
     if not local_path(path).exists():
-        raise UserError(f"model.backbone.path: {path} does not exist")
+        raise UserError(f"model.backbone.path: {path} does not exist{near_place(path)}")
     if not (local_path(path) / "config.json").is_file():
         raise UserError(f"model.backbone.path: no config.json in {path!r}, so it is not a model folder")
 
@@ -41,7 +63,7 @@ def check_rows(place: str, exists: bool) -> None:
         UserError: Nothing is there.
     """
     if not exists and not is_pattern(place):
-        raise UserError(f"data.path: {place} does not exist.")
+        raise UserError(f"data.path: {place} does not exist{near_place(place)}.")
 
 
 def is_pattern(place: str) -> bool:
@@ -57,8 +79,8 @@ def check_teacher_name(name: str) -> None:
     """
     if not local_path(name).exists() and (name.startswith(".") or not HUB_NAME.fullmatch(name)):
         raise UserError(
-            f"model.distillation.teacher: the folder {name!r} does not exist: name a run, an adapter folder or a model "
-            "folder"
+            f"model.distillation.teacher: the folder {name!r} does not exist"
+            f"{near_place(name) or ': name a run, an adapter folder or a model folder'}"
         )
 
 

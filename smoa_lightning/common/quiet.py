@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 
-from smoa_lightning.common.console import is_quiet, is_verbose, set_library_levels
+from smoa_lightning.common.console import is_verbose, set_library_levels
 
 # Starts of Lightning's notes that only --verbose shows.
 DETAILS = (
@@ -17,13 +17,14 @@ DETAILS = (
     "Restoring states from the checkpoint path",
     "Loaded model weights from the checkpoint",
     "`Trainer.fit` stopped: `max_",
+    "Detected KeyboardInterrupt, attempting graceful shutdown",  # this program says how to continue
 )
 
 
 def quiet_libraries() -> None:
     """Hide messages of libraries that do not help a user, and show as much of the others as the command does."""
     set_library_levels()
-    if is_quiet():  # it is about points of TensorBoard
+    if not is_verbose():  # it is about points of TensorBoard
         warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
     warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)  # lightning 2.6, torch 2.13
     warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)  # peft 0.21
@@ -40,4 +41,4 @@ def quiet_libraries() -> None:
 def _helps(record: logging.LogRecord) -> bool:
     """Whether a note of Lightning says something that a user of this program needs; ``--verbose`` shows more."""
     text = record.getMessage()
-    return "litlogger" not in text and (is_verbose() or not text.startswith(DETAILS))
+    return "litlogger" not in text and (is_verbose() or not text.lstrip().startswith(DETAILS))

@@ -13,7 +13,7 @@ from typing import Any
 from smoa_lightning.common.console import FLAGS
 from smoa_lightning.common.errors import UserError, nearest
 from smoa_lightning.common.folder_names import check_folder_name
-from smoa_lightning.common.paths import local_path
+from smoa_lightning.common.paths import local_path, near_place
 from smoa_lightning.configuration.class_names import check_class, class_paths_in
 from smoa_lightning.configuration.combinations import check_combinations, check_teacher
 from smoa_lightning.configuration.composition import Leaf, Settings, leaves, leaves_of, put, settings_of, value_at
@@ -36,6 +36,7 @@ from smoa_lightning.configuration.settings import (
     schema,
     wrong_value,
 )
+from smoa_lightning.configuration.shipped_files import is_config
 from smoa_lightning.configuration.yaml_files import expand_bases, read_flag
 
 SPECIAL = ("help", "print_config")
@@ -256,7 +257,8 @@ def flags(args: list[str]) -> Iterator[tuple[str, str | None]]:
         if not word.startswith("--"):
             if word.startswith("-"):
                 continue  # a short flag, for the full parser
-            hint = f"; did you mean --config {word}?" if word.endswith((".yaml", ".yml", ".json")) else ""
+            is_file = word.endswith((".yaml", ".yml", ".json")) or is_config(word)
+            hint = f": write --config {word}" if is_file else ""
             best = local_path(word) / "checkpoints" / "best.ckpt"
             hint = f"; did you mean --ckpt_path {best}?" if best.is_file() else hint
             raise UserError(f"{word!r} is not the value of a flag{hint or ': write --KEY VALUE'}")
@@ -322,7 +324,7 @@ def check_arguments(command: str, args: list[str]) -> Settings | None:
     if isinstance(checkpoint, str) and not local_path(checkpoint).is_file():
         inside = local_path(checkpoint) / "checkpoints" / "best.ckpt"
         hint = f"; did you mean {inside}?" if inside.is_file() else ""
-        fault = "is a folder" if local_path(checkpoint).is_dir() else "does not exist"
+        fault = "is a folder" if local_path(checkpoint).is_dir() else f"does not exist{near_place(checkpoint)}"
         raise UserError(f"the checkpoint {checkpoint!r} {fault}{hint}")
     frozen = str(check.values.get("model.frozen", False)).lower() in ("true", "yes", "on")
     if command in SUBCOMMANDS[1:] and checkpoint is None and not frozen:

@@ -10,12 +10,13 @@ from __future__ import annotations
 import importlib.metadata
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from smoa_lightning.common.errors import nearest
+from smoa_lightning.configuration.ranges import LARGEST, RANGES
 from smoa_lightning.configuration.value_type import Node, ValueType
 
 SCHEMA_FILE = Path(__file__).with_name("settings.schema.json")
@@ -132,8 +133,10 @@ def wrong_value(setting: Setting, value: Any) -> str:
     kind = setting.type
     listed = kind.values and not isinstance(value, list | dict)
     close = f"; the nearest is {nearest(str(value), kind.words(), 1)}" if listed else ""
+    valid = RANGES.get(setting.key)
+    valid = replace(valid, high=None) if valid is not None and valid.high == LARGEST else valid
     given = repr(value) if len(repr(value)) <= 200 else f"{repr(value)[:200]}..."
-    return f"{setting.key} is {given}, but takes {kind.describe()}{close}"
+    return f"{setting.key} is {given}, but takes {kind.describe(valid)}{close}"
 
 
 def _settings(node: Node, prefix: str, matches: bool) -> tuple[Setting, ...]:

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Literal
 
 import smoa_lightning
-from smoa_lightning.common.errors import UserError, nearest
-from smoa_lightning.common.paths import local_path
+from smoa_lightning.common.errors import UserError, most_alike, nearest
+from smoa_lightning.common.paths import local_path, near_place
 
 logger = logging.getLogger(__name__)
 Kind = Literal["experiments", "ablations"]
@@ -104,6 +104,12 @@ def _in_working_directory(name: str, kind: Kind) -> list[Path]:
     return [own, Path(kind) / own]
 
 
+def is_config(word: str) -> bool:
+    """Return whether a word without suffix names a file of your own or of the package, as ``--config`` finds it."""
+    own = [place for kind in KINDS for place in _in_working_directory(word, kind)]
+    return any(place.is_file() for place in own) or bool(shipped_named(word))
+
+
 @functools.cache
 def _say_once(name: str) -> None:
     logger.info("using %s of the package", name)
@@ -129,6 +135,12 @@ def _no_such_file(name: str, kind: Kind, named_by: str, places: Sequence[Path]) 
         if there := [file.name for file in sorted(folder.glob("*.yaml"))]:
             near = nearest(f"{word}.yaml", there)
             return UserError(f"{named_by}: the file {name!r} does not exist; {str(folder)!r} holds {near}")
+    if is_path and Path(name).parts[0] not in KINDS and (near := near_place(name)):
+        return UserError(f"{named_by}: the file {name!r} does not exist{near}")
     known = [known.rpartition("/")[2] for known in shipped_files(kind)]
+    own = [file.stem for place in _in_working_directory(name, kind) for file in sorted(place.parent.glob("*.yaml"))]
+    best = most_alike(word, {option: (option,) for option in (*known, *own)}, 1)
+    if best and best[0] in own:
+        return UserError(f"{named_by}: the file {name!r} does not exist; the working directory has {best[0]}")
     close = nearest(word, known, 3) or "none"
     return UserError(f"{named_by}: the file {name!r} does not exist; the package has {close}")

@@ -99,12 +99,17 @@ class ValueType:
         words += ["true", "false"] if "bool" in self.plain else []
         return list(dict.fromkeys(words)) + (["null"] if self.takes_null else [])
 
-    def describe(self) -> str:
-        """Describe it for a message: ``likelihood, generation or null``, ``a whole number or null``."""
+    def describe(self, valid: object = None) -> str:
+        """Describe it for a message: ``likelihood, generation or null``, ``a whole number (at least 1) or null``.
+
+        Args:
+            valid: The valid range of its numbers; a mapping, such as a tensor of torch, is not offered then.
+        """
         numbers = ["a number"] if "float" in self.plain else ["a whole number"] if "int" in self.plain else []
+        numbers = [f"{word} ({valid})" for word in numbers] if valid else numbers
         words = numbers + self.words() + (["text"] if "str" in self.plain else [])
         words += ["a list"] if any(part.get("type") == "array" for part in self._parts) else []
-        words += ["a mapping"] if self.takes_mapping or self.nested is not None else []
+        words += ["a mapping"] if (self.takes_mapping and not valid) or self.nested is not None else []
         return ", ".join(words[:-1]) + (" or " if len(words) > 1 else "") + words[-1] if words else "another value"
 
     def notation(self) -> str:

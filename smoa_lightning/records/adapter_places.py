@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from smoa_lightning.common.errors import UserError
+from smoa_lightning.common.paths import near_place
 from smoa_lightning.records.record import ADAPTER_FACTS
 
 BEST = "adapter/best"  # in the folder of a run
@@ -17,7 +18,7 @@ def adapter_in(folder: Path) -> Path:
         UserError: There is no adapter; the message names one that is near, or how to load an adapter of peft alone.
     """
     if not folder.exists():
-        raise UserError(f"{folder} does not exist: name the folder of a run")
+        raise UserError(f"{folder} does not exist{near_place(folder) or ': name the folder of a run'}")
     place = folder / BEST if (folder / BEST).is_dir() else folder
     if (place / ADAPTER_FACTS).is_file():
         return place

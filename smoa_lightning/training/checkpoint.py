@@ -15,6 +15,7 @@ from torch import Tensor
 
 from smoa_lightning.common.checksums import sha256
 from smoa_lightning.common.errors import UserError
+from smoa_lightning.common.paths import near_place
 from smoa_lightning.configuration.path_settings import absolute_sources
 from smoa_lightning.records.record import content, flat
 from smoa_lightning.training.run_checkpoints import FILES, checksums, damaged, previous_checkpoint
@@ -81,7 +82,8 @@ def verify(path: Path) -> None:
         UserError: The file is missing or damaged.
     """
     if not path.is_file():
-        raise UserError(f"the checkpoint {str(path)!r} {'is a folder' if path.is_dir() else 'does not exist'}")
+        fault = "is a folder" if path.is_dir() else f"does not exist{near_place(path)}"
+        raise UserError(f"the checkpoint {str(path)!r} {fault}")
     real = path.resolve()
     if (real.parent / FILES).is_file():
         intact = checksums(real.parent).get(real.name) == sha256(real)

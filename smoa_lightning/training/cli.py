@@ -45,7 +45,7 @@ from smoa_lightning.training.checkpoint import evaluated, read_checkpoint
 from smoa_lightning.training.evaluate import evaluate
 from smoa_lightning.training.loggers.place import check_loggers
 from smoa_lightning.training.module import FineTuneModule
-from smoa_lightning.training.processes import check_distributed_strategy
+from smoa_lightning.training.processes import check_accelerator, check_distributed_strategy
 from smoa_lightning.training.progress_bar import fit_terminal
 from smoa_lightning.training.progress_lines import progress_lines
 from smoa_lightning.training.run import Run
@@ -182,6 +182,7 @@ class FineTuneCLI(LightningCLI):
         """Set missing seeds to ``seed_everything``, so that a run named seed1 differs from seed0."""
         config = self.config[self.subcommand] if self.subcommand else self.config
         check_distributed_strategy(config["trainer.strategy"])
+        check_accelerator(config["trainer.accelerator"])
         config["trainer.strategy"] = own_strategy(config["trainer.strategy"])
         check_loggers(config.get("trainer.logger"))
         for key in ("model.adapter_seed", "data.seed"):

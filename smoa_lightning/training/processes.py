@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import lightning as L
+from lightning.pytorch.accelerators import AcceleratorRegistry
 from lightning.pytorch.strategies.launchers import subprocess_script
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
@@ -55,6 +56,24 @@ def check_distributed_strategy(strategy: Any) -> None:
             raise UserError(
                 f"trainer.strategy: {name!r} is not supported, since {reason}; use ddp, fsdp2, or auto with one device"
             )
+
+
+def check_accelerator(chosen: Any) -> None:
+    """Refuse an accelerator that this machine does not have.
+
+    Args:
+        chosen: The setting ``trainer.accelerator``; an object is left to Lightning.
+
+    Raises:
+        UserError: The message names those that it has.
+    """
+    names = AcceleratorRegistry.available_accelerators()  # to Lightning, whether or not there is such a device
+    here = sorted(name for name in names if AcceleratorRegistry[name]["accelerator"].is_available())
+    here += ["gpu"] if {"cuda", "mps"} & set(here) else []
+    if isinstance(chosen, str) and chosen not in (*here, "auto"):
+        raise UserError(
+            f"trainer.accelerator is {chosen!r}, which this machine does not have: set it to {', '.join(here)} or auto"
+        )
 
 
 def stop_if_terminated(trainer: L.Trainer) -> None:

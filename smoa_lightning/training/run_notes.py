@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from smoa_lightning.common.console import ON_STDOUT, is_first_process
+from smoa_lightning.common.errors import UserError, one_line
 from smoa_lightning.data.rows.task_rows import Part
 from smoa_lightning.records.published_rules import rules_note
 from smoa_lightning.records.record import PREDICTIONS
@@ -53,7 +54,7 @@ def announce(run: Run) -> None:
         logger.info("classes of other packages: %s", ", ".join(run.other_classes))
     logger.info("%s: %s", "resuming" if run.target.resume else "run folder", run.folder)
     if not data.has_report:
-        warn(f"no {data.sets.report_split} rows, so nothing will be reported; data.report_tasks can name more tasks")
+        warn(f"no {data.sets.report_split} rows, so nothing will be reported; {data.sets.without_report}")
 
 
 def warn(text: str) -> None:
@@ -64,14 +65,14 @@ def warn(text: str) -> None:
 def end_reason(error: BaseException) -> str:
     """Return why a run ended early, for its record.
 
-    >>> end_reason(KeyboardInterrupt()), end_reason(ValueError("no rows"))
-    ('stopped by Ctrl-C', 'ValueError: no rows')
+    >>> end_reason(KeyboardInterrupt()), end_reason(ValueError("no rows")), end_reason(UserError("no rows"))
+    ('stopped by Ctrl-C', 'ValueError: no rows', 'no rows')
     """
     if isinstance(error, KeyboardInterrupt) or isinstance(error.__context__, KeyboardInterrupt):
         return "stopped by Ctrl-C"
     if type(error).__name__ == "SIGTERMException":  # of Lightning
         return "stopped by the signal SIGTERM"
-    return f"{type(error).__name__}: {error}"
+    return one_line(error, kind=not isinstance(error, UserError))
 
 
 def _capacity_line(bits: float, each: float) -> str:

@@ -29,7 +29,7 @@ from smoa_lightning.backbones.heads import Head, follow_padding
 from smoa_lightning.backbones.limits import Limits
 from smoa_lightning.backbones.processor import load_processor
 from smoa_lightning.common.errors import UserError
-from smoa_lightning.common.paths import check_teacher_name, local_path
+from smoa_lightning.common.paths import check_teacher_name, local_path, near_place
 from smoa_lightning.objectives.distillation import DistillationConfig
 from smoa_lightning.objectives.objective import check_distillation
 from smoa_lightning.records.record import ADAPTER_FACTS
@@ -312,7 +312,8 @@ def _settings_of(name: str, backbone: BackboneConfig) -> BackboneConfig:
         locate(where)
     except UserError as error:
         reason = str(error).partition("; use source")[0]
-        raise UserError(f"there is no folder {name!r}, and {reason}: name a run or a folder of a model") from error
+        advice = near_place(name) or ": name a run or a folder of a model"
+        raise UserError(f"there is no folder {name!r}, and {reason}{advice}") from error
     return where
 
 

@@ -46,7 +46,7 @@ def fit(run: Run, folder: Path, facts: Mapping[str, Any], base: bool, callbacks:
             log(f"again {run.signature}")
         time.sleep(random.Random(os.getpid() + time.time_ns()).uniform(0.5, 1.5) * SECONDS)
         if os.environ.get("FAIL_SEED") == str(run.seed):
-            raise UserError("this seed always fails")
+            raise UserError("this seed always fails.")
         metrics = {f"{part}/{name}": score(run) for part in ("report", "selection") for name in ("acc", "nll")}
         if base:
             metrics["base/acc"] = 0.1

@@ -21,6 +21,7 @@ from smoa_lightning.ablation.execution.ledger import run_state
 from smoa_lightning.ablation.execution.live import Display, table
 from smoa_lightning.ablation.execution.supervisor import Supervisor
 from smoa_lightning.ablation.study.expand import load_study
+from smoa_lightning.common.errors import UserError
 from smoa_lightning.records.claim import run_lock
 from tests.ablation import fake_worker
 from tests.ablation.small_study import GRID, study_file, work
@@ -98,7 +99,10 @@ def test_failed_runs_are_retried_and_reported_and_do_not_stop_the_study(
     failures = worker.status.failures()
     assert [f.run for f in failures] == [f"r={r},seed=1" for r in (2, 4, 8, 16)]
     assert {f.attempts for f in failures} == {2}  # retries: 1
-    assert failures[0].reason == "UserError: this seed always fails"
+    assert failures[0].reason == "this seed always fails."
+    with pytest.raises(UserError) as error:
+        Supervisor(study, tmp_path / "out", worker.status.storage, 1, []).run()
+    assert str(error.value) == "r=2,seed=1 and 3 more failed: this seed always fails; fix it and add --retry_failed"
     assert sum(cell.done for cell in worker.status.cells()) == 8
     monkeypatch.delenv("FAIL_SEED")
     worker.until_done(poll=0.01)
@@ -176,8 +180,8 @@ def test_failures_are_printed_when_they_happen(tmp_path: Path, monkeypatch: pyte
         display.refresh()
         display.refresh()
     lines = output.getvalue().splitlines()
-    assert [line for line in lines if "UserError" in line] == [
-        f"r={r},seed=0 failed: UserError: this seed always fails" for r in (2, 4)
+    assert [line for line in lines if " failed: " in line] == [
+        f"r={r},seed=0 failed: this seed always fails." for r in (2, 4)
     ]
 
 

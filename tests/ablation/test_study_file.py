@@ -175,7 +175,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ),
     ({"baseline": {"partition": "spectral_blocks"}}, "the baseline partition=spectral_blocks matches 2 cells"),
     ({"seeds": [1, 1]}, "seeds has a seed twice"),
-    ({"seeds": 0}, "seeds is 0, but must be a list of whole numbers"),
+    ({"seeds": 0}, "seeds is 0, but must be the number of seeds, at least 1, or a list of whole numbers of at least 0"),
     ({"objective": {"metric": "accuracy"}}, "unknown metric 'accuracy'; the nearest are acc"),
     ({"objective": {"metric": "acc", "direction": "max"}}, "direction is 'max', but must be maximize or minimize"),
     (

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from smoa_lightning.commands import generate, rank
+from smoa_lightning.commands import export, generate, rank
 from smoa_lightning.commands.arguments import check_adapter_folder
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.records.record import ADAPTER_FACTS
@@ -21,6 +23,19 @@ def test_arguments_of_generate_and_rank(tmp_path: Path) -> None:
     assert rank.parser().parse_args([str(tmp_path)]).layers == rank.LAYERS
     with pytest.raises(UserError, match="/nowhere does not exist"):
         rank.main([str(tmp_path), "--against", "/nowhere"])
+
+
+@pytest.mark.parametrize(
+    ("main", "args", "words"),
+    [
+        (generate.main, ["--promt", "x"], "generate: unrecognized arguments: --promt: the nearest flag is --prompt;"),
+        (export.main, ["run", "--ouput", "x"], "export: unrecognized arguments: --ouput: the nearest flag is --output"),
+        (export.main, ["run", "--", "--output"], "the following arguments are required: --output"),
+    ],
+)
+def test_a_typo_of_a_required_flag_is_named(main: Callable[[list[str]], None], args: list[str], words: str) -> None:
+    with pytest.raises(UserError, match=re.escape(words)):
+        main(args)
 
 
 def test_a_check_of_arguments_comes_first(tmp_path: Path) -> None:

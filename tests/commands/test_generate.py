@@ -95,6 +95,8 @@ def test_several_prompts_and_beams(trained: Path, capsys: pytest.CaptureFixture[
         (["/nowhere", "--prompt", "x"], "/nowhere does not exist"),
         (["RUN"], "generate: one of the arguments --prompt --file --chat is required; see generate --help"),
         (["RUN", "--prompt", "x", "--max_new_tokens", "0"], "--max_new_tokens is 0; the smallest value is 1"),
+        (["RUN", "--promt", "x"], "generate: unrecognized arguments: --promt: the nearest flag is --prompt; see"),
+        (["RUN", "--fil=x"], "generate: unrecognized arguments: --fil=x: the nearest flag is --file; see"),
         (["RUN", "--prompt", "x", "--num_beams", "-2"], "--num_beams is -2; the smallest value is 1"),
         (["RUN", "--prompt", "x", "--num_beams", "two"], "invalid int value: 'two'"),
         (["RUN", "--prompt", "x", "--beams", "2"], "unrecognized arguments: --beams 2"),

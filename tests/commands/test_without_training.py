@@ -15,7 +15,8 @@ def test_a_single_file_trains_and_says_that_nothing_is_reported(
 ) -> None:
     flags = ["--data.path", str(piqa_folder / "train.jsonl")]
     assert main(["fit", *tiny_arguments, *flags]) == 0
-    assert "nothing will be reported" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "nothing will be reported; to have a report, set data.path to a folder with train and validation" in said
     (file,) = tmp_path.glob("runs/*/*/record.json")
     metrics = json.loads(file.read_text())["metrics"]
     assert "selection/acc" in metrics

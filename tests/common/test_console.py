@@ -175,9 +175,9 @@ def test_the_bar_of_a_run_needs_a_terminal_and_has_short_names(monkeypatch: pyte
     assert not bar.enabled
 
 
-def test_quiet_hides_the_warning_about_points_of_tensorboard(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_verbose_shows_the_warning_about_points_of_tensorboard(monkeypatch: pytest.MonkeyPatch) -> None:
     text = "The number of training batches (2) is smaller than the logging interval Trainer(log_every_n_steps=5)."
-    for mode, count in (("normal", 1), ("quiet", 0)):
+    for mode, count in (("verbose", 1), ("normal", 0), ("quiet", 0)):
         with warnings.catch_warnings(record=True) as caught, console.console(mode):
             warnings.simplefilter("always")
             quiet_libraries()
@@ -273,6 +273,7 @@ def test_workers_of_a_study_are_quiet_too(tiny_backbone: Path, piqa_folder: Path
         ("Restoring states from the checkpoint path at best.ckpt", False),
         ("Loaded model weights from the checkpoint at best.ckpt", False),
         ("`Trainer.fit` stopped: `max_epochs=1` reached.", False),
+        ("\nDetected KeyboardInterrupt, attempting graceful shutdown ...", False),
         ("`Trainer.fit` stopped: No training batches.", True),
         ("Restored all states from the checkpoint at last.ckpt", True),
     ],

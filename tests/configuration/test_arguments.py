@@ -161,7 +161,7 @@ REFUSED = [
     (["--data.batch_size", "null"], "data.batch_size is 'null', but takes a whole number"),
     (["--data.batch_size", "x", "--data.batch_size", "4"], "data.batch_size is 'x'"),
     (["--model.warmup", "1/2"], "model.warmup is '1/2', but takes a number"),
-    (["--trainer.max_epochs", "one"], "trainer.max_epochs is 'one', but takes a whole number or null"),
+    (["--trainer.max_epochs", "one"], "is 'one', but takes a whole number (-1 or at least 1) or null"),
     (["--trainer.precision", "17"], "16-mixed"),
     (["--model.backbone.sourc", "auto"], "nearest keys are model.backbone.source"),
     (["--model.backbone.source", "web"], "takes auto, hub, local or embedded"),
@@ -171,7 +171,13 @@ REFUSED = [
     (["--model.adapter=peft.LoraConfig", "--model.adapter.r", "x"], "init_args.r is 'x', but takes a whole number"),
     (["--model.adapter", '{"class_path":"peft.LoraConfig","init_args":{"lora_alph":4}}'], "model.adapter.lora_alpha"),
     (["--model.optimizer.momentm", "1"], "of torch.optim.AdamW"),
-    (["experiments/piqa.yaml"], "did you mean --config experiments/piqa.yaml?"),
+    (["--data.batch_size", "x"], "data.batch_size is 'x', but takes a whole number (at least 1)"),
+    (["--model.warmup", "x"], "model.warmup is 'x', but takes a number (at least 0)"),
+    (["piqa"], "'piqa' is not the value of a flag: write --config piqa"),
+    (["adapters/lora"], "'adapters/lora' is not the value of a flag: write --config adapters/lora"),
+    (["--data.seed", "1", "lora"], "'lora' is not the value of a flag: write --config lora"),
+    (["lora_or_not"], "'lora_or_not' is not the value of a flag: write --KEY VALUE"),
+    (["experiments/piqa.yaml"], "is not the value of a flag: write --config experiments/piqa.yaml"),
 ]
 
 

@@ -174,5 +174,5 @@ def test_a_number_of_batches_stays_a_whole_number(text: str, value: float, monke
 def test_a_word_is_no_learning_rate(flag: str) -> None:
     """torch also takes a tensor there, and the parser would look for a file."""
     args = with_full_keys("fit", ["--config", "piqa", flag, "abc"])
-    with pytest.raises(UserError, match=r"^model\.optimizer\.init_args\.lr is 'abc', but takes a number or a mapping$"):
+    with pytest.raises(UserError, match=r"^model\.optimizer\.init_args\.lr is 'abc', but takes a number \(above 0\)$"):
         check_arguments("fit", args)

@@ -218,7 +218,7 @@ def test_paths_that_are_not_there(tmp_path):
 
 
 def test_too_many_selection_rows(folder):
-    with pytest.raises(UserError, match=r"data.selection_rows: 60 of 60 training rows cannot be held out"):
+    with pytest.raises(UserError, match=r"is 60, but there are 60 training rows: at most 57 can be held out, since"):
         make(folder, selection_rows=60).setup("fit")
 
 

@@ -260,10 +260,14 @@ def test_labels_outside_of_the_names_and_one_class_only_are_refused(
     for wrong, message in ((["blue"], r"has 1 name\(s\)"), (["a", "b", "a"], "has 'a' twice")):
         with pytest.raises(UserError, match=f"data.class_names {message}"):
             TaskDataModule("image_classification", "local", path=str(tmp_path), class_names=wrong)
-    with pytest.raises(
-        UserError, match=r"data.class_names is for the task 'image_classification', but data.task is 'cola'"
-    ):
-        TaskDataModule("cola", class_names=["a", "b"])
+    for task in ("cola", "piqa"):
+        with pytest.raises(UserError) as error:
+            TaskDataModule(task, class_names=["a", "b"])
+        assert str(error.value) == (
+            f"data.class_names is for the task 'image_classification', but data.task is {task!r}: remove it; texts "
+            "with classes of your own are rows of the task 'choice', with the classes as choices "
+            "(docs/tutorials/own_rows.md)."
+        )
     (tmp_path / "rows").mkdir()
     (tmp_path / "rows" / "train.jsonl").write_text('{"image": "x", "label": 0}\n')
     with pytest.raises(UserError, match=r"the names of the classes are not known before the rows are read"):

@@ -202,6 +202,14 @@ def test_heads_of_other_tasks_are_refused(
     assert "a number has no distribution" in refusal("stsb", DistillationConfig(bare, temperature=2.0))
 
 
+def test_the_overlay_needs_a_teacher(run_arguments: list[str], capsys: Any) -> None:
+    assert main([*run_arguments, "--config", "overlays/distillation"]) == 2
+    sentence = (
+        "model.distillation.weight is set, but model.distillation.teacher is not: name a run, a folder of a model"
+    )
+    assert sentence in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("flags", "words"),
     [

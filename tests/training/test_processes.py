@@ -13,11 +13,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from lightning.pytorch.accelerators import AcceleratorRegistry, CPUAccelerator
 
 from smoa_lightning.__main__ import main
+from smoa_lightning.common.errors import UserError
 from smoa_lightning.common.machine import process_state
 from smoa_lightning.embedded import backbone_folder, rows
-from smoa_lightning.training.processes import ADVICE
+from smoa_lightning.training.processes import ADVICE, check_accelerator
 
 from . import losses_of_processes
 
@@ -207,3 +209,24 @@ def test_a_resumed_run_with_dropout_has_the_losses_of_an_uninterrupted_one(tmp_p
     second = losses({"run": own}, folder, 2)["run"]
     assert len(first) == 8
     assert [*first, *second] == whole
+
+
+@pytest.mark.parametrize("chosen", ["gpu", "cuda", "mps", "tpu", "cpuu"])
+def test_an_accelerator_that_is_not_there_is_refused(chosen: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in set(AcceleratorRegistry.available_accelerators()) - {"cpu"}:
+        monkeypatch.setattr(AcceleratorRegistry[name]["accelerator"], "is_available", lambda: False)
+    with pytest.raises(UserError) as error:
+        check_accelerator(chosen)
+    sentence = f"trainer.accelerator is {chosen!r}, which this machine does not have: set it to cpu or auto"
+    assert str(error.value) == sentence
+    for present in ("cpu", "auto", CPUAccelerator()):
+        check_accelerator(present)
+
+
+def test_a_gpu_is_the_accelerator_of_its_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in AcceleratorRegistry.available_accelerators():
+        here = name in ("cpu", "cuda")
+        monkeypatch.setattr(AcceleratorRegistry[name]["accelerator"], "is_available", lambda here=here: here)
+    check_accelerator("gpu")
+    with pytest.raises(UserError, match="'tpu', which this machine does not have: set it to cpu, cuda, gpu or auto"):
+        check_accelerator("tpu")

@@ -11,6 +11,7 @@ from statistics import fmean
 from typing import Any, Literal
 
 from smoa_lightning.common.errors import UserError, nearest
+from smoa_lightning.common.paths import near_place
 from smoa_lightning.data.tasks import TASKS
 from smoa_lightning.records.items import read_items
 from smoa_lightning.records.metric_table import COUNT, METRICS, item_scores
@@ -118,7 +119,7 @@ def run_record(folder: Path) -> dict[str, Any]:
     if (folder / EVALUATION).is_file():
         raise UserError(f"{folder} is the folder of an evaluation, not of a run: name the folder of its run")
     meant = near(folder, RECORD)
-    hint = f"; did you mean {meant}?" if meant else ": name a folder that fit has written"
+    hint = f"; did you mean {meant}?" if meant else near_place(folder) or ": name a folder that fit has written"
     fault = f"{folder} is not a run, it has no {RECORD}" if folder.is_dir() else f"{folder} does not exist"
     raise UserError(f"{fault}{hint}")
 

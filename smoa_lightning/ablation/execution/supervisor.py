@@ -126,7 +126,9 @@ class Supervisor:
         failures = self.status.failures()
         if failures:
             more = f" and {len(failures) - 1} more" if len(failures) > 1 else ""
-            raise UserError(f"{failures[0].run}{more} failed: {failures[0].reason}; fix it and add --retry_failed")
+            raise UserError(
+                f"{failures[0].run}{more} failed: {failures[0].reason.rstrip('.')}; fix it and add --retry_failed"
+            )
 
     def _step(self, display: Display) -> bool:
         """Start missing workers and show the status; return whether all runs have ended. Wait if the disk is full."""

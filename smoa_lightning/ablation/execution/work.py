@@ -27,6 +27,7 @@ from smoa_lightning.ablation.study.local_files import check_contents
 from smoa_lightning.ablation.study.space import Cell, Run, Study
 from smoa_lightning.common.console import ON_STDOUT
 from smoa_lightning.common.disk_errors import disk_is_full
+from smoa_lightning.common.errors import UserError, one_line
 from smoa_lightning.common.parent import parent_is_gone
 from smoa_lightning.records.record import RunInProgress
 
@@ -201,7 +202,7 @@ class Attempt:
         self.seconds = self.seconds or time.monotonic() - self._began
         if error is None:
             return False
-        self.reason = " ".join(f"{type(error).__name__}: {error}".split())
+        self.reason = one_line(error, kind=not isinstance(error, UserError))
         if isinstance(error, Pruned):
             self.pruned, self.reason = True, str(error)
             logger.info("%s: %s", self.name, error)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from smoa_lightning.common.checksums import read_sealed
 from smoa_lightning.common.errors import UserError, one_line
+from smoa_lightning.common.paths import near_place
 from smoa_lightning.records.few_shot import prompts_follow_seed
 from smoa_lightning.records.items import Place, read_run
 from smoa_lightning.records.metric_table import METRICS
@@ -174,7 +175,7 @@ def read_study(folder: Path) -> StudyFolder:
         UserError: The folder does not exist, has no study, or has no finished run.
     """
     if not folder.is_dir():
-        raise UserError(f"{folder} does not exist: name the folder of a study")
+        raise UserError(f"{folder} does not exist{near_place(folder) or ': name the folder of a study'}")
     description = read_sealed(folder / STUDY)
     if description is None:
         raise UserError(f"{folder} is not a study folder: it has no {STUDY}")

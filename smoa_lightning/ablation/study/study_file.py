@@ -193,7 +193,8 @@ def seed_list(given: Any, first: int, where: str, name: str) -> tuple[int, ...]:
     seeds = given if isinstance(given, list) else []
     if not seeds or any(isinstance(s, bool) or not isinstance(s, int) or s < 0 for s in seeds):
         raise UserError(
-            f"{where}{name} is {given!r}, but must be a list of whole numbers of at least 0, or the number of seeds"
+            f"{where}{name} is {given!r}, but must be the number of seeds, at least 1, or a list of whole numbers of "
+            "at least 0"
         )
     if len(set(seeds)) < len(seeds):
         raise UserError(f"{where}{name} has a seed twice: {seeds}")

@@ -96,7 +96,9 @@ class TaskSets:
             raise UserError(f"data.first_label is for the task 'choice', but data.task is {name!r}: remove it.")
         if class_names is not None and IMAGE_CLASSIFICATION.name not in (*names, *reported):
             raise UserError(
-                f"data.class_names is for the task 'image_classification', but data.task is {name!r}: remove it."
+                f"data.class_names is for the task 'image_classification', but data.task is {name!r}: remove it; texts "
+                "with classes of your own are rows of the task 'choice', with the classes as choices "
+                "(docs/tutorials/own_rows.md)."
             )
         sets = {name: rows_of(name) for name in dict.fromkeys([*names, *reported])}
         self.trained = {name: sets[name] for name in names}
@@ -198,6 +200,19 @@ class TaskSets:
     def has_report(self) -> bool:
         """Whether there are report rows; a single local file holds training rows only."""
         return all(rows.has_report for rows in self.reported.values())
+
+    @property
+    def without_report(self) -> str:
+        """What a user can set to have report rows where there are none."""
+        train, report, path = self.task.train_split, self.report_split, self._settings.path
+        if self.source != "local" or len(self.all) > 1:
+            return "data.report_tasks can name more tasks"
+        if isinstance(path, dict):
+            return f"to have a report, add {report!r} to data.path"
+        return (
+            f"to have a report, set data.path to a folder with {train} and {report}, or to "
+            f"{{{train}: {path}, {report}: PLACE}}"
+        )
 
     def rows(self, split: str) -> RowTable:
         """Return the checked rows of a split of the only (or first) task."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.data.rows.located import Located
-from smoa_lightning.data.rows.locations import entries, is_folder, is_url, joined
+from smoa_lightning.data.rows.locations import SPLIT_NAMES, entries, is_folder, is_url, joined
 from smoa_lightning.data.tasks.image_field import ENDINGS
 
 SEEN = 100  # entries of a sub-folder that are looked at
@@ -18,8 +18,22 @@ def is_image(name: str) -> bool:
 
 
 def is_image_folder(folder: str) -> bool:
-    """Return whether a folder has a sub-folder with images in it."""
-    return is_folder(folder) and any(True for _ in _classes(folder))
+    """Return whether a folder has a sub-folder with images in it, and not only with the images of a split."""
+    splits = {name for names in SPLIT_NAMES.values() for name in names}
+    return is_folder(folder) and any(name.lower() not in splits for name in _classes(folder))
+
+
+def check_classes(folder: str) -> None:
+    """Refuse a folder with images that are not in a folder for each class.
+
+    Raises:
+        UserError: Names the folder.
+    """
+    if is_folder(folder) and _holds_images(folder):
+        raise UserError(
+            f"data.path: {folder} holds images, but no folder for each class: move them to such folders, for example "
+            f"{joined(folder, 'cat/1.jpg')}"
+        )
 
 
 def class_names(folder: str) -> list[str]:
@@ -29,10 +43,12 @@ def class_names(folder: str) -> list[str]:
 
 def _classes(folder: str) -> Iterator[str]:
     for name, is_sub in entries(folder).items():
-        if is_sub and not name.startswith("."):
-            files = entries(joined(folder, name))
-            if any(is_image(file) for file in list(files)[:SEEN]):
-                yield name
+        if is_sub and not name.startswith(".") and _holds_images(joined(folder, name)):
+            yield name
+
+
+def _holds_images(folder: str) -> bool:
+    return any(is_image(file) for file in list(entries(folder))[:SEEN])
 
 
 def read_images(folder: str) -> Iterator[Located]:

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 BLOCK = 16_384
 
+# The names of each split in a folder. The first name that exists is used.
+SPLIT_NAMES = {"train": ("train", "training"), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
+
 
 def _zstandard(stream: BinaryIO) -> Any:
     import pyarrow

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from smoa_lightning.common.errors import UserError, nearest
+from smoa_lightning.common.paths import near_place
 from smoa_lightning.data.rows.columnar_readers import read_arrow, read_parquet
 from smoa_lightning.data.rows.located import DataFile, Located, place, refuse_duplicate_columns, split_ending
 from smoa_lightning.data.rows.locations import exists, opened
@@ -42,7 +43,7 @@ def read_file(name: str, task: Task) -> Iterator[Located]:
     """
     _, ending, compression = split_ending(name.rsplit("/", 1)[-1])
     if not exists(name):
-        raise UserError(f"{name} does not exist.")
+        raise UserError(f"{name} does not exist{near_place(name)}.")
     if ending not in READERS:
         raise UserError(
             f"{name}: unknown file ending {ending!r}; the endings {', '.join(READERS)} are read"

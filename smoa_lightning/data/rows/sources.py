@@ -23,10 +23,10 @@ from smoa_lightning.data.rows.arrow_writer import Writer
 from smoa_lightning.data.rows.columnar_readers import is_saved, read_saved
 from smoa_lightning.data.rows.image_folders import is_image_folder, read_images
 from smoa_lightning.data.rows.located import Located
-from smoa_lightning.data.rows.locations import identity, is_empty
+from smoa_lightning.data.rows.locations import SPLIT_NAMES, identity, is_empty
 from smoa_lightning.data.rows.readers import read_file
 from smoa_lightning.data.rows.row_table import SCHEMA, RowTable, write_rows
-from smoa_lightning.data.rows.split_files import SPLIT_NAMES, LocalPath, has_files, is_training_rows, split_files
+from smoa_lightning.data.rows.split_files import LocalPath, has_files, is_training_rows, split_files
 from smoa_lightning.data.tasks import Row, Task
 from smoa_lightning.data.tasks.image_field import Picture
 

@@ -9,9 +9,10 @@ from typing import Any
 from smoa_lightning.common.errors import UserError, nearest
 from smoa_lightning.common.paths import check_rows, is_pattern
 from smoa_lightning.data.rows.columnar_readers import is_saved
-from smoa_lightning.data.rows.image_folders import is_image_folder
+from smoa_lightning.data.rows.image_folders import check_classes, is_image_folder
 from smoa_lightning.data.rows.located import split_ending
 from smoa_lightning.data.rows.locations import (
+    SPLIT_NAMES,
     check_regular,
     entries,
     exists,
@@ -22,9 +23,6 @@ from smoa_lightning.data.rows.locations import (
     plain,
 )
 from smoa_lightning.data.rows.readers import is_data
-
-# The names of each split in a folder. The first name that exists is used.
-SPLIT_NAMES = {"train": ("train", "training"), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
 
 LocalPath = str | Mapping[str, str | Sequence[str]]
 
@@ -98,17 +96,39 @@ def _split_files(path: LocalPath | None, split: str) -> list[str]:
     if is_training_rows(path):
         if split != "train":
             raise UserError(
-                f"data.path: the single file {path} holds training rows, so there is no split {split!r};"
-                f" give a folder of split files, or one file for each split."
+                f"data.path: {path} holds training rows alone, so there is no split {split!r}; give a folder with each "
+                "split, or a place for each split."
             )
         return _files_of(path)
     if files := _in_folder(path, split):
         return files
-    present = sorted(name for name, is_folder in entries(path).items() if not is_folder and is_data(name))
-    wanted = f"{SPLIT_NAMES.get(split, (split,))[0]}.jsonl"
-    seen = f"nearest: {nearest(wanted, present, 3)}" if present else "it holds no data file"
+    raise _no_file(path, split)
+
+
+def _no_file(folder: str, split: str) -> UserError:
+    """Return the error about a folder without a file for a split: of texts, or of images.
+
+    Raises:
+        UserError: Images are not in folders of classes.
+    """
+    found, names = entries(folder), SPLIT_NAMES.get(split, (split,))
+    present = sorted(name for name, is_sub in found.items() if not is_sub and is_data(name))
     hint = "" if split == "train" else "; name the training file itself to train without report rows"
-    raise UserError(f"data.path: no file for split {split!r} (such as {wanted}) in {path}; {seen}{hint}.")
+    if not present:
+        for place in (
+            folder,
+            *(joined(folder, name) for name, is_sub in found.items() if is_sub and name.lower() in names),
+        ):
+            check_classes(place)
+        images = [name for name in sorted(found) if found[name] and is_image_folder(joined(folder, name))]
+        if images:
+            return UserError(
+                f"data.path: no folder for split {split!r} (such as {names[0]}/cat/1.jpg) in {folder}; the folders "
+                f"with images are {', '.join(images)}{hint.replace('file', 'folder')}."
+            )
+    wanted = f"{names[0]}.jsonl"
+    seen = f"nearest: {nearest(wanted, present, 3)}" if present else "it holds no data file"
+    return UserError(f"data.path: no file for split {split!r} (such as {wanted}) in {folder}; {seen}{hint}.")
 
 
 def _natural(name: str) -> list[Any]:
@@ -124,6 +144,7 @@ def _files_of(place: str) -> list[str]:
         return sorted(matches(place), key=_natural)
     files = _data_files(place)
     if not files:
+        check_classes(place)
         raise UserError(f"data.path: the folder {place} holds no data file.")
     return files
 

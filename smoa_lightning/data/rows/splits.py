@@ -76,6 +76,33 @@ def hold_out(groups: np.ndarray, num_selection: int, seed: int) -> tuple[np.ndar
     return np.flatnonzero(trained), np.flatnonzero(~trained)
 
 
+def not_held_out(groups: np.ndarray, number: int, is_default: bool = False) -> str:
+    """Return why no rows can be held out, or all of them would be, with the nearest valid number.
+
+    Args:
+        groups: The number of the group of each row, (N,).
+        number: The rows to hold out.
+        is_default: Whether the number is the default.
+
+    >>> not_held_out(np.arange(12), 40)
+    'data.selection_rows is 40, but there are 12 training rows: at most 11 can be held out'
+    """
+    sizes = members(groups)[2]
+    total, smallest = len(groups), min(sizes)
+    rows = "there is only one training row" if total == 1 else f"there are {total:,} training rows"
+    together = ", since rows of one group stay together" if total > len(sizes) else ""
+    reason = f"{rows}: at most {total - smallest:,} can be held out{together}"
+    if len(sizes) == 1:
+        group = "" if total == 1 else " of one group, which stays together"
+        reason = f"{rows}{group}: set data.selection_rows: 0 to train on all rows"
+    elif number < smallest:
+        reason = (
+            f"the smallest group of training rows has {smallest:,}, which stay together: the smallest value is "
+            f"{smallest:,}, or 0 to train on all rows"
+        )
+    return f"data.selection_rows is {number:,}{' by default' if is_default else ''}, but {reason}"
+
+
 def subset(rows: np.ndarray, limit: int | None, seed: int) -> np.ndarray:
     """Return at most ``limit`` rows in order, chosen by the seed; a larger limit contains the rows of a smaller one."""
     if limit is None or limit >= len(rows):

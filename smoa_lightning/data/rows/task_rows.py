@@ -12,18 +12,12 @@ import numpy as np
 from smoa_lightning import embedded
 from smoa_lightning.backbones.hub import Source, commit_of, resolve_source
 from smoa_lightning.common.errors import UserError, nearest
+from smoa_lightning.data.rows.locations import SPLIT_NAMES
 from smoa_lightning.data.rows.overlap import Overlap, overlap
 from smoa_lightning.data.rows.row_table import RowTable
 from smoa_lightning.data.rows.sources import Origin, Provenance, has_split, known_splits, load_split
-from smoa_lightning.data.rows.split_files import (
-    SPLIT_NAMES,
-    LocalPath,
-    check_path,
-    has_files,
-    is_training_rows,
-    split_files,
-)
-from smoa_lightning.data.rows.splits import default_selection_rows, hold_out, members, subset
+from smoa_lightning.data.rows.split_files import LocalPath, check_path, has_files, is_training_rows, split_files
+from smoa_lightning.data.rows.splits import default_selection_rows, hold_out, not_held_out, subset
 from smoa_lightning.data.tasks import Classification, Protocol, Task
 from smoa_lightning.records.selection import HELD_OUT, ON_REPORT, ON_TRAINED, Selection
 
@@ -233,12 +227,7 @@ class TaskRows:
             return np.arange(len(rows)), np.arange(0)
         training, selection = hold_out(rows.groups, number, settings.seed)
         if not len(training) or not len(selection):
-            smallest = members(rows.groups)[2].min()
-            raise UserError(
-                f"data.selection_rows: {number} of {len(rows)} training rows cannot be held out, since rows of one"
-                f" group stay together: the smallest group has {smallest} rows, all other groups together have"
-                f" {len(rows) - smallest}; set data.selection_rows: 0 to train on all rows."
-            )
+            raise UserError(not_held_out(rows.groups, number, settings.selection_rows is None))
         return training, selection
 
     @property

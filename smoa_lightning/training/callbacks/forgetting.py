@@ -18,7 +18,7 @@ from smoa_lightning.adapters import without_adapter
 from smoa_lightning.backbones.limits import check_ids
 from smoa_lightning.common.atomic_files import write_jsonl
 from smoa_lightning.common.errors import UserError
-from smoa_lightning.common.paths import local_path
+from smoa_lightning.common.paths import local_path, near_place
 from smoa_lightning.data.batches.collate import pad_rows
 from smoa_lightning.data.batches.order import longest_first
 from smoa_lightning.data.encoding.encode import AddBos, Pair, encode_pairs, scoring_row
@@ -200,7 +200,8 @@ def documents(text: str, limit: int) -> list[str]:
     readers = {".txt": _paragraphs, ".jsonl": _texts}
     if not file.is_file():
         raise UserError(
-            f"forgetting.text: the file {text} does not exist; name a .txt or .jsonl file, {EMBEDDED!r}, or null."
+            f"forgetting.text: the file {text} does not exist"
+            f"{near_place(text) or f'; name a .txt or .jsonl file, {EMBEDDED!r}, or null'}."
         )
     if file.suffix not in readers:
         raise UserError(f"forgetting.text: {text} must end in .txt (paragraphs) or .jsonl (field 'text').")

@@ -11,6 +11,7 @@ from typing import Any, BinaryIO
 
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.common.file_lock import FileLock
+from smoa_lightning.common.paths import near_place
 from smoa_lightning.data.tasks import Row
 from smoa_lightning.training.generation.prompts import Prompt
 
@@ -40,7 +41,10 @@ class ReplyFile:
         """
         if not self.path.exists():
             if not self.path.parent.is_dir():
-                raise UserError(f"generate: --output {self.path}: the folder {self.path.parent} does not exist")
+                folder = self.path.parent
+                raise UserError(
+                    f"generate: --output {self.path}: the folder {folder} does not exist{near_place(folder)}"
+                )
             return 0
         if not self.path.is_file():
             raise UserError(f"generate: --output {self.path} is not a file")

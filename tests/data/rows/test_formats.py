@@ -162,7 +162,7 @@ def test_folders_of_save_to_disk(saved: Path) -> None:
     assert read(saved / "one") == read(saved / "several") == ROWS
     assert read({"test": str(saved / "one")}, "test") == ROWS
     assert read(saved / "several", "validation") == [ROWS[4], ROWS[1]]
-    with pytest.raises(UserError, match="holds training rows, so there is no split 'validation'"):
+    with pytest.raises(UserError, match="holds training rows alone, so there is no split 'validation'"):
         read(saved / "one", "validation")
     (saved / "one" / "data-00001-of-00002.arrow").write_bytes(b"no table")
     with pytest.raises(UserError, match=r"one: not a readable folder of save_to_disk \(.*\)\.$"):

@@ -40,6 +40,44 @@ def test_groups_that_are_too_big_stay_in_training():
     assert len(training) == 10
 
 
+@pytest.mark.parametrize(
+    ("groups", "number", "is_default", "sentence"),
+    [
+        (range(12), 40, False, " is 40, but there are 12 training rows: at most 11 can be held out"),
+        (
+            [0, 0, 0, 1, 1],
+            5,
+            False,
+            " is 5, but there are 5 training rows: at most 3 can be held out, since rows of one group stay together",
+        ),
+        (
+            [0, 0, 0, 1, 1],
+            1,
+            True,
+            " is 1 by default, but the smallest group of training rows has 2, which stay together: "
+            "the smallest value is 2, or 0 to train on all rows",
+        ),
+        (
+            [7, 7, 7],
+            1,
+            False,
+            " is 1, but there are 3 training rows of one group, which stays together: "
+            "set data.selection_rows: 0 to train on all rows",
+        ),
+        (
+            [7],
+            1,
+            True,
+            " is 1 by default, but there is only one training row: set data.selection_rows: 0 to train on all rows",
+        ),
+    ],
+)
+def test_a_number_of_rows_that_cannot_be_held_out_has_its_own_reason(groups, number, is_default, sentence):
+    assert splits.not_held_out(np.array(groups), number, is_default) == f"data.selection_rows{sentence}"
+    training, selection = splits.hold_out(np.array(groups), number, 0)
+    assert not len(training) or not len(selection)
+
+
 def test_default():
     assert [default_selection_rows(count) for count in (5, 999, 16113)] == [1, 49, 500]
 
