@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import pickle
+import sys
+from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import peft
 import pytest
 
 from smoa_lightning.ablation.study.axes import combined
@@ -84,7 +88,13 @@ def test_values_of_all_forms(made: Any) -> None:
 
 
 @pinned_versions_only
-def test_strategies_of_other_packages_take_any_setting(made: Any) -> None:
+def test_strategies_of_other_packages_take_their_settings(made: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    @dataclass
+    class OtherConfig(peft.PeftConfig):
+        gamma: int = 0
+
+    elsewhere = SimpleNamespace(OtherConfig=OtherConfig)
+    monkeypatch.setitem(sys.modules, "elsewhere", elsewhere)  # type: ignore[arg-type]
     axes = {"adapter": ["peft.LoraConfig", "elsewhere.OtherConfig"], "model.adapter.gamma": [1, 2]}
     with pytest.raises(
         UserError, match=r"cell adapter=LoraConfig,gamma=1: unknown key 'model\.adapter\.gamma' of peft"
@@ -93,6 +103,8 @@ def test_strategies_of_other_packages_take_any_setting(made: Any) -> None:
     study = made(axes=axes, drop=[{"adapter": "LoraConfig"}])
     assert names(study) == ["adapter=OtherConfig,gamma=1", "adapter=OtherConfig,gamma=2"]
     assert study.cells[1].settings["model"]["adapter"]["init_args"] == {"gamma": 2}
+    with pytest.raises(UserError, match=r"'model\.adapter\.gama'.*the nearest .*gamma"):
+        made(axes={"adapter": ["elsewhere.OtherConfig"], "model.adapter.gama": [1]})
 
 
 def test_runs_can_be_sent_to_other_processes(made: Any) -> None:

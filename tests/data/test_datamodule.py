@@ -115,7 +115,7 @@ def test_a_single_file_holds_training_rows(folder):
     data = make(folder / "train.jsonl")
     data.setup("fit")
     assert not data.has_report
-    with pytest.raises(UserError, match="holds training rows, so there is no split 'validation'"):
+    with pytest.raises(UserError, match="holds training rows alone, so there is no split 'validation'"):
         data.setup("test")
 
 

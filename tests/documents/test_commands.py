@@ -10,6 +10,8 @@ from __future__ import annotations
 import contextlib
 import re
 import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,6 +25,7 @@ from smoa_lightning.configuration.settings import COMMANDS as WITH_SETTINGS
 from tests.wheel import clean_environment, variables
 
 from .blocks import Block, arguments, blocks
+from .test_own_method import MAPPINGS, NAMES
 
 ROOT = Path(__file__).parents[2]
 RUN = [ROOT / "README.md", *(ROOT / "docs" / name for name in ("quickstart.md", "commands.md")),
@@ -64,6 +67,7 @@ def test_every_command_exists_with_its_settings(
     file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
     indented = r"^ {4}(smoa-lightning|python -m smoa_lightning) .*"  # no block, so nothing would parse it
     assert re.findall(indented, file.read_text(encoding="utf-8"), re.MULTILINE) == []
     found = list(blocks(file))
@@ -83,6 +87,16 @@ def test_every_command_exists_with_its_settings(
                 check_arguments(given[0], words)  # raises for an unknown setting, value or file
             elif given[0] not in WITH_SETTINGS:
                 flags_are_in_the_help(given, capsys)
+
+
+@pytest.fixture(autouse=True)
+def _forget_own_methods() -> Iterator[None]:
+    """Forget the method that a tutorial has registered."""
+    yield
+    for name in NAMES:
+        sys.modules.pop(name, None)
+    for mapping in MAPPINGS:
+        mapping.pop("CORE", None)
 
 
 def places_of_the_reader(given: list[str]) -> bool:

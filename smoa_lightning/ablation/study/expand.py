@@ -134,9 +134,9 @@ class _Expansion:
     def _check_flag(self, name: str, where: str) -> None:
         """Refuse an unknown flag, and name study keys that look like its first word, since the flag may be one."""
         if where.startswith("--") and not self.keys.is_key(name):
-            searched = [f"search.{key}" for key in difflib.get_close_matches(name, SEARCH_KEYS, 1, cutoff=0.8)]
             axes = [f"axes.{axis.name}" for axis in self.axes if axis.name == name]
-            close = searched or axes or difflib.get_close_matches(name.split(".")[0], STUDY_KEYS, 2, cutoff=0.8)
+            close = axes or difflib.get_close_matches(name.split(".")[0], STUDY_KEYS, 2, cutoff=0.8)
+            close = close or [f"search.{key}" for key in difflib.get_close_matches(name, SEARCH_KEYS, 1, cutoff=0.8)]
             own = f"{the_nearest(', '.join(close), 'key of a study')}; " if close else ""
             raise UserError(f"{where}unknown key {name!r}; {own}{the_nearest(self.keys.near(name), 'setting')}")
 
