@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from scipy import stats
 
 from smoa_lightning.ablation.report.cells import CellResult
@@ -54,6 +55,13 @@ def computed(folder: Path, metric: str) -> tuple[list[CellResult], dict[str, Bas
             runs[cell].append(FinishedRun(name, cell, int(seed), {}, score, items, values, groups))
     cells = [CellResult(cell, {}, {}, metric, len(r), tuple(r), None, None, {}) for cell, r in runs.items()]
     return cells, bases
+
+
+def margin_of(study: str, metric: str) -> float | None:
+    """Return the margin of a metric that the study's file declares."""
+    (file,) = (ROOT.parent / "ablations").glob(f"**/{study}.yaml")
+    margins: Any = yaml.safe_load(file.read_text(encoding="utf-8")).get("margin", {})
+    return float(margins[metric]) if metric in margins else None
 
 
 def same(line: dict[str, str], found: Any) -> None:
@@ -101,7 +109,7 @@ def test_every_number_of_the_tables_comes_from_the_items(folder: Path) -> None:
             low, high = stats.t.interval(0.95, len(scores) - 1, np.mean(scores), stats.sem(scores))
             shown = [float(line[name]) for name in ("mean", "low", "high", "sd")]
             assert shown == pytest.approx([np.mean(scores), low, high, np.std(scores, ddof=1)], rel=1e-3, abs=1e-6)
-        judge = Judgement(str(METRICS[metric].direction))
+        judge = Judgement(str(METRICS[metric].direction), margin_of(folder.parent.name, metric))
         baselines = {line["cell"]: line["baseline"] for line in table(folder / f"differences{end}.csv")}
         found, _ = with_baselines(cells, baselines | {name: name for name in baselines.values()}, judge)
         for line, each in zip(table(folder / f"differences{end}.csv"), found, strict=True):
