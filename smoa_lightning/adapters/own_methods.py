@@ -9,7 +9,7 @@ import torch
 from peft import PeftModel
 
 from smoa_lightning.adapters.tuner import BoundLayer, UpdateLayer
-from smoa_lightning.common.errors import UserError
+from smoa_lightning.common.errors import UserError, one_line
 
 logger = logging.getLogger(__name__)
 
@@ -41,12 +41,16 @@ def try_own_layers(model: PeftModel) -> None:
                 layer.name,
                 float(update.norm()),
             )
-        product = layer.product(torch.ones(2, layer.in_features, dtype=update.dtype, device=update.device), adapter)
-    if product.shape != (2, layer.out_features):
-        raise UserError(
-            f"{name}.product returns shape {tuple(product.shape)} for inputs of shape {(2, layer.in_features)} at "
-            f"layer {layer.name}, but must return {(2, layer.out_features)}"
-        )
+        if type(layer).product is UpdateLayer.product:  # the method has a forward of its own
+            return
+        inputs = torch.ones(2, layer.in_features, dtype=update.dtype, device=update.device)
+        what = f"for inputs of shape {(2, layer.in_features)} at layer {layer.name}"
+        try:
+            shape = tuple(layer.product(inputs, adapter).shape)
+        except (RuntimeError, ValueError) as error:
+            raise UserError(f"{name}.product fails {what}: {one_line(error)}") from error
+    if shape != (2, layer.out_features):
+        raise UserError(f"{name}.product returns shape {shape} {what}, but must return {(2, layer.out_features)}")
 
 
 def _is_own(layer: Any) -> bool:

@@ -58,7 +58,7 @@ class ArgumentParser(argparse.ArgumentParser):
         flags = [flag for flag in self._option_string_actions if flag.startswith("--")]
         words = itertools.takewhile(lambda word: word != "--", self._words)
         unknown = [word for word in words if re.match(r"--[\w.-]+(=|$)", word) and word.partition("=")[0] not in flags]
-        if unknown:
+        if unknown and (UNKNOWN.match(message) or "required" in message):
             message = message if UNKNOWN.match(message) else f"unrecognized arguments: {unknown[0]}"
             message += f": the nearest flag is {nearest(unknown[0].partition('=')[0], flags, 1)}"
         raise UserError(f"{command}: {message}; see {command} --help")

@@ -59,7 +59,7 @@ def own_settings(owner: str, class_path: str, where: str = "") -> Mapping[str, S
     return {
         keys[each.name]: Setting(
             keys[each.name],
-            ValueType(_node(each.annotation), {}),
+            ValueType(_type(each), {}),
             ABSENT if each.default is inspect.Parameter.empty else each.default,
             "",
         )
@@ -83,7 +83,12 @@ def check_mappings(key: str, value: Any, where: str = "") -> None:
         class_path = each.get("class_path") if isinstance(each, Mapping) else None
         if not isinstance(class_path, str) or (accepted := own_settings(key, class_path, where)) is None:
             continue
-        for name, given in dict(each.get("init_args") or {}).items():
+        arguments = each.get("init_args") or {}
+        if not isinstance(arguments, Mapping):
+            raise UserError(
+                f"{where}init_args of {class_path} is {arguments!r}, but must be a mapping: names and values"
+            )
+        for name, given in arguments.items():
             setting = accepted.get(f"{key}.init_args.{name}")
             if setting is None:
                 raise unknown_argument(f"{key}.{name}", class_path, accepted, where)
@@ -96,6 +101,12 @@ def unknown_argument(key: str, class_path: str, accepted: Mapping[str, Setting],
     known = [each.replace(".init_args.", ".") for each in accepted]
     close = f"; {the_nearest(', '.join(near_keys(key, known)), 'key')}" if known else ", which has no settings"
     return UserError(f"{where}unknown key {key!r} of {class_path}{close}")
+
+
+def _type(parameter: Any) -> Node:
+    """Return the type of an argument; one whose default is ``None`` also takes null, as the full parser allows."""
+    node = _node(parameter.annotation)
+    return {"anyOf": [node, {"type": "null"}]} if node and parameter.default is None else node
 
 
 def _node(annotation: Any) -> Node:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 import lightning as L
+from peft import PeftModel
 from torch import nn
 
 logger = logging.getLogger(__name__)
@@ -34,9 +35,11 @@ def warn_of_idle_tensors(network: nn.Module, trainer: L.Trainer) -> None:
         return
     names = tensors_without_gradient(network)
     if names:
+        of_adapter = isinstance(network, PeftModel) and "modules_to_save" not in names[0]
         logger.warning(
-            "%d trained tensors got no gradient in the first step, such as %s: if the model does not use this layer "
-            "for these rows, training does not change it; exclude_modules leaves layers out of an adapter",
+            "%d trained tensors got no gradient in the first step, such as %s: if the model does not use it for these "
+            "rows, training does not change it%s",
             len(names),
             names[0],
+            "; exclude_modules leaves layers out of an adapter" if of_adapter else "",
         )

@@ -45,6 +45,11 @@ class Quiet(Callback):
     pass
 
 
+class Often(Callback):
+    def __init__(self, every: int = None):
+        self.every = every
+
+
 def function():
     pass
 """
@@ -81,6 +86,8 @@ REFUSED = [
     ),
     (f"{CALLBACK}{{every: x}}\n", "trainer.callbacks.init_args.every is 'x', but takes a whole number"),
     ("trainer.callbacks: [{class_path: own_parts.Quiet, init_args: {a: 1}}]\n", "Quiet, which has no settings"),
+    ("trainer.callbacks: [{class_path: own_parts.Quiet, init_args: abc}]\n", "Quiet is 'abc', but must be a mapping"),
+    ("trainer.callbacks: [{class_path: own_parts.Quiet, init_args: [1]}]\n", "Quiet is [1], but must be a mapping"),
     ("model.adapter.class_path: own_parts.CoreCnfig\n", "class 'own_parts.CoreCnfig'; the nearest is CoreConfig"),
     ("model.optimizer.class_path: own_parts.Step\n", "there is no class 'own_parts.Step'; the nearest is Steps"),
     ("trainer.callbacks: [own_parts.Wach]\n", "there is no class 'own_parts.Wach'; the nearest is Watch"),
@@ -120,6 +127,7 @@ def test_mistakes_in_a_file_are_one_sentence(text: str, words: str, tmp_path: Pa
         f"{OPTIMIZER}gamma: 1\n",
         f"{CALLBACK}{{every: 3}}\n",
         "trainer.callbacks: [own_parts.Watch, {class_path: own_parts.Quiet}]\n",
+        "trainer.callbacks: [{class_path: own_parts.Often, init_args: {every: null}}]\n",
     ],
 )
 def test_what_the_full_parser_takes_passes(text: str, tmp_path: Path, fit_parser: Any) -> None:

@@ -164,6 +164,11 @@ def test_an_update_of_a_wrong_shape_is_refused_where_it_is_read(tmp_path: Path) 
             "return x @ a.T @ r.T",
             r"^CoreLinear\.product returns shape \(2, 1\) for inputs of shape \(2, 3\) at layer 0, but must return",
         ),
+        (
+            "return x @ a.T @ r.T @ b.T",
+            "return x @ a @ r @ b",
+            r"^CoreLinear\.product fails for inputs of shape \(2, 3\) at layer 0: .*shapes? cannot be multiplied",
+        ),
     ],
 )
 def test_wrong_shapes_are_refused_before_a_run(old: str, new: str, message: str, tmp_path: Path) -> None:

@@ -42,6 +42,26 @@ def test_a_right_merge_passes(name: str, size: float, tiny_backbone: Path) -> No
     check_merged(model.merge_and_unload(), outputs, name)
 
 
+@pytest.mark.filterwarnings("ignore:Input and output embeddings")  # of peft; an export handles it
+def test_an_adapter_of_tokens_in_a_tied_embedding_is_gone_after_a_merge(tiny_backbone: Path) -> None:
+    base = AutoModelForCausalLM.from_pretrained(tiny_backbone, tie_word_embeddings=True)
+    config = peft.LoraConfig(r=4, target_modules=["q_proj"], trainable_token_indices=[1, 2])
+    model = peft.get_peft_model(base, config).eval()
+    outputs = layer_outputs(model)
+    assert any("token_adapter" in name for name in outputs)
+    check_merged(model.merge_and_unload(), outputs, "lora")
+
+
+def test_a_weight_that_is_not_a_number_is_refused(tiny_backbone: Path) -> None:
+    model = moved(tiny_backbone, "lora")
+    outputs = layer_outputs(model)
+    merged = model.merge_and_unload()
+    with torch.no_grad():
+        merged.get_submodule("model.layers.0.self_attn.q_proj").weight[0, 0] = torch.nan
+    with pytest.raises(UserError, match=r"merged weight of model\.layers\.0\.self_attn\.q_proj is wrong"):
+        check_merged(merged, outputs, "lora")
+
+
 @pytest.mark.parametrize("name", CONFIGS)
 def test_a_wrong_merge_is_refused(name: str, tiny_backbone: Path) -> None:
     model = moved(tiny_backbone, name)

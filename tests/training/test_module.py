@@ -148,6 +148,7 @@ def test_a_layer_that_the_first_step_does_not_reach_is_named(
     assert len(told) == (0 if used else 1)  # once, not at each step
     if told:
         assert re.search(r"no gradient in the first step, such as \S*layers\.0\.mlp\.gate_proj", told[0])
+        assert ("exclude_modules" in told[0]) == (strategy != "full")
 
 
 def test_foreign_trainable_parameters_are_refused(tiny_backbone: Path, piqa_folder: Path) -> None:

@@ -115,12 +115,10 @@ def _no_file(folder: str, split: str) -> UserError:
     present = sorted(name for name, is_sub in found.items() if not is_sub and is_data(name))
     hint = "" if split == "train" else "; name the training file itself to train without report rows"
     if not present:
-        for place in (
-            folder,
-            *(joined(folder, name) for name, is_sub in found.items() if is_sub and name.lower() in names),
-        ):
-            check_classes(place)
         images = [name for name in sorted(found) if found[name] and is_image_folder(joined(folder, name))]
+        of_split = [joined(folder, name) for name, is_sub in found.items() if is_sub and name.lower() in names]
+        for place in (*([] if images else [folder]), *of_split):
+            check_classes(place)
         if images:
             return UserError(
                 f"data.path: no folder for split {split!r} (such as {names[0]}/cat/1.jpg) in {folder}; the folders "

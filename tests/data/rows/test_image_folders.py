@@ -75,6 +75,12 @@ def test_a_missing_split_of_images_is_a_folder(tmp_path: Path) -> None:
     )
 
 
+def test_an_image_beside_the_folders_of_the_splits_is_no_fault(tmp_path: Path) -> None:
+    make(tmp_path, "logo.png", *(f"train/{file}" for file in CLASSES))
+    with pytest.raises(UserError, match=r"no folder for split 'validation' .* folders with images are train; name the"):
+        images(str(tmp_path)).rows("validation")
+
+
 def test_without_report_rows_the_way_to_have_some_is_said(tmp_path: Path) -> None:
     make(tmp_path, *CLASSES)
     data = images(str(tmp_path))
