@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import re
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,7 +24,7 @@ from smoa_lightning.configuration.settings import COMMANDS as WITH_SETTINGS
 from tests.wheel import clean_environment, variables
 
 from .blocks import Block, arguments, blocks
-from .test_own_method import MAPPINGS, NAMES
+from .test_own_method import forget_the_method
 
 ROOT = Path(__file__).parents[2]
 RUN = [ROOT / "README.md", *(ROOT / "docs" / name for name in ("quickstart.md", "commands.md")),
@@ -91,12 +90,8 @@ def test_every_command_exists_with_its_settings(
 
 @pytest.fixture(autouse=True)
 def _forget_own_methods() -> Iterator[None]:
-    """Forget the method that a tutorial has registered."""
     yield
-    for name in NAMES:
-        sys.modules.pop(name, None)
-    for mapping in MAPPINGS:
-        mapping.pop("CORE", None)
+    forget_the_method()
 
 
 def places_of_the_reader(given: list[str]) -> bool:

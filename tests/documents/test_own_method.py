@@ -28,6 +28,14 @@ NAMES = ("core_adapter", "test_core_adapter")
 MAPPINGS = (PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_PREFIX_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING)
 
 
+def forget_the_method() -> None:
+    """Forget the modules of the tutorial and the method that they have registered."""
+    for name in NAMES:
+        sys.modules.pop(name, None)
+    for mapping in MAPPINGS:
+        mapping.pop("CORE", None)
+
+
 @pytest.fixture
 def _files_of_the_tutorial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for block in blocks(TUTORIAL):
@@ -35,10 +43,7 @@ def _files_of_the_tutorial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
             (tmp_path / block.title).write_text(block.text, encoding="utf-8")
     monkeypatch.syspath_prepend(str(tmp_path))
     yield
-    for name in NAMES:
-        sys.modules.pop(name, None)
-    for mapping in MAPPINGS:
-        mapping.pop("CORE", None)
+    forget_the_method()
 
 
 @pytest.mark.usefixtures("_files_of_the_tutorial")

@@ -15,13 +15,25 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from smoa_lightning.__main__ import main
 
-from ..runs import Killed, die_at_step, only_run
+from ..runs import Killed, die_at_step, interrupt_in_last_scoring, only_run
 from ..training.test_distributed import run as start
 from .test_augmentation import CHANGES
 from .test_image_runs import flags
 
 LONG = ["--data.augmentation", json.dumps(CHANGES), "--data.selection_rows", "9", "--trainer.max_epochs", "2"]
 Model = Callable[[str], Path]
+
+
+def test_a_run_that_trains_no_further_step_still_counts_images(
+    vision_model: Model, image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = [*flags(vision_model("vit"), image_folder, tmp_path), "--data.selection_rows", "9"]
+    arguments += ["--trainer.max_epochs", "1", "--run.score_base", "false"]
+    interrupt_in_last_scoring(arguments, monkeypatch)
+    assert main(["fit", *arguments]) == 0
+    metrics = json.loads((only_run(tmp_path) / "record.json").read_text())["metrics"]
+    assert metrics["cost/train_images"] == 39
+    assert "cost/train_tokens" not in metrics
 
 
 @pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 from typing import Any
 
 import peft
 import pytest
 import torch
+import yaml
 from transformers import AutoModelForCausalLM
 
 from smoa_lightning.adapters import SMoAConfig, SurmConfig
+from smoa_lightning.adapters.attach import attach
+from smoa_lightning.backbones.backbone import BackboneConfig, load_model, locate
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.training.export.merge import check_merged, layer_outputs
 
+WITHOUT_MERGE = {"frozen", "full", "prefix", "prompt", "ptuning", "shadow", "bottleneck", "bottleneck_pfeiffer"}
+FILES = sorted((Path(__file__).parents[2] / "experiments/adapters").glob("*.yaml"))
+ADAPTERS = [file for file in FILES if file.stem not in WITHOUT_MERGE and not file.stem.startswith("surm_adapter")]
 CONFIGS: dict[str, Any] = {
     "lora": lambda: peft.LoraConfig(r=4, target_modules=["q_proj", "down_proj"]),
     "dora": lambda: peft.LoraConfig(r=4, use_dora=True, target_modules=["q_proj", "down_proj"]),
@@ -39,6 +46,24 @@ def test_a_right_merge_passes(name: str, size: float, tiny_backbone: Path) -> No
     model = moved(tiny_backbone, name, torch.bfloat16, size)  # a merge is in float32, whatever the weights were
     outputs = layer_outputs(model)
     assert len(outputs) == 2 * model.config.num_hidden_layers
+    check_merged(model.merge_and_unload(), outputs, name)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # of peft, about its own methods
+@pytest.mark.parametrize("file", ADAPTERS, ids=lambda file: file.stem)
+def test_no_right_merge_of_a_shipped_method_is_refused(file: Path) -> None:
+    settings = yaml.safe_load(file.read_text(encoding="utf-8"))["model"]["adapter"]
+    package, _, name = settings["class_path"].rpartition(".")
+    config = getattr(importlib.import_module(package), name)(**settings.get("init_args", {}))
+    backbone = BackboneConfig("embedded")
+    model = attach(load_model(backbone, locate(backbone)), config, seed=0).eval()
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn_like(parameter), alpha=0.02)
+    outputs = layer_outputs(model)
+    assert len(outputs) == 20
     check_merged(model.merge_and_unload(), outputs, name)
 
 

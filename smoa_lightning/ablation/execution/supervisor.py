@@ -187,15 +187,8 @@ class Supervisor:
 
     def command(self, number: int) -> list[str]:
         """Return the command of a worker."""
-        return [
-            sys.executable,
-            "-m",
-            "smoa_lightning",
-            "ablate",
-            *self.args,
-            *console.flags(),
-            f"--worker_number={number}",
-        ]
+        flags = [*console.flags(), f"--worker_number={number}"]
+        return [sys.executable, "-m", "smoa_lightning", "ablate", *self.args, *flags]
 
     def _start(self, number: int) -> None:
         log = self.log(number)

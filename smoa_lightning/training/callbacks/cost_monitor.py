@@ -60,9 +60,12 @@ class CostMonitor(Callback):
         self._window_step = 0
         self._tokens_before = 0
 
+    def setup(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
+        """Set what is counted, also for a resumed run that has no step left."""
+        self.unit = "images" if pl_module.location.head.reads_images else "tokens"
+
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Begin the first window."""
-        self.unit = "images" if pl_module.location.head.reads_images else "tokens"
         self._window_step = trainer.global_step
 
     def on_train_batch_start(self, trainer: L.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
