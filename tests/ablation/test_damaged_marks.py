@@ -6,7 +6,9 @@ The mark of a run's folder is its signature.
 from __future__ import annotations
 
 import datetime
+import os
 import random
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -100,3 +102,28 @@ def test_a_damaged_record_is_moved_away_by_the_worker_that_has_claimed_the_run(t
     worker.folders.take(run)
     assert [path.name for path in folder.iterdir()] == [MARK]
     assert (tmp_path / "out" / "superseded" / f"{folder.name}-1" / "record.json").read_text() == "{"
+
+
+@pytest.mark.parametrize("step", ["mkdir", "write_text", "replace"])
+def test_a_worker_that_is_killed_when_it_takes_a_run_leaves_no_folder_of_another_run(tmp_path: Path, step: str) -> None:
+    """The folder and its mark appear in one step: before or after it, the next worker moves nothing away."""
+    study = load_study([study_file(tmp_path)])
+    worker = work(study, tmp_path / "out")
+    run = next(study.final_runs())
+    child = os.fork()
+    if child == 0:
+        original = getattr(Path, step)
+
+        def killed(path: Path, *rest: Any, **more: Any) -> Any:
+            original(path, *rest, **more)
+            if "runs" in path.parts:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        setattr(Path, step, killed)
+        worker.folders.take(run)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    folder = worker.folders.take(run)
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+    assert (folder / MARK).read_text() == run.signature
+    assert not (tmp_path / "out" / "superseded").exists()

@@ -62,16 +62,18 @@ class Folders:
         find different values. Only the worker that has claimed the run calls this.
         """
         folder = self.of(run)
-        if folder.is_dir() and (marked(folder) != run.signature or _is_damaged(folder)):
+        if marked(folder) == run.signature and not _is_damaged(folder):
+            return folder
+        if folder.is_dir():
             superseded = self.folder / "superseded"
             superseded.mkdir(exist_ok=True)
             number = 1
             while (superseded / f"{folder.name}-{number}").exists():
                 number += 1
             folder.rename(superseded / f"{folder.name}-{number}")
-        folder.mkdir(parents=True, exist_ok=True)
-        with replacing(folder / MARK) as temporary:
-            temporary.write_text(run.signature, encoding="utf-8")
+        with replacing(folder) as temporary:  # a kill leaves no folder without a mark
+            temporary.mkdir()
+            (temporary / MARK).write_text(run.signature, encoding="utf-8")
         return folder
 
     def finished(self, run: Run) -> dict[str, Any] | None:
