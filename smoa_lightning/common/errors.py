@@ -16,6 +16,10 @@ class UserError(Exception):
     """
 
 
+class NotFinite(UserError):
+    """A loss, gradient or score is NaN or infinite: training has diverged, or the model has no valid output."""
+
+
 def one_line(error: BaseException, most: int | None = None, kind: bool = False) -> str:
     """Return the text of an exception on one line; the name of its class if it has no text.
 

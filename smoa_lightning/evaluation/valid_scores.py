@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from smoa_lightning.common.errors import UserError
+from smoa_lightning.common.errors import NotFinite
 
 REMEDY = (
     "the weights or the activations of the model are not finite: check its files, and try model.backbone.dtype "
@@ -22,9 +22,9 @@ def check_scores(values: Sequence[float], item: str, what: str = "log-likelihood
         what: What the scores are, for the message.
 
     Raises:
-        UserError: The message has the item and the choice.
+        NotFinite: The message has the item and the choice.
     """
     for number, value in enumerate(values, start=1):
         if not math.isfinite(value):
             place = f" of choice {number}" if len(values) > 1 else ""
-            raise UserError(f"{item}: the {what}{place} is {value}, so the item has no valid score; {REMEDY}")
+            raise NotFinite(f"{item}: the {what}{place} is {value}, so the item has no valid score; {REMEDY}")

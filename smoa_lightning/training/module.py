@@ -34,7 +34,7 @@ from smoa_lightning.backbones.fused import SETTING as SPLIT
 from smoa_lightning.backbones.head_start import prepare_head
 from smoa_lightning.backbones.limits import Limits
 from smoa_lightning.backbones.processor import Processor, load_processor
-from smoa_lightning.common.errors import UserError
+from smoa_lightning.common.errors import NotFinite, UserError
 from smoa_lightning.configuration.ranges import check_value
 from smoa_lightning.objectives import DistillationConfig, objective_of
 from smoa_lightning.training.checkpoint import check_tensors
@@ -261,7 +261,7 @@ class FineTuneModule(TaughtModule):
         With 16-mixed, a loss scaler leaves out a step whose gradients are not finite, and lowers its scale.
 
         Raises:
-            UserError: Loss or gradients are not finite; the parameters are not changed.
+            NotFinite: Loss or gradients are not finite; the parameters are not changed.
         """
         summed = cast(Tensor, self._step_loss)
         terms, self._step_terms = self._step_terms, {}
@@ -284,7 +284,7 @@ class FineTuneModule(TaughtModule):
             self.log("train/loss", mean, prog_bar=True)
             return
         if not (math.isfinite(mean) and math.isfinite(norm)):
-            raise UserError(
+            raise NotFinite(
                 f"the training loss is {mean} and its gradient has norm {norm} at step {self.trainer.global_step + 1}: "
                 f"lower the learning rate (now {optimizer.param_groups[0]['lr']:.2e}); the last good checkpoint remains"
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -237,16 +238,21 @@ def test_a_metric_that_is_not_measured_is_named(study: Study, tmp_path: Path) ->
         fit(run, tmp_path / "run", {}, False, [TrialPruning(Recorder(9), "bleu")])
 
 
+def one_cell(study: Study, tmp_path: Path, search: str) -> Study:
+    """Return a small study of one cell, one seed and a search."""
+    flags = study.cell("method=smoa").flags
+    paths = {"backbone": flags["model.backbone.path"], "piqa": flags["data.path"], "experiments": EXPERIMENTS}
+    (tmp_path / "search.yaml").write_text(STUDY.replace("seeds: 2", "seeds: 1").format(**paths) + search)
+    one = f"{{method: [{{smoa: {{config: {EXPERIMENTS}/adapters/smoa_blocks.yaml, r: 4}}}}]}}"
+    small = [("axes", one), ("baseline", "{method: smoa}"), ("trainer.val_check_interval", "1")]
+    return load_study([tmp_path / "search.yaml"], [*small, ("data.limit_train_rows", "48")])
+
+
 def test_a_study_with_a_pruner_ends_trials_early(study: Study, tmp_path: Path) -> None:
     """Optuna's threshold pruner with two rates: the trial with the rate that is too low ends at its first score."""
     text = "search: {parameters: {lr: {choices: [1.0e-3, 2.0]}}, sampler: grid, objective: nll, pruner: "
     text += "{name: threshold, upper: 5.57}}\n"  # the base model, which is random, has 5.575
-    flags = study.cell("method=smoa").flags
-    paths = {"backbone": flags["model.backbone.path"], "piqa": flags["data.path"], "experiments": EXPERIMENTS}
-    (tmp_path / "search.yaml").write_text(STUDY.replace("seeds: 2", "seeds: 1").format(**paths) + text)
-    one = f"{{method: [{{smoa: {{config: {EXPERIMENTS}/adapters/smoa_blocks.yaml, r: 4}}}}]}}"
-    small = [("axes", one), ("baseline", "{method: smoa}"), ("trainer.val_check_interval", "1")]
-    found = load_study([tmp_path / "search.yaml"], [*small, ("data.limit_train_rows", "48")])
+    found = one_cell(study, tmp_path, text)
     with process_cache():
         work = Work(found, tmp_path / "out", open_storage(None, tmp_path / "out"), TOOLS, WorkerId.of(os.getpid()))
         work.until_done(poll=0.01)
@@ -265,3 +271,27 @@ def test_a_study_with_a_pruner_ends_trials_early(study: Study, tmp_path: Path) -
     assert (
         len({tuple(sorted(hparams(path)[0])) for path in entries}) == 1
     )  # TensorBoard takes the columns from any of the runs
+
+
+@pytest.mark.parametrize("rates", [[1.0e-3, 1.0e30], [1.0e29, 1.0e30]], ids=["one of two", "both"])
+def test_a_trial_that_diverges_is_pruned_and_not_tried_again(study: Study, tmp_path: Path, rates: list[float]) -> None:
+    """A rate that is too high is a result of the search. Without a single valid trial, the cell has failed."""
+    text = f"search: {{parameters: {{lr: {{choices: {rates}}}}}, sampler: grid, objective: nll}}\n"
+    found, out = one_cell(study, tmp_path, text), tmp_path / "out"
+    with process_cache():
+        work = Work(found, out, open_storage(None, out), TOOLS, WorkerId.of(os.getpid()))
+        work.until_done(poll=0.01)
+    (search,) = json.loads((out / "trials.json").read_text())["searches"].values()
+    bad = [trial for trial in search["trials"] if trial["state"] == "PRUNED"]
+    assert {trial["parameters"]["model.optimizer.init_args.lr"] for trial in bad} == {n for n in rates if n > 1}
+    assert all(re.match("diverged: (the training loss is|.* the log-likelihood)", trial["reason"]) for trial in bad)
+    attempts = work.status.searches["method=smoa"].ledger.attempts()
+    assert len(attempts) == 2  # one for each trial
+    failures = [failure.reason for failure in work.status.failures()]
+    if len(bad) == 1:
+        assert failures == []
+        assert len(list((out / "runs").glob("*/record.json"))) == 1
+    else:
+        (reason,) = failures
+        assert reason.startswith("no trial was completed; trial 1: diverged: ")
+        assert not (out / "runs").exists()

@@ -30,7 +30,7 @@ MOST_DEATHS = 10  # a run that kills its worker is not tried more often
 
 
 class Pruned(Exception):
-    """A trial was ended early because other trials were better at the same step."""
+    """A trial was ended early: other trials were better at the same step, or it has diverged."""
 
 
 class Ledger:
@@ -121,7 +121,7 @@ class Ledger:
         return True
 
     def prune(self, attempt: int, reason: str, seconds: float) -> bool:
-        """End a trial that is worse than others; return ``False`` if it had already ended."""
+        """End a trial that is worse than others or has diverged; return ``False`` if it had already ended."""
         try:
             self.storage.set_trial_user_attr(attempt, SECONDS, seconds)
             self.storage.set_trial_user_attr(attempt, REASON, reason)

@@ -191,8 +191,14 @@ class StudyStatus:
                 if search is not None and search.failed_too_often(tried):
                     found.append(_failure(f"{cell.name},trial={number}", cell.name, tried))
             if search is not None and search.ended() and search.best() is None:
-                found.append(Failure(f"{cell.name}, final runs", cell.name, 0, "no trial was completed"))
+                found.append(Failure(f"{cell.name}, final runs", cell.name, 0, _no_value(search)))
         return found
+
+
+def _no_value(search: CellSearch) -> str:
+    """Return why a search has no best trial, with the reason of its last trial."""
+    number, attempts = max(search.trials().items())
+    return f"no trial was completed; trial {number}: {attempts[-1].user_attrs.get(REASON, 'no reason')}"
 
 
 def _failure(run: str, cell: str, attempts: list[FrozenTrial]) -> Failure:

@@ -126,9 +126,8 @@ class Supervisor:
         failures = self.status.failures()
         if failures:
             more = f" and {len(failures) - 1} more" if len(failures) > 1 else ""
-            raise UserError(
-                f"{failures[0].run}{more} failed: {failures[0].reason.rstrip('.')}; fix it and add --retry_failed"
-            )
+            remedy = "fix it and add --retry_failed" if failures[0].attempts else "give a study of another --name other values"
+            raise UserError(f"{failures[0].run}{more} failed: {failures[0].reason.rstrip('.')}; {remedy}")
 
     def _step(self, display: Display) -> bool:
         """Start missing workers and show the status; return whether all runs have ended. Wait if the disk is full."""

@@ -27,7 +27,7 @@ from smoa_lightning.ablation.study.local_files import check_contents
 from smoa_lightning.ablation.study.space import Cell, Run, Study
 from smoa_lightning.common.console import ON_STDOUT
 from smoa_lightning.common.disk_errors import disk_is_full
-from smoa_lightning.common.errors import UserError, one_line
+from smoa_lightning.common.errors import NotFinite, UserError, one_line
 from smoa_lightning.common.parent import parent_is_gone
 from smoa_lightning.records.record import RunInProgress
 
@@ -141,14 +141,20 @@ class Work:
             self.tools.aggregate(self.folder, cell, done)
 
     def _trial(self, cell: Cell, search: CellSearch, claimed: ClaimedTrial) -> None:
-        """Run a trial with every seed of the search; its result is the mean."""
+        """Run a trial with every seed of the search; its result is the mean.
+
+        Values with which training diverges are no fault to mend: the trial is pruned, and not tried again.
+        """
         ledger, values, seconds = search.ledger, [], 0.0
         name = f"{cell.name},trial={claimed.number}"
         with Attempt(ledger, claimed.attempt, name) as result:
             for index, seed in enumerate(search.search.seeds):
                 run = self.study.search_run(cell, claimed.number, seed, claimed.parameters)
                 pruning = [self.tools.pruning(claimed.trial, cell.search_metric)] if index == 0 else []
-                record = self._done(run, pruning)
+                try:
+                    record = self._done(run, pruning)
+                except NotFinite as error:
+                    raise Pruned(f"diverged: {error}") from error
                 values.append(score_of(record, f"selection/{cell.search_metric}"))
                 seconds += seconds_of(record)
             result.value, result.seconds = statistics.fmean(values), seconds
