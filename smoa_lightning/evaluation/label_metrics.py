@@ -3,7 +3,8 @@
 The values are those of torchmetrics. ``acc``, ``expected_acc``, ``nll`` and ``mse`` are means over items, with the
 standard error of a mean. For the others there is no simple formula: the standard error is that of a bootstrap over the
 items (1,000 resamples, a fixed seed), so that it is the same in every process and run. If items share groups, groups
-are resampled. One item or group has no standard error.
+are resampled. One item or group has no standard error, nor has a value that is 0 / 0, such as ``mcc`` of one predicted
+class.
 """
 
 from __future__ import annotations
@@ -43,8 +44,8 @@ def class_metrics(log_probabilities: np.ndarray, labels: np.ndarray, groups: Gro
     resampled = _resampled(best, labels, classes, groups)
     units = count if groups is None else len(set(groups))
 
-    def spread(scores: np.ndarray) -> float:
-        return float(np.std(scores, ddof=1)) if units > 1 else math.nan
+    def spread(scores: np.ndarray, known: bool) -> float:
+        return float(np.std(scores, ddof=1)) if units > 1 and known else math.nan
 
     gold_scores = log_probabilities[np.arange(count), labels]
     values = {
@@ -52,10 +53,11 @@ def class_metrics(log_probabilities: np.ndarray, labels: np.ndarray, groups: Gro
         **with_stderr("expected_acc", np.exp(gold_scores), groups),
         **with_stderr("nll", -gold_scores, groups),
         "mcc": 0.0 if one_class else float(multiclass_matthews_corrcoef(found, gold, num_classes=classes)),
-        "mcc_stderr": spread(resampled.mcc()),
+        "mcc_stderr": spread(resampled.mcc(), not one_class),
     }
     if classes == 2:
-        values |= {"f1": float(binary_f1_score(found, gold)), "f1_stderr": spread(resampled.f1())}
+        any_ones = bool(best.any() or labels.any())
+        values |= {"f1": float(binary_f1_score(found, gold)), "f1_stderr": spread(resampled.f1(), any_ones)}
     return known_errors(values)
 
 
@@ -143,7 +145,7 @@ def _correlation_stderr(
 ) -> float:
     """Return the standard error of Pearson's correlation of two changed columns, by scipy's bootstrap over the units.
 
-    The units are the items, or the groups of items; of one unit it is nan.
+    The units are the items, or the groups of items; of one unit, or of a constant column, it is nan.
     """
     from scipy.stats import bootstrap
 
@@ -155,10 +157,8 @@ def _correlation_stderr(
         a, b = (column - column.mean() for column in (change(one[rows]), change(two[rows])))
         return float(_ratio((a * b).sum(), np.sqrt((a**2).sum() * (b**2).sum())))
 
-    if len(members) < 2:
+    if len(members) < 2 or np.ptp(one) == 0 or np.ptp(two) == 0:
         return math.nan
-    if np.ptp(one) == 0 or np.ptp(two) == 0:
-        return 0.0  # the correlation counts as 0 in every resample
     settings = {"vectorized": False, "n_resamples": RESAMPLES, "method": "percentile"}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of two items, some resamples are constant

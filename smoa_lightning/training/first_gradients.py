@@ -11,6 +11,7 @@ from torch import nn
 logger = logging.getLogger(__name__)
 
 PREFIX = "base_model.model."  # of peft
+SAVED = "modules_to_save"  # part of the names of heads and other modules that peft trains in full
 
 
 def tensors_without_gradient(network: nn.Module) -> list[str]:
@@ -25,21 +26,37 @@ def tensors_without_gradient(network: nn.Module) -> list[str]:
     ]
 
 
+def adapter_is_stuck(network: nn.Module) -> bool:
+    """Whether all gradients of an adapter are zero, as with a scale of 0: training would not change its output."""
+    if not isinstance(network, PeftModel):
+        return False
+    trained = (p for name, p in network.named_parameters() if p.requires_grad and SAVED not in name)
+    gradients = [p.grad for p in trained if p.grad is not None]
+    return bool(gradients) and not any(bool(gradient.any()) for gradient in gradients)
+
+
 def warn_of_idle_tensors(network: nn.Module, trainer: L.Trainer) -> None:
     """Warn if trainable tensors have no gradient after the backward pass of the first step, in the first process.
 
     This is no error: an expert of a mixture that no token chose, or a layer that was dropped at random, may be reached
-    later.
+    later. Nor are gradients that are all zero: a student may begin equal to its teacher.
     """
-    if trainer.global_step > 0 or not trainer.is_global_zero:
+    if trainer.global_step > 0:
         return
-    names = tensors_without_gradient(network)
+    names, stuck = tensors_without_gradient(network), adapter_is_stuck(network)  # in all processes: tensors may be split
+    if not trainer.is_global_zero:
+        return
     if names:
-        of_adapter = isinstance(network, PeftModel) and "modules_to_save" not in names[0]
+        of_adapter = isinstance(network, PeftModel) and SAVED not in names[0]
         logger.warning(
             "%d trained tensors got no gradient in the first step, such as %s: if the model does not use it for these "
             "rows, training does not change it%s",
             len(names),
             names[0],
             "; exclude_modules leaves layers out of an adapter" if of_adapter else "",
+        )
+    elif stuck:
+        logger.warning(
+            "all gradients of the adapter are zero in the first step: if they stay zero, the adapter learns nothing; "
+            "the cause may be one of its settings, such as a scale of 0"
         )

@@ -63,12 +63,18 @@ def test_correlation_stderr_is_that_of_normal_columns() -> None:
     assert found["pearson_stderr"] == pytest.approx((1 - found["pearson"] ** 2) / math.sqrt(799), rel=0.1)
 
 
-def test_zero_by_zero_is_zero() -> None:
+def test_zero_by_zero_is_zero_without_a_standard_error() -> None:
     scores, labels = predictions(50, 2)
     scores = scores * 0 + np.log([0.9, 0.1])
     found = class_metrics(scores, labels)
-    assert (found["mcc"], found["mcc_stderr"], found["f1"]) == (0, 0, 0)
-    assert number_metrics(np.ones(9), np.arange(9.0))["spearman"] == 0
+    assert (found["mcc"], found["f1"]) == (0, 0)
+    assert "mcc_stderr" not in found
+    assert found["f1_stderr"] == 0  # 0 of some right ones: no 0 / 0
+    assert "f1_stderr" not in class_metrics(scores, labels * 0)
+    for predicted, gold in ((np.ones(9), np.arange(9.0)), (np.arange(9.0), np.ones(9))):
+        found = number_metrics(predicted, gold)
+        assert (found["pearson"], found["spearman"]) == (0, 0)
+        assert set(found) == {"mse", "mse_stderr", "pearson", "spearman"}
 
 
 class Head(torch.nn.Module):

@@ -151,6 +151,31 @@ def test_a_layer_that_the_first_step_does_not_reach_is_named(
         assert ("exclude_modules" in told[0]) == (strategy != "full")
 
 
+@pytest.mark.parametrize("scale", [0, 15])
+@pytest.mark.parametrize("strategy", ["delora", "smoa"])
+def test_an_adapter_without_any_gradient_is_told(
+    strategy: str,
+    scale: int,
+    tiny_backbone: Path,
+    piqa_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """DeLoRA's bound of 0, and a module of which no output is used: gradients are there, and all are zero."""
+    config = peft.DeloraConfig(r=4, delora_lambda=scale, target_modules=["q_proj"])
+    monkeypatch.setitem(STRATEGIES, "delora", lambda: config)
+    monkeypatch.setitem(STRATEGIES, "smoa", lambda: SMoAConfig(r=4, num_subspaces=2, target_modules=["gate_proj"]))
+    if strategy == "smoa":
+        used = min(scale, 1)
+        monkeypatch.setattr(
+            LlamaMLP, "forward", lambda self, x: self.down_proj(self.up_proj(x) + used * self.gate_proj(x))
+        )
+    module, data = build(tiny_backbone, piqa_folder, strategy)
+    trainer(max_steps=2).fit(module, data)
+    told = [line for line in caplog.messages if "all gradients of the adapter are zero" in line]
+    assert len(told) == (0 if scale else 1)
+
+
 def test_foreign_trainable_parameters_are_refused(tiny_backbone: Path, piqa_folder: Path) -> None:
     module, data = build(tiny_backbone, piqa_folder)
     module.configure_model()
