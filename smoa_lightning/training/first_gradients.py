@@ -43,7 +43,10 @@ def warn_of_idle_tensors(network: nn.Module, trainer: L.Trainer) -> None:
     """
     if trainer.global_step > 0:
         return
-    names, stuck = tensors_without_gradient(network), adapter_is_stuck(network)  # in all processes: tensors may be split
+    names, stuck = (
+        tensors_without_gradient(network),
+        adapter_is_stuck(network),
+    )  # in all processes
     if not trainer.is_global_zero:
         return
     if names:

@@ -200,6 +200,18 @@ def test_a_search_counts_its_trials_and_its_final_runs_after_them(make: Callable
     assert (found.search, found.final.keys()) == (3, {0})
 
 
+def test_a_trial_that_ends_early_with_its_second_seed_counts_once(make: Callable[..., Study], tmp_path: Path) -> None:
+    search = {"parameters": {"lr": {"low": 1.0e-4, "high": 1.0e-2, "log": True}}, "trials": 4, "seeds": [100, 101]}
+    study, folder = make({"r": [2]}, search=search), tmp_path / "study"
+    (cell,) = study.cells
+    key = cell.parameters[0].key
+    for trial, seed in ((0, 100), (0, 101), (1, 100)):
+        finish(folder, study.search_run(cell, trial, seed, {key: 1e-3 * (trial + 1)}), 6.0)
+    trials = [{"number": 0, "state": "COMPLETE"}, {"number": 1, "state": "PRUNED"}]  # the second seed of 1 diverged
+    (folder / "trials.json").write_text(json.dumps({"format": 1, "searches": {cell.name: {"trials": trials}}}))
+    assert finished_runs.read_finished(study, folder)[cell.name].search == 4  # of 8
+
+
 def test_a_teacher_that_fills_a_cache_counts_once(
     make: Callable[..., Study], tiny_backbone: Path, tmp_path: Path
 ) -> None:

@@ -287,6 +287,7 @@ def test_a_trial_that_diverges_is_pruned_and_not_tried_again(study: Study, tmp_p
     assert all(re.match("diverged: (the training loss is|.* the log-likelihood)", trial["reason"]) for trial in bad)
     attempts = work.status.searches["method=smoa"].ledger.attempts()
     assert len(attempts) == 2  # one for each trial
+    assert not list(out.glob("search/*/checkpoints"))
     failures = [failure.reason for failure in work.status.failures()]
     if len(bad) == 1:
         assert failures == []

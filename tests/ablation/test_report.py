@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +16,7 @@ from smoa_lightning.ablation.report.analysis import Analysis, analyse
 from smoa_lightning.ablation.report.contents import seed_note
 from smoa_lightning.ablation.report.folder import read_study
 from smoa_lightning.ablation.report.paired_cells import SeedPools
+from smoa_lightning.ablation.report.summary import best_cell
 from smoa_lightning.ablation.statistics import crossed_difference
 from smoa_lightning.ablation.statistics.seed_variance import Pooled
 from smoa_lightning.commands.report import write_report
@@ -92,11 +94,52 @@ def test_a_seed_without_a_score_of_its_prompts_has_no_gain(tmp_path: Path) -> No
     assert (gain.difference.n_seeds, gain.dropped) == (2, (1,))
 
 
-def test_a_report_without_a_score_of_the_base_model_does_not_mention_it(tmp_path: Path) -> None:
+def test_a_score_of_the_base_model_that_is_missing_is_named_once(tmp_path: Path) -> None:
     analysis, _ = analysed(tmp_path, missing=[("method=lora", 0)])
     assert (analysis.gains, analysis.base_models) == ((), [])
     write_report(tmp_path, tmp_path / "out")
-    assert "base model" not in (tmp_path / "out" / "report.md").read_text()
+    (sentence,) = re.findall(r".*base model.*", (tmp_path / "out" / "report.md").read_text())
+    assert sentence == (
+        "* The base model has no score for method=lora; method=better; method=same: no finished run of method=lora has "
+        "measured it."
+    )
+
+
+def test_a_report_before_the_first_run_of_the_baseline_says_so(tmp_path: Path) -> None:
+    analysed(tmp_path, missing=[("method=lora", seed) for seed in range(3)])
+    write_report(tmp_path, tmp_path / "out")
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert text.splitlines()[2] == "No difference was tested, since no two cells can be compared yet."
+    assert "method=better is not compared: method=lora has no finished run." in text
+    assert "no baseline" not in text
+    assert "none of 0" not in text
+
+
+def test_cells_with_other_rows_are_not_ranked(tmp_path: Path) -> None:
+    """A task with easier rows has a higher accuracy, which says nothing about its settings."""
+    analysis, _ = analysed(tmp_path)
+    assert best_cell(analysis).name == "method=better"
+    for file in (tmp_path / "runs").glob("method=better,*/items.jsonl"):
+        file.write_text("".join(line + "\n" for line in file.read_text().splitlines()[:200]))
+    assert best_cell(analyse(read_study(tmp_path))) is None
+
+
+@pytest.mark.parametrize(("metric", "over"), [("acc", "seeds and items"), ("perplexity", "seeds")])
+def test_the_caption_of_the_differences_names_what_they_are_over(metric: str, over: str, tmp_path: Path) -> None:
+    analysed(tmp_path, metric=metric, direction="maximize" if metric == "acc" else "minimize")
+    write_report(tmp_path, tmp_path / "out")
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert f"with 95 % intervals over {over}, corrected" in text
+    assert ("Each difference is over paired seeds and paired items" in text) == (metric == "acc")
+
+
+def test_the_note_of_the_gains_knows_prompts_that_follow_the_seed(tmp_path: Path) -> None:
+    for name, fewshot in (("one", False), ("by_seed", True)):
+        analysed(tmp_path / name, fewshot=fewshot)
+        write_report(tmp_path / name, tmp_path / name / "out")
+        text = (tmp_path / name / "out" / "report.md").read_text()
+        assert ("The base model has no seed" in text) == (not fewshot)
+        assert ("the base model has a score for each seed" in text) == fewshot
 
 
 def test_a_large_difference_is_established_and_a_small_one_is_not(tmp_path: Path) -> None:

@@ -48,6 +48,28 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, np.
     return folder, right, expected
 
 
+def test_a_secondary_metric_that_is_not_finite_or_not_measured_is_named(tmp_path: Path) -> None:
+    """It costs the tables of this metric, and nothing else."""
+    make_study(tmp_path, CELLS)
+    described = json.loads((tmp_path / "study.json").read_text())
+    plan = {"cost": "general_nll", "at": "acc", "along": "method", "share": 0.9, "margin": None}
+    described |= {"secondary": ["general_perplexity", "general_nll"], "trade_off": plan}
+    (tmp_path / "study.json").write_text(json.dumps(described))
+    for file in (tmp_path / "runs").glob("*/record.json"):
+        record = json.loads(file.read_text())
+        of_same = file.parent.name.startswith("method=same")
+        record["metrics"]["report/general_perplexity"] = float("inf") if of_same else 90.0
+        file.write_text(json.dumps(record))
+    write_report(tmp_path, tmp_path / "out")
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert "3 runs of 9 without a finite general_perplexity, such as method=same,seed=0 (inf): left out" in text
+    assert "9 runs of 9 without a finite general_nll, such as method=lora,seed=0: left out" in text
+    assert "There is no trade-off of general_nll at equal acc: no finished run has both." in text
+    analysis = analyse(read_study(tmp_path))
+    assert len(analysis.comparisons) == 2
+    assert [c.cell for c in analysis.secondary["general_perplexity"].comparisons] == ["method=better"]
+
+
 def test_a_secondary_metric_is_computed_like_the_objective(study: Any) -> None:
     folder, right, expected = study
     analysis = analyse(read_study(folder))

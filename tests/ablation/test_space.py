@@ -153,6 +153,28 @@ def test_conditions(drop: Any, left: set[tuple[int, int]], made: Any) -> None:
     assert len(study.cells) + len(study.dropped) == 6
 
 
+@pytest.mark.parametrize(
+    ("drop", "left"),
+    [
+        ({"size": 8}, ["2", "true", "null"]),
+        ({"size": "8"}, ["2", "true", "null"]),
+        ({"size": "==8"}, ["2", "true", "null"]),
+        ({"size": "!=8"}, ["8"]),
+        ({"size": [8, True]}, ["2", "null"]),
+        ({"size": None}, ["2", "8", "true"]),
+        ({"lr": "2e-3"}, ["8", "true", "null"]),
+        ({"packing": "false", "size": ["2", "8"]}, ["true", "null"]),
+        ({"packing": "==false", "size": "!=2"}, ["2"]),
+    ],
+    ids=str,
+)
+def test_conditions_find_labels_and_values_that_yaml_reads_as_numbers(drop: Any, left: list[str], made: Any) -> None:
+    """YAML reads the label 8 of a mapping as a number where it is a value, and 1e-3 in quotes as a text."""
+    rates = {2: 2e-3, 8: 8e-3, True: 1e-3, None: 4e-3}
+    study = made(axes={"size": [{label: {"lr": rate}} for label, rate in rates.items()]}, drop=drop, baseline=None)
+    assert [cell.labels["size"] for cell in study.cells] == left
+
+
 def test_a_condition_is_false_for_a_strategy_without_the_setting(made: Any) -> None:
     adapters = [str(EXPERIMENTS / f"adapters/{name}.yaml") for name in ("lora", "smoa_blocks")]
     both = ["lora", "smoa_blocks"]

@@ -198,6 +198,16 @@ def test_impossible_trade_offs_are_refused(given: Any, message: str, made: Any) 
         made(axes=axes, objective="nll", secondary=["general_nll"], trade_off=given)
 
 
+def test_an_axis_that_changes_with_that_of_the_trade_off_is_refused(made: Any) -> None:
+    """Each curve would have one point, and its points would be compared as if they were methods."""
+    axes = {"lr": [1e-3, 1e-2], "trainer.max_epochs": [1, 2], "r": [4, 8]}
+    given = {"cost": "general_nll", "at": "nll", "along": "lr"}
+    keys = {"objective": "nll", "secondary": ["general_nll"], "trade_off": given}
+    made(axes=axes, **keys)
+    with pytest.raises(UserError, match=r"but trainer\.max_epochs changes with it, so no two cells differ only in lr"):
+        made(axes=axes, zip=[["lr", "trainer.max_epochs"]], **keys)
+
+
 def test_a_general_text_that_is_off_has_no_metric(made: Any) -> None:
     with pytest.raises(UserError, match=r"general_nll needs a general text, but forgetting\.text is null"):
         made(axes={"r": [4]}, objective="nll", secondary=["general_nll"], overrides={"forgetting.text": None})

@@ -126,7 +126,8 @@ class Supervisor:
         failures = self.status.failures()
         if failures:
             more = f" and {len(failures) - 1} more" if len(failures) > 1 else ""
-            remedy = "fix it and add --retry_failed" if failures[0].attempts else "give a study of another --name other values"
+            again = any(failure.attempts for failure in failures)
+            remedy = "fix it and add --retry_failed" if again else "give a study of another --name other values"
             raise UserError(f"{failures[0].run}{more} failed: {failures[0].reason.rstrip('.')}; {remedy}")
 
     def _step(self, display: Display) -> bool:

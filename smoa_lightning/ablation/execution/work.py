@@ -146,20 +146,24 @@ class Work:
         Values with which training diverges are no fault to mend: the trial is pruned, and not tried again.
         """
         ledger, values, seconds = search.ledger, [], 0.0
+        runs: list[Run] = []
         name = f"{cell.name},trial={claimed.number}"
         with Attempt(ledger, claimed.attempt, name) as result:
             for index, seed in enumerate(search.search.seeds):
                 run = self.study.search_run(cell, claimed.number, seed, claimed.parameters)
+                runs.append(run)
                 pruning = [self.tools.pruning(claimed.trial, cell.search_metric)] if index == 0 else []
                 try:
                     record = self._done(run, pruning)
+                    values.append(score_of(record, f"selection/{cell.search_metric}"))
                 except NotFinite as error:
                     raise Pruned(f"diverged: {error}") from error
-                values.append(score_of(record, f"selection/{cell.search_metric}"))
                 seconds += seconds_of(record)
             result.value, result.seconds = statistics.fmean(values), seconds
         if result.pruned:
             ledger.prune(claimed.attempt, result.reason or "", result.seconds)
+            for run in runs:
+                self.folders.tidy(run)
         elif result.reason is None:
             ledger.complete(claimed.attempt, result.value, result.seconds)
         write_trials(self.folder, self.status)
@@ -235,9 +239,12 @@ def score_of(record: Mapping[str, Any], metric: str) -> float:
     """Return a metric of a record.
 
     Raises:
-        ValueError: The metric was not measured, or is not a finite number.
+        ValueError: The metric was not measured.
+        NotFinite: The metric is not a finite number.
     """
     value = record["metrics"].get(metric)
-    if value is None or not math.isfinite(value):
-        raise ValueError(f"the run has no {metric}: {value}")
+    if value is None:
+        raise ValueError(f"the run has no {metric}")
+    if not math.isfinite(value):
+        raise NotFinite(f"{metric} is {value}")
     return float(value)

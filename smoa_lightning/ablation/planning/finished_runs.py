@@ -103,10 +103,12 @@ def _read_search(study: Study, folder: Path, found: Mapping[str, FinishedRuns]) 
     if study.search is None:
         return
     searches = (read_sealed(folder / TRIALS) or {}).get("searches", {})
+    pruned: set[tuple[str, int]] = set()
     for cell in study.cells:
         trials = searches.get(cell.name, {}).get("trials", [])
-        pruned = sum(trial["state"] == "PRUNED" for trial in trials)
-        found[cell.name].search = pruned * len(study.search.seeds)
+        own = {(cell.name, trial["number"]) for trial in trials if trial["state"] == "PRUNED"}
+        found[cell.name].search = len(own) * len(study.search.seeds)
+        pruned |= own
     for run in sorted((folder / STAGES["search"]).glob(f"*/{RECORD}")):
         record = finished_record(run.parent)
         facts = record.get(STUDY_FACTS, {}) if record is not None else {}
@@ -114,5 +116,5 @@ def _read_search(study: Study, folder: Path, found: Mapping[str, FinishedRuns]) 
             continue
         if facts.get("seed") not in study.search.seeds:
             continue
-        found[facts["cell"]].search += 1
+        found[facts["cell"]].search += (facts["cell"], facts.get("trial")) not in pruned  # these are counted above
         found[facts["cell"]].search_seconds.append(seconds_of(record))

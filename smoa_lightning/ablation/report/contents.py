@@ -36,10 +36,11 @@ from smoa_lightning.records.page.document import (
 from smoa_lightning.records.record import STUDY_FACTS
 
 FIRST = "forest"  # the figure at the beginning of the page
-GAIN_NOTE = (
-    "The base model has no seed, so its score of each item is subtracted from the score of every seed of a cell. p and "
-    "intervals are corrected for the comparisons of this table, separately from those with the baseline. "
+ONE_BASE = (
+    "The base model has no seed, so its score of each item is subtracted from the score of every seed of a cell. "
 )
+BASE_BY_SEED = "With its few-shot prompts, the base model has a score for each seed, which is subtracted seed by seed. "
+GAIN_NOTE = "p and intervals are corrected for the comparisons of this table, separately from those with the baseline. "
 CONTRAST_NOTE = (
     "A contrast of two sides is the mean of the cells of one side minus that of the other, over all other axes. A "
     "trend is the change for each step of an axis (2 x r: each doubling), with the other axes fixed. Seeds and items "
@@ -82,7 +83,7 @@ def contents(analysis: Analysis, pictures: Sequence[Picture], made_by: str) -> D
         blocks += [
             Heading("Differences from the base model"),
             gain_table(analysis),
-            Paragraph(GAIN_NOTE + seed_note(analysis.gains)),
+            Paragraph(_base_note(analysis) + GAIN_NOTE + seed_note(analysis.gains)),
         ]
     blocks += [*secondary_blocks(analysis), *trade_off_blocks(analysis)]
     if analysis.grid is not None:
@@ -127,11 +128,16 @@ def seed_note(comparisons: Sequence[Comparison]) -> str:
     return " ".join(parts)
 
 
+def _base_note(analysis: Analysis) -> str:
+    return BASE_BY_SEED if any(base.by_seed for base, _ in analysis.base_models) else ONE_BASE
+
+
 def _difference_note(analysis: Analysis) -> str:
+    items = any(each.difference.n_items for each in analysis.comparisons)
+    over = "paired seeds and paired items, and its interval covers the variation of both" if items else "paired seeds"
     return (
-        "Each difference is over paired seeds and paired items, and its interval covers the variation of both. "
-        "p and intervals are corrected by Holm's method for all comparisons of this table. Better and worse mean an "
-        "adjusted p below 0.05, so an interval without zero, with at least three seeds. "
+        f"Each difference is over {over}. p and intervals are corrected by Holm's method for all comparisons of this "
+        "table. Better and worse mean an adjusted p below 0.05, so an interval without zero, with three or more seeds. "
         + ("" if analysis.margin is None else f"Equivalent means an interval within ±{_margin(analysis)}. ")
         + f"{seed_note(analysis.comparisons)} g is Hedges' effect size over seeds. It grows as training becomes more "
         "repeatable, so read the difference first. Metrics without a score for each item are compared over seeds only."

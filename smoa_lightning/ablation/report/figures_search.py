@@ -33,7 +33,7 @@ def sensitivity(analysis: Analysis, styles: Styles) -> NamedFigure | None:
     sheet = Sheet([2.4] * len(keys))
     labels = {cell.name: " / ".join(cell.labels[axis] for axis in styles.varied) or cell.name for cell in cells}
     scores = [y for key in keys for cell in cells for _, y in _points(analysis, cell, key)]
-    metric = next(iter(analysis.study.searches.values()))["metric"]
+    metric = ", ".join(sorted({analysis.study.searches[cell.name]["metric"] for cell in cells}))
     for axes, key in zip(sheet.panels, keys, strict=True):
         parameter = search["parameters"][key]
         values = sorted({x for cell in cells for x, _ in _points(analysis, cell, key)})

@@ -258,7 +258,10 @@ def _base_of(folder: Path, run: FinishedRun, metric: str, damaged: list[str]) ->
         damaged.append(f"the score of the base model in {run.name} is left out: {fault}")
         return None
     found = _scored(run.record, "base", scores)
-    main = found.pop(metric)
+    main = found.pop(metric, None)
+    if main is None:
+        damaged.append(f"the score of the base model in {run.name} is left out: {metric} is not a finite number")
+        return None
     return BaseModelScore(main.score, main.error, main.items, main.values, secondary=found)
 
 
@@ -280,7 +283,8 @@ def _run(folder: Path, description: Mapping[str, Any]) -> FinishedRun | None:
     scores, groups = read_run(folder, [metric, *names], record)
     found = _scored(record, "report", scores)
     if metric not in found:
-        raise KeyError(f"report/{metric}")
+        value = record["metrics"].get(f"report/{metric}")
+        raise UserError(f"it has no report/{metric}" if value is None else f"its report/{metric} is {value}")
     main = found.pop(metric)
     return FinishedRun(
         folder.name, place["cell"], place["seed"], record, main.score, main.items, main.values, groups, found
@@ -288,12 +292,15 @@ def _run(folder: Path, description: Mapping[str, Any]) -> FinishedRun | None:
 
 
 def _scored(record: Mapping[str, Any], part: str, scores: Mapping[str, Mapping[Place, float]]) -> dict[str, Scored]:
-    """Return what a run scores by each metric; a metric that an old record lacks is the mean over its items."""
+    """Return what a run scores by each metric, without scores that are not finite.
+
+    A metric that an old record lacks is the mean over its items.
+    """
     found = {}
     for metric, own in scores.items():
         values = np.array(list(own.values()))
         score = record["metrics"].get(f"{part}/{metric}", values.mean() if own else None)
         error = float(record["metrics"].get(f"{part}/{metric}_stderr", math.nan))
-        if score is not None:
+        if score is not None and math.isfinite(score):
             found[metric] = Scored(float(score), tuple(own), values, error)
     return found

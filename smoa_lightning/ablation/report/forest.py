@@ -49,7 +49,8 @@ def _differences(comparisons: Sequence[Comparison]) -> NamedFigure:
         zero = "the cell's baseline, named after the minus sign"
     title = f"{', '.join(metrics)}, difference from the {base}{f' in {word}' if word else ''}"
     figure = _drawn(rows, title, f"0 = {zero}")
-    caption = f"Differences from the {zero.removeprefix('the ')}, with 95 % intervals over seeds and items, "
+    over = "seeds and items" if any(c.difference.n_items for c in shown) else "seeds"
+    caption = f"Differences from the {zero.removeprefix('the ')}, with 95 % intervals over {over}, "
     caption += "corrected for the number of comparisons. Thick, filled: established. Hollow: not established."
     if len(comparisons) > MOST:
         caption += f" {MOST} of {len(comparisons)} are shown: those that are established, then the largest; {table}.csv"
@@ -66,9 +67,8 @@ def _means(analysis: Analysis) -> NamedFigure | None:
         mean = cell.estimate
         assert mean is not None
         rows.append((cell.name, mean.value, mean.low, mean.high, True, no_interval(cell)))
-    caption = (
-        "Means over seeds, with 95 % intervals over seeds. The study has no baseline, so no difference was tested."
-    )
+    why = "No two cells can be compared yet" if analysis.incomparable else "The study has no baseline"
+    caption = f"Means over seeds, with 95 % intervals over seeds. {why}, so no difference was tested."
     if len(analysis.scored) > MOST:
         caption += f" The {MOST} best are shown; cells.csv has all."
     return NamedFigure("forest", caption, _drawn(rows, score_title(analysis), ""))

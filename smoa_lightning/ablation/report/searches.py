@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence, Set
 from typing import Any
@@ -40,10 +41,8 @@ def _note(study: StudyFolder) -> str:
     found, search = study.searches.values(), study.description["search"]
     numbers = {len(each["trials"]) - beyond_ranges(each) for each in found}
     same = "Every cell has" if len(numbers) == 1 else "The cells do not yet have"
-    common, extend = search.get("common", 0), search.get("extend")
-    more = (
-        "" if not common else f" The first {min(common, search['trials'])} trials have the same values in every cell."
-    )
+    common, extend = _same_first(list(found), min(search.get("common", 0), search["trials"])), search.get("extend")
+    more = "" if common < 2 or len(found) < 2 else f" The first {common} trials have the same values in every cell."
     if extend is not None:
         outside = sum(beyond_ranges(each) > 0 for each in found)
         more += (
@@ -57,6 +56,14 @@ def _note(study: StudyFolder) -> str:
         "score of a search is the best of several and therefore too good, so the cells are compared by separate final "
         "runs."
     )
+
+
+def _same_first(searches: Sequence[Mapping[str, Any]], most: int) -> int:
+    """Return how many first trials have the same values in every cell, of the settings that all cells search."""
+    trials = [[trial["parameters"] for trial in search["trials"][:most]] for search in searches]
+    shared = set.intersection(*({*first[0]} if first else set() for first in trials)) if trials else set()
+    columns = zip(*([{key: values.get(key) for key in shared} for values in first] for first in trials), strict=False)
+    return sum(1 for _ in itertools.takewhile(lambda same: all(values == same[0] for values in same), columns))
 
 
 def beyond_ranges(search: Mapping[str, Any]) -> int:

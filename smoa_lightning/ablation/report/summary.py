@@ -24,6 +24,8 @@ def headline(analysis: Analysis) -> str:
     comparisons, where = analysis.comparisons, "the baseline"
     if not comparisons:
         comparisons, where = analysis.gains, BASE_MODEL
+    if not comparisons and analysis.incomparable:
+        return "No difference was tested, since no two cells can be compared yet."
     if not comparisons:
         return "The study has no baseline and no score of the base model, so no difference was tested."
     baselines = {each.baseline for each in comparisons}
@@ -134,7 +136,7 @@ def _difference_summary(analysis: Analysis) -> list[str]:
     established = [c for c in analysis.comparisons if c.verdict.established]
     open_ = [c for c in analysis.comparisons if not c.verdict.established]
     found = []
-    if not established:
+    if not established and analysis.comparisons:
         number = counted(len(analysis.comparisons), "comparison")
         found.append(
             f"No difference from the baseline is established: none of {number} has an adjusted p below 0.05 with "
@@ -152,9 +154,10 @@ def _difference_summary(analysis: Analysis) -> list[str]:
 
 
 def best_cell(analysis: Analysis) -> CellResult | None:
-    """Return the cell with the best mean; None if the cells have different metrics."""
+    """Return the cell with the best mean; None if the cells have different metrics or different rows."""
     scored = [cell for cell in analysis.scored if cell.estimate is not None]
-    if not scored or len({cell.metric for cell in scored}) > 1:
+    rows = {cell.runs[0].items or analysis.study.description["untouched"].get(cell.name) for cell in scored}
+    if not scored or len({cell.metric for cell in scored}) > 1 or len(rows) > 1:
         return None
     choose = max if analysis.direction == "maximize" else min
     return choose(scored, key=lambda cell: cell.estimate.value if cell.estimate is not None else 0.0)
@@ -167,10 +170,11 @@ def missing(analysis: Analysis) -> list[str]:
         for cell in analysis.cells
         if len(cell.runs) < cell.planned
     ]
-    found += [
-        f"{each['run']} failed after {each['attempts']} attempts: {each['reason']}" for each in analysis.study.failed
-    ]
+    for each in analysis.study.failed:
+        tried = f" after {counted(each['attempts'], 'attempt')}" if each["attempts"] else ""
+        found.append(f"{each['run']} failed{tried}: {each['reason']}")
     found += [f"{sentence}." for sentence in analysis.study.damaged]
+    found += [*_not_measured(analysis)]
     if others := analysis.study.other_seeds:
         names = f"{'seed' if len(others) == 1 else 'seeds'} {', '.join(map(str, others))}"
         found.append(f"Finished runs with {names} are left out: the study has other seeds now.")
@@ -181,3 +185,27 @@ def missing(analysis: Analysis) -> list[str]:
         if c.dropped
     ]
     return found or ["Nothing is missing: every planned run is finished and was read."]
+
+
+def _not_measured(analysis: Analysis) -> Iterator[str]:
+    """Yield a sentence for each metric, trade-off or score of the base model that the study needs and runs lack."""
+    study = analysis.study
+    for metric in study.description.get("secondary", ()):
+        without = [run for run in study.finished if metric not in run.secondary]
+        if without:
+            value = without[0].metrics.get(f"report/{metric}")
+            shown = "" if value is None else f" ({value})"
+            yield (
+                f"{counted(len(without), 'run')} of {len(study.finished)} without a finite {metric}, such as "
+                f"{without[0].name}{shown}: left out of the tables of {metric}."
+            )
+    plan = study.description.get("trade_off")
+    if plan is not None and analysis.trade_off is None:
+        yield f"There is no trade-off of {plan['cost']} at equal {plan['at']}: no finished run has both."
+    without_base = [cell.name for cell in analysis.scored if cell.name not in study.base_models]
+    if without_base:
+        scoring = sorted({study.description["untouched"][name] for name in without_base})
+        yield (
+            f"The base model has no score for {_named(without_base)}: no finished run of {_named(scoring)} has "
+            "measured it."
+        )

@@ -258,3 +258,9 @@ def combined(axes: Sequence[Axis], zipped: Sequence[Sequence[str]], where: str =
             for name, value in zip(group, row, strict=True)
         }
         yield {axis.name: found[axis.name] for axis in axes}
+
+
+def tied(labels: Sequence[Mapping[str, str]], axis: str, other: str) -> bool:
+    """Whether two axes change together one to one in cells with these labels, as an axis does with itself."""
+    pairs = {(own[axis], own[other]) for own in labels}
+    return len(pairs) == len({a for a, _ in pairs}) == len({b for _, b in pairs})

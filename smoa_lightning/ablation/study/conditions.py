@@ -8,8 +8,8 @@ configuration key, and the test is one of
 * a comparison: one of ``> >= < <= == !=``, then a number, an axis or a configuration key:
   ``num_subspaces: '>1'``, ``r: '<num_subspaces'``; after ``==`` and ``!=`` also a text: ``partition: '!=none'``.
 
-An axis is compared by its value or by its label. A key that a cell does not set has its default value. If the strategy
-of a cell does not have the key, every test is false.
+An axis is compared by its value or by its label; a label in quotes is the same as one without. A key that a cell does
+not set has its default value. If the strategy of a cell does not have the key, every test is false.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from typing import Any
 
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.configuration.settings import ABSENT
+from smoa_lightning.configuration.yaml_files import read_flag
 
 _COMPARISON = re.compile(r"\s*(>=|<=|==|!=|>|<)\s*(\S.*?)\s*")
 _ORDER: dict[str, Callable[[float, float], bool]] = {
@@ -134,9 +135,11 @@ def _test(
 
 
 def equal(first: Any, second: Any) -> bool:
-    """Whether two values are equal: 1 equals 1.0, but true does not equal 1.
+    """Whether two values are equal: 1 equals 1.0, but true does not equal 1. A text equals what YAML reads it as.
 
-    >>> equal(1, 1.0), equal(True, 1), equal("r", "r")
-    (True, False, True)
+    >>> equal(1, 1.0), equal(True, 1), equal("r", "r"), equal("1e-3", 0.001), equal(None, "null"), equal("none", None)
+    (True, False, True, True, True, False)
     """
+    if isinstance(first, str) != isinstance(second, str):
+        first, second = (read_flag(v, "").value if isinstance(v, str) and v else v for v in (first, second))
     return isinstance(first, bool) == isinstance(second, bool) and bool(first == second)

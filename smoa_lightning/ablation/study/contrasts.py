@@ -14,7 +14,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from smoa_lightning.ablation.study.axes import Axis, label_of
+from smoa_lightning.ablation.study.axes import Axis, label_of, tied
 from smoa_lightning.ablation.study.space import Cell, Contrast
 from smoa_lightning.common.errors import UserError, nearest, the_nearest
 from smoa_lightning.configuration.yaml_files import LocatedYaml
@@ -129,7 +129,7 @@ class _Reader:
         """Return the weights of the least squares slope, within cells that are equal on all other axes."""
         places = {cell.name: self._place(cell) for cell in cells}
         groups: dict[tuple[str, ...], list[str]] = {}
-        others = [axis for axis in self.axes if not _tied(cells, self.axis.name, axis)]
+        others = [axis for axis in self.axes if not tied([cell.labels for cell in cells], self.axis.name, axis)]
         for cell in cells:
             groups.setdefault(tuple(cell.labels[axis] for axis in others), []).append(cell.name)
         centred: dict[str, float] = {}
@@ -157,9 +157,3 @@ class _Reader:
         """Return the labels that all cells of a group share, of axes with several values."""
         shared = [a for a in self.axes.values() if len(a.values) > 1 and len({c.labels[a.name] for c in group}) == 1]
         return ",".join(f"{axis.shown}={group[0].labels[axis.name]}" for axis in shared) or group[0].name
-
-
-def _tied(cells: Sequence[Cell], axis: str, other: str) -> bool:
-    """Whether two axes change together one to one, as an axis does with itself."""
-    pairs = {(cell.labels[axis], cell.labels[other]) for cell in cells}
-    return len(pairs) == len({a for a, _ in pairs}) == len({b for _, b in pairs})

@@ -81,8 +81,8 @@ class _Expansion:
                 cells.append(self._complete(cell, chosen))
         self._check_cells(cells, dropped)
         settings, where = [cell.settings for cell in cells], self.tree.where("secondary")
-        secondary = parse_secondary(self.tree.value.get("secondary"), self.objective, settings, where)
-        metrics = {cell.report_metric for cell in cells}
+        metrics = list(dict.fromkeys(cell.report_metric for cell in cells))
+        secondary = parse_secondary(self.tree.value.get("secondary"), metrics, settings, where)
         return Study(
             name=self.name,
             axes=self.axes,
@@ -96,10 +96,10 @@ class _Expansion:
             retries=retries(self.tree),
             keep=keep(self.tree),
             resolver=self.resolver,
-            margins=margins_of(self.tree, metrics.pop() if len(metrics) == 1 else "", secondary),
+            margins=margins_of(self.tree, metrics, secondary),
             secondary=secondary,
             contrasts=parse_contrasts(self.tree, self.axes, groups_by_rows(cells, self.resolver)),
-            trade_off=parse_trade_off(self.tree, self.axes, [*(cell.report_metric for cell in cells), *secondary]),
+            trade_off=parse_trade_off(self.tree, self.axes, [*metrics, *secondary], [c.labels for c in cells]),
         )
 
     # ------------------------------------------------------------------------------------------------------- overrides

@@ -135,25 +135,25 @@ def metric_of(
 
 
 def parse_secondary(
-    given: Any, objective: Objective, cells: Sequence[Mapping[str, Any]], where: str
+    given: Any, metrics: Sequence[str], cells: Sequence[Mapping[str, Any]], where: str
 ) -> tuple[str, ...]:
     """Return the further metrics of a report: a name or a list of names.
 
     Args:
         given: The value in the study file; None for no further metric.
-        objective: The objective of the study.
+        metrics: The metrics of the cells.
         cells: Resolved settings of each cell.
         where: Place of the value, for messages.
 
     Raises:
-        UserError: A metric is unknown, is named twice, is the objective, or is not measured by the task of a cell.
+        UserError: A metric is unknown, is named twice, is that of all cells, or is not measured by the task of a cell.
     """
     names = [given] if isinstance(given, str) else [] if given is None else given
     if not isinstance(names, list):
         raise UserError(f"{where}secondary is {given!r}, but must be a list of metrics, such as [expected_acc]")
     for place, name in enumerate(names):
         Objective.parse({"metric": name}, where)
-        if name in names[:place] or name == objective.metric:
+        if name in names[:place] or [name] == list(metrics):
             raise UserError(f"{where}secondary names {name} twice" if name in names[:place] else
                             f"{where}secondary names {name}, which is the objective")  # fmt: skip
         for settings in cells:

@@ -117,7 +117,12 @@ def read_study(files: Sequence[Path], flags: Iterable[tuple[str, str | None]] = 
     for key, text in flags:
         layer = _flag(key, text)
         layers += _overrides(layer)
-        tree = merged(tree, layer, DEPTHS | {name: 1 for name in ("baseline", "objective") if key != name})
+        single = tree.value.get("margin")
+        if key.startswith("margin.") and single is not None and not isinstance(single, Mapping):
+            raise UserError(
+                f"--{key}: the study has one margin, {single}; name all of them: --margin='{{acc: 1.0, nll: 0.01}}'"
+            )
+        tree = merged(tree, layer, DEPTHS | {name: 1 for name in ("baseline", "objective", "margin") if key != name})
     tree.value["overrides"] = layers
     return tree
 
@@ -213,20 +218,28 @@ def retries(tree: LocatedYaml) -> int:
     return given
 
 
-def margins_of(tree: LocatedYaml, objective: str, secondary: Sequence[str]) -> dict[str, float]:
+def margins_of(tree: LocatedYaml, metrics: Sequence[str], secondary: Sequence[str]) -> dict[str, float]:
     """Return metric -> largest difference that does not matter, in the unit of reports: points of an accuracy.
 
     Args:
         tree: The study.
-        objective: The metric that a plain number belongs to.
+        metrics: The metrics of the cells, which a plain number belongs to. If they are several, its metric is "".
         secondary: The other metrics of the report, which a mapping may name too.
 
     Raises:
-        UserError: A value is not a positive number, or the report has no such metric.
+        UserError: A value is not a positive number, the report has no such metric, or a plain number belongs to
+            metrics with different units.
     """
     given, where = tree.value.get("margin"), tree.where("margin")
     if given is None:
         return {}
+    objective = metrics[0] if len(metrics) == 1 else ""
+    units = {METRICS[metric].unit if metric in METRICS else metric for metric in metrics}
+    if not isinstance(given, Mapping) and len(units) > 1:
+        raise UserError(
+            f"{where}margin is {given!r}, but the metrics of the cells have different units: {', '.join(metrics)}; "
+            "set an objective that all cells have, or leave out the margin"
+        )
     found = dict(given) if isinstance(given, Mapping) else {objective: given}
     for metric, margin in found.items():
         if metric not in (objective, *secondary):

@@ -14,7 +14,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from smoa_lightning.ablation.study.axes import Axis
+from smoa_lightning.ablation.study.axes import Axis, tied
 from smoa_lightning.common.errors import UserError, nearest
 from smoa_lightning.configuration.yaml_files import LocatedYaml
 
@@ -41,16 +41,19 @@ class TradeOff:
     margin: float | None = None
 
 
-def parse_trade_off(tree: LocatedYaml, axes: Sequence[Axis], metrics: Sequence[str]) -> TradeOff | None:
+def parse_trade_off(
+    tree: LocatedYaml, axes: Sequence[Axis], metrics: Sequence[str], labels: Sequence[Mapping[str, str]]
+) -> TradeOff | None:
     """Read the trade-off of a study file; None without one.
 
     Args:
         tree: The study.
         axes: Its axes.
         metrics: The metrics of its report: objective and secondary.
+        labels: The labels of its cells.
 
     Raises:
-        UserError: A key or a value is unknown, or the axis has no numbers.
+        UserError: A key or a value is unknown, the axis has no numbers, or another axis changes with it.
     """
     given = tree.value.get("trade_off")
     if given is None:
@@ -79,6 +82,12 @@ def parse_trade_off(tree: LocatedYaml, axes: Sequence[Axis], metrics: Sequence[s
     for value in by_name[given["along"]].values:
         if isinstance(value.value, bool) or not isinstance(value.value, int | float):
             raise UserError(f"{where}trade_off.along is {given['along']}, but its value {value.label} is not a number")
+    for other in by_name.keys() - {given["along"]}:
+        if tied(labels, given["along"], other) and len({own[other] for own in labels}) > 1:
+            raise UserError(
+                f"{where}trade_off.along is {given['along']}, but {other} changes with it, so no two cells differ only "
+                f"in {given['along']}: leave {other} out"
+            )
     for key, low, high in (("share", 0.0, 1.0), ("margin", 0.0, math.inf)):
         number = given.get(key, 0.5)
         if isinstance(number, bool) or not isinstance(number, int | float) or not low < number < high:
