@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import PreTrainedModel
 
 from smoa_lightning.backbones.backbone import Location, content, reading_errors
@@ -16,7 +17,9 @@ from smoa_lightning.common.process_cache import cached
 
 
 def prepare_head(model: PreTrainedModel, location: Location, seed: int, pad_id: int | None) -> None:
-    """Give a new head its first values where the files lack it, and let it be trained.
+    """Give a new head its first values where the files lack it, and let it be trained, in float32.
+
+    Steps of usual learning rates are below the rounding of weights in half precision.
 
     Args:
         model: The loaded model; it is changed in place.
@@ -32,7 +35,18 @@ def prepare_head(model: PreTrainedModel, location: Location, seed: int, pad_id: 
         start_from_texts(model, location)
     follow_padding(model, location.head, pad_id)
     for name in new_head(model):
-        model.get_submodule(name).requires_grad_(True)
+        head = model.get_submodule(name).float().requires_grad_(True)
+        head.register_forward_pre_hook(_in_its_dtype, with_kwargs=True)
+
+
+def _in_its_dtype(head: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+    """Give a head its inputs in the number format of its weights; peft copies it with this hook."""
+    dtype = next(head.parameters()).dtype
+
+    def cast(value: Any) -> Any:
+        return value.to(dtype) if isinstance(value, torch.Tensor) and value.is_floating_point() else value
+
+    return tuple(map(cast, args)), {name: cast(value) for name, value in kwargs.items()}
 
 
 @torch.no_grad()

@@ -82,6 +82,14 @@ class Head:
         """Whether two heads have the same outputs; they may start from different values."""
         return (self.kind, self.names) == (other.kind, other.names)
 
+    def words(self) -> str:
+        """Return the head for messages: its kind and its outputs.
+
+        >>> Head("sequence_classification", ("no", "yes")).words()
+        'sequence classification (no, yes)'
+        """
+        return self.kind.replace("_", " ") + (f" ({', '.join(self.names)})" if self.names else "")
+
     def settings(self) -> dict[str, Any]:
         """Return what the config of the model says about the head; empty for a language model."""
         if not self.is_new:

@@ -98,6 +98,15 @@ def _two_selections(value: Value) -> None:
             f"data.selection_rows is {rows}, but data.selection is {selection}, which holds no training rows out: "
             "remove data.selection_rows"
         )
+    for key, why in (
+        ("train_per_class", "trains on a fixed order of all rows"),
+        ("num_fewshot", "has no other rows for the prompts"),
+    ):
+        if selection == ON_TRAINED and (given := value(f"data.{key}")) not in (None, 0):
+            raise UserError(
+                f"data.{key} is {given}, but data.selection is {ON_TRAINED}, which scores the trained rows and {why}: "
+                f"remove data.{key}"
+            )
     trained, reported = value("data.limit_train_rows"), value("data.limit_report_rows")
     if selection == ON_TRAINED and _is_whole(trained) and _is_whole(reported) and reported > trained:
         raise UserError(

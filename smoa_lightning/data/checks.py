@@ -25,13 +25,20 @@ OTHERS = (
 )  # that may contradict numbers or each other
 
 
+# Settings of prompts and replies, with the values that change nothing.
+OF_PROMPTS: dict[str, tuple[Any, ...]] = {
+    "packing": (False,), "num_fewshot": (0,), "bert_score": (None,), "max_new_tokens": (None,), "num_beams": (None, 1),
+    "loss_on": ("response",),
+}  # fmt: skip
+
+
 def check_labelling(protocols: Mapping[str, Protocol], trained: Sequence[str], settings: Mapping[str, Any]) -> None:
     """Refuse settings of prompts and replies for tasks with a label, and such tasks together with others.
 
     Args:
         protocols: Task -> its protocol, for all tasks of a run.
         trained: The tasks that are trained on.
-        settings: ``augmentation``, ``packing``, ``num_fewshot`` and ``bert_score``.
+        settings: The settings of the data module by their names.
 
     Raises:
         UserError: names the setting.
@@ -52,8 +59,8 @@ def check_labelling(protocols: Mapping[str, Protocol], trained: Sequence[str], s
             )
     if len(trained) > 1:
         raise UserError("data.mixture: a model with a new head is trained on one task; name it in data.task")
-    for key, none in (("packing", False), ("num_fewshot", 0), ("bert_score", None)):
-        if settings[key] != none:
+    for key, unused in OF_PROMPTS.items():
+        if settings[key] not in unused:
             raise UserError(
                 f"data.{key} is {settings[key]}, but task {labelled[0]!r} has no prompt and no reply, but a label: "
                 "remove it"

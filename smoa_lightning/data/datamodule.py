@@ -182,7 +182,7 @@ class TaskDataModule(SetsAccess, LightningDataModule):  # type: ignore[misc]  # 
         encoded = EncodingSettings(num_fewshot, chat_template, max_new_tokens, encoding, augmentation)
         self.sets = TaskSets(task, rows, encoded, mixture, report_tasks, protocol, fields, rules, class_names)
         protocols = {name: rows.protocol for name, rows in self.sets.all.items()}
-        check_labelling(protocols, list(self.sets.trained), vars(self))
+        check_labelling(protocols, list(self.sets.trained), {**vars(self), "loss_on": loss_on})
         if path is not None and source != "local":
             raise UserError(
                 f"data.path is set, but data.source is {source!r}: set data.source: local, or remove the path."

@@ -16,6 +16,7 @@ from smoa_lightning.training.checkpoint import evaluated, log_differences
 from smoa_lightning.training.lookups import floats
 from smoa_lightning.training.processes import ending_together
 from smoa_lightning.training.run_notes import evaluation_result
+from smoa_lightning.training.teacher import check_scoring_teacher
 from smoa_lightning.training.trained_on import read_fitting
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ def evaluate(run: Run, trainer: L.Trainer, function: Callable[..., Any], checkpo
     if checkpoint is not None:
         log_differences(run.config, evaluated(read_fitting(checkpoint, run.module)["config"]))
         kwargs["ckpt_path"] = checkpoint
+        check_scoring_teacher(run.module, run.data.encoding.max_length, checkpoint)
     run.data.setup(function.__name__)  # reads and encodes the rows, so that a refused row leaves no folder
     run.folder.mkdir(parents=True, exist_ok=True)
     with ending_together(trainer):

@@ -11,7 +11,7 @@ from peft import PeftModel
 from torch import nn
 
 from smoa_lightning.adapters.parameters import adapter_parameter_names, head_parameters
-from smoa_lightning.common.errors import UserError, one_line
+from smoa_lightning.common.errors import UserError, nearest, one_line
 from smoa_lightning.training.schedule import Decay, warmup_decay
 
 Factory = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
@@ -61,11 +61,16 @@ def with_groups(
         no_weight_decay: ``model.no_weight_decay``: parts of names of parameters without weight decay.
 
     Raises:
-        UserError: There is a rate, but no new head.
+        UserError: There is a rate, but no new head; a part of a name is in no name.
     """
     head = {id(parameter) for parameter in head_parameters(network)}
     check_head_rate(rate, bool(head))
     words = no_weight_decay or ()
+    names = [name for name, _ in network.named_parameters()]
+    for word in words:
+        if not any(word in name for name in names):
+            near = nearest(word, {part for name in names for part in name.split(".") if not part.isdecimal()}, 1)
+            raise UserError(f"model.no_weight_decay: no parameter has {word!r} in its name; the nearest is {near}")
     free = {id(p) for name, p in network.named_parameters() if any(word in name for word in words)}
     if rate is None and not free:
         return factory

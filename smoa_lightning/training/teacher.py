@@ -32,7 +32,7 @@ from smoa_lightning.common.errors import UserError
 from smoa_lightning.common.paths import check_teacher_name, local_path, near_place
 from smoa_lightning.objectives.distillation import DistillationConfig
 from smoa_lightning.objectives.objective import check_distillation
-from smoa_lightning.records.record import ADAPTER_FACTS
+from smoa_lightning.records.record import ADAPTER_FACTS, read_record
 from smoa_lightning.training.adapter_folder import (
     adapter_folder,
     load_adapter,
@@ -40,6 +40,7 @@ from smoa_lightning.training.adapter_folder import (
     reading,
     saved_backbone,
 )
+from smoa_lightning.training.run_checkpoints import run_of
 from smoa_lightning.training.trained_on import changes
 
 if TYPE_CHECKING:
@@ -83,8 +84,8 @@ class Teacher:
             raise UserError(f"{SETTING}: {error}") from error
         if not self.location.head.same_outputs(head):
             raise UserError(
-                f"{SETTING}: {settings.teacher!r} has the head {_words(self.location.head)}, but the run has "
-                f"{_words(head)}: name a teacher that was trained on the same task"
+                f"{SETTING}: {settings.teacher!r} has the head {self.location.head.words()}, but the run has "
+                f"{head.words()}: name a teacher that was trained on the same task"
             )
 
     @property
@@ -232,7 +233,7 @@ def open_teacher(module: FineTuneModule, max_length: int) -> Teacher | None:
 
 
 def check_teacher(folder: Path, earlier: Mapping[str, Any] | None, now: Mapping[str, Any] | None) -> None:
-    """Compare the files of a teacher with those at the start of an interrupted run.
+    """Compare the files of a teacher with those at the start of a run that is continued or tested.
 
     Raises:
         UserError: A file changed; the message names it.
@@ -245,8 +246,21 @@ def check_teacher(folder: Path, earlier: Mapping[str, Any] | None, now: Mapping[
     if changed:
         raise UserError(
             f"the run in {folder} began with different files of its teacher {now['name']!r} ({', '.join(changed)}): "
-            "restore them, or move the folder away to start again"
+            "restore them, or start a new run"
         )
+
+
+def check_scoring_teacher(module: FineTuneModule, max_length: int, checkpoint: str) -> None:
+    """Refuse another teacher than that of the run, if the rows are scored against it.
+
+    Raises:
+        UserError: A file of the teacher changed; the message names it.
+    """
+    folder = run_of(Path(checkpoint))
+    if folder is None or module.distillation is None or not module.distillation.score:
+        return
+    teacher = cast(Teacher, open_teacher(module, max_length))
+    check_teacher(folder, (read_record(folder) or {}).get("teacher"), teacher.facts())
 
 
 def image_difference(one: Any, other: Any) -> str:
@@ -320,6 +334,8 @@ def _settings_of(name: str, backbone: BackboneConfig) -> BackboneConfig:
 def _check_head_in_files(location: Location) -> None:
     """Refuse a model without the new head of the run, or with other classes; a name LABEL_0 means any class.
 
+    A model with several labels for a row is refused too.
+
     Raises:
         UserError: The message has the classes.
     """
@@ -328,6 +344,11 @@ def _check_head_in_files(location: Location) -> None:
     with reading_errors(location):
         architecture: Any = AutoConfig.from_pretrained(**location.reading())
     made = architecture.architectures or []
+    if getattr(architecture, "problem_type", None) == "multi_label_classification":
+        raise UserError(
+            f"{location.name!r} has several labels for a row (multi_label_classification), but a teacher needs one "
+            "distribution over the classes"
+        )
     ending = "ForImageClassification" if location.head.reads_images else "ForSequenceClassification"
     if not any(name.endswith(ending) for name in made):
         what = ", ".join(made) or "a model without a head"
@@ -339,7 +360,3 @@ def _check_head_in_files(location: Location) -> None:
         raise UserError(
             f"{location.name!r} has the outputs {', '.join(names)}, but the run has {', '.join(own)}, in this order"
         )
-
-
-def _words(head: Head) -> str:
-    return head.kind.replace("_", " ") + (f" ({', '.join(head.names)})" if head.names else "")

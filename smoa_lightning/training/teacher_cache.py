@@ -161,7 +161,7 @@ class TeacherCache:
             "smallest_mass": smallest,
         }
         logger.info("%s", cache_text(self.statistics))
-        if mean < LITTLE and is_first:
+        if mean < LITTLE and is_first and self.columns - self.top > 1:  # of one more class, the rest is the mass
             logger.warning(
                 "the distributions of the teacher in the cache have %.0f %% of its mass (mean at temperature %g): "
                 "raise model.distillation.cache_top, or lower model.distillation.temperature",

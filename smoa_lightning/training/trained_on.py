@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from smoa_lightning.backbones.heads import Head, head_of
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.common.other_backbone import FLAG, other_backbone_is_allowed
 from smoa_lightning.records.record import read_record
@@ -83,4 +84,24 @@ def read_fitting(checkpoint: str, module: FineTuneModule) -> dict[str, Any]:
     earlier = saved.get("backbone") or (record or {}).get("backbone") or {}
     full = module.adapter_config is None  # then the checkpoint has all weights
     check_trained_on(f"the checkpoint {checkpoint!r}", earlier, module.backbone_facts, weights=not full)
+    if earlier:
+        check_same_outputs(checkpoint, head_of(earlier.get("head")), module.objective.head)
     return saved
+
+
+def check_same_outputs(checkpoint: str, earlier: Head, now: Head) -> None:
+    """Refuse rows that need another head than that of a checkpoint: its outputs would get the names of other classes.
+
+    Args:
+        checkpoint: The checkpoint, for the message.
+        earlier: Its head.
+        now: The head that the rows need.
+
+    Raises:
+        UserError: The message has the outputs of both.
+    """
+    if not earlier.same_outputs(now) and {earlier.kind, now.kind} != {"regression"}:
+        raise UserError(
+            f"the checkpoint {checkpoint!r} has the head {earlier.words()}, but the rows need {now.words()}: use rows "
+            "with the same classes in the same order (data.class_names for your own images)"
+        )

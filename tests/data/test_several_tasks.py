@@ -129,6 +129,13 @@ def test_reporting_on_other_tasks(folder):
     assert label in (0, 1)
 
 
+def test_rows_that_are_not_reported_cannot_select_as_published(folder):
+    with pytest.raises(UserError, match=r"but data\.report_tasks has no piqa, so no report rows would select"):
+        make(folder, "piqa", report_tasks=["boolq"], selection="best_epoch_on_report", selection_rows=None)
+    data = make(folder, "piqa", report_tasks=["piqa", "boolq"], selection="best_epoch_on_report", selection_rows=None)
+    assert data.sets.all["piqa"].selects_on_report
+
+
 def test_the_context_of_the_model_bounds_prompts_and_replies(folder):
     data = make(folder / "piqa", protocol="generation", max_length=500, max_new_tokens=60)
     data.sets.fit_context(Limits(400))

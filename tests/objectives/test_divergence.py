@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,12 @@ def divergence(student: Any, teacher: Any, ids: torch.Tensor) -> float:
 
 
 def test_items_are_scored_by_the_divergence(
-    teacher: Path, tiny_backbone: Path, tiny_arguments: list[str], piqa_folder: Path, tmp_path: Path
+    teacher: Path,
+    tiny_backbone: Path,
+    tiny_arguments: list[str],
+    piqa_folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     run = tmp_path / "run"
     settings = {"teacher": str(teacher), "weight": 1.0, "positions": "all", "score": True}
@@ -92,6 +98,15 @@ def test_items_are_scored_by_the_divergence(
         assert metrics[f"{part}/kl_stderr"] > 0
     assert metrics["report/kl"] < metrics["base/kl"]  # it has learned from the teacher
     assert "selection/kl" in metrics
+
+    again = ["test", "--config", str(run / "config.yaml"), "--ckpt_path", str(run / "checkpoints" / "best.ckpt")]
+    assert main([*again, "--run.folder", str(tmp_path / "same")]) == 0
+    other = tmp_path / "other"  # another teacher in the place of the first one
+    shutil.copytree(tiny_backbone, other)
+    moved = settings | {"teacher": str(other)}
+    assert main([*again, "--run.folder", str(tmp_path / "t"), "--model.distillation", json.dumps(moved)]) == 2
+    assert "began with different files of its teacher" in capsys.readouterr().err
+    assert not (tmp_path / "t").exists()
 
 
 def test_each_teacher_has_a_baseline_and_a_base_model_of_its_own() -> None:

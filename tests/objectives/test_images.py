@@ -180,6 +180,13 @@ def test_names_of_classes_come_from_folders_settings_or_parquet(image_folder: Pa
     whole = datasets.load_dataset("imagefolder", data_dir=str(image_folder / "train"), split="train")
     whole.to_parquet(tmp_path / "train.parquet")
     assert names(tmp_path) == ("blue", "green", "red")
+    kinds = datasets.ClassLabel(names=["cold", "warm"])  # a second column of classes, before the first
+    both = whole.add_column("kind", [0] * len(whole)).cast_column("kind", kinds).rename_column("label", "fine")
+    (tmp_path / "two").mkdir()
+    both.rename_column("kind", "label").to_parquet(tmp_path / "two" / "train.parquet")
+    mapped = {"image": "image", "label": "fine"}
+    assert names(tmp_path / "two", fields=mapped) == ("blue", "green", "red")
+    assert names(tmp_path / "two") == ("cold", "warm")
     ours = TaskDataModule("image_classification", "local", path=str(image_folder))
     theirs = TaskDataModule("image_classification", "local", path=str(tmp_path))
     assert [row["label"] for row in ours.rows("train")] == [row["label"] for row in theirs.rows("train")]

@@ -17,6 +17,10 @@ from .test_run import arguments
 SETTINGS = {
     "--data.packing true": "data.packing is True, but task 'cola' has no prompt and no reply, but a label",
     "--data.num_fewshot 2": "data.num_fewshot is 2, but task 'cola' has no prompt and no reply, but a label",
+    "--data.max_new_tokens 4": "data.max_new_tokens is 4, but task 'cola' has no prompt and no reply",
+    "--data.num_beams 2": "data.num_beams is 2, but task 'cola' has no prompt and no reply",
+    "--data.loss_on all": "data.loss_on is all, but task 'cola' has no prompt and no reply",
+    "--data.selection trained_rows --data.train_per_class 4": "data.train_per_class is 4, but data.selection is",
     "--data.task mixture --data.mixture [cola,sst2]": "need different heads of the model",
     "--data.task mixture --data.mixture [rte,qnli] --data.report_tasks [rte]": "is trained on one task",
     "--model.backbone.quantization nf4": "model.backbone.quantization is 'nf4', but a new head",
@@ -39,6 +43,31 @@ def test_settings_of_language_models_are_refused(
     assert main(["fit", *flags, *setting.split()]) == 2
     assert SETTINGS[setting] in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_word_of_no_parameter_has_no_weight_decay_to_leave_out(
+    encoder: Callable[[str], Path], glue_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = [*arguments(encoder("bert"), glue_folder / "cola", tmp_path / "runs"), "--run.score_base", "false"]
+    assert main(["fit", *flags, "--model.no_weight_decay", "[bias, layernorm]"]) == 2
+    message = "model.no_weight_decay: no parameter has 'layernorm' in its name; the nearest is LayerNorm"
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("task", ["sst2", "stsb"])
+def test_a_checkpoint_is_tested_on_its_own_classes(
+    task: str, encoder: Callable[[str], Path], glue_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two tasks with two classes each: the outputs of one head would get the names of the other."""
+    flags = [*arguments(encoder("bert"), glue_folder / "cola", tmp_path / "runs"), "--trainer.max_steps", "1"]
+    assert main(["fit", *flags, "--run.score_base", "false", "--model.warmup", "0"]) == 0
+    best = next((tmp_path / "runs").rglob("best.ckpt"))
+    other = arguments(encoder("bert"), glue_folder / task, tmp_path / "t", task)
+    assert main(["test", *other, "--ckpt_path", str(best), "--run.folder", str(tmp_path / "t")]) == 2
+    refused = capsys.readouterr().err
+    outputs = {"sst2": "sequence classification (negative, positive)", "stsb": "regression"}[task]
+    assert "has the head sequence classification (unacceptable, acceptable), but the rows need " + outputs in refused
+    assert not (tmp_path / "t").exists()
 
 
 def test_a_missing_pooler_is_refused_unless_it_is_trained(

@@ -18,6 +18,7 @@ from smoa_lightning.records.selection import selection_note
 
 from ..runs import only_run
 
+LR = "--model.optimizer.init_args.lr"
 GLUE = Path(__file__).parents[2] / "experiments" / "glue"
 OVERLAYS = ("base", "surm_published")
 
@@ -115,6 +116,26 @@ def test_best_epoch_on_report_trains_on_all_rows_and_is_labelled(
     assert main(["report", str(only_run(tmp_path / "runs"))]) == 0
     (page,) = only_run(tmp_path / "runs").rglob("*.html")
     assert "Selection best_epoch_on_report" in page.read_text()
+
+
+@pytest.mark.parametrize("trained", ["adapter", "head"])
+def test_a_new_head_is_trained_in_float32_on_a_backbone_in_bfloat16(
+    trained: str, encoder: Callable[[str], Path], glue_folder: Path, tmp_path: Path
+) -> None:
+    """With a rate whose steps bfloat16 would round away, every weight of the head moves."""
+    heads = []
+    for rate in ("1.0e-12", "2.0e-5"):
+        root = tmp_path / rate
+        flags = arguments(encoder("bert"), glue_folder / "cola", root)
+        flags += ["--model.backbone.dtype", "bfloat16", "--model.head_lr" if trained == "adapter" else LR, rate]
+        flags += ["--model.warmup", "0", "--model.decay", "constant", "--run.score_base", "false"]
+        frozen = ["--config", str(GLUE.parent / "adapters" / "frozen.yaml"), "--model.head_lr", "null"]
+        assert main(["fit", *flags, *(frozen if trained == "head" else [])]) == 0
+        saved = torch.load(only_run(root) / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+        heads += [saved[name] for name in saved if name.endswith("weight") and "classifier" in name]
+    assert len(heads) == 2
+    assert {head.dtype for head in heads} == {torch.float32}
+    assert (heads[0] != heads[1]).all()
 
 
 def test_one_selection_excludes_the_other() -> None:

@@ -196,6 +196,8 @@ def test_heads_of_other_tasks_are_refused(
     turned = head_teacher(encoder("bert"), tmp_path / "turned", **named)
     assert "in this order" in refusal("rte", DistillationConfig(str(turned)))
     assert "has the head language model, but the run has" in refusal("rte", DistillationConfig(str(teacher_run)))
+    several = head_teacher(encoder("bert"), tmp_path / "several", problem_type="multi_label_classification")
+    assert "has several labels for a row (multi_label_class" in refusal("rte", DistillationConfig(str(several)))
     assert "positions is 'all', but a row of sequence classification" in refusal(
         "rte", DistillationConfig(bare, positions="all")
     )

@@ -348,6 +348,9 @@ def test_the_report_names_a_large_lora_and_rounded_weights() -> None:
     fidelity = {"before": {}, "after": {}, "primary": None, "rows": 0, "same_token": 1.0, "positions": 4}
     fidelity |= {"largest_difference": 0.0, "largest_logit": 1.0, "place": "a fixed text"}
     facts = {"fidelity": fidelity, "auto_class": "AutoModelForCausalLM", "dequantized": False}
+    assert "same next token" in table(facts | {"format": "adapter"})
+    number = facts | {"format": "adapter", "auto_class": "AutoModelForSequenceClassification", "head": "regression"}
+    assert "same" not in table(number)
     assert "--dtype float32 writes" in table(facts | {"format": "merged", "dtype": "bfloat16"})
     lora = facts | {"format": "lora", "dtype": "float32", "bytes": 9_000_000, "merged_bytes": 4_000_000}
     assert "the LoRA has 9.0 MB, more than the merged model with about 4.0 MB" in table(lora)

@@ -25,7 +25,7 @@ from smoa_lightning.data.tasks.base import ProtocolName
 from smoa_lightning.data.tasks.generic import CHOICE, task_with_fields, with_first_label
 from smoa_lightning.data.tasks.images import IMAGE_CLASSIFICATION, with_class_names
 from smoa_lightning.records.metric_table import COMMON
-from smoa_lightning.records.selection import ON_TRAINED
+from smoa_lightning.records.selection import ON_REPORT, ON_TRAINED
 
 if TYPE_CHECKING:
     from smoa_lightning.backbones.processor import Processor
@@ -82,13 +82,20 @@ class TaskSets:
                 f"data.selection is {ON_TRAINED}, which reports on the trained rows of one task: remove data.mixture"
                 " and data.report_tasks."
             )
+        if settings.selection == ON_REPORT and not {*names} <= {*reported}:
+            raise UserError(
+                f"data.selection is {ON_REPORT}, but data.report_tasks has no {min({*names} - {*reported})}, so no"
+                " report rows would select: add it, or remove data.selection."
+            )
         each = replace(settings, limit_train_rows=None) if name == MIXTURE else settings
 
         def rows_of(name: str) -> EncodedTask:
             kind = task_with_fields(get_task(name), fields)
             kind = with_first_label(kind, settings.first_label) if name == CHOICE.name else kind
             if name == IMAGE_CLASSIFICATION.name:
-                kind = with_class_names(kind, named_classes(settings, class_names))
+                kind = with_class_names(
+                    kind, named_classes(settings, class_names, str((fields or {}).get("label", "label")))
+                )
             here = replace(each, path=joined(str(path), name)) if several and path is not None else each
             return EncodedTask(kind, protocol_of(kind, protocol, rules), here, encoding)
 

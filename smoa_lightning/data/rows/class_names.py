@@ -12,7 +12,7 @@ from smoa_lightning.data.rows.split_files import split_files
 from smoa_lightning.data.rows.task_rows import RowSettings
 
 
-def named_classes(settings: RowSettings, given: Sequence[str] | None) -> list[str] | None:
+def named_classes(settings: RowSettings, given: Sequence[str] | None, column: str = "label") -> list[str] | None:
     """Return the names of the classes: the given ones, or those of the training images.
 
     These are the names of the folders, or the names of a column ``ClassLabel`` that the library ``datasets`` has
@@ -21,6 +21,7 @@ def named_classes(settings: RowSettings, given: Sequence[str] | None) -> list[st
     Args:
         settings: Where the rows are.
         given: ``data.class_names``.
+        column: The name of the labels in the files.
 
     Returns:
         None to keep the names of the task.
@@ -34,7 +35,7 @@ def named_classes(settings: RowSettings, given: Sequence[str] | None) -> list[st
         return None  # without a repository, ``TaskRows.resolve`` refuses the hub
     if settings.source == "local":
         first = split_files(settings.path, "train")[0]
-        names = class_names(first) if is_image_folder(first) else _in_parquet(first)
+        names = class_names(first) if is_image_folder(first) else _in_parquet(first, column)
         if len(names) == 1:
             raise UserError(f"data.path: the training images in {first} have one class, {names[0]}; two are needed")
         if names:
@@ -45,8 +46,8 @@ def named_classes(settings: RowSettings, given: Sequence[str] | None) -> list[st
     )
 
 
-def _in_parquet(file: str) -> list[str]:
-    """Return the names of the column ``label`` in the metadata of a Parquet file; empty if there are none."""
+def _in_parquet(file: str, column: str) -> list[str]:
+    """Return the names of the classes of a column in the metadata of a Parquet file; empty if there are none."""
     import pyarrow as pa
     from pyarrow import parquet
 
@@ -54,5 +55,5 @@ def _in_parquet(file: str) -> list[str]:
         return []
     with contextlib.suppress(pa.ArrowException, OSError, KeyError, TypeError, ValueError):
         facts = json.loads((parquet.read_schema(file).metadata or {})[b"huggingface"])
-        return [str(name) for name in facts["info"]["features"]["label"]["names"]]
+        return [str(name) for name in facts["info"]["features"][column]["names"]]
     return []

@@ -1,7 +1,8 @@
-"""Folders of images: one sub-folder for each class, with the name of the class."""
+"""Folders of images: one sub-folder for each class, with the name of the class; images may be deeper in it."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 
 from smoa_lightning.common.errors import UserError
@@ -9,7 +10,7 @@ from smoa_lightning.data.rows.located import Located
 from smoa_lightning.data.rows.locations import SPLIT_NAMES, entries, is_folder, is_url, joined
 from smoa_lightning.data.tasks.image_field import ENDINGS
 
-SEEN = 100  # entries of a sub-folder that are looked at
+logger = logging.getLogger(__name__)
 
 
 def is_image(name: str) -> bool:
@@ -20,7 +21,9 @@ def is_image(name: str) -> bool:
 def is_image_folder(folder: str) -> bool:
     """Return whether a folder has a sub-folder with images in it, and not only with the images of a split."""
     splits = {name for names in SPLIT_NAMES.values() for name in names}
-    return is_folder(folder) and any(name.lower() not in splits for name in _classes(folder))
+    return is_folder(folder) and any(
+        name.lower() not in splits and _holds_images(joined(folder, name)) for name in _folders(folder)
+    )
 
 
 def check_classes(folder: str) -> None:
@@ -38,17 +41,28 @@ def check_classes(folder: str) -> None:
 
 def class_names(folder: str) -> list[str]:
     """Return the names of the sub-folders with images, sorted."""
-    return sorted(_classes(folder))
+    return [name for name in _folders(folder) if any(map(is_image, _files(joined(folder, name))))]
 
 
-def _classes(folder: str) -> Iterator[str]:
-    for name, is_sub in entries(folder).items():
-        if is_sub and not name.startswith(".") and _holds_images(joined(folder, name)):
-            yield name
+def _folders(folder: str) -> list[str]:
+    """Return the names of the sub-folders, sorted."""
+    return sorted(name for name, is_sub in entries(folder).items() if is_sub and not name.startswith("."))
 
 
 def _holds_images(folder: str) -> bool:
-    return any(is_image(file) for file in list(entries(folder))[:SEEN])
+    """Whether a folder itself has images."""
+    return any(map(is_image, entries(folder)))
+
+
+def _files(folder: str) -> Iterator[str]:
+    """Yield the files of a folder and of the folders in it, with their paths in it, sorted."""
+    for name, is_sub in sorted(entries(folder).items()):
+        if name.startswith("."):
+            continue
+        if is_sub:
+            yield from (f"{name}/{file}" for file in _files(joined(folder, name)))
+        else:
+            yield name
 
 
 def read_images(folder: str) -> Iterator[Located]:
@@ -59,8 +73,13 @@ def read_images(folder: str) -> Iterator[Located]:
     """
     if is_url(folder):
         raise UserError(f"data.path: {folder} is a URL, but folders of images are read on this machine only: copy it")
+    others: list[str] = []
     for name in class_names(folder):
-        inside = joined(folder, name)
-        for file in sorted(file for file in entries(inside) if is_image(file)):
-            place = joined(inside, file)
-            yield Located(place, {"image": {"path": place}, "label": name})
+        for file in _files(joined(folder, name)):
+            place = joined(joined(folder, name), file)
+            if is_image(file):
+                yield Located(place, {"image": {"path": place}, "label": name})
+            else:
+                others.append(place)
+    if others:
+        logger.info("%d files are no images and are not read, such as %s", len(others), others[0])

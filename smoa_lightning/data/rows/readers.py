@@ -233,28 +233,65 @@ def read_table(file: DataFile, task: Task) -> Iterator[Located]:
     """
     # newline="": csv itself handles the line ends of Windows and of old Macs, and line ends within quotes
     with _text(file, newline="") as text:
-        first = text.readline()
-        unquoted = re.sub('"[^"]*"', "", first)
-        comma = next((sign for sign in ",;\t|" if sign in unquoted), ",")
-        csv.field_size_limit(LONGEST_FIELD)
-        reader = csv.reader(
-            itertools.chain([first], text), delimiter="\t" if file.ending == ".tsv" else comma, strict=True
-        )
-        begin = 0  # the last line of the row before
-        try:
-            header = next(reader, [])
-            refuse_duplicate_columns(file.name, header)
+        lines = _tab_lines(text) if _has_a_row_in_each_line(file) else _csv_lines(text, file)
+        _, header = next(lines, (0, []))
+        refuse_duplicate_columns(file.name, header)
+        for number, (line, values) in enumerate(lines, start=1):
+            here = place(file.name, number, line)
+            if len(values) != len(header):
+                raise UserError(f"{here}: has {len(values)} values, but the header names {len(header)} fields.")
+            yield Located(here, {name: task.parse(name, part) for name, part in zip(header, values, strict=True)})
+
+
+def _has_a_row_in_each_line(file: DataFile) -> bool:
+    """Whether the lines of a ``.tsv`` file have equally many tabs, so that no quoted value has a tab or a line break.
+
+    Then quotes belong to the texts, as in the files of GLUE, where they may be single. They join no lines.
+    """
+    if file.ending != ".tsv":
+        return False
+    with _text(file, newline="") as text:
+        counts = {line.count("\t") for line in text if line.strip("\r\n")}
+    return len(counts) == 1 and counts != {0}
+
+
+def _csv_lines(text: io.TextIOWrapper, file: DataFile) -> Iterator[tuple[int, list[str]]]:
+    """Yield the last line and the values of each row that is not empty.
+
+    Raises:
+        UserError: the quotes of the file are wrong.
+    """
+    first = text.readline()
+    unquoted = re.sub('"[^"]*"', "", first)
+    separator = "\t" if file.ending == ".tsv" else next((sign for sign in ",;\t|" if sign in unquoted), ",")
+    csv.field_size_limit(LONGEST_FIELD)
+    reader = csv.reader(itertools.chain([first], text), delimiter=separator, strict=True)
+    begin = 0  # the last line of the row before
+    try:
+        for values in reader:
+            if values:
+                yield reader.line_num, values
             begin = reader.line_num
-            for number, values in enumerate((values for values in reader if values), start=1):
-                here = place(file.name, number, reader.line_num)
-                if len(values) != len(header):
-                    raise UserError(f"{here}: has {len(values)} values, but the header names {len(header)} fields.")
-                yield Located(here, {name: task.parse(name, part) for name, part in zip(header, values, strict=True)})
-                begin = reader.line_num
-        except csv.Error as error:
-            last = reader.line_num
-            since = f"; the row begins at line {begin + 1}" if begin + 1 < last else ""
-            raise UserError(f"{file.name}, after line {last}: not a valid table ({error}{since}).") from None
+    except csv.Error as error:
+        last = reader.line_num
+        since = f"; the row begins at line {begin + 1}" if begin + 1 < last else ""
+        raise UserError(f"{file.name}, after line {last}: not a valid table ({error}{since}).") from None
+
+
+def _tab_lines(text: io.TextIOWrapper) -> Iterator[tuple[int, list[str]]]:
+    """Yield the number and the values of each line that is not empty.
+
+    Quotes around whole values are not a part of them: pandas writes these.
+    """
+    csv.field_size_limit(LONGEST_FIELD)
+    for number, line in enumerate(text, start=1):
+        own = line.rstrip("\r\n")
+        try:
+            values = next(csv.reader([own], delimiter="\t", strict=True), [])
+        except csv.Error:
+            values = own.split("\t")
+        if values:
+            yield number, values
 
 
 def read_text(file: DataFile, task: Task) -> Iterator[Located]:

@@ -260,7 +260,7 @@ class Task:
             try:
                 checked[name] = wanted.check(row[name])
             except RowError as error:
-                raise RowError(f"field {name!r} {error}") from None
+                raise type(error)(f"field {name!r} {error}") from None
         if self.rule is not None:
             self.rule(checked)
         return checked

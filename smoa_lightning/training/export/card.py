@@ -58,11 +58,13 @@ def _metric_names(fidelity: Facts) -> list[str]:
 
 def _lines(facts: Facts) -> Iterator[str]:
     fidelity = facts["fidelity"]
-    same = f"same next token at {fidelity['same_token']:.1%} of {fidelity['positions']} positions"
+    same = f"; same next token at {fidelity['same_token']:.1%} of {fidelity['positions']} positions"
     if facts["auto_class"] != CAUSAL:
-        same = f"same class for {fidelity['same_token']:.1%} of {fidelity['positions']} rows"
+        same = f"; same class for {fidelity['same_token']:.1%} of {fidelity['positions']} rows"
+    if facts.get("head") == "regression":
+        same = ""
     largest = f"(largest logit {fidelity['largest_logit']:.3g})"
-    yield f"largest logit difference: {fidelity['largest_difference']:.3g} {largest}; {same}"
+    yield f"largest logit difference: {fidelity['largest_difference']:.3g} {largest}{same}"
     yield f"logits compared on {fidelity['place']}"
     if "rank" in facts:
         yield f"rank {facts['rank']}: {facts['rank_reason']}"

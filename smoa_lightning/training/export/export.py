@@ -156,6 +156,7 @@ def _description(source: Source, options: Options, quantised: str | None) -> Fac
         "data_source": source.facts.get("data_source"),
         "step": source.facts.get("step"),
         "auto_class": location.head.auto_name,
+        "head": location.head.kind,
         "backbone": {"source": location.source, "name": source.facts["location"]["name"], "commit": location.commit},
         "quantized": quantised,
         "dequantized": quantised is not None and options.format != "adapter",

@@ -9,6 +9,7 @@ import pytest
 
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.data.datamodule import TaskDataModule
+from smoa_lightning.data.rows.image_folders import class_names, read_images
 from smoa_lightning.data.rows.split_files import split_files
 
 CLASSES = ("cat/1.jpg", "dog/1.jpg")
@@ -61,6 +62,16 @@ def test_a_split_that_is_not_used_may_have_no_classes(tmp_path: Path) -> None:
 def test_a_class_may_have_the_name_of_a_split(tmp_path: Path) -> None:
     make(tmp_path, "train/1.jpg", "car/1.jpg")  # vehicles
     assert split_files(str(tmp_path), "train") == [str(tmp_path)]
+
+
+@pytest.mark.parametrize("more", ["0.json", "sub/deep/9.JFIF"])
+def test_every_entry_of_a_class_is_looked_at(more: str, tmp_path: Path) -> None:
+    """Many other files do not hide a class, and images deeper in its folder are read."""
+    others = [f"dog/{number:03d}{more}" for number in range(150)] if more == "0.json" else [f"dog/{more}"]
+    make(tmp_path, "cat/1.jpg", *(["dog/z.jpg"] if more == "0.json" else []), *others)
+    assert class_names(str(tmp_path)) == ["cat", "dog"]
+    rows = [(row.place.removeprefix(f"{tmp_path}/"), row.row["label"]) for row in read_images(str(tmp_path))]
+    assert rows == [("cat/1.jpg", "cat"), ("dog/z.jpg" if more == "0.json" else f"dog/{more}", "dog")]
 
 
 def test_a_missing_split_of_images_is_a_folder(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.data.datamodule import TaskDataModule
 from smoa_lightning.data.tasks import GLUE, Regression, RowError, get_task
+from smoa_lightning.data.tasks.label_fields import ClassLabel
 from smoa_lightning.embedded import rows
 
 
@@ -53,6 +54,39 @@ def test_a_class_may_be_a_number_or_a_name() -> None:
 def test_other_labels_are_refused(task: str, label: Any, message: str) -> None:
     with pytest.raises(RowError, match=message):
         get_task(task).check({"sentence1": "a", "sentence2": "b", "label": label})
+
+
+def test_names_that_are_numbers_are_names_in_every_format() -> None:
+    stars = ClassLabel(("1", "2", "3"))
+    assert [stars.check(value) for value in (1, "1", 1.0, 3, "3")] == [0, 0, 0, 2, 2]
+    for value in (0, "0", 4):
+        with pytest.raises(RowError, match="must be one of 1, 2, 3"):
+            stars.check(value)
+    digits = ClassLabel(tuple("0123"))
+    assert [digits.check(value) for value in (0, "3")] == [0, 3]
+
+
+def test_labels_that_count_from_one_are_an_error_even_if_bad_rows_are_left_out(tmp_path: Path) -> None:
+    """Left out, the last class would be gone, and all others would have the name of the one before."""
+    write(tmp_path, [1, 2, 1, 2])
+    data = TaskDataModule("cola", "local", path=str(tmp_path), bad_rows="skip")
+    with pytest.raises(UserError, match=r"is 2, but must be one of 0 \(unac.*; labels that count from 1 need"):
+        data.rows("train")
+
+
+GLUE_LINES = ['"It is good , but', "a plain text", 'the end ."', '"whole"', 'a "word" in it', '"a" and "b"']
+
+
+def test_quotes_of_a_table_with_tabs_join_no_lines(tmp_path: Path) -> None:
+    """The files of GLUE have texts with single quotation marks; as in pandas without quoting, each line is a row."""
+    lines = [f"{text}\t{n % 2}" for n, text in enumerate(GLUE_LINES)]
+    (tmp_path / "train.tsv").write_text("\n".join(["sentence\tlabel", *lines]) + "\n")
+    data = TaskDataModule("sst2", "local", path=str(tmp_path), selection_rows=0)
+    plain = ["whole" if text == '"whole"' else text for text in GLUE_LINES]
+    assert [(row["sentence"], row["label"]) for row in data.rows("train")] == [(t, n % 2) for n, t in enumerate(plain)]
+    (tmp_path / "train.tsv").write_text('sentence\tlabel\n"two\nlines"\t1\n"a\ttab"\t0\n')
+    data = TaskDataModule("sst2", "local", path=str(tmp_path), selection_rows=0)
+    assert [row["sentence"] for row in data.rows("train")] == ["two\nlines", "a\ttab"]
 
 
 def test_numbers_of_a_text_table_are_read(tmp_path: Path, byte_tokenizer: Any) -> None:

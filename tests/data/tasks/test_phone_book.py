@@ -50,6 +50,8 @@ def test_settings_that_contradict_trained_rows() -> None:
         ({"limit_train_rows": 10, "limit_report_rows": 20}, "only 10 rows are trained: set it to at most 10"),
         ({"report_split": "test"}, "which reports on the trained rows of 'train': remove data.report_split"),
         ({"report_tasks": ["piqa"]}, "remove data.mixture and data.report_tasks"),
+        ({"num_fewshot": 2}, "scores the trained rows and has no other rows for the prompts: remove data.num_fewshot"),
+        ({"train_per_class": 2}, "remove data.train_per_class"),
     ):
         with pytest.raises(UserError, match=message):
             data(**settings)
