@@ -38,7 +38,7 @@ from smoa_lightning.common.errors import NotFinite, UserError
 from smoa_lightning.configuration.ranges import check_value
 from smoa_lightning.objectives import DistillationConfig, objective_of
 from smoa_lightning.training.checkpoint import check_tensors
-from smoa_lightning.training.first_gradients import warn_of_idle_tensors
+from smoa_lightning.training.first_step import warn_in_first_step
 from smoa_lightning.training.loss_scale import scaler_decides
 from smoa_lightning.training.optimizer import DEFAULT_OPTIMIZER, scheduled_optimizer, with_groups
 from smoa_lightning.training.packing_check import check_packing
@@ -272,7 +272,7 @@ class FineTuneModule(TaughtModule):
         self.log_dict({f"train/{name}": value / targets for name, value in zip(terms, sums, strict=True)})
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         average_gradients(self.trainer.strategy, parameters)
-        warn_of_idle_tensors(self.network, self.trainer)
+        warn_in_first_step(self.network, self.trainer)
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         for gradient in gradients:
             gradient.mul_(self.trainer.world_size / targets)  # they are averages over the processes

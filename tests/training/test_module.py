@@ -151,6 +151,26 @@ def test_a_layer_that_the_first_step_does_not_reach_is_named(
         assert ("exclude_modules" in told[0]) == (strategy != "full")
 
 
+@pytest.mark.parametrize("strategy", ["lora", "saved", "full"])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_trained_tensors_in_half_precision_are_named(
+    strategy: str,
+    dtype: str,
+    tiny_backbone: Path,
+    piqa_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    config = peft.LoraConfig(r=2, target_modules=["q_proj"], modules_to_save=["norm"])
+    monkeypatch.setitem(STRATEGIES, "saved", lambda: config)
+    module, data = build(tiny_backbone, piqa_folder, strategy, dtype=dtype)
+    trainer(max_steps=2).fit(module, data)
+    told = [line for line in caplog.messages if "trained tensors are in half precision" in line]
+    assert len(told) == (1 if dtype == "bfloat16" and strategy != "lora" else 0)
+    if told and strategy == "saved":
+        assert re.search(r"^5 trained tensors .* such as \S*input_layernorm\.modules_to_save", told[0])
+
+
 @pytest.mark.parametrize("scale", [0, 15])
 @pytest.mark.parametrize("strategy", ["delora", "smoa"])
 def test_an_adapter_without_any_gradient_is_told(

@@ -1,10 +1,11 @@
-"""Which trained tensors the first step does not reach: an adapter there does nothing."""
+"""What the first step shows: trained tensors that it does not reach, or whose number format loses small steps."""
 
 from __future__ import annotations
 
 import logging
 
 import lightning as L
+import torch
 from peft import PeftModel
 from torch import nn
 
@@ -35,11 +36,17 @@ def adapter_is_stuck(network: nn.Module) -> bool:
     return bool(gradients) and not any(bool(gradient.any()) for gradient in gradients)
 
 
-def warn_of_idle_tensors(network: nn.Module, trainer: L.Trainer) -> None:
-    """Warn if trainable tensors have no gradient after the backward pass of the first step, in the first process.
+def tensors_in_half_precision(network: nn.Module) -> list[str]:
+    """Return the names of the trainable tensors in float16 or bfloat16, in the order of the model."""
+    half = torch.float16, torch.bfloat16
+    return [name.removeprefix(PREFIX) for name, p in network.named_parameters() if p.requires_grad and p.dtype in half]
 
-    This is no error: an expert of a mixture that no token chose, or a layer that was dropped at random, may be reached
-    later. Nor are gradients that are all zero: a student may begin equal to its teacher.
+
+def warn_in_first_step(network: nn.Module, trainer: L.Trainer) -> None:
+    """Warn of trainable tensors without a gradient, or in half precision, after the backward pass of the first step.
+
+    No gradient is no error: an expert of a mixture that no token chose, or a layer that was dropped at random, may be
+    reached later. Nor are gradients that are all zero: a student may begin equal to its teacher.
     """
     if trainer.global_step > 0:
         return
@@ -49,6 +56,13 @@ def warn_of_idle_tensors(network: nn.Module, trainer: L.Trainer) -> None:
     )  # in all processes
     if not trainer.is_global_zero:
         return
+    if half := tensors_in_half_precision(network):
+        logger.warning(
+            "%d trained tensors are in half precision, such as %s: steps below its rounding are lost; "
+            "model.backbone.dtype float32 with trainer.precision bf16-mixed keeps them",
+            len(half),
+            half[0],
+        )
     if names:
         of_adapter = isinstance(network, PeftModel) and SAVED not in names[0]
         logger.warning(
