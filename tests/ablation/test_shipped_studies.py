@@ -108,6 +108,21 @@ def test_a_study_on_a_real_model_keeps_the_runs_of_its_first_piece(name: str, ov
             assert model["adapter"]["init_args"]["forward"] == "split"
 
 
+def test_the_first_piece_of_sst2_is_a_part_of_it() -> None:
+    """Each method has the same rates; the head alone searches the rate that the other heads have fixed."""
+    file = ROOT / "ablations/minilm/sst2.yaml"
+    piece, whole = load_study([file, file.parent / "overlays/sst2_first.yaml"]), load_study([file])
+    assert {cell.name for cell in piece.cells} < {cell.name for cell in whole.cells}
+    assert (len(piece.cells), len(whole.cells)) == (7, 13)
+    for cell in whole.cells:
+        (rate,) = cell.parameters
+        assert rate.key == "model.optimizer.init_args.lr"
+        assert (cell.settings["model"]["head_lr"] is None) == (cell.name == "method=head")
+        run = whole.final_run(cell, 0, {rate.key: rate.example})
+        check_arguments("fit", list(run.arguments))
+    assert compare_descriptions(describe_study(piece), describe_study(whole), "x")
+
+
 def test_smoke_is_two_by_two_with_two_seeds() -> None:
     study = load_study([ROOT / "ablations/smoke.yaml"])
     assert (len(study.cells), len(study.axes), study.seeds) == (4, 2, (0, 1))
