@@ -85,6 +85,14 @@ def test_labels_with_numbers_have_a_trend(made: Any) -> None:
             made(axes={"size": sizes}, contrasts={"rank": {"size": wrong}})
 
 
+def test_a_contrast_names_the_cells_that_are_left(made: Any) -> None:
+    """A piece of a study leaves cells out, and the contrasts of the whole study stay declared."""
+    contrasts = {"high": {"r": [[8, 16, 32], 4]}, "trend": {"r": {"log": {4: 4, 8: 8, 16: 16, 32: 32}}}}
+    high, trend = made(axes={"r": [4, 8, 16, 32]}, drop=[{"r": 16}], contrasts=contrasts).contrasts
+    assert (high.above, high.below, high.weights) == ("r=8+32", "r=4", {"r=4": -1, "r=8": 0.5, "r=32": 0.5})
+    assert trend.below == "r (4: 4, 8: 8, 32: 32)"
+
+
 def test_each_set_of_rows_has_its_own_contrast(made: Any) -> None:
     study = made(axes={"data.task": ["piqa", "boolq"], "r": [4, 8]}, contrasts={"rank": {"r": [8, 4]}})
     assert [each.name for each in study.contrasts] == ["rank, task=piqa", "rank, task=boolq"]

@@ -88,12 +88,15 @@ class _Reader:
         weights = self._slope(cells) if self.trend else self._difference(cells)
         if not weights:
             return None
+        has_cells = {cell.labels[self.axis.name] for cell in cells}  # cells with other labels were dropped
         shown, only = self.axis.shown, ",".join(f"{self.axes[a].shown}={label}" for a, label in self.only.items())
         if self.numbers is not None:
-            shown = f"{shown} ({', '.join(f'{label}: {number:g}' for label, number in self.numbers.items())})"
+            listed = (f"{label}: {number:g}" for label, number in self.numbers.items() if label in has_cells)
+            shown = f"{shown} ({', '.join(listed)})"
         above, below = TRENDS.get(str(self.trend), "").format(shown), shown
         if self.trend is None:
-            above, below = (f"{shown}={'+'.join(side)}" for side in self.sides)
+            sides = (dict.fromkeys(label for label in side if label in has_cells) for side in self.sides)
+            above, below = (f"{shown}={'+'.join(side)}" for side in sides)
         if only:
             above, below = f"{above} ({only})", f"{below} ({only})"
         name = f"{self.name}, {self._rows(group)}" if several else self.name
