@@ -75,7 +75,7 @@ def test_a_search_without_remaining_trials_reads_no_rows(
     study = make({"r": [2, 4]}, {"trainer.max_steps": 3}, search=SEARCH)
     checked: list[list[str]] = []
     monkeypatch.setattr(estimate, "check_cells", lambda study, cells: checked.append([cell.name for cell in cells]))
-    done = [{"state": "PRUNED"}, {"state": "PRUNED"}]
+    done = [{"number": 0, "state": "PRUNED"}, {"number": 1, "state": "PRUNED"}]
     for finished, names in (([], ["r=2", "r=4"]), (["r=2"], ["r=4"]), (["r=2", "r=4"], None)):
         write_sealed(tmp_path / TRIALS, {"searches": {name: {"trials": done} for name in finished}})
         checked.clear()

@@ -143,7 +143,7 @@ class Work:
     def _trial(self, cell: Cell, search: CellSearch, claimed: ClaimedTrial) -> None:
         """Run a trial with every seed of the search; its result is the mean.
 
-        Values with which training diverges are no fault to mend: the trial is pruned, and not tried again.
+        Values with which training diverges are no fault to fix: the trial is pruned, and not tried again.
         """
         ledger, values, seconds = search.ledger, [], 0.0
         runs: list[Run] = []
@@ -246,5 +246,5 @@ def score_of(record: Mapping[str, Any], metric: str) -> float:
     if value is None:
         raise ValueError(f"the run has no {metric}")
     if not math.isfinite(value):
-        raise NotFinite(f"{metric} is {value}")
+        raise NotFinite(f"the run has no {metric}: it is {value}")
     return float(value)
