@@ -53,7 +53,7 @@ def test_the_site_has_settings_flow_charts_the_notebook_and_reports_of_studies(s
     assert 'id="data.batch_size"' in (site / "reference" / "settings.html").read_text(encoding="utf-8")
     assert 'class="flow-chart"' in (site / "architecture.html").read_text(encoding="utf-8")
     assert "get_peft_model" in (site / "notebooks" / "first_adapter.html").read_text(encoding="utf-8")
-    assert (site / "studies" / "underpowered" / "methods" / "figures" / "forest.svg").is_file()
+    assert (site / "studies" / "reviewers" / "figures" / "forest.svg").is_file()
 
 
 def test_a_missing_page_an_anchor_and_a_remote_script_are_found(tmp_path: Path) -> None:
