@@ -14,6 +14,7 @@ from smoa_lightning.ablation.report.folder import read_study
 from smoa_lightning.ablation.report.item_file import ITEM_FILE, item_file
 from smoa_lightning.ablation.report.latex import latex
 from smoa_lightning.ablation.report.markdown import markdown
+from smoa_lightning.ablation.statistics.verdict import EQUIVALENT
 from smoa_lightning.commands.arguments import ArgumentParser
 from smoa_lightning.common.atomic_files import replacing
 from smoa_lightning.common.errors import UserError, nearest
@@ -69,6 +70,8 @@ def main(args: list[str]) -> None:
     finished, planned = len(analysis.study.finished), len(analysis.cells) * len(analysis.study.description["seeds"])
     established = sum(each.verdict.established for each in analysis.comparisons)
     tested = f"{established} of {len(analysis.comparisons)} differences from the baseline established"
+    if equivalent := sum(each.verdict.outcome == EQUIVALENT for each in analysis.comparisons):
+        tested += f", {equivalent} equivalent within the margin"
     if not analysis.comparisons:
         tested = "no baseline or no pair of finished cells, so no difference was tested"
     print(f"{document.title}: {finished} of {planned} final runs, {tested}")

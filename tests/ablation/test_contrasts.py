@@ -91,6 +91,18 @@ def test_a_contrast_names_the_cells_that_are_left(made: Any) -> None:
     high, trend = made(axes={"r": [4, 8, 16, 32]}, drop=[{"r": 16}], contrasts=contrasts).contrasts
     assert (high.above, high.below, high.weights) == ("r=8+32", "r=4", {"r=4": -1, "r=8": 0.5, "r=32": 0.5})
     assert trend.below == "r (4: 4, 8: 8, 32: 32)"
+    piece, whole = (
+        describe_study(made(axes={"r": [4, 8, 16, 32]}, drop=drop, contrasts=contrasts)) for drop in ([{"r": 16}], None)
+    )
+    assert not [change for change in compare_descriptions(piece, whole, "x") if "contrasts" in change]
+    for contrast in piece["contrasts"].values():
+        contrast.pop("declared")  # as earlier versions wrote it: with the names of all sides
+    piece["contrasts"]["high"]["above"], piece["contrasts"]["trend"]["below"] = (
+        "r=8+16+32",
+        "r (4: 4, 8: 8, 16: 16, 32: 32)",
+    )
+    piece["contrasts"]["trend"]["above"] = "2 x r (4: 4, 8: 8, 16: 16, 32: 32)"
+    assert not [change for change in compare_descriptions(piece, whole, "x") if "contrasts" in change]
 
 
 def test_each_set_of_rows_has_its_own_contrast(made: Any) -> None:

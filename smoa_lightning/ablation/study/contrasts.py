@@ -11,7 +11,7 @@ contrasts:
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 from smoa_lightning.ablation.study.axes import Axis, label_of, tied
@@ -88,19 +88,22 @@ class _Reader:
         weights = self._slope(cells) if self.trend else self._difference(cells)
         if not weights:
             return None
-        has_cells = {cell.labels[self.axis.name] for cell in cells}  # cells with other labels were dropped
+        name = f"{self.name}, {self._rows(group)}" if several else self.name
+        left = self._sides({cell.labels[self.axis.name] for cell in cells})
+        declared = self._sides({value.label for value in self.axis.values})
+        return Contrast(name, *left, weights, tuple(cell.name for cell in group), declared)
+
+    def _sides(self, labels: Container[str]) -> tuple[str, str]:
+        """Return the names of both sides, with only some labels of the axis."""
         shown, only = self.axis.shown, ",".join(f"{self.axes[a].shown}={label}" for a, label in self.only.items())
         if self.numbers is not None:
-            listed = (f"{label}: {number:g}" for label, number in self.numbers.items() if label in has_cells)
+            listed = (f"{label}: {number:g}" for label, number in self.numbers.items() if label in labels)
             shown = f"{shown} ({', '.join(listed)})"
         above, below = TRENDS.get(str(self.trend), "").format(shown), shown
         if self.trend is None:
-            sides = (dict.fromkeys(label for label in side if label in has_cells) for side in self.sides)
+            sides = (dict.fromkeys(label for label in side if label in labels) for side in self.sides)
             above, below = (f"{shown}={'+'.join(side)}" for side in sides)
-        if only:
-            above, below = f"{above} ({only})", f"{below} ({only})"
-        name = f"{self.name}, {self._rows(group)}" if several else self.name
-        return Contrast(name, above, below, weights, tuple(cell.name for cell in group))
+        return (f"{above} ({only})", f"{below} ({only})") if only else (above, below)
 
     def _compares(self, axis: str, value: Any) -> bool:
         if isinstance(value, list):

@@ -101,6 +101,7 @@ class Contrast:
         below: What it is compared with, in words.
         weights: Name of a cell -> its weight; only cells with a weight.
         cells: Names of all cells with the same report rows.
+        declared: Both sides in words as declared, also with labels of which no cell is left.
     """
 
     name: str
@@ -108,6 +109,7 @@ class Contrast:
     below: str
     weights: Mapping[str, float]
     cells: tuple[str, ...]
+    declared: tuple[str, str]
 
 
 @dataclass(frozen=True)

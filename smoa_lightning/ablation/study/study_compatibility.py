@@ -213,7 +213,8 @@ def _changes(stored: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]
             before, after = (sorted(set(other.values())) for other in (before, after))
         if key == "contrasts":  # the weights of new cells are not a change
             before, after = (
-                {name: [c["above"], c["below"]] for name, c in (other or {}).items()} for other in (before, after)
+                {name: c.get("declared", [c["above"], c["below"]]) for name, c in (other or {}).items()}
+                for other in (before, after)
             )
         if before != after:
             yield f"{key} was {json.dumps(before)} and is {json.dumps(after)}"
@@ -230,6 +231,7 @@ def _contrast(contrast: Contrast) -> dict[str, Any]:
     return {
         "above": contrast.above,
         "below": contrast.below,
+        "declared": list(contrast.declared),
         "weights": dict(contrast.weights),
         "cells": list(contrast.cells),
     }
