@@ -50,10 +50,8 @@ def warn_in_first_step(network: nn.Module, trainer: L.Trainer) -> None:
     """
     if trainer.global_step > 0:
         return
-    names, stuck = (
-        tensors_without_gradient(network),
-        adapter_is_stuck(network),
-    )  # in all processes
+    names = tensors_without_gradient(network)
+    stuck = adapter_is_stuck(network)  # in all processes, since gradients may be shared out
     if not trainer.is_global_zero:
         return
     if half := tensors_in_half_precision(network):
