@@ -16,8 +16,8 @@ from smoa_lightning.training.checkpoint import evaluated, log_differences
 from smoa_lightning.training.lookups import floats
 from smoa_lightning.training.processes import ending_together
 from smoa_lightning.training.run_notes import evaluation_result
-from smoa_lightning.training.teacher import check_scoring_teacher
 from smoa_lightning.training.trained_on import read_fitting
+from smoa_lightning.training.unchanged import check_scoring_teacher
 
 if TYPE_CHECKING:
     from smoa_lightning.training.run import Run

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -32,7 +31,7 @@ from smoa_lightning.common.errors import UserError
 from smoa_lightning.common.paths import check_teacher_name, local_path, near_place
 from smoa_lightning.objectives.distillation import DistillationConfig
 from smoa_lightning.objectives.objective import check_distillation
-from smoa_lightning.records.record import ADAPTER_FACTS, read_record
+from smoa_lightning.records.record import ADAPTER_FACTS
 from smoa_lightning.training.adapter_folder import (
     adapter_folder,
     load_adapter,
@@ -40,8 +39,6 @@ from smoa_lightning.training.adapter_folder import (
     reading,
     saved_backbone,
 )
-from smoa_lightning.training.run_checkpoints import run_of
-from smoa_lightning.training.trained_on import changes
 
 if TYPE_CHECKING:
     from smoa_lightning.training.module import FineTuneModule
@@ -230,37 +227,6 @@ def open_teacher(module: FineTuneModule, max_length: int) -> Teacher | None:
     except UserError as error:
         raise UserError(str(error) if SETTING in str(error) else f"{SETTING}: {error}") from error
     return teacher
-
-
-def check_teacher(folder: Path, earlier: Mapping[str, Any] | None, now: Mapping[str, Any] | None) -> None:
-    """Compare the files of a teacher with those at the start of a run that is continued or tested.
-
-    Raises:
-        UserError: A file changed; the message names it.
-    """
-    if not earlier or not now:
-        return
-    changed = changes(earlier.get("backbone", {}), now.get("backbone", {}))
-    old, new = earlier.get("adapter", {}), now.get("adapter", {})
-    changed += [f"{name} changed" for name in sorted(old.keys() | new.keys()) if old.get(name) != new.get(name)]
-    if changed:
-        raise UserError(
-            f"the run in {folder} began with different files of its teacher {now['name']!r} ({', '.join(changed)}): "
-            "restore them, or start a new run"
-        )
-
-
-def check_scoring_teacher(module: FineTuneModule, max_length: int, checkpoint: str) -> None:
-    """Refuse another teacher than that of the run, if the rows are scored against it.
-
-    Raises:
-        UserError: A file of the teacher changed; the message names it.
-    """
-    folder = run_of(Path(checkpoint))
-    if folder is None or module.distillation is None or not module.distillation.score:
-        return
-    teacher = cast(Teacher, open_teacher(module, max_length))
-    check_teacher(folder, (read_record(folder) or {}).get("teacher"), teacher.facts())
 
 
 def image_difference(one: Any, other: Any) -> str:

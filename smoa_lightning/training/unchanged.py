@@ -1,11 +1,11 @@
-"""Whether a resumed run reads what it read at its start: the same rows and the same files of the backbone."""
+"""Whether a resumed or tested run reads what it read at its start: rows, and files of the backbone and the teacher."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from smoa_lightning.backbones.hub import hub_answers
 from smoa_lightning.common.errors import UserError
@@ -13,13 +13,14 @@ from smoa_lightning.common.paths import local_path
 from smoa_lightning.records.record import read_record, signature
 from smoa_lightning.training.callbacks.forgetting import EMBEDDED
 from smoa_lightning.training.checkpoint import file_digest
-from smoa_lightning.training.run_checkpoints import resume_point
-from smoa_lightning.training.teacher import check_teacher
+from smoa_lightning.training.run_checkpoints import resume_point, run_of
+from smoa_lightning.training.teacher import Teacher, open_teacher
 from smoa_lightning.training.trained_on import changes
 
 if TYPE_CHECKING:
     from smoa_lightning.backbones.backbone import Location
     from smoa_lightning.data.datamodule import TaskDataModule
+    from smoa_lightning.training.module import FineTuneModule
 
 ROWS = "rows"  # key of the digests of a run's rows and texts in its record
 TEXT = "forgetting.text"  # the setting that names a text
@@ -141,6 +142,37 @@ def rows_to_continue(
     check_teacher(folder, earlier.get("teacher"), teacher)
     rows: dict[str, str] = earlier.get("data", {}).get(ROWS, {})
     return rows
+
+
+def check_teacher(folder: Path, earlier: Mapping[str, Any] | None, now: Mapping[str, Any] | None) -> None:
+    """Compare the files of a teacher with those at the start of a run that is continued or tested.
+
+    Raises:
+        UserError: A file changed; the message names it.
+    """
+    if not earlier or not now:
+        return
+    changed = changes(earlier.get("backbone", {}), now.get("backbone", {}))
+    old, new = earlier.get("adapter", {}), now.get("adapter", {})
+    changed += [f"{name} changed" for name in sorted(old.keys() | new.keys()) if old.get(name) != new.get(name)]
+    if changed:
+        raise UserError(
+            f"the run in {folder} began with different files of its teacher {now['name']!r} ({', '.join(changed)}): "
+            "restore them, or start a new run"
+        )
+
+
+def check_scoring_teacher(module: FineTuneModule, max_length: int, checkpoint: str) -> None:
+    """Refuse another teacher than that of the run, if the rows are scored against it.
+
+    Raises:
+        UserError: A file of the teacher changed; the message names it.
+    """
+    folder = run_of(Path(checkpoint))
+    if folder is None or module.distillation is None or not module.distillation.score:
+        return
+    teacher = cast(Teacher, open_teacher(module, max_length))
+    check_teacher(folder, (read_record(folder) or {}).get("teacher"), teacher.facts())
 
 
 def text_digests(config: Mapping[str, Any]) -> dict[str, str]:

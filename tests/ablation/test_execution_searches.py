@@ -139,3 +139,24 @@ def test_every_cell_has_the_same_number_of_trials_if_some_fail(tmp_path: Path) -
         assert len(attempts[1]) == 2  # retries: 1
         assert count[f"{cell.name},trial=1,seed=1000"] == 2
     assert [f.reason for f in worker.status.failures()] == ["ValueError: no"] * 2
+
+
+def test_a_trial_whose_score_is_infinite_is_pruned_and_its_seeds_are_not_tried_again(tmp_path: Path) -> None:
+    """Training may end well with a perplexity that overflows: a result of these values, as a loss that is nan."""
+    study = load_study([study_file(tmp_path, GRID + SEARCH)], [("axes.r", "[2]"), ("baseline", "{r: 2}")])
+
+    def fit(run: Any, folder: Path, *rest: Any, **more: Any) -> None:
+        fake_worker.fit(run, folder, *rest, **more)
+        if run.stage == "search" and run.trial != 2:
+            record = json.loads((folder / "record.json").read_text())
+            record["metrics"]["selection/acc"] = float("inf")
+            (folder / "record.json").write_text(json.dumps(record))
+
+    worker = work(study, tmp_path / "out", fit)
+    worker.until_done(poll=0.01)
+    (search,) = json.loads((tmp_path / "out" / "trials.json").read_text())["searches"].values()
+    states = [trial["state"] for trial in search["trials"]]
+    assert states == ["PRUNED", "PRUNED", "COMPLETE", "PRUNED", "PRUNED"]
+    assert search["trials"][0]["reason"] == "diverged: the run has no selection/acc: it is inf"
+    assert search["best"] == 2
+    assert worker.status.failures() == []

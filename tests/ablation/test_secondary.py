@@ -18,6 +18,7 @@ from smoa_lightning.ablation.report.item_file import BASE, ITEM_FILE
 from smoa_lightning.ablation.report.paired_cells import SeedPools
 from smoa_lightning.ablation.report.secondary import sharpness
 from smoa_lightning.ablation.statistics import corrected, crossed_difference, holm, pooled_for_differences
+from smoa_lightning.ablation.study.expand import load_study
 from smoa_lightning.ablation.study.study_compatibility import check_folder, describe_study
 from smoa_lightning.commands.report import write_report
 from smoa_lightning.common.errors import UserError
@@ -185,6 +186,28 @@ def test_each_metric_has_a_margin_of_its_own(made: Any) -> None:
     ):
         with pytest.raises(UserError, match=message):
             made(**keys, margin=given)
+
+
+def test_a_secondary_metric_that_is_the_default_objective_is_refused(made: Any) -> None:
+    with pytest.raises(UserError, match="secondary names acc, which is the objective"):
+        made(axes={"r": [4, 8]}, secondary=["acc"], margin={"acc": 1.0})
+
+
+def test_one_margin_needs_metrics_of_one_unit(made: Any) -> None:
+    keys: dict[str, Any] = {"axes": {"data.task": ["sst2", "cola"], "r": [4, 8]}, "baseline": {"r": 4}}
+    with pytest.raises(UserError, match=r"margin is 1\.0, but the metrics of the cells have different units: acc, mcc"):
+        made(**keys, margin=1.0)
+    assert made(**keys, objective="acc", margin=1.0).margins == {"acc": 1.0}
+
+
+def test_a_flag_changes_one_margin_and_keeps_the_others(made: Any, tmp_path: Path) -> None:
+    keys = {"axes": {"r": [4, 8]}, "objective": "acc", "secondary": ["nll"]}
+    made(**keys, margin={"acc": 1.0, "nll": 0.01})
+    file = tmp_path / "study.yaml"
+    assert load_study([file], [("margin.nll", "0.02")]).margins == {"acc": 1.0, "nll": 0.02}
+    made(**keys, margin=1.0)
+    with pytest.raises(UserError, match=r"--margin\.nll: the study has one margin, 1\.0; name all of them"):
+        load_study([file], [("margin.nll", "0.02")])
 
 
 def test_secondary_metrics_may_change_in_a_folder(made: Any, tmp_path: Path) -> None:

@@ -130,7 +130,7 @@ def rank_and_accuracy() -> str:
     for number, row in enumerate(gains):
         y, name = TOP + ROW * (number + 0.5), row["cell"].partition("=")[2]
         mean, low, high = (100 * float(row[key]) for key in ("difference", "low_corrected", "high_corrected"))
-        parts.append(text(24, y + 5, NAMES[name]))
+        parts.append(text(24, y + 5, NAMES.get(name, name)))
         parts.append(line(x(max(low, 0)), y, x(high), y, BLUE, ' stroke-width="2.5"'))
         parts.append(f'<circle cx="{x(mean):.1f}" cy="{y:.1f}" r="5" fill="{BLUE}"/>')
         parts.append(text(RIGHT + 76, y + 5, f"{float(cells[row['cell']]['effective_rank']):.0f}", "middle"))
