@@ -58,7 +58,8 @@ class TaskDataModule(SetsAccess, LightningDataModule):  # type: ignore[misc]  # 
         first_label: With task ``choice``: 1 if labels are numbers from 1 on. ``null`` or 0 means positions from 0 on,
             letters or texts.
         class_names: With task ``image_classification``: the names of the classes in the order of their labels. ``null``
-            takes the names of the folders of the training images, or those in a Parquet file.
+            takes the names of the folders of the training images, or those in a Parquet file, and records them, so
+            that ``test`` needs no training images.
         augmentation: Random changes of training images, one after the other: a list of ``{class_path, init_args}`` of
             any callable on a PIL image, such as ``torchvision.transforms.v2.RandomHorizontalFlip`` (from the extra
             ``images``). Only training uses it; scoring never does. ``null`` changes no image.

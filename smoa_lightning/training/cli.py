@@ -218,6 +218,7 @@ class FineTuneCLI(LightningCLI):
         self.datamodule.resolve()
         announce_sources(self.model, self.datamodule)
         self._apply_budget()
+        self._record_class_names()
         self.config_dump = json.loads(json.dumps(self.config[self.subcommand].as_dict(), default=str))
         options = RunConfig(**self._get(self.config, "run").as_dict())
         seed = self._get(self.config, "seed_everything")
@@ -256,6 +257,12 @@ class FineTuneCLI(LightningCLI):
             config["model.budget"] = None
             for name, value in fit.changes.items():
                 config[f"model.adapter.init_args.{name}"] = value
+
+    def _record_class_names(self) -> None:
+        """Put the names of the classes of your own images into the record: a test then needs no training images."""
+        names = self.datamodule.sets.task.options.get("class_names")
+        if names is not None:
+            self.config[self.subcommand]["data.class_names"] = list(names)
 
     # ----------------------------------------------------------------------------------------------- subcommands
 

@@ -24,7 +24,7 @@ from smoa_lightning.common.errors import UserError
 from smoa_lightning.data.datamodule import TaskDataModule
 from smoa_lightning.records.record import flat
 from smoa_lightning.training.module import FineTuneModule
-from smoa_lightning.training.optimizer import check_head_rate, try_optimizer
+from smoa_lightning.training.optimizer import check_head_rate, check_words, try_optimizer
 from smoa_lightning.training.packing_check import check_no_virtual_tokens
 from smoa_lightning.training.teacher import SETTING, open_teacher
 from smoa_lightning.training.teacher_cache import open_cache
@@ -77,6 +77,8 @@ def check_before_work(
     if module.adapter_config is not None:
         module.resolve_budget()
         _check_adapter(load_skeleton(module.backbone_config, module.location), module)
+    elif module.no_weight_decay:
+        check_words(load_skeleton(module.backbone_config, module.location), module.no_weight_decay)
     data.trainer = trainer
     selects = data.selection_rows != 0
     validates = check_length(trainer, module.warmup, len(data.train_dataloader()), selects)
@@ -112,6 +114,7 @@ def _check_adapter(skeleton: PreTrainedModel, module: FineTuneModule) -> None:
             idle = idle_layers(skeleton, pixels_of(module.processor)) if module.location.head.reads_images else ()
             prompt = None if module.prompt_config is None else countable(module.prompt_config)
             network = attach_strategy(skeleton, config, prompt, seed=0)
+            check_words(network, module.no_weight_decay or ())
             check_not_idle(network, idle)
             try_own_layers(network)
     except UserError:

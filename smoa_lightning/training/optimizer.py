@@ -66,11 +66,7 @@ def with_groups(
     head = {id(parameter) for parameter in head_parameters(network)}
     check_head_rate(rate, bool(head))
     words = no_weight_decay or ()
-    names = [name for name, _ in network.named_parameters()]
-    for word in words:
-        if not any(word in name for name in names):
-            near = nearest(word, {part for name in names for part in name.split(".") if not part.isdecimal()}, 1)
-            raise UserError(f"model.no_weight_decay: no parameter has {word!r} in its name; the nearest is {near}")
+    check_words(network, words)
     free = {id(p) for name, p in network.named_parameters() if any(word in name for word in words)}
     if rate is None and not free:
         return factory
@@ -86,6 +82,15 @@ def with_groups(
         return factory(made)
 
     return grouped
+
+
+def check_words(network: nn.Module, words: Sequence[str]) -> None:
+    """Refuse a word of ``model.no_weight_decay`` that is in no name of a parameter."""
+    names = [name for name, _ in network.named_parameters()]
+    for word in words:
+        if not any(word in name for name in names):
+            near = nearest(word, {part for name in names for part in name.split(".") if not part.isdecimal()}, 1)
+            raise UserError(f"model.no_weight_decay: no parameter has {word!r} in its name; the nearest is {near}")
 
 
 def check_weight_decay(optimizer: torch.optim.Optimizer, no_weight_decay: Sequence[str] | None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -151,6 +152,18 @@ def test_conditions(drop: Any, left: set[tuple[int, int]], made: Any) -> None:
     study = made(axes={"r": [4, 8], "num_subspaces": [1, 2, 8]}, drop=drop)
     assert {(cell.values["r"], cell.values["num_subspaces"]) for cell in study.cells} == left
     assert len(study.cells) + len(study.dropped) == 6
+
+
+def test_conditions_without_effect_are_reported(made: Any, caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+    drop = [{"r": 4}, {"num_subspaces": 16}, {"r": "<8", "alpha": 8}, {"num_subspaces": 8}]
+    study = made(axes={"r": [4, 8], "num_subspaces": [1, 2, 8]}, drop=drop)
+    assert len(study.cells) == 2
+    lines = (tmp_path / "study.yaml").read_text().splitlines()
+    assert len(caplog.messages) == 2
+    for text, message in zip(("num_subspaces: 16", "r: <8"), caplog.messages, strict=True):
+        found = re.search(r"line (\d+): this condition drops no cell that is not dropped already", message)
+        assert found
+        assert text in lines[int(found[1]) - 1].replace("'", "")
 
 
 @pytest.mark.parametrize(

@@ -107,6 +107,27 @@ def test_a_prompt_method_is_refused_before_anything_is_scored(
     assert not list((tmp_path / "runs").rglob("record.json"))
 
 
+def test_a_test_of_images_needs_no_training_images(
+    vision_model: Callable[[str], Path], image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The names of the classes are those of the run; a class without images is no fault, and another class is one."""
+    arguments = [*flags(vision_model("vit"), image_folder, tmp_path / "runs"), "--data.selection_rows", "9"]
+    assert main(["fit", *arguments]) == 0
+    checkpoint = str(only_run(tmp_path / "runs") / "checkpoints" / "best.ckpt")
+    shutil.copytree(image_folder / "validation", tmp_path / "new" / "validation")
+    test = ["test", "--ckpt_path", checkpoint, "--data.path", str(tmp_path / "new")]
+    assert main([*test, "--run.folder", str(tmp_path / "test")]) == 0
+    metrics = json.loads((tmp_path / "test" / "evaluation.json").read_text())["metrics"]
+    assert metrics["report/nll"] == record_of(tmp_path / "runs")["metrics"]["report/nll"]
+    shutil.rmtree(tmp_path / "new" / "validation" / "red")
+    assert main([*test, "--run.folder", str(tmp_path / "fewer")]) == 0
+    (tmp_path / "new" / "validation" / "green").rename(tmp_path / "new" / "validation" / "purple")
+    capsys.readouterr()
+    assert main(test) == 2
+    assert "'purple'" in (said := capsys.readouterr().err)
+    assert "0 (blue), 1 (green), 2 (red)" in said
+
+
 def test_a_teacher_of_images(
     vision_model: Callable[[str], Path], image_folder: Path, tmp_path: Path, capsys: Any
 ) -> None:

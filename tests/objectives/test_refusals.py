@@ -12,6 +12,7 @@ from transformers import AutoModelForMaskedLM
 
 from smoa_lightning.__main__ import main
 
+from ..conftest import EXPERIMENTS
 from .test_run import arguments
 
 SETTINGS = {
@@ -45,10 +46,18 @@ def test_settings_of_language_models_are_refused(
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize("adapter", ["lora", "surm_adapter", "full"])
 def test_a_word_of_no_parameter_has_no_weight_decay_to_leave_out(
-    encoder: Callable[[str], Path], glue_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    adapter: str,
+    encoder: Callable[[str], Path],
+    glue_folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    flags = [*arguments(encoder("bert"), glue_folder / "cola", tmp_path / "runs"), "--run.score_base", "false"]
+    monkeypatch.setattr("smoa_lightning.training.module.load_model", lambda *_: pytest.fail("weights were read"))
+    flags = arguments(encoder("bert"), glue_folder / "cola", tmp_path / "runs")
+    flags += ["--config", str(EXPERIMENTS / f"adapters/{adapter}.yaml")]
     assert main(["fit", *flags, "--model.no_weight_decay", "[bias, layernorm]"]) == 2
     message = "model.no_weight_decay: no parameter has 'layernorm' in its name; the nearest is LayerNorm"
     assert message in capsys.readouterr().err

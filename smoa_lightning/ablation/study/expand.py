@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -35,6 +36,8 @@ from smoa_lightning.configuration.composition import Composer, Settings, value_a
 from smoa_lightning.configuration.keys import Keys
 from smoa_lightning.configuration.settings import ABSENT, class_settings, owner_of
 from smoa_lightning.configuration.yaml_files import LocatedYaml
+
+logger = logging.getLogger(__name__)
 
 
 def load_study(files: Sequence[Path], flags: Iterable[tuple[str, str | None]] = ()) -> Study:
@@ -72,14 +75,19 @@ class _Expansion:
         drops = [self._condition(*entry) for entry in self._drops()]
         cells: list[Cell] = []
         dropped: list[str] = []
+        used: list[Condition] = []
         for chosen in combined(self.axes, zipped, self.tree.where("axes")):
             cell = self._cell(chosen)
-            is_dropped = any(drop.holds(self._lookup(chosen, cell.settings)) for drop in drops)
-            if is_dropped:
+            lookup = self._lookup(chosen, cell.settings)
+            if drop := next((drop for drop in drops if drop.holds(lookup)), None):
                 dropped.append(cell.name)
+                used.append(drop)
             else:
                 cells.append(self._complete(cell, chosen))
         self._check_cells(cells, dropped)
+        for drop in drops:
+            if drop not in used:
+                logger.warning("%sthis condition drops no cell that is not dropped already", drop.where)
         settings, where = [cell.settings for cell in cells], self.tree.where("secondary")
         metrics = list(dict.fromkeys(cell.report_metric for cell in cells))
         secondary = parse_secondary(self.tree.value.get("secondary"), metrics, settings, where)
