@@ -6,33 +6,25 @@ and completion in editors read it. ``tests/configuration/test_schema.py`` compar
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import importlib
 import importlib.metadata
 import inspect
 import json
-import pkgutil
 import re
 import sys
-import warnings
-from collections.abc import Iterator
 from typing import Any, NoReturn
 
 import optuna
-import peft
-import torch
 from jsonargparse._completions_jsonschema import ParserJsonschema, parser_context, restore_suppressed_required
 
-import smoa_lightning.adapters.adalora
 from smoa_lightning.ablation.study.search_space import OWN_ARGUMENTS, PRUNERS, SAMPLERS
 from smoa_lightning.commands import COMMANDS
-from smoa_lightning.common.allowed_classes import TRUSTED
 from smoa_lightning.common.atomic_files import replacing
 from smoa_lightning.configuration.ranges import PRECISIONS, RANGES
 from smoa_lightning.configuration.settings import SCHEMA_FILE, SUBCOMMANDS
 from smoa_lightning.data.tasks import TASKS
 from smoa_lightning.training.cli import FineTuneCLI
+from tools.setting_classes import class_names, optimizers, prompts, shorter_paths, strategies
 
 PACKAGES = ("lightning", "optuna", "peft", "torch")
 # In the order of the help: most used first.
@@ -50,16 +42,6 @@ MEANINGS = {
     "model.prompt": "A prompt method that is trained together with model.adapter, such as peft.PromptTuningConfig; "
     "null trains the adapter alone.",
     "trainer.callbacks": "Further callbacks by class path, in addition to the callbacks below.",
-}
-# Setting -> the packages in which a class that it takes can be.
-CLASS_PACKAGES = {
-    "model.optimizer": ("torch.optim", "torch.distributed.optim", "peft.optimizers", "transformers.optimization"),
-    "trainer.accelerator": ("lightning.pytorch.accelerators",),
-    "trainer.callbacks": ("lightning.pytorch.callbacks", "smoa_lightning.training.callbacks"),
-    "trainer.logger": ("lightning.pytorch.loggers", "smoa_lightning.training.run_logger"),
-    "trainer.plugins": ("lightning.pytorch.plugins", "lightning.fabric.plugins"),
-    "trainer.profiler": ("lightning.pytorch.profilers",),
-    "trainer.strategy": ("lightning.pytorch.strategies",),
 }
 ANY_CLASS = {"anyOf": [{"type": "string"}, {"type": "object"}]}
 
@@ -100,75 +82,6 @@ class _Generator(ParserJsonschema):
             return dict(self.class_parser_schema(class_type, action))
 
 
-def strategies() -> dict[str, type]:
-    """Return public class path -> class of every strategy, ours before peft's."""
-    classes: dict[str, type] = {}
-    for module in (smoa_lightning.adapters, smoa_lightning.adapters.adalora, peft):
-        for name, member in sorted(vars(module).items()):
-            if inspect.isclass(member) and issubclass(member, peft.PeftConfig) and not name.startswith("_"):
-                classes.setdefault(f"{module.__name__}.{name}", member)
-    return classes
-
-
-def prompts() -> dict[str, type]:
-    """Return the same for the prompt methods that are trained together with an adapter of weights."""
-    methods = (peft.PromptTuningConfig, peft.PromptEncoderConfig, peft.PrefixTuningConfig)
-    return {f"peft.{method.__name__}": method for method in methods}
-
-
-def optimizers() -> dict[str, type]:
-    """Return class path -> class of every optimizer of torch."""
-    return {
-        f"torch.optim.{name}": member
-        for name, member in sorted(vars(torch.optim).items())
-        if inspect.isclass(member) and issubclass(member, torch.optim.Optimizer) and member is not torch.optim.Optimizer
-    }
-
-
-def class_names(parser: Any) -> dict[str, list[str]]:
-    """Return setting -> the paths of all classes in the packages of ``CLASS_PACKAGES`` that the setting takes."""
-    result = {}
-    for key, packages in CLASS_PACKAGES.items():
-        base = (torch.optim.Optimizer,) if key == "model.optimizer" else _classes_of(parser, key)
-        found: set[str] = set()
-        for package in packages:
-            for module in _modules(importlib.import_module(package)):
-                for member in vars(module).values():
-                    if inspect.isclass(member) and issubclass(member, base):
-                        found |= set(_paths(member))
-                        found |= {f"{module.__name__}.{member.__name__}"} if hasattr(module, "__path__") else set()
-        result[key] = sorted(name for name in found if name.split(".")[0] in TRUSTED)
-    return result
-
-
-def _classes_of(parser: Any, key: str) -> tuple[type, ...]:
-    """Return the classes that a setting takes, from its type."""
-    kinds, found = [next(action for action in parser._actions if action.dest == key)._typehint], []
-    for kind in kinds:
-        kinds += getattr(kind, "__args__", ())
-        if inspect.isclass(kind) and kind.__module__.split(".")[0] == "lightning":
-            found.append(kind)
-    return tuple(found)
-
-
-def _modules(package: Any) -> Iterator[Any]:
-    """Yield a package and its modules that can be imported."""
-    yield package
-    for found in pkgutil.walk_packages(getattr(package, "__path__", []), f"{package.__name__}."):
-        module = None
-        with contextlib.suppress(Exception), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            module = importlib.import_module(found.name)  # fails for a library that is absent
-        if module is not None:
-            yield module
-
-
-def _paths(member: type) -> Iterator[str]:
-    """Yield the path of a class by the module that defines it, and through the packages around it."""
-    yield f"{member.__module__}.{member.__qualname__}"
-    yield from _shorter(member)
-
-
 def options() -> dict[str, list[str]]:
     """Return class path -> the options of each sampler and pruner of Optuna that a study may name."""
     result = {}
@@ -194,7 +107,7 @@ def make_schema() -> Node:
         by_class: dict[type, str] = {}
         for class_path, member in members.items():
             public = by_class.setdefault(member, class_path)
-            names = {class_path, f"{member.__module__}.{member.__qualname__}", member.__name__, *_shorter(member)}
+            names = {class_path, f"{member.__module__}.{member.__qualname__}", member.__name__, *shorter_paths(member)}
             classes[key] |= {name: public for name in sorted(names) if name not in classes[key]}
             if public == class_path:
                 definitions[public] = _class_node(generator.settings_of(member, parser, key), member)
@@ -249,14 +162,6 @@ def _add_ranges(schema: Node) -> None:
     for part in precision["anyOf"]:
         if "enum" in part:
             part["enum"] = [value for value in part["enum"] if value in PRECISIONS]
-
-
-def _shorter(member: type) -> Iterator[str]:
-    """Yield the shorter class paths of a class that the parser takes, through the packages around it."""
-    package = member.__module__
-    while package := package.rpartition(".")[0]:
-        if getattr(importlib.import_module(package), member.__name__, None) is member:
-            yield f"{package}.{member.__name__}"
 
 
 def _class_node(node: Node, member: type) -> Node:
