@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from optuna.storages import BaseStorage
@@ -34,6 +34,21 @@ class Failure:
     cell: str
     attempts: int
     reason: str
+
+
+def failure_text(failures: Sequence[Failure]) -> str:
+    """Return one sentence about failed runs. Only runs that were tried can be tried again.
+
+    >>> no_value = Failure("r=2, final runs", "r=2", 0, "no trial was completed")
+    >>> failure_text([no_value])
+    'r=2, final runs failed: no trial was completed; give a study of another --name other values'
+    >>> failure_text([no_value, Failure("r=4,seed=0", "r=4", 2, "out of memory.")])
+    'r=4,seed=0 and 1 more failed: out of memory; fix it and add --retry_failed'
+    """
+    first = next((failure for failure in failures if failure.attempts), failures[0])
+    more = f" and {len(failures) - 1} more" if len(failures) > 1 else ""
+    remedy = "fix it and add --retry_failed" if first.attempts else "give a study of another --name other values"
+    return f"{first.run}{more} failed: {first.reason.rstrip('.')}; {remedy}"
 
 
 @dataclass(frozen=True)

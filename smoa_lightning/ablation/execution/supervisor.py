@@ -21,7 +21,7 @@ from smoa_lightning.ablation.execution.folders import Folders
 from smoa_lightning.ablation.execution.ledger import ORPHANED, REASON, RUN
 from smoa_lightning.ablation.execution.live import Display
 from smoa_lightning.ablation.execution.progress import write_trials
-from smoa_lightning.ablation.execution.status import StudyStatus
+from smoa_lightning.ablation.execution.status import StudyStatus, failure_text
 from smoa_lightning.ablation.execution.worker_id import Watch, WorkerId
 from smoa_lightning.ablation.study.space import Study
 from smoa_lightning.common import console, user_program
@@ -125,10 +125,7 @@ class Supervisor:
         print(f"{self.folder}   (python -m smoa_lightning report {self.folder}; tensorboard --logdir {self.folder})")
         failures = self.status.failures()
         if failures:
-            more = f" and {len(failures) - 1} more" if len(failures) > 1 else ""
-            again = any(failure.attempts for failure in failures)
-            remedy = "fix it and add --retry_failed" if again else "give a study of another --name other values"
-            raise UserError(f"{failures[0].run}{more} failed: {failures[0].reason.rstrip('.')}; {remedy}")
+            raise UserError(failure_text(failures))
 
     def _step(self, display: Display) -> bool:
         """Start missing workers and show the status; return whether all runs have ended. Wait if the disk is full."""
