@@ -24,7 +24,7 @@ from smoa_lightning.adapters.parameters import head_parameters
 from smoa_lightning.adapters.targets import matched_modules, resolve_targets
 from smoa_lightning.adapters.tuner import SlotLayer, UpdateLayer
 from smoa_lightning.backbones.fused import SplitLinear
-from smoa_lightning.backbones.heads import new_head
+from smoa_lightning.backbones.heads import in_new_head
 
 
 @dataclass(frozen=True)
@@ -96,11 +96,10 @@ def target_layers(model: nn.Module, config: PeftConfig) -> dict[str, nn.Module]:
     if str(getattr(resolved, "target_modules", None)).lower() != "all-linear":
         return dict(matched_modules(model, resolved))
     output = getattr(model, "get_output_embeddings", lambda: None)()
-    head = new_head(model)
     linear = (
         (name, m)
         for name, m in model.named_modules()
-        if isinstance(m, nn.Linear | Conv1D) and name.partition(".")[0] not in head
+        if isinstance(m, nn.Linear | Conv1D) and not in_new_head(model, name)
     )
     return {name: module for name, module in linear if module is not output}
 
@@ -209,14 +208,14 @@ def sizes(network: nn.Module) -> dict[str, int]:
     """Count the trainable parameters (``trainable``), all parameters (``total``) and saved bytes (``adapter_bytes``).
 
     With a new head, ``trainable`` is without it, and ``head`` are its parameters, which every strategy trains. The
-    saved bytes are those of the adapter with the head, or of all trainable parameters without an adapter.
+    saved bytes are those of the adapter with the head; without an adapter, those of the whole model if it is trained.
     """
     parameters = list(network.parameters())
     trained = [parameter for parameter in parameters if parameter.requires_grad]
     if isinstance(network, PeftModel):
         saved = adapter_bytes(network)
     else:
-        saved = sum(parameter.numel() * parameter.element_size() for parameter in trained)
+        saved = sum(parameter.numel() * parameter.element_size() for parameter in parameters) if trained else 0
     of_head = sum(parameter.numel() for parameter in head_parameters(network))
     return {
         "trainable": sum(parameter.numel() for parameter in trained) - of_head,

@@ -34,9 +34,16 @@ def prepare_head(model: PreTrainedModel, location: Location, seed: int, pad_id: 
     if location.head.texts:
         start_from_texts(model, location)
     follow_padding(model, location.head, pad_id)
-    for name in new_head(model):
-        head = model.get_submodule(name).float().requires_grad_(True)
+    for head in keep_in_float32(model):
+        head.requires_grad_(True)
+
+
+def keep_in_float32(model: nn.Module) -> list[nn.Module]:
+    """Let a new head compute in float32 on a backbone of any number format; return its modules."""
+    heads = [model.get_submodule(name).float() for name in new_head(model)]
+    for head in heads:
         head.register_forward_pre_hook(_in_its_dtype, with_kwargs=True)
+    return heads
 
 
 def _in_its_dtype(head: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:

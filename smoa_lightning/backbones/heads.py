@@ -104,6 +104,13 @@ class Head:
         facts = {"kind": self.kind, "names": list(self.names)}
         return facts | ({"texts": list(self.texts)} if self.texts else {})
 
+    def fits(self, model: PreTrainedModel) -> bool:
+        """Whether a loaded model of transformers has a head of this kind."""
+        if self.texts:
+            return isinstance(model, self.auto_class)
+        mapping = self.auto_class._model_mapping
+        return type(model.config) in mapping and isinstance(model, mapping[type(model.config)])
+
     def check(self, architecture: PretrainedConfig, name: str) -> None:
         """Refuse an architecture that cannot have this head.
 
@@ -187,11 +194,15 @@ def new_head(model: nn.Module) -> tuple[str, ...]:
     return names
 
 
+def in_new_head(model: nn.Module, name: str) -> bool:
+    """Whether a module or a parameter with this name is a part of a new head."""
+    return f"{name}.".startswith(tuple(f"{head}." for head in new_head(model)))
+
+
 def without_head(model: Any, report: Mapping[str, Any]) -> tuple[list[str], dict[str, Any]]:
     """Return the weights of a new head that the files lack or have in a different shape, and the rest of a report."""
-    own = tuple(f"{name}." for name in new_head(model))
     shapes, missing = report["mismatched_keys"], report["missing_keys"]
-    absent = sorted(name for name in {*missing, *(entry[0] for entry in shapes)} if name.startswith(own))
+    absent = sorted(name for name in {*missing, *(entry[0] for entry in shapes)} if in_new_head(model, name))
     rest = {
         "missing_keys": [name for name in missing if name not in absent],
         "mismatched_keys": [entry for entry in shapes if entry[0] not in absent],

@@ -94,7 +94,7 @@ def text(result: Report, flags: ParamsFlags) -> str:
     if result.teacher is not None:
         lines.append(teacher_text(result.teacher))
     lines.append(f"adapter file: about {result.adapter_bytes:,} bytes")
-    if result.disk is not None and result.trainable:
+    if result.disk is not None and (result.trainable or result.head):
         lines.append(disk_text(result.disk))
     if result.memory is not None:
         lines += ["", memory_text(result.memory, result.optimizer)]

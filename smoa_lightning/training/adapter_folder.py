@@ -9,18 +9,20 @@ import pickle
 import re
 import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from peft import PeftModel
 from peft.utils.warning import PeftWarning
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedModel
 
 from smoa_lightning.adapters.attach import quiet_peft  # importing adapters lets peft load our methods
 from smoa_lightning.adapters.combine import WEIGHTS, is_pair, load_both
 from smoa_lightning.adapters.ignored_names import refuse_ignored_names
+from smoa_lightning.adapters.method_names import strategy_name
 from smoa_lightning.backbones.backbone import (
     BackboneConfig,
     Location,
@@ -31,7 +33,8 @@ from smoa_lightning.backbones.backbone import (
     size_name,
 )
 from smoa_lightning.backbones.fused import KEY_FOR_PEFT, split_fused
-from smoa_lightning.backbones.heads import follow_padding, head_of, processor_name
+from smoa_lightning.backbones.head_start import keep_in_float32
+from smoa_lightning.backbones.heads import Head, follow_padding, head_of, in_new_head, mark_head, processor_name
 from smoa_lightning.backbones.processor import Processor, load_processor
 from smoa_lightning.common.checksums import is_intact, sealed, sha256
 from smoa_lightning.common.errors import UserError, one_line
@@ -83,6 +86,7 @@ def save_adapter(
         "backbone": dataclasses.asdict(module.backbone_config) | {"path": path},
         "location": provenance(module.location, network),
         "adapter_seed": module.adapter_seed,
+        "strategy": strategy_name(module.adapter_config, module.frozen_backbone, module.prompt_config),
         **facts,
     }
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != CARD)  # a card may be edited
@@ -229,6 +233,8 @@ def load_adapter(
                 f"the adapter in {folder} has a head that starts from texts (model.head_init), which a "
                 f"{type(backbone).__name__} computes in another way: name the folder of the backbone, or leave it out"
             )
+        if head.is_new:
+            _take_head(backbone, head, folder)
         name = str(backbone.name_or_path)
         location = Location("local" if Path(name).is_dir() else "hub", name, head=head)
     else:
@@ -236,15 +242,49 @@ def load_adapter(
     if full:
         with reading(folder):
             whole = complete_model(Location("local", str(folder), head=location.head))
+            _read_head(whole, folder)
         return whole.eval(), load_processor(location)
     processor = load_processor(location)
     base = backbone if isinstance(backbone, PreTrainedModel) else load_model(config, location)
+    keep_in_float32(base)
     follow_padding(base, location.head, getattr(processor, "pad_token_id", None))
     with _quiet_peft(), reading(folder):
         model = load_both(base, folder) if is_pair(folder) else PeftModel.from_pretrained(base, str(folder))
+    base.config.update(location.head.settings())  # a loaded model may have other names of the outputs
     if not is_pair(folder):
         refuse_ignored_names(model)
     return model.eval(), processor
+
+
+def trains_head_only(facts: Mapping[str, Any]) -> bool:
+    """Whether a run has trained a new head alone; its folder then has the whole model, as after full fine-tuning."""
+    return bool(facts.get("strategy") == strategy_name(None, frozen=True))
+
+
+@torch.no_grad()
+def _read_head(model: PreTrainedModel, folder: Path) -> None:
+    """Read a new head in float32, as it was trained: transformers reads all weights in one number format."""
+    if not keep_in_float32(model) or model.dtype == torch.float32:
+        return
+    head = {name: p for name, p in model.named_parameters() if in_new_head(model, name)}
+    for file in folder.glob("*.safetensors"):
+        with safe_open(file, "pt") as weights:
+            for name in head.keys() & set(weights.keys()):
+                head[name].copy_(weights.get_tensor(name))
+
+
+def _take_head(model: PreTrainedModel, head: Head, folder: Path) -> None:
+    """Mark the new head of a loaded model.
+
+    Raises:
+        UserError: The model has no such head.
+    """
+    if not head.fits(model):
+        raise UserError(
+            f"the adapter in {folder} has a head for {head.words()}, but a {type(model).__name__} has none: load the "
+            f"model with {head.auto_name}, or name its folder"
+        )
+    mark_head(model, head)
 
 
 @contextlib.contextmanager

@@ -231,9 +231,17 @@ def open_teacher(module: FineTuneModule, max_length: int) -> Teacher | None:
 
 def image_difference(one: Any, other: Any) -> str:
     """Return in which setting two image processors differ; empty if in none."""
-    ours, theirs = (json.loads(processor.to_json_string()) for processor in (one, other))
-    names = [name for name in ours if ours[name] != theirs.get(name) and name != "image_processor_type"]
-    return f"{names[0]} is {theirs.get(names[0])} there and {ours[names[0]]} here" if names else ""
+    ours, theirs = map(_pixel_settings, (one, other))
+    names = [name for name in [*ours, *(theirs.keys() - ours.keys())] if ours.get(name) != theirs.get(name)]
+    return f"{names[0]} is {theirs.get(names[0])} there and {ours.get(names[0])} here" if names else ""
+
+
+def _pixel_settings(processor: Any) -> dict[str, Any]:
+    """Return the settings of an image processor that change pixels; one that is absent is one that is off."""
+    settings = json.loads(processor.to_json_string())
+    unused = {"image_processor_type", "do_convert_rgb"}  # all images are RGB before a processor gets them
+    unused |= set() if settings.get("do_center_crop") else {"crop_size"}
+    return {name: v for name, v in settings.items() if name not in unused and v is not None and v is not False}
 
 
 def tokenizer_difference(one: PreTrainedTokenizerBase, other: PreTrainedTokenizerBase) -> str:

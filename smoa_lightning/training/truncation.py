@@ -26,6 +26,7 @@ from smoa_lightning.common.console import no_bar
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.records.adapter_places import BEST
 from smoa_lightning.records.metric_table import COMMON
+from smoa_lightning.training.adapter_folder import trains_head_only
 from smoa_lightning.training.export.lora import Update, difference, find_updates
 from smoa_lightning.training.export.merge import merged_model
 from smoa_lightning.training.export.probe import Probe, report_rows
@@ -89,7 +90,7 @@ def open_rows(run: Path, backbone_folder: str | None = None) -> tuple[Source, Pr
             "leave --truncate out"
         )
     source = open_source(run, backbone_folder)
-    if source.adapter is not None and source.adapter.is_prompt_learning:
+    if trains_head_only(source.facts) or (source.adapter is not None and source.adapter.is_prompt_learning):
         raise UserError(f"rank: {source.method} changes no weight, so {run} has no update that --truncate can cut")
     processor = load_processor(source.location)
     try:
@@ -140,7 +141,7 @@ def truncate(label: str, source: Source, probe: Probe) -> RunTruncation:
 
 def _recorded(source: Source, part: str) -> dict[str, float]:
     """Return the metrics of the record whose names begin with a part, without it."""
-    metrics = source.record.get("metrics", {})
+    metrics = source.run_metrics
     return {name.removeprefix(part): value for name, value in metrics.items() if name.startswith(part)}
 
 

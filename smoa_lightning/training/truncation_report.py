@@ -27,15 +27,16 @@ def write_truncation(runs: list[RunTruncation], folder: Path) -> str:
 
 def markdown(runs: list[RunTruncation]) -> str:
     """Return a table for each run: the rank, the error of the update, and each metric."""
-    return "\n".join(["# Updates cut to a rank\n", _EXPLANATION, *map(_section, runs)])
+    gain = _GAIN if any(map(_has_gain, runs)) else ""
+    return "\n".join(["# Updates cut to a rank\n", f"{_EXPLANATION}{gain}", *map(_section, runs)])
 
 
 _EXPLANATION = """In each layer, D = W' - W is replaced by its best approximation D_R of rank R (Eckart and Young).
 The report rows are scored with W + D_R. Rank 0 is the model without any D. The last rank is the largest that the
 method allows.
-error: ||D_R - D|| / ||D|| over all layers. kept of the gain: the share of the change of nll from the first line to the
-last one that a rank keeps. ±: one standard error over the items.
+error: ||D_R - D|| / ||D|| over all layers. ±: one standard error over the items.
 """
+_GAIN = "kept of the gain: the share of the change of nll from the first line to the last one that a rank keeps.\n"
 
 
 def _section(run: RunTruncation) -> str:

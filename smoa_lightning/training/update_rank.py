@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from smoa_lightning.adapters import UpdateRank, adapted_layers, layer_update
 from smoa_lightning.adapters.combine import WEIGHTS, is_pair, weights_of
-from smoa_lightning.adapters.inspect import target_layers
+from smoa_lightning.adapters.inspect import sizes, target_layers
 from smoa_lightning.adapters.method_names import method_name
 from smoa_lightning.adapters.rank import base_shift, is_matrix_layer, shift_rounding, singular_values, update_rank
 from smoa_lightning.adapters.tuner import frozen_weight
@@ -21,7 +21,14 @@ from smoa_lightning.backbones.backbone import load_model
 from smoa_lightning.common.console import no_bar
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.records.record import read_record
-from smoa_lightning.training.adapter_folder import adapter_folder, load_adapter, reading, saved_backbone
+from smoa_lightning.training.adapter_folder import (
+    adapter_folder,
+    load_adapter,
+    read_adapter_facts,
+    reading,
+    saved_backbone,
+    trains_head_only,
+)
 from smoa_lightning.training.callbacks.rank_monitor import evenly, inner_linear_layers
 
 
@@ -105,6 +112,8 @@ def measure(run: Path, count: int, wanted: list[str] | None = None, backbone_fol
         UserError: The folder has no adapter, or the update has no rank (prompts, the adapter slot).
     """
     folder = adapter_folder(run)
+    if trains_head_only(read_adapter_facts(folder)):
+        raise UserError(f"{run}: only the new head was trained, so the backbone has no update and no rank")
     config, location = saved_backbone(folder, backbone_folder)
     backbone = load_model(config, location)
     if not (folder / "adapter_config.json").is_file():
@@ -129,8 +138,7 @@ def measure(run: Path, count: int, wanted: list[str] | None = None, backbone_fol
         rounding = shift_rounding(originals[name]) if moved else 0.0
         entry = entries[name]
         layers.append(_layer(name, delta, entry.trainable_parameters, entry.rank_bound, rounding))
-    trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    return RunRank(_label(run), trainable, len(names), layers)
+    return RunRank(_label(run), sizes(model)["trainable"], len(names), layers)
 
 
 def _measure_full(run: Path, trained: nn.Module, backbone: nn.Module, count: int, wanted: list[str] | None) -> RunRank:
@@ -139,7 +147,7 @@ def _measure_full(run: Path, trained: nn.Module, backbone: nn.Module, count: int
     for name in tqdm(_choose(names, count, wanted), desc="ranks", unit="layer", leave=False, delay=2, disable=no_bar()):
         after, before = (_weight(model, name) for model in (trained, backbone))
         layers.append(_layer(name, after - before, after.numel(), min(after.shape), 0.0))
-    return RunRank(_label(run), sum(p.numel() for p in trained.parameters()), len(names), layers)
+    return RunRank(_label(run), sizes(trained)["trainable"], len(names), layers)
 
 
 def _weight(model: nn.Module, name: str) -> Tensor:

@@ -114,6 +114,10 @@ def test_a_test_of_images_needs_no_training_images(
     arguments = [*flags(vision_model("vit"), image_folder, tmp_path / "runs"), "--data.selection_rows", "9"]
     assert main(["fit", *arguments]) == 0
     checkpoint = str(only_run(tmp_path / "runs") / "checkpoints" / "best.ckpt")
+    assert main(["report", str(only_run(tmp_path / "runs"))]) == 0
+    page = (only_run(tmp_path / "runs") / "report" / "run.html").read_text()
+    assert "are not shown" not in page
+    assert "2: red" in page
     shutil.copytree(image_folder / "validation", tmp_path / "new" / "validation")
     test = ["test", "--ckpt_path", checkpoint, "--data.path", str(tmp_path / "new")]
     assert main([*test, "--run.folder", str(tmp_path / "test")]) == 0

@@ -13,6 +13,9 @@ import torch
 from peft import PromptTuningConfig
 from safetensors.torch import load_file, save_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+from transformers.models.efficientnet.image_processing_pil_efficientnet import EfficientNetImageProcessorPil
+from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
 from smoa_lightning.__main__ import main
 from smoa_lightning.backbones.backbone import BackboneConfig
@@ -23,7 +26,7 @@ from smoa_lightning.embedded import backbone_folder
 from smoa_lightning.objectives import DistillationConfig, objective_of
 from smoa_lightning.training.adapter_folder import save_adapter
 from smoa_lightning.training.module import FineTuneModule
-from smoa_lightning.training.teacher import open_teacher
+from smoa_lightning.training.teacher import image_difference, open_teacher
 
 from ..runs import Killed, die_at_step, only_run
 from .conftest import head_teacher
@@ -134,6 +137,19 @@ def test_run_with_a_cache_and_its_page(
     assert main([*arguments, "--model.distillation.teacher", str(tiny_backbone)]) == 2
     assert "has distributions of another teacher (adapter" in capsys.readouterr().err
     assert len(list((tmp_path / "runs").iterdir())) == 1
+
+
+def test_image_processors_are_compared_in_both_directions() -> None:
+    """A setting that one class lacks changes pixels unless it is off; a size of crops is one that nothing uses."""
+    same = {"size": {"height": 8, "width": 8}, "image_mean": [0.5] * 3, "image_std": [0.5] * 3, "resample": 2}
+    plain = ViTImageProcessorPil(**same)
+    shifted = EfficientNetImageProcessorPil(**same, rescale_offset=True, rescale_factor=1 / 255, include_top=False)
+    assert image_difference(plain, shifted) == "rescale_offset is True there and None here"
+    assert image_difference(shifted, plain) == "rescale_offset is None there and True here"
+    cropped = CLIPImageProcessorPil(**same, do_center_crop=True, crop_size={"height": 6, "width": 6})
+    assert "crop" in image_difference(plain, cropped)
+    uncropped = CLIPImageProcessorPil(**same, do_center_crop=False)
+    assert image_difference(plain, uncropped) == image_difference(uncropped, plain) == ""
 
 
 # ----------------------------------------------------------------------------------------------------------- refusals

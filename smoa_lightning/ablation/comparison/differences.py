@@ -13,6 +13,7 @@ from smoa_lightning.ablation.comparison.common_rows import CommonRows
 from smoa_lightning.ablation.comparison.scored_run import MEAN, ScoredRun
 from smoa_lightning.ablation.comparison.shared_seeds import paired_sides, run_pairs
 from smoa_lightning.ablation.comparison.sides import Side
+from smoa_lightning.ablation.comparison.teachers import have_one_teacher, needs_one_teacher
 from smoa_lightning.ablation.report.cells import decimals, unit
 from smoa_lightning.ablation.statistics import (
     MINIMUM_SEEDS,
@@ -121,6 +122,8 @@ def value(run: ScoredRun, task: str, metric: str, rows: CommonRows) -> float | N
 
 def _compared(side: Side, baseline: Side, task: str, metric: str, rows: CommonRows) -> Comparison | None:
     """Return a comparison before the correction; None if a run does not have the metric."""
+    if needs_one_teacher(metric) and not have_one_teacher([*side.runs, *baseline.runs]):
+        return None
     pairs = run_pairs(side, baseline)
     values = [[value(run, task, metric, rows) for run in each.runs] for each in paired_sides(side, baseline)]
     if any(number is None for numbers in values for number in numbers):

@@ -23,14 +23,15 @@ class Disagreement:
     """A row on which a side and the baseline differ.
 
     With an accuracy it is a row that one gets right and the other wrong, in all seeds of both. Replies that are
-    compared as texts have no right and wrong: then it is one of the rows with the largest differences of ``nll``.
+    compared as texts, and numbers, have no right and wrong: then it is one of the rows with the largest differences of
+    ``nll`` or ``mse``.
 
     Attributes:
         task: The task.
         row: Its row in the report split.
         side: Label of the side that is compared with the baseline.
         side_is_better: Whether the side is right, or has the better score; else the baseline.
-        by: The accuracy, or ``nll``.
+        by: The accuracy, ``nll`` or ``mse``.
         text: Prompt and choices; None if the data of the run cannot be read.
         gold: The right choice, the right answer, or the gold reply.
         predictions: What the side and what the baseline predicts.
@@ -70,7 +71,7 @@ def disagreements(sides: Sequence[Side], rows: CommonRows, metrics: Mapping[str,
     found: list[Disagreement] = []
     notes: list[str] = []
     for task, own in rows.rows.items():
-        by = metrics.get(task, COMMON)
+        by = metrics.get(task) or ("mse" if is_number(sides[0].first.items[task, own[0]]) else COMMON)
         pairs = [paired_sides(side, sides[0]) for side in sides[1:]]
         tables = [tuple(_scores(each, task, by, own) for each in pair) for pair in pairs]
         if any(table is None for pair in tables for table in pair):
@@ -125,8 +126,15 @@ def _said(items: Sequence[Mapping[str, Any]], text: RowText | None, metric: str)
     return " / ".join(dict.fromkeys(prediction(item, text, metric) for item in items))
 
 
+def is_number(item: Mapping[str, Any]) -> bool:
+    """Whether an item of a run has a number as its label and its prediction (a regression)."""
+    return "prediction" in item
+
+
 def prediction(item: Mapping[str, Any], text: RowText | None, metric: str) -> str:
-    """Return what a run predicts for a row: the choice, or the answer and the reply."""
+    """Return what a run predicts for a row: the number, the choice, or the answer and the reply."""
+    if is_number(item):
+        return f"{item['prediction']:.2f}"
     chosen = item.get(prediction_field(metric))
     if chosen is not None:
         return _choice(chosen, text)
@@ -137,10 +145,11 @@ def prediction(item: Mapping[str, Any], text: RowText | None, metric: str) -> st
 
 
 def gold(item: Mapping[str, Any], text: RowText | None) -> str:
-    """Return the right choice, the right answer, or the gold reply."""
+    """Return the right choice, the right number or answer, or the gold reply."""
     if "log_likelihood" in item:
         return _choice(item["label"], text)
-    return str(item.get("label") or item.get("reference", ""))
+    label = item.get("label")
+    return str(item.get("reference", "") if label in (None, "") else label)
 
 
 def _choice(number: int, text: RowText | None) -> str:

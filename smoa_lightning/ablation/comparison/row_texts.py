@@ -11,7 +11,9 @@ from smoa_lightning.backbones.hub import cached_snapshot
 from smoa_lightning.common.errors import UserError, one_line
 from smoa_lightning.data.rows.locations import joined
 from smoa_lightning.data.rows.sources import Origin, load_split
-from smoa_lightning.data.tasks import ChoiceExample, Protocol, Task, get_task, task_with_fields
+from smoa_lightning.data.tasks import ChoiceExample, Classification, Protocol, Task
+from smoa_lightning.data.tasks.configured import configured_task
+from smoa_lightning.data.tasks.published import protocol_of
 
 
 @dataclass(frozen=True)
@@ -20,7 +22,7 @@ class RowText:
 
     Attributes:
         prompt: The prompt; of choices with different prompts, the first one.
-        choices: The choices; empty for a reply.
+        choices: The choices, or the names of the classes; empty for a reply and for a number.
     """
 
     prompt: str
@@ -63,12 +65,20 @@ def row_texts(run: ScoredRun, name: str, rows: Sequence[int]) -> RowTexts:
     if provenance.sha256 != reported.digest:
         place = f"{provenance.location} has other rows now (SHA-256 {provenance.sha256[:12]})"
         return RowTexts({}, f"The texts of the rows of {name} are not shown: {place}.")
-    return RowTexts({row: _text(protocol, table[row]) for row in rows})
+    names = _names_of_head(run.record) if isinstance(protocol, Classification) else ()
+    return RowTexts({row: _text(protocol, table[row], names) for row in rows})
+
+
+def _names_of_head(record: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the names of the classes of a new head; empty without one."""
+    head = (record.get("backbone") or {}).get("head") or {}
+    return tuple(head.get("names", ()))
 
 
 def _place(record: Mapping[str, Any], reported: ReportedTask) -> tuple[Task, Protocol, Origin]:
     settings = record["config"]["data"]
-    task = task_with_fields(get_task(reported.name), settings.get("fields"))
+    names = settings.get("class_names") or _names_of_head(record) or None
+    task = configured_task(reported.name, settings.get("fields"), settings.get("first_label"), lambda: names)
     if task.version != reported.version:
         raise UserError(f"the run has version {reported.version} of the task, and this is version {task.version}")
     if reported.source == "local":
@@ -83,13 +93,13 @@ def _place(record: Mapping[str, Any], reported: ReportedTask) -> tuple[Task, Pro
         origin = Origin("hub", repository=repository, revision=commit, commit=commit)
     else:
         origin = Origin("embedded")
-    return task, task.protocol(reported.protocol), origin
+    return task, protocol_of(task, reported.protocol, settings.get("rules")), origin
 
 
-def _text(protocol: Protocol, row: Any) -> RowText:
+def _text(protocol: Protocol, row: Any, names: tuple[str, ...]) -> RowText:
     example = protocol.example(row)
     if not isinstance(example, ChoiceExample):
-        return RowText(example.prompt, ())
+        return RowText(example.prompt, names)
     if isinstance(example.prompt, str):
         return RowText(example.prompt, tuple(choice.strip() for choice in example.choices))
     pairs = tuple(f"{prompt}{choice}".strip() for prompt, choice in example.pairs)  # each choice has its own prompt

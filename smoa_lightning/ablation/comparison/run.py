@@ -13,6 +13,7 @@ from smoa_lightning.ablation.comparison.settings import differing_settings
 from smoa_lightning.ablation.comparison.shared_seeds import shared_seeds
 from smoa_lightning.ablation.comparison.sides import Side, read_sides
 from smoa_lightning.ablation.comparison.tables import Compared
+from smoa_lightning.ablation.comparison.teachers import different_teachers, needs_one_teacher
 from smoa_lightning.ablation.statistics import counted
 from smoa_lightning.common.errors import UserError, nearest
 from smoa_lightning.records.metric_table import COMMON, METRICS
@@ -36,7 +37,8 @@ def compare(names: Sequence[str], metric: str | None, baseline: str | None, by_s
     main = _main_metric(sides, rows, found, metric)
     right = {task: name for task in rows.rows if (name := _accuracy(sides, task, main)) is not None}
     differing, only_one = differing_settings(sides), disagreements(sides, rows, right)
-    return Compared(sides, rows, found, main, differing, only_one, left_out, not_finite(sides, rows))
+    not_tested = [*not_finite(sides, rows), *different_teachers(sides)]
+    return Compared(sides, rows, found, main, differing, only_one, left_out, not_tested)
 
 
 def _main_metric(sides: Sequence[Side], rows: CommonRows, found: Sequence[Comparison], asked: str | None) -> str:
@@ -46,6 +48,8 @@ def _main_metric(sides: Sequence[Side], rows: CommonRows, found: Sequence[Compar
         raise UserError(
             f"compare: the runs have no metric in common on {counted(rows.number, 'row')} that all of them share"
         )
+    if asked in METRICS and needs_one_teacher(asked) and (reason := different_teachers(sides)):
+        raise UserError(f"compare: --metric {asked}: {reason[0]}")
     if asked is not None and asked not in known:
         raise UserError(
             f"compare: --metric {asked!r} is no metric that all runs have; did you mean {nearest(asked, known, 1)}?"

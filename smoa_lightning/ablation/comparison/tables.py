@@ -36,7 +36,7 @@ class Compared:
         settings: Setting that differs -> its value in each side.
         disagreements: The rows that only one of two sides gets right.
         left_out: Which seeds are not compared, since the other side does not have them; empty if there are none.
-        not_finite: Sentences on numbers that are not finite.
+        not_tested: Sentences on what is not tested: numbers that are not finite, and scores of different teachers.
     """
 
     sides: Sequence[Side]
@@ -46,7 +46,7 @@ class Compared:
     settings: Mapping[str, Sequence[str]]
     disagreements: Disagreements
     left_out: str = ""
-    not_finite: Sequence[str] = ()
+    not_tested: Sequence[str] = ()
 
     @property
     def tasks(self) -> list[str]:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from smoa_lightning.ablation.comparison.disagreements import gold, prediction
+from smoa_lightning.ablation.comparison.disagreements import gold, is_number, prediction
 from smoa_lightning.ablation.comparison.row_texts import RowText, row_texts
 from smoa_lightning.ablation.comparison.scored_run import ScoredRun
 from smoa_lightning.ablation.comparison.tables import shortened
@@ -40,14 +40,14 @@ def sample_blocks(run: ScoredRun, base: ScoredRun | None) -> Iterator[Block]:
 
 
 def _groups(run: ScoredRun, task: str, rows: Sequence[int]) -> dict[str, list[int]]:
-    """Return the wrong and the right rows; all rows if replies are compared as texts."""
+    """Return the wrong and the right rows; all rows if replies are compared as texts, and if they have numbers."""
     score = METRICS[accuracy(run, task)].item
     assert score is not None
     found: dict[str, list[int]] = {"wrong": [], "right": []}
     for row in rows:
         right = score(run.items[task, row])
         if right is None:
-            return {"replies": list(rows)}
+            return {"numbers" if is_number(run.items[task, row]) else "replies": list(rows)}
         found["right" if right > 0.5 else "wrong"].append(row)
     return found
 

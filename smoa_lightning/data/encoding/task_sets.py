@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,10 +21,11 @@ from smoa_lightning.data.rows.mixture import check_weights, mix
 from smoa_lightning.data.rows.overlap import report_overlap
 from smoa_lightning.data.rows.row_table import RowTable
 from smoa_lightning.data.rows.task_rows import Part, RowSettings
-from smoa_lightning.data.tasks import Task, get_task, protocol_of
+from smoa_lightning.data.tasks import Task, protocol_of
 from smoa_lightning.data.tasks.base import ProtocolName
-from smoa_lightning.data.tasks.generic import CHOICE, task_with_fields, with_first_label
-from smoa_lightning.data.tasks.images import IMAGE_CLASSIFICATION, with_class_names
+from smoa_lightning.data.tasks.configured import configured_task
+from smoa_lightning.data.tasks.generic import CHOICE
+from smoa_lightning.data.tasks.images import IMAGE_CLASSIFICATION
 from smoa_lightning.records.metric_table import COMMON
 from smoa_lightning.records.selection import ON_REPORT, ON_TRAINED
 
@@ -90,12 +92,9 @@ class TaskSets:
         each = replace(settings, limit_train_rows=None) if name == MIXTURE else settings
 
         def rows_of(name: str) -> EncodedTask:
-            kind = task_with_fields(get_task(name), fields)
-            kind = with_first_label(kind, settings.first_label) if name == CHOICE.name else kind
-            if name == IMAGE_CLASSIFICATION.name:
-                kind = with_class_names(
-                    kind, named_classes(settings, class_names, str((fields or {}).get("label", "label")))
-                )
+            column = str((fields or {}).get("label", "label"))
+            names = partial(named_classes, settings, class_names, column)
+            kind = configured_task(name, fields, settings.first_label, names)
             here = replace(each, path=joined(str(path), name)) if several and path is not None else each
             return EncodedTask(kind, protocol_of(kind, protocol, rules), here, encoding)
 

@@ -18,6 +18,7 @@ from smoa_lightning.adapters import UpdateRank, adapted_layers, layer_update, up
 from smoa_lightning.adapters.inspect import target_layers
 from smoa_lightning.adapters.method_names import method_name
 from smoa_lightning.adapters.rank import base_shift, is_matrix_layer, shift_rounding, singular_values
+from smoa_lightning.backbones.heads import in_new_head
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.training.sharding import gathered_weights
 
@@ -37,8 +38,9 @@ def evenly(names: list[str], count: int) -> list[str]:
 
 
 def inner_linear_layers(network: nn.Module) -> list[str]:
-    """Return the names of the linear layers in transformer layers; without transformer layers, of all."""
+    """Return the names of the linear layers in transformer layers; without transformer layers, all but a new head."""
     linear = [name for name, module in network.named_modules() if isinstance(module, nn.Linear | Conv1D)]
+    linear = [name for name in linear if not in_new_head(network, name)]
     return [name for name in linear if ".layers." in f".{name}" or ".h." in f".{name}"] or linear
 
 
@@ -71,7 +73,7 @@ class RankMonitor(Callback):
 
         The copy of an adapted layer is dropped later if the adapter's initialisation does not change the weight.
         """
-        if stage != "fit" or pl_module.frozen or self._initial or not self.max_layers:
+        if stage != "fit" or pl_module.frozen_backbone or self._initial or not self.max_layers:
             return
         with pl_module.as_base_model():
             pl_module.configure_model()

@@ -19,7 +19,7 @@ from smoa_lightning.backbones.backbone import Location, complete_model
 from smoa_lightning.common.atomic_files import replacing
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.records.record import ADAPTER_FACTS, RECORD
-from smoa_lightning.training.adapter_folder import CARD, load_adapter, read_adapter_facts
+from smoa_lightning.training.adapter_folder import CARD, load_adapter, read_adapter_facts, trains_head_only
 from smoa_lightning.training.export.card import card, table
 from smoa_lightning.training.export.lora import (
     choose_rank,
@@ -119,7 +119,10 @@ def _check_output(output: Path) -> None:
 def _check_format(source: Source, options: Options) -> None:
     """Refuse a format that the run cannot have, before a weight is loaded."""
     if options.format == "adapter" and source.adapter is None:
-        raise UserError("export: full fine-tuning has no adapter: use --format merged or --format lora")
+        what, form = "full fine-tuning", "--format merged or --format lora"
+        if trains_head_only(source.facts):
+            what, form = "a run that trains a new head alone", "--format merged"
+        raise UserError(f"export: {what} has no adapter: use {form}")
     if options.format == "lora" and source.location.head.is_new:
         raise UserError("export: a LoRA does not hold the new head of the model: use --format merged or adapter")
     if options.format != "adapter" and source.location.head.texts:
@@ -160,11 +163,7 @@ def _description(source: Source, options: Options, quantised: str | None) -> Fac
         "backbone": {"source": location.source, "name": source.facts["location"]["name"], "commit": location.commit},
         "quantized": quantised,
         "dequantized": quantised is not None and options.format != "adapter",
-        "run_metrics": {
-            name: value
-            for name, value in source.record.get("metrics", {}).items()
-            if name.startswith(("report/", "base/"))
-        },
+        "run_metrics": source.run_metrics,
     }
 
 

@@ -21,6 +21,7 @@ from tqdm import tqdm
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from smoa_lightning.backbones.heads import in_new_head
 from smoa_lightning.common.console import no_bar
 from smoa_lightning.common.errors import UserError
 
@@ -108,7 +109,7 @@ class WrittenError:
 
 @torch.no_grad()
 def find_updates(backbone: PreTrainedModel, merged: PreTrainedModel) -> Updates:
-    """Decompose W' - W of each linear layer.
+    """Decompose W' - W of each linear layer but those of a new head, which has no W before training.
 
     Args:
         backbone: The backbone.
@@ -121,6 +122,7 @@ def find_updates(backbone: PreTrainedModel, merged: PreTrainedModel) -> Updates:
     has_outputs = merged.get_output_embeddings() is not None  # models of images have neither
     shared = getattr(merged.get_input_embeddings(), "weight", None) if has_outputs else None
     linear = [(n, m) for n, m in backbone.named_modules() if isinstance(m, nn.Linear | Conv1D)]
+    linear = [(name, module) for name, module in linear if not in_new_head(backbone, name)]
     for name, module in tqdm(linear, desc="decompose", unit="layer", leave=False, delay=2, disable=no_bar()):
         layer: Any = merged.get_submodule(name)
         if layer.weight is shared:  # a LoRA of the output embedding would leave the input embedding as it was

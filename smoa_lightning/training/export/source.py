@@ -27,6 +27,7 @@ from smoa_lightning.training.adapter_folder import (
     read_adapter_facts,
     reading,
     saved_backbone,
+    trains_head_only,
 )
 
 TRUNCATED = "truncated"  # the form of weights that rank --truncate scores
@@ -56,8 +57,14 @@ class Source:
 
     @property
     def method(self) -> str:
-        """Name of the strategy."""
-        return strategy_name(self.adapter, frozen=False)
+        """Name of the strategy; of a run with a head alone ``frozen``."""
+        return strategy_name(self.adapter, frozen=trains_head_only(self.facts))
+
+    @property
+    def run_metrics(self) -> dict[str, float]:
+        """The metrics of the record that are those of this adapter: the report rows were scored with the best one."""
+        parts = ("report/", "base/") if self.facts.get("which", "best") == "best" else ("base/",)
+        return {name: value for name, value in self.record.get("metrics", {}).items() if name.startswith(parts)}
 
     @property
     def own_dtype(self) -> torch.dtype:
