@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable, Sequence
 
 from smoa_lightning.common.errors import most_alike, the_nearest
@@ -14,6 +15,7 @@ OTHER_WORDS = {
     "learning_rate": ("lr",),
     "alpha": ("alpha", "lora_alpha"),
     "dropout": ("dropout", "lora_dropout"),
+    "seed": ("seed_everything",),
     "epochs": ("max_epochs",),
     "num_train_epochs": ("max_epochs",),
     "steps": ("max_steps",),
@@ -43,10 +45,12 @@ def near_keys(name: str, known: Iterable[str], count: int = 3) -> list[str]:
     ['model.adapter.r', 'model.adapter.rank_split']
     >>> near_keys("lrr", ["model.optimizer.lr", "trainer"])
     ['model.optimizer.lr']
+    >>> near_keys("lerning_rate", ["trainer.limit", "model.optimizer.lr"], 1)
+    ['model.optimizer.lr']
     """
     shown = {key: key.replace(".init_args.", ".") for key in known}
     *before, last = name.replace(".init_args.", ".").split(".")
-    words = OTHER_WORDS.get(last, ())
+    words = OTHER_WORDS.get(next(iter(difflib.get_close_matches(last, OTHER_WORDS, 1, cutoff=0.8)), last), ())
     named = [key for word in words for key, short in shown.items() if short.rpartition(".")[2] == word]
     inside = [key for key in named if shown[key].startswith(".".join(before))]
     longer = [key for key, short in shown.items() if short.startswith(name)]

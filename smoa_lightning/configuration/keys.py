@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from smoa_lightning.common.errors import UserError, the_nearest
-from smoa_lightning.configuration.key_names import ending_with, near_keys
+from smoa_lightning.configuration.key_names import OTHER_WORDS, ending_with, near_keys
 from smoa_lightning.configuration.ranges import check_value
 from smoa_lightning.configuration.settings import CLASS_SETTINGS, Setting, class_group, groups, owner_of, wrong_value
 
@@ -77,7 +77,9 @@ class Keys:
             return key
         ends = self.ending(name)
         if len(ends) > 1:
-            raise UserError(f"{where}{name!r} may mean {' or '.join(ends)}: write the full key")
+            other = [key for key in OTHER_WORDS.get(name, ()) if key in self.decided]
+            decided = "".join(f" ({key}: {self.decided[key]})" for key in other)
+            raise UserError(f"{where}{name!r} may mean {' or '.join(ends)}: write the full key{decided}")
         if not ends:
             raise UserError(f"{where}unknown key {name!r}; {the_nearest(self.near(name), 'key')}")
         return ends[0]

@@ -10,6 +10,7 @@ from smoa_lightning.common.errors import UserError
 from smoa_lightning.common.other_backbone import FLAG as OTHER_BACKBONE
 from smoa_lightning.configuration.check import SPECIAL, Check
 from smoa_lightning.configuration.composition import value_at
+from smoa_lightning.configuration.key_names import OTHER_WORDS
 from smoa_lightning.configuration.keys import Keys
 from smoa_lightning.configuration.settings import CLASS_SETTINGS, owner_of
 
@@ -76,5 +77,6 @@ def _full(word: str, keys: Keys) -> str:
     name = _name(word)
     ends = keys.ending(name)
     if len(ends) > 1:
+        ends = [*(word for word in OTHER_WORDS.get(name, ()) if keys.known(word)), *ends]
         raise UserError(f"--{name} may mean {' or '.join(f'--{key}' for key in map(keys.short, ends))}")
     return f"--{keys.short(ends[0])}{word[2 + len(name) :]}" if ends else word

@@ -132,12 +132,14 @@ def merged(before: LocatedYaml, after: LocatedYaml, depths: Mapping[str, int]) -
 def expand_bases(args: list[str]) -> list[str]:
     """Insert before each ``--config FILE`` its ``base:`` file, and the base of that file; each base once.
 
-    A file that is not in its folder is looked up among the files of the package.
+    The files come first, in their order: flags override files, wherever they stand. A file that is not in its folder is
+    looked up among the files of the package.
 
     Raises:
         UserError: A file does not exist or is not YAML, its base is no name of a file, or is the file itself.
     """
-    expanded: list[str] = []
+    files: list[str] = []
+    others: list[str] = []
     seen: set[Path] = set()
 
     def add(file: Path, named_by: str) -> None:
@@ -156,7 +158,7 @@ def expand_bases(args: list[str]) -> list[str]:
             if before.resolve() not in seen:
                 seen.add(before.resolve())
                 add(before, f"base of {file}")
-        expanded.extend(["--config", str(file)])
+        files.extend(["--config", str(file)])
 
     remaining = iter(args)
     for argument in remaining:
@@ -165,8 +167,9 @@ def expand_bases(args: list[str]) -> list[str]:
         elif argument.startswith("--config="):
             add(config_file(argument.removeprefix("--config="), "experiments", "--config"), "--config")
         else:
-            expanded.append(argument)
-    return expanded
+            others.append(argument)
+    commands = int(bool(others) and not others[0].startswith("-"))
+    return [*others[:commands], *files, *others[commands:]]
 
 
 # --------------------------------------------------------------------------------------------- from syntax to values

@@ -47,7 +47,9 @@ def test_the_class_decides_which_words_there_are() -> None:
     assert with_full_keys("fit", [*lora, "--lora_alpha", "4"])[2:] == ["--model.adapter.lora_alpha", "4"]
     with pytest.raises(UserError, match="unknown key 'lora_alpha'"):
         check_arguments("fit", with_full_keys("fit", [*PIQA, "--lora_alpha", "4"]))
-    with pytest.raises(UserError, match=r"^--seed may mean --data\.seed or --model\.adapter\.seed$"):
+    with pytest.raises(
+        UserError, match=r"^--seed may mean --seed_everything or --data\.seed or --model\.adapter\.seed$"
+    ):
         with_full_keys("fit", [*PIQA, "--seed", "1"])
 
 

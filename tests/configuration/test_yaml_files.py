@@ -47,6 +47,16 @@ def test_bases_are_named_once(tmp_path: Path) -> None:
     assert len(expand_bases(["--config", str(tmp_path / "a.yaml")])) == 6  # the circle is cut where it closes
 
 
+def test_flags_override_files_wherever_they_stand(tmp_path: Path) -> None:
+    for name, rate in (("a", 1), ("b", 2)):
+        (tmp_path / f"{name}.yaml").write_text(f"model: {{head_lr: {rate}}}\n")
+    files = [word for name in "ab" for word in ("--config", str(tmp_path / f"{name}.yaml"))]
+    first = ["fit", "--model.head_lr", "3", *files, "--data.seed=1"]
+    assert expand_bases(first) == ["fit", *files, "--model.head_lr", "3", "--data.seed=1"]
+    between = [*files[:2], "--model.head_lr", "3", f"--config={files[3]}"]
+    assert expand_bases(between) == [*files, "--model.head_lr", "3"]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -98,10 +98,11 @@ def write_rows(writer: Writer, task: Task, located: Iterable[Located], skip: boo
             ignored |= task.unread(raw)
         if task.remarks is not None:
             counts.update(task.remarks.count(checked))
+        group = group_number(task.group(checked))
         for row in rows:
             text = json.dumps(row, sort_keys=True, ensure_ascii=False)
             digest.update(text.encode() + b"\n")
-            writer.add(text, group_number(task.group(row)))
+            writer.add(text, group)
     return {"sha256": digest.hexdigest(), "bad_rows": bad_rows, "ignored": sorted(ignored), "counts": dict(counts)}
 
 

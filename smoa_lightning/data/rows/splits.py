@@ -93,7 +93,7 @@ def not_held_out(groups: np.ndarray, number: int, is_default: bool = False) -> s
     together = ", since rows of one group stay together" if total > len(sizes) else ""
     reason = f"{rows}: at most {total - smallest:,} can be held out{together}"
     if len(sizes) == 1:
-        group = "" if total == 1 else " of one group, which stays together"
+        group = "" if total == 1 else " of one group (the same question, passage or conversation), which stays together"
         reason = f"{rows}{group}: set data.selection_rows: 0 to train on all rows"
     elif number < smallest:
         reason = (

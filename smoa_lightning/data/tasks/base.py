@@ -171,7 +171,8 @@ class Task:
         hub_revision: A revision without a loading script; a commit, so that the rows cannot change.
         hub_config: Name of the configuration in the repository, if it has several.
         schema: Field name -> field. Other fields of a row are removed.
-        group: Row -> key. The hold-out never separates rows with the same key.
+        group: Checked row, before ``expand`` -> key. The hold-out never separates rows with the same key, and standard
+            errors take them as one unit.
         licence: Licence of the data.
         reference: Paper (arXiv id or address).
         train_split: Split of the training rows and of the hold-out.

@@ -217,13 +217,15 @@ def chat_example(row: Row) -> ReplyExample:
 
 
 def chat_group(row: Row) -> str:
-    """Return the first message that is not a system message: all replies of a conversation share it."""
-    return fold(next(message["content"] for message in row["messages"] if message["role"] != "system"))
+    """Return the messages of the user: all replies of a conversation, and other answers to the same, are one group."""
+    spoken = [message for message in conversation(row) if message["role"] != "system"]
+    asked = [message for message in spoken if message["role"] == "user"] or spoken[:1]
+    return fold("\n".join(message["content"] for message in asked))
 
 
 CHAT = Task(
     name="chat",
-    version=1,
+    version=2,
     hub_repository=None,
     hub_revision=None,
     schema={

@@ -249,7 +249,7 @@ def daily_dialog_example(row: Row) -> ReplyExample:
 
 def daily_dialog_group(row: Row) -> str:
     """Return the first turn of the conversation; many conversations share it."""
-    return fold(row["history"][0])
+    return fold(row["dialog"][0])
 
 
 def daily_dialog_rows(row: Row) -> list[Row]:

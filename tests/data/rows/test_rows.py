@@ -48,7 +48,7 @@ def test_a_folder_of_rows(name: str, protocol: str, tmp_path: Path, byte_tokeniz
     assert task.report_split in data.provenance["splits"]
 
     train, selection = data.indices("train"), data.indices("selection")
-    assert not {task.group(rows[i]) for i in train} & {task.group(rows[i]) for i in selection}
+    assert not {*rows.groups[train]} & {*rows.groups[selection]}
     encoded = data.sets.training_items()[0]
     example = task.protocol(protocol).example
     batch = next(iter(data.test_dataloader()))

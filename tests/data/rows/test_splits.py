@@ -61,8 +61,8 @@ def test_groups_that_are_too_big_stay_in_training():
             [7, 7, 7],
             1,
             False,
-            " is 1, but there are 3 training rows of one group, which stays together: "
-            "set data.selection_rows: 0 to train on all rows",
+            " is 1, but there are 3 training rows of one group (the same question, passage or conversation), which "
+            "stays together: set data.selection_rows: 0 to train on all rows",
         ),
         (
             [7],

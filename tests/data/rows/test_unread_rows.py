@@ -158,7 +158,7 @@ def test_training_rows_alone_have_no_overlap(tmp_path, caplog):
 def test_one_prompt_in_all_rows_names_the_remedy(tmp_path):
     rows = [{"prompt": "Which?", "choices": [f"a {n}", f"b {n}"], "label": 0} for n in range(40)]
     data = made(tmp_path, rows, rows, "choice")
-    with pytest.raises(UserError, match=r"40 training rows of one group, .*set data.selection_rows: 0 to train"):
+    with pytest.raises(UserError, match=r"40 training rows of one group .*set data.selection_rows: 0 to train"):
         data.setup("fit")
     data = made(tmp_path, rows, rows, "choice", selection_rows=0)
     data.setup("fit")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from smoa_lightning.common.errors import UserError
+from smoa_lightning.data.datamodule import TaskDataModule
 from smoa_lightning.data.tasks import CHAT, CHOICE, GSM8K, INSTRUCTION, PIQA, Message, RowError, task_with_fields
 
 ITEM = {"prompt": "Question: what is hot?\nAnswer:", "choices": ["ice", " steam ", "3"], "label": 1}
@@ -107,8 +110,30 @@ def test_chat_has_one_row_for_each_message_of_the_assistant():
     assert example.response == " No.\nNo!"
     assert example.messages == tuple(Message(role, text) for role, text in TALK[:4])
     assert example.shortened().prompt == "Be brief.\nAssistant: Hi.\nUser: More\nAssistant:"
-    assert CHAT.group(first) == CHAT.group(second) == "hi?"
     assert CHAT.generation.chat_template
+
+
+def test_a_group_of_chat_is_a_conversation(tmp_path):
+    """Conversations that open alike are separate; other answers to the same messages of the user are not."""
+
+    def talk(*texts):
+        return {"messages": [{"role": ("user", "assistant")[n % 2], "content": text} for n, text in enumerate(texts)]}
+
+    talks = [talk("Hi", "Hello!", "A tram?", "At nine."), talk("Hi", "Hello!", "A bus?", "At ten."),
+             talk("hi ", "Good day.", "a tram?", "At two.")]  # fmt: skip
+    first, second, third = (CHAT.group(CHAT.check(each)) for each in talks)
+    assert first == third != second
+    for split in ("train", "validation"):
+        (tmp_path / f"{split}.jsonl").write_text("\n".join(map(json.dumps, talks)))
+    data = TaskDataModule(task="chat", source="local", path=str(tmp_path))
+    data.resolve()
+    groups = data.rows("train").groups.tolist()  # two replies in each conversation
+    assert groups == [groups[0]] * 2 + [groups[2]] * 2 + [groups[0]] * 2
+    assert groups[0] != groups[2]
+    alone = [{"role": "system", "content": "Be brief."}, {"role": "assistant", "content": "Ask!"}]
+    assert (
+        CHAT.group({"system": "", "history": [], "messages": [*alone, {"role": "assistant", "content": "?"}]}) == "ask!"
+    )
 
 
 def test_the_layout_of_sharegpt():
