@@ -47,7 +47,8 @@ class ConsoleHandler(logging.Handler):
         elif is_note:
             name = "stdout"
         else:
-            name, text = "stderr", f"{PACKAGE}: {text}"
+            warning = "warning: " if record.levelno == logging.WARNING else ""  # an error ends the command
+            name, text = "stderr", f"{PACKAGE}: {warning}{text}"
         print(text, file=getattr(sys, name), flush=True)
 
 

@@ -177,8 +177,8 @@ def _check_validation(trainer: L.Trainer, batches: int, total: float) -> bool:
     first += ((every or 1) - 1) * batches
     if total < first:
         logger.info(
-            "training ends after %d batches, before the first validation at %d: the last adapter is the best one",
-            total,
+            "training ends after %s, before the first validation at %d: the last adapter is the best one",
+            "1 batch" if total == 1 else f"{total:g} batches",
             first,
         )
     return total >= first

@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 
 from smoa_lightning.adapters.adalora import RankAllocation
 from smoa_lightning.adapters.budget import Budget, BudgetFit, fit_budget
+from smoa_lightning.adapters.budget_tolerance import check_tolerance
 from smoa_lightning.adapters.combine import attach_strategy, check_pair, weights_of
 from smoa_lightning.adapters.parameters import adapter_state_names
 from smoa_lightning.adapters.unsupported import check_supported
@@ -90,7 +91,7 @@ class FineTuneModule(TaughtModule):
             budget: Number of trainable parameters, which sets the strategy's rank or block size: ``300k``, or
                 ``like: FILE`` for the number of the strategy in a YAML file. ``null`` changes no size.
             budget_tolerance: Largest share by which the size may miss the budget, such as 0.01; ``null`` takes the
-                nearest size and reports the difference.
+                nearest size between half and twice the budget, and reports the difference.
             head_lr: Learning rate of a new head, which is trained in full with any strategy; ``null`` takes that of
                 the optimizer.
             head_init: Texts from which the head of a CLIP model starts, with ``{}`` for the name of a class, such as
@@ -184,11 +185,7 @@ class FineTuneModule(TaughtModule):
         if self.budget is not None and self.budget_fit is None:
             skeleton = load_skeleton(self.backbone_config, self.location)
             fit = fit_budget(skeleton, self.adapter_config, self.budget, self.frozen)
-            tolerance = self.budget_tolerance
-            if tolerance is not None and abs(fit.relative_error) > tolerance:
-                raise UserError(
-                    f"{fit.line()}; the largest allowed difference is {tolerance:.1%} (model.budget_tolerance)"
-                )
+            check_tolerance(fit, self.budget_tolerance)
             self.budget_fit = fit
             self.adapter_config = self.budget_fit.config
         return self.budget_fit

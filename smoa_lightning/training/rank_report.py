@@ -44,11 +44,12 @@ def markdown(runs: list[RunRank]) -> str:
         ]
         for layer in main.layers
     ]
+    more = " (--layers N measures more)" if any(len(run.layers) < run.adapted for run in runs) else ""
     header = ["layer", "shape", "trainable", "LoRA rank of that size", "effective", "stable", "numerical", "bound"]
     return f"""# Rank of the update: {main.label}
 
-Means over the measured layers. effective: exp of the entropy of σ / Σσ; stable: Σσ² / σ_1²; numerical: σ above float32
-rounding; bound: what the method allows. The update is W' - W with W the weight of the backbone itself.
+Means over the measured layers{more}. effective: exp of the entropy of σ / Σσ; stable: Σσ² / σ_1²; numerical: σ above
+float32 rounding; bound: what the method allows. The update is W' - W with W the weight of the backbone itself.
 
 {_table(["run", "trainable", *means, "layers measured"], rows)}
 

@@ -47,12 +47,20 @@ def test_the_run_is_what_the_budget_resolved_to(
 def test_an_unmet_budget_is_printed_and_recorded(
     tiny_arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["fit", *tiny_arguments, *SHORT, "--model.budget", "100"]) == 0
-    assert "budget 100: not met within 1%; nearest is r 2 (was 4), 640 trainable parameters (+540.0%)" in (
+    assert main(["fit", *tiny_arguments, *SHORT, "--model.budget", "400"]) == 0
+    assert "budget 400: not met within 1%; nearest is r 2 (was 4), 640 trainable parameters (+60.0%)" in (
         capsys.readouterr().out
     )
     (record,) = records(tmp_path).values()
-    assert (record["budget"]["within"], record["budget"]["relative_error"]) == (False, 5.4)
+    assert (record["budget"]["within"], record["budget"]["relative_error"]) == (False, pytest.approx(0.6))
+
+
+@pytest.mark.parametrize("budget", ["319", "100M"])
+def test_a_budget_that_is_missed_by_more_than_half_is_refused(
+    budget: str, tiny_arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["fit", *tiny_arguments, *SHORT, "--model.budget", budget]) == 2
+    assert "this is not near the budget: the nearest budget is " in capsys.readouterr().err
 
 
 def test_params_shows_the_budget_and_takes_it_from_another_strategy(

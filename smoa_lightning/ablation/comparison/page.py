@@ -64,7 +64,7 @@ def page_document(found: Compared, command: str) -> Document:
     blocks += [Points(tuple(sentences(found)[1:]))] if len(found.main) > 1 else []
     blocks += [picture] if picture else []
     blocks += [Paragraph(" ".join(filter(None, [found.left_out, found.rows.sentence, scope(found)])))]
-    blocks += [Paragraph(sentence) for sentence in found.not_tested]
+    blocks += [Paragraph(sentence) for sentence in found.notes]
     blocks += [Heading("Scores"), scores_down(found), *_differences(found)]
     blocks += [Heading("Rows on which they differ"), *_rows(found)]
     blocks += [Heading("Settings that differ"), settings(found) if found.settings else Paragraph("There are none.")]
@@ -126,7 +126,7 @@ def _caption(found: Compared, side: str, winner: str, loser: str, rows: Sequence
 
 def terminal_text(found: Compared) -> str:
     """Return the comparison as tables for the terminal."""
-    parts = [*sentences(found), *filter(None, [found.left_out, found.rows.sentence]), scope(found), *found.not_tested]
+    parts = [*sentences(found), *filter(None, [found.left_out, found.rows.sentence]), scope(found), *found.notes]
     tables = [scores(found), differences(found)]
     tables += [settings(found)] if found.settings else []
     facts = records(found)

@@ -15,6 +15,7 @@ from smoa_lightning.ablation.comparison.sides import Side, read_sides
 from smoa_lightning.ablation.comparison.tables import Compared
 from smoa_lightning.ablation.comparison.teachers import different_teachers, needs_one_teacher
 from smoa_lightning.ablation.statistics import counted
+from smoa_lightning.ablation.study.sizes import different_sizes
 from smoa_lightning.common.errors import UserError, nearest
 from smoa_lightning.records.metric_table import COMMON, METRICS
 
@@ -37,8 +38,19 @@ def compare(names: Sequence[str], metric: str | None, baseline: str | None, by_s
     main = _main_metric(sides, rows, found, metric)
     right = {task: name for task in rows.rows if (name := _accuracy(sides, task, main)) is not None}
     differing, only_one = differing_settings(sides), disagreements(sides, rows, right)
-    not_tested = [*not_finite(sides, rows), *different_teachers(sides)]
-    return Compared(sides, rows, found, main, differing, only_one, left_out, not_tested)
+    notes = [*not_finite(sides, rows), *different_teachers(sides), *_sizes(sides)]
+    return Compared(sides, rows, found, main, differing, only_one, left_out, notes)
+
+
+def _sizes(sides: Sequence[Side]) -> list[str]:
+    """Return a sentence if sides train different numbers of parameters, else nothing."""
+    trained = {
+        side.label: max(float(run.record["metrics"].get("parameters/trainable", 0)) for run in side.runs)
+        for side in sides
+        if not side.is_base
+    }
+    sentence = different_sizes(trained, what="runs")
+    return [f"{sentence[0].upper()}{sentence[1:]}."] if sentence else []
 
 
 def _main_metric(sides: Sequence[Side], rows: CommonRows, found: Sequence[Comparison], asked: str | None) -> str:

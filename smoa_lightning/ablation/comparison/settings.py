@@ -20,7 +20,7 @@ INIT_ARGS = ".init_args."
 # Title -> how to read a fact from a record. The order is that of the tables.
 FACTS: dict[str, Callable[[Mapping[str, Any]], Any]] = {
     "method": lambda record: record["hyperparameters"].get("strategy"),
-    "rank": lambda record: record["hyperparameters"].get("rank"),
+    "rank": lambda record: record["hyperparameters"].get("rank") or None,
     "seed": lambda record: record["config"].get("seed_everything"),
     "base model": lambda record: _short(record["backbone"]),
     "base model, digest": lambda record: _digest(record["backbone"].get("sha256")),

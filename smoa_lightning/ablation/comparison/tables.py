@@ -36,7 +36,7 @@ class Compared:
         settings: Setting that differs -> its value in each side.
         disagreements: The rows that only one of two sides gets right.
         left_out: Which seeds are not compared, since the other side does not have them; empty if there are none.
-        not_tested: Sentences on what is not tested: numbers that are not finite, and scores of different teachers.
+        notes: Sentences on what is not tested (numbers that are not finite, different teachers), and on sizes.
     """
 
     sides: Sequence[Side]
@@ -46,7 +46,7 @@ class Compared:
     settings: Mapping[str, Sequence[str]]
     disagreements: Disagreements
     left_out: str = ""
-    not_tested: Sequence[str] = ()
+    notes: Sequence[str] = ()
 
     @property
     def tasks(self) -> list[str]:
@@ -142,7 +142,7 @@ def _difference(each: Comparison) -> list[str]:
         interval = f"[{found.low * scale:+.{digits}f}, {found.high * scale:+.{digits}f}]"
     error = "" if found.standard_error is None else f"{found.standard_error * scale:.{digits}f}"
     only = ["", ""] if each.only is None else [f"{number:,}" for number in each.only]
-    label = each.verdict.label if found.p is not None else "not tested"
+    label = each.verdict.outcome if found.p is not None else "not tested"
     size = f"{found.value * scale:+.{digits}f} {name}".strip() if math.isfinite(found.value) else ""
     return [label, each.test, size, error, interval, p_text(found.p), p_text(each.adjusted), *only]
 
@@ -221,7 +221,7 @@ def _difference_lines(found: Compared) -> Lines:
     lines: Lines = [titles]
     for each in found.comparisons:
         d, only = each.difference, each.only or (None, None)
-        label = each.verdict.label if d.p is not None else "not tested"
+        label = each.verdict.outcome if d.p is not None else "not tested"
         place = [each.side, each.baseline, found.task_name(each.task), each.metric, *each.values]
         lines.append([*place, d.value, d.standard_error, d.low, d.high, d.p, each.adjusted, each.test, d.n_seeds,
                       d.n_items, *only, label, d.n_groups])  # fmt: skip

@@ -36,11 +36,6 @@ class Verdict:
             return "better" if self.better else "worse"
         return EQUIVALENT if self.within else NOT_ESTABLISHED
 
-    @property
-    def label(self) -> str:
-        """``established`` or ``not established``."""
-        return ESTABLISHED if self.established else NOT_ESTABLISHED
-
 
 def verdict(
     cell: str,

@@ -82,4 +82,5 @@ def read_images(folder: str) -> Iterator[Located]:
             else:
                 others.append(place)
     if others:
-        logger.info("%d files are no images and are not read, such as %s", len(others), others[0])
+        what = "1 file is no image and is" if len(others) == 1 else f"{len(others)} files are no images and are"
+        logger.info("%s not read, such as %s", what, others[0])

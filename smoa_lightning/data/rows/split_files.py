@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -116,7 +117,8 @@ def _no_file(folder: str, split: str) -> UserError:
     hint = "" if split == "train" else "; name the training file itself to train without report rows"
     if not present:
         images = [name for name in sorted(found) if found[name] and is_image_folder(joined(folder, name))]
-        of_split = [joined(folder, name) for name, is_sub in found.items() if is_sub and name.lower() in names]
+        all_names = {name for of_one in SPLIT_NAMES.values() for name in of_one}
+        of_split = [joined(folder, name) for name, is_sub in found.items() if is_sub and name.lower() in all_names]
         for place in (*([] if images else [folder]), *of_split):
             check_classes(place)
         if images:
@@ -126,7 +128,20 @@ def _no_file(folder: str, split: str) -> UserError:
             )
     wanted = f"{names[0]}.jsonl"
     seen = f"nearest: {nearest(wanted, present, 3)}" if present else "it holds no data file"
+    if not present and (inside := _with_split(folder, found, split)):
+        seen += f"; {' and '.join(inside)} {'do' if len(inside) > 1 else 'does'}"
     return UserError(f"data.path: no file for split {split!r} (such as {wanted}) in {folder}; {seen}{hint}.")
+
+
+def _with_split(folder: str, found: Mapping[str, bool], split: str) -> list[str]:
+    """Return up to two folders in a folder that have a split, for a message."""
+    inside = []
+    for place in (joined(folder, name) for name in sorted(found) if found[name]):
+        with contextlib.suppress(UserError):
+            inside += [place] if _in_folder(place, split) else []
+        if len(inside) == 2:
+            break
+    return inside
 
 
 def _natural(name: str) -> list[Any]:

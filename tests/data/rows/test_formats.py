@@ -220,7 +220,9 @@ def test_patterns_and_lists(tmp_path: Path) -> None:
         (["train/a.jsonl", "train/b.csv"], r"train holds files of several formats \(a.jsonl and b.csv\); name the"),
         (["train-0-of-3.jsonl", "train-2-of-3.jsonl"], r"part 1 of 3 parts of train is missing\."),
         (["train-new.jsonl", "x.csv"], r"no file for split 'train' .such as train.jsonl. in \S*; nearest: train-new"),
-        (["train/notes.md"], r"no file for split 'train' .* it holds no data file"),
+        (["train/notes.md"], r"no file for split 'train' .* it holds no data file\."),
+        (["cola/train.jsonl"], r"no file for split 'train' .* it holds no data file; \S+/cola does\."),
+        (["a/train.jsonl", "b/train.csv", "c/train.csv"], r"it holds no data file; \S+/a and \S+/b do\."),
     ],
 )
 def test_ambiguous_folders_are_refused(tmp_path: Path, names: list[str], sentence: str) -> None:

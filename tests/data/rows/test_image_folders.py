@@ -31,6 +31,7 @@ def images(path: Any) -> TaskDataModule:
     ("files", "given", "refused"),
     [
         (["train/1.jpg"], ".", "train"),
+        (["validation/1.jpg"], ".", "validation"),
         (["train/1.jpg", "validation/1.jpg"], ".", "train"),
         (["training/1.PNG", "test/cat/1.jpg"], ".", "training"),
         (["1.jpg", "2.jpg"], ".", "."),
