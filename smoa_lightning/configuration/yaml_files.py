@@ -132,7 +132,7 @@ def merged(before: LocatedYaml, after: LocatedYaml, depths: Mapping[str, int]) -
 def expand_bases(args: list[str]) -> list[str]:
     """Insert before each ``--config FILE`` its ``base:`` file, and the base of that file; each base once.
 
-    The files come first, in their order: flags override files, wherever they stand. A file that is not in its folder is
+    The files come first, in their order: flags override files in any order. A file that is not in its folder is
     looked up among the files of the package.
 
     Raises:

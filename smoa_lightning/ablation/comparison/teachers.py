@@ -37,7 +37,7 @@ def _has(run: ScoredRun, metric: str) -> bool:
 
 
 def _teacher(run: ScoredRun) -> Any:
-    """Return the files of the teacher of a run, wherever they are, and the positions that count."""
+    """Return the digests of the files of the teacher of a run, and the positions that count."""
     facts = run.record.get("teacher") or {}
     backbone = facts.get("backbone") or {}
     origin = [backbone.get(name) for name in ("source", "commit", "sha256", "files")]
