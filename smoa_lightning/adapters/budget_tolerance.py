@@ -20,5 +20,5 @@ def check_tolerance(fit: BudgetFit, tolerance: float | None) -> None:
     """
     if tolerance is not None and abs(fit.relative_error) > tolerance:
         raise UserError(f"{fit.line()}; the largest allowed difference is {tolerance:.1%} (model.budget_tolerance)")
-    if not 1 / FARTHEST <= fit.parameters / fit.target <= FARTHEST:
+    if tolerance is None and not 1 / FARTHEST <= fit.parameters / fit.target <= FARTHEST:
         raise UserError(f"{fit.line()}; this is not near the budget: the nearest budget is {fit.parameters:,}")
