@@ -247,7 +247,7 @@ def test_verdicts() -> None:
         "smoa is better than lora by 2.00 points, 95 % interval [1.00, 3.00], adjusted p = 0.030, 3 seeds, 400 items: "
         "established."
     )
-    assert (found.established, found.better, found.label) == (True, True, "established")
+    assert (found.established, found.better, found.outcome) == (True, True, "better")
     worse = verdict("smoa", "lora", difference(0.5, 3), 0.0001, higher_is_better=False, scale=1, unit="")
     assert worse.better is False
     assert worse.sentence.startswith("smoa is worse than lora by 0.50, 95 % interval [0.01, 0.99], adjusted p < 0.001,")
@@ -256,7 +256,7 @@ def test_verdicts() -> None:
         "smoa is better than lora by 0.0071, by less than the margin of 0.0200, 95 % interval [0.0038, 0.0104], "
     )
     weak = verdict("smoa", "lora", difference(0.02, 3), 0.05)
-    assert weak.label == "not established"
+    assert weak.outcome == "not established"
     assert weak.sentence.startswith("smoa is not shown to differ from lora: its mean is 2.00 points better, ")
     assert weak.sentence.endswith("400 items: not established.")
     two = verdict("smoa", "lora", difference(0.02, 2), 0.001)

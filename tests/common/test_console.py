@@ -35,9 +35,9 @@ def notes() -> None:
 @pytest.mark.parametrize(
     ("mode", "out", "err"),
     [
-        ("quiet", "", "smoa_lightning: warning\nsmoa_lightning: error\n"),
-        ("normal", "info\n", "smoa_lightning: warning\nsmoa_lightning: error\n"),
-        ("verbose", "debug\ninfo\n", "smoa_lightning: warning\nsmoa_lightning: error\n"),
+        ("quiet", "", "smoa_lightning: warning: warning\nsmoa_lightning: error\n"),
+        ("normal", "info\n", "smoa_lightning: warning: warning\nsmoa_lightning: error\n"),
+        ("verbose", "debug\ninfo\n", "smoa_lightning: warning: warning\nsmoa_lightning: error\n"),
     ],
 )
 def test_notes_go_to_stdout_and_warnings_to_stderr(
@@ -64,7 +64,7 @@ def test_only_the_first_process_shows_notes(
     monkeypatch.setattr(rank_zero_only, "rank", 1)
     with console.console():
         notes()
-    assert capsys.readouterr() == ("", "smoa_lightning: warning\nsmoa_lightning: error\n")
+    assert capsys.readouterr() == ("", "smoa_lightning: warning: warning\nsmoa_lightning: error\n")
 
 
 @pytest.mark.parametrize(
