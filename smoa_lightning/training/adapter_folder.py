@@ -214,12 +214,15 @@ def load_adapter(
             flag ``--model.backbone.path`` of the commands names a folder.
             The files of a folder must be those in training. A loaded model is not compared with them.
             Strategies that save fingerprints refuse a backbone with different weights.
+            A new head of a loaded model becomes float32, as it was trained, and its config gets the names of the
+            classes.
 
     Returns:
         The model with the adapter attached, and the tokenizer or the image processor.
 
     Raises:
-        UserError: The folder holds no adapter, or the backbone differs from the one in training.
+        UserError: The folder holds no adapter, the backbone differs from the one in training, or a loaded model lacks
+            the head.
     """
     folder = adapter_folder(run_or_folder)
     full = not (folder / "adapter_config.json").is_file()

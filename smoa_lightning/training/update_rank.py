@@ -112,11 +112,12 @@ def measure(run: Path, count: int, wanted: list[str] | None = None, backbone_fol
         UserError: The folder has no adapter, or the update has no rank (prompts, the adapter slot).
     """
     folder = adapter_folder(run)
-    if trains_head_only(read_adapter_facts(folder)):
+    is_whole = not (folder / "adapter_config.json").is_file()
+    if is_whole and trains_head_only(read_adapter_facts(folder)):
         raise UserError(f"{run}: only the new head was trained, so the backbone has no update and no rank")
     config, location = saved_backbone(folder, backbone_folder)
     backbone = load_model(config, location)
-    if not (folder / "adapter_config.json").is_file():
+    if is_whole:
         return _measure_full(run, load_adapter(folder, backbone_folder)[0], backbone, count, wanted)
     with reading(folder):
         adapter = PeftConfig.from_pretrained(str(folder / WEIGHTS if is_pair(folder) else folder))

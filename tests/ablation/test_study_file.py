@@ -127,7 +127,11 @@ WRONG: list[tuple[dict[str, Any], str]] = [
         "unknown key 'model.adapter.init_args.rr'; the nearest keys are",
     ),
     ({"axes": {"data.protocl": ["x"]}}, "unknown key 'data.protocl'; the nearest key is data.protocol"),
-    ({"axes": {"seed": [1, 2]}}, "'seed' may mean data.seed or model.adapter.init_args.seed"),
+    (
+        {"axes": {"seed": [1, 2]}},
+        "'seed' may mean data.seed or model.adapter.init_args.seed: write the full key "
+        "(seed_everything: the study's 'seeds' decide it)",
+    ),
     ({"axes": {"seed_everything": [1, 2]}}, "seed_everything cannot be set in a study: the study's 'seeds' decide it"),
     ({"axes": {"x": [{"a": {"seed_offset": -1}}]}}, "seed_offset is -1, but must be a whole number from 0 on"),
     ({"axes": {"r": []}}, "axis 'r' has no values"),

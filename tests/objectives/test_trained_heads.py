@@ -105,6 +105,8 @@ def test_the_rank_of_a_run_counts_no_head(trained: Run, tmp_path: Path, capsys: 
     capsys.readouterr()
     assert main(["rank", str(head_only)]) == 2
     assert "only the new head was trained, so the backbone has no update" in capsys.readouterr().err
+    assert main(["rank", str(head_only), "--truncate"]) == 2
+    assert "rank: frozen changes no weight" in capsys.readouterr().err
     metrics = record_of(head_only)["metrics"]
     assert metrics["rank/effective_mean"] == -1  # not measured
     size = (head_only / "adapter" / "best" / "model.safetensors").stat().st_size

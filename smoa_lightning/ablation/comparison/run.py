@@ -14,7 +14,7 @@ from smoa_lightning.ablation.comparison.shared_seeds import shared_seeds
 from smoa_lightning.ablation.comparison.sides import Side, read_sides
 from smoa_lightning.ablation.comparison.tables import Compared
 from smoa_lightning.ablation.comparison.teachers import different_teachers, needs_one_teacher
-from smoa_lightning.ablation.statistics import counted
+from smoa_lightning.ablation.statistics import as_sentence, counted
 from smoa_lightning.ablation.study.sizes import different_sizes
 from smoa_lightning.common.errors import UserError, nearest
 from smoa_lightning.records.metric_table import COMMON, METRICS
@@ -50,7 +50,7 @@ def _sizes(sides: Sequence[Side]) -> list[str]:
         if not side.is_base
     }
     sentence = different_sizes(trained, what="runs")
-    return [f"{sentence[0].upper()}{sentence[1:]}."] if sentence else []
+    return [as_sentence(sentence)] if sentence else []
 
 
 def _main_metric(sides: Sequence[Side], rows: CommonRows, found: Sequence[Comparison], asked: str | None) -> str:

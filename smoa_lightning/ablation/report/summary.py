@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from smoa_lightning.ablation.report.analysis import Analysis
 from smoa_lightning.ablation.report.cells import CellResult, decimals, unit
 from smoa_lightning.ablation.report.comparisons import BASE_MODEL, Comparison
-from smoa_lightning.ablation.statistics import MINIMUM_SEEDS, counted
+from smoa_lightning.ablation.statistics import MINIMUM_SEEDS, as_sentence, counted
 from smoa_lightning.ablation.statistics.verdict import EQUIVALENT, NOT_ESTABLISHED
 from smoa_lightning.ablation.study.sizes import different_sizes
 from smoa_lightning.ablation.study.study_compatibility import LATE
@@ -46,8 +46,7 @@ def headline(analysis: Analysis) -> str:
             parts.append(f"{_cells_are(kinds[EQUIVALENT])} established to be equivalent to {name} within {margin}")
         if rest:
             parts.append(f"for {counted(rest, 'cell')} no difference is established")
-        text = "; ".join(parts)
-        return f"{text[0].upper()}{text[1:]}."
+        return as_sentence("; ".join(parts))
     if max(each.difference.n_seeds for each in comparisons) < MINIMUM_SEEDS:
         why = f"at least {MINIMUM_SEEDS} seeds are needed"
     else:
@@ -104,7 +103,7 @@ def _sizes(analysis: Analysis) -> Iterator[str]:
     for baseline in dict.fromkeys(baselines.values()):
         cells = [cell for cell in analysis.cells if baselines.get(cell.name) == baseline]
         if sentence := different_sizes({cell.name: cell.costs.get("parameters", 0) for cell in cells}):
-            yield f"{sentence[0].upper()}{sentence[1:]}."
+            yield as_sentence(sentence)
 
 
 def _gain_summary(analysis: Analysis) -> list[str]:

@@ -147,6 +147,15 @@ def counted(number: int, what: str) -> str:
     return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
+def as_sentence(text: str) -> str:
+    """Return a text that begins with a capital and ends with a full stop.
+
+    >>> as_sentence("sizes differ")
+    'Sizes differ.'
+    """
+    return f"{text[0].upper()}{text[1:]}."
+
+
 def p_text(p: float | None) -> str:
     """Return a p-value with three digits.
 

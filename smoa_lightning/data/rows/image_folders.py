@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.data.rows.located import Located
-from smoa_lightning.data.rows.locations import SPLIT_NAMES, entries, is_folder, is_url, joined
+from smoa_lightning.data.rows.locations import ALL_SPLIT_NAMES, entries, is_folder, is_url, joined
 from smoa_lightning.data.tasks.image_field import ENDINGS
 
 logger = logging.getLogger(__name__)
@@ -20,9 +20,8 @@ def is_image(name: str) -> bool:
 
 def is_image_folder(folder: str) -> bool:
     """Return whether a folder has a sub-folder with images in it, and not only with the images of a split."""
-    splits = {name for names in SPLIT_NAMES.values() for name in names}
     return is_folder(folder) and any(
-        name.lower() not in splits and _holds_images(joined(folder, name)) for name in _folders(folder)
+        name.lower() not in ALL_SPLIT_NAMES and _holds_images(joined(folder, name)) for name in _folders(folder)
     )
 
 

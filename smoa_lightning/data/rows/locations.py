@@ -24,6 +24,7 @@ BLOCK = 16_384
 
 # The names of each split in a folder. The first name that exists is used.
 SPLIT_NAMES = {"train": ("train", "training"), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
+ALL_SPLIT_NAMES = frozenset(name for names in SPLIT_NAMES.values() for name in names)
 
 
 def _zstandard(stream: BinaryIO) -> Any:

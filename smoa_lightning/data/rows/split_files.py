@@ -13,6 +13,7 @@ from smoa_lightning.data.rows.columnar_readers import is_saved
 from smoa_lightning.data.rows.image_folders import check_classes, is_image_folder
 from smoa_lightning.data.rows.located import split_ending
 from smoa_lightning.data.rows.locations import (
+    ALL_SPLIT_NAMES,
     SPLIT_NAMES,
     check_regular,
     entries,
@@ -117,9 +118,8 @@ def _no_file(folder: str, split: str) -> UserError:
     hint = "" if split == "train" else "; name the training file itself to train without report rows"
     if not present:
         images = [name for name in sorted(found) if found[name] and is_image_folder(joined(folder, name))]
-        all_names = {name for of_one in SPLIT_NAMES.values() for name in of_one}
-        of_split = [joined(folder, name) for name, is_sub in found.items() if is_sub and name.lower() in all_names]
-        for place in (*([] if images else [folder]), *of_split):
+        of_splits = [n for n, is_sub in found.items() if is_sub and n.lower() in ALL_SPLIT_NAMES]
+        for place in (*([] if images else [folder]), *(joined(folder, name) for name in of_splits)):
             check_classes(place)
         if images:
             return UserError(

@@ -221,3 +221,20 @@ def test_labels_are_short_and_the_folders_are_named(tmp_path: Path, capsys: pyte
     for label, run in zip(labels, runs, strict=True):
         assert any(line.split() == [*label.split(), str(run)] for line in shown.splitlines())
     assert "…" not in shown
+
+
+def test_sizes_that_differ_and_the_better_side_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A low nll is better; a method without a rank has an empty one."""
+    items = [[{**item, "nll": nll * (1 + number / 100), "tokens": 1} for number, item in enumerate(choice_items(FIRST))]
+             for nll in (1.0, 2.0)]  # fmt: skip
+    runs = []
+    for name, own, size, rank in (("low", items[0], 1000, 8), ("high", items[1], 2000, 0)):
+        metrics = {"report/acc": 0.5, "report/nll": 1.0, "parameters/trainable": size}
+        facts = {"strategy": name, "rank": rank}
+        runs.append(str(make_run(tmp_path / name, own, metrics=metrics, hyperparameters=facts)))
+    assert main(["compare", *runs, "--metric", "nll", "--output", str(tmp_path / "out")]) == 0
+    shown = capsys.readouterr().out
+    assert "Sizes differ: 1,000 parameters in low, 2,000 in high. So a difference between these runs" in shown
+    (line,) = table(tmp_path / "out" / "differences.csv", "nll")
+    assert (line["verdict"], float(line["difference"]) > 0) == ("worse", True)
+    assert [line["rank"] for line in table(tmp_path / "out" / "records.csv")] == ["8", ""]
