@@ -14,7 +14,8 @@ from smoa_lightning.ablation.comparison.shared_seeds import shared_seeds
 from smoa_lightning.ablation.comparison.sides import Side, read_sides
 from smoa_lightning.ablation.comparison.tables import Compared
 from smoa_lightning.ablation.comparison.teachers import different_teachers, needs_one_teacher
-from smoa_lightning.ablation.statistics import as_sentence, counted
+from smoa_lightning.ablation.statistics import counted
+from smoa_lightning.ablation.statistics.verdict import as_sentence
 from smoa_lightning.ablation.study.sizes import different_sizes
 from smoa_lightning.common.errors import UserError, nearest
 from smoa_lightning.records.metric_table import COMMON, METRICS

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from smoa_lightning.ablation.report.analysis import Analysis
 from smoa_lightning.ablation.report.cells import CellResult, decimals, unit
 from smoa_lightning.ablation.report.comparisons import BASE_MODEL, Comparison
-from smoa_lightning.ablation.statistics import MINIMUM_SEEDS, as_sentence, counted
-from smoa_lightning.ablation.statistics.verdict import EQUIVALENT, NOT_ESTABLISHED
+from smoa_lightning.ablation.statistics import MINIMUM_SEEDS, counted
+from smoa_lightning.ablation.statistics.verdict import EQUIVALENT, NOT_ESTABLISHED, as_sentence
 from smoa_lightning.ablation.study.sizes import different_sizes
 from smoa_lightning.ablation.study.study_compatibility import LATE
 from smoa_lightning.records.embedded_note import embedded_note

@@ -44,7 +44,7 @@ from smoa_lightning.ablation.statistics.power import (
     variances_of,
 )
 from smoa_lightning.ablation.statistics.seed_variance import Pooled, pooled_for_differences, pooled_for_gains
-from smoa_lightning.ablation.statistics.verdict import MINIMUM_SEEDS, Verdict, as_sentence, counted, verdict
+from smoa_lightning.ablation.statistics.verdict import MINIMUM_SEEDS, Verdict, counted, verdict
 from smoa_lightning.common.item_statistics import by_groups, common_groups, perplexity_scores
 
 __all__ = [
@@ -66,7 +66,6 @@ __all__ = [
     "Variances",
     "Verdict",
     "accuracy_difference",
-    "as_sentence",
     "assumed_variances",
     "at_level",
     "by_groups",
