@@ -12,8 +12,8 @@ from smoa_lightning.common.paths import absolute, local_path
 PLACES = ("run.root", "run.folder", "ckpt_path")
 # Sources. What reads them expands ``~``, and signatures contain them as they are written.
 SOURCES = ("model.backbone.path", "data.path")
-# Sources that may be the name of a model on the hub instead: paths only if something is there.
-MAYBE_SOURCES = ("model.distillation.teacher",)
+# Sources that are paths only if something is there, and may be a model on the hub -> their words, which are no paths.
+MAYBE_SOURCES: dict[str, tuple[str, ...]] = {"model.distillation.teacher": (), "forgetting.text": ("embedded",)}
 
 
 def expand_places(settings: MutableMapping[str, Any]) -> None:
@@ -29,7 +29,7 @@ def expand_places(settings: MutableMapping[str, Any]) -> None:
 
 
 def absolute_sources(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings with absolute paths of backbone, teacher and rows, which can be read from any working directory.
+    """Return settings with absolute paths of everything that they read, so that any working directory will do.
 
     >>> absolute_sources({"data": {"path": {"train": "/rows/a.csv"}}})
     {'data': {'path': {'train': '/rows/a.csv'}}}
@@ -41,7 +41,7 @@ def absolute_sources(config: Mapping[str, Any]) -> dict[str, Any]:
         for name in parents:
             within = within.get(name) if isinstance(within, dict) else None
         value = within.get(last) if isinstance(within, dict) else None
-        if value is not None and (key in SOURCES or local_path(value).exists()):
+        if value is not None and (key in SOURCES or (value not in MAYBE_SOURCES[key] and local_path(value).exists())):
             within[last] = _absolute(within[last])
     return result
 

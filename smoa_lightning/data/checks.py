@@ -9,7 +9,7 @@ from smoa_lightning.backbones.hub import SOURCES
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.configuration.combinations import check_combinations
 from smoa_lightning.configuration.ranges import check_value
-from smoa_lightning.data.tasks.base import Labelling, Protocol, reads_images
+from smoa_lightning.data.tasks.base import Generation, Labelling, Protocol, reads_images
 
 NUMBERS = (
     *("batch_size", "eval_batch_size", "eval_max_tokens", "limit_train_rows", "limit_report_rows", "bucket_batches"),
@@ -30,6 +30,7 @@ OF_PROMPTS: dict[str, tuple[Any, ...]] = {
     "packing": (False,), "num_fewshot": (0,), "bert_score": (None,), "max_new_tokens": (None,), "num_beams": (None, 1),
     "loss_on": ("response",),
 }  # fmt: skip
+OF_REPLIES = ("max_new_tokens", "num_beams", "bert_score")  # those of them that the generation protocol alone reads
 
 
 def check_labelling(protocols: Mapping[str, Protocol], trained: Sequence[str], settings: Mapping[str, Any]) -> None:
@@ -64,6 +65,27 @@ def check_labelling(protocols: Mapping[str, Protocol], trained: Sequence[str], s
             raise UserError(
                 f"data.{key} is {settings[key]}, but task {labelled[0]!r} has no prompt and no reply, but a label: "
                 "remove it"
+            )
+
+
+def check_replies(protocols: Mapping[str, Protocol], settings: Mapping[str, Any]) -> None:
+    """Refuse settings of written replies where no task has any.
+
+    Args:
+        protocols: Task -> its protocol, for all tasks of a run.
+        settings: The settings of the data module by their names.
+
+    Raises:
+        UserError: names the setting.
+    """
+    if any(isinstance(protocol, Generation) for protocol in protocols.values()):
+        return
+    used = " and ".join(sorted({protocol.name for protocol in protocols.values()}))
+    for key in OF_REPLIES:
+        if settings[key] not in OF_PROMPTS[key]:
+            raise UserError(
+                f"data.{key} is {settings[key]}, but the protocol is {used}, and only the protocol generation writes "
+                f"replies: remove data.{key}, or set data.protocol to generation"
             )
 
 

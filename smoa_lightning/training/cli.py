@@ -56,7 +56,7 @@ from smoa_lightning.training.sharding import check_shardable, own_strategy
 from smoa_lightning.training.trainer_checks import check_trainer
 
 logger = logging.getLogger(__name__)
-SAVED_SETTINGS = ("seed_everything", "model", "data")  # that an evaluation takes from a checkpoint
+SAVED_SETTINGS = ("seed_everything", "model", "data", "forgetting")  # that an evaluation takes from a checkpoint
 
 
 @dataclass
@@ -330,7 +330,7 @@ def _flag(args: list[str], name: str) -> str | None:
 
 @contextlib.contextmanager
 def _config_file_of(checkpoint: Path) -> Iterator[Path]:
-    """Write the model and data settings of a checkpoint to a temporary file."""
+    """Write the settings of a checkpoint that an evaluation keeps to a temporary file."""
     saved = evaluated(read_checkpoint(checkpoint)["config"])
     check_checkpoint_settings(saved, str(checkpoint))
     with tempfile.TemporaryDirectory() as folder:

@@ -62,3 +62,25 @@ def test_sources_become_absolute(home: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert config["model"]["backbone"]["path"] == "model"  # the settings of the run stay as they are written
     assert absolute_sources({"data": {"path": None}, "model": None}) == {"data": {"path": None}, "model": None}
     assert absolute("hf://datasets/x") == "hf://datasets/x"
+
+
+@pytest.mark.parametrize("key", ["forgetting.text", "model.distillation.teacher"])
+def test_a_text_and_a_teacher_become_absolute_if_they_are_there(
+    key: str, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(home)
+    (home / "embedded").mkdir()
+    (*parents, section), name = key.split(".")[:-1], key.split(".")[-1]
+
+    def stored(value: str) -> Any:
+        settings: dict[str, Any] = {section: {name: value}}
+        for parent in reversed(parents):
+            settings = {parent: settings}
+        result: Any = absolute_sources(settings)
+        for part in key.split("."):
+            result = result[part]
+        return result
+
+    assert stored("text.txt") == str(home / "text.txt")
+    assert stored("no/such") == "no/such"
+    assert stored("embedded") == ("embedded" if key == "forgetting.text" else str(home / "embedded"))

@@ -66,7 +66,8 @@ def fit(folder: Path, rows: Path, root: Path, *flags: str) -> int:
 def test_virtual_tokens_count_against_the_positions(
     kind: str, protocol: str, short: Path, long_rows: Path, tmp_path: Path
 ) -> None:
-    flags = ["--data.protocol", protocol, "--data.num_fewshot", "2", "--data.max_new_tokens", "8"]
+    flags = ["--data.protocol", protocol, "--data.num_fewshot", "2"]
+    flags += ["--data.max_new_tokens", "8"] if protocol == "generation" else []
     flags += [f"--model.adapter=peft.{PROMPTS[kind].__name__}", f"--model.adapter.num_virtual_tokens={VIRTUAL}"]
     assert fit(short, long_rows, tmp_path, *flags) == 0
     record = json.loads((only_run(tmp_path) / "record.json").read_text())
