@@ -47,7 +47,10 @@ def near_keys(name: str, known: Iterable[str], count: int = 3) -> list[str]:
     ['model.optimizer.lr']
     >>> near_keys("lerning_rate", ["trainer.limit", "model.optimizer.lr"], 1)
     ['model.optimizer.lr']
+    >>> near_keys("optimizer.class_path", ["model.optimizer", "model.optimizer.amsgrad"], 1)
+    ['model.optimizer']
     """
+    name = name.removesuffix(".class_path")  # a class setting is set by its own name
     shown = {key: key.replace(".init_args.", ".") for key in known}
     *before, last = name.replace(".init_args.", ".").split(".")
     words = OTHER_WORDS.get(next(iter(difflib.get_close_matches(last, OTHER_WORDS, 1, cutoff=0.8)), last), ())
