@@ -17,7 +17,13 @@ from smoa_lightning.ablation.study.optuna_objects import try_search
 from smoa_lightning.ablation.study.reach import with_stored_reach
 from smoa_lightning.ablation.study.sources import lines, with_sources
 from smoa_lightning.ablation.study.space import Study
-from smoa_lightning.ablation.study.study_compatibility import LATE, check_folder, describe_study, late_changes
+from smoa_lightning.ablation.study.study_compatibility import (
+    LATE,
+    check_folder,
+    check_unchanged,
+    describe_study,
+    late_changes,
+)
 from smoa_lightning.common import console
 from smoa_lightning.common.checksums import write_sealed
 from smoa_lightning.common.errors import UserError
@@ -50,6 +56,7 @@ def main(args: list[str]) -> None:
     if options.worker is not None:
         from smoa_lightning.ablation.execution.worker import be_worker
 
+        check_unchanged(study, folder)
         be_worker(with_stored_reach(study, folder), folder, options)
     elif options.plan:
         check_folder(folder, study)

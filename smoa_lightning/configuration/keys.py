@@ -19,6 +19,7 @@ DECIDED = {
     "run.root": "the folder of the study decides it",
     "run.folder": "the folder of the study decides it",
     "run.name": "the cell decides it",
+    "run.score_base": "one run scores the base model for all cells that share it",
     "run.score_report": "final runs score the report rows, and trials of a search do not",
 }
 # Keys that are not found by their last word alone, since it is also a common label of a value.

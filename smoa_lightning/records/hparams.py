@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from smoa_lightning.records.metric_table import METRICS
+from smoa_lightning.records.metric_table import METRICS, measured
 from smoa_lightning.records.tensorboard_tags import is_curve
 
 SCORES = tuple(name for name, metric in METRICS.items() if metric.in_hparams)
@@ -52,14 +52,15 @@ def first_columns(columns: Mapping[str, Any]) -> set[str]:
 
 
 def mean_metrics(runs: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Return the mean of each metric of the tab over the runs that have it; -1 if no run has it.
+    """Return the mean of each metric of the tab over the runs that measured it; -1 if no run did.
 
     >>> mean_metrics([{"report/acc": 0.5, "base/acc": 0.3}, {"report/acc": 0.6}])["final/base_acc"]
     0.3
     """
     means = {}
     for name, source in FINAL_METRICS.items():
-        values = [float(metrics[source]) for metrics in runs if source in metrics]
+        found = [measured(source, metrics.get(source)) for metrics in runs]
+        values = [float(value) for value in found if value is not None]
         means[name] = statistics.fmean(values) if values else -1.0
     return means
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from smoa_lightning.ablation.comparison.scored_run import ScoredRun, base_of, scored_run
 from smoa_lightning.common.errors import UserError, nearest
+from smoa_lightning.records.base_seeds import protocols_of, seeds_of_base
 from smoa_lightning.records.record import content, flat
 
 BASE = "base"  # in the place of a folder: the base model of the first run
@@ -43,7 +44,7 @@ class Side:
 
     @property
     def is_for_all_seeds(self) -> bool:
-        """Whether it is a base model with the same score for all seeds; with few-shot prompts it has one for each."""
+        """Whether it is a base model with one score for all seeds, as without few-shot prompts and a new head."""
         return self.is_base and len(self.runs) == 1
 
     @property
@@ -88,9 +89,8 @@ def read_sides(names: Sequence[str], baseline: str | None, by_seed: bool) -> lis
 
 
 def _bases(runs: Sequence[ScoredRun]) -> tuple[ScoredRun, ...]:
-    """Return the base model of the first run, or of the first run of each seed if few-shot prompts follow the seed."""
-    data = [run.record["config"]["data"] for run in runs]
-    if not data[0].get("num_fewshot") or len({each.get("seed") for each in data}) == 1:
+    """Return the base model of the first run, or of the first run of each seed if prompts or a new head follow it."""
+    if len({seeds_of_base(run.record["config"], protocols_of(run.record)) for run in runs}) == 1:
         return (base_of(runs[0]),)
     first = {run.seed: run for run in reversed(runs)}
     return tuple(base_of(first[seed]) for seed in sorted(first))

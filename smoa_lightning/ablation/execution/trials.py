@@ -8,6 +8,7 @@ Their first trials have the same values. After the last trial, a cell may get tr
 from __future__ import annotations
 
 import itertools
+import random
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -172,10 +173,9 @@ class CellSearch:
         if not self._is_grid:
             return first_points(self.search, self.cell.parameters)
         keys = [parameter.key for parameter in self.cell.parameters]
-        return [
-            dict(zip(keys, point, strict=True))
-            for point in itertools.product(*(p.values or () for p in self.cell.parameters))
-        ]
+        points = list(itertools.product(*(p.values or () for p in self.cell.parameters)))
+        random.Random(0).shuffle(points)  # the same order in every cell, so that few trials are no corner of the grid
+        return [dict(zip(keys, point, strict=True)) for point in points]
 
     def _queue_point(self) -> None:
         """Queue the next point that was not tried, or the values of a trial beyond the ends of ranges.

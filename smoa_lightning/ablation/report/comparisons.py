@@ -109,7 +109,7 @@ def with_base_model(
     """Compare each cell with the base model on the same rows, if the base model was scored there.
 
     The base model has no seed: its score of each item is subtracted from the score of every seed. If few-shot prompts
-    follow the seed, the score with the prompts of the same seed is subtracted. Then both vary over seeds.
+    or a new head follow the seed, the score with those of the same seed is subtracted. Then both vary over seeds.
     """
     pairs = [(cell, _as_cell(cell, scores[cell.name])) for cell in cells if cell.name in scores]
     pairs = [(cell, base) for cell, base in pairs if base.runs]

@@ -39,7 +39,10 @@ FIRST = "forest"  # the figure at the beginning of the page
 ONE_BASE = (
     "The base model has no seed, so its score of each item is subtracted from the score of every seed of a cell. "
 )
-BASE_BY_SEED = "With its few-shot prompts, the base model has a score for each seed, which is subtracted seed by seed. "
+BASE_BY_SEED = (
+    "The few-shot prompts or the new head of the base model follow the seed, so the base model has a score for each "
+    "seed, which is subtracted seed by seed. "
+)
 GAIN_NOTE = "p and intervals are corrected for the comparisons of this table, separately from those with the baseline. "
 CONTRAST_NOTE = (
     "A contrast of two sides is the mean of the cells of one side minus that of the other, over all other axes. A "

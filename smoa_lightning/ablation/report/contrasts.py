@@ -99,16 +99,22 @@ def _weighted(
         raise UserError(f"{missing[0]} has no finished run")
     if all(map(has_items, cells)):
         shared = shared_scores([scores_of(cell) for cell in cells])
-        values = np.tensordot(weights, shared.values, axes=1)
+        above, below = (np.tensordot(side, shared.values, axes=1) for side in _sides(weights))
         pooled = pools.of(shared.seeds, shared.items)
         pooled = None if pooled is None else pooled.times(float((weights**2).sum()))
         groups = groups_of(cells, shared.items)
-        return crossed_difference(values, np.zeros_like(values), pooled=pooled, groups=groups), pooled
+        return crossed_difference(above, below, pooled=pooled, groups=groups), pooled
     by_seed = [{run.seed: run.score for run in cell.runs} for cell in cells]
     seeds = [seed for seed in by_seed[0] if all(seed in each for each in by_seed)]
     if not seeds:
         raise UserError("its cells have no seed in common")
-    sums = weights @ np.array([[each[seed] for seed in seeds] for each in by_seed])
+    scores = np.array([[each[seed] for seed in seeds] for each in by_seed])
+    above, below = (side @ scores for side in _sides(weights))
     pooled = pools.of(seeds, None)
     pooled = None if pooled is None else pooled.times(float((weights**2).sum()))
-    return paired_difference(sums, np.zeros_like(sums), pooled=pooled), pooled
+    return paired_difference(above, below, pooled=pooled), pooled
+
+
+def _sides(weights: np.ndarray[Any, np.dtype[np.float64]]) -> tuple[np.ndarray[Any, np.dtype[np.float64]], ...]:
+    """Return the weights of both sides: rounding is then measured against the scores, and not against the rounding."""
+    return np.maximum(weights, 0.0), np.maximum(-weights, 0.0)

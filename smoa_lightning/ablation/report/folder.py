@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from smoa_lightning.common.checksums import read_sealed
 from smoa_lightning.common.errors import UserError, one_line
 from smoa_lightning.common.paths import near_place
-from smoa_lightning.records.few_shot import prompts_follow_seed
+from smoa_lightning.records.base_seeds import protocols_of, seeds_of_base
 from smoa_lightning.records.items import Place, read_run
 from smoa_lightning.records.metric_table import METRICS
 from smoa_lightning.records.record import RECORD, STUDY, STUDY_FACTS, TRIALS, read_record
@@ -85,8 +85,8 @@ class BaseModelScore:
         error: Standard error over items; nan if the metric has none.
         items: Items as (task, row); empty if items have no score of this metric.
         values: (m,), the score of each item.
-        by_seed: Seed -> score with the prompts of this seed, if few-shot prompts follow the seed. Then ``score`` and
-            ``error`` are means over seeds. Empty if all seeds have the same prompts.
+        by_seed: Seed -> score with the prompts or the new head of this seed, if they follow the seed. Then ``score``
+            and ``error`` are means over seeds. Empty if all seeds have the same base model.
         secondary: Secondary metric -> what the base model scores by it.
     """
 
@@ -111,7 +111,7 @@ class BaseModelScore:
 
 
 def mean_over_seeds(by_seed: Mapping[int, BaseModelScore]) -> BaseModelScore | None:
-    """Return the score of a base model whose prompts follow the seed; None without a seed."""
+    """Return the score of a base model whose prompts or head follow the seed; None without a seed."""
     if not by_seed:
         return None
     score, error = (float(np.mean([getattr(base, name) for base in by_seed.values()])) for name in ("score", "error"))
@@ -223,11 +223,14 @@ def _base_models(
     """Read the score of the base model for each cell, from the runs that measured it; add to ``damaged``."""
     found: dict[str, BaseModelScore] = {}
     scored: dict[tuple[str, str], BaseModelScore | None] = {}
-    for cell, other in description["untouched"].items():
+    shared = description["untouched"]
+    for cell, other in shared.items():
         metric = description["cells"][cell]["report_metric"]
         if (other, metric) not in scored:
             settings = description["cells"].get(other, {}).get("settings", {})
-            each = [(run, _base_of(folder, run, metric, damaged)) for run in runs.get(other, ())]
+            # a study that got another baseline has the score in runs of the earlier one
+            group = sorted((name for name in shared if shared[name] == other), key=lambda name: name != other)
+            each = [(run, _base_of(folder, run, metric, damaged)) for name in group for run in runs.get(name, ())]
             known = [(run, base) for run, base in each if base is not None]
             scored[other, metric] = _of_seeds(settings, known, description["seeds"])
         base = scored[other, metric]
@@ -242,23 +245,31 @@ def _of_seeds(
     """Return the score of the base model from the runs of a cell that measured it; ``None`` without such a run."""
     if not scores:
         return None
-    searched = scores[0][0].record[STUDY_FACTS]["parameters"]
+    record = scores[0][0].record
+    searched = record[STUDY_FACTS]["parameters"]
     own = {key.removeprefix("data."): value for key, value in searched.items() if key.startswith("data.")}
-    if not prompts_follow_seed({"data": {**(settings.get("data") or {}), **own}}):
+    settings = {**settings, "data": {**(settings.get("data") or {}), **own}}
+    if None not in seeds_of_base(settings, protocols_of(record)):
         return scores[0][1]
-    return mean_over_seeds({run.seed: base for run, base in scores if run.seed in seeds})
+    by_seed: dict[int, BaseModelScore] = {}
+    for run, base in scores:
+        if run.seed in seeds:
+            by_seed.setdefault(run.seed, base)
+    return mean_over_seeds(by_seed)
 
 
 def _base_of(folder: Path, run: FinishedRun, metric: str, damaged: list[str]) -> BaseModelScore | None:
     if run.metrics.get(f"base/{metric}") is None:
         return None
     try:
-        scores, _ = read_run(folder / "runs" / run.name, [metric, *run.secondary], run.record, base=True)
+        scores, _ = read_run(
+            folder / "runs" / run.name, list(dict.fromkeys([metric, *run.secondary])), run.record, base=True
+        )
     except UserError as fault:
         damaged.append(f"the score of the base model in {run.name} is left out: {fault}")
         return None
     found = _scored(run.record, "base", scores)
-    main = found.pop(metric, None)
+    main = found.get(metric) if metric in run.secondary else found.pop(metric, None)
     if main is None:
         damaged.append(f"the score of the base model in {run.name} is left out: {metric} is not a finite number")
         return None
@@ -280,12 +291,12 @@ def _run(folder: Path, description: Mapping[str, Any]) -> FinishedRun | None:
     if cell is None or place["stage"] != "final":
         return None
     metric, names = cell["report_metric"], description.get("secondary", [])
-    scores, groups = read_run(folder, [metric, *names], record)
+    scores, groups = read_run(folder, list(dict.fromkeys([metric, *names])), record)
     found = _scored(record, "report", scores)
     if metric not in found:
         value = record["metrics"].get(f"report/{metric}")
         raise UserError(f"it has no report/{metric}" if value is None else f"its report/{metric} is {value}")
-    main = found.pop(metric)
+    main = found[metric] if metric in names else found.pop(metric)
     return FinishedRun(
         folder.name, place["cell"], place["seed"], record, main.score, main.items, main.values, groups, found
     )

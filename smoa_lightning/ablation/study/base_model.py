@@ -1,12 +1,13 @@
 """Which runs score the base model for which cells: one for all cells with the same backbone, rows and prompts.
 
-Few-shot prompts may follow the seed of the run. Then the final run of each seed scores the base model.
+Few-shot prompts and a new head may follow the seed of the run. Then the final run of each seed scores the base model.
 """
 
 from __future__ import annotations
 
+from smoa_lightning.ablation.study.objective import tasks_of
 from smoa_lightning.ablation.study.space import Cell, Study
-from smoa_lightning.records.few_shot import prompts_follow_seed
+from smoa_lightning.records.base_seeds import NEW_HEAD, seeds_of_base
 from smoa_lightning.records.selection import ON_TRAINED
 
 # Data settings that only affect training and speed: the base model has the same score for all their values.
@@ -15,6 +16,9 @@ TRAINING = {
     "pad_multiple", "pin_memory", "train_per_class",
     "seed", "selection_rows", "stream_buffer_rows", "stream_epoch_batches", "streaming",
 }  # fmt: skip
+# Settings of the model that the base model depends on; all but the backbone are those of a new head.
+MODEL = ("backbone", "head_init", "adapter_seed")
+SEARCHED = ("data.", *(f"model.{name}" for name in MODEL), "forgetting.", "trainer.precision")
 # They also choose the solved rows before each prompt, so that with few-shot prompts the base model depends on them.
 CHOOSE_SHOTS = {"limit_train_rows", "seed", "selection_rows", "train_per_class"}
 
@@ -30,14 +34,17 @@ def scored_with(study: Study) -> dict[str, str]:
         ignored = TRAINING - CHOOSE_SHOTS if given.get("num_fewshot") else TRAINING
         ignored = ignored - {"limit_train_rows"} if given.get("selection") == ON_TRAINED else ignored
         data = {key: value for key, value in given.items() if key not in ignored}
-        if prompts_follow_seed(cell.settings):
+        if follows_seed(cell):
             data["seed"] = cell.flags.get("seed_everything", 0)  # cells with a ``seed_offset`` have other prompts
         model = cell.settings.get("model") or {}
-        model = {key: model.get(key) for key in ("backbone", "head_init")}
+        model = {key: model.get(key) for key in (MODEL if NEW_HEAD & _protocols(cell) else MODEL[:1])}
         # a search of these settings gives the cells different best values, so each has a base model of its own
-        searched = [p.key for p in cell.parameters if p.key.startswith(("data.", "model.backbone", "model.head_init"))]
+        searched = [p.key for p in cell.parameters if p.key.startswith(SEARCHED)]
         own = cell.name if {key.removeprefix("data.") for key in searched} - ignored else ""
-        scored = {"data": data, "model": model, "teacher": cell.scoring_teacher}
+        precision = (cell.settings.get("trainer") or {}).get("precision")
+        scored = {"data": data, "model": model, "teacher": cell.scoring_teacher, "precision": precision}
+        forgetting = cell.settings.get("forgetting") or {}
+        scored["forgetting"] = {key: value for key, value in forgetting.items() if key != "batch_tokens"}
         key = study.resolver.signature(scored, own=own)
         groups.setdefault(key, []).append(cell.name)
     baselines = set(study.baselines.values())
@@ -51,4 +58,13 @@ def scored_with(study: Study) -> dict[str, str]:
 def base_seeds(study: Study, cell: Cell) -> tuple[int, ...]:
     """Return the seeds whose final runs score the base model for a cell: the first one, or all with other prompts."""
     searched = any(parameter.key in ("data.num_fewshot", "data.seed") for parameter in cell.parameters)
-    return study.seeds if searched or prompts_follow_seed(cell.settings) else study.seeds[:1]
+    return study.seeds if searched or follows_seed(cell) else study.seeds[:1]
+
+
+def follows_seed(cell: Cell) -> bool:
+    """Whether the few-shot prompts or the new head of the base model differ with ``seed_everything``."""
+    return None in seeds_of_base(cell.settings, _protocols(cell))
+
+
+def _protocols(cell: Cell) -> set[str]:
+    return {protocol.name for protocol in tasks_of(cell.settings, "report").values()}

@@ -9,6 +9,8 @@ from smoa_lightning.ablation.study.space import Cell
 from smoa_lightning.common.errors import UserError, nearest, the_nearest
 from smoa_lightning.configuration.composition import Composer
 from smoa_lightning.configuration.yaml_files import LocatedYaml
+from smoa_lightning.records.metric_table import METRICS
+from smoa_lightning.records.record import flat
 from smoa_lightning.records.selection import ON_TRAINED
 
 # Cells with different report rows cannot be compared item by item. So each group of cells with the same values of these
@@ -24,6 +26,10 @@ ROWS = (
     "report_split",
     "limit_report_rows",
 )
+
+
+# The documents of a general text, and where they are cut.
+TEXTS = ("forgetting.text", "forgetting.max_documents", "forgetting.max_length")
 
 
 def baselines(tree: LocatedYaml, axes: Sequence[Axis], cells: Sequence[Cell], resolver: Composer) -> dict[str, str]:
@@ -69,6 +75,26 @@ def groups_by_rows(cells: Sequence[Cell], resolver: Composer) -> list[list[Cell]
         shared = {key: data.get(key) for key in keys} | {"teacher": cell.scoring_teacher}
         groups.setdefault(resolver.signature(shared), []).append(cell)
     return list(groups.values())
+
+
+def check_general_text(groups: Sequence[Sequence[Cell]], metrics: Sequence[str], where: str) -> None:
+    """Refuse a metric of general text for cells that are compared, but score different texts.
+
+    Raises:
+        UserError: The message names the metric, the setting and two cells.
+    """
+    metric = next((name for name in metrics if METRICS[name].of_general_text), None)
+    if metric is None:
+        return
+    for first, *others in groups:
+        for cell in others:
+            before, after = (flat({"forgetting": each.settings.get("forgetting") or {}}) for each in (first, cell))
+            for key in TEXTS:
+                if before.get(key) != after.get(key):
+                    raise UserError(
+                        f"{where}{metric} cannot be compared, since {key} is {before.get(key)} in {first.name} and "
+                        f"{after.get(key)} in {cell.name}: give all cells the same general text"
+                    )
 
 
 def _only(group: Sequence[Cell], wanted: Mapping[str, str], what: str, partial: bool) -> str:

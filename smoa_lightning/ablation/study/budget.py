@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from smoa_lightning.ablation.study.axes import Axis, Value, label_of
@@ -71,11 +71,35 @@ def check_budget(
     if search is not None:
         setters += [(p.key, "the search", tree.where("search", "parameters", p.name)) for p in search.parameters]
     for key, what, where in setters:
-        owner, _, last = key.rpartition(".")
-        if owner == "model.adapter.init_args" and last in SIZES:
+        if _is_size(key):
             raise UserError(
                 f"{where}{what} sets {key}, but {budget} decides the size of every strategy: remove one of them"
             )
+
+
+def check_cell_budget(settings: Mapping[str, Any], set_by_study: Iterable[str], where: str) -> None:
+    """Refuse a cell whose size the study sets, although a file of the cell has a budget that would replace it.
+
+    Args:
+        settings: Composed settings of the cell.
+        set_by_study: Full keys that axes, overrides and the search set.
+        where: Place of the cell, for messages.
+
+    Raises:
+        UserError: The message names both settings.
+    """
+    budget = (settings.get("model") or {}).get("budget")
+    size = next((key for key in set_by_study if _is_size(key)), None)
+    if budget is not None and size is not None:
+        raise UserError(
+            f"{where}the study sets {size}, but a file sets model.budget to {label_of(budget)}, which decides the size "
+            "of every strategy: remove one of them, or set model.budget to null in the overrides"
+        )
+
+
+def _is_size(key: str) -> bool:
+    owner, _, last = key.rpartition(".")
+    return owner == "model.adapter.init_args" and last in SIZES
 
 
 def _has_budget(value: Value) -> bool:

@@ -10,8 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from smoa_lightning.ablation.study.axes import Value, combined, label_of, parse_axes, parse_zip
-from smoa_lightning.ablation.study.baseline import baselines, groups_by_rows
-from smoa_lightning.ablation.study.budget import BUDGET, DEFAULT_TOLERANCE, TOLERANCE, check_budget, parse_budget
+from smoa_lightning.ablation.study.baseline import baselines, check_general_text, groups_by_rows
+from smoa_lightning.ablation.study.budget import (
+    BUDGET,
+    DEFAULT_TOLERANCE,
+    TOLERANCE,
+    check_budget,
+    check_cell_budget,
+    parse_budget,
+)
 from smoa_lightning.ablation.study.classes import classes_of
 from smoa_lightning.ablation.study.conditions import Condition, Lookup, parse_condition
 from smoa_lightning.ablation.study.contrasts import parse_contrasts
@@ -91,6 +98,7 @@ class _Expansion:
         settings, where = [cell.settings for cell in cells], self.tree.where("secondary")
         metrics = list(dict.fromkeys(cell.report_metric for cell in cells))
         secondary = parse_secondary(self.tree.value.get("secondary"), metrics, settings, where)
+        check_general_text(groups_by_rows(cells, self.resolver), [*metrics, *secondary], self.tree.where())
         return Study(
             name=self.name,
             axes=self.axes,
@@ -263,6 +271,7 @@ class _Expansion:
             raise UserError(f"{where}a search compares trials on selection rows, but trainer.limit_val_batches is 0")
         if self.search and not searched:
             raise UserError(f"{where}no parameter of the search applies to this cell: check 'only' of each parameter")
+        check_cell_budget(cell.settings, [*cell.flags, *(p.key for p in searched)], where)
         model = cell.settings.get("model") or {}
         if model.get("budget") is not None and model.get("adapter") is None:
             raise UserError(

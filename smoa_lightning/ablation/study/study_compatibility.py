@@ -106,6 +106,17 @@ def check_folder(folder: Path, study: Study) -> list[str]:
         raise UserError(f"{file} is damaged ({error}): {remedy}") from error
 
 
+def check_unchanged(study: Study, folder: Path) -> None:
+    """Refuse a study whose file changed after its start, so that all workers do the same study.
+
+    Raises:
+        UserError: Something changed that runs or searches depend on.
+    """
+    changes = [change for change in check_folder(folder, study) if not change.startswith(NOT_TESTED)]
+    if changes:
+        raise UserError(f"the study in {folder} changed after its start ({changes[0]}): stop it, and start it again")
+
+
 def late_changes(folder: Path, changes: Sequence[str], finished: int) -> list[str]:
     """Return the changes of a study that were made when it had results, those of earlier starts first.
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from smoa_lightning.ablation.study.axes import Axis, tied
 from smoa_lightning.common.errors import UserError, nearest
 from smoa_lightning.configuration.yaml_files import LocatedYaml
+from smoa_lightning.records.metric_table import METRICS
 
 KEYS = ("cost", "at", "along", "share", "margin")
 SHARE = 0.9  # near the best score that all reach, where curves are not flat yet
@@ -71,6 +72,12 @@ def parse_trade_off(
                 f"{where}trade_off.{key} is {given.get(key)!r}, but must be a metric of the report (objective or "
                 f"secondary); the nearest is {near}"
             )
+    if METRICS[given["cost"]].item is None:
+        near = "general_nll" if METRICS[given["cost"]].of_general_text else "nll"
+        raise UserError(
+            f"{where}trade_off.cost is {given['cost']}, which has no score for each item, so two methods cannot be "
+            f"compared by it: set a metric that has one, such as {near}"
+        )
     if given["cost"] == given["at"]:
         raise UserError(f"{where}trade_off.cost and trade_off.at are both {given['at']}, but must be two metrics")
     by_name = {axis.name: axis for axis in axes}
