@@ -83,7 +83,7 @@ def test_few_shot_prompts_of_a_seed_are_compared_with_the_base_model_of_this_see
     ((base, cells),) = analysis.base_models
     assert (base.score, len(cells)) == (pytest.approx(scores["base model"].mean()), 3)
     write_report(tmp_path, tmp_path / "out")
-    assert ", the mean over 3 seeds." in (tmp_path / "out" / "report.md").read_text()
+    assert ", over 3 seeds." in (tmp_path / "out" / "report.md").read_text()
 
 
 def test_a_seed_without_a_score_of_its_prompts_has_no_gain(tmp_path: Path) -> None:

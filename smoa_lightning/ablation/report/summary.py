@@ -81,7 +81,7 @@ def opening(analysis: Analysis) -> str:
         )
         text += f" The base model (the backbone before training) has {cells_of[0].metric} {base.score:.3f}"
         text += "" if math.isnan(base.error) else f" ± {base.error:.3f} (standard error over items)"
-        text += f"{where}, the mean over {counted(len(base.by_seed), 'seed')}." if base.by_seed else f"{where}."
+        text += f"{where}, over {counted(len(base.by_seed), 'seed')}." if base.by_seed else f"{where}."
     records = [run.record for run in analysis.study.finished]
     notes = embedded_note(records), selection_note(records), rules_note(records)
     return " ".join([text, *filter(None, notes)])
