@@ -9,7 +9,7 @@ NEW_HEAD = {"classification", "regression"}  # protocols that put a new head on 
 
 
 def seeds_of_base(settings: Mapping[str, Any], protocols: Iterable[str]) -> tuple[Any, ...]:
-    """Return the seeds that the base model depends on; None stands for ``seed_everything``, where it is not set yet.
+    """Return the seeds that the base model depends on; None is ``seed_everything``, where it is not set yet.
 
     ``data.seed`` chooses the solved rows of few-shot prompts. ``model.adapter_seed`` draws a new head, unless it starts
     from texts.
