@@ -50,6 +50,12 @@ def plain_settings() -> Mapping[str, Setting]:
     return {s.key: s for group in groups("fit") for s in group.settings}
 
 
+def setting_of(settings: Mapping[str, Any], key: str) -> Any:
+    """Return the value of a key in composed settings, which hold no defaults, or its default."""
+    value = value_at(settings, key)
+    return plain_settings()[key].default if value is ABSENT else value
+
+
 @cache
 def mappings() -> frozenset[str]:
     """Return the keys whose values hold settings: groups, and settings that take a dataclass."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,8 @@ from smoa_lightning.common.errors import UserError
 from smoa_lightning.configuration.combinations import check_combinations
 from smoa_lightning.configuration.ranges import check_value
 from smoa_lightning.data.tasks.base import Generation, Labelling, Protocol, reads_images
+
+logger = logging.getLogger(__name__)
 
 NUMBERS = (
     *("batch_size", "eval_batch_size", "eval_max_tokens", "limit_train_rows", "limit_report_rows", "bucket_batches"),
@@ -68,24 +71,26 @@ def check_labelling(protocols: Mapping[str, Protocol], trained: Sequence[str], s
             )
 
 
-def check_replies(protocols: Mapping[str, Protocol], settings: Mapping[str, Any]) -> None:
-    """Refuse settings of written replies where no task has any.
+def warn_of_replies(protocols: Mapping[str, Protocol], settings: Mapping[str, Any]) -> None:
+    """Warn of settings of written replies where no task has any.
+
+    They are no error: a checkpoint may be evaluated under another protocol, and a study may have cells with replies.
 
     Args:
         protocols: Task -> its protocol, for all tasks of a run.
         settings: The settings of the data module by their names.
-
-    Raises:
-        UserError: names the setting.
     """
-    if any(isinstance(protocol, Generation) for protocol in protocols.values()):
-        return
+    if any(isinstance(protocol, Generation | Labelling) for protocol in protocols.values()):
+        return  # tasks with a label refuse them
     used = " and ".join(sorted({protocol.name for protocol in protocols.values()}))
     for key in OF_REPLIES:
         if settings[key] not in OF_PROMPTS[key]:
-            raise UserError(
-                f"data.{key} is {settings[key]}, but the protocol is {used}, and only the protocol generation writes "
-                f"replies: remove data.{key}, or set data.protocol to generation"
+            logger.warning(
+                "data.%s is %s, but the protocol is %s, and only the protocol generation writes replies: it has no "
+                "effect",
+                key,
+                settings[key],
+                used,
             )
 
 

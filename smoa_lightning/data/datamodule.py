@@ -17,7 +17,7 @@ from smoa_lightning.data.batches.loaders import (
     scoring_loader,
     training_loader,
 )
-from smoa_lightning.data.checks import check_labelling, check_ranges, check_replies
+from smoa_lightning.data.checks import check_labelling, check_ranges, warn_of_replies
 from smoa_lightning.data.encoding.encode_examples import Encoding
 from smoa_lightning.data.encoding.encoded_task import EncodingSettings
 from smoa_lightning.data.encoding.task_sets import TaskSets
@@ -184,7 +184,7 @@ class TaskDataModule(SetsAccess, LightningDataModule):  # type: ignore[misc]  # 
         self.sets = TaskSets(task, rows, encoded, mixture, report_tasks, protocol, fields, rules, class_names)
         protocols = {name: rows.protocol for name, rows in self.sets.all.items()}
         check_labelling(protocols, list(self.sets.trained), {**vars(self), "loss_on": loss_on})
-        check_replies(protocols, vars(self))
+        warn_of_replies(protocols, vars(self))
         if path is not None and source != "local":
             raise UserError(
                 f"data.path is set, but data.source is {source!r}: set data.source: local, or remove the path."

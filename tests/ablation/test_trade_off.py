@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 
 from smoa_lightning.ablation.report.analysis import analyse
 from smoa_lightning.ablation.report.folder import read_study
+from smoa_lightning.ablation.report.summary import missing
 from smoa_lightning.ablation.statistics import at_level, common_level, crossed_difference
 from smoa_lightning.ablation.study.study_compatibility import check_folder, describe_study
 from smoa_lightning.commands.report import write_report
@@ -166,8 +168,6 @@ def test_a_report_has_its_section_figure_and_file(folder: Path, tmp_path: Path) 
 
 
 def test_a_study_without_the_documents_of_the_base_model_has_no_cost(folder: Path, tmp_path: Path) -> None:
-    import shutil
-
     shutil.copytree(folder, tmp_path / "copy")
     for file in (tmp_path / "copy").glob("runs/*/base_general_items.jsonl"):
         file.unlink()
@@ -222,3 +222,40 @@ def test_a_trade_off_may_change_in_a_folder(made: Any, tmp_path: Path) -> None:
     (tmp_path / "folder" / "study.json").write_text(json.dumps(describe_study(before)))
     (change,) = check_folder(tmp_path / "folder", after)
     assert change.startswith("trade_off was null and is {")
+
+
+def with_a_new_head(folder: Path, copy: Path, seeds: tuple[int, ...]) -> Path:
+    """Copy the study as one of a labelled task, whose base model was scored with some seeds."""
+    shutil.copytree(folder, copy)
+    described = json.loads((copy / "study.json").read_text())
+    for cell in described["cells"].values():
+        cell["settings"]["data"] = {"task": "cola"}
+    (copy / "study.json").write_text(json.dumps(described))
+    first = copy / "runs" / "method=lora,lr=0.001,seed=0"
+    base = {key: value for key, value in json.loads((first / "record.json").read_text())["metrics"].items()
+            if key.startswith("base/")}  # fmt: skip
+    for file in copy.glob("runs/*/record.json"):
+        record = json.loads(file.read_text())
+        record["data"]["protocol"] = "classification"
+        if file.parent.name in [f"method=lora,lr=0.001,seed={seed}" for seed in seeds]:
+            record["metrics"] |= base
+            for name in ("base_items.jsonl", "base_general_items.jsonl"):
+                (file.parent / name).write_text((first / name).read_text())
+        file.write_text(json.dumps(record))
+    return copy
+
+
+def test_a_base_model_of_each_seed_begins_the_curve_of_its_seed(folder: Path, tmp_path: Path) -> None:
+    one = analyse(read_study(folder)).trade_off
+    each = analyse(read_study(with_a_new_head(folder, tmp_path / "each", (0, 1, 2)))).trade_off
+    assert [curve.level for curve in each.curves] == pytest.approx([curve.level for curve in one.curves])
+    assert each.comparisons[0].difference == one.comparisons[0].difference
+    assert [gain.difference.value for gain in each.gains] == pytest.approx([g.difference.value for g in one.gains])
+
+
+def test_seeds_without_a_base_model_are_named(folder: Path, tmp_path: Path) -> None:
+    analysis = analyse(read_study(with_a_new_head(folder, tmp_path / "two", (0, 1))))
+    assert {gain.difference.n_seeds for gain in analysis.gains} == {2}
+    (sentence,) = (each for each in missing(analysis) if "was not scored with the seeds 2:" in each)
+    assert "they are left out of the differences from the base model" in sentence
+    assert any("has no score of its items with seed 2" in each for each in analysis.trade_off.refused)

@@ -195,11 +195,17 @@ def test_shots_are_refused_under_a_chat_template(tmp_path, task):
         ({"task": "mixture", "mixture": ["piqa", "boolq"], "repository": "x/y"}, "for one task, not for several"),
         ({"num_fewshot": -1}, "num_fewshot is -1"),
         ({"num_beams": 0}, "num_beams is 0"),
-        ({"num_beams": 2}, "num_beams is 2, but the protocol is likelihood.*set data.protocol to generation"),
-        ({"max_new_tokens": 8}, "max_new_tokens is 8, but the protocol is likelihood"),
-        ({"task": "mixture", "mixture": ["piqa", "boolq"], "bert_score": "x"}, "bert_score is x, but the protocol is"),
     ],
 )
 def test_settings_that_do_not_fit(settings, message):
     with pytest.raises(UserError, match=message):
         TaskDataModule(**settings)
+
+
+@pytest.mark.parametrize("settings", [{"num_beams": 2}, {"max_new_tokens": 8}, {"bert_score": "x"}, {"num_beams": 1}])
+def test_settings_of_replies_that_no_task_writes_are_named(settings, caplog):
+    TaskDataModule(**settings)
+    TaskDataModule(**settings, protocol="generation")
+    ((name, value),) = settings.items()
+    expected = [f"data.{name} is {value}, but the protocol is likelihood"] if value != 1 else []
+    assert [record.message.partition(", and only")[0] for record in caplog.records] == expected

@@ -21,7 +21,7 @@ def evaluate(checkpoint: Path, output: Path, *flags: str) -> dict[str, Any]:
 
 
 def test_the_text_is_that_of_the_run_from_any_working_folder(
-    short_arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    short_arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("text.jsonl").write_text("".join(json.dumps({"text": f"{n} dogs bark."}) + "\n" for n in range(4)))
@@ -35,6 +35,11 @@ def test_the_text_is_that_of_the_run_from_any_working_folder(
     best = run / "checkpoints" / "best.ckpt"
     again = evaluate(best, tmp_path / "again")
     assert again["report/general_nll"] == pytest.approx(trained["report/general_nll"], abs=1e-6)
+    Path("../text.jsonl").unlink()
+    assert main(["validate", "--ckpt_path", str(best), "--trainer.accelerator", "cpu"]) == 0  # it scores no text
+    assert main(["test", "--ckpt_path", str(best), "--trainer.accelerator", "cpu"]) == 2
+    assert "does not exist; name a .txt or .jsonl file, 'embedded', or null" in capsys.readouterr().err
+    Path("../text.jsonl").write_text("".join(json.dumps({"text": f"{n} dogs bark."}) + "\n" for n in range(4)))
     fewer = evaluate(best, tmp_path / "fewer", "--forgetting.max_documents", "1")
     assert fewer["report/general_nll"] != again["report/general_nll"]
 

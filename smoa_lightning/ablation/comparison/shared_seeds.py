@@ -13,7 +13,7 @@ from smoa_lightning.common.errors import UserError
 def paired_sides(side: Side, baseline: Side) -> tuple[Side, Side]:
     """Return a side and the baseline with the runs of the seeds that both have.
 
-    A base model has no seed, and two single runs are compared with any seeds.
+    Most base models have no seed, and two single runs are compared with any seeds.
 
     Raises:
         UserError: They have no seed in common.
@@ -31,7 +31,7 @@ def paired_sides(side: Side, baseline: Side) -> tuple[Side, Side]:
 
 
 def run_pairs(side: Side, baseline: Side) -> list[tuple[ScoredRun, ScoredRun]]:
-    """Return the runs of both sides with the same seed; a base model is paired with every run."""
+    """Return the runs of both sides with the same seed; a base model without a seed is paired with every run."""
     one, two = paired_sides(side, baseline)
     if one.is_for_all_seeds or two.is_for_all_seeds:
         return [(mine, theirs) for mine in one.runs for theirs in two.runs]

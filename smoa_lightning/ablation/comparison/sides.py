@@ -27,10 +27,13 @@ class Side:
     Attributes:
         label: Its name in all tables.
         runs: The runs, by seed.
+        is_for_all_seeds: Whether it is a base model with one score for all seeds, as without few-shot prompts and a
+            new head.
     """
 
     label: str
     runs: tuple[ScoredRun, ...]
+    is_for_all_seeds: bool = False
 
     @property
     def first(self) -> ScoredRun:
@@ -39,13 +42,8 @@ class Side:
 
     @property
     def is_base(self) -> bool:
-        """Whether it is a base model, which has no seed."""
+        """Whether it is a base model."""
         return self.first.part == BASE
-
-    @property
-    def is_for_all_seeds(self) -> bool:
-        """Whether it is a base model with one score for all seeds, as without few-shot prompts and a new head."""
-        return self.is_base and len(self.runs) == 1
 
     @property
     def by_seed(self) -> dict[int, ScoredRun]:
@@ -77,7 +75,7 @@ def read_sides(names: Sequence[str], baseline: str | None, by_seed: bool) -> lis
     groups = _grouped(runs) if by_seed else [[run] for run in runs]
     sides = [Side(label, tuple(group)) for label, group in zip(labels(groups), groups, strict=True)]
     if start == BASE or BASE in names:
-        base = Side(BASE_LABEL, _bases(runs))
+        base = _base_side(runs)
         sides.insert(0 if start == BASE else names.index(BASE), base)
     chosen = next(side for side in sides if _named(side, start))
     if len(sides) < 2:
@@ -88,12 +86,13 @@ def read_sides(names: Sequence[str], baseline: str | None, by_seed: bool) -> lis
     return [chosen, *(side for side in sides if side is not chosen)]
 
 
-def _bases(runs: Sequence[ScoredRun]) -> tuple[ScoredRun, ...]:
+def _base_side(runs: Sequence[ScoredRun]) -> Side:
     """Return the base model of the first run, or of the first run of each seed if prompts or a new head follow it."""
     if len({seeds_of_base(run.record["config"], protocols_of(run.record)) for run in runs}) == 1:
-        return (base_of(runs[0]),)
-    first = {run.seed: run for run in reversed(runs)}
-    return tuple(base_of(first[seed]) for seed in sorted(first))
+        return Side(BASE_LABEL, (base_of(runs[0]),), is_for_all_seeds=True)
+    scored = [run for run in runs if any(name.startswith("base/") for name in run.record["metrics"])]
+    first = {run.seed: run for run in reversed(scored or runs)}
+    return Side(BASE_LABEL, tuple(base_of(first[seed]) for seed in sorted(first)))
 
 
 def _named(side: Side, name: str) -> bool:

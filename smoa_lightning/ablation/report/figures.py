@@ -22,6 +22,7 @@ from smoa_lightning.ablation.report.figures_axes import costs_by_subspaces, line
 from smoa_lightning.ablation.report.figures_heat import heat_maps
 from smoa_lightning.ablation.report.figures_search import sensitivity
 from smoa_lightning.ablation.report.figures_trade_off import trade_off_curves
+from smoa_lightning.ablation.report.folder import same_rows
 from smoa_lightning.ablation.report.forest import forest
 from smoa_lightning.ablation.report.front import established_front
 from smoa_lightning.ablation.report.labels import label_points
@@ -53,7 +54,7 @@ def parameters(analysis: Analysis, styles: Styles) -> NamedFigure | None:
     if len({cell.costs["parameters"] for cell in shown}) < 2:
         return None
     sheet = Sheet()
-    front = established_front(shown, "parameters", analysis.direction, analysis.study.description["untouched"])
+    front = established_front(shown, "parameters", analysis.direction, same_rows(analysis.study.description))
     corners = [(cell.costs["parameters"], mean(cell)) for cell in front]
     _scatter(sheet.panels[0], analysis, styles, shown, ("parameters", "trainable parameters"), corners)
     if front:

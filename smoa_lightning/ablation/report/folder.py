@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -108,6 +108,11 @@ class BaseModelScore:
             return mean_over_seeds({seed: base for seed, base in each.items() if base is not None})
         found = self.secondary.get(metric)
         return None if found is None else BaseModelScore(found.score, found.error, found.items, found.values)
+
+
+def same_rows(description: Mapping[str, Any]) -> Mapping[str, str]:
+    """Return cell -> a value that cells with the same report rows share; earlier versions have no key for it."""
+    return cast("Mapping[str, str]", description.get("rows") or description["untouched"])
 
 
 def mean_over_seeds(by_seed: Mapping[int, BaseModelScore]) -> BaseModelScore | None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from smoa_lightning.ablation.report.analysis import Analysis
 from smoa_lightning.ablation.report.cells import CellResult, decimals, unit
 from smoa_lightning.ablation.report.comparisons import BASE_MODEL, Comparison
+from smoa_lightning.ablation.report.folder import same_rows
 from smoa_lightning.ablation.statistics import MINIMUM_SEEDS, counted
 from smoa_lightning.ablation.statistics.verdict import EQUIVALENT, NOT_ESTABLISHED, as_sentence
 from smoa_lightning.ablation.study.sizes import different_sizes
@@ -154,7 +155,7 @@ def _difference_summary(analysis: Analysis) -> list[str]:
 def best_cell(analysis: Analysis) -> CellResult | None:
     """Return the cell with the best mean; None if the cells have different metrics or different rows."""
     scored = [cell for cell in analysis.scored if cell.estimate is not None]
-    rows = {cell.runs[0].items or analysis.study.description["untouched"].get(cell.name) for cell in scored}
+    rows = {cell.runs[0].items or same_rows(analysis.study.description).get(cell.name) for cell in scored}
     if not scored or len({cell.metric for cell in scored}) > 1 or len(rows) > 1:
         return None
     choose = max if analysis.direction == "maximize" else min
@@ -200,6 +201,13 @@ def _not_measured(analysis: Analysis) -> Iterator[str]:
     plan = study.description.get("trade_off")
     if plan is not None and analysis.trade_off is None:
         yield f"There is no trade-off of {plan['cost']} at equal {plan['at']}: no finished run has both."
+    for base, cells in analysis.base_models:
+        lacking = {run.seed for cell in cells for run in cell.runs} - base.by_seed.keys() if base.by_seed else set()
+        if lacking:
+            yield (
+                f"The base model of {_named([cell.name for cell in cells])} was not scored with the seeds "
+                f"{', '.join(map(str, sorted(lacking)))}: they are left out of the differences from the base model."
+            )
     without_base = [cell.name for cell in analysis.scored if cell.name not in study.base_models]
     if without_base:
         scoring = sorted({study.description["untouched"][name] for name in without_base})

@@ -15,7 +15,7 @@ import numpy as np
 
 from smoa_lightning.ablation.report.cells import CellResult
 from smoa_lightning.ablation.report.comparisons import Comparison, Judgement, with_base_model, with_baselines
-from smoa_lightning.ablation.report.folder import BaseModelScore
+from smoa_lightning.ablation.report.folder import BaseModelScore, same_rows
 from smoa_lightning.ablation.report.paired_cells import scores_of
 from smoa_lightning.ablation.statistics import at_level, common_level, mean_interval, shared_scores
 from smoa_lightning.common.errors import UserError
@@ -85,7 +85,7 @@ def trade_off(description: Mapping[str, Any], cost: ByMetric, at: ByMetric) -> T
     plan = description["trade_off"]
     scores = {cell.name: cell for cell in at.cells}
     curves = _curves(cost.cells, plan["along"], scores)
-    families = description["baselines"] or description["untouched"]  # cells with the same rows have the same value
+    families = description["baselines"] or same_rows(description)
     levels, refused = _levels(curves, at.bases, plan, families)
     found: list[Curve] = []
     for curve in curves:
@@ -94,7 +94,7 @@ def trade_off(description: Mapping[str, Any], cost: ByMetric, at: ByMetric) -> T
             found.append(curve)
             continue
         try:
-            found.append(_at_level(curve, levels[first], at.bases[first].score, cost.bases.get(first), plan, scores))
+            found.append(_at_level(curve, levels[first], at.bases[first], cost.bases.get(first), plan, scores))
         except UserError as error:
             found.append(curve)
             refused.append(f"{curve.name} has no {plan['cost']} at the level: {error}")
@@ -144,7 +144,7 @@ def _levels(
 def _at_level(
     curve: Curve,
     level: float,
-    start: float,
+    start: BaseModelScore,
     base: BaseModelScore | None,
     plan: Mapping[str, Any],
     scores: Mapping[str, CellResult],
@@ -155,18 +155,25 @@ def _at_level(
         UserError: The base model has no scores of the items, or the cells of the curve share no seed or no item.
     """
     shared = shared_scores([scores_of(cell) for cell in curve.cells])
-    known = {} if base is None else dict(zip(base.items, base.values.tolist(), strict=True))
     seeds, every = cast("tuple[int, ...]", shared.seeds), cast("tuple[tuple[str, int], ...]", shared.items)
-    columns = [n for n, item in enumerate(every) if item in known]
+    starts = [start.of(seed) for seed in seeds]
+    known = [_by_item(None if base is None else base.of(seed)) for seed in seeds]
+    if alone := [seed for seed, own, items in zip(seeds, starts, known, strict=True) if own is None or not items]:
+        raise UserError(
+            "the base model has no score of its items" + ("" if len(alone) == len(seeds) else f" with seed {alone[0]}")
+        )
+    columns = [n for n, item in enumerate(every) if all(item in own for own in known)]
     if not columns:
         raise UserError("the base model has no score of its items")
     items = tuple(every[n] for n in columns)
     values = shared.values[:, :, columns]
-    before = np.broadcast_to([known[item] for item in items], values.shape[1:])
+    before = np.array([[own[item] for item in items] for own in known])
     by_seed = [{run.seed: run.score for run in scores[cell.name].runs} for cell in curve.cells]
     if any(seed not in own for seed in seeds for own in by_seed):
         raise UserError(f"a run has no {plan['at']}")
-    x = np.array([[start] * len(seeds), *([own[seed] for seed in seeds] for own in by_seed)])
+    x = np.array(
+        [[own.score for own in starts if own is not None], *([own[seed] for seed in seeds] for own in by_seed)]
+    )
     higher = METRICS[plan["at"]].direction == "maximize"
     cost, reached, _ = at_level(x, np.concatenate([before[None], values]), level, higher)
     places = [START, *(cell.labels[plan["along"]] for cell in curve.cells)]
@@ -179,6 +186,10 @@ def _at_level(
     )
     result = replace(last, name=curve.name, runs=made, estimate=mean_interval(means), iqm=None, costs={})
     return replace(curve, level=level, place=(places[reached - 1], places[reached]), cost=result)
+
+
+def _by_item(base: BaseModelScore | None) -> dict[tuple[str, int], float]:
+    return {} if base is None else dict(zip(base.items, base.values.tolist(), strict=True))
 
 
 def _compared(

@@ -108,7 +108,7 @@ def _score_blocks(run: ScoredRun, base: ScoredRun | None) -> Iterator[Block]:
     sides = [Side(TRAINED, (run,))]
     trains = not run.record["config"]["model"].get("frozen")
     if base is not None and trains:
-        sides.insert(0, Side(BASE_LABEL, (base,)))
+        sides.insert(0, Side(BASE_LABEL, (base,), is_for_all_seeds=True))
     rows = common_rows(sides)
     compared = compare_sides(sides, rows)
     primaries = {task.primary for task in run.tasks.values()}

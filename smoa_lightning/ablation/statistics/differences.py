@@ -144,10 +144,10 @@ def crossed_difference(
     """
     differences, scale = paired_table(cell, baseline)
     if groups is not None and len(set(groups)) < differences.shape[1]:
-        grouped = by_groups(differences, groups)
-        found = crossed_difference(grouped, np.zeros_like(grouped), confidence, pooled)
+        first, second = (by_groups(np.asarray(each, dtype=np.float64), groups) for each in (cell, baseline))
+        found = crossed_difference(first, second, confidence, pooled)
         value = float(differences.mean())  # that of the groups is the same but for rounding
-        return replace(found, value=value, n_items=differences.shape[1], n_groups=grouped.shape[1])
+        return replace(found, value=value, n_items=differences.shape[1], n_groups=first.shape[1])
     n, m = differences.shape
     value = float(differences.mean())
     if n == 1:

@@ -5,8 +5,10 @@ Few-shot prompts and a new head may follow the seed of the run. Then the final r
 
 from __future__ import annotations
 
+from smoa_lightning.ablation.study.baseline import TEXTS
 from smoa_lightning.ablation.study.objective import tasks_of
 from smoa_lightning.ablation.study.space import Cell, Study
+from smoa_lightning.configuration.composition import setting_of
 from smoa_lightning.records.base_seeds import NEW_HEAD, seeds_of_base
 from smoa_lightning.records.selection import ON_TRAINED
 
@@ -41,10 +43,8 @@ def scored_with(study: Study) -> dict[str, str]:
         # a search of these settings gives the cells different best values, so each has a base model of its own
         searched = [p.key for p in cell.parameters if p.key.startswith(SEARCHED)]
         own = cell.name if {key.removeprefix("data.") for key in searched} - ignored else ""
-        precision = (cell.settings.get("trainer") or {}).get("precision")
-        scored = {"data": data, "model": model, "teacher": cell.scoring_teacher, "precision": precision}
-        forgetting = cell.settings.get("forgetting") or {}
-        scored["forgetting"] = {key: value for key, value in forgetting.items() if key != "batch_tokens"}
+        scored = {"data": data, "model": model, "teacher": cell.scoring_teacher}
+        scored |= {key: setting_of(cell.settings, key) for key in (*TEXTS, "trainer.precision")}
         key = study.resolver.signature(scored, own=own)
         groups.setdefault(key, []).append(cell.name)
     baselines = set(study.baselines.values())

@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 from smoa_lightning.ablation.study.axes import Axis, label_of
 from smoa_lightning.ablation.study.space import Cell
 from smoa_lightning.common.errors import UserError, nearest, the_nearest
-from smoa_lightning.configuration.composition import Composer
+from smoa_lightning.configuration.composition import Composer, setting_of
 from smoa_lightning.configuration.yaml_files import LocatedYaml
 from smoa_lightning.records.metric_table import METRICS
-from smoa_lightning.records.record import flat
 from smoa_lightning.records.selection import ON_TRAINED
 
 # Cells with different report rows cannot be compared item by item. So each group of cells with the same values of these
@@ -88,12 +87,12 @@ def check_general_text(groups: Sequence[Sequence[Cell]], metrics: Sequence[str],
         return
     for first, *others in groups:
         for cell in others:
-            before, after = (flat({"forgetting": each.settings.get("forgetting") or {}}) for each in (first, cell))
             for key in TEXTS:
-                if before.get(key) != after.get(key):
+                before, after = (setting_of(each.settings, key) for each in (first, cell))
+                if before != after:
                     raise UserError(
-                        f"{where}{metric} cannot be compared, since {key} is {before.get(key)} in {first.name} and "
-                        f"{after.get(key)} in {cell.name}: give all cells the same general text"
+                        f"{where}{metric} cannot be compared, since {key} is {before} in {first.name} and {after} in "
+                        f"{cell.name}: give all cells the same general text"
                     )
 
 

@@ -17,8 +17,7 @@ from smoa_lightning.ablation.study.space import Cell, Study
 from smoa_lightning.backbones.hub import RepoType, commit_of, resolve_source
 from smoa_lightning.common.checksums import read_sealed
 from smoa_lightning.common.errors import UserError
-from smoa_lightning.configuration.composition import plain_settings, value_at
-from smoa_lightning.configuration.settings import ABSENT
+from smoa_lightning.configuration.composition import setting_of
 from smoa_lightning.data.tasks import get_task
 from smoa_lightning.records.record import STUDY
 
@@ -60,7 +59,9 @@ def _with_sources(cell: Cell, study: Study, decided: Decided) -> Cell:
 
 def _backbone(cell: Cell, decided: Decided) -> dict[str, Any]:
     """Return the flags for the source of the backbone; empty if nothing is left open."""
-    source, name, revision = (_setting(cell, f"model.backbone.{key}") for key in ("source", "name", "revision"))
+    source, name, revision = (
+        setting_of(cell.settings, f"model.backbone.{key}") for key in ("source", "name", "revision")
+    )
     if source not in ("auto", "hub"):
         return {}
     found = _decide(decided, source, name, "model", revision, embedded_available=True)
@@ -73,10 +74,12 @@ def _data(cell: Cell, decided: Decided) -> dict[str, Any]:
 
     With several tasks there is no setting for the commit of each. Most tasks pin theirs.
     """
-    source, repository, revision = (_setting(cell, f"data.{key}") for key in ("source", "repository", "revision"))
+    source, repository, revision = (
+        setting_of(cell.settings, f"data.{key}") for key in ("source", "repository", "revision")
+    )
     if source not in ("auto", "hub"):
         return {}
-    name, mixture, reported = (_setting(cell, f"data.{key}") for key in ("task", "mixture", "report_tasks"))
+    name, mixture, reported = (setting_of(cell.settings, f"data.{key}") for key in ("task", "mixture", "report_tasks"))
     trained = list(mixture or []) if name == "mixture" else [name]
     tasks = [get_task(task) for task in dict.fromkeys([*trained, *(reported or [])])]
     flags: dict[str, Any] = {}
@@ -102,11 +105,6 @@ def _decide(
         commit = commit_of(name, kind, revision) if chosen == "hub" else None
         decided[request] = {"source": chosen, "commit": commit}
     return decided[request]
-
-
-def _setting(cell: Cell, key: str) -> Any:
-    value = value_at(cell.settings, key)
-    return plain_settings()[key].default if value is ABSENT else value
 
 
 def lines(sources: Mapping[str, Mapping[str, Any]] | None) -> list[str]:

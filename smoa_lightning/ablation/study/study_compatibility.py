@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from smoa_lightning.ablation.study.base_model import scored_with
+from smoa_lightning.ablation.study.baseline import groups_by_rows
 from smoa_lightning.ablation.study.conditions import Condition
 from smoa_lightning.ablation.study.objective import Objective
 from smoa_lightning.ablation.study.parameters import Parameter
@@ -22,6 +23,7 @@ from smoa_lightning.records.record import STUDY, flat
 FORMAT = 1
 LATE = "changed_after_results"  # changes of a study that already had results, a sentence each
 NOT_TESTED = ("retries", "keep")  # changes that no number of a report depends on
+REPORTED = ("margin", "secondary", "contrasts", "trade_off", "fewer seeds")  # changes that no run depends on
 
 
 def describe_study(study: Study) -> dict[str, Any]:
@@ -50,6 +52,7 @@ def describe_study(study: Study) -> dict[str, Any]:
         "seeds": list(study.seeds),
         "baselines": dict(study.baselines),
         "untouched": scored_with(study),
+        "rows": {cell.name: group[0].name for group in groups_by_rows(study.cells, study.resolver) for cell in group},
         "objective": _objective(study.objective),
         "search": None if study.search is None else _search(study.search),
         "retries": study.retries,
@@ -112,7 +115,7 @@ def check_unchanged(study: Study, folder: Path) -> None:
     Raises:
         UserError: Something changed that runs or searches depend on.
     """
-    changes = [change for change in check_folder(folder, study) if not change.startswith(NOT_TESTED)]
+    changes = [change for change in check_folder(folder, study) if not change.startswith((*NOT_TESTED, *REPORTED))]
     if changes:
         raise UserError(f"the study in {folder} changed after its start ({changes[0]}): stop it, and start it again")
 

@@ -88,7 +88,7 @@ class Forgetting(Callback):
             UserError: The file is missing, has a different ending, has no documents, or has a token that the embedding
                 of the model lacks; or a file is named for a model with a new head.
         """
-        if self.text is not None and not self._rows:
+        if self.text is not None and not self._rows and stage not in ("validate", "predict"):  # which score no text
             texts = documents(self.text, self.max_documents)
             if pl_module.objective.head.is_new:
                 self._leave_out(pl_module.objective.name)

@@ -222,3 +222,21 @@ def test_the_base_model_has_a_score_for_each_seed_that_chooses_its_prompts(fewsh
     assert float(line["baseline_mean"]) == pytest.approx(np.mean(bases))
     trained = [right[seed][1].mean() for seed in right]
     assert float(line["difference"]) == pytest.approx(np.mean(trained) - np.mean(bases))
+
+
+@pytest.mark.parametrize("scored", [(0, 1, 2), (0, 2), (1,)], ids=str)
+def test_the_base_model_has_a_score_for_each_seed_that_draws_its_head(scored: tuple[int, ...], tmp_path: Path) -> None:
+    right = {seed: RNG.integers(0, 2, (2, ROWS)) for seed in (0, 1, 2)}
+    runs = []
+    for seed, (base, trained) in right.items():
+        known = choice_items(base) if seed in scored else None
+        run = make_run(tmp_path / f"seed{seed}", choice_items(trained), known, seed=seed)
+        record = read_sealed(run / "record.json")
+        assert record is not None
+        record["config"]["model"] = (record["config"].get("model") or {}) | {"adapter_seed": seed}
+        record["data"]["protocol"] = "classification"
+        write_sealed(run / "record.json", record)
+        runs.append(str(run))
+    assert main(["compare", "base", *runs, "--group", "seed", "--output", str(tmp_path / "out")]) == 0
+    (line,) = table(tmp_path / "out" / "differences.csv", "acc")
+    assert float(line["baseline_mean"]) == pytest.approx(np.mean([right[seed][0].mean() for seed in scored]))
