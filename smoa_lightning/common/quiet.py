@@ -33,6 +33,7 @@ def quiet_libraries() -> None:
     # BOFT without a CUDA compiler: adapters.unsupported has refused more than one factor
     warnings.filterwarnings("ignore", message=".*(load the CUDA extension|boft_n_butterfly_factor to 1).*")
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")  # rows are in memory, already encoded
+    warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")  # batch norm
     warnings.filterwarnings("ignore", message=".*Total length of `list` across ranks is zero.*")  # no selection rows
     for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.seed"):
         logging.getLogger(name).addFilter(_helps)

@@ -35,6 +35,7 @@ from smoa_lightning.backbones.fused import SETTING as SPLIT
 from smoa_lightning.backbones.head_start import prepare_head
 from smoa_lightning.backbones.limits import Limits
 from smoa_lightning.backbones.processor import Processor, load_processor
+from smoa_lightning.backbones.training_mode import training_mode
 from smoa_lightning.common.errors import NotFinite, UserError
 from smoa_lightning.configuration.ranges import check_value
 from smoa_lightning.objectives import DistillationConfig, objective_of
@@ -235,7 +236,7 @@ class FineTuneModule(TaughtModule):
         for network in networks if getattr(data, "packing", False) else ():
             check_packing(network)
         try_replies(self)
-        self.network.train()
+        training_mode(self.network)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the summed loss of a micro-batch; the optimizer step divides by its number of targets."""

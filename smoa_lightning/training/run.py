@@ -40,7 +40,7 @@ from smoa_lightning.records.record import (
 )
 from smoa_lightning.records.selection import ON_TRAINED, capacity
 from smoa_lightning.records.tables import part_table
-from smoa_lightning.training.callbacks import AdapterCheckpoint, CostMonitor, Pictures, SamplePredictions
+from smoa_lightning.training.callbacks import AdapterCheckpoint, CostMonitor, Pictures, RankMonitor, SamplePredictions
 from smoa_lightning.training.callbacks.kept_states import kept_states
 from smoa_lightning.training.checkpoint import log_differences, read_checkpoint, verify, verify_all
 from smoa_lightning.training.early_checks import check_before_work
@@ -155,7 +155,7 @@ class Run:
             results.begin(trainer, self.record, self._loggers, self.resumed_step())
             metrics = self._base_metrics(trainer)
             if not self.module.frozen:
-                start = self._start_from(checkpoint)
+                start = self._start_from(trainer, checkpoint)
                 logger.info("%s", part_table(self.data.summary()))
                 trainer.fit(self.module, datamodule=self.data, ckpt_path=start, weights_only=True)
                 if not (self.folder / "adapter" / "last").is_dir():  # stopped between the last step and the files
@@ -165,7 +165,7 @@ class Run:
                     publish(self.folder)
             self._complete(trainer, metrics)
 
-    def _start_from(self, checkpoint: str | None) -> str | None:
+    def _start_from(self, trainer: L.Trainer, checkpoint: str | None) -> str | None:
         """Return the run's last checkpoint if there is one; else load the weights of the given checkpoint.
 
         Learning rate, schedule, steps and data order are those of this configuration.
@@ -177,6 +177,9 @@ class Run:
         if checkpoint is not None:
             saved = read_fitting(checkpoint, self.module)
             log_differences(self.config, saved["config"])
+            for callback in trainer.callbacks:  # type: ignore[attr-defined]
+                if isinstance(callback, RankMonitor):
+                    callback.setup(trainer, self.module, "fit")  # it copies the weights of the backbone
             self.module.configure_model()
             self.module.load_state_dict(saved["state_dict"])
             logger.info("starting from the weights of %s", checkpoint)

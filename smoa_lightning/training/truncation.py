@@ -27,7 +27,7 @@ from smoa_lightning.common.errors import UserError
 from smoa_lightning.records.adapter_places import BEST
 from smoa_lightning.records.metric_table import COMMON
 from smoa_lightning.training.adapter_folder import trains_head_only
-from smoa_lightning.training.export.lora import Update, difference, find_updates
+from smoa_lightning.training.export.lora import ROUNDING, Update, difference, find_updates
 from smoa_lightning.training.export.merge import merged_model
 from smoa_lightning.training.export.probe import Probe, report_rows
 from smoa_lightning.training.export.source import TRUNCATED, Source, open_source
@@ -123,10 +123,13 @@ def truncate(label: str, source: Source, probe: Probe) -> RunTruncation:
     updates = find_updates(backbone, merged)
     if not updates.layers:
         raise UserError(f"rank: the update of {source.method} changes no linear layer, so --truncate has none to cut")
-    bound = min(updates.largest_rank, updates.largest_rank if most is None else most)
+    bound = updates.largest_rank
+    if most is not None and most < bound and updates.error(most) <= ROUNDING:  # else some layers are trained in full
+        bound = most
     recorded, base = _recorded(source, "report/"), _recorded(source, "base/")
     scores: list[TruncatedScore] = []
     for rank in tqdm(ranks_up_to(bound)[::-1], desc="truncate", unit="rank", leave=False, disable=no_bar()):
+        merged.to("cpu")  # scoring may have moved it
         for name, update in updates.layers.items():
             before, after = backbone.get_submodule(name), merged.get_submodule(name)
             _set_weight(after, before, truncated(update, difference(before, after), rank))

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
+from smoa_lightning.adapters.inspect import largest_rank
 from smoa_lightning.training.export.lora import choose_rank, decompose, find_updates
 
 
@@ -30,3 +34,22 @@ def test_an_update_without_a_linear_layer_has_no_lora(tiny_backbone: Path) -> No
         models[1].model.layers[0].self_attn.q_proj.weight += 1.0  # of rank one
     updates = find_updates(*models)
     assert choose_rank(updates, None, None)[0] == 1
+
+
+@pytest.mark.parametrize("saved", [None, ["lm_head"]])
+def test_a_layer_that_is_trained_in_full_is_no_exact_lora(saved: list[str] | None) -> None:
+    """The rank of the adapter is not that of another layer with a full update."""
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 2, "num_hidden_layers": 1}
+    backbone = LlamaForCausalLM(LlamaConfig(vocab_size=64, tie_word_embeddings=False, **sizes))
+    config = LoraConfig(r=2, target_modules=["q_proj"], modules_to_save=saved)
+    model: Any = get_peft_model(copy.deepcopy(backbone), config)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data += 0.01 * torch.randn_like(parameter)
+    bound = largest_rank(model)
+    updates = find_updates(backbone, model.merge_and_unload())
+    assert bound == 2
+    assert len(updates.layers) == (1 if saved is None else 2)
+    rank, reason = choose_rank(updates, bound, None)
+    assert ("exact" in reason) == (saved is None)
+    assert updates.error(rank) <= (1e-3 if saved is None else 0.01)

@@ -18,6 +18,7 @@ from smoa_lightning.records.tensorboard_tags import name_of, tag_of
 from smoa_lightning.training.adapter_folder import load_adapter
 from smoa_lightning.training.module import FineTuneModule
 
+from ..conftest import EXPERIMENTS
 from ..runs import interrupt_in_last_scoring, only_run
 from ..tensorboard_log import columns, hparams
 
@@ -189,6 +190,23 @@ def test_starting_from_a_checkpoint_takes_its_weights_and_nothing_else(
     for name, value in before.items():
         torch.testing.assert_close(after[name], value, atol=1e-6, rtol=0)  # the rate of the flag, not the checkpoint's
     assert torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 2
+
+
+@pytest.mark.parametrize("method", ["pissa", "full"])
+def test_the_rank_of_a_run_from_a_checkpoint_is_that_of_its_whole_update(
+    method: str, tiny_arguments: list[str], tmp_path: Path
+) -> None:
+    flags = [*tiny_arguments, "--config", str(EXPERIMENTS / "adapters" / f"{method}.yaml"), "--trainer.max_steps", "1"]
+    rank = flags.index("--model.adapter.r")
+    flags = flags if method == "pissa" else [*flags[:rank], *flags[rank + 2 :]]
+    flags += ["--rank_monitor.max_layers", "2", "--trainer.log_every_n_steps", "1"]
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert main(["fit", *flags, "--lr", "0.01", "--run.folder", str(first)]) == 0
+    start = ["--ckpt_path", str(first / "checkpoints" / "last.ckpt"), "--lr", "1e-12", "--run.folder", str(second)]
+    assert main(["fit", *flags, *start]) == 0
+    before, after = (json.loads((run / "record.json").read_text())["metrics"] for run in (first, second))
+    assert before["rank/effective_mean"] > 0
+    assert after["rank/effective_mean"] == pytest.approx(before["rank/effective_mean"], rel=0.02)
 
 
 def test_seeds_make_different_runs(tiny_arguments: list[str], tmp_path: Path) -> None:

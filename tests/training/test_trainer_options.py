@@ -57,7 +57,7 @@ TOGETHER: dict[str, tuple[Any, Seen]] = {
     "use_distributed_sampler": (False, lambda t: True),  # batches come from an order of this package
     "profiler": ("simple", lambda t: "optimizer_step" in " ".join(t.profiler.recorded_durations)),
     "detect_anomaly": (True, lambda t: t._detect_anomaly),
-    "sync_batchnorm": (True, lambda t: True),  # language models have no batch norm
+    "sync_batchnorm": (True, lambda t: True),  # batch norm keeps the statistics of the backbone
     "reload_dataloaders_every_n_epochs": (1, lambda t: t.fit_loop._data_source.instance is not None),
     "enable_autolog_hparams": (False, lambda t: not t.enable_autolog_hparams),
     "plugins": ("lightning.pytorch.plugins.environments.LightningEnvironment", lambda t: t.global_step == 4),

@@ -26,6 +26,7 @@ from smoa_lightning.common.console import no_bar
 from smoa_lightning.common.errors import UserError
 
 TOLERANCE = 0.01  # largest relative error of the update at the default rank
+ROUNDING = 1e-3  # largest relative error that rounding explains; layers that are trained in full have a larger one
 SHOWN_RANKS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 
 
@@ -163,7 +164,8 @@ def choose_rank(updates: Updates, bound: int | None, wanted: int | None) -> tupl
                 f"export: --rank is {wanted}, but no adapted layer has a rank above {limit}: use at most {limit}"
             )
         return wanted, "as asked for"
-    if bound is not None and 0 < bound < min(update.smaller_side for update in updates.layers.values()):
+    smallest = min(update.smaller_side for update in updates.layers.values())
+    if bound is not None and 0 < bound < smallest and updates.error(bound) <= ROUNDING:
         return bound, "the largest rank that the method allows, so the LoRA is exact"
     low, high = 1, limit
     while low < high:  # the error falls with the rank
