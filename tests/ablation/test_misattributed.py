@@ -17,6 +17,7 @@ from smoa_lightning.ablation.report.folder import read_study, same_rows
 from smoa_lightning.ablation.study.base_model import base_seeds, scored_with
 from smoa_lightning.ablation.study.expand import load_study
 from smoa_lightning.ablation.study.study_compatibility import check_unchanged, describe_study
+from smoa_lightning.commands.ablate import main as ablate
 from smoa_lightning.common.checksums import write_sealed
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.records.hparams import mean_metrics
@@ -236,3 +237,7 @@ def test_a_worker_refuses_a_study_that_changed_after_its_start(flag: tuple[str, 
         check_unchanged(dataclasses.replace(study, **change), folder)
     with pytest.raises(UserError, match=r"changed after its start|has a different study"):
         check_unchanged(load_study([file], [flag]), folder)
+    given = ["--config", str(file), f"--{flag[0]}={flag[1]}", "--folder", str(folder), "--worker_number", "0"]
+    with pytest.raises(UserError, match=r"changed after its start|has a different study"):
+        ablate(given)
+    assert not list(folder.glob("runs/*"))

@@ -14,6 +14,7 @@ from smoa_lightning.configuration.check import check_arguments
 from smoa_lightning.configuration.path_settings import PLACES, absolute_sources, expand_places
 from smoa_lightning.configuration.yaml_files import expand_bases
 from smoa_lightning.data.rows.locations import plain
+from smoa_lightning.records.record import flat
 from smoa_lightning.training.callbacks.forgetting import documents
 
 
@@ -70,16 +71,10 @@ def test_a_text_and_a_teacher_become_absolute_if_they_are_there(
 ) -> None:
     monkeypatch.chdir(home)
     (home / "embedded").mkdir()
-    (*parents, section), name = key.split(".")[:-1], key.split(".")[-1]
 
     def stored(value: str) -> Any:
-        settings: dict[str, Any] = {section: {name: value}}
-        for parent in reversed(parents):
-            settings = {parent: settings}
-        result: Any = absolute_sources(settings)
-        for part in key.split("."):
-            result = result[part]
-        return result
+        settings = {"forgetting": {"text": value}, "model": {"distillation": {"teacher": value}}}
+        return flat(absolute_sources(settings))[key]
 
     assert stored("text.txt") == str(home / "text.txt")
     assert stored("no/such") == "no/such"

@@ -18,11 +18,12 @@ TRAINING = {
     "pad_multiple", "pin_memory", "train_per_class",
     "seed", "selection_rows", "stream_buffer_rows", "stream_epoch_batches", "streaming",
 }  # fmt: skip
-# Settings of the model that the base model depends on; all but the backbone are those of a new head.
-MODEL = ("backbone", "head_init", "adapter_seed")
-SEARCHED = ("data.", *(f"model.{name}" for name in MODEL), "forgetting.", "trainer.precision")
 # They also choose the solved rows before each prompt, so that with few-shot prompts the base model depends on them.
 CHOOSE_SHOTS = {"limit_train_rows", "seed", "selection_rows", "train_per_class"}
+# Settings of the model that the base model depends on; all but the backbone are those of a new head.
+MODEL = ("backbone", "head_init", "adapter_seed")
+# A search of these settings gives cells different best values, so each cell has a base model of its own.
+SEARCHED = ("data.", *(f"model.{name}" for name in MODEL), "forgetting.", "trainer.precision")
 
 
 def scored_with(study: Study) -> dict[str, str]:
@@ -40,7 +41,6 @@ def scored_with(study: Study) -> dict[str, str]:
             data["seed"] = cell.flags.get("seed_everything", 0)  # cells with a ``seed_offset`` have other prompts
         model = cell.settings.get("model") or {}
         model = {key: model.get(key) for key in (MODEL if NEW_HEAD & _protocols(cell) else MODEL[:1])}
-        # a search of these settings gives the cells different best values, so each has a base model of its own
         searched = [p.key for p in cell.parameters if p.key.startswith(SEARCHED)]
         own = cell.name if {key.removeprefix("data.") for key in searched} - ignored else ""
         scored = {"data": data, "model": model, "teacher": cell.scoring_teacher}
