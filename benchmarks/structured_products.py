@@ -76,10 +76,10 @@ def products(
     return found
 
 
-def chosen(structure: Structure, size: int, tiles: int, tokens: int, dtype: torch.dtype) -> str:
+def chosen(structure: Structure, size: int, tiles: int, tokens: int, dtype: torch.dtype, terms: int) -> str:
     """Return the path that this library uses for a case."""
     n = size * tiles
-    left = torch.empty(factor_shapes(structure, n, n, size)[0], device="meta")
+    left = torch.empty(factor_shapes(structure, n, n, size, terms)[0], device="meta")
     return "fft" if fft_is_faster(structure, left, torch.empty(tokens, n, dtype=dtype, device="meta")) else "dense"
 
 
@@ -111,7 +111,7 @@ def main() -> None:
         fast = times.get("fft", times.get("reshape", 0.0))
         rule = "reshape"
         if structure != "kronecker":
-            rule = chosen(structure, size, tiles, tokens, DTYPES[dtype])
+            rule = chosen(structure, size, tiles, tokens, DTYPES[dtype], options.displacement_rank)
             loss = times[rule] / min(fast, times["dense"])
             wrong += loss > 1.25
             rule += f" (loses {loss:.2f})" if loss > 1.25 else ""

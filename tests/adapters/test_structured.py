@@ -11,7 +11,7 @@ import scipy.linalg
 import torch
 from torch import Tensor
 
-from smoa_lightning.adapters.surm import structured
+from smoa_lightning.adapters.surm import matrices, structured
 from smoa_lightning.adapters.surm.convolution import convolve, fast_length
 from smoa_lightning.adapters.surm.structured import factor_shapes, structured_matrix, structured_product
 
@@ -69,9 +69,9 @@ REFERENCES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
 def test_dense_matrices_are_those_of_scipy(n: int) -> None:
     c = random(3, n)
     for ours, theirs in (
-        (structured.circulant, scipy.linalg.circulant),
-        (structured.toeplitz, scipy.linalg.toeplitz),
-        (structured.skew_circulant, skew),
+        (matrices.circulant, scipy.linalg.circulant),
+        (matrices.toeplitz, scipy.linalg.toeplitz),
+        (matrices.skew_circulant, skew),
     ):
         for matrix, column in zip(ours(c), c.numpy(), strict=True):
             np.testing.assert_array_equal(matrix, theirs(column))
@@ -225,7 +225,7 @@ def test_contraction_over_tiles() -> None:
             kernel = random(*(size[i] for i in letters[0]), 6)
             x = random(*(size[i] for i in letters[1]), 6)
             equation = f"{letters[0]}ij,{letters[1]}j->{letters[2]}i"
-            expected = torch.einsum(equation, structured.circulant(kernel), x)
+            expected = torch.einsum(equation, matrices.circulant(kernel), x)
             torch.testing.assert_close(convolve(kernel, x, letters), expected)
 
 
@@ -251,3 +251,8 @@ def test_path_by_size(structure: str, dtype: torch.dtype, monkeypatch: pytest.Mo
     few, many = structured.FFT_FROM[structure, dtype == torch.bfloat16]
     assert few <= many
     assert structured.FFT_FROM[structure, False][1] <= structured.FFT_FROM[structure, True][1]
+    if structure == "ldr":  # its transforms are m + 1 per token, the dense matrix is one
+        x = torch.zeros(1024, many, dtype=dtype)
+        one, four = (torch.zeros(factor_shapes("ldr", many, many, None, m)[0]) for m in (1, 4))
+        assert structured.fft_is_faster("ldr", one, x)
+        assert not structured.fft_is_faster("ldr", four, x)

@@ -6,16 +6,15 @@
 
 from __future__ import annotations
 
-import contextlib
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from smoa_lightning.adapters.smoa.gradients import factor_gradients
 from smoa_lightning.adapters.smoa.scratch import scratch_like
 from smoa_lightning.adapters.smoa.terms import Plan, fill_update, update_terms
+from smoa_lightning.adapters.tuner.autocast import without_autocast
 
 
 class Settings(NamedTuple):
@@ -37,7 +36,7 @@ def output(
 ) -> Tensor:
     """Return y of shape (T, d_out) for x of shape (T, d_in); see :func:`smoa_linear`. Knows nothing of gradients."""
     scaling, include_base, split = settings
-    with _without_autocast(x.device.type):
+    with without_autocast(x.device.type):
         base = weight.to(x.dtype)  # a copy only under autocast
         terms = update_terms(A, B, base, plan, x.dtype)
         bias = None if bias is None else bias.to(x.dtype)
@@ -72,7 +71,7 @@ def gradients(
     """
     scaling, include_base, split = settings
     grad_x = grad_bias = grad_A = grad_B = None
-    with _without_autocast(grad.device.type):
+    with without_autocast(grad.device.type):
         base = weight.to(grad.dtype)
         terms = update_terms(A, B, base, plan, grad.dtype)
         if needs[2]:
@@ -85,9 +84,3 @@ def gradients(
         if needs[1]:
             grad_bias = grad.sum(0)
     return grad_x, grad_bias, grad_A, grad_B
-
-
-def _without_autocast(device_type: str) -> Any:
-    if torch.is_autocast_enabled(device_type):
-        return torch.autocast(device_type, enabled=False)
-    return contextlib.nullcontext()

@@ -36,6 +36,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from smoa_lightning.adapters.surm.convolution import convolve, fast_length
+from smoa_lightning.adapters.surm.displacement import low_displacement_product, toeplitz_product
+from smoa_lightning.adapters.surm.matrices import circulant, embedded, toeplitz
 
 Structure = Literal["circulant", "toeplitz", "toeplitz_hadamard", "kronecker", "ldr"]
 Path = Literal["fft", "dense"]
@@ -44,8 +46,9 @@ Path = Literal["fft", "dense"]
 # and backward on one thread of an x86 server CPU with fast bfloat16 GEMMs (AMX), torch 2.13, sizes 8 to 2048, 64 and
 # 768 tokens. Time of the dense path divided by that of FFT at 768 tokens, n = 576 and 1536: circulant 2.2 and 6.8 in
 # float32, 0.7 and 1.5 in bfloat16; toeplitz 1.4, 5.8, 0.5, 1.6; ldr (m = 1) 2.2, 7.4, 0.8, 2.4. The chosen path was
-# never slower by more than a quarter; benchmarks/structured_products.py prints all values. Without fast bfloat16, or on
-# a GPU, the limits are correct in order of magnitude only. Both paths give the same result.
+# never slower by more than a quarter, and with AVX2 only, in float32, by more than a half;
+# benchmarks/structured_products.py prints all values. On a GPU, and in bfloat16 without fast GEMMs, the limits are
+# correct in order of magnitude only. Both paths give the same result.
 MANY_TOKENS = 256
 FFT_FROM: dict[tuple[str, bool], tuple[int, int]] = {
     ("circulant", False): (192, 192),
@@ -57,72 +60,6 @@ FFT_FROM: dict[tuple[str, bool], tuple[int, int]] = {
     ("ldr", False): (192, 384),
     ("ldr", True): (320, 768),
 }
-
-
-# ------------------------------------------------------------------------------------------------------- dense matrices
-
-
-def _shifted_rows(sequence: Tensor, rows: int, cols: int) -> Tensor:
-    """``M_ij = sequence_{(j-i) mod P}`` for a sequence of period P, of shape (..., rows, cols).
-
-    The sequence is repeated and cut into rows whose length is -1 modulo P, so that each row starts one entry earlier.
-    Unlike indexing, this has a backward of plain sums.
-    """
-    period = sequence.shape[-1]
-    width = 2 * period - 1
-    while width < cols:
-        width += period
-    count = -(-rows * width // period)
-    flat = sequence.unsqueeze(-2).expand(*sequence.shape[:-1], count, period).flatten(-2)
-    matrix: Tensor = flat[..., : rows * width].unflatten(-1, (rows, width))
-    return matrix[..., :cols]
-
-
-def circulant(c: Tensor, rows: int | None = None, cols: int | None = None) -> Tensor:
-    """Return C(c) of shape (..., n, n) for c of shape (..., n); ``rows`` and ``cols`` crop it.
-
-    >>> circulant(torch.tensor([1, 2, 3]))
-    tensor([[1, 3, 2],
-            [2, 1, 3],
-            [3, 2, 1]])
-    """
-    n = c.shape[-1]
-    return _shifted_rows(_reversed(c), rows or n, cols or n)
-
-
-def skew_circulant(h: Tensor, rows: int | None = None, cols: int | None = None) -> Tensor:
-    """Return S(h) of shape (..., n, n) for h of shape (..., n): a circulant with negated wrapped terms.
-
-    >>> skew_circulant(torch.tensor([1, 2, 3]))
-    tensor([[ 1, -3, -2],
-            [ 2,  1, -3],
-            [ 3,  2,  1]])
-    """
-    n = h.shape[-1]
-    return _shifted_rows(_reversed(torch.cat([h, -h], -1)), rows or n, cols or n)
-
-
-def toeplitz(t: Tensor, rows: int | None = None, cols: int | None = None) -> Tensor:
-    """Return the symmetric T(t) of shape (..., n, n) for t of shape (..., n).
-
-    >>> toeplitz(torch.tensor([1, 2, 3]))
-    tensor([[1, 2, 3],
-            [2, 1, 2],
-            [3, 2, 1]])
-    """
-    n = t.shape[-1]
-    return _shifted_rows(_embedded(t, 2 * n - 1), rows or n, cols or n)
-
-
-def _reversed(c: Tensor) -> Tensor:
-    """``c_{-k mod n}``."""
-    return torch.cat([c[..., :1], c[..., 1:].flip(-1)], -1)
-
-
-def _embedded(t: Tensor, length: int) -> Tensor:
-    """Return the first column of a circulant whose leading n x n part is T(t); its length is at least 2n - 1."""
-    gap = t.new_zeros(*t.shape[:-1], length - 2 * t.shape[-1] + 1)
-    return torch.cat([t, gap, t[..., 1:].flip(-1)], -1)
 
 
 # ------------------------------------------------------------------------------------------------------- fast products
@@ -206,24 +143,21 @@ def structured_matrix(
     dtype = left.dtype if dtype is None else dtype
     if structure in ("circulant", "toeplitz_hadamard"):
         left = left * right  # rounded after the product
-    left, right = left.to(dtype), right.to(dtype)
     rows, cols = left.shape[:2]
     if structure == "kronecker":
-        tiles = torch.einsum("pqoj,pqsk->pqosjk", left, right).flatten(4, 5).flatten(2, 3)
+        tiles = torch.einsum("pqoj,pqsk->pqosjk", left.to(dtype), right.to(dtype)).flatten(4, 5).flatten(2, 3)
         height, width = tiles.shape[-2:]
     else:
         b = left.shape[-1]
         height, width = (b if rows > 1 else out_features), (b if cols > 1 else in_features)
         if structure == "circulant":
-            tiles = circulant(left, height, width)
+            tiles = circulant(left.to(dtype), height, width)
         elif structure == "toeplitz_hadamard":
-            tiles = toeplitz(left, height, width)
+            tiles = toeplitz(left.to(dtype), height, width)
         elif structure == "toeplitz":
-            tiles = toeplitz(left, rows=height) @ toeplitz(right, cols=width)
+            tiles = toeplitz_product(left, right, height, width, dtype)
         else:
-            # sum_i C_i S_i as one product of (height, m b) and (m b, width)
-            C = circulant(left, rows=height).transpose(2, 3).flatten(-2)
-            tiles = C @ skew_circulant(right, cols=width).flatten(2, 3)
+            tiles = low_displacement_product(left, right, height, width, dtype)
     return tiles.transpose(1, 2).reshape(rows * height, cols * width)[:out_features, :in_features]
 
 
@@ -279,20 +213,22 @@ def _fft_tiles(structure: Structure, left: Tensor, right: Tensor, x: Tensor) -> 
     if structure == "circulant":
         return convolve(left * right, x, ("pq", "tq", "tp")).flatten(1)
     if structure == "toeplitz_hadamard":
-        kernel = _embedded(left * right, fast_length(2 * b - 1))
+        kernel = embedded(left * right, fast_length(2 * b - 1))
         return convolve(kernel, x, ("pq", "tq", "tp"), keep=b).flatten(1)
     if structure == "toeplitz":
         length = fast_length(2 * b - 1)
-        z = convolve(_embedded(right, length), x, ("pq", "tq", "tpq"), keep=b)
-        return convolve(_embedded(left, length), z, ("pq", "tpq", "tp"), keep=b).flatten(1)
+        z = convolve(embedded(right, length), x, ("pq", "tq", "tpq"), keep=b)
+        return convolve(embedded(left, length), z, ("pq", "tpq", "tp"), keep=b).flatten(1)
     z = convolve(right, x, ("pqm", "tq", "tpqm"), negacyclic=True)
     return convolve(left, z, ("pqm", "tpqm", "tp")).flatten(1)
 
 
 def fft_is_faster(structure: Structure, left: Tensor, x: Tensor) -> bool:
     """Whether FFT is faster than the dense matrix for a product with x of shape (T, d_in) (see ``FFT_FROM``)."""
-    few, many = FFT_FROM[structure, x.dtype in (torch.float16, torch.bfloat16)]
-    limit = few if x.shape[0] < MANY_TOKENS else many
+    few, many = FFT_FROM[structure, x.dtype.itemsize == 2]
+    limit: float = few if x.shape[0] < MANY_TOKENS else many
+    if structure == "ldr" and limit == many:
+        limit *= (1 + left.shape[-2]) / 2  # m + 1 transforms of a token and back, where the dense path has one product
     if structure not in ("circulant", "toeplitz_hadamard"):
         return left.shape[-1] >= limit
     rows, cols, b = left.shape  # tiles of a row share their transforms, so the size of the whole update decides
