@@ -80,7 +80,7 @@ def chosen(structure: Structure, size: int, tiles: int, tokens: int, dtype: torc
     """Return the path that this library uses for a case."""
     n = size * tiles
     left = torch.empty(factor_shapes(structure, n, n, size, terms)[0], device="meta")
-    return "fft" if fft_is_faster(structure, left, torch.empty(tokens, n, dtype=dtype, device="meta")) else "dense"
+    return "fft" if fft_is_faster(structure, left, torch.empty(tokens, n, dtype=dtype, device="meta"), n) else "dense"
 
 
 def main() -> None:

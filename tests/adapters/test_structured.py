@@ -254,5 +254,6 @@ def test_path_by_size(structure: str, dtype: torch.dtype, monkeypatch: pytest.Mo
     if structure == "ldr":  # its transforms are m + 1 per token, the dense matrix is one
         x = torch.zeros(1024, many, dtype=dtype)
         one, four = (torch.zeros(factor_shapes("ldr", many, many, None, m)[0]) for m in (1, 4))
-        assert structured.fft_is_faster("ldr", one, x)
-        assert not structured.fft_is_faster("ldr", four, x)
+        assert structured.fft_is_faster("ldr", one, x, many)
+        assert not structured.fft_is_faster("ldr", four, x, many)
+        assert not structured.fft_is_faster("ldr", one, x, many // 2)  # half of the dense matrix is left out

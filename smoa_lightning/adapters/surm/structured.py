@@ -49,7 +49,7 @@ Path = Literal["fft", "dense"]
 # never slower by more than a quarter, and with AVX2 only, in float32, by more than a half;
 # benchmarks/structured_products.py prints all values. On a GPU, and in bfloat16 without fast GEMMs, the limits are
 # correct in order of magnitude only. Both paths give the same result.
-MANY_TOKENS = 256
+MANY_TOKENS = 192
 FFT_FROM: dict[tuple[str, bool], tuple[int, int]] = {
     ("circulant", False): (192, 192),
     ("circulant", True): (256, 896),
@@ -182,7 +182,7 @@ def structured_product(
         y = _kronecker_tiles(left, right, flat, out_features)
     else:
         if path is None:
-            path = "fft" if fft_is_faster(structure, left, flat) else "dense"
+            path = "fft" if fft_is_faster(structure, left, flat, out_features) else "dense"
         if path == "dense":
             y = F.linear(flat, structured_matrix(structure, left, right, out_features, x.shape[-1], x.dtype))
         else:
@@ -223,13 +223,17 @@ def _fft_tiles(structure: Structure, left: Tensor, right: Tensor, x: Tensor) -> 
     return convolve(left, z, ("pqm", "tpqm", "tp")).flatten(1)
 
 
-def fft_is_faster(structure: Structure, left: Tensor, x: Tensor) -> bool:
+def fft_is_faster(structure: Structure, left: Tensor, x: Tensor, out_features: int) -> bool:
     """Whether FFT is faster than the dense matrix for a product with x of shape (T, d_in) (see ``FFT_FROM``)."""
     few, many = FFT_FROM[structure, x.dtype.itemsize == 2]
     limit: float = few if x.shape[0] < MANY_TOKENS else many
-    if structure == "ldr" and limit == many:
+    if structure == "ldr" and x.shape[0] >= MANY_TOKENS:
         limit *= (1 + left.shape[-2]) / 2  # m + 1 transforms of a token and back, where the dense path has one product
+    rows, cols, b = left.shape[0], left.shape[1], left.shape[-1]
+    if (
+        rows == cols == 1
+    ):  # FFT has the length b of the padded square, the dense matrix is cropped to d_out d_in entries
+        return min(b, out_features, x.shape[-1]) >= limit
     if structure not in ("circulant", "toeplitz_hadamard"):
-        return left.shape[-1] >= limit
-    rows, cols, b = left.shape  # tiles of a row share their transforms, so the size of the whole update decides
-    return b >= 16 and b * math.sqrt(rows * cols) >= limit
+        return b >= limit
+    return b >= 16 and b * math.sqrt(rows * cols) >= limit  # tiles share their transforms, so the whole size decides
