@@ -12,7 +12,8 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from smoa_lightning.common.errors import UserError
 
 SETTINGS = ("alpha", "scaling")  # ends of the names of scales in settings
-HELD = ("scaling", "shadow_alpha")  # ends of the names under which layers of peft hold the scale of each adapter
+# Ends of the names under which layers of peft hold the scale of each adapter.
+HELD = ("scaling", "shadow_alpha", "supertuning_lora_alpha")
 
 
 def refuse_zero_scale(model: PeftModel, config: PeftConfig) -> None:
@@ -35,10 +36,12 @@ def refuse_zero_scale(model: PeftModel, config: PeftConfig) -> None:
 
 
 def _scales(layer: BaseTunerLayer) -> Iterator[float]:
-    """Yield the scales of the active adapters of a layer."""
+    """Yield the scales of the active adapters of a layer, but not of a LoRA beside Super-Tuning that has no rank."""
+    ranks = getattr(layer, "supertuning_rank", {})
+    adapters = [adapter for adapter in layer.active_adapters if ranks.get(adapter) != 0]
     for name, held in vars(layer).items():
         if name.endswith(HELD) and isinstance(held, Mapping):
-            values = (held.get(adapter) for adapter in layer.active_adapters)
+            values = (held.get(adapter) for adapter in adapters)
             yield from (value for value in values if isinstance(value, int | float))
 
 

@@ -19,6 +19,7 @@ ZERO: dict[str, tuple[Any, str]] = {
     "LoHa": (peft.LoHaConfig(r=2, alpha=0), "LoHaConfig.alpha"),
     "LoKr": (peft.LoKrConfig(r=2, alpha=0), "LoKrConfig.alpha"),
     "RandLoRA": (peft.RandLoraConfig(r=2, randlora_alpha=0), "RandLoraConfig.randlora_alpha"),
+    "Supra": (peft.SupertuningConfig(r=2, lora_alpha=0), "SupertuningConfig.lora_alpha"),
     "FourierFT": (peft.FourierFTConfig(n_frequency=4, scaling=0), "FourierFTConfig.scaling"),
 }
 
