@@ -36,7 +36,7 @@ def refuse_zero_scale(model: PeftModel, config: PeftConfig) -> None:
 
 
 def _scales(layer: BaseTunerLayer) -> Iterator[float]:
-    """Yield the scales of the active adapters of a layer, but not of a LoRA beside Super-Tuning that has no rank."""
+    """Yield the scales of the active adapters of a layer, but not of the LoRA of Super-Tuning that has no rank."""
     ranks = getattr(layer, "supertuning_rank", {})
     adapters = [adapter for adapter in layer.active_adapters if ranks.get(adapter) != 0]
     for name, held in vars(layer).items():

@@ -61,7 +61,7 @@ def continuations(
     how = {"generation_config": _settings(pad, ends, max_new_tokens, num_beams), "stopping_criteria": criteria}
     if draws is not None:
         how["logits_processor"] = [draws]
-    with _generation_errors(model, num_beams):
+    with _generation_errors(model, num_beams), _without_own_settings(model):
         if _puts_embeddings_before_the_row(model):
             generated = model.get_base_model().generate(**_with_virtual_tokens(model, ids, mask), **how)
         else:
@@ -79,14 +79,38 @@ def _generation_errors(model: Any, num_beams: int) -> Iterator[None]:
     except (UserError, OSError, MemoryError, torch.OutOfMemoryError):  # OSError: of the stream that shows a reply
         raise
     except Exception as error:
-        base = model.get_base_model() if hasattr(model, "get_base_model") else model
+        base = _base(model)
         how = "replies" if num_beams == 1 else f"replies with num_beams: {num_beams}"
         reason = one_line(error, 300, kind=True)
         raise UserError(f"the model {type(base).__name__} cannot write {how}: {reason}") from error
 
 
+def _base(model: Any) -> Any:
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+@contextlib.contextmanager
+def _without_own_settings(model: Any) -> Iterator[None]:
+    """Set the model's own generation_config.json aside: transformers takes every setting from it that is not given.
+
+    So ``min_new_tokens``, ``suppress_tokens`` or ``length_penalty`` of a backbone do not change its scores.
+    """
+    from transformers import GenerationConfig
+
+    base = _base(model)
+    own = getattr(base, "generation_config", None)
+    if own is None:
+        yield
+        return
+    base.generation_config = GenerationConfig()
+    try:
+        yield
+    finally:
+        base.generation_config = own
+
+
 def _settings(pad: int, ends: list[int], max_new_tokens: int, num_beams: int) -> Any:
-    """Return settings for transformers; they override those of the model's own generation_config.json."""
+    """Return settings for transformers."""
     from transformers import GenerationConfig
 
     return GenerationConfig(

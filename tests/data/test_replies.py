@@ -130,8 +130,9 @@ def test_the_oldest_message_goes_with_its_turn(tokenizer):
     tokenizer.chat_template = TEMPLATE
     short = chat().shortened()
     assert short is not None
-    # a conversation begins with the user: the assistant's message, whose question is gone, is not rendered
-    assert texts(short, tokenizer, True, True)[0] == "<system>S<eos><user>three<eos><assistant>"
+    # as in the plain text, the assistant's message stays, although its question is gone
+    rest = "<assistant>two<eos><user>three<eos><assistant>"
+    assert texts(short, tokenizer, True, True)[0] == f"<system>S<eos>{rest}"
     assert short.prompt == "S\nA: two\nU: three\nA:"
 
 

@@ -252,6 +252,21 @@ def test_scores_are_those_of_the_plain_model_with_the_virtual_tokens_put_in_by_h
         assert by_hand_likelihood(logits, choice) == pytest.approx(score.item(), abs=1e-3)
 
 
+@pytest.mark.parametrize("beams", [1, 3])
+@pytest.mark.parametrize("name", ["lora", "base"])
+def test_generation_settings_of_the_backbone_change_no_reply(name: str, beams: int, run: Callable[[str], Path]) -> None:
+    model, _ = load_adapter(run("smoa_blocks" if name == "base" else name))
+    base = model.get_base_model()
+    model = base if name == "base" else model
+    expected = continuations(model, PROMPTS, PAD, EOS, max_new_tokens=6, num_beams=beams)
+    own = transformers.GenerationConfig(
+        min_new_tokens=5, suppress_tokens=[row[0] for row in expected if row], length_penalty=-9.0, max_time=0.0
+    )
+    base.generation_config = own
+    assert continuations(model, PROMPTS, PAD, EOS, max_new_tokens=6, num_beams=beams) == expected
+    assert base.generation_config is own
+
+
 @pytest.mark.parametrize(("kind", "beams", "words"), [
     ("bart", 1, "BartForCausalLM cannot write replies: IndexError: "),  # its cache counts the layers of the encoder
     ("codegen", 1, "CodeGenForCausalLM cannot write replies: RuntimeError: "),  # wants a multiple of four heads

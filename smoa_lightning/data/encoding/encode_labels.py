@@ -67,8 +67,13 @@ def encode_labelled(
 
 
 def _encoded(tokenizer: PreTrainedTokenizerBase, texts: list[list[str]], length: int | None = None) -> dict[str, Any]:
+    """Return the tokens of texts; with a length, a long text loses its end, for every tokenizer."""
     limit = {} if length is None else {"truncation": "longest_first", "max_length": length}
-    return dict(tokenizer(*texts, return_attention_mask=False, verbose=False, **limit))
+    side, tokenizer.truncation_side = tokenizer.truncation_side, "right"
+    try:
+        return dict(tokenizer(*texts, return_attention_mask=False, verbose=False, **limit))
+    finally:
+        tokenizer.truncation_side = side
 
 
 def _has_no_separator(tokenizer: PreTrainedTokenizerBase) -> bool:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import html
 import itertools
 import json
+import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +18,7 @@ from smoa_lightning.data.tasks import Message, ReplyExample, RowError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+logger = logging.getLogger(__name__)
 Turn = dict[str, Any]  # a message as templates take it
 PRINTED = ("{'type':'text'", '{"type":"text"')  # a template printed a list of parts, and not its text
 
@@ -55,8 +58,8 @@ def texts(example: ReplyExample, tokenizer: PreTrainedTokenizerBase, template: b
     """
     if not template:
         return example.target
-    messages = [{"role": message.role, "content": message.content} for message in _messages(example)]
-    prompt, whole, lost = _conversation(tokenizer, messages, {"role": "assistant", "content": example.reference})
+    reply = {"role": "assistant", "content": example.reference}
+    prompt, whole, lost = _accepted(tokenizer, _turns(example), reply)
     if not whole.startswith(prompt):
         raise UserError(
             "data.chat_template: with the tokenizer's template, a conversation with its reply does not begin with the "
@@ -87,10 +90,9 @@ def prompt_text(messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase,
     Raises:
         RowError: the template refuses the messages, or leaves out the text of one.
     """
-    turns = [{"role": m.role, "content": m.content} for m in _messages(ReplyExample("", (), "", None, tuple(messages)))]
     reply = {"role": "assistant", "content": "REPLY"}
     try:
-        prompt, _, lost = _conversation(tokenizer, turns, reply)
+        prompt, _, lost = _accepted(tokenizer, _turns(ReplyExample("", (), "", None, tuple(messages))), reply)
     except _RefusedError as error:
         raise RowError(f"the chat template of the tokenizer refuses the conversation ({error.reason})") from None
     if lost is not None and lost is not reply:
@@ -112,6 +114,36 @@ def end_ids(tokenizer: PreTrainedTokenizerBase, template: bool) -> list[int]:
         if ids and ids[0] in tokenizer.added_tokens_decoder and ids[0] not in ends:
             ends.append(ids[0])
     return ends
+
+
+def _accepted(tokenizer: PreTrainedTokenizerBase, turns: list[Turn], reply: Turn) -> tuple[str, str, Turn | None]:
+    """Return the texts of :func:`_conversation`.
+
+    Many templates refuse a conversation that begins with the assistant, or leave out its first messages. With these
+    templates the messages before the first one of the user are left out; if there is none, their texts are its text.
+    """
+    system = [turn for turn in turns if turn["role"] == "system"]
+    said = [turn for turn in turns if turn["role"] != "system"]
+    asked = list(itertools.dropwhile(lambda turn: turn["role"] == "assistant", said))
+    opening = said[: len(said) - len(asked)]
+    try:
+        found = _conversation(tokenizer, turns, reply)
+        if not any(found[2] is turn for turn in opening):
+            return found
+    except _RefusedError:
+        if not opening:
+            raise
+    _note_opening(str(getattr(tokenizer, "chat_template", "")))
+    everything = {"role": "user", "content": "\n".join(turn["content"] for turn in opening).strip()}
+    return _conversation(tokenizer, system + (asked or [everything]), reply)
+
+
+@functools.cache  # once for each template
+def _note_opening(template: str) -> None:
+    logger.info(
+        "data.chat_template: the template does not take a conversation that begins with the assistant; these messages "
+        "are left out, up to the first one of the user"
+    )
 
 
 def _conversation(
@@ -197,12 +229,11 @@ def _rendered(tokenizer: PreTrainedTokenizerBase, messages: list[Turn], asks: bo
         raise _RefusedError(one_line(error)) from error
 
 
-def _messages(example: ReplyExample) -> list[Message]:
-    """Return the conversation before the reply, from the first user message on, as many templates need it."""
+def _turns(example: ReplyExample) -> list[Turn]:
+    """Return the conversation before the reply, system messages first; one user message if the example has none."""
     system = [message for message in example.messages if message.role == "system"]
     said = [message for message in example.messages if message.role != "system"]
-    said = list(itertools.dropwhile(lambda message: message.role == "assistant", said))
     if not said:
         text = "".join(example.turns) if system else example.prompt
         said = [Message("user", text.strip())]
-    return system + said
+    return [{"role": message.role, "content": message.content} for message in system + said]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.data.rows.located import DataFile, Located, refuse_duplicate_columns
 from smoa_lightning.data.rows.locations import exists, is_url, joined, opened, plain
 from smoa_lightning.data.tasks import Task
+from smoa_lightning.data.tasks.label_fields import ClassLabel
 
 PIECE = 1000  # rows that are in memory at a time
 
@@ -22,7 +23,7 @@ def read_parquet(file: DataFile, task: Task) -> Iterator[Located]:
     with _readable(file, "Parquet"), opened(file.name) as stream:
         # without these two arguments a whole row group is in memory, and some files have only one row group
         table = ParquetFile(stream, buffer_size=1 << 20, pre_buffer=False)
-        yield from _located(file.name, table.schema_arrow.names, table.iter_batches(batch_size=PIECE))
+        yield from _located(file.name, task, table.schema_arrow, table.iter_batches(batch_size=PIECE))
 
 
 def read_arrow(file: DataFile, task: Task) -> Iterator[Located]:
@@ -37,15 +38,15 @@ def read_arrow(file: DataFile, task: Task) -> Iterator[Located]:
         batches: Iterable[Any]
         if start == b"ARROW1":
             reader = pa.ipc.open_file(source)
-            names = reader.schema.names
+            schema = reader.schema
             batches = (reader.get_batch(number) for number in range(reader.num_record_batches))
         elif start[:4] == b"FEA1":
             table = feather.read_table(source)
-            names, batches = table.column_names, table.to_batches()
+            schema, batches = table.schema, table.to_batches()
         else:
             batches = reader = pa.ipc.open_stream(source)
-            names = reader.schema.names
-        yield from _located(file.name, names, (part for batch in batches for part in _pieces(batch)))
+            schema = reader.schema
+        yield from _located(file.name, task, schema, (part for batch in batches for part in _pieces(batch)))
 
 
 @contextlib.contextmanager
@@ -63,11 +64,12 @@ def _pieces(batch: Any) -> Iterator[Any]:
     return (batch.slice(start, PIECE) for start in range(0, len(batch), PIECE))
 
 
-def _located(name: str, columns: list[str], batches: Iterable[Any]) -> Iterator[Located]:
-    refuse_duplicate_columns(name, columns)
+def _located(name: str, task: Task, schema: Any, batches: Iterable[Any]) -> Iterator[Located]:
+    refuse_duplicate_columns(name, schema.names)
+    numbered = numbered_names(task, class_names(schema.metadata))
     rows = (row for batch in batches for row in _rows(batch))
     for number, row in enumerate(rows, start=1):
-        yield Located(f"{name}, row {number}", row)
+        yield Located(f"{name}, row {number}", with_names(row, numbered))
 
 
 def _rows(batch: Any) -> list[dict[str, Any]]:
@@ -86,6 +88,44 @@ def _values(column: Any) -> list[Any]:
         return list(column)
 
 
+# ---- columns ``ClassLabel`` of the library datasets
+
+
+def class_names(metadata: dict[bytes, bytes] | None) -> dict[str, list[str]]:
+    """Return the names of the classes of each column ``ClassLabel``, from the metadata of an Arrow schema."""
+    with contextlib.suppress(KeyError, TypeError, ValueError, AttributeError):
+        features = json.loads((metadata or {})[b"huggingface"])["info"]["features"]
+        return {
+            column: [str(name) for name in feature["names"]]
+            for column, feature in features.items()
+            if isinstance(feature, dict) and feature.get("names")
+        }
+    return {}
+
+
+def numbered_names(task: Task, names: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+    """Return the columns with classes whose names are numbers, but not those of their positions, such as 0, 1, 10, 2.
+
+    The file holds positions. In a row, a number would be taken as a name.
+    """
+    numbered = {}
+    for field, kind in task.schema.items():
+        column = str(task.fields.get(field, field))
+        own = list(names.get(column, [])) if isinstance(kind, ClassLabel) else []
+        if all(name.isdecimal() for name in own) and own != [str(position) for position in range(len(own))]:
+            numbered[column] = own
+    return numbered
+
+
+def with_names(row: dict[str, Any], numbered: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """Return a row with the name of its class in place of the position, in the columns that are given."""
+    for column, names in numbered.items():
+        position = row.get(column)
+        if isinstance(position, int) and 0 <= position < len(names):
+            row = {**row, column: names[position]}
+    return row
+
+
 # ---- folders of the library datasets
 
 
@@ -94,7 +134,7 @@ def is_saved(folder: str) -> bool:
     return exists(joined(folder, "state.json")) and exists(joined(folder, "dataset_info.json"))
 
 
-def read_saved(folder: str) -> Iterator[Located]:
+def read_saved(folder: str, task: Task) -> Iterator[Located]:
     """Yield the rows of a folder of ``save_to_disk``.
 
     Raises:
@@ -108,4 +148,6 @@ def read_saved(folder: str) -> Iterator[Located]:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"{folder}: not a readable folder of save_to_disk ({reason}).") from error
     tables = table.with_format("arrow").iter(batch_size=PIECE)
-    yield from _located(folder, table.column_names, (batch for part in tables for batch in part.to_batches()))
+    yield from _located(
+        folder, task, table.features.arrow_schema, (batch for part in tables for batch in part.to_batches())
+    )

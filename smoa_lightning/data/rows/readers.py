@@ -289,6 +289,8 @@ def _tab_lines(text: io.TextIOWrapper) -> Iterator[tuple[int, list[str]]]:
         try:
             values = next(csv.reader([own], delimiter="\t", strict=True), [])
         except csv.Error:
+            values = []
+        if own and len(values) != own.count("\t") + 1:  # a quotation begins in one text and ends in another
             values = own.split("\t")
         if values:
             yield number, values

@@ -20,14 +20,14 @@ from smoa_lightning.common.errors import UserError
 from smoa_lightning.common.process_cache import cached
 from smoa_lightning.data.rows.arrow_file import code_digest, in_cache, in_memory, in_scratch_file, key_of
 from smoa_lightning.data.rows.arrow_writer import Writer
-from smoa_lightning.data.rows.columnar_readers import is_saved, read_saved
+from smoa_lightning.data.rows.columnar_readers import is_saved, numbered_names, read_saved, with_names
 from smoa_lightning.data.rows.image_folders import is_image_folder, read_images
 from smoa_lightning.data.rows.located import Located
 from smoa_lightning.data.rows.locations import SPLIT_NAMES, identity, is_empty
 from smoa_lightning.data.rows.readers import read_file
 from smoa_lightning.data.rows.row_table import SCHEMA, RowTable, write_rows
 from smoa_lightning.data.rows.split_files import LocalPath, has_files, is_training_rows, split_files
-from smoa_lightning.data.tasks import Row, Task
+from smoa_lightning.data.tasks import Row, Task, registered_tasks
 from smoa_lightning.data.tasks.image_field import Picture
 
 # The data files of a repository and the card that assigns them to splits: no scripts, images, archives.
@@ -92,6 +92,7 @@ class _Raw:
         identity: A value that changes when the rows change; None: unknown, so the rows are not cached.
         commit: Commit on the hub.
         in_memory: Whether the rows are few enough for memory.
+        names_images: Whether rows of a file may name images by their path.
     """
 
     location: str
@@ -99,6 +100,7 @@ class _Raw:
     identity: Any = None
     commit: str | None = None
     in_memory: bool = False
+    names_images: bool = False
 
 
 def load_split(
@@ -125,14 +127,37 @@ def load_split(
     own |= dict(task.options)
     if raw.in_memory:
         table = cached("embedded rows", (split, repr(own)), lambda: in_memory(SCHEMA, fill))
-    elif cache and raw.identity is not None:
-        key = key_of(rows=raw.identity, split=split, code=code_digest(), **own)
+    elif cache and raw.identity is not None and task.name not in registered_tasks():  # whose code may have changed
+        key = key_of(rows=raw.identity, split=split, code=code_digest(), images=_named_images(task, raw), **own)
         table = in_cache(cache_folder("rows"), key, SCHEMA, fill)
     else:
         table = in_scratch_file(SCHEMA, fill)
     rows = RowTable(table)
     facts = origin.source, raw.location, origin.revision, raw.commit, rows.sha256, len(rows), rows.num_bad
     return rows, Provenance(*facts)
+
+
+def _named_images(task: Task, raw: _Raw) -> list[Any]:
+    """Return path, size and time of the image files that rows name by their path.
+
+    The rows are read for that, but no image is decoded. The files of a folder of images are in its identity.
+    """
+    named = []
+    if raw.names_images:
+        columns = [task.fields.get(name, name) for name, field in task.schema.items() if isinstance(field, Picture)]
+        for _, row in raw.read():
+            for value in (row.get(column) for column in columns if isinstance(row, dict)):
+                if isinstance(value, dict) and not value.get("bytes") and value.get("path"):
+                    named.append(_status(Path(str(value["path"]))))
+    return named
+
+
+def _status(file: Path) -> list[Any]:
+    try:
+        status = file.stat()
+    except (OSError, ValueError):  # the row is refused when the image is read
+        return [str(file)]
+    return [str(file.resolve()), status.st_size, status.st_mtime_ns]
 
 
 def _raw_rows(task: Task, split: str, origin: Origin) -> _Raw:
@@ -147,7 +172,8 @@ def _raw_rows(task: Task, split: str, origin: Origin) -> _Raw:
         identities = [identity(file) for file in files]
         others = f" and {len(files) - 1} more" if len(files) > 1 else ""
         known = None if None in identities else identities
-        return _Raw(files[0] + others, functools.partial(_file_rows, files, task), known)
+        named = _has_images(task) and not all(map(is_image_folder, files))
+        return _Raw(files[0] + others, functools.partial(_file_rows, files, task), known, names_images=named)
     location = f"embedded {task.name}/{split}"
     numbered = enumerate(_embedded_rows(task, split), start=1)
     return _Raw(location, lambda: (Located(f"{location}, row {n}", row) for n, row in numbered), in_memory=True)
@@ -174,7 +200,7 @@ def _file_rows(files: list[str], task: Task) -> Iterator[Located]:
 def _rows_of(place: str, task: Task) -> Iterator[Located]:
     """Return the rows of a file, a saved folder or a folder of images."""
     if is_saved(place):
-        return read_saved(place)
+        return read_saved(place, task)
     return read_images(place) if is_image_folder(place) else read_file(place, task)
 
 
@@ -244,13 +270,20 @@ def _hub_rows(task: Task, split: str, snapshot: Path, repository: str) -> Iterat
     except (ValueError, datasets.exceptions.DatasetsError, FileNotFoundError) as error:
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise UserError(f"{name}: no split {split!r} of task {task.name!r} can be read there ({reason}).") from error
-    if any(isinstance(field, Picture) for field in task.schema.values()):
+    if _has_images(task):
         table = table.decode(False)  # the bytes of the files, and not their pixels
+    features = table.features or {}
+    numbered = numbered_names(task, {c: f.names for c, f in features.items() if isinstance(f, datasets.ClassLabel)})
     number = 0
     for columns in table.iter(batch_size=1000):
         for values in zip(*columns.values(), strict=True):
             number += 1
-            yield Located(f"{name} {split}, row {number}", dict(zip(columns, values, strict=True)))
+            row = with_names(dict(zip(columns, values, strict=True)), numbered)
+            yield Located(f"{name} {split}, row {number}", row)
+
+
+def _has_images(task: Task) -> bool:
+    return any(isinstance(field, Picture) for field in task.schema.values())
 
 
 def _embedded_rows(task: Task, split: str) -> list[Row]:

@@ -149,7 +149,9 @@ def _texts(row: Any, name: str) -> list[str]:
 def _whole_dialog(utterances: Any) -> tuple[list[str], list[int]]:
     """Return the turns of a conversation and the positions of its replies."""
     if isinstance(utterances, dict):  # columns: `datasets` returns a sequence of objects in this form
-        columns = [utterances.get(name) or [] for name in ("history", "candidates")]
+        columns: list[Any] = [utterances.get(name) for name in ("history", "candidates")]
+        if not all(isinstance(column, list) for column in columns) or len(columns[0]) != len(columns[1]):
+            raise RowError("field 'utterances' must hold lists 'history' and 'candidates' of one length")
         utterances = [{"history": h, "candidates": c} for h, c in zip(*columns, strict=True)]
     if not isinstance(utterances, list) or not utterances:
         raise RowError(f"field 'utterances' must be a list of utterances, not {kind(utterances)}")

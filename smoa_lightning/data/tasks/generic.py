@@ -156,7 +156,7 @@ def choice_position(row: Row) -> int:
         return int(labels.index(named))
     position = None
     if isinstance(label, int) or named.isdecimal():
-        position = int(named)
+        position = whole_number(named)
         if position == len(choices) and label not in choices:
             raise CountError(
                 f"field 'label' is {label!r}, but the {len(choices)} choices count from 0 to {position - 1} (or from A"

@@ -31,11 +31,14 @@ class Picture:
 
     def check(self, value: Any) -> str:
         """Return the bytes of the file as base64 text, after they were decoded once."""
+        from PIL.Image import DecompressionBombError
+
         content = _content(value)
         try:
             decode(content)
-        except (OSError, ValueError, SyntaxError, EOFError) as error:  # Pillow raises all of these for damaged files
-            # the address of the stream in memory says nothing
+        except (OSError, ValueError, SyntaxError, EOFError, DecompressionBombError) as error:
+            # Pillow raises all of these for damaged files, or for an image that would fill the memory. The address of
+            # the stream in memory says nothing.
             reason = one_line(error, 200).split(" <_io.")[0]
             raise RowError(f"holds an image that cannot be decoded ({reason})") from None
         return base64.b64encode(content).decode()

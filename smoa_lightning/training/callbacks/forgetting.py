@@ -17,12 +17,13 @@ from lightning.pytorch.callbacks import Callback
 from smoa_lightning.adapters import without_adapter
 from smoa_lightning.backbones.limits import check_ids
 from smoa_lightning.common.atomic_files import write_jsonl
-from smoa_lightning.common.errors import UserError
+from smoa_lightning.common.errors import UserError, one_line
 from smoa_lightning.common.paths import local_path, near_place
 from smoa_lightning.data.batches.collate import pad_rows
 from smoa_lightning.data.batches.order import longest_first
 from smoa_lightning.data.encoding.encode import AddBos, Pair, encode_pairs, scoring_row
 from smoa_lightning.data.encoding.items import TokenRow
+from smoa_lightning.data.tasks.fields import RowError, Text
 from smoa_lightning.embedded import held_out_text
 from smoa_lightning.evaluation.scoring import row_log_likelihoods, target_logits
 from smoa_lightning.evaluation.text import likelihood_metrics
@@ -228,9 +229,14 @@ def _texts(file: Path) -> Iterator[str]:
                 continue
             try:
                 row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise UserError(f"forgetting.text: {file}, line {number}: not valid JSON ({error.msg}).") from None
+            except (ValueError, RecursionError) as error:
+                reason = getattr(error, "msg", None) or one_line(error, 100)
+                raise UserError(f"forgetting.text: {file}, line {number}: not valid JSON ({reason}).") from None
             if not isinstance(row, dict) or not isinstance(row.get("text"), str):
                 raise UserError(f"forgetting.text: {file}, line {number}: there is no field 'text' with a text.")
+            try:
+                Text(allow_empty=True).check(row["text"])
+            except RowError as error:
+                raise UserError(f"forgetting.text: {file}, line {number}: field 'text' {error}.") from None
             if row["text"].strip():
                 yield row["text"]

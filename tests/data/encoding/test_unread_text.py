@@ -6,7 +6,7 @@ import pytest
 
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.data.encoding.encode_examples import Encoding, encode_choices, encode_replies, encode_training
-from smoa_lightning.data.encoding.render import end_ids, texts
+from smoa_lightning.data.encoding.render import _note_opening, end_ids, texts
 from smoa_lightning.data.tasks import CHAT, ChoiceExample, Message, ReplyExample
 
 from ..conftest import character_tokenizer
@@ -28,6 +28,31 @@ def place(position):
 
 
 # ---- chat templates
+
+OPENED = (Message("assistant", "Welcome."), *SAID[1:])
+REFUSES = "{% if messages[0].role == 'assistant' %}{{ raise_exception('the user begins') }}{% endif %}" + TEXTS
+LOSES = (
+    "{% for m in messages %}{% if not loop.first or m.role != 'assistant' %}<{{ m.role }}>{{ m.content }}{% endif %}"
+    "{% endfor %}"
+)
+
+
+@pytest.mark.parametrize(
+    ("template", "begin"), [(TEXTS, "<assistant>Welcome."), (PARTS, "<assistant>Welcome."), (REFUSES, ""), (LOSES, "")]
+)
+def test_an_opening_of_the_assistant_is_left_out_only_if_the_template_does_not_take_it(
+    tokenizer, template, begin, caplog
+):
+    tokenizer.chat_template = template + ASKS
+    _note_opening.cache_clear()
+    with caplog.at_level("INFO"):
+        prompt, response = texts(ReplyExample("", (), " four", messages=OPENED), tokenizer, True, True)
+    assert prompt == begin + "<user>one<assistant>two<user>one<assistant>"
+    assert response == "four"
+    assert ("begins with the assistant" in caplog.text) == (not begin)
+    only = ReplyExample("", (), " four", messages=OPENED[:1])
+    expected = "<assistant>Welcome.<assistant>" if begin else "<user>Welcome.<assistant>"
+    assert texts(only, tokenizer, True, True)[0] == expected
 
 
 @pytest.mark.parametrize("template", [TEXTS, PARTS, TYPED, ONLY_PARTS, EITHER])

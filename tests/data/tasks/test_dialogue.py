@@ -101,6 +101,11 @@ def test_one_persona_stays_together_in_any_order_of_its_lines():
         ),
         ({"personality": PERSONA, "utterances": ["hi"]}, "'utterances', entry 1: field 'history' is missing"),
         ({"personality": PERSONA, "utterances": [{"history": ["hi"]}]}, "entry 1: field 'candidates' is missing"),
+        (
+            {"personality": PERSONA, "utterances": {"history": [["a"]], "candidates": [["b"], ["c"]]}},
+            "'utterances' must hold lists 'history' and 'candidates' of one length",
+        ),
+        ({"personality": PERSONA, "utterances": {"history": 5, "candidates": [["b"]]}}, "must hold lists 'history'"),
         ({"personality": PERSONA, "utterances": UTTERANCES[::-1]}, "entry 2 does not continue the entry before"),
         ({"personality": PERSONA, "history": ["hi", 3], "candidates": ["x"]}, "'history' is a list whose entry 2 must"),
         ({"personality": PERSONA, "history": ["hi"], "candidates": []}, "'candidates' is a list of 0"),

@@ -89,6 +89,18 @@ def test_quotes_of_a_table_with_tabs_join_no_lines(tmp_path: Path) -> None:
     assert [row["sentence"] for row in data.rows("train")] == ["two\nlines", "a\ttab"]
 
 
+def test_a_quotation_over_two_columns_of_a_table_with_tabs_is_text(tmp_path: Path) -> None:
+    lines = ['" We are happy .\tHe said it . "\t0', '"one"\t"two"\t1', '"a\t"b\t0', "", 'x "y\tz" w\t1']
+    (tmp_path / "train.tsv").write_text("\n".join(["sentence1\tsentence2\tlabel", *lines]) + "\n")
+    data = TaskDataModule("mrpc", "local", path=str(tmp_path), selection_rows=0)
+    assert [(row["sentence1"], row["sentence2"], row["label"]) for row in data.rows("train")] == [
+        ('" We are happy .', 'He said it . "', 0),
+        ("one", "two", 1),
+        ('"a', '"b', 0),
+        ('x "y', 'z" w', 1),
+    ]
+
+
 def test_numbers_of_a_text_table_are_read(tmp_path: Path, byte_tokenizer: Any) -> None:
     (tmp_path / "train.tsv").write_text("sentence1\tsentence2\tlabel\na b\tc\t2.5\nd\te\t0\n")
     data = TaskDataModule("stsb", "local", path=str(tmp_path), selection_rows=0)
@@ -123,6 +135,14 @@ def test_long_texts_are_cut_and_counted(tmp_path: Path, byte_tokenizer: Any) -> 
     assert [byte_tokenizer.decode(item.ids) for item in cut] == ["abcde", "abcde"]
     assert cut.statistics["share_truncated"] == 1
     assert cut.statistics["target_tokens"] == 2
+    byte_tokenizer.truncation_side = "left"
+    try:
+        assert [byte_tokenizer.decode(item.ids) for item in items(tmp_path, byte_tokenizer, max_length=4)] == [
+            "abcd"
+        ] * 2
+        assert byte_tokenizer.truncation_side == "left"
+    finally:
+        byte_tokenizer.truncation_side = "right"
 
 
 def test_a_pair_without_separator_gets_a_line_break_and_loses_the_longer_text(

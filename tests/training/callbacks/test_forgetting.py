@@ -209,6 +209,13 @@ def test_jsonl_has_a_field_text(tmp_path: Path) -> None:
         ("a.jsonl", b'{"text": "a"}\n{"tex', r"a\.jsonl, line 2: not valid JSON"),
         ("a.jsonl", b'{"content": "a"}\n', r"a\.jsonl, line 1: there is no field 'text'"),
         ("a.jsonl", b'{"text": 3}\n', r"a\.jsonl, line 1: there is no field 'text'"),
+        (
+            "a.jsonl",
+            b'{"text": "a", "n": ' + b"1" * 5000 + b"}",
+            r"a\.jsonl, line 1: not valid JSON \(Exceeds the limit",
+        ),
+        ("a.jsonl", b'{"text": "a", "n": ' + b"[" * 10**5, r"a\.jsonl, line 1: not valid JSON"),
+        ("a.jsonl", b'{"text": "a \\ud800 b"}\n', r"a\.jsonl, line 1: field 'text' holds half a character"),
         ("a.jsonl", b"", r"a\.jsonl has no text"),
     ],
 )

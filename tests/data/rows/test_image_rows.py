@@ -1,0 +1,72 @@
+"""Rows with images: classes whose names are numbers, and files that rows name by their path."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image, PngImagePlugin
+
+from smoa_lightning.common.errors import UserError
+from smoa_lightning.data.datamodule import TaskDataModule
+
+datasets = pytest.importorskip("datasets")
+
+
+def module(path: Path, **settings: Any) -> TaskDataModule:
+    return TaskDataModule("image_classification", "local", path=str(path), selection_rows=0, **settings)
+
+
+def classes(data: TaskDataModule) -> list[str]:
+    """The names of the classes of the training rows."""
+    names = data.task.labelling.names  # type: ignore[union-attr]
+    return [names[row["label"]] for row in data.rows("train")]
+
+
+@pytest.mark.parametrize("names", [["0", "1", "10", "11", "2"], ["3", "5", "7"], ["000", "001"], ["0", "1", "2"]])
+def test_positions_of_classes_whose_names_are_numbers(names: list[str], tmp_path: Path) -> None:
+    """A column ``ClassLabel`` holds positions; a folder of images sorts its names as texts."""
+    for number, name in enumerate(names):
+        folder = tmp_path / "images" / "train" / name
+        folder.mkdir(parents=True)
+        Image.new("RGB", (2, 2), (number, 0, 0)).save(folder / "a.png")
+    whole = datasets.load_dataset("imagefolder", data_dir=str(tmp_path / "images" / "train"), split="train")
+    (tmp_path / "parquet").mkdir()
+    whole.to_parquet(tmp_path / "parquet" / "train.parquet")
+    whole.save_to_disk(str(tmp_path / "saved" / "train"))
+    assert classes(module(tmp_path / "images")) == names
+    assert classes(module(tmp_path / "parquet")) == names
+    assert classes(module(tmp_path / "saved", class_names=names)) == names
+    other = names[::-1]  # named by the user in another order: a name is still a name
+    assert classes(module(tmp_path / "parquet", class_names=other)) == names
+
+
+def test_a_replaced_image_that_rows_name_by_its_path_is_read_again(tmp_path: Path) -> None:
+    rows = [{"image": {"path": str(tmp_path / f"{n}.png")}, "label": n} for n in range(2)]
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for n in range(2):
+        Image.new("RGB", (2, 2), (255, 0, 0)).save(tmp_path / f"{n}.png")
+
+    def images() -> list[str]:
+        return [row["image"] for row in module(tmp_path, class_names=["a", "b"]).rows("train")]
+
+    first = images()
+    assert images() == first
+    Image.new("RGB", (2, 2), (0, 0, 255)).save(tmp_path / "1.png")
+    second = images()
+    assert second[0] == first[0]
+    assert second[1] != first[1]
+    (tmp_path / "1.png").unlink()
+    with pytest.raises(UserError, match=r"train\.jsonl, row 2: .*1\.png, which cannot be read"):
+        images()
+
+
+def test_an_image_that_would_fill_the_memory_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "0.png", pnginfo=PngImagePlugin.PngInfo())
+    row = {"image": {"path": str(tmp_path / "0.png")}, "label": 0}
+    (tmp_path / "train.jsonl").write_text(json.dumps(row) + "\n")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)  # of 179 million
+    with pytest.raises(UserError, match=r"holds an image that cannot be decoded .*64 pixels"):
+        module(tmp_path, class_names=["a", "b"]).rows("train")
