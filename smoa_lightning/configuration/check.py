@@ -6,17 +6,26 @@ libraries of a different version. Classes of the user are imported, and so are t
 
 from __future__ import annotations
 
-import sys
+import copy
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from smoa_lightning.common.console import FLAGS
-from smoa_lightning.common.errors import UserError, nearest
+from smoa_lightning.common.errors import UserError
 from smoa_lightning.common.folder_names import check_folder_name
 from smoa_lightning.common.paths import local_path, near_place
 from smoa_lightning.configuration.class_names import check_class, class_paths_in
-from smoa_lightning.configuration.combinations import check_combinations, check_teacher
-from smoa_lightning.configuration.composition import Leaf, Settings, leaves, leaves_of, put, settings_of, value_at
+from smoa_lightning.configuration.combinations import check_combinations, check_task, check_teacher
+from smoa_lightning.configuration.composition import (
+    Leaf,
+    Settings,
+    leaves,
+    leaves_of,
+    put,
+    refuse_no_group,
+    settings_of,
+    value_at,
+)
 from smoa_lightning.configuration.ignored_settings import check_ignored
 from smoa_lightning.configuration.kept_settings import KeptSettings
 from smoa_lightning.configuration.key_names import unknown_key
@@ -33,7 +42,6 @@ from smoa_lightning.configuration.settings import (
     groups,
     matches_schema,
     owner_of,
-    schema,
     wrong_value,
 )
 from smoa_lightning.configuration.shipped_files import is_config
@@ -118,6 +126,8 @@ class Check:
         else:
             setting = self._setting(key, where)
             if setting is None or setting.key != key:
+                if where:
+                    refuse_no_group(leaf, where)
                 self.unclear = self.unclear or (key in self.groups and value not in (None, {}))
                 return  # a group in a separate file, or part of a mapping
             self._value(setting, leaf, where, from_flag)
@@ -179,6 +189,8 @@ class Check:
         return class_settings(owner, class_path) if described else self.own.get((owner, class_path))
 
     def _value(self, setting: Setting, leaf: Leaf, where: str, from_flag: bool) -> None:
+        if leaf.append and setting.matches_schema and not setting.type.takes_list:
+            raise UserError(f"{where}{setting.key.replace('.init_args.', '.')} takes one value: write it without +")
         self.values[setting.key] = value = leaf.value
         self.order[setting.key] = self._files if where else FLAGS_LAST
         self.kept.set_again(setting.key)
@@ -221,14 +233,14 @@ class Check:
         class_path = value.strip() if isinstance(value, str) else value
         class_path = None if class_path == "null" else class_path
         self.values[key] = class_path
-        before = value_at(self.settings, f"{key}.class_path")
+        before = copy.deepcopy(value_at(self.settings, key))
         put(self.settings, Leaf(key, class_path))
         check_class(key, class_path, where)
         if self.imports and isinstance(class_path, str) and (own := own_settings(key, class_path, where)) is not None:
             self.own[key, class_path] = own
         current = self._files if where else FLAGS_LAST
         recent = {name for name, order in self.order.items() if order == current}
-        self.kept.class_changed(key, before, self.settings, recent)
+        self.kept.class_named(key, before if isinstance(before, dict) else {}, self.settings, recent, bool(where))
 
 
 def _takes_text_only(setting: Setting) -> bool:
@@ -270,18 +282,6 @@ def flags(args: list[str]) -> Iterator[tuple[str, str | None]]:
             index += 1
         else:
             yield key, None
-
-
-def check_task(name: Any) -> None:
-    """Refuse a task that is neither of the package nor registered by a program that has imported the tasks.
-
-    Raises:
-        UserError: The task is unknown; the message names the nearest tasks.
-    """
-    names = schema()["properties"]["data"]["properties"]["task"]["x-names"]
-    registered = getattr(sys.modules.get("smoa_lightning.data.tasks"), "TASKS", ())
-    if isinstance(name, str) and name not in names and name not in registered:
-        raise UserError(f"data.task: unknown task {name!r}; did you mean {nearest(name, names)}?")
 
 
 def needs_checkpoint(command: str) -> str:

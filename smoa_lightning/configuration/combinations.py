@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from smoa_lightning.common.errors import UserError
+from smoa_lightning.common.errors import UserError, nearest
+from smoa_lightning.configuration.settings import schema
 from smoa_lightning.configuration.trainer_options import check_flags
 from smoa_lightning.configuration.yaml_files import read_flag
 from smoa_lightning.records.selection import HELD_OUT, ON_TRAINED
@@ -187,3 +189,15 @@ def _half_precision(value: Value) -> None:
             "trainer.precision is 16-mixed, but AdaLoRA takes its importances from every step, and the loss scaler "
             "leaves steps out: set it to bf16-mixed or 32-true"
         )
+
+
+def check_task(name: Any) -> None:
+    """Refuse a task that is neither of the package nor registered by a program that has imported the tasks.
+
+    Raises:
+        UserError: The task is unknown; the message names the nearest tasks.
+    """
+    names = schema()["properties"]["data"]["properties"]["task"]["x-names"]
+    registered = getattr(sys.modules.get("smoa_lightning.data.tasks"), "TASKS", ())
+    if isinstance(name, str) and name not in names and name not in registered:
+        raise UserError(f"data.task: unknown task {name!r}; did you mean {nearest(name, names)}?")

@@ -63,6 +63,20 @@ def mappings() -> frozenset[str]:
     return frozenset(nested | {group.name for group in groups("fit") if group.name})
 
 
+def refuse_no_group(leaf: Leaf, where: str) -> None:
+    """Refuse a group of settings in a file that is empty, a value or a list: the parser would forget the whole group.
+
+    Raises:
+        UserError: It is one. A text names a file with the settings of the group.
+    """
+    if leaf.key in {group.name for group in groups("fit")} and not isinstance(leaf.value, str | Mapping):
+        fault = "is empty" if leaf.value is None else f"is {leaf.value!r}"
+        raise UserError(
+            f"{where}{leaf.key} {fault}, but is a group of settings: write each of them as 'key: value' in an indented "
+            "line below it, or remove the line"
+        )
+
+
 # --------------------------------------------------------------------------------------------- from mappings to leaves
 
 
@@ -142,7 +156,9 @@ def _parent(settings: Settings, key: str) -> tuple[Settings, str]:
 
 def _put_value(into: Settings, name: str, leaf: Leaf) -> None:
     if leaf.append:
-        into[name] = [*(into.get(name) or []), *(leaf.value if isinstance(leaf.value, list) else [leaf.value])]
+        before = into.get(name)
+        before = before if isinstance(before, list) else [] if before is None else [before]
+        into[name] = [*before, *(leaf.value if isinstance(leaf.value, list) else [leaf.value])]
     else:
         into[name] = copy.deepcopy(leaf.value)
 
@@ -217,7 +233,10 @@ class Composer:
 
     def _leaves(self, file: Path) -> list[Leaf]:
         if file not in self._files:
-            self._files[file] = [leaf for leaf in leaves(settings_of(file).value) if leaf.key != "base"]
+            content = settings_of(file)
+            self._files[file] = [leaf for leaf in leaves(content.value) if leaf.key != "base"]
+            for leaf in self._files[file]:
+                refuse_no_group(leaf, content.where(*leaf.steps))
         return self._files[file]
 
     def content(self, settings: Settings) -> Settings:

@@ -71,6 +71,11 @@ class ValueType:
         """Whether it takes a mapping with any keys."""
         return any(not part or (part.get("type") == "object" and "properties" not in part) for part in self._parts)
 
+    @cached_property
+    def takes_list(self) -> bool:
+        """Whether it takes a list, or any value."""
+        return any(not part or part.get("type") == "array" for part in self._parts)
+
     # ---------------------------------------------------------------------------------------------------- the check
 
     def accepts(self, value: Any) -> bool:

@@ -144,6 +144,15 @@ EXPERIMENTS = Path(__file__).parents[2] / "experiments"
         ("--model.optimizer torch.optim.SGD", "kept: model.optimizer.lr 0.02, model.optimizer.weight_decay 0.0"),
         (f"--config {EXPERIMENTS / 'adapters' / 'lora.yaml'}", ""),
         ("--model.adapter smoa_lightning.adapters.SMoAConfig", ""),
+        (
+            f"--config {EXPERIMENTS / 'adapters' / 'surm_adapter.yaml'}"
+            f" --config {EXPERIMENTS / 'adapters' / 'surm_circulant.yaml'}",
+            "SurmConfig again; set by an earlier file and kept: model.adapter.slot adapter",
+        ),
+        (
+            f"--config {EXPERIMENTS / 'paper.yaml'} --config {EXPERIMENTS / 'adapters' / 'lora.yaml'}",
+            "not kept: model.adapter.dropout 0.05 (its setting is lora_dropout)",
+        ),
         ("--model.adapter null", ""),
         ("--model.adapter peft.LoraConfig --print_config", ""),
     ],

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from smoa_lightning.common.errors import UserError
-from smoa_lightning.configuration.check import check_task
+from smoa_lightning.configuration.combinations import check_task
 from smoa_lightning.data.datamodule import TaskDataModule
 from smoa_lightning.data.tasks import PIQA, TASKS, get_task, register_task
 from smoa_lightning.embedded import rows
