@@ -7,7 +7,6 @@ import dataclasses
 import importlib
 import math
 import warnings
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,9 +20,9 @@ from smoa_lightning.adapters.attach import attach
 from smoa_lightning.adapters.inspect import target_layers
 from smoa_lightning.adapters.method_names import method_name
 from smoa_lightning.adapters.parameters import head_parameters
-from smoa_lightning.adapters.size_patterns import pattern_note, searched_settings
+from smoa_lightning.adapters.size_patterns import pattern_note, rank_field, searched_settings
 from smoa_lightning.adapters.size_settings import OUT_OF_REACH, Shapes, SizeSetting, size_settings_of
-from smoa_lightning.adapters.tuner import update_shape
+from smoa_lightning.adapters.target_shapes import target_shapes
 from smoa_lightning.backbones.heads import new_head
 from smoa_lightning.common.errors import UserError, one_line
 from smoa_lightning.common.parameter_budget import number_of_parameters
@@ -156,7 +155,8 @@ def fit_budget(skeleton: nn.Module, config: PeftConfig | None, budget: Budget, f
     target = budget.target(skeleton)
     if config is None:
         return BudgetFit(None, 0 if frozen else trainable_parameters(skeleton, None), target, fixed=True)
-    settings = searched_settings(config, size_settings_of(config), target_layers(skeleton, config))
+    layers = target_layers(skeleton, config)
+    settings = searched_settings(config, size_settings_of(config), layers)
     if not settings:
         return BudgetFit(config, trainable_parameters(skeleton, config), target, fixed=True)
     shapes = target_shapes(skeleton, config)
@@ -212,15 +212,6 @@ def countable(config: PeftConfig) -> PeftConfig:
     return dataclasses.replace(config, **changes)
 
 
-def target_shapes(skeleton: nn.Module, config: PeftConfig) -> Shapes:
-    """Return shape (d_out, d_in) -> number of layers with this shape that a strategy adapts.
-
-    A module that is not a linear layer counts as a square layer of the hidden size.
-    """
-    hidden = getattr(getattr(skeleton, "config", None), "hidden_size", 1)
-    return Counter(update_shape(module) or (hidden, hidden) for module in target_layers(skeleton, config).values())
-
-
 class _Search:
     """The search over the values of one size setting of a config."""
 
@@ -265,7 +256,9 @@ class _Search:
 
         The search ends when the nearest candidate is already counted.
         """
-        guesses = [estimate(self.config, value, self.shapes) for value in self.values]
+        fixed_ranks = self.setting.field == rank_field(self.config) and getattr(self.config, "rank_pattern", None)
+        shapes = target_shapes(self.skeleton, self.config, common_rank=True) if fixed_ranks else self.shapes
+        guesses = [estimate(self.config, value, shapes) for value in self.values]
         offset = 0
         for _ in range(TRIALS):
             index = min(range(len(guesses)), key=lambda i: abs(guesses[i] + offset - self.target))

@@ -27,17 +27,17 @@ def searched_settings(
         layers: Names of the adapted layers.
 
     Returns:
-        The settings; empty if ``rank_pattern`` sets r of every layer.
+        The settings, without that of the rank if ``rank_pattern`` sets it for every layer.
 
     Raises:
         UserError: The scale of a layer would change.
     """
     patterns: Any = config
     ranks = getattr(patterns, "rank_pattern", None) or {}
-    if [setting.field for setting in settings] != ["r"]:
+    if ranks and not any(own_rank_absent(config, name) for name in layers):
+        settings = tuple(setting for setting in settings if setting.field != rank_field(config))
+    if [setting.field for setting in settings] != ["r"] or not settings:
         return settings
-    if ranks and all(get_pattern_key(list(ranks), name) in ranks for name in layers):
-        return ()
     if not isinstance(config, PatternConfig):
         return settings
     name = "alpha_pattern" if config.alpha_pattern else "rank_pattern"
@@ -50,8 +50,25 @@ def searched_settings(
     return settings
 
 
+def rank_field(config: Any) -> str | None:
+    """Return the field that ``rank_pattern`` changes: r, but for methods of ours that name another one."""
+    return str(config.rank_field) if isinstance(config, PatternConfig) else "r"
+
+
+def own_rank_absent(config: Any, name: str) -> bool:
+    """Whether a layer has the common rank: no entry of ``rank_pattern`` matches its name."""
+    ranks = getattr(config, "rank_pattern", None) or {}
+    return get_pattern_key(list(ranks), name) not in ranks
+
+
 def pattern_note(config: PeftConfig | None, changes: Iterable[str]) -> str:
-    """Return what a search did to layers of a pattern, for methods of peft, which are not refused; else nothing."""
+    """Return how a search changed scales: of layers of a pattern, for methods of peft, which are not refused.
+
+    Also of SURM's Kronecker products whose scale is divided by their rank, which follows the size of the blocks.
+    """
+    follows: Any = config
+    if getattr(config, "alpha_over_rank", False) and follows.kronecker_rank is None and "block_size" in changes:
+        return " (alpha_over_rank: r of each layer follows the size of its blocks, so its scale alpha / r changes)"
     names = [name for name in ("rank_pattern", "alpha_pattern") if getattr(config, name, None)]
     if isinstance(config, PatternConfig) or not names or not any(name.endswith("alpha") for name in changes):
         return ""

@@ -13,6 +13,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from smoa_lightning.adapters.linear_layers import all_linear, is_special
+from smoa_lightning.adapters.target_parameters import check_parameters
 from smoa_lightning.backbones.fused import SplitLinear, split_names, split_patterns
 from smoa_lightning.common.errors import UserError, nearest, the_nearest
 
@@ -113,6 +114,7 @@ def resolve_targets(model: nn.Module, config: PeftConfig) -> PeftConfig:
     settings: Any = config
     if config.is_prompt_learning or not hasattr(config, "target_modules"):
         return config
+    check_parameters(model, settings)
     if settings.target_modules is None:
         if getattr(settings, "target_parameters", None) or not _adapts_linear_layers(model, config):
             return config

@@ -182,7 +182,7 @@ def text_table(titles: Sequence[str], rows: Iterable[Sequence[str | Text]], word
     """
     table = Table(box=None, pad_edge=False, header_style="")
     for number, title in enumerate(titles):
-        table.add_column(title, justify="left" if number < words else "right", no_wrap=True)
+        table.add_column(Text(title), justify="left" if number < words else "right", no_wrap=True)
     for row in rows:
         table.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in row))
     colours: Literal["standard"] | None = "standard" if terminal else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -57,6 +58,14 @@ def test_every_run_of_a_shipped_study_passes_the_early_check(file: Path, overlay
         ] == without_seed  # runs with different seeds differ in nothing else
         source = run.cell.settings["model"]["backbone"]["source"]
         assert source == ("hub" if overlay is not None and overlay.stem == "smollm2" else "embedded")
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "ablations").rglob("*.yaml")), ids=lambda p: p.stem)
+def test_the_number_of_cells_that_a_comment_names_is_right(file: Path) -> None:
+    comment = " ".join(line for line in file.read_text(encoding="utf-8").splitlines() if line.startswith("#"))
+    named = re.search(r"(\d+) cells x", comment)
+    if named is not None:
+        assert len(load_study([file]).cells) == int(named[1])
 
 
 OVERLAYS_OF_CALIBRATIONS = {"phone_book": ["equal_rank"]}

@@ -18,10 +18,11 @@ import smoa_lightning.adapters.budget as budget_module
 from smoa_lightning.adapters import AbbaConfig, KRAdapterConfig, SMoAConfig
 from smoa_lightning.adapters.adalora import AdaLoraConfig
 from smoa_lightning.adapters.bottleneck import BottleneckConfig
-from smoa_lightning.adapters.budget import Budget, between, fit_budget, target_shapes, trainable_parameters
+from smoa_lightning.adapters.budget import Budget, between, fit_budget, trainable_parameters
 from smoa_lightning.adapters.mora import MoraConfig
 from smoa_lightning.adapters.size_settings import OUT_OF_REACH, size_settings_of
 from smoa_lightning.adapters.surm import SurmConfig
+from smoa_lightning.adapters.target_shapes import target_shapes
 from smoa_lightning.common.errors import UserError
 
 WIDTH, INNER, KEYS, LAYERS = 16, 24, 8, 1

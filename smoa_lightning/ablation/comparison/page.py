@@ -20,6 +20,7 @@ from smoa_lightning.ablation.comparison.tables import (
 from smoa_lightning.ablation.statistics import counted
 from smoa_lightning.records.metric_table import METRICS
 from smoa_lightning.records.page.document import Block, Document, Fold, Heading, Paragraph, Points, Table
+from smoa_lightning.records.score_notes import about_rows
 from smoa_lightning.records.tables import text_table
 
 SHOWN, MOST = 10, 200  # rows of each kind that are open, and that are on the page at all
@@ -45,7 +46,8 @@ def sentences(found: Compared) -> list[str]:
 def scope(found: Compared) -> str:
     """Return what the tests hold for."""
     tested = {each.difference.n_seeds > 1 for each in found.main}
-    return MODELS if tested == {False} else METHODS if tested == {True} else MIXED
+    text = MODELS if tested == {False} else METHODS if tested == {True} else MIXED
+    return about_rows(text, (run.record for side in found.sides for run in side.runs))
 
 
 def page_document(found: Compared, command: str) -> Document:

@@ -19,6 +19,7 @@ from smoa_lightning.ablation.statistics.verdict import as_sentence
 from smoa_lightning.ablation.study.sizes import different_sizes
 from smoa_lightning.common.errors import UserError, nearest
 from smoa_lightning.records.metric_table import COMMON, METRICS
+from smoa_lightning.records.score_notes import score_notes
 
 
 def compare(names: Sequence[str], metric: str | None, baseline: str | None, by_seed: bool) -> Compared:
@@ -39,7 +40,8 @@ def compare(names: Sequence[str], metric: str | None, baseline: str | None, by_s
     main = _main_metric(sides, rows, found, metric)
     right = {task: name for task in rows.rows if (name := _accuracy(sides, task, main)) is not None}
     differing, only_one = differing_settings(sides), disagreements(sides, rows, right)
-    notes = [*not_finite(sides, rows), *different_teachers(sides), *_sizes(sides)]
+    labels = score_notes(run.record for side in sides if not side.is_base for run in side.runs)
+    notes = [*labels, *not_finite(sides, rows), *different_teachers(sides), *_sizes(sides)]
     return Compared(sides, rows, found, main, differing, only_one, left_out, notes)
 
 

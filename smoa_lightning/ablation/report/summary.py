@@ -13,9 +13,7 @@ from smoa_lightning.ablation.statistics import MINIMUM_SEEDS, counted
 from smoa_lightning.ablation.statistics.verdict import EQUIVALENT, NOT_ESTABLISHED, as_sentence
 from smoa_lightning.ablation.study.sizes import different_sizes
 from smoa_lightning.ablation.study.study_compatibility import LATE
-from smoa_lightning.records.embedded_note import embedded_note
-from smoa_lightning.records.published_rules import rules_note
-from smoa_lightning.records.selection import selection_note
+from smoa_lightning.records.score_notes import score_notes
 
 MOST_NAMES = 4  # of cells in one sentence
 
@@ -83,9 +81,7 @@ def opening(analysis: Analysis) -> str:
         text += f" The base model (the backbone before training) has {cells_of[0].metric} {base.score:.3f}"
         text += "" if math.isnan(base.error) else f" ± {base.error:.3f} (standard error over items)"
         text += f"{where}, over {counted(len(base.by_seed), 'seed')}." if base.by_seed else f"{where}."
-    records = [run.record for run in analysis.study.finished]
-    notes = embedded_note(records), selection_note(records), rules_note(records)
-    return " ".join([text, *filter(None, notes)])
+    return " ".join([text, *score_notes(run.record for run in analysis.study.finished)])
 
 
 def summary(analysis: Analysis) -> list[str]:

@@ -22,7 +22,6 @@ from smoa_lightning.ablation.run_page.figures import curve_figure, finite
 from smoa_lightning.ablation.run_page.samples import sample_blocks
 from smoa_lightning.ablation.run_page.update import update_blocks
 from smoa_lightning.ablation.statistics import counted
-from smoa_lightning.records.embedded_note import embedded_note
 from smoa_lightning.records.metric_table import COMMON, METRICS
 from smoa_lightning.records.page.document import (
     Block,
@@ -36,8 +35,8 @@ from smoa_lightning.records.page.document import (
     Table,
     columns,
 )
-from smoa_lightning.records.published_rules import rules_note
-from smoa_lightning.records.selection import ON_REPORT, ON_TRAINED, best_checkpoint, selection_note, selection_of
+from smoa_lightning.records.score_notes import about_rows, score_notes
+from smoa_lightning.records.selection import ON_REPORT, ON_TRAINED, best_checkpoint, selection_of
 from smoa_lightning.records.tables import part_rows
 
 TRAINED = "trained model"
@@ -118,9 +117,8 @@ def _score_blocks(run: ScoredRun, base: ScoredRun | None) -> Iterator[Block]:
         main = next(iter(run.metrics(task)), "")
     found = Compared(sides, rows, compared, main, {}, Disagreements((), ()))
     yield Paragraph(_headline(run, task, main, rows), lead=True)
-    for note in (embedded_note([run.record]), selection_note([run.record]), rules_note([run.record])):
-        if note:
-            yield Paragraph(note)
+    for note in score_notes([run.record]):
+        yield Paragraph(note)
     for each in found.main:
         yield Paragraph(_gain(each))
     for sentence in not_finite(sides, rows):
@@ -128,7 +126,9 @@ def _score_blocks(run: ScoredRun, base: ScoredRun | None) -> Iterator[Block]:
     yield scores_down(found)
     if compared:
         table = differences(found)
-        yield Fold("Differences from the base model, for every metric", (table, Paragraph(ONE_MODEL)))
+        yield Fold(
+            "Differences from the base model, for every metric", (table, Paragraph(about_rows(ONE_MODEL, [run.record])))
+        )
 
 
 def _headline(run: ScoredRun, task: str, metric: str, rows: CommonRows) -> str:

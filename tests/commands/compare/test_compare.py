@@ -16,6 +16,8 @@ from scipy import stats
 from smoa_lightning.__main__ import main
 from smoa_lightning.ablation.statistics import holm
 from smoa_lightning.commands import compare
+from smoa_lightning.common.checksums import read_sealed, write_sealed
+from smoa_lightning.records.tables import text_table
 from tests.ablation.made_run import LORA, SMOA, choice_items, embedded_digest, make_run, reply_items
 from tests.commands.compare.shared import FIRST, SECOND, THIRD, table
 
@@ -42,6 +44,40 @@ def test_differences_are_those_of_scipy(runs: list[str], tmp_path: Path, capsys:
         expected.append(p)
     assert [float(line["p_holm"]) for line in lines] == pytest.approx(holm(expected))
     assert "lora-seed0" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("data", "words", "rows"),
+    [
+        ({}, "The rows of piqa are generated rows", "new rows of the same kind"),
+        ({"selection": "best_epoch_on_report"}, "so the scores are too good.", "new rows of the same kind"),
+        ({"selection": "trained_rows"}, "capacity. The training rows are scored", "the rows that they were trained on"),
+        ({"rules": "llm_adapters"}, "Published rules llm_adapters", "new rows of the same kind"),
+    ],
+)
+def test_scores_are_labelled(
+    data: dict[str, str], words: str, rows: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As in the report of a study and on the page of a run, also if all runs have the same label."""
+    folders = []
+    for name, adapter, right in (("a[x]", LORA, FIRST), ("b[/y]", SMOA, SECOND)):
+        digest = embedded_digest("piqa")
+        folder = make_run(tmp_path / name, choice_items(right), digest=digest, adapter=adapter)
+        record = read_sealed(folder / "record.json")
+        assert record is not None
+        write_sealed(folder / "record.json", {**record, "data": {**record["data"], **data}})
+        folders.append(str(folder))
+    assert main(["compare", *folders, "--output", str(tmp_path / "out")]) == 0
+    shown = capsys.readouterr().out
+    page = (tmp_path / "out" / "compare.html").read_text(encoding="utf-8")
+    for text in (" ".join(shown.split()), page):
+        assert words in text
+        assert f"compare these trained models on {rows}" in text
+
+
+def test_titles_of_columns_are_no_markup() -> None:
+    shown = text_table(["a[x]", "b[/y]"], [["c[z]", "1"]], 1)
+    assert shown.splitlines()[0].split() == ["a[x]", "b[/y]"]
 
 
 def test_rows_that_only_one_gets_right(runs: list[str], tmp_path: Path) -> None:
