@@ -22,6 +22,7 @@ from smoa_lightning.adapters.method_names import method_name
 from smoa_lightning.adapters.parameters import head_parameters
 from smoa_lightning.adapters.size_patterns import pattern_note, rank_field, searched_settings
 from smoa_lightning.adapters.size_settings import OUT_OF_REACH, Shapes, SizeSetting, size_settings_of
+from smoa_lightning.adapters.target_parameters import target_parameter_shapes
 from smoa_lightning.adapters.target_shapes import target_shapes
 from smoa_lightning.backbones.heads import new_head
 from smoa_lightning.common.errors import UserError, one_line
@@ -155,7 +156,7 @@ def fit_budget(skeleton: nn.Module, config: PeftConfig | None, budget: Budget, f
     target = budget.target(skeleton)
     if config is None:
         return BudgetFit(None, 0 if frozen else trainable_parameters(skeleton, None), target, fixed=True)
-    layers = target_layers(skeleton, config)
+    layers = [*target_layers(skeleton, config), *target_parameter_shapes(skeleton, config)]
     settings = searched_settings(config, size_settings_of(config), layers)
     if not settings:
         return BudgetFit(config, trainable_parameters(skeleton, config), target, fixed=True)

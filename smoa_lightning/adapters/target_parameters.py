@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from typing import Any
 
 from torch import nn
@@ -22,14 +21,17 @@ def check_parameters(model: nn.Module, settings: Any) -> None:
     peft leaves out a wrong entry without a message, and selects only modules.
     """
     targets = getattr(settings, "target_parameters", None) or ()
-    names = [name for name, _ in model.named_parameters()]
+    names = [name for name, _ in model.named_parameters(remove_duplicate=False)]
     for target in targets:
         if not any(is_named(name, target) for name in names):
             near = the_nearest(nearest(target, dict.fromkeys(re.sub(r"^.*\.\d+\.", "", n) for n in names), 3), "name")
             raise UserError(
                 f"target_parameters entry {target!r} matches no parameter of {type(model).__name__}; {near}."
             )
-    for selection in ("layers_to_transform", *(() if settings.target_modules else ("exclude_modules",))):
+    selected: tuple[str, ...] = ("layers_to_transform", "exclude_modules")
+    if settings.target_modules:  # the selection is of these modules; full names need none
+        selected = () if all(target in names for target in targets) else selected[:1]
+    for selection in selected:
         if targets and getattr(settings, selection, None) not in (None, []):
             raise UserError(
                 f"{selection} has no effect on target_parameters: give the full names of the parameters, such as "
@@ -37,9 +39,11 @@ def check_parameters(model: nn.Module, settings: Any) -> None:
             )
 
 
-def parameter_shapes(model: nn.Module, config: Any) -> Iterator[tuple[int, int]]:
-    """Yield the last two sides of each parameter that ``target_parameters`` name; the others count experts."""
+def target_parameter_shapes(model: nn.Module, config: Any) -> dict[str, tuple[int, int]]:
+    """Return name -> last two sides of the parameters that ``target_parameters`` name; other sides count experts."""
     targets = getattr(config, "target_parameters", None) or ()
-    for name, parameter in model.named_parameters():
-        if parameter.ndim > 1 and any(is_named(name, target) for target in targets):
-            yield parameter.shape[-2], parameter.shape[-1]
+    return {
+        name: (parameter.shape[-2], parameter.shape[-1])
+        for name, parameter in model.named_parameters(remove_duplicate=False)
+        if parameter.ndim > 1 and any(is_named(name, target) for target in targets)
+    }

@@ -10,7 +10,7 @@ from torch import nn
 from smoa_lightning.adapters.inspect import target_layers
 from smoa_lightning.adapters.size_patterns import own_rank_absent
 from smoa_lightning.adapters.size_settings import Shapes
-from smoa_lightning.adapters.target_parameters import parameter_shapes
+from smoa_lightning.adapters.target_parameters import target_parameter_shapes
 from smoa_lightning.adapters.tuner import update_shape
 
 
@@ -31,5 +31,9 @@ def target_shapes(skeleton: nn.Module, config: PeftConfig, common_rank: bool = F
         for name, module in target_layers(skeleton, config).items()
         if not common_rank or own_rank_absent(config, name)
     )
-    shapes.update(parameter_shapes(skeleton, config))
+    shapes.update(
+        shape
+        for name, shape in target_parameter_shapes(skeleton, config).items()
+        if not common_rank or own_rank_absent(config, name)
+    )
     return shapes

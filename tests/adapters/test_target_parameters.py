@@ -62,6 +62,28 @@ def test_a_selection_that_peft_ignores_is_refused(settings: dict[str, Any], mess
         attach(copy.deepcopy(mixtral), peft.LoraConfig(r=2, **settings), seed=0)
 
 
+def test_full_names_next_to_selected_modules_and_tied_parameters_are_taken(mixtral: nn.Module) -> None:
+    one = {"target_parameters": ["model.layers.0.mlp.experts.gate_up_proj"]}
+    modules = {"target_modules": ["q_proj"], "layers_to_transform": [0]}
+    model = attach(copy.deepcopy(mixtral), peft.LoraConfig(r=2, **modules, **one), seed=0)
+    trained = {name.partition(".lora_")[0] for name, p in model.named_parameters() if p.requires_grad}
+    assert all(".layers.0." in name for name in trained)
+    assert len(trained) == 2
+    tied = ARCHITECTURES["gemma"]()
+    attach(tied, peft.LoraConfig(r=2, target_parameters=["lm_head.weight"]), seed=0)
+
+
+def test_a_budget_searches_the_rank_of_parameters_that_no_pattern_names(mixtral: nn.Module) -> None:
+    (first, *_) = [name for name, _ in mixtral.named_parameters() if name.endswith(EXPERTS[0])]
+    for settings in (
+        {"target_parameters": EXPERTS[:1], "rank_pattern": {first.removeprefix("model."): 3}},
+        {"target_parameters": EXPERTS[:1], "target_modules": ["q_proj"], "rank_pattern": {"q_proj": 3}},
+    ):
+        budget = trainable_parameters(mixtral, peft.LoraConfig(r=8, **settings))
+        found = fit_budget(mixtral, peft.LoraConfig(r=2, **settings), Budget.parse(budget))
+        assert (found.config.r, found.parameters) == (8, budget)  # type: ignore[union-attr]
+
+
 def test_full_names_of_parameters_select_a_layer(mixtral: nn.Module) -> None:
     both = peft.LoraConfig(r=2, target_parameters=EXPERTS[:1])
     (first, *_) = [name for name, _ in mixtral.named_parameters() if name.endswith(EXPERTS[0])]

@@ -128,14 +128,16 @@ def _accepted(tokenizer: PreTrainedTokenizerBase, turns: list[Turn], reply: Turn
     opening = said[: len(said) - len(asked)]
     try:
         found = _conversation(tokenizer, turns, reply)
-        if not any(found[2] is turn for turn in opening):
+        if found[2] is None or not opening:
             return found
     except _RefusedError:
         if not opening:
             raise
-    _note_opening(str(getattr(tokenizer, "chat_template", "")))
     everything = {"role": "user", "content": "\n".join(turn["content"] for turn in opening).strip()}
-    return _conversation(tokenizer, system + (asked or [everything]), reply)
+    found = _conversation(tokenizer, system + (asked or [everything]), reply)
+    if found[2] is None:
+        _note_opening(str(getattr(tokenizer, "chat_template", "")))
+    return found
 
 
 @functools.cache  # once for each template

@@ -106,12 +106,14 @@ def class_names(metadata: dict[bytes, bytes] | None) -> dict[str, list[str]]:
 def numbered_names(task: Task, names: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
     """Return the columns with classes whose names are numbers, but not those of their positions, such as 0, 1, 10, 2.
 
-    The file holds positions. In a row, a number would be taken as a name.
+    The file holds positions. If the names of the task are numbers too, a number in a row is taken as a name.
     """
     numbered = {}
     for field, kind in task.schema.items():
         column = str(task.fields.get(field, field))
-        own = list(names.get(column, [])) if isinstance(kind, ClassLabel) else []
+        if not isinstance(kind, ClassLabel) or not all(name.isdecimal() for name in kind.names):
+            continue
+        own = list(names.get(column, []))
         if all(name.isdecimal() for name in own) and own != [str(position) for position in range(len(own))]:
             numbered[column] = own
     return numbered

@@ -30,6 +30,7 @@ from smoa_lightning.data.rows.split_files import LocalPath, has_files, is_traini
 from smoa_lightning.data.tasks import Row, Task, registered_tasks
 from smoa_lightning.data.tasks.image_field import Picture
 
+IMAGES = "images"  # the fact of a table: path, size and time of each image file that its rows name by their path
 # The data files of a repository and the card that assigns them to splits: no scripts, images, archives.
 HUB_PATTERNS = ["*.parquet", "*.jsonl", "*.json", "*.csv", "*.tsv", "*.gz", "README.md", ".huggingface.yaml"]
 
@@ -118,18 +119,24 @@ def load_split(
     raw = _raw_rows(task, split, origin)
 
     def fill(writer: Writer) -> dict[str, Any]:
-        facts = write_rows(writer, task, raw.read(), skip=bad_rows == "skip")
+        images: list[Any] = []
+        located = _noting_images(task, raw.read(), images) if raw.names_images else raw.read()
+        facts = write_rows(writer, task, located, skip=bad_rows == "skip")
         if not writer.count:
             raise UserError(f"{raw.location}: no usable rows for split {split!r} of task {task.name!r}.")
-        return facts
+        return {**facts, IMAGES: images}
 
     own = {"task": task.name, "version": task.version, "fields": dict(task.fields), "bad_rows": bad_rows}
     own |= dict(task.options)
     if raw.in_memory:
         table = cached("embedded rows", (split, repr(own)), lambda: in_memory(SCHEMA, fill))
     elif cache and raw.identity is not None and task.name not in registered_tasks():  # whose code may have changed
-        key = key_of(rows=raw.identity, split=split, code=code_digest(), images=_named_images(task, raw), **own)
+        key = key_of(rows=raw.identity, split=split, code=code_digest(), **own)
         table = in_cache(cache_folder("rows"), key, SCHEMA, fill)
+        noted = table.facts[IMAGES]
+        found = [_status(Path(place)) for place, *_ in noted]
+        if found != noted:  # an image has changed since then, and the file with its name has not
+            table = in_cache(cache_folder("rows"), key_of(key=key, images=found), SCHEMA, fill)
     else:
         table = in_scratch_file(SCHEMA, fill)
     rows = RowTable(table)
@@ -137,27 +144,22 @@ def load_split(
     return rows, Provenance(*facts)
 
 
-def _named_images(task: Task, raw: _Raw) -> list[Any]:
-    """Return path, size and time of the image files that rows name by their path.
-
-    The rows are read for that, but no image is decoded. The files of a folder of images are in its identity.
-    """
-    named = []
-    if raw.names_images:
-        columns = [task.fields.get(name, name) for name, field in task.schema.items() if isinstance(field, Picture)]
-        for _, row in raw.read():
-            for value in (row.get(column) for column in columns if isinstance(row, dict)):
-                if isinstance(value, dict) and not value.get("bytes") and value.get("path"):
-                    named.append(_status(Path(str(value["path"]))))
-    return named
+def _noting_images(task: Task, located: Iterator[Located], images: list[Any]) -> Iterator[Located]:
+    """Yield raw rows, and add path, size and time of the image files that they name by their path."""
+    columns = [str(task.fields.get(name, name)) for name, field in task.schema.items() if isinstance(field, Picture)]
+    for each in located:
+        for value in (each.row.get(column) for column in columns if isinstance(each.row, dict)):
+            if isinstance(value, dict) and not value.get("bytes") and value.get("path"):
+                images.append(_status(Path(str(value["path"]))))
+        yield each
 
 
 def _status(file: Path) -> list[Any]:
     try:
         status = file.stat()
     except (OSError, ValueError):  # the row is refused when the image is read
-        return [str(file)]
-    return [str(file.resolve()), status.st_size, status.st_mtime_ns]
+        return [str(file.absolute())]
+    return [str(file.absolute()), status.st_size, status.st_mtime_ns]
 
 
 def _raw_rows(task: Task, split: str, origin: Origin) -> _Raw:

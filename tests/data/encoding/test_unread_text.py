@@ -50,6 +50,9 @@ def test_an_opening_of_the_assistant_is_left_out_only_if_the_template_does_not_t
     assert prompt == begin + "<user>one<assistant>two<user>one<assistant>"
     assert response == "four"
     assert ("begins with the assistant" in caplog.text) == (not begin)
+    again = (Message("assistant", "one"), *SAID[1:])  # its text is a later one, too
+    prompt, _ = texts(ReplyExample("", (), " four", messages=again), tokenizer, True, True)
+    assert prompt == begin.replace("Welcome.", "one") + "<user>one<assistant>two<user>one<assistant>"
     only = ReplyExample("", (), " four", messages=OPENED[:1])
     expected = "<assistant>Welcome.<assistant>" if begin else "<user>Welcome.<assistant>"
     assert texts(only, tokenizer, True, True)[0] == expected

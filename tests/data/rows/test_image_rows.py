@@ -43,6 +43,16 @@ def test_positions_of_classes_whose_names_are_numbers(names: list[str], tmp_path
     assert classes(module(tmp_path / "parquet", class_names=other)) == names
 
 
+@pytest.mark.parametrize(("stored", "named"), [(["1", "0"], ["yes", "no"]), (["1", "2", "3"], ["bad", "fair", "good"])])
+def test_names_that_are_words_belong_to_positions(stored: list[str], named: list[str], tmp_path: Path) -> None:
+    for number, _ in enumerate(stored):
+        Image.new("RGB", (2, 2), (number, 0, 0)).save(tmp_path / f"{number}.png")
+    rows = {"image": [str(tmp_path / f"{n}.png") for n in range(len(stored))], "label": list(range(len(stored)))}
+    features = datasets.Features(image=datasets.Image(), label=datasets.ClassLabel(names=stored))
+    datasets.Dataset.from_dict(rows, features=features).to_parquet(tmp_path / "train.parquet")
+    assert classes(module(tmp_path, class_names=named)) == named
+
+
 def test_a_replaced_image_that_rows_name_by_its_path_is_read_again(tmp_path: Path) -> None:
     rows = [{"image": {"path": str(tmp_path / f"{n}.png")}, "label": n} for n in range(2)]
     (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -58,6 +68,11 @@ def test_a_replaced_image_that_rows_name_by_its_path_is_read_again(tmp_path: Pat
     second = images()
     assert second[0] == first[0]
     assert second[1] != first[1]
+    assert images() == second
+    Image.new("RGB", (2, 2), (0, 255, 0)).save(tmp_path / "0.png")
+    third = images()
+    assert third[0] not in (first[0], second[1])
+    assert third[1] == second[1]
     (tmp_path / "1.png").unlink()
     with pytest.raises(UserError, match=r"train\.jsonl, row 2: .*1\.png, which cannot be read"):
         images()
