@@ -7,6 +7,9 @@ and input gradient). The paths are timed alternately, so that other load on the 
 are compared. `FFT_FROM` in `adapters/surm/structured.py` was chosen from these ratios.
 
     OMP_NUM_THREADS=1 python benchmarks/structured_products.py --threads 1
+
+With ``--matrices`` it instead times the dense matrices of `toeplitz` and `ldr`, as merging and ranks need them: the
+product of two structured matrices, divided by the same matrix from its displacement (`adapters/surm/displacement.py`).
 """
 
 from __future__ import annotations
@@ -21,11 +24,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from smoa_lightning.adapters.surm import displacement
 from smoa_lightning.adapters.surm.structured import (
     Structure,
     factor_shapes,
     fft_is_faster,
     kronecker_product,
+    structured_matrix,
     structured_product,
 )
 
@@ -83,6 +88,24 @@ def chosen(structure: Structure, size: int, tiles: int, tokens: int, dtype: torc
     return "fft" if fft_is_faster(structure, left, torch.empty(tokens, n, dtype=dtype, device="meta"), n) else "dense"
 
 
+def print_matrices(sizes: list[int], terms: int, repeats: int, seconds: float) -> None:
+    """Print one line for each structure and size."""
+    print("| structure | terms | size | product / displacement |")
+    print("|---|---|---|---|")
+    kinds: list[tuple[Structure, int]] = [("toeplitz", 1), ("ldr", terms)]
+    for (structure, count), n in itertools.product(kinds, sizes):
+        left, right = (torch.randn(shape) for shape in factor_shapes(structure, n, n, None, count))
+
+        def build(
+            limit: int, structure: Structure = structure, n: int = n, left: Tensor = left, right: Tensor = right
+        ) -> None:
+            displacement.MULTIPLIED_UP_TO = {False: limit, True: limit}
+            structured_matrix(structure, left, right, n, n)
+
+        times = medians({"product": lambda: build(10**9), "displacement": lambda: build(0)}, repeats, seconds)
+        print(f"| {structure} | {count} | {n} | {times['product'] / times['displacement']:.1f} |", flush=True)
+
+
 def main() -> None:
     """Print one line for each case."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -97,9 +120,13 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--seconds", type=float, default=2.0, help="approximate time limit of each case")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--matrices", action="store_true", help="time dense matrices instead of products")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
+    if options.matrices:
+        print_matrices(options.sizes, options.displacement_rank, options.repeats, options.seconds)
+        return
     print(f"torch {torch.__version__}, {options.threads} thread(s); times forward + backward")
     print("| structure | dtype | tokens | tile | tiles on a side | dense / fast | fastest / frozen | rule |")
     print("|---|---|---|---|---|---|---|---|")

@@ -36,7 +36,7 @@ def searched_settings(
     ranks = getattr(patterns, "rank_pattern", None) or {}
     if ranks and not any(own_rank_absent(config, name) for name in layers):
         settings = tuple(setting for setting in settings if setting.field != rank_field(config))
-    if [setting.field for setting in settings] != ["r"] or not settings:
+    if [setting.field for setting in settings] != ["r"]:
         return settings
     if not isinstance(config, PatternConfig):
         return settings

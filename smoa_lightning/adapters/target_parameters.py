@@ -19,8 +19,13 @@ def check_parameters(model: nn.Module, settings: Any) -> None:
     """Refuse ``target_parameters`` that name no parameter, or that a selection of layers is set for.
 
     peft leaves out a wrong entry without a message, and selects only modules.
+
+    Raises:
+        UserError: An entry matches nothing, the message shows the nearest names; or a selection has no effect.
     """
     targets = getattr(settings, "target_parameters", None) or ()
+    if not targets:
+        return
     names = [name for name, _ in model.named_parameters(remove_duplicate=False)]
     for target in targets:
         if not any(is_named(name, target) for name in names):
@@ -32,7 +37,7 @@ def check_parameters(model: nn.Module, settings: Any) -> None:
     if settings.target_modules:  # the selection is of these modules; full names need none
         selected = () if all(target in names for target in targets) else selected[:1]
     for selection in selected:
-        if targets and getattr(settings, selection, None) not in (None, []):
+        if getattr(settings, selection, None) not in (None, []):
             raise UserError(
                 f"{selection} has no effect on target_parameters: give the full names of the parameters, such as "
                 f"{next(name for name in names if is_named(name, targets[0]))}, and remove {selection}."

@@ -6,7 +6,6 @@ libraries of a different version. Classes of the user are imported, and so are t
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -233,7 +232,7 @@ class Check:
         class_path = value.strip() if isinstance(value, str) else value
         class_path = None if class_path == "null" else class_path
         self.values[key] = class_path
-        before = copy.deepcopy(value_at(self.settings, key))
+        before = value_at(self.settings, key)
         put(self.settings, Leaf(key, class_path))
         check_class(key, class_path, where)
         if self.imports and isinstance(class_path, str) and (own := own_settings(key, class_path, where)) is not None:

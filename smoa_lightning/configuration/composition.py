@@ -60,7 +60,13 @@ def setting_of(settings: Mapping[str, Any], key: str) -> Any:
 def mappings() -> frozenset[str]:
     """Return the keys whose values hold settings: groups, and settings that take a dataclass."""
     nested = {key for key, setting in plain_settings().items() if setting.type.nested is not None}
-    return frozenset(nested | {group.name for group in groups("fit") if group.name})
+    return frozenset(nested | group_names())
+
+
+@cache
+def group_names() -> frozenset[str]:
+    """Return the names of the groups of settings, such as ``model`` and ``trainer``."""
+    return frozenset(group.name for group in groups("fit") if group.name)
 
 
 def refuse_no_group(leaf: Leaf, where: str) -> None:
@@ -69,7 +75,7 @@ def refuse_no_group(leaf: Leaf, where: str) -> None:
     Raises:
         UserError: It is one. A text names a file with the settings of the group.
     """
-    if leaf.key in {group.name for group in groups("fit")} and not isinstance(leaf.value, str | Mapping):
+    if leaf.key in group_names() and not isinstance(leaf.value, str | Mapping):
         fault = "is empty" if leaf.value is None else f"is {leaf.value!r}"
         raise UserError(
             f"{where}{leaf.key} {fault}, but is a group of settings: write each of them as 'key: value' in an indented "

@@ -19,7 +19,10 @@ def score_notes(records: Iterable[Mapping[str, Any]]) -> list[str]:
 
 
 def about_rows(text: str, records: Iterable[Mapping[str, Any]]) -> str:
-    """Return a sentence about new rows; for runs that report their training rows it is about these."""
-    if any(selection_of(record) == ON_TRAINED for record in records):
-        return text.replace(NEW_ROWS, "the rows that they were trained on")
-    return text
+    """Return a sentence about new rows; for runs that report their training rows it is about these.
+
+    >>> about_rows(f"It holds for {NEW_ROWS}.", [{"data": {"selection": "trained_rows"}}])
+    'It holds for the rows that were trained on.'
+    """
+    trained = any(selection_of(record) == ON_TRAINED for record in records)
+    return text.replace(NEW_ROWS, "the rows that were trained on") if trained else text

@@ -20,18 +20,18 @@ from smoa_lightning.ablation.comparison.tables import (
 from smoa_lightning.ablation.statistics import counted
 from smoa_lightning.records.metric_table import METRICS
 from smoa_lightning.records.page.document import Block, Document, Fold, Heading, Paragraph, Points, Table
-from smoa_lightning.records.score_notes import about_rows
+from smoa_lightning.records.score_notes import NEW_ROWS, about_rows
 from smoa_lightning.records.tables import text_table
 
 SHOWN, MOST = 10, 200  # rows of each kind that are open, and that are on the page at all
 LISTED = 12  # row numbers of each kind on the terminal
 WIDEST = 40  # letters of a cell on the terminal
 MODELS = (
-    "The tests compare these trained models on new rows of the same kind. They do not compare methods: a different "
+    f"The tests compare these trained models on {NEW_ROWS}. They do not compare methods: a different "
     "seed gives a different model. Give several seeds of each method and `--group seed` for that."
 )
 METHODS = (
-    "The tests are over seeds and rows, so they hold for new seeds and new rows of the same kind. Established means an "
+    f"The tests are over seeds and rows, so they hold for new seeds and {NEW_ROWS}. Established means an "
     "adjusted p below 0.05 with at least three seeds."
 )
 MIXED = "A comparison of single runs is of these trained models only; one of several seeds holds for new seeds."

@@ -35,13 +35,13 @@ from smoa_lightning.records.page.document import (
     Table,
     columns,
 )
-from smoa_lightning.records.score_notes import about_rows, score_notes
+from smoa_lightning.records.score_notes import NEW_ROWS, about_rows, score_notes
 from smoa_lightning.records.selection import ON_REPORT, ON_TRAINED, best_checkpoint, selection_of
 from smoa_lightning.records.tables import part_rows
 
 TRAINED = "trained model"
 ONE_MODEL = (
-    "The test compares this trained model with its base model on new rows of the same kind. A different seed gives a "
+    f"The test compares this trained model with its base model on {NEW_ROWS}. A different seed gives a "
     "different model: `compare` and `ablate` say more about the method."
 )
 SELECTING: dict[str, str] = {

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from smoa_lightning.adapters.surm.matrices import circulant, skew_circulant, toeplitz
+from smoa_lightning.adapters.surm.matrices import circulant, embedded, reversal, skew_circulant, toeplitz
 from smoa_lightning.adapters.tuner.autocast import without_autocast
 
 # m n up to which one matrix product (of order m n^3) is as fast, by whether the dtype has 16 bits. Measured in float32
@@ -33,8 +33,8 @@ def toeplitz_product(a: Tensor, b: Tensor, rows: int, cols: int, dtype: torch.dt
         return toeplitz(a.to(dtype), rows=rows) @ toeplitz(b.to(dtype), cols=cols)
     a, b = _at_least_float32(a, b, dtype)
     row, column = _symmetric_product(b, a)[..., :cols], _symmetric_product(a, b)[..., :rows]
-    left = torch.stack([_inner(a, rows), -_inner(_from_end(a), rows)], -1)
-    right = torch.stack([_inner(b, cols), _inner(_from_end(b), cols)], -2)
+    left = torch.stack([_inner(a, rows), -_inner(reversal(a), rows)], -1)
+    right = torch.stack([_inner(b, cols), _inner(reversal(b), cols)], -2)
     return _from_displacement(left, right, row, column).to(dtype)
 
 
@@ -45,8 +45,8 @@ def low_displacement_product(g: Tensor, h: Tensor, rows: int, cols: int, dtype: 
         return C @ skew_circulant(h.to(dtype), cols=cols).flatten(-3, -2)
     g, h = _at_least_float32(g, h, dtype)
     column = _wrapped_product(g, h, 1)[..., :rows]
-    row = _wrapped_product(_from_end(g), _from_end(h, -1), -1)[..., :cols]  # S(h)^T C(g)^T e_0
-    left, right = -2 * _inner(g, rows).transpose(-1, -2), _inner(_from_end(h), cols)
+    row = _wrapped_product(reversal(g), reversal(h, -1), -1)[..., :cols]  # S(h)^T C(g)^T e_0
+    left, right = -2 * _inner(g, rows).transpose(-1, -2), _inner(reversal(h), cols)
     return _from_displacement(left, right, row, column).to(dtype)
 
 
@@ -134,16 +134,10 @@ def _inner(x: Tensor, size: int) -> Tensor:
     return torch.cat([torch.zeros_like(x[..., :1]), x[..., 1:size]], -1)
 
 
-def _from_end(x: Tensor, sign: int = 1) -> Tensor:
-    """Return x_0, and sign x_{n-i} for i >= 1: the first column of ``C(x)^T`` (sign 1) or of ``S(x)^T`` (sign -1)."""
-    return torch.cat([x[..., :1], sign * x[..., 1:].flip(-1)], -1)
-
-
 def _symmetric_product(t: Tensor, x: Tensor) -> Tensor:
     """``T(t) x`` for vectors x, through a circulant matrix of twice the size."""
     n = t.shape[-1]
-    around = torch.cat([t, t[..., :1], t[..., 1:].flip(-1)], -1)  # the entry at n has no effect on the first n rows
-    product: Tensor = torch.fft.irfft(torch.fft.rfft(around) * torch.fft.rfft(x, 2 * n), 2 * n)
+    product: Tensor = torch.fft.irfft(torch.fft.rfft(embedded(t, 2 * n)) * torch.fft.rfft(x, 2 * n), 2 * n)
     return product[..., :n]
 
 

@@ -31,7 +31,7 @@ def circulant(c: Tensor, rows: int | None = None, cols: int | None = None) -> Te
             [3, 2, 1]])
     """
     n = c.shape[-1]
-    return _shifted_rows(_reversed(c), rows or n, cols or n)
+    return _shifted_rows(reversal(c), rows or n, cols or n)
 
 
 def skew_circulant(h: Tensor, rows: int | None = None, cols: int | None = None) -> Tensor:
@@ -43,7 +43,7 @@ def skew_circulant(h: Tensor, rows: int | None = None, cols: int | None = None) 
             [ 3,  2,  1]])
     """
     n = h.shape[-1]
-    return _shifted_rows(_reversed(torch.cat([h, -h], -1)), rows or n, cols or n)
+    return _shifted_rows(reversal(torch.cat([h, -h], -1)), rows or n, cols or n)
 
 
 def toeplitz(t: Tensor, rows: int | None = None, cols: int | None = None) -> Tensor:
@@ -58,9 +58,9 @@ def toeplitz(t: Tensor, rows: int | None = None, cols: int | None = None) -> Ten
     return _shifted_rows(embedded(t, 2 * n - 1), rows or n, cols or n)
 
 
-def _reversed(c: Tensor) -> Tensor:
-    """``c_{-k mod n}``."""
-    return torch.cat([c[..., :1], c[..., 1:].flip(-1)], -1)
+def reversal(c: Tensor, sign: int = 1) -> Tensor:
+    """Return ``c_0`` and ``sign c_{n-k}`` for k >= 1: the first column of ``C(c)^T`` (1) or of ``S(c)^T`` (-1)."""
+    return torch.cat([c[..., :1], sign * c[..., 1:].flip(-1)], -1)
 
 
 def embedded(t: Tensor, length: int) -> Tensor:

@@ -230,9 +230,7 @@ def fft_is_faster(structure: Structure, left: Tensor, x: Tensor, out_features: i
     if structure == "ldr" and x.shape[0] >= MANY_TOKENS:
         limit *= (1 + left.shape[-2]) / 2  # m + 1 transforms of a token and back, where the dense path has one product
     rows, cols, b = left.shape[0], left.shape[1], left.shape[-1]
-    if (
-        rows == cols == 1
-    ):  # FFT has the length b of the padded square, the dense matrix is cropped to d_out d_in entries
+    if rows == cols == 1:  # FFT has the length b of the padded square; the dense matrix is cropped
         return min(b, out_features, x.shape[-1]) >= limit
     if structure not in ("circulant", "toeplitz_hadamard"):
         return b >= limit

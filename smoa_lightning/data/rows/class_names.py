@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Sequence
 
 from smoa_lightning.common.errors import UserError
-from smoa_lightning.data.rows.columnar_readers import class_names as column_names
+from smoa_lightning.data.rows.columnar_readers import label_names
 from smoa_lightning.data.rows.image_folders import class_names, is_image_folder
 from smoa_lightning.data.rows.split_files import split_files
 from smoa_lightning.data.rows.task_rows import RowSettings
@@ -54,5 +54,5 @@ def _in_parquet(file: str, column: str) -> list[str]:
     if not file.endswith(".parquet"):
         return []
     with contextlib.suppress(pa.ArrowException, OSError):
-        return column_names(parquet.read_schema(file).metadata).get(column, [])
+        return label_names(parquet.read_schema(file).metadata).get(column, [])
     return []

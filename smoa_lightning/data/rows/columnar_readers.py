@@ -66,7 +66,7 @@ def _pieces(batch: Any) -> Iterator[Any]:
 
 def _located(name: str, task: Task, schema: Any, batches: Iterable[Any]) -> Iterator[Located]:
     refuse_duplicate_columns(name, schema.names)
-    numbered = numbered_names(task, class_names(schema.metadata))
+    numbered = numbered_names(task, label_names(schema.metadata))
     rows = (row for batch in batches for row in _rows(batch))
     for number, row in enumerate(rows, start=1):
         yield Located(f"{name}, row {number}", with_names(row, numbered))
@@ -91,7 +91,7 @@ def _values(column: Any) -> list[Any]:
 # ---- columns ``ClassLabel`` of the library datasets
 
 
-def class_names(metadata: dict[bytes, bytes] | None) -> dict[str, list[str]]:
+def label_names(metadata: dict[bytes, bytes] | None) -> dict[str, list[str]]:
     """Return the names of the classes of each column ``ClassLabel``, from the metadata of an Arrow schema."""
     with contextlib.suppress(KeyError, TypeError, ValueError, AttributeError):
         features = json.loads((metadata or {})[b"huggingface"])["info"]["features"]

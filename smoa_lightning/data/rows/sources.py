@@ -30,7 +30,9 @@ from smoa_lightning.data.rows.split_files import LocalPath, has_files, is_traini
 from smoa_lightning.data.tasks import Row, Task, registered_tasks
 from smoa_lightning.data.tasks.image_field import Picture
 
-IMAGES = "images"  # the fact of a table: path, size and time of each image file that its rows name by their path
+IMAGES = (
+    "images"  # the fact of a table: path (as named and in full), size and time of each image file that its rows name
+)
 # The data files of a repository and the card that assigns them to splits: no scripts, images, archives.
 HUB_PATTERNS = ["*.parquet", "*.jsonl", "*.json", "*.csv", "*.tsv", "*.gz", "README.md", ".huggingface.yaml"]
 
@@ -158,8 +160,8 @@ def _status(file: Path) -> list[Any]:
     try:
         status = file.stat()
     except (OSError, ValueError):  # the row is refused when the image is read
-        return [str(file.absolute())]
-    return [str(file.absolute()), status.st_size, status.st_mtime_ns]
+        return [str(file), str(file.absolute())]
+    return [str(file), str(file.absolute()), status.st_size, status.st_mtime_ns]
 
 
 def _raw_rows(task: Task, split: str, origin: Origin) -> _Raw:

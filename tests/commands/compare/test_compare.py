@@ -51,7 +51,7 @@ def test_differences_are_those_of_scipy(runs: list[str], tmp_path: Path, capsys:
     [
         ({}, "The rows of piqa are generated rows", "new rows of the same kind"),
         ({"selection": "best_epoch_on_report"}, "so the scores are too good.", "new rows of the same kind"),
-        ({"selection": "trained_rows"}, "capacity. The training rows are scored", "the rows that they were trained on"),
+        ({"selection": "trained_rows"}, "capacity. The training rows are scored", "the rows that were trained on"),
         ({"rules": "llm_adapters"}, "Published rules llm_adapters", "new rows of the same kind"),
     ],
 )

@@ -11,6 +11,9 @@ from PIL import Image, PngImagePlugin
 
 from smoa_lightning.common.errors import UserError
 from smoa_lightning.data.datamodule import TaskDataModule
+from smoa_lightning.data.rows.sources import _hub_rows
+from smoa_lightning.data.tasks import get_task
+from smoa_lightning.data.tasks.images import with_class_names
 
 datasets = pytest.importorskip("datasets")
 
@@ -76,6 +79,33 @@ def test_a_replaced_image_that_rows_name_by_its_path_is_read_again(tmp_path: Pat
     (tmp_path / "1.png").unlink()
     with pytest.raises(UserError, match=r"train\.jsonl, row 2: .*1\.png, which cannot be read"):
         images()
+
+
+def test_a_relative_path_is_that_of_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [{"image": {"path": "0.png"}, "label": n} for n in range(2)]
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = []
+    for number, name in enumerate(("one", "two", "one")):
+        (tmp_path / name).mkdir(exist_ok=True)
+        monkeypatch.chdir(tmp_path / name)
+        if number < 2:
+            Image.new("RGB", (2, 2), (100 * number, 0, 0)).save("0.png")
+        found.append(module(tmp_path / "data", class_names=["a", "b"]).rows("train")[0]["image"])
+    assert found[0] == found[2] != found[1]
+
+
+def test_positions_of_a_data_set_of_the_hub(tmp_path: Path) -> None:
+    names = ["0", "1", "10", "2"]
+    Image.new("RGB", (2, 2)).save(tmp_path / "a.png")
+    rows = {"image": [str(tmp_path / "a.png")] * 4, "label": list(range(4))}
+    features = datasets.Features(image=datasets.Image(), label=datasets.ClassLabel(names=names))
+    (tmp_path / "snapshot" / "data").mkdir(parents=True)
+    file = tmp_path / "snapshot" / "data" / "train-00000-of-00001.parquet"
+    datasets.Dataset.from_dict(rows, features=features).to_parquet(file)
+    task = with_class_names(get_task("image_classification"), names)
+    read = [row["label"] for _, row in _hub_rows(task, "train", tmp_path / "snapshot", "own/numbers")]
+    assert read == names
 
 
 def test_an_image_that_would_fill_the_memory_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
